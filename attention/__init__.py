@@ -1,0 +1,1 @@
+"""Span attention: exact attention over views of paged KV segments."""

@@ -1,0 +1,232 @@
+"""The contract between methods and engines: `Engine`, `Branch` and the few plain types they exchange.
+
+A *branch* is one line of decoding. Its context is a *view* over KV segments (design: a context is a view); methods
+compose views with `extend`, `fork`, `merge`, `rewind`, `watch` and `attach`, and decode with `generate`. The first six
+only edit the view, return at once and never wait: tokens they add are prefilled by the next `generate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an engine can do beyond `extend`, `fork`, `rewind` and `generate`."""
+
+    kv_merge: bool = False
+    """`Branch.merge` appends the branches' KV; nothing is encoded again."""
+    live_views: bool = False
+    """`Branch.watch` sees another branch's tokens as they are written."""
+    parallel_contexts: bool = False
+    """`Branch.attach` takes independently encoded contexts at the same positions (APE)."""
+    logprobs: bool = False
+    hidden_states: bool = False
+
+
+class FinishReason(StrEnum):
+    EOS = "eos"
+    """The model ended its text with an end-of-sequence token."""
+    STOP = "stop"
+    """A stop string or stop token was met; see `Completion.stop`."""
+    LENGTH = "length"
+    """`max_tokens` was reached."""
+    CONTEXT = "context"
+    """The branch's context limit was reached."""
+    MEMORY = "memory"
+    """No KV block could be had: every other job was waiting for memory too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How `Branch.generate` samples and when it stops."""
+
+    max_tokens: int | None = None
+    """New tokens at most; None: as many as the context allows; 0: only prefill what is pending."""
+    temperature: float = 0.0
+    """0 is greedy (the lowest id among equal logits)."""
+    top_k: int = 0
+    """0: off."""
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    """Strings that end generation; they may span tokens. What was generated past the string is rolled back."""
+    include_stop: bool = False
+    """True: the branch keeps the stop string (as the shortest run of tokens that holds it). False: the branch is rolled
+    back to the longest run of tokens that ends before it."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end generation, as EOS does; the token itself stays in `Completion.token_ids` and in the branch."""
+    ignore_eos: bool = False
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    forbidden_ids: tuple[int, ...] = ()
+    logprobs: int | None = None
+    """None: none; 0: of the sampled token; k: also of the k most likely. Natural log, after temperature is *not*
+    applied: they are the model's own log-probabilities."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Completion:
+    """What one `generate` call produced."""
+
+    token_ids: list[int]
+    """Sampled tokens that stayed in the branch, EOS or stop token included."""
+    text: str
+    """Decoded `token_ids` without EOS, stop token and (unless `include_stop`) the stop string."""
+    finish_reason: FinishReason
+    stop: str | int | None = None
+    """The stop string or token id that ended it."""
+    logprobs: list[float] | None = None
+    """One per token of `token_ids`."""
+    top_logprobs: list[dict[int, float]] | None = None
+    prefilled_tokens: int = 0
+    """Pending tokens whose KV this call computed."""
+    reused_tokens: int = 0
+    """Pending tokens whose KV was found in the prefix index."""
+    rolled_back: int = 0
+    """Tokens sampled past a stop string and dropped again; they cost compute but are in no ledger."""
+
+
+class Tokenizer(Protocol):
+    """The part of a tokenizer that methods use. Encoding adds no special tokens; decoding keeps them."""
+
+    @property
+    def bos_id(self) -> int | None: ...
+    @property
+    def eos_ids(self) -> tuple[int, ...]: ...
+    @property
+    def vocab_size(self) -> int: ...
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, token_ids: Sequence[int]) -> str: ...
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of the chat template with the generation prompt; raises `InvalidInput` without a template."""
+        ...
+
+
+class Generation(Protocol):
+    """A running `generate` call: await it for the `Completion`, or iterate it for token ids as they are sampled.
+
+    Iteration ends when the generation does; awaiting afterwards returns the completion. Tokens that may yet be rolled
+    back (a stop string could have begun) are held back until they are certain. Cancelling the awaiting task, or leaving
+    the loop through `aclose`, stops the generation; the branch keeps what was sampled so far.
+    """
+
+    def __await__(self) -> Generator[Any, None, Completion]: ...
+    def __aiter__(self) -> AsyncIterator[int]: ...
+    async def aclose(self) -> None: ...
+
+
+class Branch(Protocol):
+    """One line of decoding over a view of KV segments.
+
+    Every operation raises `BranchClosed` after `close` and, but for `close` itself, `BranchBusy` while generating.
+    """
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        """Place in the job's tree; with the job's seed it determines sampling."""
+        ...
+
+    @property
+    def tokens(self) -> list[int]:
+        """All tokens of the view in order, pending ones included; frozen and own spans, not live or attached ones."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """`len(tokens)`."""
+        ...
+
+    @property
+    def position(self) -> int:
+        """Position of the next token."""
+        ...
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Append tokens; raises `PromptTooLong` when they do not fit the branch's context limit."""
+        ...
+
+    def generate(self, params: SamplingParams | None = None) -> Generation:
+        """Prefill pending tokens and decode. Starts at once, not at the first await."""
+        ...
+
+    def fork(self, n: int) -> list[Branch]:
+        """n children that share this view; nothing is copied. The i-th has path `self.path + (forks + i,)`."""
+        ...
+
+    def merge(self, branches: Sequence[Branch]) -> None:
+        """Append what each branch wrote since it was forked from this one, in order, at the positions it was written
+        at. The next position becomes the furthest of them. The branches stay usable; close them when done."""
+        ...
+
+    def rewind(self, length: int) -> None:
+        """Forget everything after the first `length` tokens; the next position follows the last one kept."""
+        ...
+
+    def watch(self, branch: Branch, shift: int = 0) -> None:
+        """See `branch`'s own segment live, with its positions moved by `shift`; it stays in front of the own segment."""
+        ...
+
+    def attach(self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
+        """See what each branch wrote since its fork, as one group with APE's temperature and scale (arXiv 2502.05431,
+        section 4); the next position follows the furthest of them."""
+        ...
+
+    def close(self) -> None:
+        """Free the branch; idempotent; stops a running generation."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockUsage:
+    """KV blocks at one moment. `free + cached + used == total` always."""
+
+    total: int
+    free: int
+    cached: int
+    used: int
+
+
+class Engine(Protocol):
+    """Serves branches of one model."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def capabilities(self) -> Capabilities: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def context_limit(self) -> int:
+        """Positions one branch may span."""
+        ...
+
+    def open(
+        self,
+        tokens: Sequence[int] = (),
+        *,
+        path: tuple[int, ...] = (),
+        seed: int = 0,
+        context_limit: int | None = None,
+        job: str = "",
+        priority: int = 0,
+    ) -> Branch:
+        """A new root branch.
+
+        `path` and `seed` determine sampling. `context_limit` caps the view's tokens below the engine's own. Branches
+        of one `job` share its fair part of the machine; a higher `priority` is served first.
+        """
+        ...
+
+    def block_usage(self, job: str | None = None) -> BlockUsage:
+        """All zero for engines that do not show their memory. With `job`, `used` counts the unique blocks that its
+        branches hold."""
+        ...
+
+    async def start(self) -> None: ...
+    async def close(self) -> None:
+        """Stop everything; afterwards no task or thread is left. Idempotent."""
+        ...

@@ -1,0 +1,66 @@
+"""Every error plait raises on purpose.
+
+    PlaitError
+    +-- InvalidInput          the caller's input is wrong; raised before any work, says what to do (also a ValueError)
+    |   +-- UnknownModel      no such shipped model, folder or scheme
+    |   +-- UnsupportedModel  the checkpoint's architecture or RoPE type is not supported
+    |   +-- PromptTooLong     the prompt does not fit the context window
+    |   +-- InvalidBudget     a budget that allows no work at all
+    |   +-- InvalidJob        malformed job JSON, unknown method
+    +-- UnsupportedByEngine   the method needs a capability this engine lacks; names engines that have it
+    +-- BranchBusy            an operation on a branch that is generating right now
+    +-- BranchClosed          an operation on a closed branch
+    +-- EngineClosed          an operation on a closed engine or runtime
+    +-- OutOfBlocks           the KV store cannot hold this even when everything else is evicted
+
+Malformed *model output* is never an exception: every method defines an outcome for it. A failing `assert` is a defect
+of plait itself.
+"""
+
+
+class PlaitError(Exception):
+    """Base of every error plait raises on purpose."""
+
+
+class InvalidInput(PlaitError, ValueError):
+    """The caller's input is wrong; nothing has been started."""
+
+
+class UnknownModel(InvalidInput):
+    """The model string names no shipped model, local folder or known scheme."""
+
+
+class UnsupportedModel(InvalidInput):
+    """The checkpoint is readable but its architecture or RoPE type is not supported."""
+
+
+class PromptTooLong(InvalidInput):
+    """The prompt does not fit into the context window."""
+
+
+class InvalidBudget(InvalidInput):
+    """The budget allows no work."""
+
+
+class InvalidJob(InvalidInput):
+    """The job description cannot be understood."""
+
+
+class UnsupportedByEngine(PlaitError):
+    """The engine lacks a capability that the method needs."""
+
+
+class BranchBusy(PlaitError):
+    """The branch is generating; await or cancel that first."""
+
+
+class BranchClosed(PlaitError):
+    """The branch was closed."""
+
+
+class EngineClosed(PlaitError):
+    """The engine or runtime was closed."""
+
+
+class OutOfBlocks(PlaitError):
+    """The KV store is too small for the request even with everything else evicted."""

@@ -1,0 +1,31 @@
+"""Builds the two optional CPU kernel libraries; everything else is in pyproject.toml.
+
+They are plain shared libraries with a C ABI (loaded through ctypes), so building them needs a C++ compiler but neither
+torch nor Python headers. `optional=True`: without a compiler the install succeeds and the plain torch path serves.
+"""
+
+import os
+
+from setuptools import Extension, setup
+
+march = os.environ.get("PLAIT_MARCH", "native")
+flags = ["-O3", "-std=c++17", f"-march={march}", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+
+
+def kernels(name: str, folder: str, *sources: str) -> Extension:
+    return Extension(
+        name,
+        sources=[f"{folder}/{source}" for source in sources],
+        extra_compile_args=flags,
+        extra_link_args=["-fopenmp"],
+        language="c++",
+        optional=True,
+    )
+
+
+setup(
+    ext_modules=[
+        kernels("plait.attention._kernels", "attention/csrc", "span_attention.cpp"),
+        kernels("plait.runtime.native._kernels", "runtime/native/csrc", "ops.cpp"),
+    ]
+)
