@@ -10,13 +10,17 @@ show where several branches can share one read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
+
+ROW, ROWS, RUN, BEGIN, END, CAUSAL, SHIFT, GROUP = range(8)
+"""Columns of `AttentionPlan.entries`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,16 +35,16 @@ class Group:
     """Added to the joint log-sum-exp after `factor`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AttentionPlan:
-    """All arrays are C-contiguous."""
+    """All arrays are C-contiguous. A plan must not change once it has been used: work derived from it is kept."""
 
     num_rows: int
     """N."""
     run_blocks: Int32
     """Block ids of all runs, one run after the other."""
     run_start: Int32
-    """(R + 1,): run r has blocks run_blocks[run_start[r] : run_start[r + 1]]; its token t lies in block t // B, slot t % B."""
+    """(R + 1,): run r has blocks run_blocks[run_start[r] : run_start[r + 1]]; its token t: block t // B, slot t % B."""
     entries: Int32
     """(E, 8): columns `row, rows, run, begin, end, causal, shift, group`.
 
@@ -49,5 +53,49 @@ class AttentionPlan:
     `shift` moves the run's keys by that many positions. An empty range is allowed and contributes nothing. No row may
     see the same key twice; a row without any visible key gets zeros.
     """
-    groups: tuple[Group, ...]
+    groups: tuple[Group, ...] = (Group(),)
     """Group 0 is ordinary attention."""
+    derived: dict[str, object] = field(default_factory=dict, init=False, repr=False)
+    """What implementations worked out from the plan, so that they do it once per step and not once per layer."""
+
+    def check(self, block_size: int, num_blocks: int) -> None:
+        """Raise ValueError if an entry points outside the rows, the runs, their blocks, the groups or the pool."""
+        entries, run_start, num_runs = self.entries, self.run_start, len(self.run_start) - 1
+        for name in ("run_blocks", "run_start", "entries"):
+            array = getattr(self, name)
+            if array.dtype != np.int32 or not array.flags.c_contiguous:
+                raise ValueError(f"plan.{name} must be a C-contiguous int32 array")
+        if entries.ndim != 2 or entries.shape[1] != 8:
+            raise ValueError(f"plan.entries must have shape (E, 8), not {entries.shape}")
+        if num_runs < 0 or run_start[0] != 0 or run_start[-1] > len(self.run_blocks) or (np.diff(run_start) < 0).any():
+            raise ValueError("plan.run_start must rise from 0 to at most len(plan.run_blocks)")
+        if len(self.run_blocks) and not (0 <= self.run_blocks.min() and self.run_blocks.max() < num_blocks):
+            raise ValueError(f"plan.run_blocks must name blocks 0 .. {num_blocks - 1} of the pool")
+        for group in self.groups:
+            if group.temperature <= 0:
+                raise ValueError(f"a group's temperature must be positive, not {group.temperature}")
+        row, rows, run, group_of = (entries[:, column] for column in (ROW, ROWS, RUN, GROUP))
+        if ((row < 0) | (rows < 0) | (row.astype(np.int64) + rows > self.num_rows)).any():
+            raise ValueError(f"plan.entries: rows must lie in 0 .. {self.num_rows - 1}")
+        if ((run < 0) | (run >= num_runs)).any():
+            raise ValueError(f"plan.entries: runs must lie in 0 .. {num_runs - 1}")
+        if ((group_of < 0) | (group_of >= len(self.groups))).any():
+            raise ValueError(f"plan.entries: groups must lie in 0 .. {len(self.groups) - 1}")
+        begin, end, capacity = entries[:, BEGIN], entries[:, END], np.diff(run_start)[run] * block_size
+        if ((end > begin) & ((begin < 0) | (end > capacity))).any():
+            raise ValueError("plan.entries: begin .. end must lie inside the blocks of the run")
+
+    def row_entries(self) -> Int64:
+        """(M, 6): columns `row, run, begin, end, shift, group`, one line per query row and entry that shows it a key.
+
+        In the order of `entries`, so that the lines of one row stand in the order of its view.
+        """
+        entries = self.entries.astype(np.int64)
+        rows = entries[:, ROWS]
+        each = np.repeat(entries, rows, axis=0)
+        index = np.arange(len(each)) - np.repeat(np.cumsum(rows) - rows, rows)
+        end = each[:, END] - np.where(each[:, CAUSAL] != 0, each[:, ROWS] - 1 - index, 0)
+        begin, row = each[:, BEGIN], each[:, ROW] + index
+        lines: Int64 = np.stack([row, each[:, RUN], begin, end, each[:, SHIFT], each[:, GROUP]], axis=1)
+        seen: Int64 = lines[begin < end]
+        return seen

@@ -1,0 +1,71 @@
+"""Rotary position encoding fused with the write of new keys and values into the pool."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .span import Impl
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    x = x.float()
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight.float()
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = cos.shape[-1]
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)
+
+
+def _plain(
+    q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, k_pool: Tensor, v_pool: Tensor,
+    q_norm: Tensor | None, k_norm: Tensor | None, eps: float,
+) -> None:  # fmt: skip
+    new_q = q.float() if q_norm is None else _rms_norm(q, q_norm, eps)
+    new_k = k.float() if k_norm is None else _rms_norm(k, k_norm, eps)
+    kept = slots >= 0
+    block_size = v_pool.shape[2]
+    block, offset = slots[kept] // block_size, slots[kept] % block_size
+    k_pool[block, :, :, offset] = _rotate(new_k, cos, sin)[kept].to(k_pool.dtype)
+    v_pool[block, :, offset] = v[kept].to(v_pool.dtype)
+    q.copy_(_rotate(new_q, cos, sin))
+
+
+def rope_and_store(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    slots: Tensor,
+    k_pool: Tensor,
+    v_pool: Tensor,
+    *,
+    q_norm: Tensor | None = None,
+    k_norm: Tensor | None = None,
+    eps: float = 1e-6,
+    impl: Impl = "auto",
+    threads: int = 1,
+) -> None:
+    """Rotate `q` in place for its rows' positions, and write the rotated keys and the values into the pool.
+
+    Args:
+        q: (N, H, D), float32 or bfloat16; changed in place. q, k and v may be strided views (of one qkv matrix) with
+            a contiguous last dimension.
+        k, v: (N, K, D), dtype of `q`; not changed.
+        cos, sin: (N, R) float32, R <= D / 2: of position * inv_freq per row. Pairs are half-split inside the first 2R
+            dims.
+        slots: (N,) int64, block * B + offset of each row in the pool; a negative slot is not written. Must be distinct.
+        k_pool: (P, K, D, B). v_pool: (P, K, B, D).
+        q_norm, k_norm: (D,) weights of an RMS norm of each head before the rotation (Qwen3), or None.
+        eps: of that norm.
+        impl: as for `span_attention` (`reference` is the plain form).
+        threads: OpenMP threads of the compiled kernel.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit, or a slot beyond the pool.
+    """
+    _plain(q, k, v, cos, sin, slots, k_pool, v_pool, q_norm, k_norm, eps)

@@ -1,0 +1,114 @@
+"""Random views over random pools, for the attention tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from plait.attention import AttentionPlan, Group, span_attention
+from plait.attention.span import Impl
+from torch import Tensor
+
+
+@dataclass
+class Scene:
+    """Everything one call of `span_attention` needs."""
+
+    q: Tensor
+    k_pool: Tensor
+    v_pool: Tensor
+    plan: AttentionPlan
+    inv_freq: Tensor | None
+
+    def run(self, impl: Impl, threads: int = 1) -> tuple[Tensor, Tensor]:
+        scale = self.q.shape[2] ** -0.5
+        return span_attention(
+            self.q, self.k_pool, self.v_pool, self.plan,
+            scale=scale, inv_freq=self.inv_freq, impl=impl, return_lse=True, threads=threads,
+        )  # fmt: skip
+
+
+def make_plan(
+    num_rows: int,
+    runs: list[list[int]],
+    entries: list[tuple[int, ...]],
+    groups: tuple[Group, ...] = (Group(),),
+) -> AttentionPlan:
+    """A plan from plain lists: the blocks of each run, and lines of eight numbers."""
+    return AttentionPlan(
+        num_rows=num_rows,
+        run_blocks=np.array([block for run in runs for block in run], dtype=np.int32),
+        run_start=np.cumsum([0, *map(len, runs)]).astype(np.int32),
+        entries=np.array(entries, dtype=np.int32).reshape(-1, 8),
+        groups=groups,
+    )
+
+
+def make_pools(
+    blocks: int, kv_heads: int, size: int, block_size: int = 16, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    k = torch.randn(blocks, kv_heads, size, block_size, generator=generator)
+    v = torch.randn(blocks, kv_heads, block_size, size, generator=generator)
+    return k.to(dtype), v.to(dtype)
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> Scene:
+    """Branches of one to many rows, each with spans of shared runs (frozen, live, shifted, empty) and an own run."""
+    kv_heads = draw(st.sampled_from([1, 2, 3]))
+    heads = kv_heads * draw(st.integers(1, 8))
+    size = draw(st.sampled_from([32, 40, 48, 64, 80, 96, 128]))
+    block_size = draw(st.sampled_from([16, 16, 32, 48]))
+    pool_dtype, q_dtype = draw(
+        st.sampled_from(
+            [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32)]
+        )
+    )
+    groups = tuple(
+        Group(temperature=draw(st.sampled_from([1.0, 0.5])), factor=draw(st.sampled_from([1.0, 0.8, 0.0])),
+              bias=draw(st.sampled_from([0.0, -0.5])))
+        for _ in range(draw(st.integers(1, 3)))
+    )  # fmt: skip
+    lengths = draw(st.lists(st.integers(0, 330), min_size=1, max_size=4))
+    branches = draw(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 40)), min_size=1, max_size=6))
+    shifts = draw(st.booleans())
+    shift = st.integers(-500, 3000) if shifts else st.just(0)
+    entries: list[tuple[int, ...]] = []
+    row = 0
+    capacity = lengths + [rows + before for rows, before in branches]
+    for i, (rows, before) in enumerate(branches):
+        own = len(lengths) + i
+        for run, length in enumerate(lengths):
+            if draw(st.booleans()):
+                end = draw(st.integers(0, length))
+                begin = draw(st.sampled_from([0, 0, end // 2, end]))
+                entries.append((row, rows, run, begin, end, 0, draw(shift), draw(st.integers(0, len(groups) - 1))))
+        for other in range(i):
+            if draw(st.integers(0, 3)) == 0:  # a live span of another branch's own run, up to this step's tokens
+                run, group = len(lengths) + other, draw(st.integers(0, len(groups) - 1))
+                entries.append((row, rows, run, 0, capacity[run], 0, draw(shift), group))
+        if draw(st.integers(0, 9)):
+            begin = draw(st.sampled_from([0, 0, min(3, before)]))
+            entries.append((row, rows, own, begin, before + rows, 1, draw(shift), 0))
+        row += rows
+    counts = [-(-tokens // block_size) for tokens in capacity]
+    total = sum(counts) + 2
+    seed = draw(st.integers(0, 2**16))
+    order = np.random.default_rng(seed).permutation(total)
+    runs, used = [], 0
+    for count in counts:
+        runs.append(order[used : used + count].tolist())
+        used += count
+    k_pool, v_pool = make_pools(total, kv_heads, size, block_size, pool_dtype, seed)
+    # What no entry shows must not matter, whatever it holds.
+    for blocks, tokens in zip(runs, capacity, strict=True):
+        for token in range(tokens, len(blocks) * block_size):
+            k_pool[blocks[token // block_size], :, :, token % block_size] = float("nan")
+            v_pool[blocks[token // block_size], :, token % block_size] = float("nan")
+    q = torch.randn(row, heads, size, generator=torch.Generator().manual_seed(seed + 1)).to(q_dtype)
+    rotated = draw(st.sampled_from([size // 2, size // 4]))
+    inv_freq = 10000.0 ** -(torch.arange(rotated, dtype=torch.float32) / rotated) if shifts else None
+    return Scene(q, k_pool, v_pool, make_plan(row, runs, entries, groups), inv_freq)
