@@ -1,0 +1,171 @@
+"""`Model`: one forward pass of a decoder over the rows of many branches.
+
+Legend for shapes: N rows, C hidden size, H query heads, K key/value heads, D head size, V vocabulary.
+
+The model knows rows, not branches: a row is one token at one position whose keys and values go to one slot of the
+pool, and an `AttentionPlan` says what each row sees. What surrounds attention is done by `LayerOps`: plain torch here
+(`TorchOps`, the reference), compiled kernels in ops.py (`KernelOps`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ...attention import AttentionPlan, Impl, rope_and_store, span_attention
+from .config import ModelConfig
+from .pool import KVPool
+
+
+class Linear(NamedTuple):
+    """A projection as a checkpoint stores it."""
+
+    weight: Tensor
+    """(out, in)."""
+    bias: Tensor | None = None
+    """(out,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerWeights:
+    """The tensors of one decoder layer."""
+
+    attention_norm: Tensor
+    q: Linear
+    k: Linear
+    v: Linear
+    q_norm: Tensor | None
+    """(D,), Qwen3 only, as is `k_norm`."""
+    k_norm: Tensor | None
+    o: Linear
+    mlp_norm: Tensor
+    gate: Linear
+    up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """All tensors of a decoder; `lm_head` is `embedding` itself where the two are tied."""
+
+    embedding: Tensor
+    """(V, C)."""
+    layers: tuple[LayerWeights, ...]
+    norm: Tensor
+    lm_head: Tensor
+    """(V, C)."""
+
+
+class LayerOps(Protocol):
+    """Everything in a forward pass but head norms, rotation, KV storage and attention.
+
+    Returned tensors may be views of memory that the next call of the same method reuses.
+    """
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(N,) int64 -> (N, C)."""
+        ...
+
+    def qkv(self, layer: int, x: Tensor) -> Tensor:
+        """Normed and projected: (N, (H + 2 K) * D), all query heads, then all keys, then all values."""
+        ...
+
+    def finish(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the layer after attention (N, H * D): output projection, MLP and both residuals; (N, C)."""
+        ...
+
+    def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the last layer's output -> float32 logits (N, V) and final hidden states (N, C)."""
+        ...
+
+
+class Model:
+    """A decoder with its weights. Not reentrant: one forward at a time."""
+
+    def __init__(self, config: ModelConfig, weights: Weights, ops: LayerOps, *, impl: Impl, num_threads: int) -> None:
+        """loader.py builds models: `ops` may hold the weights in a form of its own, `impl` is that of attention."""
+        self.config = config
+        self.ops = ops
+        self.dtype = weights.embedding.dtype
+        """Of the weights, and the natural one for a `KVPool`."""
+        self.device = weights.embedding.device
+        self.inv_freq = config.rope.inv_freq(config.head_dim).to(self.device)
+        """(D / 2,) float32, radians per position."""
+        self._head_norms = [(layer.q_norm, layer.k_norm) for layer in weights.layers]
+        self._impl = impl
+        self._num_threads = num_threads
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        slots: Tensor,
+        plan: AttentionPlan,
+        pool: KVPool,
+        logit_rows: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Run all rows through the decoder and write their keys and values to the pool.
+
+        tokens (N,) int64; positions (N,), any number type; slots (N,) int64, `block * block_size + offset`;
+        `logit_rows` (M,) int64 picks the rows that need logits (None: all).
+
+        Returns float32 logits (M, V) and the hidden states (M, C) they were computed from (after the final norm). In
+        each layer the keys and values of *all* rows are stored before any row attends, so a plan may let rows of the
+        same step see each other.
+        """
+        config, heads, kv_heads = self.config, self.config.num_heads, self.config.num_kv_heads
+        angles = positions.to(torch.float32)[:, None] * self.inv_freq
+        cos, sin = angles.cos(), angles.sin()
+        x = self.ops.embed(tokens)
+        for layer in range(config.num_layers):
+            qkv = self.ops.qkv(layer, x).view(len(x), -1, config.head_dim)
+            q, k, v = qkv[:, :heads], qkv[:, heads:-kv_heads], qkv[:, -kv_heads:]
+            k_pool, v_pool = pool.k[layer], pool.v[layer]
+            q_norm, k_norm = self._head_norms[layer]
+            rope_and_store(
+                q, k, v, cos, sin, slots, k_pool, v_pool,
+                q_norm=q_norm, k_norm=k_norm, eps=config.rms_norm_eps, impl=self._impl, threads=self._num_threads,
+            )  # fmt: skip
+            attended = span_attention(
+                q, k_pool, v_pool, plan,
+                scale=config.head_dim**-0.5, inv_freq=self.inv_freq, impl=self._impl, threads=self._num_threads,
+            )  # fmt: skip
+            x = self.ops.finish(layer, x, attended.flatten(1))
+        return self.ops.head(x if logit_rows is None else x[logit_rows])
+
+
+class TorchOps:
+    """The reference: plain torch on any device, activations in the weights' type."""
+
+    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+        self._eps = config.rms_norm_eps
+        self._weights = weights
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        return functional.embedding(tokens, self._weights.embedding)
+
+    def qkv(self, layer: int, x: Tensor) -> Tensor:
+        weights = self._weights.layers[layer]
+        x = self._norm(x, weights.attention_norm)
+        return torch.cat([functional.linear(x, *part) for part in (weights.q, weights.k, weights.v)], dim=1)
+
+    def finish(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
+        weights = self._weights.layers[layer]
+        x = x + functional.linear(attended, *weights.o)
+        h = self._norm(x, weights.mlp_norm)
+        h = functional.silu(functional.linear(h, *weights.gate)) * functional.linear(h, *weights.up)
+        return x + functional.linear(h, *weights.down)
+
+    def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self._norm(x, self._weights.norm)
+        return functional.linear(hidden, self._weights.lm_head).float(), hidden
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        h = x.float()
+        h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + self._eps)
+        return weight * h.to(x.dtype)
