@@ -58,22 +58,27 @@ class AttentionPlan:
     derived: dict[str, object] = field(default_factory=dict, init=False, repr=False)
     """What implementations worked out from the plan, so that they do it once per step and not once per layer."""
 
-    def check(self, block_size: int, num_blocks: int) -> None:
-        """Raise ValueError if an entry points outside the rows, the runs, their blocks, the groups or the pool."""
-        entries, run_start, num_runs = self.entries, self.run_start, len(self.run_start) - 1
+    def __post_init__(self) -> None:
+        """Raise ValueError if an array has another type, layout or shape than the compiled kernels rely on."""
         for name in ("run_blocks", "run_start", "entries"):
             array = getattr(self, name)
             if array.dtype != np.int32 or not array.flags.c_contiguous:
                 raise ValueError(f"plan.{name} must be a C-contiguous int32 array")
-        if entries.ndim != 2 or entries.shape[1] != 8:
-            raise ValueError(f"plan.entries must have shape (E, 8), not {entries.shape}")
-        if num_runs < 0 or run_start[0] != 0 or run_start[-1] > len(self.run_blocks) or (np.diff(run_start) < 0).any():
+        if self.entries.ndim != 2 or self.entries.shape[1] != 8:
+            raise ValueError(f"plan.entries must have shape (E, 8), not {self.entries.shape}")
+        if self.run_blocks.ndim != 1 or self.run_start.ndim != 1 or len(self.run_start) < 1 or not self.groups:
+            raise ValueError("plan.run_blocks and plan.run_start must be lists, run_start and groups not empty")
+
+    def check(self, block_size: int, num_blocks: int) -> None:
+        """Raise ValueError if an entry points outside the rows, the runs, their blocks, the groups or the pool."""
+        entries, run_start, num_runs = self.entries, self.run_start, len(self.run_start) - 1
+        if run_start[0] != 0 or run_start[-1] > len(self.run_blocks) or (np.diff(run_start) < 0).any():
             raise ValueError("plan.run_start must rise from 0 to at most len(plan.run_blocks)")
         if len(self.run_blocks) and not (0 <= self.run_blocks.min() and self.run_blocks.max() < num_blocks):
             raise ValueError(f"plan.run_blocks must name blocks 0 .. {num_blocks - 1} of the pool")
         for group in self.groups:
-            if group.temperature <= 0:
-                raise ValueError(f"a group's temperature must be positive, not {group.temperature}")
+            if not (group.temperature > 0 and np.isfinite([group.factor, group.bias]).all()):
+                raise ValueError(f"a group needs a positive temperature and a finite factor and bias, not {group}")
         row, rows, run, group_of = (entries[:, column] for column in (ROW, ROWS, RUN, GROUP))
         if ((row < 0) | (rows < 0) | (row.astype(np.int64) + rows > self.num_rows)).any():
             raise ValueError(f"plan.entries: rows must lie in 0 .. {self.num_rows - 1}")

@@ -1,16 +1,44 @@
-"""The one entry point for attention over views, and the choice of its implementation."""
+"""The one entry point for attention over views, and the choice of its implementation.
+
+A plan keeps the compiled kernel's work space, so two threads must not use one plan at once.
+"""
 
 from __future__ import annotations
 
+from ctypes import CDLL
 from typing import Literal, overload
 
+import torch
 from torch import Tensor
 
-from . import plain, reference
+from . import cpu, library, plain, reference
+from .checks import check_call
 from .plan import AttentionPlan
 
 Impl = Literal["auto", "cpu", "torch", "reference"]
 """`auto`: the compiled kernel where it can serve, else plain torch; `reference`: the float64 oracle, for tests."""
+
+_KERNEL_DTYPES = (torch.float32, torch.bfloat16)
+
+
+
+
+def choose_kernels(impl: Impl, q: Tensor) -> CDLL | None:
+    """The compiled kernels if they are to serve a call with queries (or rows to store) `q` (N, H, D), else None."""
+    if impl == "cpu":
+        kernels = library.load()
+        if kernels is None:
+            raise RuntimeError("impl='cpu' needs the compiled kernels: install a C++ compiler and reinstall plait")
+        return kernels
+    if impl != "auto" or not q.is_cpu or q.dtype not in _KERNEL_DTYPES:
+        return None
+    size = q.shape[2]
+    if size < 16 or size % 8 or (q.requires_grad and torch.is_grad_enabled()):
+        return None
+    kernels = library.load()
+    if kernels is None:
+        library.warn_missing()
+    return kernels
 
 
 @overload
@@ -68,7 +96,8 @@ def span_attention(
         plan: who sees what. Its derived data is kept in it, so use one plan for all layers of a step.
         scale: factor of all scores, ordinarily 1 / sqrt(D).
         inv_freq: (R,), R <= D / 2, RoPE's angles per position; needed if a span is shifted. Only dims 0 .. 2R - 1 turn.
-        impl: see `Impl`.
+        impl: see `Impl`. `auto` takes plain torch for other devices and dtypes, for head sizes that are not a multiple
+            of 8 from 16 on, and when `q` needs a gradient.
         return_lse: also return the log-sum-exp.
         threads: OpenMP threads of the compiled kernel.
         out: where to write the result, a contiguous tensor like `q`; a new tensor if None.
@@ -81,13 +110,25 @@ def span_attention(
 
     Raises:
         ValueError: shapes or dtypes that do not fit, or a plan that points outside its rows, runs or blocks.
+        RuntimeError: `impl="cpu"` without the compiled kernels.
     """
-    rows, heads, size = q.shape
-    if impl == "reference":
-        exact, exact_lse = reference.span_attention(q, k_pool, v_pool, plan, scale=scale, inv_freq=inv_freq)
-        result, lse = exact.to(q.dtype), exact_lse.float()
+    if out is not None and (out.shape != q.shape or out.dtype != q.dtype or not out.is_contiguous()):
+        raise ValueError(f"out must be a contiguous {q.dtype} tensor of shape {tuple(q.shape)}")
+    kernels = choose_kernels(impl, q)
+    lse: Tensor | None
+    if kernels is not None:
+        result, lse = cpu.span_attention(
+            q, k_pool, v_pool, plan, scale=scale, inv_freq=inv_freq, return_lse=return_lse, threads=threads, out=out,
+            kernels=kernels,
+        )  # fmt: skip
     else:
-        result, lse = plain.span_attention(q, k_pool, v_pool, plan, scale=scale, inv_freq=inv_freq)
-    if out is not None:
-        result = out.copy_(result)
-    return (result, lse) if return_lse else result
+        check_call(q, k_pool, v_pool, plan)
+        slow = reference if impl == "reference" else plain
+        result, lse = slow.span_attention(q, k_pool, v_pool, plan, scale=scale, inv_freq=inv_freq)
+        result, lse = result.to(q.dtype), lse.float()
+        if out is not None:
+            result = out.copy_(result)
+    if not return_lse:
+        return result
+    assert lse is not None
+    return result, lse

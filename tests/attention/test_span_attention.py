@@ -7,9 +7,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from plait.attention import Group, span_attention
 from plait.attention.span import Impl
-from scenes import Scene, make_plan, make_pools, scenes
+from plait.tests.attention.scenes import Scene, make_plan, make_pools, scenes
 
-FAST: list[Impl] = ["torch"]
+FAST: list[Impl] = ["torch", "cpu"]
 ALL: list[Impl] = ["reference", *FAST]
 
 
@@ -105,7 +105,7 @@ def test_a_shift_moves_the_keys(impl: Impl) -> None:
     plans = [make_plan(1, [[0]], [(0, 1, 0, 0, 16, 0, shift, 0)]) for shift in (7, 0)]
     outs = []
     for plan, offset in zip(plans, (0, 7), strict=True):
-        k_pool = rotate(keys, (at + offset) * inv_freq).T.float().reshape(1, 1, size, 16)
+        k_pool = rotate(keys, (at + offset) * inv_freq).T.float().contiguous().reshape(1, 1, size, 16)
         query = rotate(q, 30 * inv_freq).float().reshape(1, 1, size)
         outs.append(span_attention(query, k_pool, v_pool, plan, scale=0.2, inv_freq=inv_freq.float(), impl=impl))
     torch.testing.assert_close(outs[0], outs[1], rtol=1e-4, atol=1e-5)
