@@ -12,7 +12,7 @@ from ..engine import Branch, SamplingParams
 from ..errors import BranchBusy, BranchClosed, InvalidInput, OutOfBlocks, PromptTooLong
 from .generation import NativeGeneration
 from .sampling import branch_seed
-from .store import Segment, Span
+from .segment import Segment, Span
 
 if TYPE_CHECKING:
     from .engine import NativeEngine
@@ -201,14 +201,10 @@ class NativeBranch:
         before_own = sum(len(span) for span in self.view if span.is_text)
         if length < before_own:
             self._close_own()
-            kept = 0
-            for i, span in enumerate(self.view):
-                if span.is_text and kept + len(span) >= length:
-                    break
-                kept += len(span) if span.is_text else 0
-            keep = length - kept
+            at, keep = self._locate(length)
+            span = self.view[at]
             rest = (Span(span.segment, span.start, span.start + keep, span.shift),) if keep else ()
-            self._set_view((*self.view[:i], *rest))
+            self._set_view((*self.view[:at], *rest))
             self._position = span.segment.start + span.start + keep + span.shift
             self.base = min(self.base, len(self.view))
         elif own is not None and length < before_own + len(own.tokens):
@@ -274,6 +270,15 @@ class NativeBranch:
             spans += [span for span in other.view[other.base :] if span.is_text]
             position = max(position, other.position)
         return spans, position
+
+    def _locate(self, length: int) -> tuple[int, int]:
+        """The span in which the first `length` tokens of the view end, and how many of its tokens are among them."""
+        for i, span in enumerate(self.view):
+            if span.is_text:
+                if length <= len(span):
+                    return i, length
+                length -= len(span)
+        raise AssertionError("the view is shorter")
 
     def _continues(self) -> bool:
         """Was the view's last token written under exactly what stands before it? Then its logits can be had."""

@@ -68,7 +68,9 @@ class NativeEngine:
         kv_merge=True, live_views=True, parallel_contexts=True, logprobs=True, hidden_states=False
     )
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, options: NativeOptions | None = None, name: str = "") -> None:
+    def __init__(
+        self, model: Model, tokenizer: Tokenizer, options: NativeOptions | None = None, name: str = ""
+    ) -> None:
         self.options = options = options or NativeOptions()
         self.model = model
         self.tokenizer = tokenizer
@@ -92,6 +94,7 @@ class NativeEngine:
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._stopped = asyncio.Event()
 
     @classmethod
     def load(cls, path: str | Path, options: NativeOptions | None = None) -> NativeEngine:
@@ -107,7 +110,7 @@ class NativeEngine:
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            raise EngineClosed("the engine has not been started; use `async with Runtime(...)` or `await engine.start()`")
+            raise EngineClosed("the engine has not been started; use a Runtime or `await engine.start()`")
         return self._loop
 
     async def start(self) -> None:
@@ -125,9 +128,8 @@ class NativeEngine:
             self._work.notify_all()
         thread, self._thread = self._thread, None
         if thread is not None:
-            # The thread ends after the pass in flight, so polling is short; joining would block the loop.
-            while thread.is_alive():
-                await asyncio.sleep(0.001)
+            await self._stopped.wait()
+            thread.join()
 
     def open(
         self,
@@ -191,6 +193,8 @@ class NativeEngine:
             except Exception as error:  # a defect or a lost device: every waiting generation must hear of it
                 with self.lock:
                     self._deliver(self.scheduler.fail(error))
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopped.set)
 
     def _step(self) -> None:
         """Plan, run and take over one forward pass, or wait for work."""

@@ -26,7 +26,7 @@ class Delivery:
 
 
 class NativeGeneration:
-    """See `runtime.engine.Generation`. The `sampled`-side is touched under the engine's lock, the future on the loop."""
+    """See `runtime.engine.Generation`. What is sampled is touched under the engine's lock, the future on the loop."""
 
     def __init__(self, branch: NativeBranch, params: SamplingParams, loop: asyncio.AbstractEventLoop) -> None:
         self.branch = branch

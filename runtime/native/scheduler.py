@@ -19,7 +19,8 @@ from ...attention.plan import AttentionPlan, Group
 from ..engine import FinishReason
 from .generation import Delivery, NativeGeneration
 from .sampling import Draw, sample, uniform
-from .store import KVStore, Segment, Span
+from .segment import Segment, Span
+from .store import KVStore
 
 _ORDINARY = Group()
 
@@ -173,7 +174,9 @@ class Scheduler:
                 return False
         return self.store.reserve(segment, length)
 
-    def _add(self, step: Step, segment: Segment, view: tuple[Span, ...], begin: int, count: int, first: int = 0) -> Chunk:
+    def _add(
+        self, step: Step, segment: Segment, view: tuple[Span, ...], begin: int, count: int, first: int = 0
+    ) -> Chunk:
         chunk = Chunk(segment, view, begin, count, step.num_rows, segment.version, first)
         step.chunks.append(chunk)
         step.num_rows += count

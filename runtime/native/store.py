@@ -1,12 +1,10 @@
-"""The KV store: blocks, segments, spans, and the prefix index over lineage.
+"""The KV store: who owns which block, and the prefix index over lineage.
 
-    block     B token slots in every layer's pool; belongs to exactly one segment, or is free
-    segment   an append-only run of tokens written under one fixed view of earlier segments
-    span      how a view sees a segment: tokens start .. end - 1 (or live), moved by `shift`, in a group
+A block is B token slots in every layer's pool; it belongs to exactly one segment, or is free. Blocks change hands only
+here, and `free + cached + used == total` holds after every call (`check_integrity`).
 
 Life of a segment: *open* (some branch appends to it) -> *frozen* (forked, merged: nobody appends any more) -> *cached*
-(no view refers to it, but the prefix index does; evicted least recently used first) -> freed. Blocks change hands only
-here, and `free + cached + used == total` holds after every call (`check_integrity`).
+(no view refers to it, but the prefix index does; evicted least recently used first) -> freed.
 
 A key of the prefix index stands for tokens **and** positions **and** visibility: it is a chain of hashes that starts
 from what the segment's view could see (`lineage_of`), never from token ids alone.
@@ -17,109 +15,12 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...attention.plan import Group
 from ..engine import BlockUsage
-
-ROOT = b"root"
-"""Lineage of an empty view at position 0."""
-
-
-class Segment:
-    """An append-only run of tokens; see the module's docstring. Mutated only by `KVStore` and its owner branch."""
-
-    __slots__ = (
-        "_num_blocks",
-        "_table",
-        "computed",
-        "held",
-        "keys",
-        "lineage",
-        "pins",
-        "refs",
-        "seen",
-        "start",
-        "tokens",
-        "version",
-        "view",
-    )
-
-    def __init__(self, start: int) -> None:
-        self.start = start
-        """Position of the first token."""
-        self.view: tuple[Span, ...] = ()
-        """What every token of this segment sees besides the segment's own earlier tokens."""
-        self.tokens: list[int] = []
-        self.computed = 0
-        """Tokens whose keys and values are in the pool; the rest are pending."""
-        self.refs = 0
-        """Views that hold this segment."""
-        self.pins = 0
-        """Those of `refs` that rely on a fixed range, which must then never be overwritten."""
-        self.held = False
-        """Frozen with pending tokens: it keeps the fixed spans of `view` alive until they are computed."""
-        self.version = 0
-        """Grows when tokens are dropped, so that a forward pass in flight knows its result is stale."""
-        self.lineage: bytes | None = ROOT
-        """Key of what comes before the first token; None: not reusable (a live view)."""
-        self.keys: list[bytes] = []
-        """Keys of the full, computed blocks."""
-        self.seen: list[tuple[int, tuple[int, ...]]] = []
-        """For live views: (first token index, ends of the live spans of `view` in order) of each forward pass."""
-        self._table = np.empty(4, dtype=np.int32)
-        self._num_blocks = 0
-
-    @property
-    def blocks(self) -> NDArray[np.int32]:
-        """(number of blocks,) pool block ids; -1 for blocks a cached segment has given back."""
-        return self._table[: self._num_blocks]
-
-    @property
-    def pending(self) -> int:
-        return len(self.tokens) - self.computed
-
-    def append_blocks(self, blocks: Sequence[int]) -> None:
-        need = self._num_blocks + len(blocks)
-        if need > len(self._table):
-            grown = np.empty(max(need, 2 * len(self._table)), dtype=np.int32)
-            grown[: self._num_blocks] = self.blocks
-            self._table = grown
-        self._table[self._num_blocks : need] = blocks
-        self._num_blocks = need
-
-    def pop_blocks(self, keep: int) -> list[int]:
-        dropped: list[int] = self._table[keep : self._num_blocks].tolist()
-        self._num_blocks = min(keep, self._num_blocks)
-        return [block for block in dropped if block >= 0]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Span:
-    """How a view sees a segment."""
-
-    segment: Segment
-    start: int = 0
-    end: int | None = None
-    """None: live, as far as the segment's owner has written, this very step included."""
-    shift: int = 0
-    group: Group | None = None
-    """None: ordinary attention. Spans that share one `Group` object form one group."""
-
-    @property
-    def is_live(self) -> bool:
-        return self.end is None
-
-    @property
-    def is_text(self) -> bool:
-        """Do the span's tokens count as tokens of the view, rather than being looked at from the side?"""
-        return self.end is not None and self.group is None
-
-    def __len__(self) -> int:
-        return (len(self.segment.tokens) if self.end is None else self.end) - self.start
+from .segment import ROOT, Segment, Span
 
 
 def _digest(*parts: bytes) -> bytes:
@@ -156,7 +57,7 @@ class KVStore:
         """One more view holds the segment; `pin` if it relies on a fixed range."""
         if segment in self._cached:
             del self._cached[segment]
-            self._num_cached -= _held(segment)
+            self._num_cached -= segment.num_held
         self._alive.add(segment)
         segment.refs += 1
         segment.pins += pin
@@ -178,7 +79,7 @@ class KVStore:
                 self._free.append(int(segment.blocks[i]))
                 segment.blocks[i] = -1
         segment.version += 1
-        if held := _held(segment):
+        if held := segment.num_held:
             self._cached[segment] = None
             self._num_cached += held
 
@@ -243,7 +144,7 @@ class KVStore:
 
     def _evict(self) -> None:
         segment, _ = self._cached.popitem(last=False)
-        self._num_cached -= _held(segment)
+        self._num_cached -= segment.num_held
         for i, key in enumerate(segment.keys):
             if self._index.get(key) == (segment, i):
                 del self._index[key]
@@ -343,7 +244,7 @@ class KVStore:
         free = len(self._free)
         used = self.num_blocks - free - self._num_cached
         if segments is not None:
-            used = sum(_held(segment) for segment in set(segments))
+            used = sum(segment.num_held for segment in set(segments))
         return BlockUsage(total=self.num_blocks, free=free, cached=self._num_cached, used=used)
 
     def check_integrity(self) -> None:
@@ -351,8 +252,8 @@ class KVStore:
         held = [int(b) for s in (*self._alive, *self._cached) for b in s.blocks if b >= 0]
         everything = sorted(held + self._free)
         if everything != list(range(self.num_blocks)):
-            raise RuntimeError(f"{len(held)} held + {len(self._free)} free blocks are not the {self.num_blocks} there are")
-        if self._num_cached != sum(_held(s) for s in self._cached):
+            raise RuntimeError(f"{len(held)} held + {len(self._free)} free blocks are not all {self.num_blocks}")
+        if self._num_cached != sum(s.num_held for s in self._cached):
             raise RuntimeError(f"cached block count {self._num_cached} is wrong")
         for segment, i in self._index.values():
             if i >= len(segment.blocks) or segment.blocks[i] < 0:
@@ -362,10 +263,6 @@ class KVStore:
         for segment in self._alive:
             if segment.refs < 1:
                 raise RuntimeError("an unreferenced segment counts as alive")
-
-
-def _held(segment: Segment) -> int:
-    return int((segment.blocks >= 0).sum())
 
 
 def _params(group: Group) -> tuple[float, float, float]:

@@ -19,7 +19,6 @@ from plait.runtime.errors import (
 )
 from plait.runtime.native.engine import NativeEngine, NativeOptions
 from plait.runtime.native.loader import load_model
-
 from plait.tests.native.helpers import IdTokenizer, tiny
 
 

@@ -1,7 +1,7 @@
 """View operations against one dense masked forward of the same trace (design, section 7).
 
-`Mirror` re-states the contract of `Branch` in the plainest way: every token ever written is a row of one global list, and
-each row lists what it sees. `dense_logits` then computes all rows at once, without cache, blocks, spans or segments.
+`Mirror` re-states the contract of `Branch` in the plainest way: every token ever written is a row of one global list,
+and each row lists what it sees. `dense_logits` then computes all rows at once, without cache, blocks or segments.
 """
 
 from __future__ import annotations
