@@ -94,6 +94,27 @@ inline void from_float(float x, bf16* to) {  // round to nearest even
     to->bits = (uint16_t)(x != x ? 0x7fc0 : rounded);
 }
 
+vint lane_numbers() {
+    vint lane;
+    for (int i = 0; i < kWidth; i++) lane[i] = i;
+    return lane;
+}
+
+inline float largest(vfloat v) {
+    const vint lane = lane_numbers();
+    for (int step = kWidth / 2; step > 0; step /= 2) {
+        const vfloat other = __builtin_shuffle(v, lane ^ step);
+        v = v > other ? v : other;
+    }
+    return v[0];
+}
+
+inline float total(vfloat v) {
+    const vint lane = lane_numbers();
+    for (int step = kWidth / 2; step > 0; step /= 2) v += __builtin_shuffle(v, lane ^ step);
+    return v[0];
+}
+
 // 2^x for x <= 0, relative error below 2e-7; exactly 0 below 2^-125; NaN stays NaN.
 inline vfloat exp2_below_one(vfloat x) {
     const vfloat magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
@@ -241,8 +262,7 @@ constexpr Kernels<T> kKernels = Kernels<T>::make(std::make_integer_sequence<int,
 // where it sees nothing. Returns their maximum and sum.
 std::pair<float, float> softmax_row(float* s, int groups, int lo, int hi) {
     const int count = groups * kPerGroup;
-    vint lane;
-    for (int i = 0; i < kWidth; i++) lane[i] = i;
+    const vint lane = lane_numbers();
     vfloat top = splat(kMinusInf);
     for (int j = 0; j < count; j++) {
         vfloat x = load(s + j * kWidth);
@@ -253,8 +273,7 @@ std::pair<float, float> softmax_row(float* s, int groups, int lo, int hi) {
         }
         top = x > top ? x : top;
     }
-    float maximum = top[0];
-    for (int i = 1; i < kWidth; i++) maximum = std::max(maximum, (float)top[i]);
+    const float maximum = largest(top);
     vfloat sum = {};
     const vfloat shift = splat(maximum);
     for (int j = 0; j < count; j++) {
@@ -262,9 +281,7 @@ std::pair<float, float> softmax_row(float* s, int groups, int lo, int hi) {
         store(s + j * kWidth, p);
         sum += p;
     }
-    float total = 0;
-    for (int i = 0; i < kWidth; i++) total += sum[i];
-    return {maximum, total};
+    return {maximum, total(sum)};
 }
 
 // ---------------------------------------------------------------------------------------------- partial results
@@ -611,8 +628,10 @@ void merge_row(Work& w, const CallArguments& call, int row, Scratch& scratch) {
                 fold(group_state, group_values, entry_state, result, size);
             }
             const GroupScale& scale = w.groups[group];
-            const float lse = (group_state.top + std::log2(group_state.sum)) * kLn2;
             const float inverse = 1.0f / group_state.sum;
+            // A lone group has weight 1 whatever its log-sum-exp, which is then only worked out if asked for.
+            const bool lone = group == w.lines[w.row_lines[end - 1]].group && row_state.sum == 0;
+            const float lse = lone && !call.lse ? 0.0f : (group_state.top + std::log2(group_state.sum)) * kLn2;
             for (int d = 0; d < size; d++) group_values[d] *= inverse;
             fold(row_state, row_values, {(scale.factor * lse + scale.bias) * kLog2e, 1.0f}, group_values, size);
         }
