@@ -49,6 +49,8 @@ class NativeGeneration:
         self.stop_ids = frozenset(params.stop_token_ids)
         self.eos_ids = frozenset(() if params.ignore_eos else tokenizer.eos_ids)
         self.seen = set(branch.tokens) if params.repetition_penalty != 1.0 else None
+        self.is_streamed = False
+        """Somebody iterates; else tokens wait for the completion, and the event loop is not woken for each."""
         self._num_delivered = 0
         self._text = ""
         self._ends: list[int] = []
@@ -103,11 +105,11 @@ class NativeGeneration:
             reused_tokens=self.num_reused,
             rolled_back=rolled_back,
         )
-        delivery = self._deliver(len(self.sampled))
-        delivery.completion = completion
-        return delivery
+        return Delivery(self, self.sampled[self._num_delivered :], completion)
 
     def _deliver(self, certain: int) -> Delivery:
+        if not self.is_streamed:
+            return Delivery(self, [])
         fresh = self.sampled[self._num_delivered : certain]
         self._num_delivered = max(self._num_delivered, certain)
         return Delivery(self, fresh)
@@ -177,6 +179,7 @@ class NativeGeneration:
             raise
 
     async def __aiter__(self) -> AsyncIterator[int]:
+        self.is_streamed = True
         try:
             while (token := await self._tokens.get()) is not None:
                 yield token

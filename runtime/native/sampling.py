@@ -48,18 +48,21 @@ class Drawn:
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
     """One token for each row of `logits` (M, V), float32, by `draws[row]`."""
     greedy = logits.argmax(dim=-1).tolist() if any(_is_plain_greedy(d.params) for d in draws) else []
-    out: list[Drawn] = []
-    for i, draw in enumerate(draws):
-        params = draw.params
-        token = greedy[i] if _is_plain_greedy(params) else _draw(_adjust(logits[i], draw), draw)
-        drawn = Drawn(token)
-        if params.logprobs is not None:
-            logprobs = logits[i].log_softmax(-1)
-            drawn.logprob = float(logprobs[token])
-            values, ids = logprobs.topk(min(params.logprobs, logprobs.numel()))
-            drawn.top = dict(zip(ids.tolist(), values.tolist(), strict=True))
-        out.append(drawn)
-    return out
+    drawn = [
+        Drawn(greedy[i] if _is_plain_greedy(draw.params) else _draw(_adjust(logits[i], draw), draw))
+        for i, draw in enumerate(draws)
+    ]
+    if any(d.params.logprobs is not None for d in draws):
+        tokens = torch.tensor([d.token for d in drawn], device=logits.device)
+        lse = logits.logsumexp(-1)
+        logprobs = (logits.gather(1, tokens[:, None])[:, 0] - lse).tolist()
+        for i, draw in enumerate(draws):
+            if draw.params.logprobs is not None:
+                drawn[i].logprob = logprobs[i]
+            if draw.params.logprobs:
+                values, ids = logits[i].topk(min(draw.params.logprobs, logits.shape[1]))
+                drawn[i].top = dict(zip(ids.tolist(), (values - lse[i]).tolist(), strict=True))
+    return drawn
 
 
 def _is_plain_greedy(p: SamplingParams) -> bool:
