@@ -15,6 +15,7 @@ from ...attention import Impl as Impl
 from ..errors import InvalidInput, UnknownModel
 from .config import ModelConfig
 from .model import LayerWeights, Linear, Model, TorchOps, Weights
+from .ops import choose_ops
 
 _SMALL = 300_000_000
 """Parameters up to which float32 is affordable on a CPU, where it is as fast as anything."""
@@ -51,7 +52,7 @@ def load_model(
     device = torch.device(device)
     chosen = _auto_dtype(config, tensors, device) if dtype == "auto" else dtype
     weights = _assemble(config, lambda name: tensors[name].to(device=device, dtype=chosen), str(folder))
-    return _build(config, weights, impl, num_threads)
+    return Model(config, weights, choose_ops(config, weights, impl, num_threads), impl=impl, num_threads=num_threads)
 
 
 class _HFModel(Protocol):
@@ -62,22 +63,21 @@ class _HFModel(Protocol):
     def state_dict(self, *, keep_vars: bool = ...) -> dict[str, Any]: ...
 
 
-def from_transformers(hf_model: _HFModel, *, impl: Impl = "torch", num_threads: int = 1) -> Model:
+def from_transformers(hf_model: _HFModel, *, share: bool = True, impl: Impl = "auto", num_threads: int = 1) -> Model:
     """Serve a live transformers model.
 
-    With `impl="torch"` the parameters are shared: what an optimizer step changes in place is what the next forward
-    uses. "cpu" packs a copy of the parameters as they are now; call again after they changed.
+    With `share` its parameters are used where they are, by plain torch: what an optimizer step changes in place is what
+    the next forward uses. Without, they are packed as they are now (a copy) if `impl` allows it, which decodes faster;
+    call again after they changed.
 
     Raises `UnsupportedModel`, or `InvalidInput` where a parameter is missing (adapters must be merged first).
     """
     # keep_vars: the parameters themselves, so that a reassigned `.data` is seen as well.
     tensors = hf_model.state_dict(keep_vars=True)
     config = ModelConfig.from_hf(hf_model.config.to_dict())
-    return _build(config, _assemble(config, tensors.__getitem__, "the model"), impl, num_threads)
-
-
-def _build(config: ModelConfig, weights: Weights, impl: Impl, num_threads: int) -> Model:
-    return Model(config, weights, TorchOps(config, weights), impl="torch", num_threads=num_threads)
+    weights = _assemble(config, tensors.__getitem__, "the model")
+    ops = TorchOps(config, weights) if share else choose_ops(config, weights, impl, num_threads)
+    return Model(config, weights, ops, impl=impl, num_threads=num_threads)
 
 
 class _Checkpoint:

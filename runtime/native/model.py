@@ -63,19 +63,20 @@ class Weights:
 class LayerOps(Protocol):
     """Everything in a forward pass but head norms, rotation, KV storage and attention.
 
-    Returned tensors may be views of memory that the next call of the same method reuses.
+    Calls come in the order of a forward pass, so x is always the latest result; returned tensors but for those of
+    `head` may be views of memory that later calls reuse.
     """
 
     def embed(self, tokens: Tensor) -> Tensor:
         """(N,) int64 -> (N, C)."""
         ...
 
-    def qkv(self, layer: int, x: Tensor) -> Tensor:
-        """Normed and projected: (N, (H + 2 K) * D), all query heads, then all keys, then all values."""
+    def qkv(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normed and projected: q (N, H, D), k (N, K, D), v (N, K, D), each with a contiguous last dimension."""
         ...
 
     def finish(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
-        """The rest of the layer after attention (N, H * D): output projection, MLP and both residuals; (N, C)."""
+        """The rest of the layer after attention (N, H, D): output projection, MLP and both residuals; (N, C)."""
         ...
 
     def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +88,8 @@ class Model:
     """A decoder with its weights. Not reentrant: one forward at a time."""
 
     def __init__(self, config: ModelConfig, weights: Weights, ops: LayerOps, *, impl: Impl, num_threads: int) -> None:
-        """loader.py builds models: `ops` may hold the weights in a form of its own, `impl` is that of attention."""
+        """loader.py builds models. `ops` may hold the weights in a form of its own; `impl` "torch" goes for attention
+        too, else attention uses its kernels where they can serve."""
         self.config = config
         self.ops = ops
         self.dtype = weights.embedding.dtype
@@ -96,7 +98,7 @@ class Model:
         self.inv_freq = config.rope.inv_freq(config.head_dim).to(self.device)
         """(D / 2,) float32, radians per position."""
         self._head_norms = [(layer.q_norm, layer.k_norm) for layer in weights.layers]
-        self._impl = impl
+        self._impl: Impl = "torch" if impl == "torch" else "auto"
         self._num_threads = num_threads
 
     @torch.inference_mode()
@@ -118,13 +120,12 @@ class Model:
         each layer the keys and values of *all* rows are stored before any row attends, so a plan may let rows of the
         same step see each other.
         """
-        config, heads, kv_heads = self.config, self.config.num_heads, self.config.num_kv_heads
+        config = self.config
         angles = positions.to(torch.float32)[:, None] * self.inv_freq
         cos, sin = angles.cos(), angles.sin()
         x = self.ops.embed(tokens)
         for layer in range(config.num_layers):
-            qkv = self.ops.qkv(layer, x).view(len(x), -1, config.head_dim)
-            q, k, v = qkv[:, :heads], qkv[:, heads:-kv_heads], qkv[:, -kv_heads:]
+            q, k, v = self.ops.qkv(layer, x)
             k_pool, v_pool = pool.k[layer], pool.v[layer]
             q_norm, k_norm = self._head_norms[layer]
             rope_and_store(
@@ -135,7 +136,7 @@ class Model:
                 q, k_pool, v_pool, plan,
                 scale=config.head_dim**-0.5, inv_freq=self.inv_freq, impl=self._impl, threads=self._num_threads,
             )  # fmt: skip
-            x = self.ops.finish(layer, x, attended.flatten(1))
+            x = self.ops.finish(layer, x, attended)
         return self.ops.head(x if logit_rows is None else x[logit_rows])
 
 
@@ -144,19 +145,22 @@ class TorchOps:
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         self._eps = config.rms_norm_eps
+        self._head_dim = config.head_dim
         self._weights = weights
 
     def embed(self, tokens: Tensor) -> Tensor:
         return functional.embedding(tokens, self._weights.embedding)
 
-    def qkv(self, layer: int, x: Tensor) -> Tensor:
+    def qkv(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         weights = self._weights.layers[layer]
         x = self._norm(x, weights.attention_norm)
-        return torch.cat([functional.linear(x, *part) for part in (weights.q, weights.k, weights.v)], dim=1)
+        size = self._head_dim
+        q, k, v = (functional.linear(x, *part).view(len(x), -1, size) for part in (weights.q, weights.k, weights.v))
+        return q, k, v
 
     def finish(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
         weights = self._weights.layers[layer]
-        x = x + functional.linear(attended, *weights.o)
+        x = x + functional.linear(attended.flatten(1), *weights.o)
         h = self._norm(x, weights.mlp_norm)
         h = functional.silu(functional.linear(h, *weights.gate)) * functional.linear(h, *weights.up)
         return x + functional.linear(h, *weights.down)

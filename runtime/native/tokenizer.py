@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 import jinja2
 import jinja2.ext
 import jinja2.sandbox
-from tokenizers import Tokenizer
+import tokenizers
 
+from ..engine import Tokenizer
 from ..errors import InvalidInput
 
 _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -20,11 +21,11 @@ _UNDECODED = "\ufffd"
 
 
 class HFTokenizer:
-    """A `runtime.engine.Tokenizer` from tokenizer.json and the JSON files beside it."""
+    """A `Tokenizer` from tokenizer.json and the JSON files beside it."""
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: tokenizers.Tokenizer,
         *,
         bos_id: int | None = None,
         eos_ids: Sequence[int] = (),
@@ -54,7 +55,7 @@ class HFTokenizer:
         if not (folder / "tokenizer.json").is_file():
             raise InvalidInput(f"{folder} holds no tokenizer.json")
         try:
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the library raises bare Exception
             raise InvalidInput(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
         own = _optional_json(folder / "tokenizer_config.json")
@@ -115,10 +116,10 @@ class HFTokenizer:
 class IncrementalDecoder:
     """Text of a growing token sequence, in pieces that never hold half a character.
 
-    All pieces of `push` and the last one of `flush` joined are `HFTokenizer.decode` of the whole sequence.
+    All pieces of `push` and the last one of `flush` joined are `decode` of the whole sequence.
     """
 
-    def __init__(self, tokenizer: HFTokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._window: list[int] = []
         """The tokens of the last two completed pieces and those since: enough for what a decoder makes of a token to

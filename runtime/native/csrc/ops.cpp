@@ -1,1 +1,320 @@
+// What surrounds attention in a decoder layer: packed linear layers and the row operations between them.
+//
+// A weight matrix (outputs, inputs) is packed once into panels of kPanel outputs, [panel][depth][kPanel] units. A unit
+// is 4 bytes: one float32 weight, or the two bfloat16 weights of neighbouring inputs; depth is inputs, or inputs / 2
+// rounded up. Inputs are rounded to the weights' type; sums are float32. Rows of activations are padded to whole panels;
+// the padding stays zero because padded weights, norms and biases are zero.
+//
+// Same tokens whatever the batch: an output element is one chain of multiply-adds over its inputs in ascending order, in
+// whichever tile it is computed. Tiles differ in how many such chains run side by side, never in their order.
+
+#include <cmath>
 #include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+constexpr int kTileRows = 6;  // 6 x 4 sums, 4 weights and an input: 29 of 32 registers
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+constexpr int kTileRows = 3;  // of 16 registers
+#else
+constexpr int kLanes = 4;
+constexpr int kTileRows = 3;
+#endif
+constexpr int kVectors = 4;  // a multiply-add's latency in cycles: one row alone keeps the unit busy
+constexpr int kPanel = kLanes * kVectors;
+constexpr int kManyRows = 32;  // from here on, row operations are worth a parallel region
+
+typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef int32_t Int __attribute__((vector_size(kLanes * 4)));
+typedef int16_t Short __attribute__((vector_size(kLanes * 2)));
+
+template <class V = Vec>
+V load(const void* p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <class V>
+void store(void* p, V v) {
+    std::memcpy(p, &v, sizeof v);
+}
+
+float sum(Vec v) {
+    float total = 0;
+    for (int i = 0; i < kLanes; i++) total += v[i];
+    return total;
+}
+
+Vec exp(Vec x) {
+    x = x < -87.0f ? Vec{} - 87.0f : x;
+    x = x > 88.0f ? Vec{} + 88.0f : x;
+    const float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+    const Vec shifted = x * 1.44269504f + round;
+    const Vec n = shifted - round;
+    const Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;  // ln 2 in two parts
+    Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    const Int power = ((Int)shifted << 23) + 0x3f800000;
+    return (p * r * r + r + 1.0f) * (Vec)power;
+}
+
+struct Float32 {
+    using Unit = float;
+    static constexpr int kInputs = 1;  // per unit
+    static Vec broadcast(Unit x) { return x - Vec{}; }
+    static Vec multiply_add(Vec total, Vec weights, Vec input) { return total + weights * input; }
+    static void write(Unit* row, int64_t i, Vec v) { store(row + i, v); }
+    static float weight(Unit unit, int64_t) { return unit; }
+};
+
+struct BFloat16 {
+    using Unit = uint32_t;
+    static constexpr int kInputs = 2;
+    static Vec broadcast(Unit x) { return (Vec)(static_cast<int32_t>(x) - Int{}); }
+    static Vec multiply_add(Vec total, Vec weights, Vec input) {
+#if defined(__AVX512BF16__)
+        return (Vec)_mm512_dpbf16_ps((__m512)total, (__m512bh)weights, (__m512bh)input);
+#else
+        const Int high = Int{} + static_cast<int32_t>(0xffff0000);
+        total += (Vec)((Int)weights << 16) * (Vec)((Int)input << 16);
+        return total + (Vec)((Int)weights & high) * (Vec)((Int)input & high);
+#endif
+    }
+    static void write(Unit* row, int64_t i, Vec v) {  // to nearest, ties to even
+        const Int bits = (Int)v;
+        const Int rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        store(reinterpret_cast<uint16_t*>(row) + i, __builtin_convertvector(rounded, Short));
+    }
+    static float weight(Unit unit, int64_t k) {
+        const uint32_t bits = k % 2 ? unit & 0xffff0000u : unit << 16;
+        float value;
+        std::memcpy(&value, &bits, 4);
+        return value;
+    }
+};
+
+// These structs mirror the ctypes structures in ops.py.
+
+struct Linear {
+    const void* panels;
+    const float* bias;  // padded to whole panels, or null
+    int64_t inputs;
+    int64_t outputs;  // padded to whole panels
+};
+
+struct Layer {
+    Linear qkv, output, gate_up, down;
+    const float* attention_norm;
+    const float* mlp_norm;
+};
+
+struct Work {  // activations; strides are in elements of 4 bytes
+    float* x;
+    float* qkv;
+    float* gate_up;
+    void* input;
+    void* attended;
+    void* middle;
+    int64_t x_stride, qkv_stride, gate_up_stride, input_stride, attended_stride, middle_stride;
+    int64_t hidden_size;
+    float eps;
+    int32_t is_bfloat16;
+    int32_t threads;
+};
+
+// kRows rows of inputs times one panel.
+template <class Type, int kRows>
+void tile(const typename Type::Unit* x, int64_t x_stride, const typename Type::Unit* weights, int64_t depth,
+          const float* bias, bool add, float* y, int64_t y_stride) {
+    Vec total[kRows][kVectors] = {};
+    for (int64_t k = 0; k < depth; k++, weights += kPanel) {
+        Vec w[kVectors];
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; j++) w[j] = load(weights + j * kLanes);
+#pragma GCC unroll 8
+        for (int row = 0; row < kRows; row++) {
+            const Vec input = Type::broadcast(x[row * x_stride + k]);
+#pragma GCC unroll 8
+            for (int j = 0; j < kVectors; j++) total[row][j] = Type::multiply_add(total[row][j], w[j], input);
+        }
+    }
+#pragma GCC unroll 8
+    for (int row = 0; row < kRows; row++) {
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; j++) {
+            float* out = y + row * y_stride + j * kLanes;
+            Vec value = total[row][j];
+            if (bias) value += load(bias + j * kLanes);
+            if (add) value += load(out);
+            store(out, value);
+        }
+    }
+}
+
+template <class Type, int kRows = kTileRows>
+void tile_of(int64_t rows, const typename Type::Unit* x, int64_t x_stride, const typename Type::Unit* weights,
+             int64_t depth, const float* bias, bool add, float* y, int64_t y_stride) {
+    if (rows == kRows)
+        tile<Type, kRows>(x, x_stride, weights, depth, bias, add, y, y_stride);
+    else if constexpr (kRows > 1)
+        tile_of<Type, kRows - 1>(rows, x, x_stride, weights, depth, bias, add, y, y_stride);
+}
+
+// y = x W^T (+ bias) (+ y); x_stride in units.
+template <class Type>
+void linear(const Linear& layer, const void* x, int64_t x_stride, int64_t rows, bool add, float* y, int64_t y_stride,
+            int threads) {
+    using Unit = typename Type::Unit;
+    const int64_t depth = (layer.inputs + Type::kInputs - 1) / Type::kInputs;
+    const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t first = 0; first < layer.outputs; first += kPanel) {
+        const Unit* panel = static_cast<const Unit*>(layer.panels) + first * depth;
+        for (int64_t t = 0; t < tiles; t++) {  // even shares: 7 rows are 4 and 3, not 6 and 1
+            const int64_t begin = rows * t / tiles, end = rows * (t + 1) / tiles;
+            tile_of<Type>(end - begin, static_cast<const Unit*>(x) + begin * x_stride, x_stride, panel, depth,
+                          layer.bias ? layer.bias + first : nullptr, add, y + begin * y_stride + first, y_stride);
+        }
+    }
+}
+
+template <class Type>
+void rms_norm(const float* x, int64_t x_stride, const float* weight, float eps, int64_t size, int64_t rows, void* out,
+              int64_t out_stride, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && rows >= kManyRows)
+    for (int64_t row = 0; row < rows; row++) {
+        const float* in = x + row * x_stride;
+        auto* to = static_cast<typename Type::Unit*>(out) + row * out_stride;
+        Vec squares = {};
+        int64_t i = 0;
+        for (; i + kLanes <= size; i += kLanes) squares += load(in + i) * load(in + i);
+        float total = sum(squares);
+        for (; i < size; i++) total += in[i] * in[i];
+        const float scale = 1.0f / std::sqrt(total / static_cast<float>(size) + eps);
+        for (i = 0; i + kLanes <= size; i += kLanes) Type::write(to, i, load(in + i) * scale * load(weight + i));
+        if (i < size) {
+            Vec rest = {};
+            std::memcpy(&rest, in + i, (size - i) * sizeof(float));
+            Type::write(to, i, rest * scale * load(weight + i));
+        }
+    }
+}
+
+// silu(gate) * up, where a row holds all gates, padded, then all ups, padded.
+template <class Type>
+void silu_multiply(const float* gate_up, int64_t stride, int64_t size, int64_t rows, void* out, int64_t out_stride,
+                   int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && rows >= kManyRows)
+    for (int64_t row = 0; row < rows; row++) {
+        const float* gate = gate_up + row * stride;
+        auto* to = static_cast<typename Type::Unit*>(out) + row * out_stride;
+        for (int64_t i = 0; i < size; i += kLanes) {
+            const Vec g = load(gate + i);
+            Type::write(to, i, g / (1.0f + exp(-g)) * load(gate + size + i));
+        }
+    }
+}
+
+// Rows of float32 as the inputs of a linear layer: rounded into `space`, or as they are.
+template <class Type>
+const void* as_input(const float* x, int64_t* stride, int64_t size, int64_t rows, void* space, int64_t space_stride) {
+    if (Type::kInputs == 1) return x;
+    for (int64_t row = 0; row < rows; row++) {
+        const float* in = x + row * *stride;
+        auto* to = static_cast<typename Type::Unit*>(space) + row * space_stride;
+        for (int64_t i = 0; i < size; i += kLanes) {
+            Vec v = {};
+            std::memcpy(&v, in + i, (size - i < kLanes ? size - i : kLanes) * sizeof(float));
+            Type::write(to, i, v);
+        }
+    }
+    *stride = space_stride;
+    return space;
+}
+
+template <class Type>
+void embed(const Linear& table, const Work& work, const int64_t* tokens, int64_t rows) {
+    using Unit = typename Type::Unit;
+    const int64_t depth = (table.inputs + Type::kInputs - 1) / Type::kInputs;
+    for (int64_t row = 0; row < rows; row++) {
+        const Unit* column =
+            static_cast<const Unit*>(table.panels) + tokens[row] / kPanel * kPanel * depth + tokens[row] % kPanel;
+        float* x = work.x + row * work.x_stride;
+        for (int64_t k = 0; k < table.inputs; k++) x[k] = Type::weight(column[k / Type::kInputs * kPanel], k);
+    }
+}
+
+template <class Type>
+void qkv(const Layer& layer, const Work& work, int64_t rows) {
+    rms_norm<Type>(work.x, work.x_stride, layer.attention_norm, work.eps, work.hidden_size, rows, work.input,
+                   work.input_stride, work.threads);
+    linear<Type>(layer.qkv, work.input, work.input_stride, rows, false, work.qkv, work.qkv_stride, work.threads);
+}
+
+template <class Type>
+void finish(const Layer& layer, const Work& work, const float* attended, int64_t rows) {
+    int64_t stride = layer.output.inputs;
+    const void* input =
+        as_input<Type>(attended, &stride, layer.output.inputs, rows, work.attended, work.attended_stride);
+    linear<Type>(layer.output, input, stride, rows, true, work.x, work.x_stride, work.threads);
+    rms_norm<Type>(work.x, work.x_stride, layer.mlp_norm, work.eps, work.hidden_size, rows, work.input,
+                   work.input_stride, work.threads);
+    linear<Type>(layer.gate_up, work.input, work.input_stride, rows, false, work.gate_up, work.gate_up_stride,
+                 work.threads);
+    silu_multiply<Type>(work.gate_up, work.gate_up_stride, layer.gate_up.outputs / 2, rows, work.middle,
+                        work.middle_stride, work.threads);
+    linear<Type>(layer.down, work.middle, work.middle_stride, rows, true, work.x, work.x_stride, work.threads);
+}
+
+template <class Type>
+void head(const Linear& layer, const float* norm, const Work& work, const float* x, int64_t x_stride, int64_t rows,
+          float* hidden, int64_t hidden_stride, float* logits) {
+    rms_norm<Float32>(x, x_stride, norm, work.eps, work.hidden_size, rows, hidden, hidden_stride, work.threads);
+    int64_t stride = hidden_stride;
+    const void* input = as_input<Type>(hidden, &stride, work.hidden_size, rows, work.input, work.input_stride);
+    linear<Type>(layer, input, stride, rows, false, logits, layer.outputs, work.threads);
+}
+
+}  // namespace
+
+EXPORT int64_t plait_panel() { return kPanel; }
+
+// x = rows of the table. Returns 0, or -1 if a token is outside the vocabulary.
+EXPORT int plait_embed(const Linear* table, const Work* work, const int64_t* tokens, int64_t rows, int64_t vocabulary) {
+    for (int64_t row = 0; row < rows; row++)
+        if (tokens[row] < 0 || tokens[row] >= vocabulary) return -1;
+    work->is_bfloat16 ? embed<BFloat16>(*table, *work, tokens, rows) : embed<Float32>(*table, *work, tokens, rows);
+    return 0;
+}
+
+// qkv = projections of the normed x.
+EXPORT void plait_qkv(const Layer* layer, const Work* work, int64_t rows) {
+    work->is_bfloat16 ? qkv<BFloat16>(*layer, *work, rows) : qkv<Float32>(*layer, *work, rows);
+}
+
+// The rest of the layer after attention, in place on x. `attended` is contiguous.
+EXPORT void plait_finish(const Layer* layer, const Work* work, const float* attended, int64_t rows) {
+    work->is_bfloat16 ? finish<BFloat16>(*layer, *work, attended, rows)
+                      : finish<Float32>(*layer, *work, attended, rows);
+}
+
+// hidden = normed x; logits (rows, layer->outputs). `hidden` is padded to whole panels.
+EXPORT void plait_head(const Linear* layer, const float* norm, const Work* work, const float* x, int64_t x_stride,
+                       int64_t rows, float* hidden, int64_t hidden_stride, float* logits) {
+    work->is_bfloat16 ? head<BFloat16>(*layer, norm, *work, x, x_stride, rows, hidden, hidden_stride, logits)
+                      : head<Float32>(*layer, norm, *work, x, x_stride, rows, hidden, hidden_stride, logits);
+}
