@@ -1,13 +1,44 @@
+# make demo    solve Countdown problems by spawning and joining threads, in the terminal
+# make test    linters, types and tests
+# make check   linters and types only
+# make bench   speed, each against a named peer
+# Each sets up .venv by itself.
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+KERNELS := $(wildcard attention/csrc/* runtime/native/csrc/*)
 
-.PHONY: demo test check bench setup clean
+.PHONY: demo test check bench clean
 
-setup: $(VENV)/.installed
+demo: $(VENV)/.core
+	$(BIN)/python -m plait.evals.countdown.demo
 
-$(VENV)/.installed: pyproject.toml setup.py attention/csrc/span_attention.cpp runtime/native/csrc/ops.cpp
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+test: check
+	$(BIN)/pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	@# The root is the package: mypy needs a folder in which it is called plait, whatever the checkout is called.
+	mkdir -p $(VENV)/mypy && ln -sfn "$(CURDIR)" $(VENV)/mypy/plait
+	MYPYPATH=$(VENV)/mypy $(BIN)/mypy -p plait
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m plait.benchmarks.span_attention
+	$(BIN)/python -m plait.benchmarks.decode
+	$(BIN)/python -m plait.benchmarks.decode --qwen3
+
+# torch first and by its exact version, so that pip never resolves it to a CUDA build.
+$(VENV)/.core: pyproject.toml setup.py $(KERNELS)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q torch==2.13.0
+	$(BIN)/pip install -q -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
 	$(BIN)/pip install -q -e '.[dev]'
 	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+	find . -name '_kernels*.so' -delete
