@@ -1,0 +1,116 @@
+"""plait: one runtime for parallel reasoning over shared KV segments.
+
+async with plait.Runtime("countdown") as rt:
+    job = await rt.submit(plait.APR(prompt="..."), budget=plait.Budget(total_tokens=20_000))
+    async for event in job:
+        ...
+    result = await job
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .runtime import errors, events
+from .runtime.branch import Generated, TracedBranch
+from .runtime.budget import Budget
+from .runtime.context import Context
+from .runtime.engine import (
+    BlockUsage,
+    Branch,
+    Capabilities,
+    Completion,
+    Engine,
+    FinishReason,
+    Generation,
+    SamplingParams,
+    Tokenizer,
+)
+from .runtime.errors import (
+    BranchBusy,
+    BranchClosed,
+    EngineClosed,
+    InvalidBudget,
+    InvalidInput,
+    InvalidJob,
+    OutOfBlocks,
+    PlaitError,
+    PromptTooLong,
+    UnknownModel,
+    UnsupportedByEngine,
+    UnsupportedModel,
+)
+from .runtime.job import Job, JobSpec, parse_job
+from .runtime.methods.apr import APR
+from .runtime.methods.base import Method
+from .runtime.methods.self_consistency import SelfConsistency
+from .runtime.methods.sequential import Sequential
+from .runtime.registry import parse_method, register, register_dialect, register_scheme
+from .runtime.replay import Recorder, ReplayEngine
+from .runtime.result import Finish, Outcome, Result, Usage
+from .runtime.runtime import Runtime
+from .runtime.scripted import ScriptedEngine
+from .runtime.trace import Trace
+
+if TYPE_CHECKING:
+    from .runtime.native.engine import NativeEngine
+
+__all__ = [
+    "APR",
+    "BlockUsage",
+    "Branch",
+    "BranchBusy",
+    "BranchClosed",
+    "Budget",
+    "Capabilities",
+    "Completion",
+    "Context",
+    "Engine",
+    "EngineClosed",
+    "Finish",
+    "FinishReason",
+    "Generated",
+    "Generation",
+    "InvalidBudget",
+    "InvalidInput",
+    "InvalidJob",
+    "Job",
+    "JobSpec",
+    "Method",
+    "NativeEngine",
+    "OutOfBlocks",
+    "Outcome",
+    "PlaitError",
+    "PromptTooLong",
+    "Recorder",
+    "ReplayEngine",
+    "Result",
+    "Runtime",
+    "SamplingParams",
+    "ScriptedEngine",
+    "SelfConsistency",
+    "Sequential",
+    "Tokenizer",
+    "Trace",
+    "TracedBranch",
+    "UnknownModel",
+    "UnsupportedByEngine",
+    "UnsupportedModel",
+    "Usage",
+    "errors",
+    "events",
+    "parse_job",
+    "parse_method",
+    "register",
+    "register_dialect",
+    "register_scheme",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The native engine needs torch, which takes seconds to import; nothing else here does.
+    if name == "NativeEngine":
+        from .runtime.native.engine import NativeEngine
+
+        return NativeEngine
+    raise AttributeError(f"module 'plait' has no attribute {name!r}")

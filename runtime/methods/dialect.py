@@ -1,7 +1,7 @@
 """What a text dialect of spawn/join must say; `APR` runs any of them.
 
-A thread's *context* is its whole text: prompt and everything after it. All functions are pure and total: malformed model
-text gives a defined value, never an exception.
+A thread's *context* is its whole text: prompt and everything after it. All functions are pure and total: malformed
+model text gives a defined value, never an exception. `level` is the depth of the thread that spawns; the root's is 0.
 """
 
 from __future__ import annotations

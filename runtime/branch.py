@@ -1,0 +1,301 @@
+"""`TracedBranch`: an engine branch whose every step is recorded, announced and paid for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .engine import Branch, Completion, FinishReason, SamplingParams
+from .errors import BranchClosed
+from .events import Forked, Joined, Merged, Pruned, Scored, Stopped, Text
+from .result import Finish
+from .segment_writer import SegmentWriter
+from .text_stream import TextStream
+from .trace import BranchRecord, JoinRecord, Piece, SpanRecord
+
+if TYPE_CHECKING:
+    from .context import Context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated:
+    """What one `TracedBranch.generate` produced; fields as in `engine.Completion`."""
+
+    text: str
+    token_ids: list[int]
+    finish: Finish
+    stop: str | int | None = None
+    logprobs: list[float] | None = None
+
+
+class TracedBranch:
+    """One line of decoding inside a `Context`; the operations are those of `engine.Branch`.
+
+    Tokens are charged to the context that owns the branch: the one that opened it or, for items of
+    `Context.parallel`, the part that works on it.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        branch: Branch,
+        record: BranchRecord,
+        *,
+        context_limit: int,
+        view: tuple[SpanRecord, ...] = (),
+    ) -> None:
+        state = context.state
+        self.context = context
+        self.engine_branch = branch
+        self.record = record
+        self.context_limit = context_limit
+        self._segments = SegmentWriter(state.trace, record.id, view)
+        state.trace.branches[record.id] = record
+        state.branches[record.id] = self
+        state.usage.branches += 1
+
+    # -- questions ---------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The path as text: `0.1.2`."""
+        return self.record.id
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        return self.engine_branch.path
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.engine_branch.tokens
+
+    @property
+    def length(self) -> int:
+        return self.engine_branch.length
+
+    @property
+    def position(self) -> int:
+        return self.engine_branch.position
+
+    @property
+    def is_closed(self) -> bool:
+        return self.id not in self.context.state.branches
+
+    @property
+    def room(self) -> int:
+        """Tokens that `extend` would take now: what the context window and both ledgers leave."""
+        room = self.context_limit - self.position
+        for left in (self.context.ledger.left, self.context.critical_left):
+            if left is not None:
+                room = min(room, left)
+        return max(room, 0)
+
+    # -- editing the view --------------------------------------------------------------------------------------
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Append tokens and charge them. Raises `OutOfBudget` or `PromptTooLong`; see `room`."""
+        if tokens:
+            self._inject(tokens)
+
+    def join(self, tokens: Sequence[int], children: Sequence[str]) -> None:
+        """`extend` by text that carries the results of other branches, named by id."""
+        names = tuple(children)
+        piece = self._inject(tokens)
+        join = JoinRecord(branch=self.id, children=names, segment=self._segments.own(self.position).id)
+        self.context.state.trace.joins.append(join)
+        self.context.emit(Joined, branch=self.id, children=names, text=piece.text)
+
+    def fork(self, n: int, labels: Sequence[str] = ()) -> list[TracedBranch]:
+        """n children that share this view."""
+        view = self._segments.view()
+        names = [*labels, *[""] * (n - len(labels))]
+        children = [
+            self.context.trace_fork(self, branch, label, view)
+            for branch, label in zip(self.engine_branch.fork(n), names, strict=True)
+        ]
+        self.context.emit(Forked, branch=self.id, children=tuple(child.id for child in children))
+        return children
+
+    def merge(self, branches: Sequence[TracedBranch]) -> None:
+        """Append what the branches wrote since they were forked from this one."""
+        self.engine_branch.merge([branch.engine_branch for branch in branches])
+        self._segments.see(self._written_by(branches))
+        children = tuple(branch.id for branch in branches)
+        self.context.state.trace.joins.append(JoinRecord(branch=self.id, children=children, segment=None))
+        self.context.emit(Merged, branch=self.id, children=children)
+
+    def attach(self, branches: Sequence[TracedBranch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
+        """See what the branches wrote since their fork as one group (APE)."""
+        self.engine_branch.attach([b.engine_branch for b in branches], temperature=temperature, scale=scale)
+        group = (temperature, scale)
+        self._segments.see([replace(span, group=group) for span in self._written_by(branches)])
+
+    def watch(self, branch: TracedBranch, shift: int = 0) -> None:
+        """See the branch's own segment live."""
+        self.engine_branch.watch(branch.engine_branch, shift)
+        own = branch._segments.own(branch.position)
+        self._segments.see([SpanRecord(segment=own.id, length=None, shift=shift)])
+
+    def rewind(self, length: int) -> None:
+        """Forget everything after the first `length` tokens; the trace keeps it."""
+        if length != self.length:
+            self.engine_branch.rewind(length)
+            self._segments.rewind(length)
+
+    def close(self) -> None:
+        """Free the branch; idempotent."""
+        self.engine_branch.close()
+        self.context.state.branches.pop(self.id, None)
+
+    def _written_by(self, branches: Sequence[TracedBranch]) -> list[SpanRecord]:
+        return [span for branch in branches for span in self._segments.unseen(branch._segments.view())]
+
+    # -- notes -------------------------------------------------------------------------------------------------
+
+    def score(self, value: float) -> None:
+        """Note a reward."""
+        self.record.scores.append(value)
+        self.context.emit(Scored, branch=self.id, score=value)
+
+    def prune(self, reason: str) -> None:
+        """Give the branch up and close it."""
+        self.record.pruned = reason
+        self.context.emit(Pruned, branch=self.id, reason=reason)
+        self.close()
+
+    # -- decoding ----------------------------------------------------------------------------------------------
+
+    async def generate(self, params: SamplingParams) -> Generated:
+        """Decode until a stop condition, a limit of the context's budget or the deadline.
+
+        Running out of budget is not an error: `finish` says so, and what was sampled stays. Errors of the engine are
+        noted in the trace and raised.
+        """
+        if self.is_closed:
+            raise BranchClosed(f"branch {self.id} is closed")
+        context, state = self.context, self.context.state
+        limit, cause = self._limit(params)
+        if state.is_late:
+            return self._stopped(Generated(text="", token_ids=[], finish=Finish.DEADLINE))
+        if limit == 0 and params.max_tokens != 0:
+            return self._stopped(Generated(text="", token_ids=[], finish=cause))
+        reserved = context.ledger.reserve(limit)
+        start = self.length, self.position
+        ended = Finish.FAILED
+        completion: Completion | None = None
+        try:
+            completion, ended = await self._decode(replace(params, max_tokens=limit), cause)
+        except asyncio.CancelledError:
+            ended = Finish.CANCELLED
+            raise
+        except Exception as error:
+            self.record.error = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            # Interrupted or failed: what was sampled is in the branch all the same.
+            result = self._generated(completion, ended) if completion else self._partial(start[0], ended)
+            used = len(result.token_ids)
+            context.ledger.settle(reserved, used)
+            state.usage.generated_tokens += used
+            context.advance(used)
+            self._write_sampled(result, start[1])
+            self._stopped(result)
+        return result
+
+    def _limit(self, params: SamplingParams) -> tuple[int, Finish]:
+        """How many tokens may be sampled, and what it is that sets the limit."""
+        limit, cause = self.context_limit - self.position, Finish.CONTEXT
+        if params.max_tokens is not None and params.max_tokens <= limit:
+            limit, cause = params.max_tokens, Finish.LENGTH
+        ledger, critical = self.context.ledger.left, self.context.critical_left
+        if ledger is not None and ledger < limit:
+            limit, cause = ledger, Finish.TOTAL_TOKENS
+        if critical is not None and critical < limit:
+            limit, cause = critical, Finish.CRITICAL_TOKENS
+        return limit, cause
+
+    async def _decode(self, params: SamplingParams, cause: Finish) -> tuple[Completion | None, Finish]:
+        """Run the engine; (None, DEADLINE) when the deadline came first."""
+        state = self.context.state
+        generation = None
+        try:
+            async with asyncio.timeout_at(state.deadline), state.slot():
+                generation = self.engine_branch.generate(params)
+                if state.hub.has_readers:
+                    stream = TextStream(self.context.tokenizer)
+                    async for token in generation:
+                        if token in self.context.tokenizer.eos_ids:
+                            continue
+                        text, tokens = stream.push(token)
+                        if tokens:
+                            self.context.emit(Text, branch=self.id, text=text, tokens=tokens)
+                completion = await generation
+        except TimeoutError:
+            if not state.is_late:
+                raise
+            return None, Finish.DEADLINE
+        finally:
+            if generation is not None:
+                await generation.aclose()
+        at_limit = completion.finish_reason in (FinishReason.LENGTH, FinishReason.CONTEXT)
+        return completion, cause if at_limit else Finish(completion.finish_reason.value)
+
+    def _generated(self, completion: Completion, finish: Finish) -> Generated:
+        usage = self.context.state.usage
+        usage.prefilled_tokens += completion.prefilled_tokens
+        usage.reused_tokens += completion.reused_tokens
+        usage.rolled_back_tokens += completion.rolled_back
+        return Generated(
+            text=completion.text,
+            token_ids=completion.token_ids,
+            finish=finish,
+            stop=completion.stop,
+            logprobs=completion.logprobs,
+        )
+
+    def _partial(self, length: int, finish: Finish) -> Generated:
+        """What an interrupted generation left in the branch."""
+        tokens = [] if self.is_closed else self.tokens[length:]
+        return Generated(text=self.context.tokenizer.decode(tokens), token_ids=tokens, finish=finish)
+
+    def _stopped(self, result: Generated) -> Generated:
+        self.record.finish = result.finish.value
+        self.context.state.sample_memory()
+        self.context.emit(Stopped, branch=self.id, reason=result.finish.value, tokens=len(result.token_ids))
+        self.context.state.emit_budget()
+        return result
+
+    # -- recording ---------------------------------------------------------------------------------------------
+
+    def record_prompt(self, tokens: Sequence[int]) -> None:
+        """Note the tokens the engine branch was opened with; they are in no ledger."""
+        self.context.state.usage.prompt_tokens += len(tokens)
+        if tokens:
+            text = self.context.tokenizer.decode(tokens)
+            piece = Piece(kind="prompt", token_ids=list(tokens), text=text)
+            self._segments.write(piece, self.position - len(tokens))
+
+    def _inject(self, tokens: Sequence[int]) -> Piece:
+        context, position = self.context, self.position
+        context.check_spend(len(tokens))
+        self.engine_branch.extend(tokens)
+        context.ledger.spend(len(tokens))
+        context.state.usage.injected_tokens += len(tokens)
+        context.advance(len(tokens))
+        piece = Piece(kind="injected", token_ids=list(tokens), text=context.tokenizer.decode(tokens))
+        self._segments.write(piece, position)
+        return piece
+
+    def _write_sampled(self, result: Generated, position: int) -> None:
+        if not result.token_ids:
+            return
+        piece = Piece(
+            kind="sampled",
+            token_ids=result.token_ids,
+            text=self.context.tokenizer.decode(result.token_ids),
+            logprobs=result.logprobs,
+            finish=result.finish.value,
+        )
+        self._segments.write(piece, position)

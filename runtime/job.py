@@ -1,0 +1,206 @@
+"""Jobs: `JobSpec`, a job as data, and `Job`, one that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+
+from .budget import Budget, Ledger, OutOfBudget
+from .context import Context
+from .engine import Engine
+from .errors import InvalidJob
+from .events import Done, Event, EventHub, EventQueue, Failed, Started
+from .job_state import JobState
+from .methods.base import Method
+from .registry import describe, parse_method
+from .result import Finish, Outcome, Result
+from .trace import Trace
+
+
+class JobSpec(BaseModel):
+    """What to run: the same object goes to a local runtime, over the wire and into a configuration file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: SerializeAsAny[Method]
+    budget: Budget = Field(default_factory=Budget)
+    seed: int = 0
+    """With a branch's place in the tree it determines all sampling."""
+    priority: int = 0
+    """Higher is served first."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """The caller's own JSON values; they come back in the trace."""
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **data: Any) -> None:
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                raise InvalidJob(describe(error, "job")) from None
+
+
+def parse_job(data: str | bytes | dict[str, Any]) -> JobSpec:
+    """The job that JSON text, or its value, describes.
+
+    `{"method": {"method": "sequential", "prompt": "..."}, "budget": {"total_tokens": 500}, "seed": 1}`. Raises
+    `InvalidJob` or `InvalidBudget`.
+    """
+    if isinstance(data, (str, bytes)):
+        try:
+            data = json.loads(data)
+        except ValueError as error:
+            raise InvalidJob(f"malformed job JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise InvalidJob(f"a job is a JSON object, not {type(data).__name__}")
+    if "method" not in data:
+        raise InvalidJob('a job needs a method: {"method": {"method": "sequential", "prompt": "..."}}')
+    values = {**data, "method": parse_method(data["method"])}
+    if "budget" in data:
+        if not isinstance(data["budget"], dict):
+            raise InvalidJob(f"budget is a JSON object, not {type(data['budget']).__name__}")
+        values["budget"] = Budget(**data["budget"])
+    return JobSpec(**values)
+
+
+class Job:
+    """A running job, made by `Runtime.submit`.
+
+    `await job` gives its `Result`, as awaiting an `asyncio.Task` would: it raises what the job raised, and cancelling
+    the awaiting task cancels the job. `async for event in job` gives events from then on, until the last one; any
+    number of readers may do that.
+    """
+
+    def __init__(self, id: str, spec: JobSpec, engine: Engine, *, trace_file: Path | None = None) -> None:
+        self.id = id
+        self.spec = spec
+        self.trace = Trace(
+            {
+                "model": engine.name,
+                "method": spec.method.model_dump(mode="json"),
+                "seed": spec.seed,
+                "settings": {
+                    "job": id,
+                    "budget": spec.budget.model_dump(exclude_none=True),
+                    "priority": spec.priority,
+                    "metadata": spec.metadata,
+                },
+            }
+        )
+        """Grows while the job runs; whole once it has ended, however it ended."""
+        self._engine = engine
+        self._hub = EventHub()
+        self._trace_file = trace_file
+        self._task = asyncio.create_task(self._run(), name=f"plait job {id}")
+        self._task.add_done_callback(self._ended)
+
+    @property
+    def is_done(self) -> bool:
+        return self._task.done()
+
+    def cancel(self, reason: str = "cancelled") -> bool:
+        """Ask the job to end; everything it holds is freed before `await job` raises `CancelledError`.
+
+        False: it has ended already.
+        """
+        return self._task.cancel(reason)
+
+    def on_end(self, call: Callable[[], object]) -> None:
+        """Call once the job has ended, on the event loop."""
+        self._task.add_done_callback(lambda _: call())
+
+    def __await__(self) -> Generator[Any, None, Result]:
+        return self._task.__await__()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        # Subscribes now and not at the first step, so that nothing in between is missed.
+        return _read(self._hub, self._hub.subscribe())
+
+    async def wait(self) -> None:
+        """Wait until the job has ended and freed everything; never raises what the job raised."""
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> Result:
+        spec = self.spec
+        state = JobState(
+            self._engine,
+            self.trace,
+            self._hub,
+            job=self.id,
+            budget=spec.budget,
+            seed=spec.seed,
+            priority=spec.priority,
+        )
+        context = Context(state, ledger=Ledger(spec.budget.total_tokens), critical_limit=spec.budget.critical_tokens)
+        state.emit(Started, method=spec.method.method, model=self._engine.name)
+        end: dict[str, Any] = {"finish": Finish.FAILED.value, "answer": None}
+        last: Event | None = None
+        try:
+            outcome = await self._outcome(context)
+            end = {"finish": outcome.finish.value, "answer": outcome.answer, "details": outcome.details}
+        except asyncio.CancelledError as error:
+            end["finish"] = Finish.CANCELLED.value
+            reason = str(error) or "cancelled"
+            last = Failed(job=self.id, time=state.seconds, error=reason, cancelled=True)
+            raise
+        except BaseException as error:
+            end["error"] = f"{type(error).__name__}: {error}"
+            last = Failed(job=self.id, time=state.seconds, error=end["error"], cancelled=False)
+            raise
+        finally:
+            state.finish()
+            self.trace.end = {**end, "usage": state.usage.to_json()}
+            try:
+                if self._trace_file is not None:
+                    self.trace.save(self._trace_file)
+            finally:
+                self._hub.end(last or self._done(state))
+        return Result(
+            text=outcome.text,
+            answer=outcome.answer,
+            finish_reason=outcome.finish,
+            usage=state.usage,
+            trace=self.trace,
+            details=outcome.details,
+        )
+
+    async def _outcome(self, context: Context) -> Outcome:
+        try:
+            return await self.spec.method.run(context)
+        except OutOfBudget:
+            reason = Finish.CRITICAL_TOKENS if context.critical_left == 0 else Finish.TOTAL_TOKENS
+            return Outcome(text="", answer=None, finish=reason)
+
+    def _done(self, state: JobState) -> Done:
+        assert self.trace.end is not None
+        return Done(
+            job=self.id,
+            time=state.seconds,
+            answer=self.trace.end["answer"],
+            reason=self.trace.end["finish"],
+            total_tokens=state.usage.total_tokens,
+            critical_tokens=state.usage.critical_tokens,
+        )
+
+    def _ended(self, task: asyncio.Task[Result]) -> None:
+        if not task.cancelled():
+            task.exception()  # Retrieved: a job nobody awaits must not warn when it is collected.
+        elif self.trace.end is None:
+            # A task cancelled before its first step has run nothing, `finally` included.
+            self.trace.end = {"finish": Finish.CANCELLED.value, "answer": None}
+            self._hub.end(Failed(job=self.id, time=0.0, error="cancelled before it started", cancelled=True))
+            if self._trace_file is not None:
+                self.trace.save(self._trace_file)
+
+
+async def _read(hub: EventHub, queue: EventQueue) -> AsyncIterator[Event]:
+    try:
+        async for event in queue:
+            yield event
+    finally:
+        hub.unsubscribe(queue)

@@ -1,0 +1,105 @@
+"""`JobState`: what all contexts and branches of one running job share, and the books they keep together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .budget import Budget
+from .engine import Engine
+from .events import BudgetUsed, Event, EventHub
+from .result import Usage
+from .trace import Trace
+
+if TYPE_CHECKING:
+    from .branch import TracedBranch
+
+E = TypeVar("E", bound=Event)
+
+KV_SAMPLE_SECONDS = 0.005
+"""Counting a job's unique blocks walks all its views, so samples keep this distance."""
+
+
+class JobState:
+    """Engine, trace, events, usage, deadline and width of one job. Made inside the job's task."""
+
+    def __init__(
+        self, engine: Engine, trace: Trace, hub: EventHub, *, job: str, budget: Budget, seed: int, priority: int
+    ) -> None:
+        self.engine = engine
+        self.trace = trace
+        self.hub = hub
+        self.job = job
+        self.budget = budget
+        self.seed = seed
+        self.priority = priority
+        self.usage = Usage()
+        self.started = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        self.deadline = None if budget.seconds is None else loop.time() + budget.seconds
+        """In the event loop's time."""
+        self._slots = asyncio.Semaphore(budget.width) if budget.width is not None else None
+        self.branches: dict[str, TracedBranch] = {}
+        """Open branches by id."""
+        self._phases: dict[str, tuple[int, float]] = {}
+        """Active phase -> (how many times it is active, since when)."""
+        self._kv_at = self.started
+        self._kv_used = 0
+        self._kv_sum = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    @property
+    def is_late(self) -> bool:
+        return self.deadline is not None and asyncio.get_running_loop().time() >= self.deadline
+
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """Held while a branch decodes, so that no more do than the budget's width. The order changes no result."""
+        return self._slots or nullcontext()
+
+    def emit(self, cls: type[E], **values: Any) -> None:
+        """Build and send an event; free when nobody reads."""
+        if self.hub.has_readers:
+            self.hub.emit(cls(job=self.job, time=self.seconds, **values))
+
+    def emit_budget(self) -> None:
+        self.emit(BudgetUsed, total_tokens=self.usage.total_tokens, critical_tokens=self.usage.critical_tokens)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time during which at least one part of the job is inside `name` counts for the phase, once."""
+        depth, since = self._phases.get(name, (0, 0.0))
+        self._phases[name] = (depth + 1, since if depth else time.perf_counter())
+        try:
+            yield
+        finally:
+            depth, since = self._phases.pop(name)
+            if depth > 1:
+                self._phases[name] = (depth - 1, since)
+            else:
+                now = time.perf_counter()
+                self.usage.phases[name] = self.usage.phases.get(name, 0.0) + now - since
+
+    def sample_memory(self) -> None:
+        """Note how many KV blocks the job holds now."""
+        now = time.perf_counter()
+        if self._kv_used and now - self._kv_at < KV_SAMPLE_SECONDS:
+            return
+        used = self.engine.block_usage(self.job).used
+        # Memory grows while decoding, so the mean of two samples stands for the time between them.
+        self._kv_sum += (now - self._kv_at) * (self._kv_used + used) / 2
+        self._kv_at, self._kv_used = now, used
+        self.usage.peak_kv_blocks = max(self.usage.peak_kv_blocks, used)
+
+    def finish(self) -> None:
+        """Close what is still open and complete the usage."""
+        for branch in list(self.branches.values()):
+            branch.close()
+        self.usage.seconds = self.seconds
+        sampled = self._kv_at - self.started
+        self.usage.mean_kv_blocks = self._kv_sum / sampled if sampled > 0 else 0.0

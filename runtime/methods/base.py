@@ -1,0 +1,118 @@
+"""`Method`: the base of all reasoning methods."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..engine import Engine, SamplingParams, Tokenizer
+from ..errors import InvalidJob, PromptTooLong
+from ..registry import describe
+
+if TYPE_CHECKING:
+    from ..context import Context
+    from ..result import Outcome
+
+Prompt = str | list[dict[str, str]] | list[int]
+"""Text (BOS is put in front where the model has one), chat messages, or token ids as they are."""
+
+
+class Method(BaseModel):
+    """A way to reason, as data: construct it, send it as JSON, run it anywhere.
+
+    A subclass sets `method: Literal["name"] = "name"`, is decorated with `register`, and runs on the operations of
+    `Context` alone, so that it runs on any engine and inside any other method. Wrong fields raise `InvalidJob`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **data: Any) -> None:
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                raise InvalidJob(describe(error, type(self).__name__)) from None
+
+    @abstractmethod
+    async def run(self, ctx: Context) -> Outcome:
+        """Reason. Model output, however odd, is never an exception; running out of budget is an outcome."""
+
+    def check(self, engine: Engine) -> None:
+        """Raise what is wrong with running this on `engine`: `PromptTooLong`, `UnsupportedByEngine`, `InvalidInput`.
+
+        Called before any work.
+        """
+
+
+class Decoding(Method):
+    """Fields of methods that decode from one prompt."""
+
+    prompt: Prompt = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    """New tokens of one generation at most; None: as many as the context allows."""
+    temperature: float = Field(default=0.0, ge=0)
+    """0 is greedy."""
+    top_k: int = Field(default=0, ge=0)
+    """0: off."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    stop: tuple[str, ...] = ()
+    """Strings that end a generation; they are cut off."""
+    stop_token_ids: tuple[int, ...] = ()
+    logprobs: bool = True
+    """Record the model's log-probability of every sampled token in the trace, where the engine can."""
+    context_limit: int | None = Field(default=None, ge=1)
+    """Tokens one thread may span, prompt included; None: the engine's own limit."""
+
+    def check(self, engine: Engine) -> None:
+        tokens = len(prompt_tokens(self.prompt, engine.tokenizer))
+        limit = min(self.context_limit or engine.context_limit, engine.context_limit)
+        if tokens >= limit:
+            raise PromptTooLong(
+                f"the prompt has {tokens} tokens and the context {limit}: shorten it, or raise context_limit "
+                f"(engine {engine.name}: {engine.context_limit})"
+            )
+
+    def sampling(self, ctx: Context, **changes: Any) -> SamplingParams:
+        """The fields as engine parameters."""
+        values: dict[str, Any] = {
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "repetition_penalty": self.repetition_penalty,
+            "stop": self.stop,
+            "stop_token_ids": self.stop_token_ids,
+            "logprobs": 0 if self.logprobs and ctx.capabilities.logprobs else None,
+        }
+        return SamplingParams(**{**values, **changes})
+
+
+def text_tokens(text: str, tokenizer: Tokenizer) -> list[int]:
+    """BOS, where there is one, and the text."""
+    start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    return start + tokenizer.encode(text)
+
+
+def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
+    """The tokens a root branch is opened with."""
+    if isinstance(prompt, str):
+        return text_tokens(prompt, tokenizer)
+    if prompt and isinstance(prompt[0], dict):
+        return tokenizer.chat([message for message in prompt if isinstance(message, dict)])
+    return [token for token in prompt if isinstance(token, int)]
+
+
+def context_text(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """The text of a context, without BOS in front and EOS behind."""
+    first = 1 if tokens and tokens[0] == tokenizer.bos_id else 0
+    last = len(tokens) - (1 if tokens and tokens[-1] in tokenizer.eos_ids else 0)
+    return tokenizer.decode(tokens[first:last])

@@ -1,0 +1,49 @@
+"""`SelfConsistency`: several samples of one prompt, and a vote (arXiv 2203.11171)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+from pydantic import Field
+
+from ..branch import Generated, TracedBranch
+from ..context import Context
+from ..engine import SamplingParams
+from ..registry import register
+from ..result import Outcome
+from .answers import extract
+from .base import prompt_tokens
+from .sequential import Answering
+
+
+@register
+class SelfConsistency(Answering):
+    """Sample n answers from one prefilled prompt; the answer given most often wins, ties by the first given.
+
+    Samples without an answer do not vote.
+    """
+
+    method: Literal["self_consistency"] = "self_consistency"
+    n: int = Field(default=8, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+
+    async def run(self, ctx: Context) -> Outcome:
+        root = ctx.open(prompt_tokens(self.prompt, ctx.tokenizer), context_limit=self.context_limit)
+        with ctx.phase("prefill"):
+            await root.generate(SamplingParams(max_tokens=0))
+        with ctx.phase("samples"):
+            samples = await ctx.parallel(self._sample, root.fork(self.n))
+        texts = [sample[0] for sample in samples if sample]
+        answers = [extract(self.answer, text) for text in texts]
+        votes = Counter(answer for answer in answers if answer is not None)
+        # Counter keeps the order of first occurrence, and max takes the first of equals.
+        answer = max(votes, key=lambda key: votes[key], default=None)
+        chosen = answers.index(answer)
+        last = samples[chosen]
+        assert last is not None
+        details = {"votes": dict(votes), "samples": self.n}
+        return Outcome(text=texts[chosen], answer=answer, finish=last[1].finish, details=details)
+
+    async def _sample(self, part: Context, branch: TracedBranch) -> tuple[str, Generated]:
+        return await self.decode(part, branch)

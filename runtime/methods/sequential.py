@@ -1,0 +1,58 @@
+"""`Sequential`: one prompt, one line of decoding."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from ..branch import Generated, TracedBranch
+from ..context import Context
+from ..registry import register
+from ..result import Outcome
+from .answers import check_rule, extract
+from .base import Decoding, prompt_tokens
+
+AnswerRule = Annotated[str, AfterValidator(check_rule)]
+"""See `answers`."""
+
+
+class Answering(Decoding):
+    """Fields of methods whose answer is taken out of a text."""
+
+    answer: AnswerRule = "text"
+    """`text`, `boxed`, `countdown` or `regex:PATTERN`; see `answers`."""
+    conclusion: str | None = None
+    """Text put in when a generation ends without an answer, to make the model give one (`\\nFinal answer: \\boxed{`).
+    None: leave it."""
+    conclusion_tokens: int = Field(default=64, ge=1)
+    """New tokens after `conclusion` at most; kept back from the budget and the context for it."""
+
+    async def decode(self, ctx: Context, branch: TracedBranch) -> tuple[str, Generated]:
+        """Decode, and conclude if need be. Returns the whole new text and the last generation."""
+        if self.conclusion is None:
+            result = await branch.generate(self.sampling(ctx))
+            return result.text, result
+        forced = ctx.tokenizer.encode(self.conclusion)
+        room = max(branch.room - len(forced) - self.conclusion_tokens, 0)
+        tokens = room if self.max_tokens is None else min(room, self.max_tokens)
+        result = await branch.generate(self.sampling(ctx, max_tokens=tokens))
+        text = result.text
+        if extract(self.answer, text) is None and not ctx.is_late and branch.room > len(forced):
+            branch.extend(forced)
+            result = await branch.generate(self.sampling(ctx, max_tokens=self.conclusion_tokens))
+            text += self.conclusion + result.text
+            ctx.count("concluded")
+        return text, result
+
+
+@register
+class Sequential(Answering):
+    """Decode one answer; the baseline every other method is measured against."""
+
+    method: Literal["sequential"] = "sequential"
+
+    async def run(self, ctx: Context) -> Outcome:
+        branch = ctx.open(prompt_tokens(self.prompt, ctx.tokenizer), context_limit=self.context_limit)
+        text, result = await self.decode(ctx, branch)
+        return Outcome(text=text, answer=extract(self.answer, text), finish=result.finish)

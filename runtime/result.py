@@ -1,0 +1,113 @@
+"""What comes out of a job: `Result` for the caller, `Outcome` for the method around it, `Usage`, and why it ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .trace import Trace
+
+
+class Finish(StrEnum):
+    """Why a generation, a thread or a job ended. The first five are the engine's own (`engine.FinishReason`)."""
+
+    EOS = "eos"
+    STOP = "stop"
+    LENGTH = "length"
+    CONTEXT = "context"
+    MEMORY = "memory"
+    TOTAL_TOKENS = "total_tokens"
+    """The budget's total, or this part's share of it, is used up."""
+    CRITICAL_TOKENS = "critical_tokens"
+    """The budget's critical path is used up."""
+    DEADLINE = "deadline"
+    """The budget's seconds are over."""
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    """The engine raised an error."""
+
+    @property
+    def is_budget(self) -> bool:
+        return self in (Finish.TOTAL_TOKENS, Finish.CRITICAL_TOKENS, Finish.DEADLINE)
+
+    @property
+    def is_truncated(self) -> bool:
+        """Did something other than the model end it?"""
+        return self not in (Finish.EOS, Finish.STOP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a method returns; the job adds usage and trace."""
+
+    text: str
+    answer: str | None
+    """None: the method found none."""
+    finish: Finish
+    details: dict[str, Any] = field(default_factory=dict)
+    """JSON values particular to the method (votes, rounds)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Usage:
+    """What a job cost."""
+
+    prompt_tokens: int = 0
+    """Tokens that root branches were opened with: the prompt and the children's messages."""
+    generated_tokens: int = 0
+    """Sampled tokens that stayed."""
+    injected_tokens: int = 0
+    """Tokens the runtime put into contexts after their prompt."""
+    critical_tokens: int = 0
+    """Generated and injected tokens on the longest dependent chain."""
+    prefilled_tokens: int = 0
+    """Tokens whose KV was computed from given text."""
+    reused_tokens: int = 0
+    """Tokens whose KV the engine found in its prefix index; KV shared by forks is not counted."""
+    rolled_back_tokens: int = 0
+    """Tokens sampled past a stop string and dropped."""
+    branches: int = 0
+    peak_kv_blocks: int = 0
+    """Most unique KV blocks seen held by the job; sampled when a generation ends, so a lower bound."""
+    mean_kv_blocks: float = 0.0
+    """Time-weighted mean of the same samples."""
+    seconds: float = 0.0
+    """Wall time from start to end."""
+    phases: dict[str, float] = field(default_factory=dict)
+    """Wall seconds during which a phase of the method was active somewhere; phases may overlap."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """What the method had to put up with: malformed sections, truncated or failed children."""
+
+    @property
+    def total_tokens(self) -> int:
+        """Generated plus injected: what `Budget.total_tokens` limits."""
+        return self.generated_tokens + self.injected_tokens
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "counts": dict(self.counts), "total_tokens": self.total_tokens}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What `await job` gives."""
+
+    text: str
+    answer: str | None
+    finish_reason: Finish
+    usage: Usage
+    trace: Trace
+    details: dict[str, Any] = field(default_factory=dict)
+    """What the method adds: votes, rounds."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the trace."""
+        return {
+            "text": self.text,
+            "answer": self.answer,
+            "finish_reason": self.finish_reason.value,
+            "usage": self.usage.to_json(),
+            "details": self.details,
+        }

@@ -1,0 +1,112 @@
+"""`Runtime`: an engine, and the jobs that run on it."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .budget import Budget
+from .engine import Engine
+from .errors import EngineClosed, InvalidInput, InvalidJob
+from .job import Job, JobSpec
+from .methods.base import Method
+from .registry import load_engine
+
+
+class Runtime:
+    """Runs jobs on one engine; an async context manager.
+
+    `Runtime("countdown")` names a shipped model, a folder, or `replay:FILE` and other schemes; `options` go to the
+    engine's loader. `Runtime(engine=...)` takes an engine that exists. Either way the engine is started on entering
+    and closed on leaving. Leaving cancels all jobs and waits for them: no task outlives the runtime.
+    """
+
+    def __init__(self, model: str | Path | None = None, *, engine: Engine | None = None, **options: Any) -> None:
+        if (model is None) == (engine is None):
+            raise InvalidInput("give either a model or an engine: Runtime('countdown') or Runtime(engine=...)")
+        if engine is not None and options:
+            raise InvalidInput(f"options {', '.join(options)} are for loading a model; this engine is loaded already")
+        self._model = model
+        self._options = options
+        self._engine = engine
+        self._is_open = False
+        self._jobs: dict[str, Job] = {}
+        self._numbers = count(1)
+
+    @property
+    def engine(self) -> Engine:
+        """Raises `EngineClosed` before the runtime is entered with a model string."""
+        if self._engine is None:
+            raise EngineClosed("the runtime is not open: use `async with plait.Runtime(...) as rt`")
+        return self._engine
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Jobs that have not ended."""
+        return list(self._jobs.values())
+
+    async def __aenter__(self) -> Self:
+        if self._engine is None:
+            assert self._model is not None
+            self._engine = load_engine(self._model, self._options)
+        await self._engine.start()
+        self._is_open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._is_open = False
+        try:
+            await self._cancel_all()
+        finally:
+            await self.engine.close()
+
+    async def submit(
+        self,
+        job: Method | JobSpec,
+        *,
+        budget: Budget | None = None,
+        seed: int = 0,
+        priority: int = 0,
+        metadata: dict[str, Any] | None = None,
+        id: str | None = None,
+        trace_file: str | Path | None = None,
+    ) -> Job:
+        """Start a job. What is wrong with it is raised here, before any work, as a `PlaitError`.
+
+        A `JobSpec` brings its own budget, seed, priority and metadata. `trace_file`: where the trace is written when
+        the job ends, however it ends.
+        """
+        if not self._is_open:
+            raise EngineClosed("the runtime is not open: use `async with plait.Runtime(...) as rt`")
+        if isinstance(job, Method):
+            spec = JobSpec(method=job, budget=budget or Budget(), seed=seed, priority=priority, metadata=metadata or {})
+        elif budget is None and seed == 0 and priority == 0 and metadata is None:
+            spec = job
+        else:
+            raise InvalidJob("a JobSpec brings its own budget, seed, priority and metadata: do not give them again")
+        spec.method.check(self.engine)
+        name = id or f"job-{next(self._numbers)}"
+        if name in self._jobs:
+            raise InvalidJob(f"a job {name!r} is running")
+        started = Job(name, spec, self.engine, trace_file=Path(trace_file) if trace_file else None)
+        self._jobs[name] = started
+        started.on_end(lambda: self._jobs.pop(name, None))
+        return started
+
+    async def _cancel_all(self) -> None:
+        for job in self.jobs:
+            job.cancel("the runtime is closing")
+        # Shielded by repetition: if leaving is itself cancelled, the jobs still come to their end first.
+        cancelled: asyncio.CancelledError | None = None
+        while self._jobs:
+            try:
+                await asyncio.gather(*(job.wait() for job in self.jobs))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled

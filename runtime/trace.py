@@ -1,0 +1,220 @@
+"""The record of a job: every branch, what it wrote and what it could see.
+
+A branch's text is kept as *segments*, exactly as the engine's algebra has it: a segment is an append-only run of tokens
+at consecutive positions, all written under one view. A branch starts a new segment whenever its view changes (rewind,
+merge, watch, attach; its birth). So the record says of every token, the forgotten ones included, at which position it
+stood and which other tokens it attended to: its segment's view, then the segment itself, causally. Attention masks and
+training rows are derived from that, never stored.
+
+On disk a trace is one JSON Lines file: a header, one line per branch, segment and join, and an end line; see `save`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+FORMAT = 1
+"""Version of the file format; `Trace.load` refuses others."""
+
+Kind = Literal["prompt", "injected", "sampled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanRecord:
+    """How a view sees one segment: its first `length` tokens."""
+
+    segment: int
+    length: int | None
+    """None: live, as much as was written at each step."""
+    shift: int = 0
+    """Added to the segment's positions."""
+    group: tuple[float, float] | None = None
+    """(temperature, scale) of an attached group; None: ordinary attention."""
+
+    @property
+    def is_text(self) -> bool:
+        """Does the span count among the branch's own tokens?"""
+        return self.length is not None and self.group is None
+
+
+@dataclass(slots=True, kw_only=True)
+class Piece:
+    """Consecutive tokens of a segment that came into it in one go."""
+
+    kind: Kind
+    token_ids: list[int]
+    text: str
+    logprobs: list[float] | None = None
+    """Natural log-probabilities of sampled tokens under the model itself; None: not known."""
+    finish: str | None = None
+    """Why the generation ended (`Finish`); None for given text."""
+
+
+@dataclass(slots=True, kw_only=True)
+class SegmentRecord:
+    id: int
+    branch: str
+    position: int
+    """Of the first token; the others follow on."""
+    view: tuple[SpanRecord, ...]
+    pieces: list[Piece] = field(default_factory=list)
+    seen: dict[int, list[int]] = field(default_factory=dict)
+    """For live spans: segment -> tokens of it that each own token saw. Filled by methods that step in lock step."""
+
+    def __len__(self) -> int:
+        return sum(len(piece.token_ids) for piece in self.pieces)
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token for piece in self.pieces for token in piece.token_ids]
+
+
+@dataclass(slots=True, kw_only=True)
+class BranchRecord:
+    id: str
+    """The path in the job's tree, as `0.1.2`; with the seed it determines sampling."""
+    parent: str | None
+    origin: Literal["open", "fork"]
+    """`open`: a context of its own, `parent` spawned it. `fork`: it shares the parent's view."""
+    label: str
+    level: int
+    """Depth of the scope it was opened in; the root method's is 0."""
+    finish: str | None = None
+    """Of its last generation."""
+    error: str | None = None
+    scores: list[float] = field(default_factory=list)
+    pruned: str | None = None
+    """Why it was given up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinRecord:
+    """Results of other branches came into `branch`."""
+
+    branch: str
+    children: tuple[str, ...]
+    segment: int | None
+    """The segment that holds the joined text; None: a merge, whose spans are in the next segment's view."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRow:
+    """One sequence to train on: the context a segment was written in, and the segment.
+
+    Every sampled token is in the mask of exactly one row.
+    """
+
+    branch: str
+    segment: int
+    token_ids: list[int]
+    mask: list[bool]
+    """True: sampled by the model in this segment. Prompts, injected text and the context before are False."""
+    logprobs: list[float | None]
+    positions: list[int]
+    spans: tuple[SpanRecord, ...]
+    """Where the context's tokens come from, in order. `is_causal` tells whether plain causal attention is right."""
+    is_causal: bool
+
+
+class Trace:
+    """All records of one job; grows while it runs."""
+
+    def __init__(self, header: dict[str, Any] | None = None) -> None:
+        self.header: dict[str, Any] = {
+            "format": FORMAT,
+            "plait": version("plait"),
+            "model": None,
+            "method": None,
+            "seed": 0,
+            "settings": {},
+            **(header or {}),
+        }
+        self.branches: dict[str, BranchRecord] = {}
+        self.segments: list[SegmentRecord] = []
+        self.joins: list[JoinRecord] = []
+        self.end: dict[str, Any] | None = None
+        """Finish, answer and usage; None while the job runs."""
+
+    def new_segment(self, branch: str, position: int, view: tuple[SpanRecord, ...]) -> SegmentRecord:
+        segment = SegmentRecord(id=len(self.segments), branch=branch, position=position, view=view)
+        self.segments.append(segment)
+        return segment
+
+    def segments_of(self, branch: str) -> list[SegmentRecord]:
+        return [segment for segment in self.segments if segment.branch == branch]
+
+    def children_of(self, branch: str | None) -> list[BranchRecord]:
+        return [record for record in self.branches.values() if record.parent == branch]
+
+    def text_of(self, branch: str) -> str:
+        """Everything the branch wrote or was given itself, forgotten parts included."""
+        return "".join(piece.text for segment in self.segments_of(branch) for piece in segment.pieces)
+
+    def for_training(self) -> list[TrainingRow]:
+        """One row per segment in which something was sampled."""
+        return [self._row(s) for s in self.segments if any(piece.kind == "sampled" for piece in s.pieces)]
+
+    def _row(self, segment: SegmentRecord) -> TrainingRow:
+        tokens: list[int] = []
+        positions: list[int] = []
+        for span in segment.view:
+            if span.is_text:
+                seen = self.segments[span.segment]
+                tokens += seen.token_ids[: span.length]
+                first = seen.position + span.shift
+                positions += range(first, first + (span.length or 0))
+        context = len(tokens)
+        mask = [False] * context
+        logprobs: list[float | None] = [None] * context
+        for piece in segment.pieces:
+            tokens += piece.token_ids
+            mask += [piece.kind == "sampled"] * len(piece.token_ids)
+            logprobs += piece.logprobs if piece.logprobs is not None else [None] * len(piece.token_ids)
+        positions += range(segment.position, segment.position + len(segment))
+        # Plain causal attention is right if every segment seen was itself written seeing just the spans before it.
+        spans = segment.view
+        is_causal = all(span.is_text for span in spans) and positions == list(range(len(positions)))
+        for i, span in enumerate(spans):
+            is_causal = is_causal and self.segments[span.segment].view == spans[:i]
+        return TrainingRow(
+            branch=segment.branch,
+            segment=segment.id,
+            token_ids=tokens,
+            mask=mask,
+            logprobs=logprobs,
+            positions=positions,
+            spans=spans,
+            is_causal=is_causal,
+        )
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """The file's lines as JSON values."""
+        yield {"type": "header", **self.header}
+        for branch in self.branches.values():
+            yield {"type": "branch", **asdict(branch)}
+        for segment in self.segments:
+            yield {"type": "segment", **asdict(segment)}
+        for join in self.joins:
+            yield {"type": "join", **asdict(join)}
+        if self.end is not None:
+            yield {"type": "end", **self.end}
+
+    def save(self, path: str | Path) -> None:
+        """Write the file; an unfinished trace is a valid file without an end line."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8") as file:
+            for line in self.lines():
+                file.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read and check a file. Raises `InvalidInput` naming the line that is wrong."""
+        from .trace_reader import read_trace
+
+        return read_trace(Path(path))

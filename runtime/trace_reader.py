@@ -1,0 +1,100 @@
+"""Reading a trace file back, with every reference checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .errors import InvalidInput
+from .trace import FORMAT, BranchRecord, JoinRecord, Piece, SegmentRecord, SpanRecord, Trace
+
+
+def read_trace(path: Path) -> Trace:
+    """The trace in the file; raises `InvalidInput` with the path and line of the first mistake."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path}: not a readable trace file: {error}") from None
+    if not lines:
+        raise InvalidInput(f"{path}: empty; a trace starts with a header line")
+    trace: Trace | None = None
+    for number, line in enumerate(lines, start=1):
+        try:
+            data = json.loads(line)
+            kind = data.pop("type")
+            if trace is None:
+                trace = _header(kind, data)
+            else:
+                _READERS[kind](trace, data)
+        except InvalidInput as error:
+            raise InvalidInput(f"{path}:{number}: {error}") from None
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            raise InvalidInput(f"{path}:{number}: not a trace record: {error!r}") from None
+    assert trace is not None
+    return trace
+
+
+def _header(kind: str, data: dict[str, Any]) -> Trace:
+    if kind != "header":
+        raise InvalidInput(f"the first line must be the header, not {kind!r}")
+    if data.get("format") != FORMAT:
+        raise InvalidInput(f"trace format {data.get('format')!r}; this version reads format {FORMAT}")
+    return Trace(data)
+
+
+def _branch(trace: Trace, data: dict[str, Any]) -> None:
+    branch = BranchRecord(**data)
+    if branch.parent is not None and branch.parent not in trace.branches:
+        raise InvalidInput(f"branch {branch.id} names an unknown parent {branch.parent!r}")
+    trace.branches[branch.id] = branch
+
+
+def _segment(trace: Trace, data: dict[str, Any]) -> None:
+    if data["id"] != len(trace.segments):
+        raise InvalidInput(f"segment {data['id']} where segment {len(trace.segments)} belongs")
+    if data["branch"] not in trace.branches:
+        raise InvalidInput(f"segment of an unknown branch {data['branch']!r}")
+    view = tuple(_span(trace, span) for span in data.pop("view"))
+    pieces = [_piece(piece) for piece in data.pop("pieces")]
+    seen = {int(key): list(value) for key, value in data.pop("seen").items()}
+    trace.segments.append(SegmentRecord(view=view, pieces=pieces, seen=seen, **data))
+
+
+def _span(trace: Trace, data: dict[str, Any]) -> SpanRecord:
+    group = data.pop("group")
+    span = SpanRecord(group=None if group is None else (group[0], group[1]), **data)
+    # A live span may name a segment that is recorded further down: its owner can start writing later.
+    if span.length is not None and not 0 <= span.length <= len(trace.segments[span.segment]):
+        raise InvalidInput(f"a span of {span.length} tokens over segment {span.segment}")
+    return span
+
+
+def _piece(data: dict[str, Any]) -> Piece:
+    piece = Piece(**data)
+    if piece.kind not in ("prompt", "injected", "sampled"):
+        raise InvalidInput(f"unknown kind of text {piece.kind!r}")
+    if piece.logprobs is not None and len(piece.logprobs) != len(piece.token_ids):
+        raise InvalidInput(f"{len(piece.logprobs)} logprobs for {len(piece.token_ids)} tokens")
+    return piece
+
+
+def _join(trace: Trace, data: dict[str, Any]) -> None:
+    join = JoinRecord(branch=data["branch"], children=tuple(data["children"]), segment=data["segment"])
+    unknown = [name for name in (join.branch, *join.children) if name not in trace.branches]
+    if unknown:
+        raise InvalidInput(f"join names an unknown branch {unknown[0]!r}")
+    trace.joins.append(join)
+
+
+def _end(trace: Trace, data: dict[str, Any]) -> None:
+    trace.end = data
+
+
+_READERS: dict[str, Callable[[Trace, dict[str, Any]], None]] = {
+    "branch": _branch,
+    "segment": _segment,
+    "join": _join,
+    "end": _end,
+}
