@@ -1,0 +1,1 @@
+"""Countdown: problems, brute-force solver, strict verifier."""

@@ -1,0 +1,73 @@
+"""Countdown problems: the published distribution (arXiv 2404.03683), seeded, with disjoint splits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+SMALLEST, LARGEST = 1, 99
+TARGETS = (10, 100)
+_VALIDATION_SHARE = 64
+
+Key = tuple[tuple[int, ...], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Make `target` from all of `nums` by + - * / without fractions."""
+
+    nums: tuple[int, ...]
+    target: int
+
+    @property
+    def key(self) -> Key:
+        """Equal for equal problems, whatever the order of the numbers."""
+        return tuple(sorted(self.nums)), self.target
+
+
+def is_validation(nums: Iterable[int], target: int) -> bool:
+    """Does the problem belong to the validation split? Decided by its key alone: the splits cannot overlap."""
+    text = f"{','.join(map(str, sorted(nums)))}={target}"
+    digest = hashlib.blake2s(text.encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") % _VALIDATION_SHARE == 0
+
+
+def _combine(a: int, b: int, rng: random.Random) -> int:
+    options = [a + b, abs(a - b), a * b]
+    if min(a, b) > 0 and max(a, b) % min(a, b) == 0:
+        options.append(max(a, b) // min(a, b))
+    return rng.choice(options)
+
+
+def draw(rng: random.Random, size: int) -> Problem:
+    """A solvable problem: combine random numbers at random until what is left is a possible target."""
+    while True:
+        nums = [rng.randint(SMALLEST, LARGEST) for _ in range(size)]
+        left = nums[:]
+        while len(left) > 1:
+            a, b = (left.pop(rng.randrange(len(left))) for _ in range(2))
+            left.append(_combine(a, b, rng))
+        if TARGETS[0] <= left[0] <= TARGETS[1]:
+            return Problem(tuple(nums), left[0])
+
+
+def validation(size: int, count: int = 1000, seed: int = 0) -> list[Problem]:
+    """Different problems of the validation split."""
+    rng = random.Random(f"countdown validation {size} {seed}")
+    found: dict[Key, Problem] = {}
+    while len(found) < count:
+        problem = draw(rng, size)
+        if is_validation(problem.nums, problem.target):
+            found.setdefault(problem.key, problem)
+    return list(found.values())
+
+
+def load(path: Path) -> list[Problem]:
+    """Problems of a JSON Lines file with the fields `nums` and `target`."""
+    with path.open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file if line.strip()]
+    return [Problem(tuple(int(n) for n in row["nums"]), int(row["target"])) for row in rows]

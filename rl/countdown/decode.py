@@ -1,0 +1,79 @@
+"""Greedy decoding of many short texts at once, for a look at a checkpoint during training; the engine is elsewhere."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .model import Block, Model
+from .tokenizer import IDS
+from .traces import EOS
+
+
+class Decoder:
+    """One batch of texts of equal length, with keys and values of a fixed greatest length."""
+
+    def __init__(self, model: Model, rows: int, limit: int) -> None:
+        config = model.config
+        self.model, self.limit, self.length = model, limit, 0
+        shape = (config.layers, 2, rows, config.heads, limit, config.hidden // config.heads)
+        self.cache = torch.zeros(shape, dtype=model.embedding.dtype)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop the other rows."""
+        self.cache = self.cache[:, :, rows]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Append `[rows, new]` tokens; logits after the last one."""
+        model, start, stop = self.model, self.length, self.length + tokens.shape[1]
+        cos, sin = model.cos[start:stop], model.sin[start:stop]
+        x = model.embedding[tokens]
+        for i, block in enumerate(model.blocks):
+            assert isinstance(block, Block)
+            q, k, v = block.project(x, cos, sin)
+            self.cache[i, 0, :, :, start:stop] = k
+            self.cache[i, 1, :, :, start:stop] = v
+            # Only the first call has several new tokens, and then nothing is in front of them.
+            mixed = F.scaled_dot_product_attention(
+                q, self.cache[i, 0, :, :, :stop], self.cache[i, 1, :, :, :stop], is_causal=tokens.shape[1] > 1
+            )
+            x = block.finish(x, mixed)
+        self.length = stop
+        return F.linear(model.final(x[:, -1]), model.embedding)
+
+
+@torch.inference_mode()
+def greedy(
+    model: Model, prompts: Sequence[Sequence[int]], limit: int, stop: Sequence[int] = (), rows: int = 512
+) -> list[list[int]]:
+    """Each prompt with its continuation up to EOS, a stop token or `limit` tokens in all."""
+    done: dict[int, list[int]] = {}
+    groups: dict[int, list[int]] = defaultdict(list)
+    for i, prompt in enumerate(prompts):
+        groups[len(prompt)].append(i)
+    ends = torch.tensor([IDS[EOS], *stop])
+    for length, members in groups.items():
+        for at in range(0, len(members), rows):
+            part = members[at : at + rows]
+            alive = torch.tensor(part)
+            texts = torch.tensor([list(prompts[i]) for i in part])
+            decoder = Decoder(model, len(part), limit)
+            new = texts
+            for _ in range(limit - length):
+                new = decoder.forward(new).argmax(-1, keepdim=True)
+                texts = torch.cat((texts, new), dim=1)
+                ended = torch.isin(new[:, 0], ends)
+                for row in ended.nonzero()[:, 0].tolist():
+                    done[int(alive[row])] = texts[row].tolist()
+                if ended.any():
+                    rest = (~ended).nonzero()[:, 0]
+                    alive, texts, new = alive[rest], texts[rest], new[rest]
+                    decoder.keep(rest)
+                if not len(alive):
+                    break
+            done |= {int(i): row for i, row in zip(alive.tolist(), texts.tolist(), strict=True)}
+    return [done[i] for i in range(len(prompts))]

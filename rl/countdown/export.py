@@ -1,0 +1,50 @@
+"""Write a checkpoint as a Hugging Face model folder.
+
+python -m plait.rl.countdown.export runs/countdown/checkpoint.pt models/countdown
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from .model import Model, ModelConfig
+from .tokenizer import BOS, IDS, PAD, save
+from .traces import EOS
+
+
+def export(checkpoint: Path, folder: Path) -> None:
+    """config.json, generation_config.json, model.safetensors (bfloat16) and the tokenizer; other files stay."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    config = ModelConfig(**state["config"])
+    model = Model(config)
+    model.load_state_dict(state["model"])
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(model.to_hf(), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config.to_hf(), indent=2) + "\n")
+    generation = {
+        "do_sample": False,
+        "bos_token_id": IDS[BOS],
+        "eos_token_id": IDS[EOS],
+        "pad_token_id": IDS[PAD],
+        "max_length": config.max_positions,
+    }
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    save(folder, config.max_positions)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path)
+    args = parser.parse_args()
+    export(args.checkpoint, args.folder)
+
+
+if __name__ == "__main__":
+    main()

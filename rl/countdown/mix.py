@@ -1,0 +1,191 @@
+"""The stream of training documents: which problems, which kinds in which shares, batches of like length."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...evals.countdown.problems import LARGEST, SMALLEST, TARGETS, Key, is_validation
+from ...runtime.methods import dialect_compact as lang
+from . import traces
+from .tokenizer import BOS, IDS, PAD
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mix:
+    """Shares of the tokens, in any unit."""
+
+    leaf: float = 50.0
+    """Threads of three numbers."""
+    drill: float = 15.0
+    """Rows of unrelated numbers."""
+    table4: float = 10.0
+    """Threads of four numbers: table, spawn, join, answer."""
+    table5: float = 5.0
+    seq3: float = 1.0
+    seq4: float = 19.0
+    """Whole searches of four numbers in one context."""
+
+
+def _uniform(rng: random.Random, size: int) -> list[int]:
+    return [rng.randint(SMALLEST, LARGEST) for _ in range(size)]
+
+
+def _log_uniform(rng: random.Random) -> int:
+    return min(lang.CAP, int((lang.CAP + 1) ** rng.random()))
+
+
+def _move(nums: Sequence[int], rng: random.Random) -> list[int]:
+    """The numbers after a random first move; all moves equally likely, as in a full fan-out."""
+    a, b, rest = rng.choice(lang.pairs(nums))
+    options = [r for r in lang.results(a, b) if r is not None]
+    return [rng.choice(options), *rest]
+
+
+def numbers(rng: random.Random, size: int) -> list[int]:
+    """Numbers that a thread of this size meets: the root's, its children's, their children's, and some of any size."""
+    kind = rng.random()
+    if kind < 0.12:
+        return _uniform(rng, size)
+    if kind < 0.24:
+        return [_log_uniform(rng) for _ in range(size)]
+    depth = 1 if kind < 0.75 or size > lang.LEAF else 2
+    nums = _uniform(rng, size + depth)
+    for _ in range(depth):
+        nums = _move(nums, rng)
+    return nums
+
+
+def roots(rng: random.Random, size: int) -> list[int]:
+    """Mostly numbers of a published problem."""
+    return _uniform(rng, size) if rng.random() < 0.7 else numbers(rng, size)
+
+
+def reachable(nums: Sequence[int], rng: random.Random) -> int | None:
+    """A possible target that a random combination of the numbers makes; None when this one missed."""
+    left = list(nums)
+    while len(left) > 1:
+        left = _move(left, rng)
+    return left[0] if TARGETS[0] <= left[0] <= TARGETS[1] else None
+
+
+def target_for(nums: Sequence[int], rng: random.Random, solvable: float) -> int:
+    """A target that is made from the numbers with (about) the given probability, else any."""
+    if rng.random() < solvable:
+        for _ in range(20):
+            if (target := reachable(nums, rng)) is not None:
+                return target
+    return rng.randint(*TARGETS)
+
+
+def _drill_pair(rng: random.Random) -> tuple[int, int]:
+    kind = rng.random()
+    if kind < 0.35:
+        return rng.randint(1, lang.CAP), rng.randint(1, lang.CAP)
+    if kind < 0.55:
+        b = _log_uniform(rng)
+        return rng.randint(1, lang.CAP // b), b  # a legal product
+    if kind < 0.75:
+        b = rng.randint(2, LARGEST)
+        return b * rng.randint(1, lang.CAP // b), b  # a legal quotient
+    return rng.randint(1, 2 * LARGEST), rng.randint(1, LARGEST)
+
+
+def _drill_row(rng: random.Random) -> tuple[int, int, int, int]:
+    p, q = _drill_pair(rng)
+    if rng.random() < 0.5:
+        made = rng.choice([r for r in lang.results(p, q) if r is not None])
+        x = _log_uniform(rng)
+        target = rng.choice([r for r in lang.results(made, x) if r is not None])
+        if TARGETS[0] <= target <= TARGETS[1]:
+            return p, q, x, target
+    target, x = rng.randint(*TARGETS), rng.choice((_log_uniform(rng), rng.randint(1, LARGEST)))
+    return p, q, x, target
+
+
+@dataclass(slots=True)
+class Documents:
+    """An endless, seeded supply of documents of every kind, none of them in `excluded` or in the validation split."""
+
+    rng: random.Random
+    excluded: Container[Key] = frozenset()
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def _problem(self, draw: Callable[[], tuple[list[int], int]]) -> tuple[list[int], int]:
+        while True:
+            nums, target = draw()
+            if not is_validation(nums, target) and (tuple(sorted(nums)), target) not in self.excluded:
+                return nums, target
+
+    def make(self, kind: str) -> traces.Document:
+        """One document of a kind that `Mix` names."""
+        rng = self.rng
+        if kind == "drill":
+            return traces.drill([_drill_row(rng) for _ in range(4)])
+        size = {"leaf": 3, "seq3": 3, "table4": 4, "seq4": 4, "table5": 5}[kind]
+        if size == lang.LEAF:
+            nums, target = self._problem(lambda: ((n := numbers(rng, 3)), target_for(n, rng, 0.5)))
+        else:
+            nums, target = self._problem(lambda: ((n := roots(rng, size)), target_for(n, rng, 0.7)))
+        return traces.sequential(nums, target) if kind.startswith("seq") else traces.parallel(nums, target)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Padded documents of one kind."""
+
+    inputs: Tensor
+    labels: Tensor
+    kind: str
+
+
+def encode(document: traces.Document) -> tuple[list[int], list[int]]:
+    """Inputs and labels of equal length: BOS goes in front, the last word is only a label."""
+    inputs = [IDS[BOS], *(IDS[word] for word in document.words[:-1])]
+    return inputs, [IGNORED if label is None else IDS[label] for label in document.labels]
+
+
+def collate(documents: Sequence[traces.Document], kind: str) -> Batch:
+    """Pad on the right; causal attention needs no mask for that."""
+    rows = [encode(document) for document in documents]
+    length = max(len(inputs) for inputs, _ in rows)
+    inputs = np.full((len(rows), length), IDS[PAD], dtype=np.int64)
+    labels = np.full((len(rows), length), IGNORED, dtype=np.int64)
+    for i, (row, row_labels) in enumerate(rows):
+        inputs[i, : len(row)], labels[i, : len(row)] = row, row_labels
+    return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), kind)
+
+
+def batches(documents: Documents, mix: Mix, tokens: int) -> Iterator[Batch]:
+    """Endless batches of about `tokens` tokens; kinds in the mix's shares, documents of like length together."""
+    rng = documents.rng
+    kinds = [f.name for f in fields(Mix)]
+    shares = [getattr(mix, kind) for kind in kinds]
+    ready: dict[str, list[list[traces.Document]]] = {kind: [] for kind in kinds}
+    while True:
+        kind = rng.choices(kinds, shares)[0]
+        if not ready[kind]:
+            # Enough documents for several batches, sorted by length and cut; the batches are then used in random order.
+            pool: list[traces.Document] = []
+            while sum(len(document.words) for document in pool) < 12 * tokens:
+                pool += (documents.make(kind) for _ in range(16))
+            pool.sort(key=lambda document: len(document.words))
+            ready[kind] = _cut(pool, tokens)
+            rng.shuffle(ready[kind])
+        yield collate(ready[kind].pop(), kind)
+
+
+def _cut(pool: list[traces.Document], tokens: int) -> list[list[traces.Document]]:
+    groups: list[list[traces.Document]] = [[]]
+    for document in pool:
+        if groups[-1] and (len(groups[-1]) + 1) * len(document.words) > tokens:
+            groups.append([])
+        groups[-1].append(document)
+    return groups

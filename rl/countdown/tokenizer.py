@@ -1,0 +1,53 @@
+"""The vocabulary of the shipped model and its tokenizer in Hugging Face form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers import models as tokenizer_models
+
+from ...runtime.methods import dialect_compact as lang
+from .traces import DRILL, EOS
+
+PAD, BOS, UNKNOWN = "<pad>", "<bos>", "<unk>"
+SPECIAL = (PAD, BOS, EOS, UNKNOWN)
+_WORDS = (
+    *(*lang.MODES, DRILL, *lang.OPS, "=", ",", ";", ":", "|", lang.PRUNED, lang.UNMATCHED),
+    *(lang.TRY, lang.HIT, lang.NONE, lang.ANSWER, lang.SPAWN, lang.JOIN, lang.END),
+)
+_MULTIVERSE = tuple(
+    tag
+    for name in ("Think", "Parallel", "Goal", "Outline", "Path", "Conclusion")
+    for tag in (f"<{name}>", f"</{name}>")
+)
+# Not trained yet: the Multiverse dialect, and room for other languages without a new vocabulary.
+RESERVED = (*_MULTIVERSE, *(f"<reserved{i}>" for i in range(16)))
+VOCABULARY = (*(str(n) for n in range(lang.CAP + 1)), *SPECIAL, *_WORDS, *RESERVED)
+"""Numbers first: the id of a number is the number."""
+IDS = {word: i for i, word in enumerate(VOCABULARY)}
+
+
+def build() -> Tokenizer:
+    """One token per word. Decoding puts a space in front of every word, so decoded pieces can be concatenated."""
+    tokenizer = Tokenizer(tokenizer_models.WordLevel(dict(IDS), unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.Replace(Regex("^"), " ")
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return tokenizer
+
+
+def save(folder: Path, max_length: int) -> None:
+    """Write tokenizer.json and tokenizer_config.json."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=build(),
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        model_max_length=max_length,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.save_pretrained(folder)

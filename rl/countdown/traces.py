@@ -1,0 +1,157 @@
+"""Training documents of the compact Countdown language: what a thread that makes no mistake writes.
+
+The words come from the dialect; here is only the search that they record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ...runtime.methods import dialect_compact as lang
+
+EOS = "<eos>"
+DRILL = "drill"
+
+Steps = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Document:
+    """One training sequence, without BOS."""
+
+    words: list[str] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    """What to predict in each word's place; None: masked, because the runtime writes it."""
+
+    def write(self, text: str) -> None:
+        """Append what the model writes."""
+        words = text.split()
+        self.words += words
+        self.labels += words
+
+    def given(self, text: str, instead: str | None = None) -> None:
+        """Append what the runtime writes; `instead` is what the model writes where it begins."""
+        words = text.split()
+        self.words += words
+        self.labels += [instead] + [None] * (len(words) - 1)
+
+
+def meet(p: int, q: int, x: int, target: int) -> Steps | None:
+    """Two equations that make the target from a pair and the number held out, if their results meet."""
+    left, right = lang.results(p, q), lang.results(target, x)
+    for op, r in zip(lang.OPS, left, strict=True):
+        if r is None or r not in right:
+            continue
+        last = (
+            lang.step(r, "-", x, target),
+            lang.step(r, "+", x, target) if target > x else lang.step(x, "-", r, target),
+            lang.step(r, "/", x, target),
+            lang.step(r, "*", x, target) if target >= x else lang.step(x, "/", r, target),
+        )[right.index(r)]
+        return lang.step(p, op, q, r), last
+    return None
+
+
+def leaf_row(p: int, q: int, x: int, target: int) -> str:
+    """One row of a leaf without its verdict."""
+    return f"{lang.quad(p, q)} | {lang.quad(target, x, lang.UNMATCHED)}"
+
+
+def leaf(nums: Sequence[int], target: int) -> tuple[str, Steps | None]:
+    """The rows of a leaf, up to and with the verdict of the row that solves it, and the solution."""
+    rows = []
+    for p, q, (x,) in lang.pairs(nums):
+        steps = meet(p, q, x, target)
+        rows.append(f"{leaf_row(p, q, x, target)} {lang.HIT if steps else ';'}")
+        if steps:
+            return " ".join(rows), steps
+    return " ".join(rows), None
+
+
+def table(nums: Sequence[int]) -> str:
+    """All first moves."""
+    return " ".join(f"{lang.quad(a, b)} ;" for a, b, _ in lang.pairs(nums))
+
+
+def moves(nums: Sequence[int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """First moves that are not pruned, in the table's order, each with the numbers it leaves; repeats only once."""
+    seen = set()
+    for a, b, rest in lang.pairs(nums):
+        for op, r in zip(lang.OPS, lang.results(a, b), strict=True):
+            move = r is not None and lang.step(a, op, b, r)
+            if r is not None and move and move not in seen:
+                seen.add(move)
+                yield move, (r, *rest)
+
+
+def search(nums: Sequence[int], target: int) -> Steps | None:
+    """The solution that a full fan-out hands back: the first in the order of the moves."""
+    if len(nums) == lang.LEAF:
+        return next((s for p, q, (x,) in lang.pairs(nums) if (s := meet(p, q, x, target))), None)
+    for move, left in moves(nums):
+        if steps := search(left, target):
+            return move, *steps
+    return None
+
+
+def _conclude(document: Document, steps: Steps | None) -> None:
+    document.write(f"{lang.ANSWER} {' , '.join(steps)} {EOS}" if steps else f"{lang.NONE} {EOS}")
+
+
+def parallel(nums: Sequence[int], target: int) -> Document:
+    """A thread of the `apr` mode.
+
+    With more than three numbers one document serves both calls of the thread: where the join section begins, the label
+    is the spawn that it replaces.
+    """
+    document = Document()
+    document.given(lang.prompt(nums, target, "apr"))
+    if len(nums) == lang.LEAF:
+        rows, steps = leaf(nums, target)
+        document.write(rows)
+        _conclude(document, steps)
+        return document
+    document.write(table(nums))
+    found: list[Steps] = []
+    for move, left in moves(nums):
+        if len(found) < lang.MAX_JOINED and (rest := search(left, target)):
+            found.append((move, *rest))
+    document.given(lang.join_text([" , ".join(steps) for steps in found]), instead=lang.SPAWN)
+    _conclude(document, found[0] if found else None)
+    return document
+
+
+def sequential(nums: Sequence[int], target: int) -> Document:
+    """The same search of three or four numbers in one context, first move by first move."""
+    document = Document()
+    document.given(lang.prompt(nums, target, "seq"))
+    if len(nums) == lang.LEAF:
+        rows, steps = leaf(nums, target)
+        document.write(rows)
+        _conclude(document, steps)
+        return document
+    document.write(table(nums))
+    for move, left in moves(nums):
+        rows, steps = leaf(left, target)
+        # The prompt of the child, but for the mode: what follows it is learnt once.
+        document.write(f"{lang.TRY} {move} ; {lang.prompt(left, target, '').strip()} {rows}")
+        if steps:
+            _conclude(document, (move, *steps))
+            return document
+    _conclude(document, None)
+    return document
+
+
+def drill(rows: Sequence[tuple[int, int, int, int]]) -> Document:
+    """Rows of unrelated numbers (pair, held-out number, target): arithmetic and verdicts, away from any search."""
+    document = Document()
+    document.given(DRILL)
+    for p, q, x, target in rows:
+        p, q = max(p, q), min(p, q)
+        for k, word in enumerate(leaf_row(p, q, x, target).split()):
+            # Nothing says which numbers come next.
+            document.given(word) if k in (0, 1, 11, 12) else document.write(word)
+        document.write(lang.HIT if meet(p, q, x, target) else ";")
+    document.write(EOS)
+    return document

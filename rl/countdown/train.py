@@ -1,0 +1,208 @@
+"""Train the shipped Countdown model.
+
+python -m plait.rl.countdown.train --minutes 120 --out runs/countdown     # start, or go on from runs/countdown
+
+The learning rate warms up, stays, and falls to zero in the last part of the time; a stopped run goes on from its last
+checkpoint, with other `--minutes`, `--mix` or `--rate` if wanted. Documents are made on the fly from `--seed`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...evals.countdown.problems import Key, load
+from .mix import Batch, Documents, Mix, batches
+from .model import Model, ModelConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """How to train; what the model is, is in `ModelConfig`, what it sees, in `Mix`."""
+
+    out: Path
+    """Folder of checkpoint and log."""
+    minutes: float = 120.0
+    """Training time in all, earlier runs from the same checkpoint included."""
+    tokens: int | None = None
+    """Stop after this many tokens; then progress is counted in tokens, whatever the time. None: by minutes."""
+    rate: float = 2e-3
+    """Learning rate at the plateau."""
+    warmup_steps: int = 100
+    decay: float = 0.28
+    """Last part of the training, in which the rate falls linearly to zero."""
+    micro_tokens: int = 2048
+    """Tokens of one batch: all of one kind, so that little is padding."""
+    accumulate: int = 3
+    """Batches per step."""
+    optimizer: str = "adamw"
+    """`adamw`, or `muon` for the matrices of the blocks."""
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    save_seconds: float = 120.0
+
+
+class Trainer:
+    """A model, its optimizers and where they stand."""
+
+    def __init__(self, config: TrainConfig, mix: Mix, excluded: frozenset[Key]) -> None:
+        torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.config, self.mix = config, mix
+        self.model = Model(ModelConfig()).to(config.device)
+        self.optimizers = _optimizers(self.model, config)
+        self.steps, self.tokens, self.seconds = 0, 0, 0.0
+        config.out.mkdir(parents=True, exist_ok=True)
+        self.checkpoint = config.out / "checkpoint.pt"
+        if self.checkpoint.exists():
+            self._load()
+        # A resumed run must not see the first documents again.
+        self.documents = Documents(random.Random(f"{config.seed} {self.tokens}"), excluded)
+
+    def _load(self) -> None:
+        state: dict[str, Any] = torch.load(self.checkpoint, map_location=self.config.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.steps, self.tokens, self.seconds = state["steps"], state["tokens"], state["seconds"]
+
+    def save(self) -> None:
+        """Write the checkpoint; a reader never sees half of one."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "config": asdict(self.model.config),
+            "mix": asdict(self.mix),
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+        }
+        part = self.checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self.checkpoint)
+
+    @property
+    def progress(self) -> float:
+        """0 at the start, 1 at the end."""
+        if self.config.tokens is not None:
+            return self.tokens / self.config.tokens
+        return self.seconds / (60 * self.config.minutes)
+
+    def rate(self) -> float:
+        """Learning rate of the next step, as a part of the plateau's."""
+        warm = min(1.0, (self.steps + 1) / self.config.warmup_steps)
+        return warm * max(0.0, min(1.0, (1 - self.progress) / self.config.decay))
+
+    def step(self, parts: list[Batch]) -> dict[str, tuple[float, int]]:
+        """One update; returns summed loss and number of labels per kind."""
+        counts = [int((part.labels >= 0).sum()) for part in parts]
+        sums: list[Tensor] = []
+        for part in parts:
+            with torch.autocast(self.config.device, torch.bfloat16):
+                loss = self.model.loss(part.inputs.to(self.config.device), part.labels.to(self.config.device))
+            (loss / sum(counts)).backward()  # type: ignore[no-untyped-call]
+            sums.append(loss.detach())
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        rate = self.rate()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * self.config.rate
+            optimizer.step()
+            optimizer.zero_grad()
+        self.steps += 1
+        self.tokens += sum(part.inputs.numel() for part in parts)
+        seen: dict[str, tuple[float, int]] = {}
+        for part, loss, count in zip(parts, sums, counts, strict=True):
+            before = seen.get(part.kind, (0.0, 0))
+            seen[part.kind] = before[0] + float(loss), before[1] + count
+        return seen
+
+    def run(self) -> None:
+        """Train until the time or the tokens are used up."""
+        stream = batches(self.documents, self.mix, self.config.micro_tokens)
+        totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        clock = saved = time.monotonic()
+        before = self.tokens
+        while self.progress < 1:
+            for kind, (loss, count) in self.step(list(itertools.islice(stream, self.config.accumulate))).items():
+                totals[kind][0] += loss
+                totals[kind][1] += count
+            now = time.monotonic()
+            self.seconds, clock = self.seconds + now - clock, now
+            if self.steps % 50 == 0:
+                self._log(totals)
+                totals.clear()
+            if now - saved > self.config.save_seconds:
+                saved = now
+                self.save()
+        self.save()
+        print(f"done: {self.tokens - before} tokens in this run")
+
+    def _log(self, totals: dict[str, list[float]]) -> None:
+        line = {
+            "step": self.steps,
+            "mtok": round(self.tokens / 1e6, 3),
+            "min": round(self.seconds / 60, 2),
+            "rate": round(self.rate() * self.config.rate, 6),
+            "loss": {kind: round(loss / max(count, 1), 4) for kind, (loss, count) in sorted(totals.items())},
+        }
+        print(json.dumps(line), flush=True)
+        with (self.config.out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _optimizers(model: Model, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
+    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
+    betas = (0.9, 0.99)
+    if config.optimizer == "muon":
+        muon = torch.optim.Muon(matrices, lr=config.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        return [muon, torch.optim.AdamW(others, lr=config.rate, betas=betas, weight_decay=0.0, fused=True)]
+    groups = [{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+    return [torch.optim.AdamW(groups, lr=config.rate, betas=betas, fused=True)]
+
+
+def parse_mix(text: str) -> Mix:
+    """`leaf=60,seq4=5`: the default with some shares changed."""
+    shares = dict(part.split("=") for part in text.split(",") if part)
+    unknown = set(shares) - set(asdict(Mix()))
+    if unknown:
+        raise ValueError(f"unknown kinds {sorted(unknown)}; choose from {sorted(asdict(Mix()))}")
+    return replace(Mix(), **{kind: float(share) for kind, share in shares.items()})
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/countdown"))
+    parser.add_argument("--minutes", type=float, default=120.0)
+    parser.add_argument("--tokens", type=int)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--decay", type=float, default=0.28)
+    parser.add_argument("--micro-tokens", type=int, default=2048)
+    parser.add_argument("--accumulate", type=int, default=3)
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--mix", type=parse_mix, default=Mix())
+    parser.add_argument("--exclude", type=Path, action="append", default=[], help="JSON Lines: never train on these")
+    args = vars(parser.parse_args())
+    mix: Mix = args.pop("mix")
+    excluded = frozenset(problem.key for path in args.pop("exclude") for problem in load(path))
+    Trainer(TrainConfig(**args), mix, excluded).run()
+
+
+if __name__ == "__main__":
+    main()

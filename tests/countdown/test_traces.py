@@ -1,0 +1,153 @@
+import random
+
+import pytest
+
+from plait.evals.countdown.problems import Problem, draw, is_validation, validation
+from plait.evals.countdown.solver import solve
+from plait.evals.countdown.verify import verify
+from plait.rl.countdown import traces
+from plait.rl.countdown.evaluate import solve_rate
+from plait.rl.countdown.mix import IGNORED, Documents, Mix, batches, collate, encode
+from plait.rl.countdown.tokenizer import BOS, IDS, PAD, VOCABULARY, build
+from plait.runtime.methods import dialect_compact as lang
+from plait.tests.countdown.oracle import oracle
+
+KINDS = ("leaf", "drill", "table4", "table5", "seq3", "seq4")
+
+
+def predicted(document):
+    """The words that carry loss, as the model should write them."""
+    return [label for label in document.labels if label is not None]
+
+
+def test_a_leaf_that_hits():
+    document = traces.parallel([1, 8, 3], 24)
+    assert " ".join(document.words) == (
+        "apr 24 : 8 3 1 ; 8 3 + 11 - 5 * 24 / x | 24 1 + 25 - 23 * 24 / _ hit answer 8 * 3 = 24 , 24 / 1 = 24 <eos>"
+    )
+    assert document.labels[:7] == [None] * 7
+    assert predicted(document) == document.words[7:]
+
+
+def test_label_override_serves_both_calls_of_a_parent():
+    document = traces.parallel([63, 9, 5, 2], 24)
+    at, end = document.words.index(lang.JOIN), document.words.index(lang.END)
+    assert document.labels[at] == lang.SPAWN
+    assert document.labels[at + 1 : end + 1] == [None] * (end - at)
+    assert document.labels[end + 1] == lang.ANSWER
+    inputs, labels = encode(document)
+    assert len(inputs) == len(labels) == len(document.words)
+    assert inputs[0] == IDS[BOS]
+    assert labels[at] == IDS[lang.SPAWN]
+    assert inputs[at + 1] == IDS[lang.JOIN]
+
+
+def test_drills_mask_the_numbers_that_nothing_announces():
+    document = traces.drill([(9, 63, 5, 24)])
+    assert " ".join(document.words) == "drill 63 9 + 72 - 54 * 567 / 7 | 24 5 + 29 - 19 * 120 / _ ; <eos>"
+    masked = [word for word, label in zip(document.words, document.labels, strict=True) if label is None]
+    assert masked == ["drill", "63", "9", "24", "5"]
+
+
+def test_sequential_search_repeats_the_leaves():
+    document = traces.sequential([63, 9, 5, 2], 24)
+    text = " ".join(document.words)
+    assert lang.JOIN not in document.words
+    first = text.split(" try ")[1]
+    rows, steps = traces.leaf([72, 5, 2], 24)
+    assert first == f"63 + 9 = 72 ; 24 : 72 5 2 ; {rows} answer 63 + 9 = 72 , {' , '.join(steps)} <eos>"
+
+
+@pytest.mark.parametrize(("size", "count"), [(3, 60), (4, 25), (5, 2)])
+def test_a_faultless_policy_solves_what_the_language_can_say(size, count):
+    rng = random.Random(size)
+    problems = [draw(rng, size) for _ in range(count)]
+    solved, tally = solve_rate(oracle, problems, "apr")
+    if size < 5:
+        assert solved == sum(solve(p.nums, p.target, cap=lang.CAP) is not None for p in problems)
+        assert solve_rate(oracle, problems, "seq")[0] == solved
+    assert solved >= 0.9 * count
+    assert tally["threads"] > count or size == 3
+
+
+def test_impossible_problems_end_in_none():
+    problem = Problem((2, 2, 2, 2), 99)
+    assert solve(problem.nums, problem.target) is None
+    assert solve_rate(oracle, [problem], "apr")[0] == solve_rate(oracle, [problem], "seq")[0] == 0
+    for write in (traces.parallel, traces.sequential):
+        assert write(problem.nums, problem.target).words[-2:] == ["none", "<eos>"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_documents_stay_in_vocabulary_and_out_of_the_validation_split(kind):
+    documents = Documents(random.Random(5))
+    for _ in range(40):
+        document = documents.make(kind)
+        assert len(document.words) == len(document.labels)
+        assert set(document.words) <= set(IDS)
+        assert {label for label in document.labels if label} <= set(IDS)
+        start = lang.read_prompt(document.words)
+        assert (start is None) == (kind == "drill")
+        if start is not None:
+            assert not is_validation(start.nums, start.target)
+            steps = document.words[-2] != lang.NONE and " ".join(document.words).split(" answer ")[1]
+            assert not steps or verify(start.nums, start.target, steps.removesuffix(" <eos>"))
+
+
+def test_excluded_problems_never_come():
+    keys = {problem.key for problem in (draw(random.Random(7), 3) for _ in range(1))}
+    rng = random.Random(5)
+    drawn = [lang.read_prompt(Documents(rng).make("leaf").words) for _ in range(20)]
+    keys |= {Problem(start.nums, start.target).key for start in drawn}
+    documents = Documents(random.Random(5), frozenset(keys))
+    for _ in range(60):
+        start = lang.read_prompt(documents.make("leaf").words)
+        assert Problem(start.nums, start.target).key not in keys
+
+
+def test_parallel_threads_fit_into_512_tokens():
+    documents = Documents(random.Random(2))
+    for kind in ("leaf", "table4", "table5"):
+        assert max(len(documents.make(kind).words) for _ in range(30)) < 256
+
+
+def test_batches_are_seeded_and_little_padded():
+    def first(seed):
+        stream = batches(Documents(random.Random(seed)), Mix(seq4=2), 1024)
+        return [next(stream) for _ in range(6)]
+
+    a, b = first(1), first(1)
+    assert all(x.kind == y.kind and bool((x.inputs == y.inputs).all()) for x, y in zip(a, b, strict=True))
+    for batch in a:
+        assert batch.inputs.shape == batch.labels.shape
+        assert not bool(((batch.inputs == IDS[PAD]) & (batch.labels != IGNORED)).any())
+
+
+def test_collate_pads_on_the_right():
+    batch = collate([traces.parallel([8, 3, 1], 24), traces.parallel([63, 9, 5], 24)], "leaf")
+    assert batch.inputs[0, -1] == IDS[PAD]
+    assert batch.labels[0, -1] == IGNORED
+    assert batch.inputs[1, -1] != IDS[PAD]
+
+
+def test_tokenizer_round_trips_and_its_pieces_concatenate():
+    tokenizer = build()
+    assert tokenizer.get_vocab_size() == len(VOCABULARY) == len(set(VOCABULARY))
+    documents = Documents(random.Random(3))
+    for kind in KINDS:
+        document = documents.make(kind)
+        text = " ".join(document.words)
+        ids = tokenizer.encode(text).ids
+        assert ids == [IDS[word] for word in document.words]
+        decoded = tokenizer.decode(ids, skip_special_tokens=False)
+        assert decoded.split() == document.words
+        head, tail = (tokenizer.decode(part, skip_special_tokens=False) for part in (ids[:9], ids[9:]))
+        assert head + tail == decoded
+
+
+def test_validation_problems_are_never_trained():
+    keys = {problem.key for problem in validation(3, count=50)}
+    documents = Documents(random.Random(11))
+    for _ in range(300):
+        start = lang.read_prompt(documents.make("leaf").words)
+        assert Problem(start.nums, start.target).key not in keys
