@@ -3,8 +3,8 @@
     python -m plait.evals.countdown.run --method apr --context 512 --data problems.jsonl
     python -m plait.evals.countdown.run --method sequential --context 4096 --validation 4
 
-`--data` takes JSON Lines with `nums` and `target`; `--validation N` our own held-out problems of N numbers. Greedy, every
-answer judged by the strict verifier, intervals by Wilson. `--out FILE` keeps one JSON line per problem.
+`--data` takes JSON Lines with `nums` and `target`; `--validation N` our own held-out problems of N numbers. Decoding is
+greedy, the strict verifier judges, intervals are Wilson's. `--out FILE` keeps one JSON line per problem.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -97,13 +97,20 @@ class NativeEngine:
         self._stopped = asyncio.Event()
 
     @classmethod
-    def load(cls, path: str | Path, options: NativeOptions | None = None) -> NativeEngine:
-        """From a Hugging Face folder; raises `UnknownModel`, `UnsupportedModel` or `InvalidInput`."""
-        options = options or NativeOptions()
+    def load(cls, path: str | Path, **options: Any) -> NativeEngine:
+        """From a Hugging Face folder; `options` are those of `NativeOptions`.
+
+        Raises `UnknownModel`, `UnsupportedModel` or `InvalidInput`.
+        """
+        known = [f.name for f in fields(NativeOptions)]
+        for name in options:
+            if name not in known:
+                raise InvalidInput(f"the native engine has no option {name!r}; known: {', '.join(known)}")
+        chosen = NativeOptions(**options)
         model = load_model(
-            path, device=options.device, dtype=options.dtype, impl=options.impl, num_threads=options.num_threads
+            path, device=chosen.device, dtype=chosen.dtype, impl=chosen.impl, num_threads=chosen.num_threads
         )
-        return cls(model, HFTokenizer.load(path), options, name=str(path))
+        return cls(model, HFTokenizer.load(path), chosen, name=str(path))
 
     # -- the Engine contract -----------------------------------------------------------------------------------
 
