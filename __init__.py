@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .runtime import errors, events
-from .runtime.branch import Generated, TracedBranch
+from .runtime.branch import TracedBranch
 from .runtime.budget import Budget
 from .runtime.context import Context
 from .runtime.engine import (
@@ -45,9 +45,10 @@ from .runtime.methods.apr import APR
 from .runtime.methods.base import Method
 from .runtime.methods.self_consistency import SelfConsistency
 from .runtime.methods.sequential import Sequential
+from .runtime.recorder import Recorder
 from .runtime.registry import parse_method, register, register_dialect, register_scheme
-from .runtime.replay import Recorder, ReplayEngine
-from .runtime.result import Finish, Outcome, Result, Usage
+from .runtime.replay import ReplayEngine
+from .runtime.result import Finish, Generated, Outcome, Result, Usage
 from .runtime.runtime import Runtime
 from .runtime.scripted import ScriptedEngine
 from .runtime.trace import Trace

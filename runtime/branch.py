@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .engine import Branch, Completion, FinishReason, SamplingParams
 from .errors import BranchClosed
 from .events import Forked, Joined, Merged, Pruned, Scored, Stopped, Text
-from .result import Finish
+from .result import Finish, Generated
 from .segment_writer import SegmentWriter
 from .text_stream import TextStream
 from .trace import BranchRecord, JoinRecord, Piece, SpanRecord
 
 if TYPE_CHECKING:
     from .context import Context
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Generated:
-    """What one `TracedBranch.generate` produced; fields as in `engine.Completion`."""
-
-    text: str
-    token_ids: list[int]
-    finish: Finish
-    stop: str | int | None = None
-    logprobs: list[float] | None = None
 
 
 class TracedBranch:
@@ -99,13 +88,17 @@ class TracedBranch:
         if tokens:
             self._inject(tokens)
 
-    def join(self, tokens: Sequence[int], children: Sequence[str]) -> None:
-        """`extend` by text that carries the results of other branches, named by id."""
-        names = tuple(children)
+    def join(self, tokens: Sequence[int], children: Mapping[str, bool]) -> None:
+        """`extend` by text that carries the results of other branches.
+
+        `children`: their ids, and whether each handed back a result.
+        """
+        names, found = tuple(children), tuple(name for name in children if children[name])
         piece = self._inject(tokens)
-        join = JoinRecord(branch=self.id, children=names, segment=self._segments.own(self.position).id)
+        segment = self._segments.own(self.position).id
+        join = JoinRecord(branch=self.id, children=names, found=found, segment=segment)
         self.context.state.trace.joins.append(join)
-        self.context.emit(Joined, branch=self.id, children=names, text=piece.text)
+        self.context.emit(Joined, branch=self.id, children=names, found=found, text=piece.text)
 
     def fork(self, n: int, labels: Sequence[str] = ()) -> list[TracedBranch]:
         """n children that share this view."""
@@ -123,7 +116,8 @@ class TracedBranch:
         self.engine_branch.merge([branch.engine_branch for branch in branches])
         self._segments.see(self._written_by(branches))
         children = tuple(branch.id for branch in branches)
-        self.context.state.trace.joins.append(JoinRecord(branch=self.id, children=children, segment=None))
+        join = JoinRecord(branch=self.id, children=children, found=children, segment=None)
+        self.context.state.trace.joins.append(join)
         self.context.emit(Merged, branch=self.id, children=children)
 
     def attach(self, branches: Sequence[TracedBranch], *, temperature: float = 1.0, scale: float = 1.0) -> None:

@@ -87,6 +87,8 @@ class Joined(BranchEvent):
 
     type = "joined"
     children: tuple[str, ...]
+    found: tuple[str, ...]
+    """Those of the children that handed back a result."""
     text: str
 
 
@@ -168,7 +170,9 @@ def parse_event(data: dict[str, Any]) -> Event:
     cls = EVENT_TYPES.get(str(data.get("type")))
     if cls is None:
         raise InvalidInput(f"unknown event type {data.get('type')!r}; known: {', '.join(EVENT_TYPES)}")
-    values: dict[str, Any] = {key: tuple(value) if key == "children" else value for key, value in data.items()}
+    values: dict[str, Any] = {
+        key: tuple(value) if key in ("children", "found") else value for key, value in data.items()
+    }
     del values["type"]
     try:
         return cls(**values)

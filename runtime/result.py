@@ -1,4 +1,4 @@
-"""What comes out of a job: `Result` for the caller, `Outcome` for the method around it, `Usage`, and why it ended."""
+"""What comes out of a generation (`Generated`), a method (`Outcome`) and a job (`Result`, `Usage`)."""
 
 from __future__ import annotations
 
@@ -37,6 +37,17 @@ class Finish(StrEnum):
     def is_truncated(self) -> bool:
         """Did something other than the model end it?"""
         return self not in (Finish.EOS, Finish.STOP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated:
+    """What one `TracedBranch.generate` produced; fields as in `engine.Completion`."""
+
+    text: str
+    token_ids: list[int]
+    finish: Finish
+    stop: str | int | None = None
+    logprobs: list[float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

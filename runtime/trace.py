@@ -98,6 +98,8 @@ class JoinRecord:
 
     branch: str
     children: tuple[str, ...]
+    found: tuple[str, ...]
+    """Those of the children that handed back a result."""
     segment: int | None
     """The segment that holds the joined text; None: a merge, whose spans are in the next segment's view."""
 

@@ -81,8 +81,13 @@ def _piece(data: dict[str, Any]) -> Piece:
 
 
 def _join(trace: Trace, data: dict[str, Any]) -> None:
-    join = JoinRecord(branch=data["branch"], children=tuple(data["children"]), segment=data["segment"])
-    unknown = [name for name in (join.branch, *join.children) if name not in trace.branches]
+    join = JoinRecord(
+        branch=data["branch"],
+        children=tuple(data["children"]),
+        found=tuple(data["found"]),
+        segment=data["segment"],
+    )
+    unknown = [name for name in (join.branch, *join.children, *join.found) if name not in trace.branches]
     if unknown:
         raise InvalidInput(f"join names an unknown branch {unknown[0]!r}")
     trace.joins.append(join)

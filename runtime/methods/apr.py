@@ -17,12 +17,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from ..branch import Generated, TracedBranch
+from ..branch import TracedBranch
 from ..context import Context
 from ..engine import Engine, Tokenizer
 from ..errors import EngineClosed, InvalidInput, PromptTooLong
 from ..registry import dialect, register
-from ..result import Finish, Outcome
+from ..result import Finish, Generated, Outcome
 from .base import Decoding, Prompt, context_text, prompt_tokens, text_tokens
 from .dialect import Child, Dialect, Joined, Spawn
 
@@ -227,7 +227,7 @@ class _Run:
             overflow = self.overflow(ctx, branch, kept, tokens)
             if overflow is None:
                 branch.rewind(kept)
-                branch.join(tokens, list(dict.fromkeys(thread.branch for thread in by_child if thread)))
+                branch.join(tokens, {thread.branch: thread.result is not None for thread in by_child if thread})
                 return None
             ctx.count("join_overflows")
         return overflow

@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..branch import Generated, TracedBranch
+from ..branch import TracedBranch
 from ..context import Context
 from ..engine import SamplingParams
 from ..registry import register
-from ..result import Outcome
+from ..result import Generated, Outcome
 from .answers import extract
 from .base import prompt_tokens
 from .sequential import Answering

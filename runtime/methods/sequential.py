@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from ..branch import Generated, TracedBranch
+from ..branch import TracedBranch
 from ..context import Context
 from ..registry import register
-from ..result import Outcome
+from ..result import Generated, Outcome
 from .answers import check_rule, extract
 from .base import Decoding, prompt_tokens
 

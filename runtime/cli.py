@@ -1,0 +1,97 @@
+"""The `plait` command: `plait run JOB.json`, `plait trace show FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+
+from .errors import InvalidInput, PlaitError
+from .job import JobSpec, parse_job
+from .result import Result
+from .runtime import Runtime
+from .trace import BranchRecord, Trace
+from .view import watch
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0, 1 for what plait refuses, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    console = Console()
+    try:
+        if options.command == "run":
+            spec = parse_job(_read(options.job))
+            result = asyncio.run(_run(spec, options.model, options.trace, Console(stderr=True)))
+            sys.stdout.write(json.dumps(result.to_json(), indent=2) + "\n")
+        else:
+            show(Trace.load(options.file), console)
+    except PlaitError as error:
+        sys.stderr.write(f"plait: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="plait", description="A runtime for parallel reasoning.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run a job and print its result as JSON")
+    run.add_argument("job", help="a JSON file, or - for standard input")
+    run.add_argument("--model", default="countdown", help="a shipped model, a folder or scheme:rest (countdown)")
+    run.add_argument("--trace", type=Path, help="write the trace to this file")
+    trace = commands.add_parser("trace", help="look at traces")
+    show = trace.add_subparsers(dest="action", required=True).add_parser("show", help="draw a trace as a tree")
+    show.add_argument("file", type=Path)
+    return parser
+
+
+def _read(name: str) -> str:
+    if name == "-":
+        return sys.stdin.read()
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read the job file {name}: {error}") from None
+
+
+async def _run(spec: JobSpec, model: str, trace_file: Path | None, console: Console) -> Result:
+    async with Runtime(model) as runtime:
+        job = await runtime.submit(spec, trace_file=trace_file)
+        await watch(aiter(job), console=console)
+        return await job
+
+
+def show(trace: Trace, console: Console) -> None:
+    """Print a trace: header, the tree of branches with their texts, and how it ended."""
+    header, end = trace.header, trace.end or {"finish": "unfinished"}
+    method = header["method"] or {}
+    console.print(f"[bold]{escape(str(method.get('method')))}[/] on {escape(str(header['model']))}", highlight=False)
+    for root in trace.children_of(None):
+        tree = Tree(_title(root), guide_style="dim")
+        _add(tree, trace, root)
+        console.print(tree, highlight=False)
+    answer = end.get("answer")
+    console.print(f"{end['finish']}: {escape(str(answer)) if answer is not None else 'no answer'}", highlight=False)
+
+
+def _add(tree: Tree, trace: Trace, record: BranchRecord) -> None:
+    styles = {"prompt": "dim", "injected": "yellow", "sampled": "default"}
+    for segment in trace.segments_of(record.id):
+        for piece in segment.pieces:
+            style = styles[piece.kind]
+            tree.add(f"[dim]{piece.kind} {len(piece.token_ids)}[/] [{style}]{escape(piece.text)}[/]")
+    for child in trace.children_of(record.id):
+        _add(tree.add(_title(child)), trace, child)
+
+
+def _title(record: BranchRecord) -> str:
+    status = record.error or record.pruned or record.finish or "no generation"
+    return f"[bold]{escape(record.label or record.id)}[/] {escape(status)}"

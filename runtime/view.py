@@ -1,0 +1,163 @@
+"""A job in the terminal: the tree of its threads while it runs, and tables of figures.
+
+`JobView` is fed events and knows nothing else, so it draws a local job, a remote one or a recorded stream alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text as Line
+from rich.tree import Tree
+
+from .events import BranchStarted, BudgetUsed, Done, Event, Failed, Joined, Merged, Pruned, Started, Stopped, Text
+
+REFRESH_SECONDS = 0.08
+MAX_CHILDREN = 12
+"""Children drawn under one thread; the others are counted in one line."""
+TAIL_CHARS = 200
+
+_STYLES = {"waiting": "dim", "running": "cyan", "done": "", "found": "green", "no result": "dim", "pruned": "yellow"}
+
+
+@dataclass(slots=True)
+class _Thread:
+    id: str
+    parent: str | None
+    label: str
+    status: str = "waiting"
+    tokens: int = 0
+    tail: str = ""
+    children: list[_Thread] = field(default_factory=list)
+
+
+class JobView:
+    """The state of one job's tree, built from its events."""
+
+    def __init__(self, title: str = "") -> None:
+        self.title = title
+        self.total_tokens = 0
+        self.critical_tokens = 0
+        self.seconds = 0.0
+        self.outcome = ""
+        """Empty while the job runs."""
+        self._threads: dict[str, _Thread] = {}
+        self._roots: list[_Thread] = []
+
+    def feed(self, event: Event) -> None:
+        """Take in one event."""
+        self.seconds = max(self.seconds, event.time)
+        match event:
+            case Started():
+                self.title = self.title or event.method
+            case BranchStarted():
+                thread = _Thread(event.branch, event.parent, event.label)
+                self._threads[event.branch] = thread
+                parent = self._threads.get(event.parent or "")
+                (parent.children if parent else self._roots).append(thread)
+            case Text():
+                thread = self._thread(event.branch)
+                thread.status = "running"
+                thread.tail = (thread.tail + event.text)[-TAIL_CHARS:]
+            case Stopped():
+                thread = self._thread(event.branch)
+                thread.tokens += event.tokens
+                thread.status = "done" if event.reason in ("eos", "stop") else event.reason
+            case Joined() | Merged():
+                found = event.found if isinstance(event, Joined) else event.children
+                for child in event.children:
+                    self._thread(child).status = "found" if child in found else "no result"
+            case Pruned():
+                self._thread(event.branch).status = "pruned"
+            case BudgetUsed():
+                self.total_tokens, self.critical_tokens = event.total_tokens, event.critical_tokens
+            case Done():
+                self.total_tokens, self.critical_tokens = event.total_tokens, event.critical_tokens
+                self.outcome = f"{event.reason}: {event.answer if event.answer is not None else 'no answer'}"
+            case Failed():
+                self.outcome = f"failed: {event.error}"
+
+    def _thread(self, branch: str) -> _Thread:
+        # A reader that came late has not seen the thread start.
+        if branch not in self._threads:
+            self.feed(BranchStarted(job="", time=0.0, branch=branch, parent=None, label="", prompt_tokens=0))
+        return self._threads[branch]
+
+    def summary(self) -> str:
+        """One line."""
+        return (
+            f"{self.title}  {len(self._threads)} threads  {self.total_tokens} tokens  "
+            f"{self.critical_tokens} critical  {self.seconds:.1f} s  {self.outcome}".rstrip()
+        )
+
+    def render(self) -> RenderableType:
+        """The tree as it is now."""
+        trees = []
+        for root in self._roots:
+            tree = Tree(_line(root), guide_style="dim")
+            _grow(tree, root)
+            trees.append(tree)
+        return Group(Line(self.summary(), style="bold"), *trees)
+
+
+def _grow(tree: Tree, thread: _Thread) -> None:
+    for child in thread.children[:MAX_CHILDREN]:
+        _grow(tree.add(_line(child)), child)
+    hidden = thread.children[MAX_CHILDREN:]
+    if hidden:
+        found = sum(child.status == "found" for child in hidden)
+        running = sum(child.status == "running" for child in hidden)
+        tree.add(Line(f"... {len(hidden)} more: {running} running, {found} found", style="dim"))
+
+
+def _line(thread: _Thread) -> Line:
+    tail = " ".join(thread.tail.split())
+    line = Line(no_wrap=True, overflow="ellipsis")
+    line.append(f"{thread.label or thread.id}  ", style="bold")
+    line.append(f"{thread.status}  ", style=_STYLES.get(thread.status, "yellow"))
+    if thread.tokens:
+        line.append(f"{thread.tokens} tokens  ", style="dim")
+    line.append(tail[-60:], style="dim")
+    return line
+
+
+async def watch(events: AsyncIterable[Event], *, title: str = "", console: Console | None = None) -> JobView:
+    """Draw a job until its last event: live in a terminal, else one line at the end."""
+    console = console or Console()
+    view = JobView(title)
+    if not console.is_terminal:
+        async for event in events:
+            view.feed(event)
+        console.print(view.summary(), highlight=False)
+        return view
+    # Drawn by this loop and not by rich's thread: no thread is left behind whatever happens.
+    with Live(console=console, auto_refresh=False) as live:
+        drawn = 0.0
+        async for event in events:
+            view.feed(event)
+            if time.monotonic() - drawn > REFRESH_SECONDS:
+                live.update(view.render(), refresh=True)
+                drawn = time.monotonic()
+        live.update(view.render(), refresh=True)
+    return view
+
+
+def table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
+    """Rows with the same keys as a table: text left, numbers right."""
+    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    for name in rows[0] if rows else ():
+        is_number = all(isinstance(row[name], (int, float)) for row in rows)
+        drawn.add_column(name, justify="right" if is_number else "left")
+    for row in rows:
+        drawn.add_row(*_cells(row))
+    return drawn
+
+
+def _cells(row: Mapping[str, object]) -> Iterator[str]:
+    for value in row.values():
+        yield f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
