@@ -29,6 +29,8 @@ def _plain(
     new_q = q.float() if q_norm is None else _rms_norm(q, q_norm, eps)
     new_k = k.float() if k_norm is None else _rms_norm(k, k_norm, eps)
     kept = slots >= 0
+    if (slots >= k_pool.shape[0] * v_pool.shape[2]).any():
+        raise ValueError(f"a slot lies beyond the pool of {k_pool.shape[0]} blocks of {v_pool.shape[2]}")
     block_size = v_pool.shape[2]
     block, offset = slots[kept] // block_size, slots[kept] % block_size
     k_pool[block, :, :, offset] = _rotate(new_k, cos, sin)[kept].to(k_pool.dtype)

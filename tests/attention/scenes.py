@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from hypothesis import strategies as st
+from torch import Tensor
+
 from plait.attention import AttentionPlan, Group, span_attention
 from plait.attention.span import Impl
-from torch import Tensor
 
 
 @dataclass

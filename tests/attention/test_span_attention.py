@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+
 from plait.attention import Group, span_attention
 from plait.attention.span import Impl
 from plait.tests.attention.scenes import Scene, make_plan, make_pools, scenes
@@ -23,7 +24,7 @@ def _assert_close(scene: Scene, impl: Impl, threads: int = 1) -> None:
 
 
 @pytest.mark.parametrize("impl", FAST)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(scene=scenes())
 def test_equals_the_reference_on_random_views(impl: Impl, scene: Scene) -> None:
     _assert_close(scene, impl)
