@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.machinery
@@ -17,6 +18,9 @@ from ...attention import Impl
 from ..errors import InvalidInput
 from .config import ModelConfig
 from .model import LayerOps, LayerWeights, Linear, TorchOps, Weights
+
+_ABI = 1
+"""Of the functions and structures below; csrc/ops.cpp has the same number."""
 
 
 class _Linear(ctypes.Structure):
@@ -49,30 +53,30 @@ class _Work(ctypes.Structure):
     )
 
 
+def open_library(path: str | Path) -> ctypes.CDLL:
+    """Load one built library; raises `OSError` if it does not load or was built from other sources."""
+    library = ctypes.CDLL(str(path))
+    if getattr(library, "plait_ops_abi", int)() != _ABI:
+        raise OSError(f"{path} does not belong to this version of plait")
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    library.plait_embed.argtypes = (pointer, pointer, pointer, number, number)
+    library.plait_qkv.argtypes = (pointer, pointer, number)
+    library.plait_finish.argtypes = (pointer, pointer, pointer, number)
+    library.plait_head.argtypes = (pointer, pointer, pointer, pointer, number, number, pointer, number, pointer)
+    return library
+
+
 @functools.cache
 def kernel_library() -> ctypes.CDLL | None:
     """The library that setup.py built; None, after one warning, where there is none that fits."""
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_kernels{suffix}")
-        if not path.is_file():
-            continue
-        try:
-            library = ctypes.CDLL(str(path))
-            library.plait_panel.argtypes = ()
-            library.plait_panel.restype = number
-            library.plait_embed.argtypes = (pointer, pointer, pointer, number, number)
-            library.plait_qkv.argtypes = (pointer, pointer, number)
-            library.plait_finish.argtypes = (pointer, pointer, pointer, number)
-            library.plait_head.argtypes = (
-                pointer, pointer, pointer, pointer, number, number, pointer, number, pointer,
-            )  # fmt: skip
-        except (OSError, AttributeError):  # built for another machine, or from older sources
-            continue
-        return library
+        if path.is_file():
+            with contextlib.suppress(OSError):
+                return open_library(path)
     warnings.warn(
-        "plait's compiled model kernels are missing, plain torch serves instead; "
-        "with a C++ compiler, reinstall or run `python setup.py build_ext --inplace`",
+        "plait's compiled model kernels are missing, so plain torch serves (slower). "
+        "To build them, install a C++ compiler and reinstall plait.",
         RuntimeWarning,
         stacklevel=2,
     )

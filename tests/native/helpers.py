@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+
 from plait.attention import AttentionPlan, Group
 from plait.runtime.native.model import Model
 from plait.runtime.native.pool import KVPool
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
 FAMILIES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "mistral": MistralConfig}
 
@@ -71,6 +72,12 @@ class Sequences:
 
     def step(self, tokens: Sequence[Sequence[int]], logit_rows: list[int] | None = None) -> torch.Tensor:
         """Append `tokens[i]` to sequence i, for all at once; logits (rows, V), sequence after sequence."""
+        return self.forward(tokens, logit_rows)[0]
+
+    def forward(
+        self, tokens: Sequence[Sequence[int]], logit_rows: list[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `step`, with the hidden states."""
         size = self.pool.block_size
         entries, positions, slots = [], [], []
         row = 0
@@ -90,15 +97,14 @@ class Sequences:
             entries=np.array(entries, dtype=np.int32).reshape(-1, 8),
             groups=(Group(),),
         )
-        logits, _ = self.model.forward(
+        return self.model.forward(
             torch.tensor([t for new in tokens for t in new]),
             torch.tensor(positions),
             torch.tensor(slots),
             plan,
             self.pool,
-            None if logit_rows is None else torch.tensor(logit_rows),
+            None if logit_rows is None else torch.tensor(logit_rows, dtype=torch.int64),
         )
-        return logits
 
 
 class IdTokenizer:

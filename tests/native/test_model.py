@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from plait.runtime.native.loader import load_model
+
+from plait.runtime.native.loader import from_transformers, load_model
 from plait.tests.native.helpers import Sequences, tiny
 
 LLAMA3 = {
@@ -78,3 +79,63 @@ def test_prefill_in_chunks(case: Any, impl: Any, chunk: int) -> None:
         for rows, part in zip(got, logits.split([len(p) for p in parts]), strict=True):
             rows.append(part)
     torch.testing.assert_close(torch.cat([torch.cat(g) for g in got]), torch.cat(expected), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("impl", ["torch", "cpu"])
+def test_chosen_rows_and_hidden_states(impl: Any) -> None:
+    hf_model, folder = tiny("qwen3")
+    document = _documents(131)[0]
+    with torch.no_grad():
+        expected = hf_model(torch.tensor([document]), output_hidden_states=True)
+    model = load_model(folder, impl=impl)
+    logits, hidden = Sequences(model, 1).forward([document], [74, 0, 30])
+    torch.testing.assert_close(logits, expected.logits[0, [74, 0, 30]], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(hidden, expected.hidden_states[-1][0, [74, 0, 30]], atol=1e-4, rtol=1e-5)
+    assert Sequences(model, 1).step([document], []).shape == (0, 131)
+
+
+@pytest.mark.parametrize("impl", ["torch", "cpu"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
+def test_bfloat16(family: str, impl: Any) -> None:
+    """As near to the float32 logits of the same weights as transformers' bfloat16 is, or nearer."""
+    hf_model, folder = tiny(family, dtype=torch.bfloat16)
+    documents = _documents(131)
+    rounded = torch.cat(_expected(hf_model, documents))
+    exact = torch.cat(_expected(hf_model.float(), documents))
+    model = load_model(folder, dtype=torch.bfloat16, impl=impl)
+    assert model.dtype == torch.bfloat16
+    error = (Sequences(model, len(documents)).step(documents) - exact).norm() / exact.norm()
+    assert error < 1.5 * (rounded - exact).norm() / exact.norm() < 0.1
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_live_transformers_model(share: bool) -> None:
+    hf_model, _ = tiny("llama", tie_word_embeddings=True)
+    documents = _documents(131)
+    model = from_transformers(hf_model, share=share)
+    before = Sequences(model, 3).step(documents)
+    torch.testing.assert_close(before, torch.cat(_expected(hf_model, documents)), atol=1e-4, rtol=1e-5)
+
+    loss = hf_model(torch.tensor(documents[:1]), labels=torch.tensor(documents[:1])).loss
+    loss.backward()
+    torch.optim.SGD(hf_model.parameters(), lr=0.5).step()
+    after = torch.cat(_expected(hf_model, documents))
+    assert (after - before).abs().max() > 0.01
+    if not share:
+        model = from_transformers(hf_model, share=False)
+    torch.testing.assert_close(Sequences(model, 3).step(documents), after, atol=1e-4, rtol=1e-5)
+
+
+def test_greedy_tokens_do_not_depend_on_the_batch() -> None:
+    """Logits of a sequence alone and among 30 others, bit for bit."""
+    _, folder = tiny("llama")
+    model = load_model(folder)
+    prompts = torch.randint(131, (31, 20), generator=torch.Generator().manual_seed(3)).tolist()
+    together, alone = Sequences(model, 31), Sequences(model, 1, seed=9)
+    tokens = together.step(prompts).unflatten(0, (31, 20))[:, -1].argmax(-1).tolist()
+    own = int(alone.step([prompts[17]])[-1].argmax())
+    for _ in range(40):
+        batched = together.step([[t] for t in tokens])
+        single = alone.step([[own]])
+        assert torch.equal(single[0], batched[17])
+        tokens, own = batched.argmax(-1).tolist(), int(single[0].argmax())

@@ -291,7 +291,10 @@ void head(const Linear& layer, const float* norm, const Work& work, const float*
 
 }  // namespace
 
-EXPORT int64_t plait_panel() { return kPanel; }
+// Changes with every function or struct above that ops.py knows.
+EXPORT int plait_ops_abi() { return 1; }
+
+EXPORT int plait_panel() { return kPanel; }
 
 // x = rows of the table. Returns 0, or -1 if a token is outside the vocabulary.
 EXPORT int plait_embed(const Linear* table, const Work* work, const int64_t* tokens, int64_t rows, int64_t vocabulary) {
