@@ -73,8 +73,11 @@ def scenes(draw: st.DrawFn) -> Scene:
               bias=draw(st.sampled_from([0.0, -0.5])))
         for _ in range(draw(st.integers(1, 3)))
     )  # fmt: skip
-    lengths = draw(st.lists(st.integers(0, 330), min_size=1, max_size=4))
-    branches = draw(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 40)), min_size=1, max_size=6))
+    # Sizes around the borders of blocks, panels and chunks, and not mostly small ones.
+    length = st.sampled_from([300, 129, 128, 127, 65, 31, 17, 16, 15, 1, 0]) | st.integers(0, 330)
+    branch = st.tuples(st.sampled_from([1, 1, 1, 2, 7, 8, 9, 40]), st.sampled_from([0, 1, 16, 40, 130]))
+    lengths = [draw(length) for _ in range(draw(st.sampled_from([1, 2, 3, 4])))]
+    branches = [draw(branch) for _ in range(draw(st.sampled_from([6, 5, 3, 2, 1])))]
     shifts = draw(st.booleans())
     shift = st.integers(-500, 3000) if shifts else st.just(0)
     entries: list[tuple[int, ...]] = []
@@ -82,16 +85,16 @@ def scenes(draw: st.DrawFn) -> Scene:
     capacity = lengths + [rows + before for rows, before in branches]
     for i, (rows, before) in enumerate(branches):
         own = len(lengths) + i
-        for run, length in enumerate(lengths):
-            if draw(st.booleans()):
-                end = draw(st.integers(0, length))
+        for run, tokens in enumerate(lengths):
+            if draw(st.sampled_from([True, True, False])):
+                end = draw(st.sampled_from([tokens, tokens, tokens * 2 // 3]))
                 begin = draw(st.sampled_from([0, 0, end // 2, end]))
                 entries.append((row, rows, run, begin, end, 0, draw(shift), draw(st.integers(0, len(groups) - 1))))
-        for other in range(i):
-            if draw(st.integers(0, 3)) == 0:  # a live span of another branch's own run, up to this step's tokens
+        for other in range(i):  # live spans of the other branches' own runs, up to this step's tokens
+            if draw(st.sampled_from([False, False, True])):
                 run, group = len(lengths) + other, draw(st.integers(0, len(groups) - 1))
                 entries.append((row, rows, run, 0, capacity[run], 0, draw(shift), group))
-        if draw(st.integers(0, 9)):
+        if draw(st.sampled_from([True, True, True, False])):
             begin = draw(st.sampled_from([0, 0, min(3, before)]))
             entries.append((row, rows, own, begin, before + rows, 1, draw(shift), 0))
         row += rows

@@ -89,10 +89,11 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
         (torch.ones(2, 4, 48), k_pool, v_pool.bfloat16(), "same dtype"),
         (torch.ones(2, 4, 48), k_pool[..., :8], v_pool[:, :, :8], "multiple of 16"),
     ]
-    for impl in ("auto", "torch"):
+    impls: list[Impl] = ["auto", "torch"]
+    for impl in impls:
         for q, keys, values, message in cases:
             with pytest.raises(ValueError, match=message):
-                span_attention(q, keys, values, plan, scale=1.0, impl=impl)  # type: ignore[arg-type]
+                span_attention(q, keys, values, plan, scale=1.0, impl=impl)
     with pytest.raises(ValueError, match="must be contiguous"):
         span_attention(torch.ones(2, 4, 48), k_pool.mT.contiguous().mT, v_pool, plan, scale=1.0, impl="cpu")
     with pytest.raises(ValueError, match="out must be"):
