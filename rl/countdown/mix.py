@@ -99,15 +99,17 @@ def _drill_pair(rng: random.Random) -> tuple[int, int]:
 
 
 def _drill_row(rng: random.Random) -> tuple[int, int, int, int]:
-    p, q = _drill_pair(rng)
-    if rng.random() < 0.5:
+    """Half of the rows are hits: seeing that two results are equal is learnt last."""
+    hit = rng.random() < 0.5
+    while True:
+        p, q = _drill_pair(rng)
+        x = rng.choice((_log_uniform(rng), rng.randint(1, LARGEST)))
+        if not hit:
+            return p, q, x, rng.randint(*TARGETS)
         made = rng.choice([r for r in lang.results(p, q) if r is not None])
-        x = _log_uniform(rng)
         target = rng.choice([r for r in lang.results(made, x) if r is not None])
         if TARGETS[0] <= target <= TARGETS[1]:
             return p, q, x, target
-    target, x = rng.randint(*TARGETS), rng.choice((_log_uniform(rng), rng.randint(1, LARGEST)))
-    return p, q, x, target
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import random
+import signal
 import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
@@ -36,7 +37,7 @@ class TrainConfig:
     """Training time in all, earlier runs from the same checkpoint included."""
     tokens: int | None = None
     """Stop after this many tokens; then progress is counted in tokens, whatever the time. None: by minutes."""
-    rate: float = 2e-3
+    rate: float = 2.5e-3
     """Learning rate at the plateau."""
     warmup_steps: int = 100
     decay: float = 0.28
@@ -45,8 +46,8 @@ class TrainConfig:
     """Tokens of one batch: all of one kind, so that little is padding."""
     accumulate: int = 3
     """Batches per step."""
-    optimizer: str = "adamw"
-    """`adamw`, or `muon` for the matrices of the blocks."""
+    optimizer: str = "muon"
+    """`muon` (for the matrices of the blocks) or `adamw`, whose loss was a third higher after 1.6 M tokens."""
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
@@ -63,6 +64,7 @@ class Trainer:
         self.model = Model(ModelConfig()).to(config.device)
         self.optimizers = _optimizers(self.model, config)
         self.steps, self.tokens, self.seconds = 0, 0, 0.0
+        self.stopping = False
         config.out.mkdir(parents=True, exist_ok=True)
         self.checkpoint = config.out / "checkpoint.pt"
         if self.checkpoint.exists():
@@ -134,7 +136,7 @@ class Trainer:
         totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         clock = saved = time.monotonic()
         before = self.tokens
-        while self.progress < 1:
+        while self.progress < 1 and not self.stopping:
             for kind, (loss, count) in self.step(list(itertools.islice(stream, self.config.accumulate))).items():
                 totals[kind][0] += loss
                 totals[kind][1] += count
@@ -188,11 +190,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/countdown"))
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--tokens", type=int)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=2.5e-3)
     parser.add_argument("--decay", type=float, default=0.28)
     parser.add_argument("--micro-tokens", type=int, default=2048)
     parser.add_argument("--accumulate", type=int, default=3)
-    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -201,7 +203,14 @@ def main() -> None:
     args = vars(parser.parse_args())
     mix: Mix = args.pop("mix")
     excluded = frozenset(problem.key for path in args.pop("exclude") for problem in load(path))
-    Trainer(TrainConfig(**args), mix, excluded).run()
+    trainer = Trainer(TrainConfig(**args), mix, excluded)
+
+    def stop(*_: object) -> None:
+        trainer.stopping = True  # after the step, with a checkpoint
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    trainer.run()
 
 
 if __name__ == "__main__":
