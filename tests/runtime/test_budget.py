@@ -1,0 +1,94 @@
+"""Budgets and ledgers: limits that allow no work are refused, shares are fair, nothing is spent twice."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plait import Budget, InvalidBudget
+from plait.runtime.budget import Ledger, OutOfBudget
+
+tokens = st.integers(0, 500)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"total_tokens": 0},
+        {"total_tokens": -5},
+        {"critical_tokens": 0},
+        {"seconds": 0.0},
+        {"seconds": float("nan")},
+        {"width": 0},
+        {"depth": -1},
+        {"total_tokens": "many"},
+        {"total_tokens": 1.5},
+        {"totl_tokens": 5},
+    ],
+)
+def test_a_budget_that_allows_no_work_is_refused(limits):
+    with pytest.raises(InvalidBudget, match=f"budget.{next(iter(limits))}"):
+        Budget(**limits)
+
+
+def test_no_limits_and_zero_depth_are_allowed():
+    assert Budget(depth=0) == Budget(depth=0, seconds=None)
+
+
+def test_spending_more_than_is_left_raises_and_changes_nothing():
+    ledger = Ledger(10)
+    ledger.spend(7)
+    with pytest.raises(OutOfBudget):
+        ledger.spend(4)
+    assert (ledger.left, ledger.spent) == (3, 7)
+
+
+def test_what_is_reserved_cannot_be_spent_by_anyone_else():
+    ledger = Ledger(10)
+    taken = ledger.reserve(8)
+    assert not ledger.can_spend(3)
+    ledger.settle(taken, 5)
+    assert (ledger.left, ledger.spent) == (5, 5)
+
+
+def test_an_unlimited_ledger_still_counts():
+    ledger = Ledger()
+    share = ledger.split(2)[0]
+    share.settle(share.reserve(100), 40)
+    ledger.give_back(share)
+    assert (ledger.left, ledger.spent) == (None, 40)
+
+
+@given(limit=tokens, parts=st.integers(1, 20), reserve=tokens, used=st.lists(tokens, min_size=20, max_size=20))
+def test_shares_are_equal_and_every_token_comes_back_or_is_spent(limit, parts, reserve, used):
+    ledger = Ledger(limit)
+    shares = ledger.split(parts, reserve)
+    assert len({share.left for share in shares}) == 1
+    kept = ledger.left
+    assert kept is not None and kept >= min(reserve, limit)
+    total = 0
+    for share, want in zip(shares, used, strict=False):
+        taken = share.reserve(want)
+        share.settle(taken, taken)
+        total += taken
+    for share in shares:
+        ledger.give_back(share)
+    assert ledger.spent == total
+    assert ledger.left == limit - total
+
+
+@given(limit=tokens, widths=st.lists(st.integers(1, 5), max_size=4))
+def test_nested_shares_come_back_whole(limit, widths):
+    ledger = Ledger(limit)
+
+    def descend(scope, rest):
+        if not rest:
+            return
+        shares = scope.split(rest[0])
+        for share in shares:
+            descend(share, rest[1:])
+            scope.give_back(share)
+
+    descend(ledger, widths)
+    assert (ledger.left, ledger.spent) == (limit, 0)

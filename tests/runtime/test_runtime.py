@@ -1,0 +1,237 @@
+"""Runtime and jobs: events, results, cancellation at any point, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from plait import (
+    Budget,
+    EngineClosed,
+    Finish,
+    InvalidInput,
+    InvalidJob,
+    JobSpec,
+    PlaitError,
+    Runtime,
+    ScriptedEngine,
+    Sequential,
+    Trace,
+)
+from plait.runtime.events import Done, Failed, Text
+from plait.runtime.replay import ReplayEngine
+
+from .tools import Busy, run
+
+
+def slow(text="x" * 2000, **options):
+    return ScriptedEngine(lambda _: text, **options)
+
+
+async def test_a_job_from_submit_to_result():
+    async with Runtime(engine=ScriptedEngine(["the answer is 42"])) as runtime:
+        job = await runtime.submit(Sequential(prompt="q", answer=r"regex:\d+"), metadata={"row": 7})
+        events = [event async for event in job]
+        result = await job
+    assert (result.text, result.answer, result.finish_reason) == ("the answer is 42", "42", Finish.EOS)
+    types = [event.type for event in events]
+    assert types[:2] == ["started", "branch_started"] and types[-3:] == ["stopped", "budget", "done"]
+    assert "".join(event.text for event in events if isinstance(event, Text)) == "the answer is 42"
+    assert result.to_json()["usage"]["total_tokens"] == 17
+    assert result.trace.header["settings"]["metadata"] == {"row": 7}
+    assert result.trace.end["answer"] == "42"
+    assert job.is_done and not runtime.jobs and not job.cancel()
+
+
+async def test_events_after_the_end_are_the_last_one():
+    async with Runtime(engine=ScriptedEngine(["a"])) as runtime:
+        job = await runtime.submit(Sequential(prompt="q"))
+        await job
+        assert [type(event) for event in [event async for event in job]] == [Done]
+
+
+async def test_a_reader_that_leaves_early_does_not_matter():
+    async with Runtime(engine=slow("x" * 50)) as runtime:
+        job = await runtime.submit(Sequential(prompt="q"))
+        async for event in job:
+            if isinstance(event, Text):
+                break
+        assert len((await job).text) == 50
+
+
+async def test_a_slow_reader_does_not_hold_up_the_job():
+    async with Runtime(engine=slow("x" * 300)) as runtime:
+        job = await runtime.submit(Sequential(prompt="q"))
+        events = aiter(job)
+        await anext(events)
+        await job
+        rest = [event async for event in events]
+        assert sum(event.tokens for event in rest if isinstance(event, Text)) == 300
+        assert len(rest) < 10
+
+
+async def test_priority_seed_and_job_reach_the_engine():
+    class Asked(ScriptedEngine):
+        def open(self, tokens=(), **options):
+            self.asked = options
+            return super().open(tokens, **options)
+
+    engine = Asked(["a"])
+    async with Runtime(engine=engine) as runtime:
+        await (await runtime.submit(Sequential(prompt="q"), seed=3, priority=2, id="mine"))
+    assert engine.asked == {"path": (0,), "seed": 3, "context_limit": 4096, "job": "mine", "priority": 2}
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 5, 8, 13, 14, 15, 16, 17, 18, 19, 20, 21, 25, 30, 34, 40, 55, 90])
+async def test_cancelling_at_any_point_frees_everything(steps, tmp_path):
+    engine = slow()
+    async with Runtime(engine=engine) as runtime:
+        job = await runtime.submit(Busy(), budget=Budget(total_tokens=500, width=2), trace_file=tmp_path / "trace")
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        was_done = job.is_done
+        cancelled = job.cancel("enough")
+        assert cancelled is not was_done
+        if cancelled:
+            with pytest.raises(asyncio.CancelledError):
+                await job
+        assert not engine.branches and not engine.running and not runtime.jobs
+        last = [event async for event in job][-1]
+        assert isinstance(last, Failed if cancelled else Done)
+    trace = Trace.load(tmp_path / "trace")
+    assert trace.end is not None and (trace.end["finish"] == "cancelled") is cancelled
+    sampled = sum(len(piece.token_ids) for s in trace.segments for piece in s.pieces if piece.kind == "sampled")
+    assert trace.end.get("usage", {"generated_tokens": 0})["generated_tokens"] == sampled
+
+
+async def test_busy_runs_to_its_end_within_the_cancellation_points():
+    result, _ = await run(Busy(), lambda _: "x" * 99, width=2, total_tokens=500)
+    assert result.finish_reason is Finish.LENGTH
+    assert result.usage.critical_tokens == 4 + 5 + 4 + 1 + 4
+
+
+async def test_cancelling_the_awaiting_task_cancels_the_job():
+    engine = slow()
+    async with Runtime(engine=engine) as runtime:
+        job = await runtime.submit(Sequential(prompt="q"))
+
+        async def wait():
+            await job
+
+        waiter = asyncio.create_task(wait())
+        await asyncio.sleep(0.002)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        assert job.is_done and not engine.branches
+
+
+async def test_leaving_the_runtime_cancels_all_jobs():
+    engine = slow()
+    async with Runtime(engine=engine) as runtime:
+        jobs = [await runtime.submit(Busy()) for _ in range(5)]
+        await asyncio.sleep(0.002)
+    assert all(job.is_done for job in jobs) and not engine.branches and engine.is_closed
+    with pytest.raises(EngineClosed):
+        await runtime.submit(Busy())
+
+
+async def test_an_error_inside_the_block_ends_jobs_too():
+    engine = slow()
+    with pytest.raises(KeyError):
+        async with Runtime(engine=engine) as runtime:
+            await runtime.submit(Busy())
+            await asyncio.sleep(0)
+            raise KeyError("mine")
+    assert not engine.branches
+
+
+async def test_leaving_while_being_cancelled_still_waits_for_the_jobs():
+    engine = slow()
+
+    async def main():
+        async with Runtime(engine=engine) as runtime:
+            await runtime.submit(Busy())
+            await asyncio.sleep(10)
+
+    task = asyncio.create_task(main())
+    await asyncio.sleep(0.002)
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not engine.branches and engine.is_closed
+
+
+async def test_a_failing_job_fails_alone(tmp_path):
+    def script(context):
+        if context == "bad":
+            raise OSError("engine gone")
+        return "fine"
+
+    engine = ScriptedEngine(script)
+    async with Runtime(engine=engine) as runtime:
+        bad = await runtime.submit(Sequential(prompt="bad"), trace_file=tmp_path / "bad.jsonl")
+        good = await runtime.submit(Sequential(prompt="good"))
+        events = [event async for event in bad]
+        with pytest.raises(OSError, match="engine gone"):
+            await bad
+        assert (await good).text == "fine"
+    assert events[-1] == Failed(job=bad.id, time=events[-1].time, error="OSError: engine gone", cancelled=False)
+    trace = Trace.load(tmp_path / "bad.jsonl")
+    assert trace.end["finish"] == "failed" and trace.branches["0"].error == "OSError: engine gone"
+
+
+async def test_deadline_gives_a_result():
+    result, _ = await run(Sequential(prompt="q"), None, engine=slow(seconds_per_token=0.001), seconds=0.02)
+    assert result.finish_reason is Finish.DEADLINE and 0 < len(result.text) < 100
+
+
+async def test_many_jobs_with_random_cancellations_leave_nothing():
+    engine = slow("x" * 30)
+    async with Runtime(engine=engine) as runtime:
+        jobs = [await runtime.submit(Busy(), budget=Budget(total_tokens=10 + i, width=1 + i % 3)) for i in range(100)]
+        for i, job in enumerate(jobs):
+            await asyncio.sleep(0)
+            if i % 3 == 0:
+                job.cancel()
+        outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+        assert not engine.branches and not runtime.jobs
+    assert {type(outcome).__name__ for outcome in outcomes} == {"Result", "CancelledError"}
+
+
+async def test_job_specs_and_names():
+    spec = JobSpec(method=Sequential(prompt="q"), seed=5, metadata={"a": 1})
+    async with Runtime(engine=ScriptedEngine(lambda _: "x" * 50)) as runtime:
+        job = await runtime.submit(spec, id="twice")
+        with pytest.raises(InvalidJob, match="twice"):
+            await runtime.submit(spec, id="twice")
+        with pytest.raises(InvalidJob, match="JobSpec brings its own"):
+            await runtime.submit(spec, seed=1)
+        assert (await job).trace.header["seed"] == 5
+
+
+async def test_a_runtime_is_opened_before_it_is_used():
+    with pytest.raises(EngineClosed):
+        await Runtime(engine=ScriptedEngine([])).submit(Sequential(prompt="q"))
+    with pytest.raises(EngineClosed):
+        _ = Runtime("countdown").engine
+    for wrong in ({}, {"model": "x", "engine": ScriptedEngine([])}, {"engine": ScriptedEngine([]), "dtype": "x"}):
+        with pytest.raises(InvalidInput):
+            Runtime(**wrong)
+
+
+async def test_a_replay_is_a_model_string(tmp_path):
+    with pytest.raises(PlaitError, match="not a recording"):
+        async with Runtime(f"replay:{tmp_path / 'none'}"):
+            pass
+    from plait import Recorder
+
+    recorder = Recorder(ScriptedEngine(["a"]), tmp_path / "file")
+    async with Runtime(engine=recorder) as runtime:
+        await (await runtime.submit(Sequential(prompt="q")))
+    async with Runtime(f"replay:{tmp_path / 'file'}") as runtime:
+        assert isinstance(runtime.engine, ReplayEngine)
+        assert (await (await runtime.submit(Sequential(prompt="q")))).text == "a"
