@@ -239,8 +239,9 @@ class KernelOps:
 
 
 def _allocate(numel: int) -> Tensor:
-    """Uninitialised int32 in huge pages where the system has them: weights are read from end to end in every step."""
-    memory = mmap.mmap(-1, max(1, numel) * 4)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    """Uninitialised int32, in huge pages where the system has them: weights are read from end to end in every step."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(numel, dtype=torch.int32)
+    memory = mmap.mmap(-1, max(1, numel) * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.int32, count=numel)
