@@ -46,15 +46,17 @@ class SegmentWriter:
         return [span for span in view if span.segment not in known]
 
     def rewind(self, length: int) -> None:
-        """Keep the first `length` tokens; live and attached spans among them stay."""
+        """Keep the first `length` tokens, and the live and attached spans up to the first token that goes."""
         kept: list[SpanRecord] = []
         left = length
         for span in self.view():
             if span.length is None or span.group is not None:
                 kept.append(span)
-            elif left > 0:
-                kept.append(replace(span, length=min(span.length, left)))
-                left -= min(span.length, left)
+            elif span.length <= left:
+                kept.append(span)
+                left -= span.length
             else:
+                if left:
+                    kept.append(replace(span, length=left))
                 break
         self._front, self._own = tuple(kept), None

@@ -10,7 +10,7 @@ from plait import Finish, SamplingParams, ScriptedEngine
 from plait.runtime.budget import OutOfBudget
 from plait.runtime.methods.base import text_tokens
 
-from .tools import Greedy, Nested, context, run
+from plait.tests.runtime.tools import Greedy, Nested, context, run
 
 
 def engine(text="x" * 40, **options):

@@ -22,7 +22,7 @@ from plait import (
 from plait.runtime.events import Done, Failed, Text
 from plait.runtime.replay import ReplayEngine
 
-from .tools import Busy, run
+from plait.tests.runtime.tools import Busy, run
 
 
 def slow(text="x" * 2000, **options):

@@ -1,0 +1,81 @@
+"""Jobs as JSON, and the registries."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plait import (
+    APR,
+    Budget,
+    InvalidInput,
+    JobSpec,
+    Method,
+    PlaitError,
+    Runtime,
+    ScriptedEngine,
+    SelfConsistency,
+    Sequential,
+    parse_job,
+    register,
+    register_scheme,
+)
+
+METHODS = [
+    Sequential(prompt="x", stop=("a", "b"), answer="boxed", conclusion="so"),
+    SelfConsistency(prompt=[{"role": "user", "content": "hi"}], n=3, temperature=0.7),
+    APR(prompt=[1, 2, 3], dialect="paper", depth=2, max_children=4, verify_join=True),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.method)
+def test_jobs_are_json_and_back(method):
+    spec = JobSpec(method=method, budget=Budget(total_tokens=5, seconds=1.5), seed=7, metadata={"a": [1]})
+    text = spec.model_dump_json()
+    assert parse_job(text) == parse_job(json.loads(text)) == parse_job(text.encode()) == spec
+    assert type(parse_job(text).method) is type(method)
+
+
+def test_defaults():
+    spec = parse_job('{"method": {"method": "sequential", "prompt": "x"}}')
+    assert spec == JobSpec(method=Sequential(prompt="x")) and spec.budget == Budget()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["method", "budget", "prompt"]), inner),
+    max_leaves=10,
+)
+
+
+@given(json_values)
+def test_any_json_is_a_job_or_one_error(value):
+    try:
+        parse_job(json.dumps(value))
+    except PlaitError:
+        pass
+
+
+def test_a_method_name_is_taken_once():
+    with pytest.raises(InvalidInput, match="taken"):
+
+        @register
+        class Other(Method):
+            method: Literal["apr"] = "apr"
+
+    with pytest.raises(InvalidInput, match="default"):
+
+        @register
+        class Nameless(Method):
+            pass
+
+
+async def test_schemes_can_be_added():
+    register_scheme("echo", lambda rest, options: ScriptedEngine([rest], **options))
+    async with Runtime("echo:hello", context_limit=77) as runtime:
+        assert runtime.engine.context_limit == 77
+        assert (await (await runtime.submit(Sequential(prompt="q")))).text == "hello"
