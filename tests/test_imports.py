@@ -52,7 +52,9 @@ def test_the_direction_test_sees_relative_and_absolute_imports(tmp_path, monkeyp
     folder = tmp_path / "runtime" / "methods"
     folder.mkdir(parents=True)
     module = folder / "m.py"
-    module.write_text("from ...evals.countdown import x\ndef f():\n    import plait.rl.masks\n    from plait import search")
+    module.write_text(
+        "from ...evals.countdown import x\ndef f():\n    import plait.rl.masks\n    from plait import search"
+    )
     assert imported(module) == {"evals", "rl", "search"}
 
 

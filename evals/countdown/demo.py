@@ -1,6 +1,6 @@
 """`make demo`: held-out Countdown problems, solved in one thread and by spawning and joining threads, drawn live.
 
-    python -m plait.evals.countdown.demo --count 5 --numbers 4
+python -m plait.evals.countdown.demo --count 5 --numbers 4
 """
 
 from __future__ import annotations

@@ -29,6 +29,9 @@ from .dialect import Child, Dialect, Joined, Spawn
 MAX_EMPTY_ROUNDS = 2
 """After so many spawn sections in a row without a child, a thread may spawn no more."""
 
+MIN_CHILD_TOKENS = 16
+"""With less than this of the budget for each child, none is started."""
+
 
 def _known_dialect(name: str) -> str:
     dialect(name)
@@ -157,7 +160,8 @@ class _Run:
             return {}
         left = min((n for n in (ctx.ledger.left, ctx.critical_left) if n is not None), default=None)
         reserve = 0 if left is None else min(method.reserve, left // 2)
-        if ctx.is_late or ctx.share(len(unique), reserve) == 0:
+        share = ctx.share(len(unique), reserve)
+        if ctx.is_late or (share is not None and share < MIN_CHILD_TOKENS):
             ctx.count("refused_spawns")
             return {}
 

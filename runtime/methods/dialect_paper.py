@@ -32,7 +32,7 @@ _NODE = r"#([0-9]+(?:,[0-9]+)*)"
 _LIST = rf"\[((?:{_INT}(?:, {_INT})*)?)\]"
 _QUOTED = rf"'{_INT}[-+*/]{_INT}={_INT}'"
 
-_moving = re.compile(rf"Moving to Node {_NODE}")
+_moving = re.compile(rf"(?:(?:Sub Call|Token) Budget: {_INT} )?Moving to Node {_NODE}")
 _state = re.compile(rf"Current State: ({_INT}):{_LIST}, Operations: \[((?:{_QUOTED}(?:, {_QUOTED})*)?)\]")
 _generated = re.compile(rf"Generated Node {_NODE}: ({_INT}):{_LIST} Operation: ({_INT}[-+*/]{_INT}={_INT})")
 _start = re.compile(rf"<Start Sub Search [0-9]+ at level [0-9]+> Moving to Node {_NODE}")

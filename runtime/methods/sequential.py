@@ -30,11 +30,11 @@ class Answering(Decoding):
 
     async def decode(self, ctx: Context, branch: TracedBranch) -> tuple[str, Generated]:
         """Decode, and conclude if need be. Returns the whole new text and the last generation."""
-        if self.conclusion is None:
+        forced = ctx.tokenizer.encode(self.conclusion or "")
+        room = branch.room - len(forced) - self.conclusion_tokens
+        if self.conclusion is None or room <= 0:
             result = await branch.generate(self.sampling(ctx))
             return result.text, result
-        forced = ctx.tokenizer.encode(self.conclusion)
-        room = max(branch.room - len(forced) - self.conclusion_tokens, 0)
         tokens = room if self.max_tokens is None else min(room, self.max_tokens)
         result = await branch.generate(self.sampling(ctx, max_tokens=tokens))
         text = result.text

@@ -36,7 +36,11 @@ JOBS = {
     "unknown field": ({"method": {"method": "apr", "prompt": "x", "colour": 1}}, InvalidJob, "colour"),
     "field out of range": ({"method": {"method": "apr", "prompt": "x", "top_p": 2}}, InvalidJob, "top_p"),
     "unknown dialect": ({"method": {"method": "apr", "prompt": "x", "dialect": "latin"}}, InvalidJob, "paper"),
-    "unknown answer rule": ({"method": {"method": "sequential", "prompt": "x", "answer": "guess"}}, InvalidJob, "boxed"),
+    "unknown answer rule": (
+        {"method": {"method": "sequential", "prompt": "x", "answer": "guess"}},
+        InvalidJob,
+        "boxed",
+    ),
     "broken pattern": ({"method": {"method": "sequential", "prompt": "x", "answer": "regex:("}}, InvalidJob, "regex"),
     "unknown job field": ({"method": {"method": "sequential", "prompt": "x"}, "speed": 1}, InvalidJob, "speed"),
     "seed is no number": ({"method": {"method": "sequential", "prompt": "x"}, "seed": "a"}, InvalidJob, "seed"),

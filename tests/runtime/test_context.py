@@ -9,7 +9,6 @@ import pytest
 from plait import Finish, SamplingParams, ScriptedEngine
 from plait.runtime.budget import OutOfBudget
 from plait.runtime.methods.base import text_tokens
-
 from plait.tests.runtime.tools import Greedy, Nested, context, run
 
 

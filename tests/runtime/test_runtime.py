@@ -21,7 +21,6 @@ from plait import (
 )
 from plait.runtime.events import Done, Failed, Text
 from plait.runtime.replay import ReplayEngine
-
 from plait.tests.runtime.tools import Busy, run
 
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from plait import InvalidInput, SamplingParams, ScriptedEngine, Trace
 from plait.runtime.methods.base import text_tokens
-
 from plait.tests.runtime.tools import context
 
 OPERATIONS = st.lists(
@@ -139,9 +138,7 @@ BROKEN = {
     "not an object": lambda lines: [*lines, [1]],
     "no type": lambda lines: [*lines, {"a": 1}],
     "unknown type": lambda lines: [*lines, {"type": "surprise"}],
-    "unknown parent": lambda lines: [
-        {**line, "parent": "9"} if line.get("id") == "0.0" else line for line in lines
-    ],
+    "unknown parent": lambda lines: [{**line, "parent": "9"} if line.get("id") == "0.0" else line for line in lines],
     "segment missing": lambda lines: [line for line in lines if line.get("id") != 0],
     "branch missing": lambda lines: [line for line in lines if line.get("id") != "0.1"],
     "span too long": lambda lines: [
@@ -189,7 +186,7 @@ async def test_live_and_attached_spans_are_recorded():
         root.attach([document], temperature=0.2, scale=0.8)
         root.extend([60])
         await seen.generate(SamplingParams(max_tokens=2))
-        own, live, attached = root._segments.view()[0], *root._segments.view()[1:3]
+        own, live, attached, _ = root._segments.view()
         assert (own.length, live.length, live.shift) == (2, None, 4)
         assert attached.group == (0.2, 0.8)
         assert ctx.state.trace.segments[live.segment].branch == seen.id

@@ -41,9 +41,7 @@ async def run(method, script, *, engine=None, seed=0, priority=0, trace_file=Non
     """Run one job on a scripted engine; returns (result, engine)."""
     engine = engine or ScriptedEngine(script)
     async with Runtime(engine=engine) as runtime:
-        job = await runtime.submit(
-            method, budget=Budget(**limits), seed=seed, priority=priority, trace_file=trace_file
-        )
+        job = await runtime.submit(method, budget=Budget(**limits), seed=seed, priority=priority, trace_file=trace_file)
         result = await job
     assert not engine.branches
     return result, engine
