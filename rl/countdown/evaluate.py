@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -104,6 +105,12 @@ def exactness(model: Model, count: int, seed: int = 1) -> dict[str, float]:
     return shares
 
 
+def wilson(solved: int, of: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of a share."""
+    middle, spread = solved + z * z / 2, z * math.sqrt(solved * (of - solved) / of + z * z / 4)
+    return round((middle - spread) / (of + z * z), 4), round((middle + spread) / (of + z * z), 4)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -124,7 +131,8 @@ def main() -> None:
         start = time.monotonic()
         solved, tally = solve_rate(complete_with(model, args.limit), problems, args.mode)
         seconds = round(time.monotonic() - start, 1)
-        print(json.dumps({"mode": args.mode, "solved": solved, "of": len(problems), **tally, "seconds": seconds}))
+        found = {"solved": solved, "of": len(problems), "interval": wilson(solved, len(problems))}
+        print(json.dumps({"mode": args.mode, "limit": args.limit, **found, **tally, "seconds": seconds}))
 
 
 if __name__ == "__main__":
