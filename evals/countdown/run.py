@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -95,13 +96,13 @@ async def run(
 
 def show(title: str, report: Report) -> None:
     low, high = wilson(report.solved, len(report.rows))
-    table = Table(title=title)
-    for column in ("solved", "accuracy", "95 % interval", "tokens", "critical", "threads", "KV peak", "s/problem"):
-        table.add_column(column, justify="right")
+    table = Table(title=title, box=SIMPLE)
+    for column in ("solved", "%", "95 %", "tokens", "critical", "threads", "KV", "s each"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_row(
         f"{report.solved}/{len(report.rows)}",
-        f"{report.solved / len(report.rows):.1%}",
-        f"{low:.1%} - {high:.1%}",
+        f"{100 * report.solved / len(report.rows):.1f}",
+        f"{100 * low:.1f}-{100 * high:.1f}",
         f"{report.mean('total_tokens'):,.0f}",
         f"{report.mean('critical_tokens'):,.0f}",
         f"{report.mean('branches'):,.1f}",
