@@ -4,8 +4,8 @@
 
 One thread. Each repetition times everything once in turn (span attention, the same without sharing, the peer), so that
 a busy machine slows all alike; figures are medians over the repetitions. The peer gets its keys and values replicated,
-contiguous and free of charge. The bar: 32 branches over a shared prefix of 2,048 tokens, at least 5 times as fast as the
-peer.
+contiguous and free of charge. The bar: 32 branches over a shared prefix of 2,048 tokens, at least 5 times as fast as
+the peer.
 """
 
 from __future__ import annotations

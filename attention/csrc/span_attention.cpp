@@ -2,7 +2,7 @@
 //
 // How the work is cut. An entry of the plan is unrolled into *lines*: one query row that sees tokens lo .. hi - 1 of one
 // run. Lines on the same run are put together into *tiles*, so that a run shared by many branches is read once for all
-// of their queries. A work item is (tile, kv head, range of chunks); a chunk is kChunk tokens, counted from the run's
+// of their queries. A work item is (tile, range of kv heads, range of chunks); a chunk is kChunk tokens, counted from the run's
 // token 0. Inside an item the rows (times the query heads of the kv head) go in *panels* of kPanel, which the
 // register-tiled kernels below work on. Each line ends as a partial result (maximum, sum, weighted values), and the
 // partial results of a row are merged by log-sum-exp (FlashDecoding, https://pytorch.org/blog/flash-decoding/; groups:
@@ -258,9 +258,14 @@ struct Kernels {
 template <class T>
 constexpr Kernels<T> kKernels = Kernels<T>::make(std::make_integer_sequence<int, kPanel>());
 
+struct Partial {
+    float top = kMinusInf;  // maximum score, base 2
+    float sum = 0;          // of 2^(score - top); 0 means empty
+};
+
 // Scores of one row, tokens 0 .. 16 * groups - 1 of which it sees lo .. hi - 1, become weights 2^(score - maximum), 0
 // where it sees nothing. Returns their maximum and sum.
-std::pair<float, float> softmax_row(float* s, int groups, int lo, int hi) {
+Partial softmax_row(float* s, int groups, int lo, int hi) {
     const int count = groups * kPerGroup;
     const vint lane = lane_numbers();
     vfloat top = splat(kMinusInf);
@@ -285,11 +290,6 @@ std::pair<float, float> softmax_row(float* s, int groups, int lo, int hi) {
 }
 
 // ---------------------------------------------------------------------------------------------- partial results
-
-struct Partial {
-    float top = kMinusInf;  // maximum score, base 2
-    float sum = 0;          // of 2^(score - top); 0 means empty
-};
 
 // Log-sum-exp merge of `from` into `to`. Never inlined, so that every merge rounds alike.
 __attribute__((noinline)) void fold(Partial& to, float* __restrict values, Partial from, const float* __restrict more, int size) {
@@ -320,7 +320,7 @@ struct Tile {
 };
 
 struct Item {
-    int tile, kv_head, chunk_begin, chunk_end;
+    int tile, head_begin, head_end, chunk_begin, chunk_end;
 };
 
 struct GroupScale {
@@ -490,22 +490,21 @@ void make_tiles(Work& w) {
     }
 }
 
-// Items in the order run, kv head, tile: the keys that several tiles read are then still in the cache.
+// One thread takes all kv heads of a tile at once; for several threads, heads and then chunks are split as needed.
 void make_items(Work& w, int threads) {
     int64_t chunks = 0;
     for (const Tile& tile : w.tiles) chunks += (tile.hi - 1) / kChunk - tile.lo / kChunk + 1;
-    const int64_t wanted = 4 * (int64_t)threads;
-    w.split = threads > 1 && (int64_t)w.tiles.size() * w.kv_heads < wanted;
+    const int64_t tiles = w.tiles.size(), wanted = threads > 1 ? 4 * (int64_t)threads : 0;
+    w.split = tiles * w.kv_heads < wanted;
+    const int heads = tiles < wanted ? 1 : w.kv_heads;
     const int step = w.split ? (int)std::max<int64_t>(1, chunks * w.kv_heads / wanted) : 0;
     w.items.clear();
-    for (int begin = 0, end; begin < (int)w.tiles.size(); begin = end) {
-        const int run = w.lines[w.tiles[begin].first].run;
-        for (end = begin + 1; end < (int)w.tiles.size() && w.lines[w.tiles[end].first].run == run;) end++;
-        for (int head = 0; head < w.kv_heads; head++) {
-            for (int t = begin; t < end; t++) {
-                const int first = w.tiles[t].lo / kChunk, last = (w.tiles[t].hi - 1) / kChunk + 1;
-                const int length = w.split ? step : last - first;
-                for (int c = first; c < last; c += length) w.items.push_back({t, head, c, std::min(c + length, last)});
+    for (int t = 0; t < tiles; t++) {
+        const int first = w.tiles[t].lo / kChunk, last = (w.tiles[t].hi - 1) / kChunk + 1;
+        const int length = w.split ? step : last - first;
+        for (int head = 0; head < w.kv_heads; head += heads) {
+            for (int c = first; c < last; c += length) {
+                w.items.push_back({t, head, head + heads, c, std::min(c + length, last)});
             }
         }
     }
@@ -540,59 +539,96 @@ void pack_queries(const Work& w, const CallArguments& call, const Tile& tile, in
     }
 }
 
+// One chunk of a run in the pools, for one kv head: where the groups of tokens that a tile sees lie.
+template <class T>
+struct Chunk {
+    int base;        // its first token
+    int begin, end;  // groups that the tile sees
+    const T *keys[kMaxGroups], *values[kMaxGroups];
+
+    Chunk(const Work& w, const CallArguments& call, const Tile& tile, int kv_head, int number) : base(number * kChunk) {
+        const int32_t* blocks = w.run_blocks + w.run_start[w.lines[tile.first].run];
+        const T* k_pool = (const T*)call.k_pool + kv_head * call.k_head;
+        const T* v_pool = (const T*)call.v_pool + kv_head * call.v_head;
+        begin = std::max(0, tile.lo - base) / kGroup;
+        end = (std::min(kChunk, tile.hi - base) + kGroup - 1) / kGroup;
+        for (int g = begin; g < end; g++) {
+            const int token = base + g * kGroup, offset = token % w.block_size;
+            const int64_t block = blocks[token / w.block_size];
+            keys[g] = k_pool + block * call.k_block + offset;
+            values[g] = v_pool + block * call.v_block + (int64_t)offset * w.size;
+        }
+    }
+
+    void prefetch_values(int size) const {
+        for (int g = begin; g < end; g++) {
+            for (int i = 0; i < kGroup * size; i += 64 / (int)sizeof(T)) __builtin_prefetch(values[g] + i, 0, 2);
+        }
+    }
+};
+
+// Scores, weights and weighted values of one panel over one chunk, folded into the partial results of its lines.
+// panel: number of the panel's first row in the tile; q: (D, kPanel).
+template <class T>
+void run_panel(Work& w, const Item& item, int kv_head, const Chunk<T>& chunk, int panel, const float* q, Scratch& scratch) {
+    const Tile& tile = w.tiles[item.tile];
+    const int rows = std::min(kPanel, tile.count * w.ratio - panel), size = w.size;
+    struct Seen {
+        const Line* line;
+        int lo, hi;  // tokens of the chunk; none if lo >= hi
+    } seen[kPanel];
+    int lo = kChunk, hi = 0;
+    for (int r = 0; r < rows; r++) {
+        const Line& line = w.lines[tile.first + (panel + r) / w.ratio];
+        seen[r] = {&line, std::max(0, line.lo - chunk.base), std::min(kChunk, line.hi - chunk.base)};
+        if (seen[r].lo >= seen[r].hi) continue;
+        lo = std::min(lo, seen[r].lo);
+        hi = std::max(hi, seen[r].hi);
+    }
+    if (lo >= hi) return;
+    const int from = lo / kGroup, groups = (hi + kGroup - 1) / kGroup - from;
+    float* scores = scratch.scores + from * kGroup;
+    float* output = scratch.output.get((size_t)kPanel * size);
+    Partial partial[kPanel];
+    kKernels<T>.score[rows](q, chunk.keys + from, groups, w.block_size, size, scores);
+    for (int r = 0; r < rows; r++) {
+        if (seen[r].lo < seen[r].hi) {
+            partial[r] = softmax_row(scores + r * kChunk, groups, seen[r].lo - from * kGroup, seen[r].hi - from * kGroup);
+        } else {
+            std::fill_n(scores + r * kChunk, groups * kGroup, 0.0f);
+        }
+    }
+    kKernels<T>.value[rows](scratch.scores, chunk.values, lo, hi, size, output);
+    for (int r = 0; r < rows; r++) {
+        if (seen[r].lo >= seen[r].hi) continue;
+        const int nth = chunk.base / kChunk - seen[r].line->lo / kChunk;
+        const size_t slot = seen[r].line->slot + (w.split ? nth : 0);
+        const size_t at = slot * w.heads + kv_head * w.ratio + (panel + r) % w.ratio;
+        if (w.split || nth == 0) w.partials.data[at] = {};
+        fold(w.partials.data[at], w.values.data.get() + at * size, partial[r], output + (size_t)r * size, size);
+    }
+}
+
+// Heads inside chunks: the blocks of all heads lie side by side in the pool, so that the processor's own prefetching
+// works on long runs of addresses.
 template <class Q, class T>
 void run_item(Work& w, const CallArguments& call, const Item& item, Scratch& scratch) {
     const Tile& tile = w.tiles[item.tile];
-    const int rows = tile.count * w.ratio, size = w.size, block_size = w.block_size;
-    const int32_t* blocks = w.run_blocks + w.run_start[w.lines[tile.first].run];
-    float* panels = scratch.query.get((size_t)(rows + kPanel) * size);
-    float* output = scratch.output.get((size_t)kPanel * size);
-    pack_queries<Q>(w, call, tile, item.kv_head, panels, output);
-    for (int chunk = item.chunk_begin; chunk < item.chunk_end; chunk++) {
-        const int base = chunk * kChunk;
-        const int first_group = std::max(0, tile.lo - base) / kGroup;
-        const int end_group = (std::min(kChunk, tile.hi - base) + kGroup - 1) / kGroup;
-        const T *keys[kMaxGroups], *vals[kMaxGroups];
-        for (int g = first_group; g < end_group; g++) {
-            const int token = base + g * kGroup, offset = token % block_size;
-            const int64_t block = blocks[token / block_size];
-            keys[g] = (const T*)call.k_pool + block * call.k_block + item.kv_head * call.k_head + offset;
-            vals[g] = (const T*)call.v_pool + block * call.v_block + item.kv_head * call.v_head + (int64_t)offset * size;
-        }
-        for (int panel = 0; panel < rows; panel += kPanel) {
-            const int count = std::min(kPanel, rows - panel);
-            int lo = kChunk, hi = 0;
-            for (int i = panel / w.ratio; i <= (panel + count - 1) / w.ratio; i++) {
-                const Line& line = w.lines[tile.first + i];
-                if (line.hi <= base || line.lo >= base + kChunk) continue;
-                lo = std::min(lo, std::max(0, line.lo - base));
-                hi = std::max(hi, std::min(kChunk, line.hi - base));
-            }
-            if (lo >= hi) continue;
-            const int from = lo / kGroup, groups = (hi + kGroup - 1) / kGroup - from;
-            float* s = scratch.scores + from * kGroup;
-            kKernels<T>.score[count](panels + (size_t)panel * size, keys + from, groups, block_size, size, s);
-            Partial partial[kPanel];
-            for (int r = 0; r < count; r++) {
-                const Line& line = w.lines[tile.first + (panel + r) / w.ratio];
-                const int begin = std::max(0, line.lo - base), end = std::min(kChunk, line.hi - base);
-                if (begin >= end) {
-                    std::fill_n(s + r * kChunk, groups * kGroup, 0.0f);
-                    continue;
-                }
-                const auto [top, sum] = softmax_row(s + r * kChunk, groups, begin - from * kGroup, end - from * kGroup);
-                partial[r] = {top, sum};
-            }
-            kKernels<T>.value[count](scratch.scores, vals, lo, hi, size, output);
-            for (int r = 0; r < count; r++) {
-                const Line& line = w.lines[tile.first + (panel + r) / w.ratio];
-                if (line.hi <= base || line.lo >= base + kChunk) continue;
-                const int nth = chunk - line.lo / kChunk;
-                const size_t slot = line.slot + (w.split ? nth : 0);
-                const size_t at = slot * w.heads + item.kv_head * w.ratio + (panel + r) % w.ratio;
-                Partial& to = w.partials.data[at];
-                if (w.split || nth == 0) to = {};
-                fold(to, w.values.data.get() + at * size, partial[r], output + (size_t)r * size, size);
+    const int rows = tile.count * w.ratio;
+    const size_t stride = (size_t)(rows + kPanel) * w.size;  // of the packed queries of one kv head
+    float* queries = scratch.query.get(stride * (item.head_end - item.head_begin));
+    for (int head = item.head_begin; head < item.head_end; head++) {
+        float* row = scratch.output.get((size_t)kPanel * w.size);
+        pack_queries<Q>(w, call, tile, head, queries + (head - item.head_begin) * stride, row);
+    }
+    for (int number = item.chunk_begin; number < item.chunk_end; number++) {
+        for (int head = item.head_begin; head < item.head_end; head++) {
+            const Chunk<T> chunk(w, call, tile, head, number);
+            const float* q = queries + (head - item.head_begin) * stride;
+            // Few rows leave no time to wait for memory: the values come in while the scores are worked out.
+            if (rows <= kPanel) chunk.prefetch_values(w.size);
+            for (int panel = 0; panel < rows; panel += kPanel) {
+                run_panel<T>(w, item, head, chunk, panel, q + (size_t)panel * w.size, scratch);
             }
         }
     }

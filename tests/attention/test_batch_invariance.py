@@ -34,7 +34,7 @@ def _bits(scene: Scene, plan: AttentionPlan, q: Tensor, threads: int = 1) -> tup
     )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(scene=scenes())
 def test_a_row_alone_gets_the_same_bits(scene: Scene) -> None:
     out, lse = _bits(scene, scene.plan, scene.q)
@@ -44,7 +44,7 @@ def test_a_row_alone_gets_the_same_bits(scene: Scene) -> None:
         assert torch.equal(alone_lse[0], lse[row])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(scene=scenes())
 def test_threads_do_not_change_bits(scene: Scene) -> None:
     out, lse = _bits(scene, scene.plan, scene.q)

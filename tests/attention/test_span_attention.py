@@ -24,7 +24,7 @@ def _assert_close(scene: Scene, impl: Impl, threads: int = 1) -> None:
 
 
 @pytest.mark.parametrize("impl", FAST)
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(scene=scenes())
 def test_equals_the_reference_on_random_views(impl: Impl, scene: Scene) -> None:
     _assert_close(scene, impl)
