@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import functools
 import importlib.machinery
-import mmap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from ...attention import Impl
 from ..errors import InvalidInput
 from .config import ModelConfig
 from .model import LayerOps, LayerWeights, Linear, TorchOps, Weights
+from .pool import zeros
 
 _ABI = 1
 """Of the functions and structures below; csrc/ops.cpp has the same number."""
@@ -221,7 +221,7 @@ class KernelOps:
                 bias[start : start + len(part.weight)] = part.bias.detach()
         units = rows[:, :inputs] if self._dtype == torch.float32 else rows
         units = units.contiguous().view(torch.int32)
-        panels = _allocate(units.numel()).view(outputs // self._panel, -1, self._panel)
+        panels = zeros((outputs // self._panel, units.shape[1], self._panel), torch.int32)
         panels.copy_(units.view(outputs // self._panel, self._panel, -1).transpose(1, 2))
         self._kept += [panels, bias]
         has_bias = any(part.bias is not None for part in parts)
@@ -236,12 +236,3 @@ class KernelOps:
         padded[: len(weight)] = weight
         self._kept.append(padded)
         return padded.data_ptr()
-
-
-def _allocate(numel: int) -> Tensor:
-    """Uninitialised int32, in huge pages where the system has them: weights are read from end to end in every step."""
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(numel, dtype=torch.int32)
-    memory = mmap.mmap(-1, max(1, numel) * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.int32, count=numel)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+
 import torch
+from torch import Tensor
 
 from .config import ModelConfig
 
@@ -26,18 +30,24 @@ class KVPool:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.dtype = dtype
-        heads, size = config.num_kv_heads, config.head_dim
+        keys = (num_blocks, config.num_kv_heads, config.head_dim, block_size)
+        values = (num_blocks, config.num_kv_heads, block_size, config.head_dim)
         # Zeros, not empty: a masked-out NaN left in fresh memory would still poison a weighted sum.
-        self.k = [
-            torch.zeros(num_blocks, heads, size, block_size, dtype=dtype, device=device)
-            for _ in range(config.num_layers)
-        ]
-        self.v = [
-            torch.zeros(num_blocks, heads, block_size, size, dtype=dtype, device=device)
-            for _ in range(config.num_layers)
-        ]
+        self.k = [zeros(keys, dtype, device) for _ in range(config.num_layers)]
+        self.v = [zeros(values, dtype, device) for _ in range(config.num_layers)]
 
     @staticmethod
     def bytes_per_block(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
         """Bytes that one block takes over all layers, keys and values together."""
         return 2 * config.num_layers * config.num_kv_heads * config.head_dim * block_size * dtype.itemsize
+
+
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    """For large tensors that every step reads. On the CPU memory is taken only where it is written, and in huge pages
+    where the system has them, which saves the misses of the address cache."""
+    if torch.device(device).type != "cpu" or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.zeros(shape, dtype=dtype, device=device)
+    count = math.prod(shape)
+    memory = mmap.mmap(-1, count * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype, count=count).view(shape)

@@ -100,6 +100,15 @@ def _run(layer_ops: LayerOps, tokens: Tensor, attended: Tensor) -> list[Tensor]:
     return [*results, *layer_ops.head(finished)]
 
 
+def _assert_near(got: Tensor, want: Tensor, *, bf16: bool) -> None:
+    """Float32 element by element; bfloat16, of three digits, as a whole (values are around 1)."""
+    assert got.shape == want.shape
+    if bf16:
+        assert (got - want).norm() <= 0.03 * max(want.norm().item(), want.numel() ** 0.5)
+    else:
+        torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-5)
+
+
 def _inputs(config: ModelConfig, rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(config.vocab_size, (rows,), generator=generator)
@@ -108,7 +117,7 @@ def _inputs(config: ModelConfig, rows: int, seed: int = 0) -> tuple[Tensor, Tens
 
 shapes = st.builds(
     _config,
-    hidden=st.integers(2, 150),
+    hidden=st.integers(16, 150),
     inner=st.integers(1, 150),
     heads=st.just(4),
     kv_heads=st.sampled_from([1, 2, 4]),
@@ -124,7 +133,7 @@ def test_kernels_equal_torch(config: ModelConfig, rows: int, bias: bool, tied: b
     tokens, attended = _inputs(config, rows)
     expected = _run(TorchOps(config, _upcast(weights)), tokens, attended)
     for got, want in zip(_run(KernelOps(_library(), config, weights, 1), tokens, attended), expected, strict=True):
-        torch.testing.assert_close(got, want, atol=0.1 if bf16 else 2e-5, rtol=0.02 if bf16 else 1e-5)
+        _assert_near(got, want, bf16=bf16)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -211,12 +220,12 @@ def test_kernels_built_for_any_machine(tmp_path: Path) -> None:
     library = open_library(target)
     config = _config(hidden=50, inner=70)
     tokens, attended = _inputs(config, 7)
-    for dtype, atol in ((torch.float32, 2e-5), (torch.bfloat16, 0.1)):
+    for dtype in (torch.float32, torch.bfloat16):
         weights = _weights(config, dtype, bias=True)
         expected = _run(TorchOps(config, _upcast(weights)), tokens, attended)
         whole = _run(KernelOps(library, config, weights, 1), tokens, attended)
         for got, want in zip(whole, expected, strict=True):
-            torch.testing.assert_close(got, want, atol=atol, rtol=1e-2)
+            _assert_near(got, want, bf16=dtype == torch.bfloat16)
         alone = _run(KernelOps(library, config, weights, 1), tokens[4:5], attended[4:5])
         for got, want in zip(alone, whole, strict=True):
             assert torch.equal(got, want[4:5])
