@@ -47,3 +47,25 @@ def check_kernel_call(rows: tuple[Tensor, ...], k_pool: Tensor, v_pool: Tensor) 
         raise ValueError("the last dimension of q, k and v must be contiguous")
     if k_pool.stride()[2:] != (block_size, 1) or v_pool.stride()[2:] != (size, 1):
         raise ValueError("the last two dimensions of the pools must be contiguous")
+
+
+def check_store_call(
+    q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, k_pool: Tensor, v_pool: Tensor,
+    q_norm: Tensor | None, k_norm: Tensor | None,
+) -> None:  # fmt: skip
+    """Raise ValueError unless the arguments of `rope_and_store` fit together."""
+    rows, heads, size = q.shape
+    check_pools(heads, size, k_pool, v_pool)
+    shape = (rows, k_pool.shape[1], size)
+    if k.shape != shape or v.shape != shape or k.dtype != q.dtype or v.dtype != q.dtype:
+        raise ValueError(f"k and v must be {q.dtype} tensors of shape {shape}")
+    for table in (cos, sin):
+        if table.dtype != torch.float32 or table.shape != (rows, cos.shape[-1]) or not table.is_contiguous():
+            raise ValueError(f"cos and sin must be contiguous float32 tensors of shape ({rows}, R)")
+    if 2 * cos.shape[1] > size:
+        raise ValueError(f"cos and sin cover {cos.shape[1]} pairs, more than half of D = {size}")
+    if slots.dtype != torch.int64 or slots.shape != (rows,) or not slots.is_contiguous():
+        raise ValueError(f"slots must be a contiguous int64 tensor of shape ({rows},)")
+    for norm in (q_norm, k_norm):
+        if norm is not None and norm.shape != (size,):
+            raise ValueError(f"norm weights must have shape ({size},), not {tuple(norm.shape)}")

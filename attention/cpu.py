@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import check_call, check_kernel_call
+from .checks import check_call, check_kernel_call, check_store_call
 from .library import CallArguments, PlanArguments, StoreArguments
-from .plan import AttentionPlan
+from .plan import AttentionPlan, Float32, Group, Int32
 
 _free_works: list[int] = []
 """Native work spaces of plans that are gone, to be used again with the memory they have."""
+
+_last_store: tuple[tuple[object, ...], StoreArguments] | None = None
+"""Shapes of the latest `rope_and_store` and what follows from them: the layers of a step differ only in addresses."""
+
+
+@functools.lru_cache(maxsize=64)
+def _group_array(groups: tuple[Group, ...]) -> Float32:
+    return np.array([(group.temperature, group.factor, group.bias) for group in groups], dtype=np.float32)
+
+
+def _address(array: Int32 | Float32) -> int:
+    address: int = array.__array_interface__["data"][0]  # a third of the time of array.ctypes.data
+    return address
 
 
 class _Prepared:
@@ -47,24 +61,12 @@ class _Prepared:
         self.address = ctypes.addressof(self.arguments)
         self._run_blocks = plan.run_blocks  # the work space points into it
         self._work: int | None = _free_works.pop() if _free_works else kernels.plait_attention_new()
-        groups = np.array([(g.temperature, g.factor, g.bias) for g in plan.groups], dtype=np.float32)
+        groups = _group_array(plan.groups)
         arguments = PlanArguments(
-            run_blocks=plan.run_blocks.ctypes.data,
-            run_start=plan.run_start.ctypes.data,
-            entries=plan.entries.ctypes.data,
-            groups=groups.ctypes.data,
-            num_rows=plan.num_rows,
-            num_runs=len(plan.run_start) - 1,
-            num_run_blocks=len(plan.run_blocks),
-            num_entries=len(plan.entries),
-            num_groups=len(groups),
-            num_blocks=num_blocks,
-            heads=q.shape[1],
-            kv_heads=kv_heads,
-            size=size,
-            block_size=block_size,
-            threads=threads,
-        )
+            _address(plan.run_blocks), _address(plan.run_start), _address(plan.entries), _address(groups),
+            plan.num_rows, len(plan.run_start) - 1, len(plan.run_blocks), len(plan.entries), len(groups), num_blocks,
+            q.shape[1], kv_heads, size, block_size, threads,
+        )  # fmt: skip
         shifts = kernels.plait_attention_prepare(self._work, ctypes.addressof(arguments))
         if shifts < 0:
             plan.check(block_size, num_blocks)
@@ -141,20 +143,43 @@ def rope_and_store(
     kernels: ctypes.CDLL,
 ) -> None:
     """See `attention.rope_and_store`."""
-    check_kernel_call((q, k, v), k_pool, v_pool)
-    num_blocks, kv_heads, size, block_size = k_pool.shape
-    norms = [None if norm is None else norm.detach().float().contiguous() for norm in (q_norm, k_norm)]
-    q_row, q_head, _ = q.stride()
-    k_row, k_head, _ = k.stride()
-    v_row, v_head, _ = v.stride()
-    call = StoreArguments(
-        q.data_ptr(), k.data_ptr(), v.data_ptr(), cos.data_ptr(), sin.data_ptr(), slots.data_ptr(),
-        *(None if norm is None else norm.data_ptr() for norm in norms),
-        k_pool.data_ptr(), v_pool.data_ptr(),
-        q_row, q_head, k_row, k_head, v_row, v_head,
-        k_pool.stride(0), k_pool.stride(1), v_pool.stride(0), v_pool.stride(1),
-        len(q), q.shape[1], kv_heads, size, cos.shape[1], block_size, num_blocks,
-        q.dtype == torch.bfloat16, k_pool.dtype == torch.bfloat16, threads, eps,
+    global _last_store
+    norms = [None if norm is None else (norm.shape, norm.dtype) for norm in (q_norm, k_norm)]
+    key = (
+        q.shape, q.stride(), q.dtype, k.shape, k.stride(), k.dtype, v.shape, v.stride(), v.dtype,
+        k_pool.shape, k_pool.stride(), k_pool.dtype, v_pool.shape, v_pool.stride(), v_pool.dtype,
+        cos.shape, cos.stride(), cos.dtype, sin.shape, sin.stride(), sin.dtype,
+        slots.shape, slots.stride(), slots.dtype, norms, eps, threads,
     )  # fmt: skip
+    last = _last_store
+    if last is None or last[0] != key:
+        check_store_call(q, k, v, cos, sin, slots, k_pool, v_pool, q_norm, k_norm)
+        check_kernel_call((q, k, v), k_pool, v_pool)
+        last = _last_store = (key, _store_template(q, k, v, cos, k_pool, v_pool, eps, threads))
+    call: Any = StoreArguments.from_buffer_copy(last[1])
+    call.q, call.k, call.v = q.data_ptr(), k.data_ptr(), v.data_ptr()
+    call.cosine, call.sine, call.slots = cos.data_ptr(), sin.data_ptr(), slots.data_ptr()
+    call.k_pool, call.v_pool = k_pool.data_ptr(), v_pool.data_ptr()
+    if q_norm is not None:
+        q_norm = q_norm.float().contiguous()
+        call.q_norm = q_norm.data_ptr()
+    if k_norm is not None:
+        k_norm = k_norm.float().contiguous()
+        call.k_norm = k_norm.data_ptr()
     if kernels.plait_rope_and_store(ctypes.addressof(call)) < 0:
-        raise ValueError(f"a slot lies beyond the pool of {num_blocks} blocks of {block_size}")
+        raise ValueError(f"a slot lies beyond the pool of {k_pool.shape[0]} blocks of {k_pool.shape[3]}")
+
+
+def _store_template(
+    q: Tensor, k: Tensor, v: Tensor, cos: Tensor, k_pool: Tensor, v_pool: Tensor, eps: float, threads: int
+) -> StoreArguments:
+    """Arguments of a call without its pointers."""
+    num_blocks, kv_heads, size, block_size = k_pool.shape
+    return StoreArguments(
+        q_row=q.stride(0), q_head=q.stride(1), k_row=k.stride(0), k_head=k.stride(1),
+        v_row=v.stride(0), v_head=v.stride(1),
+        kp_block=k_pool.stride(0), kp_head=k_pool.stride(1), vp_block=v_pool.stride(0), vp_head=v_pool.stride(1),
+        rows=q.shape[0], heads=q.shape[1], kv_heads=kv_heads, size=size, rotary=cos.shape[1],
+        block_size=block_size, num_blocks=num_blocks,
+        bf16_rows=q.dtype == torch.bfloat16, bf16_pool=k_pool.dtype == torch.bfloat16, threads=threads, eps=eps,
+    )  # fmt: skip

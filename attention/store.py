@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import cpu
-from .checks import check_pools
+from .checks import check_store_call
 from .span import Impl, choose_kernels
 
 
@@ -73,25 +73,11 @@ def rope_and_store(
         ValueError: shapes or dtypes that do not fit, or a slot beyond the pool.
     """
     kernels = choose_kernels(impl, q)
-    rows, heads, size = q.shape
-    check_pools(heads, size, k_pool, v_pool)
-    shape = (rows, k_pool.shape[1], size)
-    if k.shape != shape or v.shape != shape or k.dtype != q.dtype or v.dtype != q.dtype:
-        raise ValueError(f"k and v must be {q.dtype} tensors of shape {shape}")
-    for table in (cos, sin):
-        if table.dtype != torch.float32 or table.shape != (rows, cos.shape[-1]) or not table.is_contiguous():
-            raise ValueError(f"cos and sin must be contiguous float32 tensors of shape ({rows}, R)")
-    if 2 * cos.shape[1] > size:
-        raise ValueError(f"cos and sin cover {cos.shape[1]} pairs, more than half of D = {size}")
-    if slots.dtype != torch.int64 or slots.shape != (rows,) or not slots.is_contiguous():
-        raise ValueError(f"slots must be a contiguous int64 tensor of shape ({rows},)")
-    for norm in (q_norm, k_norm):
-        if norm is not None and norm.shape != (size,):
-            raise ValueError(f"norm weights must have shape ({size},), not {tuple(norm.shape)}")
     if kernels is not None:
         cpu.rope_and_store(
             q, k, v, cos, sin, slots, k_pool, v_pool,
             q_norm=q_norm, k_norm=k_norm, eps=eps, threads=threads, kernels=kernels,
         )  # fmt: skip
     else:
+        check_store_call(q, k, v, cos, sin, slots, k_pool, v_pool, q_norm, k_norm)
         _plain(q, k, v, cos, sin, slots, k_pool, v_pool, q_norm, k_norm, eps)

@@ -1,18 +1,19 @@
-// Span attention on the CPU: exact attention of many query rows over views of paged KV segments (see attention/plan.py).
+// Span attention on the CPU: exact attention of many query rows over views of paged KV segments (attention/plan.py).
 //
-// How the work is cut. An entry of the plan is unrolled into *lines*: one query row that sees tokens lo .. hi - 1 of one
-// run. Lines on the same run are put together into *tiles*, so that a run shared by many branches is read once for all
-// of their queries. A work item is (tile, range of kv heads, range of chunks); a chunk is kChunk tokens, counted from the run's
-// token 0. Inside an item the rows (times the query heads of the kv head) go in *panels* of kPanel, which the
-// register-tiled kernels below work on. Each line ends as a partial result (maximum, sum, weighted values), and the
-// partial results of a row are merged by log-sum-exp (FlashDecoding, https://pytorch.org/blog/flash-decoding/; groups:
-// APE, arXiv 2502.05431, section 4).
+// How the work is cut. An entry of the plan is unrolled into *lines*: one query row that sees tokens lo .. hi - 1 of
+// one run. Lines on the same run are put together into *tiles*, so that a run shared by many branches is read once for
+// all of their queries. A work item is (tile, range of kv heads, range of chunks); a chunk is kChunk tokens, counted
+// from the run's token 0. Inside an item the rows (times the query heads of the kv head) go in *panels* of kPanel,
+// which the register-tiled kernels below work on. Each line ends as a partial result (maximum, sum, weighted values),
+// and the partial results of a row are merged by log-sum-exp (FlashDecoding,
+// https://pytorch.org/blog/flash-decoding/; groups: APE, arXiv 2502.05431, section 4).
 //
 // Batch invariance. A row's output depends, bit by bit, only on its query, its view and the keys and values in it, not
 // on the other rows, the tiles or the threads: a score is one chain of multiply-adds over d, an output value one chain
-// over the tokens of a chunk, whatever the tile; chunk borders are fixed to the run's tokens; what another row sees is
-// added as an exact 0; and partial results are folded chunk by chunk, then entry by entry in the order of the plan, then
-// group by group, always by the same function. Whoever changes this file keeps that, a test compares bits.
+// over the tokens of a chunk, whatever the tile; chunk borders are fixed to the run's tokens; what only another row
+// sees is added as an exact 0; and partial results are folded chunk by chunk, then entry by entry in the order of the
+// plan, then group by group, always by the same function. Whoever changes this file keeps that: a test compares bits.
+// (One limit: values that only another row of the same panel sees must be finite, as 0 times infinity is not 0.)
 //
 // Scores are kept in base 2 (the query is multiplied by scale * log2(e) / T), log-sum-exps leave as natural logs.
 
@@ -187,8 +188,8 @@ void scores(const float* q, const T* const* k, int groups, int64_t stride, int s
 }
 
 // Weighted values of R rows in NV registers of columns: out[r][..] = sum over tokens t of p[r][t] * v[t][..].
-// p: (R, kChunk); v[g]: values of group g, (kGroup, D); tokens begin .. end - 1 of the chunk; column[j]: first column of
-// register j. The last register of a row may overlap the one before it; both then hold the same sums.
+// p: (R, kChunk); v[g]: values of group g, (kGroup, D); tokens begin .. end - 1 of the chunk; column[j]: first column
+// of register j. The last register of a row may overlap the one before it; both then hold the same sums.
 template <class T, int R, int NV>
 void value_tile(const float* p, const T* const* v, int begin, int end, int size, const int* column, float* out) {
     vfloat acc[R][NV] = {};
@@ -221,13 +222,13 @@ constexpr int column_batch(int rows) {
 }
 
 template <class T, int R, int NV>
-bool value_step(int count, const float* p, const T* const* v, int begin, int end, int size, const int* column, float* out) {
+void value_step(int count, const float* p, const T* const* v, int begin, int end, int size, const int* column,
+                float* out) {
     if (count == NV) {
         value_tile<T, R, NV>(p, v, begin, end, size, column, out);
-        return true;
+    } else if constexpr (NV > 1) {
+        value_step<T, R, NV - 1>(count, p, v, begin, end, size, column, out);
     }
-    if constexpr (NV > 1) return value_step<T, R, NV - 1>(count, p, v, begin, end, size, column, out);
-    return false;
 }
 
 template <class T, int R>
@@ -292,7 +293,8 @@ Partial softmax_row(float* s, int groups, int lo, int hi) {
 // ---------------------------------------------------------------------------------------------- partial results
 
 // Log-sum-exp merge of `from` into `to`. Never inlined, so that every merge rounds alike.
-__attribute__((noinline)) void fold(Partial& to, float* __restrict values, Partial from, const float* __restrict more, int size) {
+__attribute__((noinline)) void fold(Partial& to, float* __restrict values, Partial from, const float* __restrict more,
+                                    int size) {
     if (from.sum == 0) return;
     if (to.sum == 0) {
         to = from;
@@ -527,7 +529,8 @@ void pack_queries(const Work& w, const CallArguments& call, const Tile& tile, in
         const float scale = call.scale * w.groups[line.group].inverse_temperature * kLog2e;
         for (int d = 0; d < size; d++) row[d] = to_float(q[d]) * scale;
         if (line.shift >= 0) {
-            const float *cosine = &w.cosine[(size_t)line.shift * w.rotary], *sine = &w.sine[(size_t)line.shift * w.rotary];
+            const size_t at = (size_t)line.shift * w.rotary;
+            const float *cosine = w.cosine.data() + at, *sine = w.sine.data() + at;
             for (int d = 0; d < w.rotary; d++) {
                 const float x = row[d], y = row[d + w.rotary];
                 row[d] = x * cosine[d] + y * sine[d];
@@ -570,7 +573,8 @@ struct Chunk {
 // Scores, weights and weighted values of one panel over one chunk, folded into the partial results of its lines.
 // panel: number of the panel's first row in the tile; q: (D, kPanel).
 template <class T>
-void run_panel(Work& w, const Item& item, int kv_head, const Chunk<T>& chunk, int panel, const float* q, Scratch& scratch) {
+void run_panel(Work& w, const Item& item, int kv_head, const Chunk<T>& chunk, int panel, const float* q,
+               Scratch& scratch) {
     const Tile& tile = w.tiles[item.tile];
     const int rows = std::min(kPanel, tile.count * w.ratio - panel), size = w.size;
     struct Seen {
@@ -593,7 +597,8 @@ void run_panel(Work& w, const Item& item, int kv_head, const Chunk<T>& chunk, in
     kKernels<T>.score[rows](q, chunk.keys + from, groups, w.block_size, size, scores);
     for (int r = 0; r < rows; r++) {
         if (seen[r].lo < seen[r].hi) {
-            partial[r] = softmax_row(scores + r * kChunk, groups, seen[r].lo - from * kGroup, seen[r].hi - from * kGroup);
+            const int skipped = from * kGroup;
+            partial[r] = softmax_row(scores + r * kChunk, groups, seen[r].lo - skipped, seen[r].hi - skipped);
         } else {
             std::fill_n(scores + r * kChunk, groups * kGroup, 0.0f);
         }
@@ -783,7 +788,8 @@ namespace {
 
 // One head: to float, RMS norm (if `norm`), rotation.
 template <class Q>
-void rotated(const Q* x, const float* norm, float eps, const float* cosine, const float* sine, int rotary, int size, float* to) {
+void rotated(const Q* x, const float* norm, float eps, const float* cosine, const float* sine, int rotary, int size,
+             float* to) {
     for (int d = 0; d < size; d++) to[d] = to_float(x[d]);
     if (norm) {
         double square = 0;

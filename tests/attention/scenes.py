@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +34,8 @@ class Scene:
 
 def make_plan(
     num_rows: int,
-    runs: list[list[int]],
-    entries: list[tuple[int, ...]],
+    runs: Sequence[Sequence[int]],
+    entries: Sequence[tuple[int, ...]],
     groups: tuple[Group, ...] = (Group(),),
 ) -> AttentionPlan:
     """A plan from plain lists: the blocks of each run, and lines of eight numbers."""

@@ -27,6 +27,11 @@ def _expected(x: Tensor, cos: Tensor, sin: Tensor, norm: Tensor | None, eps: flo
     return torch.cat([turned * both[0] + half * both[1], rest], dim=-1)
 
 
+def _assert_close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    rtol, atol = (1e-5, 1e-5) if dtype == torch.float32 else (8e-3, 1e-3)
+    torch.testing.assert_close(actual.double(), expected, rtol=rtol, atol=atol)
+
+
 @pytest.mark.parametrize("impl", FAST)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("pool_dtype", [torch.float32, torch.bfloat16])
@@ -51,15 +56,14 @@ def test_rotates_and_stores(
     rope_and_store(
         q, k, v, cos, sin, slots, k_pool, v_pool, q_norm=norms[0], k_norm=norms[1], impl=impl, threads=threads
     )
-    tolerance = {torch.float32: {"rtol": 1e-5, "atol": 1e-5}, torch.bfloat16: {"rtol": 8e-3, "atol": 1e-3}}
-    torch.testing.assert_close(q.double(), expected_q, **tolerance[dtype])
+    _assert_close(q, expected_q, dtype)
     assert torch.equal(qkv[:, heads * size :], before)
     untouched = torch.ones(blocks * block_size, dtype=torch.bool)
     for row, slot in enumerate(slots.tolist()):
         if slot < 0:
             continue
         block, offset = divmod(slot, block_size)
-        torch.testing.assert_close(k_pool[block, :, :, offset].double(), expected_k[row], **tolerance[pool_dtype])
+        _assert_close(k_pool[block, :, :, offset], expected_k[row], pool_dtype)
         assert torch.equal(v_pool[block, :, offset], v[row].to(pool_dtype))
         untouched[slot] = False
     flat_k, flat_v = k_pool.permute(0, 3, 1, 2).flatten(0, 1), v_pool.transpose(1, 2).flatten(0, 1)
