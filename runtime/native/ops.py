@@ -117,7 +117,7 @@ class KernelOps:
         """What the structures point to."""
         self._layers = [self._layer(layer) for layer in weights.layers]
         self._layer_at = [ctypes.addressof(layer) for layer in self._layers]
-        self._norm = self._vector([weights.norm])
+        self._norm = self._vector(weights.norm)
         self._embedding = self._linear([Linear(weights.embedding)])
         tied = weights.lm_head is weights.embedding
         self._head = self._embedding if tied else self._linear([Linear(weights.lm_head)])
@@ -199,8 +199,8 @@ class KernelOps:
             output=self._linear([weights.o]),
             gate_up=self._linear([weights.gate, weights.up], pad_each=True),
             down=self._linear([weights.down]),
-            attention_norm=self._vector([weights.attention_norm]),
-            mlp_norm=self._vector([weights.mlp_norm]),
+            attention_norm=self._vector(weights.attention_norm),
+            mlp_norm=self._vector(weights.mlp_norm),
         )
 
     def _padded(self, n: int) -> int:
@@ -229,10 +229,9 @@ class KernelOps:
             panels=panels.data_ptr(), bias=bias.data_ptr() if has_bias else None, inputs=inputs, outputs=outputs
         )
 
-    def _vector(self, parts: Sequence[Tensor]) -> int:
+    def _vector(self, weight: Tensor) -> int:
         """Address of a norm's weights, float32 and padded."""
-        weight = torch.cat([part.detach().float() for part in parts])
         padded = torch.zeros(self._padded(len(weight)))
-        padded[: len(weight)] = weight
+        padded[: len(weight)] = weight.detach()
         self._kept.append(padded)
         return padded.data_ptr()
