@@ -47,6 +47,7 @@ class _Prepared:
         threads: int,
         key: tuple[object, ...],
     ) -> None:
+        self._work: int | None = None
         num_blocks, kv_heads, size, block_size = k_pool.shape
         self.kernels = kernels
         self.key = key
@@ -60,7 +61,7 @@ class _Prepared:
         )  # fmt: skip
         self.address = ctypes.addressof(self.arguments)
         self._run_blocks = plan.run_blocks  # the work space points into it
-        self._work: int | None = _free_works.pop() if _free_works else kernels.plait_attention_new()
+        self._work = _free_works.pop() if _free_works else kernels.plait_attention_new()
         groups = _group_array(plan.groups)
         arguments = PlanArguments(
             _address(plan.run_blocks), _address(plan.run_start), _address(plan.entries), _address(groups),

@@ -46,6 +46,7 @@ constexpr int kPanel = kWidth == 16 ? 8 : 4;  // query rows of one register tile
 constexpr int kTileRows = 32;                // query rows (times heads) that share one pass over a run
 constexpr int kChunk = 128;                  // tokens per partial result: scores of a panel stay in the L1 cache
 constexpr int kMaxGroups = kChunk / kGroup;
+constexpr int64_t kCached = 4 << 20;  // bytes of keys and values that a call may read to find them in a cache next time
 
 constexpr float kLog2e = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
@@ -362,6 +363,7 @@ struct Work {
     std::vector<int> shifts;  // distinct ones
     int rotary = 0;           // R, half the rotated dims
     std::vector<float> cosine, sine;  // (shifts, R)
+    int64_t tokens = 0;  // that all tiles read
     int slots = 0;
     Buffer<Partial> partials;  // (slots, H)
     Buffer<float> values;      // (slots, H, D)
@@ -495,7 +497,11 @@ void make_tiles(Work& w) {
 // One thread takes all kv heads of a tile at once; for several threads, heads and then chunks are split as needed.
 void make_items(Work& w, int threads) {
     int64_t chunks = 0;
-    for (const Tile& tile : w.tiles) chunks += (tile.hi - 1) / kChunk - tile.lo / kChunk + 1;
+    w.tokens = 0;
+    for (const Tile& tile : w.tiles) {
+        chunks += (tile.hi - 1) / kChunk - tile.lo / kChunk + 1;
+        w.tokens += tile.hi - tile.lo;
+    }
     const int64_t tiles = w.tiles.size(), wanted = threads > 1 ? 4 * (int64_t)threads : 0;
     w.split = tiles * w.kv_heads < wanted;
     const int heads = tiles < wanted ? 1 : w.kv_heads;
@@ -620,6 +626,8 @@ template <class Q, class T>
 void run_item(Work& w, const CallArguments& call, const Item& item, Scratch& scratch) {
     const Tile& tile = w.tiles[item.tile];
     const int rows = tile.count * w.ratio;
+    // Few rows leave no time to wait for memory: the values come in while the scores are worked out.
+    const bool fetch = rows <= kPanel && w.tokens * w.kv_heads * w.size * 2 * (int64_t)sizeof(T) > kCached;
     const size_t stride = (size_t)(rows + kPanel) * w.size;  // of the packed queries of one kv head
     float* queries = scratch.query.get(stride * (item.head_end - item.head_begin));
     for (int head = item.head_begin; head < item.head_end; head++) {
@@ -630,8 +638,7 @@ void run_item(Work& w, const CallArguments& call, const Item& item, Scratch& scr
         for (int head = item.head_begin; head < item.head_end; head++) {
             const Chunk<T> chunk(w, call, tile, head, number);
             const float* q = queries + (head - item.head_begin) * stride;
-            // Few rows leave no time to wait for memory: the values come in while the scores are worked out.
-            if (rows <= kPanel) chunk.prefetch_values(w.size);
+            if (fetch) chunk.prefetch_values(w.size);
             for (int panel = 0; panel < rows; panel += kPanel) {
                 run_panel<T>(w, item, head, chunk, panel, q + (size_t)panel * w.size, scratch);
             }
