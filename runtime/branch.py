@@ -114,7 +114,7 @@ class TracedBranch:
     def merge(self, branches: Sequence[TracedBranch]) -> None:
         """Append what the branches wrote since they were forked from this one."""
         self.engine_branch.merge([branch.engine_branch for branch in branches])
-        self._segments.see(self._written_by(branches))
+        self._segments.see([span for branch in branches for span in branch._segments.written()])
         children = tuple(branch.id for branch in branches)
         join = JoinRecord(branch=self.id, children=children, found=children, segment=None)
         self.context.state.trace.joins.append(join)
@@ -123,8 +123,8 @@ class TracedBranch:
     def attach(self, branches: Sequence[TracedBranch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
         """See what the branches wrote since their fork as one group (APE)."""
         self.engine_branch.attach([b.engine_branch for b in branches], temperature=temperature, scale=scale)
-        group = (temperature, scale)
-        self._segments.see([replace(span, group=group) for span in self._written_by(branches)])
+        spans = [span for branch in branches for span in branch._segments.written()]
+        self._segments.see([replace(span, group=(temperature, scale)) for span in spans])
 
     def watch(self, branch: TracedBranch, shift: int = 0) -> None:
         """See the branch's own segment live."""
@@ -142,9 +142,6 @@ class TracedBranch:
         """Free the branch; idempotent."""
         self.engine_branch.close()
         self.context.state.branches.pop(self.id, None)
-
-    def _written_by(self, branches: Sequence[TracedBranch]) -> list[SpanRecord]:
-        return [span for branch in branches for span in self._segments.unseen(branch._segments.view())]
 
     # -- notes -------------------------------------------------------------------------------------------------
 

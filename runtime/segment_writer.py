@@ -15,6 +15,8 @@ class SegmentWriter:
         self._trace = trace
         self._branch = branch
         self._front = view
+        self._inherited = len(view)
+        """Leading spans that came with the fork."""
         self._own: SegmentRecord | None = None
 
     def view(self) -> tuple[SpanRecord, ...]:
@@ -40,10 +42,9 @@ class SegmentWriter:
         """Put spans behind everything seen so far."""
         self._front, self._own = (*self.view(), *spans), None
 
-    def unseen(self, view: tuple[SpanRecord, ...]) -> list[SpanRecord]:
-        """The spans of another view whose segments this one does not see yet."""
-        known = {span.segment for span in self.view()}
-        return [span for span in view if span.segment not in known]
+    def written(self) -> list[SpanRecord]:
+        """The text that came into the view since the fork."""
+        return [span for span in self.view()[self._inherited :] if span.is_text]
 
     def rewind(self, length: int) -> None:
         """Keep the first `length` tokens, and the live and attached spans up to the first token that goes."""
@@ -60,3 +61,4 @@ class SegmentWriter:
                     kept.append(replace(span, length=left))
                 break
         self._front, self._own = tuple(kept), None
+        self._inherited = min(self._inherited, len(kept))

@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Sequence
 
 from .engine import Completion, FinishReason
+from .text_stream import TextStream
 from .token_engine import TokenGeneration
 
 
 async def decode(generation: TokenGeneration, source: AsyncIterator[int]) -> Completion:
     """Take tokens from `source` until the generation's parameters end it."""
     params, branch = generation.params, generation.branch
-    tokenizer = branch.engine.tokenizer
     room = branch.context_limit - branch.position
     limit = room if params.max_tokens is None else min(room, params.max_tokens)
     at_limit = FinishReason.LENGTH if limit == params.max_tokens else FinishReason.CONTEXT
     if limit == 0:
         return _completion(generation, at_limit)
+    eos_ids = () if params.ignore_eos else branch.engine.tokenizer.eos_ids
+    stream, text = TextStream(branch.engine.tokenizer), ""
+    ends: list[int] = []
+    """Where the text of each new token ends."""
+    longest = max(map(len, params.stop), default=0)
     async for token in source:
         generation.append([token])
         if token in params.stop_token_ids:
             return _completion(generation, FinishReason.STOP, token)
-        if token in tokenizer.eos_ids and not params.ignore_eos:
+        if token in eos_ids:
             return _completion(generation, FinishReason.EOS, token)
-        count = len(generation.new)
-        if params.stop:
-            text = tokenizer.decode(generation.new)
-            if found := find_stop(text, params.stop):
-                return _stopped_at(generation, text, *found)
-            if pending := pending_stop(text, params.stop):
-                count = _tokens_within(generation, len(text) - pending)
-        if len(generation.new) >= limit:
+        text += stream.push(token)[0]
+        if found := find_stop(text, params.stop, (ends[-1] if ends else 0) - longest):
+            return _stopped_at(generation, text, [*ends, len(text)], *found)
+        ends.append(len(text))
+        if len(ends) == limit:
             return _completion(generation, at_limit)
-        generation.show(count)
+        generation.show(bisect_right(ends, len(text) - pending_stop(text, params.stop)))
     return _completion(generation, FinishReason.EOS)
 
 
-def find_stop(text: str, stops: Sequence[str]) -> tuple[str, int] | None:
-    """The stop string that begins first in the text, and where."""
-    found = [(text.index(stop), stop) for stop in stops if stop in text]
+def find_stop(text: str, stops: Sequence[str], start: int = 0) -> tuple[str, int] | None:
+    """The stop string that begins first in the text from `start` on, and where."""
+    found = [(at, stop) for stop in stops if (at := text.find(stop, max(start, 0))) >= 0]
     return (min(found)[1], min(found)[0]) if found else None
 
 
@@ -47,22 +50,15 @@ def pending_stop(text: str, stops: Sequence[str]) -> int:
     return max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
 
 
-def _tokens_within(generation: TokenGeneration, chars: int) -> int:
-    """The most new tokens whose text has at most `chars` characters."""
-    decode, new = generation.branch.engine.tokenizer.decode, generation.new
-    return max(n for n in range(len(new) + 1) if len(decode(new[:n])) <= chars)
-
-
-def _stopped_at(generation: TokenGeneration, text: str, stop: str, at: int) -> Completion:
-    sampled = len(generation.new)
+def _stopped_at(generation: TokenGeneration, text: str, ends: list[int], stop: str, at: int) -> Completion:
     if generation.params.include_stop:
         at += len(stop)
-        keep = _tokens_within(generation, at - 1) + 1
+        keep = bisect_left(ends, at) + 1
     else:
-        keep = _tokens_within(generation, at)
+        keep = bisect_right(ends, at)
     generation.keep(keep)
     completion = _completion(generation, FinishReason.STOP, stop)
-    completion.text, completion.rolled_back = text[:at], sampled - keep
+    completion.text, completion.rolled_back = text[:at], len(ends) - keep
     return completion
 
 

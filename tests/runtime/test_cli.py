@@ -1,0 +1,119 @@
+"""The command line and the terminal view."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from plait import APR, JobSpec, Recorder, Runtime, ScriptedEngine, Trace
+from plait.runtime.cli import main, show
+from plait.runtime.events import Pruned, Stopped
+from plait.runtime.view import JobView, table, watch
+from plait.tests.methods.test_apr import ROOT, WHOLE, model
+
+
+def console(**options):
+    return Console(file=io.StringIO(), width=100, **options)
+
+
+@pytest.fixture
+async def recorded(tmp_path):
+    """A recording, the job and the trace of the golden run."""
+    async with Runtime(engine=Recorder(ScriptedEngine(model()), tmp_path / "recording")) as runtime:
+        await (await runtime.submit(APR(prompt=ROOT), trace_file=tmp_path / "trace"))
+    (tmp_path / "job.json").write_text(JobSpec(method=APR(prompt=ROOT)).model_dump_json())
+    return tmp_path
+
+
+def test_run_prints_the_result_as_json(recorded, capsys):
+    arguments = ["run", str(recorded / "job.json"), "--model", f"replay:{recorded / 'recording'}"]
+    assert main([*arguments, "--trace", str(recorded / "again")]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["answer"] == WHOLE
+    assert "3 threads" in err and len(Trace.load(recorded / "again").branches) == 3
+
+
+def test_run_reads_standard_input(recorded, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO((recorded / "job.json").read_text()))
+    assert main(["run", "-", "--model", f"replay:{recorded / 'recording'}"]) == 0
+    assert json.loads(capsys.readouterr().out)["finish_reason"] == "eos"
+
+
+def test_trace_show(recorded, capsys):
+    assert main(["trace", "show", str(recorded / "trace")]) == 0
+    out = capsys.readouterr().out
+    assert "apr on scripted" in out and "Goal Reached in Sub Search 1" in out and "0,1 eos" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "/no/such/job.json"], ["run", "-", "--model", "no-such-model"], ["trace", "show", "/no/such/trace"]],
+)
+def test_refusals_are_one_line(arguments, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"method": {"method": "sequential", "prompt": "q"}}'))
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("plait: ") and err.count("\n") == 1
+
+
+def test_an_unfinished_trace_can_be_shown():
+    screen = console()
+    show(Trace({"method": {"method": "x"}, "model": "[m]"}), screen)
+    assert "x on [m]\nunfinished: no answer" in screen.file.getvalue()
+
+
+async def view_of(screen):
+    async with Runtime(engine=ScriptedEngine(model())) as runtime:
+        job = await runtime.submit(APR(prompt=ROOT))
+        view = await watch(aiter(job), title="golden", console=screen)
+        await job
+    return view
+
+
+async def test_live_view_draws_the_tree():
+    screen = console(force_terminal=True, force_interactive=True)
+    view = await view_of(screen)
+    screen.print(view.render())
+    drawn = screen.file.getvalue()
+    for part in ("golden", "3 threads", "0,0", "0,1", "found", "no result", "eos: "):
+        assert part in drawn
+
+
+async def test_without_a_terminal_it_is_one_line():
+    screen = console()
+    await view_of(screen)
+    text = " ".join(screen.file.getvalue().split())
+    assert text.startswith("golden 3 threads") and "no result" not in text
+
+
+def test_a_view_may_come_late_and_see_many_children():
+    view = JobView()
+    for i in range(40):
+        view.feed(Stopped(job="j", time=1.0, branch=str(i), reason="length", tokens=3))
+    view.feed(Pruned(job="j", time=2.0, branch="3", reason="low score"))
+    screen = console()
+    screen.print(view.render())
+    assert "pruned" in screen.file.getvalue() and "40 threads" in view.summary()
+
+
+async def test_many_children_are_counted():
+    nodes = "".join(f"\nGenerated Node #0,{i}: 27:[{i}, 3] Operation: 1+{i}=2" for i in range(30))
+    starts = "".join(f"\n<Start Sub Search {i} at level 1> Moving to Node #0,{i}" for i in range(30))
+    root = f"{nodes}\n<Calling Sub Searches>{starts}\n<End Calling Sub Searches>"
+    async with Runtime(engine=ScriptedEngine(model(root=root), context_limit=9000)) as runtime:
+        job = await runtime.submit(APR(prompt=ROOT))
+        view = await watch(aiter(job), console=console())
+        await job
+    screen = console()
+    screen.print(view.render())
+    assert "... 18 more: 0 running, 0 found" in screen.file.getvalue()
+
+
+def test_tables():
+    screen = console()
+    screen.print(table("figures", [{"method": "apr", "tokens": 12345, "seconds": 1.5}]))
+    assert "12,345" in screen.file.getvalue() and "1.50" in screen.file.getvalue()
+    screen.print(table("nothing", []))
