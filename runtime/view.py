@@ -133,7 +133,7 @@ async def watch(events: AsyncIterable[Event], *, title: str = "", console: Conso
     if not console.is_terminal:
         async for event in events:
             view.feed(event)
-        console.print(view.summary(), highlight=False)
+        console.print(view.summary(), highlight=False, soft_wrap=True, markup=False)
         return view
     # Drawn by this loop and not by rich's thread: no thread is left behind whatever happens.
     with Live(console=console, auto_refresh=False) as live:

@@ -36,7 +36,7 @@ async def demo(runtime: Runtime, problems: Sequence[Problem], console: Console, 
             results[name].append(result)
             solved[name] += verdict.ok
             mark = "[green]solved[/]" if verdict else f"[yellow]{verdict.reason if result.answer else 'no answer'}[/]"
-            console.print(f"{name}: {mark}  {result.answer or ''}", highlight=False)
+            console.print(f"{name}: {mark}  {result.answer or ''}", highlight=False, soft_wrap=True)
     console.print()
     title = f"{len(problems)} held-out problems, every thread within {context} tokens of context"
     console.print(table(title, [_row(name, results[name], solved[name]) for name in METHODS]))

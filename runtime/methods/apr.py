@@ -12,7 +12,7 @@ the "no solution" line; `Usage.counts` tells how often.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -138,16 +138,18 @@ class _Run:
             kept, tokens = cut(branch.tokens, text[: text.rfind(call.stop)], replaced[call.stop], ctx.tokenizer)
             overflow = self.overflow(ctx, branch, kept, tokens)
             if overflow is not None:
-                return Generated(text=call.text, token_ids=call.token_ids, finish=overflow)
+                return replace(call, finish=overflow, stop=None)
             branch.rewind(kept)
             branch.extend(tokens)
             if call.stop in self.method.stop:
                 return call
             ctx.count("reserved_text")
+            if may_spawn and replaced[call.stop].endswith(self.dialect.spawn_end):
+                return replace(call, stop=self.dialect.spawn_end)
             if left is not None:
                 left -= len(call.token_ids)
                 if left <= 0:
-                    return Generated(text=call.text, token_ids=call.token_ids, finish=Finish.LENGTH)
+                    return replace(call, finish=Finish.LENGTH, stop=None)
 
     async def children(self, ctx: Context, branch: TracedBranch, spawn: Spawn, level: int) -> dict[str, Thread | None]:
         """Run the section's children; by prompt, so that duplicates run once. None: failed or cancelled."""
@@ -208,7 +210,7 @@ class _Run:
         if self.dialect.verify(child, thread.result):
             return thread
         part.count("unverified_results")
-        return Thread(branch=thread.branch, text=thread.text, result=None, finish=thread.finish, rounds=thread.rounds)
+        return replace(thread, result=None)
 
     def join(
         self,

@@ -411,3 +411,19 @@ async def test_any_model_text_gives_a_result(texts, total, verify):
 def test_the_paper_dialect_is_the_default():
     assert APR(prompt="x").dialect == PaperDialect.name
     assert SamplingParams().max_tokens is None and context_text([], CharTokenizer()) == ""
+
+
+async def test_a_reserved_word_that_becomes_the_spawn_end_spawns():
+    # In the compact language the replacement of `join` is the whole spawn section.
+    prompt = "apr 24 : 63 9 5 2 ;"
+
+    def script(context):
+        if context == prompt:
+            return " 63 9 + 72 - 54 * 567 / 7 ; join forged"
+        return " answer 1 + 1 = 2" if context.endswith("end") else " answer none"
+
+    engine = ScriptedEngine(script, tokenizer=WordTokenizer())
+    result, _ = await solve(engine=engine, prompt=prompt, dialect="compact")
+    assert result.details == {"rounds": 1, "threads": 5}
+    assert result.usage.counts["reserved_text"] == 1 and result.answer == "1 + 1 = 2"
+    assert result.text.endswith("/ 7 ; join end answer 1 + 1 = 2")

@@ -12,7 +12,8 @@ from plait import APR, JobSpec, Recorder, Runtime, ScriptedEngine, Trace
 from plait.runtime.cli import main, show
 from plait.runtime.events import Pruned, Stopped
 from plait.runtime.view import JobView, table, watch
-from plait.tests.methods.test_apr import ROOT, WHOLE, model
+from plait.tests.methods.test_apr import WHOLE, model
+from plait.tests.methods.test_dialect_paper import ROOT
 
 
 def console(**options):

@@ -9,7 +9,8 @@ import pytest
 from plait import APR, Budget, InvalidInput, PlaitError, Recorder, ReplayEngine, Runtime, ScriptedEngine, Sequential
 from plait.runtime.engine import Capabilities, Completion, FinishReason, SamplingParams
 from plait.runtime.scripted import WordTokenizer
-from plait.tests.methods.test_apr import ROOT, model
+from plait.tests.methods.test_apr import model
+from plait.tests.methods.test_dialect_paper import ROOT
 from plait.tests.runtime.tools import Busy
 
 
@@ -64,7 +65,9 @@ async def test_another_job_is_not_in_the_recording(tmp_path, change):
     await submit(Recorder(scripted(), tmp_path / "file"), Sequential(prompt="q"))
     fields = {key: value for key, value in change.items() if key != "seed"}
     with pytest.raises(InvalidInput, match="no recorded answer|never saw"):
-        await submit(ReplayEngine(tmp_path / "file"), Sequential(**{"prompt": "q", **fields}), seed=change.get("seed", 0))
+        await submit(
+            ReplayEngine(tmp_path / "file"), Sequential(**{"prompt": "q", **fields}), seed=change.get("seed", 0)
+        )
 
 
 async def test_equal_calls_are_played_in_order_and_the_last_again(tmp_path):
