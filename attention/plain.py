@@ -39,6 +39,8 @@ class _Piece:
     """(S, T / B) pool blocks; padding repeats block 0 and is masked."""
     visible: Tensor
     """(S, M, T) bool."""
+    unseen: Tensor
+    """(S, 1, T, 1) bool: visible to none of the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ def _piece(plan: AttentionPlan, runs: list[Int64], block_size: int, device: torc
         inverse_temperature=column(1.0 / temperature, dtype),
         blocks=torch.from_numpy(blocks).to(device),
         visible=torch.from_numpy(visible).to(device),
+        unseen=torch.from_numpy(~visible.any(axis=1)[:, None, :, None]).to(device),
     )
 
 
@@ -127,10 +130,14 @@ def _attend(
             raise ValueError("inv_freq is needed because an entry of the plan has a shift")
         query = rotate(query, -piece.shift * inv_freq.to(q.device).double())
     query = query.view(runs, rows, kv_heads, -1, size).transpose(1, 2).reshape(runs, kv_heads, -1, size)
-    keys = k_pool[piece.blocks].to(q.dtype).permute(0, 2, 3, 1, 4).reshape(runs, kv_heads, size, tokens)
-    values = v_pool[piece.blocks].to(q.dtype).transpose(1, 2).reshape(runs, kv_heads, tokens, size)
+    keys, values = (  # (S, T / B, K, D, B) and (S, T / B, K, B, D); index_select is several times faster than indexing
+        pool.index_select(0, piece.blocks.flatten()).to(q.dtype).view(*piece.blocks.shape, *pool.shape[1:])
+        for pool in (k_pool, v_pool)
+    )
+    keys = keys.permute(0, 2, 3, 1, 4).reshape(runs, kv_heads, size, tokens)
+    values = values.transpose(1, 2).reshape(runs, kv_heads, tokens, size)
     # Slots that nobody sees may hold anything, and 0 * NaN is NaN.
-    values = values.masked_fill(~piece.visible.any(dim=1)[:, None, :, None], 0.0)
+    values = values.masked_fill_(piece.unseen, 0.0)
     scores = (query @ keys).view(runs, kv_heads, rows, -1, tokens)
     scores = scores.masked_fill(~piece.visible[:, None, :, None, :], _MINUS_INF)
     top = scores.amax(dim=-1, keepdim=True)
