@@ -9,7 +9,8 @@ import os
 from setuptools import Extension, setup
 
 march = os.environ.get("PLAIT_MARCH", "native")
-flags = ["-O3", "-std=c++17", f"-march={march}", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+flags = ["-O3", "-std=c++17", f"-march={march}", "-fopenmp"]
+flags += ["-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 
 
 def kernels(name: str, folder: str, *sources: str) -> Extension:

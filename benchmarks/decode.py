@@ -53,7 +53,7 @@ class Figures:
 
 def qwen3_folder(root: Path) -> Path:
     """A random checkpoint of Qwen3-0.6B's shape (its published config), bfloat16."""
-    from transformers import AutoModelForCausalLM, Qwen3Config
+    from transformers import Qwen3Config, Qwen3ForCausalLM
 
     config = Qwen3Config(
         vocab_size=151936,
@@ -64,11 +64,12 @@ def qwen3_folder(root: Path) -> Path:
         num_key_value_heads=8,
         head_dim=128,
         max_position_embeddings=40960,
-        rope_theta=1e6,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    build: Any = Qwen3ForCausalLM._from_config
+    model = build(config, dtype=torch.bfloat16)
     model.save_pretrained(root)
     return root
 
@@ -98,7 +99,7 @@ async def measure(folder: Path, counts: list[int], tokens: int, repeats: int, dt
 
     from ..runtime.native.loader import load_model
 
-    peer: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    peer: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     vocab = peer.config.vocab_size
     rng = random.Random(0)
     model = load_model(folder, dtype=dtype)

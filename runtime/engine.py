@@ -167,7 +167,7 @@ class Branch(Protocol):
         ...
 
     def watch(self, branch: Branch, shift: int = 0) -> None:
-        """See `branch`'s own segment live, with its positions moved by `shift`; it stays in front of the own segment."""
+        """See `branch`'s own segment live, its positions moved by `shift`; it stays in front of the own segment."""
         ...
 
     def attach(self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0) -> None:

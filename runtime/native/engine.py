@@ -33,7 +33,7 @@ class NativeOptions:
     dtype: torch.dtype | Literal["auto"] = "auto"
     """Of weights and KV; "auto": float32 for small models on the CPU, else the checkpoint's."""
     impl: Impl = "auto"
-    """"compiled" CPU kernels, plain "torch", or what is there."""
+    """"cpu": the compiled kernels; "torch"; "auto": what is there. As in `attention`."""
     num_threads: int = 1
     """OpenMP threads of the compiled kernels. One is best for small models, above all on a busy machine."""
     kv_tokens: int | None = None

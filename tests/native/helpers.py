@@ -79,7 +79,9 @@ class Sequences:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """As `step`, with the hidden states."""
         size = self.pool.block_size
-        entries, positions, slots = [], [], []
+        entries: list[tuple[int, ...]] = []
+        positions: list[int] = []
+        slots: list[int] = []
         row = 0
         for index, new in enumerate(tokens):
             begin = self.lengths[index]

@@ -75,7 +75,7 @@ async def test_two_hundred_random_jobs_leave_nothing_behind():
         assert engine.num_branches == 0
         assert not runtime.jobs
         still_works = await runtime.submit(plait.Sequential(prompt="seq 24 : 8 3 1 ;", answer="countdown"))
-        assert (await still_works).answer
+        assert (await still_works).usage.generated_tokens > 0
     assert asyncio.all_tasks() == tasks
     assert threading.active_count() == threads
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import shutil
 import subprocess
 from ctypes import CDLL
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,7 +83,11 @@ def _upcast(weights: Weights) -> Weights:
             return Linear(x.weight.float(), None if x.bias is None else x.bias.float())
         return None if x is None else x.float()
 
-    layers = tuple(LayerWeights(**{n: cast(getattr(w, n)) for n in w.__slots__}) for w in weights.layers)
+    def layer(w: LayerWeights) -> LayerWeights:
+        values: Any = {name: cast(getattr(w, name)) for name in w.__slots__}
+        return LayerWeights(**values)
+
+    layers = tuple(layer(w) for w in weights.layers)
     return Weights(
         embedding=weights.embedding.float(),
         layers=layers,
@@ -196,7 +202,7 @@ def test_choice_of_implementation() -> None:
 
 
 def test_without_the_library_torch_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops.importlib.machinery, "EXTENSION_SUFFIXES", [])
+    monkeypatch.setattr(importlib.machinery, "EXTENSION_SUFFIXES", [])
     kernel_library.cache_clear()
     config = _config()
     weights = _weights(config, torch.float32)

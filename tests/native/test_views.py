@@ -78,7 +78,7 @@ class MirrorBranch:
         self.attached: list[Seen] = list(parent.attached) if parent else []
         self.live: list[tuple[Part, int]] = list(parent.live) if parent else []
         self.base = len(self.text)
-        self.position = parent.position if parent else 0
+        self.position: int = parent.position if parent else 0
         self.part = Part()
 
     def pending(self) -> list[int]:
@@ -161,7 +161,7 @@ def dense_logits(hf_model, mirror: Mirror) -> torch.Tensor:
             outs.append(torch.einsum("hij,jhd->hid", (masked - lse).exp().nan_to_num(0.0), v))
             weightings.append(torch.where(lse.isinf(), lse, f * lse))
         weight = torch.cat(weightings, -1).softmax(-1)
-        out = sum(weight[..., i : i + 1] * o for i, o in enumerate(outs))
+        out = torch.stack([weight[..., i : i + 1] * o for i, o in enumerate(outs)]).sum(0)
         x = x + attention.o_proj(out.transpose(0, 1).reshape(n, -1))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
     return hf_model.lm_head(weights.norm(x))
@@ -293,8 +293,6 @@ async def run_program(family: str, program: list[tuple[int, ...]], **options) ->
                 twin.real.close()
             engine.store.check_integrity()
         with torch.no_grad():
-            for row in mirror.rows:
-                row.sees = row.sees if row.sees is not None else []
             expected = dense_logits(_MODELS[family][0], mirror)
         for row, logits in checks:
             torch.testing.assert_close(logits, expected[row], atol=1e-4, rtol=1e-4)
