@@ -25,6 +25,7 @@ def export(checkpoint: Path, folder: Path) -> None:
     model.load_state_dict(state["model"])
     folder.mkdir(parents=True, exist_ok=True)
     save_file(model.to_hf(), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # save_file leaves it to its owner alone
     (folder / "config.json").write_text(json.dumps(config.to_hf(), indent=2) + "\n")
     generation = {
         "do_sample": False,

@@ -99,17 +99,20 @@ def _drill_pair(rng: random.Random) -> tuple[int, int]:
 
 
 def _drill_row(rng: random.Random) -> tuple[int, int, int, int]:
-    """Half of the rows are hits: seeing that two results are equal is learnt last."""
-    hit = rng.random() < 0.5
+    """Half of the rows are hits, most others miss narrowly: telling equal from nearly equal is learnt last."""
+    kind = rng.random()
     while True:
         p, q = _drill_pair(rng)
         x = rng.choice((_log_uniform(rng), rng.randint(1, LARGEST)))
-        if not hit:
+        if kind > 0.85:
             return p, q, x, rng.randint(*TARGETS)
         made = rng.choice([r for r in lang.results(p, q) if r is not None])
-        target = rng.choice([r for r in lang.results(made, x) if r is not None])
-        if TARGETS[0] <= target <= TARGETS[1]:
-            return p, q, x, target
+        if kind > 0.5:
+            made = max(1, made + rng.choice((-1, 1)) * rng.choice((1, 2, 3, 4, 6, 10, 20, 100, rng.randint(1, 30))))
+        if options := [r for r in lang.results(made, x) if r is not None]:
+            target = rng.choice(options)
+            if TARGETS[0] <= target <= TARGETS[1]:
+                return p, q, x, target
 
 
 @dataclass(slots=True)

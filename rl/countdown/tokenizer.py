@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
@@ -51,3 +52,8 @@ def save(folder: Path, max_length: int) -> None:
         clean_up_tokenization_spaces=False,
     )
     tokenizer.save_pretrained(folder)
+    # transformers 5 writes a class name that version 4 does not know; both read this one.
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config.pop("backend", None)
+    path.write_text(json.dumps(config, indent=2) + "\n")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from ...runtime.methods import dialect_compact as lang
 
@@ -86,13 +87,18 @@ def moves(nums: Sequence[int]) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def search(nums: Sequence[int], target: int) -> Steps | None:
-    """The solution that a full fan-out hands back: the first in the order of the moves."""
+    """The solution that a thread with these numbers hands back."""
     if len(nums) == lang.LEAF:
         return next((s for p, q, (x,) in lang.pairs(nums) if (s := meet(p, q, x, target))), None)
-    for move, left in moves(nums):
-        if steps := search(left, target):
-            return move, *steps
-    return None
+    # The last one told: copying it needs only a constant look back, however many there are.
+    told = joined(nums, target)
+    return told[-1] if told else None
+
+
+def joined(nums: Sequence[int], target: int) -> list[Steps]:
+    """The solutions that the join section tells."""
+    found = ((move, *steps) for move, left in moves(nums) if (steps := search(left, target)))
+    return list(islice(found, lang.MAX_JOINED))
 
 
 def _conclude(document: Document, steps: Steps | None) -> None:
@@ -113,12 +119,9 @@ def parallel(nums: Sequence[int], target: int) -> Document:
         _conclude(document, steps)
         return document
     document.write(table(nums))
-    found: list[Steps] = []
-    for move, left in moves(nums):
-        if len(found) < lang.MAX_JOINED and (rest := search(left, target)):
-            found.append((move, *rest))
+    found = joined(nums, target)
     document.given(lang.join_text([" , ".join(steps) for steps in found]), instead=lang.SPAWN)
-    _conclude(document, found[0] if found else None)
+    _conclude(document, found[-1] if found else None)
     return document
 
 

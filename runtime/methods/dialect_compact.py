@@ -7,7 +7,7 @@ Words are separated by single spaces. A thread's text is its prompt, which the r
     ...                                             `x` where a result is pruned (inexact, 0, a / 1, above `CAP`)
     spawn                                           every other result becomes a child
     join 63 - 9 = 54 , 54 + 2 = 56 , ... ; end      the runtime's: at most `MAX_JOINED` solutions of children
-    answer 63 - 9 = 54 , 54 + 2 = 56 , ...          or `none`
+    answer 63 - 9 = 54 , 54 + 2 = 56 , ...          the last of them, or `none`
 
     apr 24 : 8 3 1 ;                                three numbers: a leaf, searched from both ends. One row per number
     8 3 + 11 - 5 * 24 / x | 24 1 + 25 - 23 * 24 / _ hit      held out: results of the other two, and what the last
