@@ -55,6 +55,7 @@ class Outcome:
     """What a method returns; the job adds usage and trace."""
 
     text: str
+    """The text behind the prompt as it stands in the end: without what was rewound, with what was joined."""
     answer: str | None
     """None: the method found none."""
     finish: Finish
@@ -106,6 +107,7 @@ class Result:
     """What `await job` gives."""
 
     text: str
+    """As in `Outcome`."""
     answer: str | None
     finish_reason: Finish
     usage: Usage

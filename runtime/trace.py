@@ -119,8 +119,10 @@ class TrainingRow:
     logprobs: list[float | None]
     positions: list[int]
     spans: tuple[SpanRecord, ...]
-    """Where the context's tokens come from, in order. `is_causal` tells whether plain causal attention is right."""
+    """Where the context's tokens come from, in order."""
     is_causal: bool
+    """Is plain causal attention over the row what the model saw? If not (merges, live views), the mask follows from the
+    views of the trace's segments, and may need tokens that are no longer in the context: forward the whole trace."""
 
 
 class Trace:

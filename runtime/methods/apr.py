@@ -82,10 +82,12 @@ class APR(Decoding):
         prompt: Prompt = self.prompt
         if self.sub_call_budget is not None:
             prompt = f"Sub Call Budget: {self.sub_call_budget} {prompt}"
+        tokens = prompt_tokens(prompt, ctx.tokenizer)
         run = _Run(self, dialect(self.dialect))
-        thread = await run.thread(ctx, prompt_tokens(prompt, ctx.tokenizer), level=0, label="root")
+        thread = await run.thread(ctx, tokens, level=0, label="root")
+        text = thread.text.removeprefix(context_text(tokens, ctx.tokenizer))
         details = {"rounds": thread.rounds, "threads": run.threads}
-        return Outcome(text=thread.text, answer=thread.result, finish=thread.finish, details=details)
+        return Outcome(text=text, answer=thread.result, finish=thread.finish, details=details)
 
 
 class _Run:

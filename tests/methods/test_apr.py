@@ -61,7 +61,7 @@ async def test_golden_trace(tokenizer, tmp_path):
         ROOT + EXPLORED + JOIN,
     ]
     assert (result.answer, result.finish_reason) == (WHOLE, Finish.EOS)
-    assert result.text == ROOT + EXPLORED + JOIN + CONCLUSION
+    assert result.text == EXPLORED + JOIN + CONCLUSION
     assert result.details == {"rounds": 1, "threads": 3} and not +result.usage.counts
     trace = Trace.load(tmp_path / "trace")
     assert list(trace.branches) == ["0", "1.0.0", "1.1.0"]
@@ -113,7 +113,7 @@ async def test_zero_children_join_nothing_and_two_such_rounds_end_spawning():
     engine = ScriptedEngine([empty, empty, empty + "\nthe end"])
     result, _ = await solve(engine=engine)
     nothing = "\n<Sub Searches>\n<End Sub Searches>\n"
-    assert result.text == ROOT + nothing + nothing + empty + "\nthe end"
+    assert result.text == nothing + nothing + empty + "\nthe end"
     assert (result.details["rounds"], result.answer, result.finish_reason) == (2, None, Finish.EOS)
 
 
@@ -198,7 +198,7 @@ async def test_spawn_tags_of_children_are_text_at_the_depth_limit():
 async def test_depth_zero_and_budget_depth_zero_never_spawn():
     for fields, limits in (({"depth": 0}, {}), ({}, {"depth": 0})):
         result, engine = await solve(limits=limits, **fields)
-        assert engine.prompts == [ROOT] and result.text == ROOT + EXPLORED + SECTION
+        assert engine.prompts == [ROOT] and result.text == EXPLORED + SECTION
 
 
 async def test_children_may_spawn_children():
@@ -367,7 +367,7 @@ async def test_sampling_depends_on_the_place_in_the_tree_alone():
 
 async def test_own_stop_strings_end_a_thread_and_are_cut_off():
     result, _ = await solve(model(root="\nabc STOP def"), stop=("STOP",))
-    assert (result.text, result.finish_reason) == (ROOT + "\nabc ", Finish.STOP)
+    assert (result.text, result.finish_reason) == ("\nabc ", Finish.STOP)
 
 
 async def test_a_child_prompt_longer_than_the_context():

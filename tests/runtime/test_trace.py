@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -73,8 +74,11 @@ async def test_the_trace_knows_what_every_branch_sees(operations):
         for row in rows:
             assert len(row.token_ids) == len(row.mask) == len(row.logprobs) == len(row.positions)
             assert all((logprob is not None) == masked for logprob, masked in zip(row.logprobs, row.mask, strict=True))
-        lines = [json.loads(json.dumps(line)) for line in trace.lines()]
-        assert sum(line["type"] == "branch" for line in lines) == len(branches)
+        with tempfile.TemporaryDirectory() as folder:
+            trace.save(f"{folder}/trace")
+            loaded = Trace.load(f"{folder}/trace")
+        assert (loaded.branches, loaded.segments, loaded.joins) == (trace.branches, trace.segments, trace.joins)
+        assert loaded.for_training() == rows
 
 
 async def recorded(tmp_path, operations):
