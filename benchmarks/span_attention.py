@@ -221,8 +221,8 @@ def main() -> None:
             f"{result.unshared_seconds * 1e6:13.1f}{result.peer_seconds * 1e6:11.1f}{result.speedup:9.1f}x"
             f"{report.flop_share(result):12.0%}{report.bandwidth_share(result):14.0%}"
         )
-    print(f"FLOP share: of {report.flops / 1e9:.0f} GFLOP/s, a float32 matrix product; memory share: of")
-    print(f"{report.bandwidth / 1e9:.0f} GB/s, a copy (above 100%: keys and values stay in a cache)")
+    print(f"FLOP share: of {report.flops / 1e9:.0f} GFLOP/s, a float32 matrix product")
+    print(f"memory share: of {report.bandwidth / 1e9:.0f} GB/s, a copy (above 100%: keys and values stay in a cache)")
     bar = next(result for result in report.measurements if result.case is BAR_CASE)
     print(f"{BAR_CASE.name}: {bar.speedup:.1f}x against a bar of {BAR:.0f}x")
 
