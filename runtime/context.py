@@ -218,7 +218,8 @@ class Context:
 
     def count(self, name: str, n: int = 1) -> None:
         """Add to `Usage.counts`."""
-        self.state.usage.counts[name] += n
+        if n:
+            self.state.usage.counts[name] += n
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -6,9 +6,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError
 
 from .budget import Budget, Ledger, OutOfBudget
 from .context import Context
@@ -22,12 +22,16 @@ from .result import Finish, Outcome, Result
 from .trace import Trace
 
 
+def _method(value: object) -> object:
+    return parse_method(value) if isinstance(value, dict) else value
+
+
 class JobSpec(BaseModel):
     """What to run: the same object goes to a local runtime, over the wire and into a configuration file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: SerializeAsAny[Method]
+    method: Annotated[SerializeAsAny[Method], BeforeValidator(_method)]
     budget: Budget = Field(default_factory=Budget)
     seed: int = 0
     """With a branch's place in the tree it determines all sampling."""

@@ -20,7 +20,7 @@ class Runtime:
     """Runs jobs on one engine; an async context manager.
 
     `Runtime("countdown")` names a shipped model, a folder, or `replay:FILE` and other schemes; `options` go to the
-    engine's loader. `Runtime(engine=...)` takes an engine that exists. Either way the engine is started on entering
+    engine's loader; loading happens on entering and blocks the event loop. `Runtime(engine=...)` takes an engine that exists. Either way the engine is started on entering
     and closed on leaving. Leaving cancels all jobs and waits for them: no task outlives the runtime.
     """
 
@@ -52,7 +52,11 @@ class Runtime:
         if self._engine is None:
             assert self._model is not None
             self._engine = load_engine(self._model, self._options)
-        await self._engine.start()
+        try:
+            await self._engine.start()
+        except BaseException:
+            await self._engine.close()
+            raise
         self._is_open = True
         return self
 

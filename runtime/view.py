@@ -60,6 +60,8 @@ class JobView:
                 self._threads[event.branch] = thread
                 parent = self._threads.get(event.parent or "")
                 (parent.children if parent else self._roots).append(thread)
+                if parent:
+                    parent.status = "waiting"
             case Text():
                 thread = self._thread(event.branch)
                 thread.status = "running"
@@ -72,6 +74,7 @@ class JobView:
                 found = event.found if isinstance(event, Joined) else event.children
                 for child in event.children:
                     self._thread(child).status = "found" if child in found else "no result"
+                self._thread(event.branch).status = "running"
             case Pruned():
                 self._thread(event.branch).status = "pruned"
             case BudgetUsed():

@@ -62,7 +62,7 @@ async def test_golden_trace(tokenizer, tmp_path):
     ]
     assert (result.answer, result.finish_reason) == (WHOLE, Finish.EOS)
     assert result.text == EXPLORED + JOIN + CONCLUSION
-    assert result.details == {"rounds": 1, "threads": 3} and not +result.usage.counts
+    assert result.details == {"rounds": 1, "threads": 3} and not result.usage.counts
     trace = Trace.load(tmp_path / "trace")
     assert list(trace.branches) == ["0", "1.0.0", "1.1.0"]
     assert [trace.branches[name].parent for name in trace.branches] == [None, "0", "0"]

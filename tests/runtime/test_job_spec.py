@@ -37,6 +37,7 @@ def test_jobs_are_json_and_back(method):
     spec = JobSpec(method=method, budget=Budget(total_tokens=5, seconds=1.5), seed=7, metadata={"a": [1]})
     text = spec.model_dump_json()
     assert parse_job(text) == parse_job(json.loads(text)) == parse_job(text.encode()) == spec
+    assert JobSpec.model_validate_json(text) == spec
     assert type(parse_job(text).method) is type(method)
 
 

@@ -222,6 +222,18 @@ async def test_a_runtime_is_opened_before_it_is_used():
             Runtime(**wrong)
 
 
+async def test_an_engine_that_does_not_start_is_closed():
+    class Broken(ScriptedEngine):
+        async def start(self):
+            raise OSError("no memory")
+
+    engine = Broken([])
+    with pytest.raises(OSError, match="no memory"):
+        async with Runtime(engine=engine):
+            pytest.fail("opened")
+    assert engine.is_closed
+
+
 async def test_a_replay_is_a_model_string(tmp_path):
     with pytest.raises(PlaitError, match="not a recording"):
         async with Runtime(f"replay:{tmp_path / 'none'}"):
