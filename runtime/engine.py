@@ -1,8 +1,8 @@
 """The contract between methods and engines: `Engine`, `Branch` and the few plain types they exchange.
 
 A *branch* is one line of decoding. Its context is a *view* over KV segments (design: a context is a view); methods
-compose views with `extend`, `fork`, `merge`, `rewind`, `watch` and `attach`, and decode with `generate`. The first six
-only edit the view, return at once and never wait: tokens they add are prefilled by the next `generate`.
+compose views with `extend`, `fork`, `merge`, `rewind`, `watch`, `attach` and `arrange`, and decode with `generate`. All
+but the last only edit the view, return at once and never wait: tokens they add are prefilled by the next `generate`.
 """
 
 from __future__ import annotations
@@ -119,6 +119,16 @@ class Generation(Protocol):
     async def aclose(self) -> None: ...
 
 
+class Block(Protocol):
+    """A handle on what one branch wrote, or is writing, under one view; keeps it alive until closed."""
+
+    @property
+    def tokens(self) -> list[int]: ...
+    def close(self) -> None:
+        """Let go; idempotent."""
+        ...
+
+
 class Branch(Protocol):
     """One line of decoding over a view of KV segments.
 
@@ -173,6 +183,29 @@ class Branch(Protocol):
     def attach(self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
         """See what each branch wrote since its fork, as one group with APE's temperature and scale (arXiv 2502.05431,
         section 4); the next position follows the furthest of them."""
+        ...
+
+    def seek(self, position: int) -> None:
+        """Let the next token go to `position`. What is written from there on overlaps what stands there already, as
+        the paths of a Multiverse block do; raises `InvalidInput` outside 0 .. the context limit."""
+        ...
+
+    def block(self) -> Block:
+        """A handle on the segment being written, to be watched by others through `arrange`."""
+        ...
+
+    def seal(self) -> Block:
+        """End the segment being written, which becomes text of the view, and give a handle on it."""
+        ...
+
+    def arrange(self, blocks: Sequence[Block]) -> None:
+        """Replace the view by these blocks, read one behind another whatever positions they were written at, live
+        where they are still being written; the own segment comes last (Hogwild!, arXiv 2504.06261, section 3).
+        What was being written is dropped unless sealed. Needs `live_views`."""
+        ...
+
+    def lockstep(self, gang: str | None) -> None:
+        """Step together with the other branches of this gang: no pass runs one of them without all. None: leave."""
         ...
 
     def close(self) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ...attention.plan import Group
-from ..engine import Branch, SamplingParams
+from ..engine import Block, Branch, SamplingParams
 from ..errors import BranchBusy, BranchClosed, InvalidInput, OutOfBlocks, PromptTooLong
+from .blocks import NativeBlock
 from .generation import NativeGeneration
 from .sampling import branch_seed
 from .segment import Segment, Span
@@ -33,6 +34,7 @@ class NativeBranch:
         view: tuple[Span, ...] = (),
         position: int = 0,
         parent: NativeBranch | None = None,
+        is_packed: bool = False,
     ) -> None:
         self.engine = engine
         self.path = path
@@ -58,6 +60,9 @@ class NativeBranch:
         self.reused_tokens = 0
         """Tokens found in the prefix index since the last `generate`."""
         self.is_closed = False
+        self.is_packed = is_packed
+        """Are the view's spans read one behind another (`arrange`)?"""
+        self.gang: str | None = None
         engine.store.hold(view)
         engine.register(self)
 
@@ -83,6 +88,9 @@ class NativeBranch:
     @property
     def position(self) -> int:
         own = self.own
+        if self.is_packed:
+            with self.engine.lock:
+                return sum(map(len, self.view)) + (0 if own is None else len(own.tokens))
         return own.start + len(own.tokens) if own is not None and own.tokens else self._position
 
     def segments(self) -> list[Segment]:
@@ -108,8 +116,7 @@ class NativeBranch:
             store = self.engine.store
             # Only a text that is written in one go is looked up: decoded tokens are new anyway.
             if self.own is None or not self.own.tokens:
-                lineage = store.lineage_of(self.view, self.position)
-                found = store.match(lineage, tokens)
+                found = store.match(self.open_segment().lineage, tokens)
                 if found:
                     self._append_spans(found)
                     reused = sum(map(len, found))
@@ -152,8 +159,9 @@ class NativeBranch:
                     job=self.job,
                     priority=self.priority,
                     view=self.view,
-                    position=self.position,
+                    position=self._position,
                     parent=self,
+                    is_packed=self.is_packed,
                 )
                 for i in range(n)
             ]
@@ -192,6 +200,8 @@ class NativeBranch:
             self._check_idle()
             if not 0 <= length <= self.length:
                 raise InvalidInput(f"cannot rewind {self.length} tokens to {length}")
+            if self.is_packed and length < sum(len(span) for span in self.view if span.is_text):
+                raise InvalidInput("an arranged view can be rewound within its own segment only")
             self.cut(length)
 
     def cut(self, length: int) -> None:
@@ -218,11 +228,60 @@ class NativeBranch:
             else:
                 store.truncate(own, keep)
 
+    def seek(self, position: int) -> None:
+        with self.engine.lock:
+            self._check_idle()
+            if not 0 <= position <= self.context_limit:
+                raise InvalidInput(f"position {position} is outside the context of {self.context_limit}")
+            self._freeze()
+            self._position = position
+
+    def block(self) -> NativeBlock:
+        with self.engine.lock:
+            self._check_idle()
+            return NativeBlock(self.engine.store, self.open_segment(), self.engine.lock)
+
+    def seal(self) -> NativeBlock:
+        with self.engine.lock:
+            self._check_idle()
+            segment = self.open_segment()
+            self._freeze()
+            if self.own is segment:  # empty: nobody may append to it any more
+                self._close_own()
+            return NativeBlock(self.engine.store, segment, self.engine.lock, is_sealed=True)
+
+    def arrange(self, blocks: Sequence[Block]) -> None:
+        with self.engine.lock:
+            self._check_idle()
+            spans = []
+            for block in blocks:
+                if not isinstance(block, NativeBlock) or block.store is not self.engine.store:
+                    raise InvalidInput("blocks of another engine cannot be arranged")
+                if block.segment is self.own:
+                    raise InvalidInput("the own segment comes last by itself")
+                spans.append(Span(block.segment, 0, len(block.segment.tokens) if block.is_sealed else None))
+            if self.own is not None and self.own.tokens:
+                self._close_own()
+            self._set_view(tuple(spans))
+            self.base = len(spans)
+            self.is_packed = True
+            self._position = 0
+
+    def lockstep(self, gang: str | None) -> None:
+        with self.engine.lock:
+            self._check_idle()
+            self._leave_gang()
+            self.gang = gang
+            if gang is not None:
+                self.engine.scheduler.gangs[gang].add(self)
+        self.engine.wake()
+
     def close(self) -> None:
         with self.engine.lock:
             if self.is_closed:
                 return
             self.is_closed = True
+            self._leave_gang()
             if self.generation is not None:
                 self.generation.stop()
             self.engine.store.drop(self.view)
@@ -242,8 +301,18 @@ class NativeBranch:
         if not self.own.tokens:
             self.own.view = self.view
             self.own.start = self._position
-            self.own.lineage = self.engine.store.lineage_of(self.view, self._position)
+            self.own.is_packed = self.is_packed
+            lineage = None if self.is_packed else self.engine.store.lineage_of(self.view, self._position)
+            self.own.lineage = lineage
         return self.own
+
+    def _leave_gang(self) -> None:
+        if self.gang is not None:
+            gangs = self.engine.scheduler.gangs
+            gangs[self.gang].discard(self)
+            if not gangs[self.gang]:
+                del gangs[self.gang]
+            self.gang = None
 
     def _check_idle(self) -> None:
         if self.is_closed:

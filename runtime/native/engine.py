@@ -19,6 +19,7 @@ from .loader import Impl, load_model
 from .model import Model
 from .pool import KVPool
 from .scheduler import Scheduler
+from .step import tensors
 from .store import KVStore
 from .tokenizer import HFTokenizer
 
@@ -213,7 +214,7 @@ class NativeEngine:
                     # With deliveries, somebody gave way for lack of memory: let the event loop free it.
                     self._work.wait(0.5 if deliveries else None)
                 return
-            tokens, positions, slots, plan = self.scheduler.tensors(step)
+            tokens, positions, slots, plan = tensors(step, self.options.block_size)
             logit_rows = step.logit_rows()
         device = self.model.device
         logits, _ = self.model.forward(

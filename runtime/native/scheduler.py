@@ -10,48 +10,43 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from ...attention.plan import AttentionPlan, Group
 from ..engine import FinishReason
 from .generation import Delivery, NativeGeneration
 from .sampling import Draw, sample, uniform
 from .segment import Segment, Span
+from .step import Chunk, Step
 from .store import KVStore
 
-_ORDINARY = Group()
+if TYPE_CHECKING:
+    from .branch import NativeBranch
+
+_UNBOUNDED = 1 << 30
 
 
 @dataclass(slots=True)
-class Chunk:
-    """Rows `row .. row + count - 1` of the step: tokens `begin .. begin + count - 1` of a segment seen under `view`."""
+class _Filling:
+    """A step being put together."""
 
-    segment: Segment
-    view: tuple[Span, ...]
-    begin: int
-    count: int
-    row: int
-    version: int
-    first: int = 0
-    """First visible token of the segment itself."""
+    max_rows: int
+    prefill_room: int
+    step: Step = field(default_factory=Step)
+    planned: dict[Segment, Chunk] = field(default_factory=dict)
+    recomputed: dict[tuple[Segment, int], int] = field(default_factory=dict)
+    """(segment, end) -> row of a last token that is computed again for its logits."""
 
+    @property
+    def rows_left(self) -> int:
+        return self.max_rows - self.step.num_rows
 
-@dataclass(slots=True)
-class Step:
-    """One forward pass."""
-
-    chunks: list[Chunk] = field(default_factory=list)
-    num_rows: int = 0
-    sampling: list[tuple[NativeGeneration, int]] = field(default_factory=list)
-    """Generations that get a token, and the row whose logits they get."""
-    prefilled: list[NativeGeneration] = field(default_factory=list)
-    """Generations that only wanted their pending tokens computed, which this step completes."""
-
-    def logit_rows(self) -> Tensor:
-        return torch.tensor([row for _, row in self.sampling], dtype=torch.int64)
+    def add(self, segment: Segment, view: tuple[Span, ...], begin: int, count: int, first: int = 0) -> Chunk:
+        chunk = Chunk(segment, view, begin, count, self.step.num_rows, segment.version, first)
+        self.step.chunks.append(chunk)
+        self.step.num_rows += count
+        return chunk
 
 
 class Scheduler:
@@ -62,6 +57,8 @@ class Scheduler:
         self.max_rows = max_rows
         self.prefill_chunk = prefill_chunk
         self.running: list[NativeGeneration] = []
+        self.gangs: defaultdict[str, set[NativeBranch]] = defaultdict(set)
+        """Branches that step together, by the gang's name."""
         self._arrivals = 0
         self._served: defaultdict[str, int] = defaultdict(int)
         """Rows each job was given while others waited: the fair share is owed to the job with the fewest."""
@@ -115,38 +112,59 @@ class Scheduler:
         return sorted(self.running, key=key)
 
     def _fill(self, order: Iterable[NativeGeneration]) -> Step:
-        step = Step()
-        planned: dict[Segment, Chunk] = {}
-        recomputed: dict[tuple[Segment, int], int] = {}
-        prefill_room = self.prefill_chunk
+        filling = _Filling(self.max_rows, self.prefill_chunk)
+        met: set[str] = set()
         for g in order:
-            if step.num_rows >= self.max_rows:
+            if filling.rows_left < 1:
                 break
-            complete = True
-            for segment, view in self._work(g):
-                if segment in planned:
-                    chunk = planned[segment]
-                    complete = complete and chunk.begin + chunk.count == len(segment.tokens)
-                    continue
-                count = min(segment.pending, self.max_rows - step.num_rows)
+            gang = g.branch.gang
+            if gang is None:
+                self._add(filling, g)
+            elif gang not in met:
+                met.add(gang)
+                self._add_gang(filling, gang)
+        return filling.step
+
+    def _add_gang(self, filling: _Filling, gang: str) -> None:
+        """All members' rows go into this very step, or none."""
+        members = [branch.generation for branch in sorted(self.gangs[gang], key=lambda branch: branch.path)]
+        generations = [g for g in members if g is not None]
+        if len(generations) < len(members):
+            return  # somebody is not ready
+        work = {segment: segment.pending for g in generations for segment, _ in self._work(g)}
+        rows = sum(work.values())
+        missing = sum(self.store.blocks_missing(segment, len(segment.tokens)) for segment in work)
+        if missing > self.store.available or (rows > filling.rows_left and filling.step.num_rows):
+            return
+        room, limit = filling.prefill_room, filling.max_rows
+        filling.prefill_room = filling.max_rows = _UNBOUNDED  # checked above, and a large gang still has to run
+        for g in generations:
+            self._add(filling, g)
+        filling.prefill_room, filling.max_rows = room, limit
+
+    def _add(self, filling: _Filling, g: NativeGeneration) -> None:
+        """As much of what the generation waits for as there is room for; its token, if nothing is left to wait for."""
+        complete = True
+        for segment, view in self._work(g):
+            chunk = filling.planned.get(segment)
+            if chunk is None:
+                count = min(segment.pending, filling.rows_left)
                 if segment.pending > 1:
-                    count = min(count, prefill_room)
+                    count = min(count, filling.prefill_room)
                 if count < 1 or not complete or not self._reserve(segment, segment.computed + count):
-                    complete = False
-                    break
+                    return
                 if segment.pending > 1:
-                    prefill_room -= count
-                planned[segment] = self._add(step, segment, view, segment.computed, count)
+                    filling.prefill_room -= count
+                chunk = filling.planned[segment] = filling.add(segment, view, segment.computed, count)
                 self._served[g.branch.job] += count
                 g.num_prefilled += count if not g.sampled else 0
-                complete = count == segment.pending
-            if not complete:
-                continue
-            if not g.wants_logits:
-                step.prefilled.append(g)
-            elif (row := self._last_row(step, g, planned, recomputed)) is not None:
-                step.sampling.append((g, row))
-        return step
+            complete = complete and chunk.begin + chunk.count == len(segment.tokens)
+        if not complete:
+            return
+        if not g.wants_logits:
+            filling.step.prefilled.append(g)
+        elif (row := self._last_row(filling, g)) is not None:
+            filling.step.sampling.append((g, row))
 
     def _work(self, g: NativeGeneration) -> Iterator[tuple[Segment, tuple[Span, ...]]]:
         """Segments with pending tokens that the branch needs, in the order in which they can be computed."""
@@ -174,21 +192,7 @@ class Scheduler:
                 return False
         return self.store.reserve(segment, length)
 
-    def _add(
-        self, step: Step, segment: Segment, view: tuple[Span, ...], begin: int, count: int, first: int = 0
-    ) -> Chunk:
-        chunk = Chunk(segment, view, begin, count, step.num_rows, segment.version, first)
-        step.chunks.append(chunk)
-        step.num_rows += count
-        return chunk
-
-    def _last_row(
-        self,
-        step: Step,
-        g: NativeGeneration,
-        planned: dict[Segment, Chunk],
-        recomputed: dict[tuple[Segment, int], int],
-    ) -> int | None:
+    def _last_row(self, filling: _Filling, g: NativeGeneration) -> int | None:
         """The row that ends in the branch's last token; computed again if its KV is there but its logits are gone."""
         own = g.branch.own
         if own is not None and own.tokens:
@@ -197,73 +201,16 @@ class Scheduler:
             *before, last = g.branch.view
             assert last.end is not None
             segment, view, end, first = last.segment, tuple(before), last.end, last.start
-        chunk = planned.get(segment)
+        chunk = filling.planned.get(segment)
         if chunk is not None and chunk.begin < end <= chunk.begin + chunk.count:
             return chunk.row + end - 1 - chunk.begin
         key = segment, end
-        if key not in recomputed:
-            if step.num_rows >= self.max_rows:
+        if key not in filling.recomputed:
+            if filling.rows_left < 1:
                 return None
             # The row writes its keys and values once more, with the values they have.
-            recomputed[key] = self._add(step, segment, view, end - 1, 1, first).row
-        return recomputed[key]
-
-    # -- tensors -----------------------------------------------------------------------------------------------
-
-    def tensors(self, step: Step) -> tuple[Tensor, Tensor, Tensor, AttentionPlan]:
-        """Token ids, positions and pool slots of the step's rows, all (N,) int64, and its attention plan."""
-        size = self.store.block_size
-        tokens: list[int] = []
-        positions: list[int] = []
-        slots: list[int] = []
-        runs: dict[Segment, int] = {}
-        groups: dict[int, int] = {}
-        group_list = [_ORDINARY]
-        entries: list[tuple[int, int, int, int, int, int, int, int]] = []
-        written = {c.segment: c.begin + c.count for c in step.chunks if c.begin + c.count > c.segment.computed}
-        for c in step.chunks:
-            segment, begin, end = c.segment, c.begin, c.begin + c.count
-            blocks = segment.blocks
-            if c.count == 1:
-                tokens.append(segment.tokens[begin])
-                positions.append(segment.start + begin)
-                slots.append(int(blocks[begin // size]) * size + begin % size)
-            else:
-                index = np.arange(begin, end)
-                tokens.extend(segment.tokens[begin:end])
-                positions.extend(range(segment.start + begin, segment.start + end))
-                slots.extend((blocks[index // size] * size + index % size).tolist())
-            ends = []
-            for span in c.view:
-                if span.end is not None:
-                    last = span.end
-                elif span.segment.refs:
-                    last = written.get(span.segment, span.segment.computed)
-                    ends.append(last)
-                else:
-                    ends.append(0)
-                    continue
-                group = 0
-                if span.group is not None:
-                    group = groups.setdefault(id(span.group), len(group_list))
-                    if group == len(group_list):
-                        group_list.append(span.group)
-                run = runs.setdefault(span.segment, len(runs))
-                entries.append((c.row, c.count, run, span.start, last, 0, span.shift, group))
-            if ends:
-                segment.seen.append((begin, tuple(ends)))
-            run = runs.setdefault(segment, len(runs))
-            entries.append((c.row, c.count, run, c.first, end, 1, 0, 0))
-        tables = [segment.blocks for segment in runs]
-        plan = AttentionPlan(
-            num_rows=step.num_rows,
-            run_blocks=np.maximum(np.concatenate(tables), 0),
-            run_start=np.cumsum([0, *map(len, tables)], dtype=np.int32),
-            entries=np.asarray(entries, dtype=np.int32),
-            groups=tuple(group_list),
-        )
-        as_tensor = torch.tensor
-        return as_tensor(tokens), as_tensor(positions), as_tensor(slots), plan
+            filling.recomputed[key] = filling.add(segment, view, end - 1, 1, first).row
+        return filling.recomputed[key]
 
     # -- results -----------------------------------------------------------------------------------------------
 

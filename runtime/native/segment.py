@@ -27,6 +27,7 @@ class Segment:
         "_table",
         "computed",
         "held",
+        "is_packed",
         "keys",
         "lineage",
         "pins",
@@ -43,6 +44,9 @@ class Segment:
         """Position of the first token."""
         self.view: tuple[Span, ...] = ()
         """What every token of this segment sees besides the segment's own earlier tokens."""
+        self.is_packed = False
+        """Are the spans of `view` read one behind another, ending where this segment begins, wherever they were
+        written? Then their own shifts do not matter."""
         self.tokens: list[int] = []
         self.computed = 0
         """Tokens whose keys and values are in the pool; the rest are pending."""

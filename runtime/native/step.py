@@ -1,0 +1,113 @@
+"""`Step`: one forward pass, as rows; `tensors` says it to the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...attention.plan import AttentionPlan, Group
+from .generation import NativeGeneration
+from .segment import Segment, Span
+
+_ORDINARY = Group()
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Rows `row .. row + count - 1` of the step: tokens `begin .. begin + count - 1` of a segment seen under `view`."""
+
+    segment: Segment
+    view: tuple[Span, ...]
+    begin: int
+    count: int
+    row: int
+    version: int
+    first: int = 0
+    """First visible token of the segment itself."""
+
+
+@dataclass(slots=True)
+class Step:
+    """One forward pass."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    num_rows: int = 0
+    sampling: list[tuple[NativeGeneration, int]] = field(default_factory=list)
+    """Generations that get a token, and the row whose logits they get."""
+    prefilled: list[NativeGeneration] = field(default_factory=list)
+    """Generations that only wanted their pending tokens computed, which this step completes."""
+
+    def logit_rows(self) -> Tensor:
+        return torch.tensor([row for _, row in self.sampling], dtype=torch.int64)
+
+
+def tensors(step: Step, block_size: int) -> tuple[Tensor, Tensor, Tensor, AttentionPlan]:
+    """Token ids, positions and pool slots of the step's rows, all (N,) int64, and its attention plan."""
+    size = block_size
+    tokens: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    runs: dict[Segment, int] = {}
+    groups: dict[int, int] = {}
+    group_list = [_ORDINARY]
+    entries: list[tuple[int, int, int, int, int, int, int, int]] = []
+    written = {c.segment: c.begin + c.count for c in step.chunks if c.begin + c.count > c.segment.computed}
+    for c in step.chunks:
+        segment, begin, end = c.segment, c.begin, c.begin + c.count
+        blocks = segment.blocks
+        if c.count == 1:
+            tokens.append(segment.tokens[begin])
+            positions.append(segment.start + begin)
+            slots.append(int(blocks[begin // size]) * size + begin % size)
+        else:
+            index = np.arange(begin, end)
+            tokens.extend(segment.tokens[begin:end])
+            positions.extend(range(segment.start + begin, segment.start + end))
+            slots.extend((blocks[index // size] * size + index % size).tolist())
+        ends = [_end(span, written) for span in c.view]
+        shifts = _packed_shifts(c, ends) if segment.is_packed else [span.shift for span in c.view]
+        for span, last, shift in zip(c.view, ends, shifts, strict=True):
+            group = 0
+            if span.group is not None:
+                group = groups.setdefault(id(span.group), len(group_list))
+                if group == len(group_list):
+                    group_list.append(span.group)
+            run = runs.setdefault(span.segment, len(runs))
+            entries.append((c.row, c.count, run, span.start, last, 0, shift, group))
+        live = tuple(end for span, end in zip(c.view, ends, strict=True) if span.is_live)
+        if live:
+            segment.seen.append((begin, live))
+        run = runs.setdefault(segment, len(runs))
+        entries.append((c.row, c.count, run, c.first, end, 1, 0, 0))
+    tables = [segment.blocks for segment in runs]
+    plan = AttentionPlan(
+        num_rows=step.num_rows,
+        run_blocks=np.maximum(np.concatenate(tables), 0),
+        run_start=np.cumsum([0, *map(len, tables)], dtype=np.int32),
+        entries=np.asarray(entries, dtype=np.int32),
+        groups=tuple(group_list),
+    )
+    as_tensor = torch.tensor
+    return as_tensor(tokens), as_tensor(positions), as_tensor(slots), plan
+
+
+def _end(span: Span, written: dict[Segment, int]) -> int:
+    """How far the span is seen in this step."""
+    if span.end is not None:
+        return span.end
+    # A watched segment whose last holder is gone has given its blocks back.
+    return written.get(span.segment, span.segment.computed) if span.segment.refs else span.start
+
+
+def _packed_shifts(chunk: Chunk, ends: list[int]) -> list[int]:
+    """Shifts that put the view's spans one behind another, up to where the own segment begins."""
+    shifts = [0] * len(ends)
+    at = chunk.segment.start
+    for i in range(len(ends) - 1, -1, -1):
+        span = chunk.view[i]
+        at -= ends[i] - span.start
+        shifts[i] = at - (span.segment.start + span.start)
+    return shifts
