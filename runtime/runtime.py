@@ -19,10 +19,10 @@ from .registry import load_engine
 class Runtime:
     """Runs jobs on one engine; an async context manager.
 
-    `Runtime("countdown")` names a shipped model, a folder, or `replay:FILE` and other schemes; it is loaded on entering,
-    which blocks the event loop meanwhile, and `options` go to the loader. `Runtime(engine=...)` takes an engine that
-    exists. Either way the engine is started on entering and closed on leaving. Leaving cancels all jobs and waits for
-    them: no task outlives the runtime.
+    `Runtime("countdown")` names a shipped model, a folder, or `replay:FILE` and other schemes. It is loaded on
+    entering, which blocks the event loop meanwhile; `options` go to the loader. `Runtime(engine=...)` takes an engine
+    that exists. Either way the engine is started on entering and closed on leaving. Leaving cancels all jobs and waits
+    for them: no task outlives the runtime.
     """
 
     def __init__(self, model: str | Path | None = None, *, engine: Engine | None = None, **options: Any) -> None:
