@@ -138,6 +138,11 @@ class TracedBranch:
             self.engine_branch.rewind(length)
             self._segments.rewind(length)
 
+    def seek(self, position: int) -> None:
+        """Let the next token go to `position`."""
+        self.engine_branch.seek(position)
+        self._segments.see([])
+
     def close(self) -> None:
         """Free the branch; idempotent."""
         self.engine_branch.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .engine import (
+    Block,
     BlockUsage,
     Branch,
     Capabilities,
@@ -122,6 +123,21 @@ class RecordedBranch:
 
     def merge(self, branches: Sequence[Branch]) -> None:
         self._branch.merge(_inner(branches))
+
+    def seek(self, position: int) -> None:
+        self._branch.seek(position)
+
+    def block(self) -> Block:
+        return self._branch.block()
+
+    def seal(self) -> Block:
+        return self._branch.seal()
+
+    def arrange(self, blocks: Sequence[Block]) -> None:
+        self._branch.arrange(blocks)
+
+    def lockstep(self, gang: str | None) -> None:
+        self._branch.lockstep(gang)
 
     def rewind(self, length: int) -> None:
         self._branch.rewind(length)

@@ -13,8 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Generator, Sequence
 from typing import Any
 
-from .engine import BlockUsage, Branch, Capabilities, Completion, SamplingParams, Tokenizer
-from .errors import BranchBusy, BranchClosed, EngineClosed, InvalidInput, PromptTooLong
+from .engine import Block, BlockUsage, Branch, Capabilities, Completion, SamplingParams, Tokenizer
+from .errors import BranchBusy, BranchClosed, EngineClosed, InvalidInput, PromptTooLong, UnsupportedByEngine
 
 BLOCK_TOKENS = 16
 TOTAL_BLOCKS = 1 << 20
@@ -146,6 +146,24 @@ class TokenBranch:
         self._check_idle()
         self._own_kind([branch])
 
+    def seek(self, position: int) -> None:
+        self._check_idle()
+        if not 0 <= position <= self.context_limit:
+            raise InvalidInput(f"position {position} is outside the context of {self.context_limit}")
+        self._position = position
+
+    def block(self) -> Block:
+        raise self._has_no_live_views()
+
+    def seal(self) -> Block:
+        raise self._has_no_live_views()
+
+    def arrange(self, blocks: Sequence[Block]) -> None:
+        raise self._has_no_live_views()
+
+    def lockstep(self, gang: str | None) -> None:
+        raise self._has_no_live_views()
+
     def rewind(self, length: int) -> None:
         self._check_idle()
         if not 0 <= length <= self.length:
@@ -169,6 +187,9 @@ class TokenBranch:
             raise BranchClosed(f"branch {self.path} is closed")
         if self.generation is not None and not self.generation.is_done:
             raise BranchBusy(f"branch {self.path} is generating")
+
+    def _has_no_live_views(self) -> UnsupportedByEngine:
+        return UnsupportedByEngine(f"engine {self.engine.name} has no live views; the native engine has")
 
     def _own_kind(self, branches: Sequence[Branch]) -> list[TokenBranch]:
         ours = [branch for branch in branches if isinstance(branch, TokenBranch) and branch.engine is self.engine]

@@ -66,7 +66,9 @@ def check(trace):
 
 
 operations = st.lists(
-    st.tuples(st.sampled_from(["generate", "extend", "fork", "merge", "rewind"]), st.integers(0, 5), st.integers(1, 8)),
+    st.tuples(
+        st.sampled_from(["generate", "extend", "fork", "merge", "rewind", "seek"]), st.integers(0, 5), st.integers(1, 8)
+    ),
     min_size=3,
     max_size=12,
 )
@@ -91,6 +93,9 @@ async def test_random_trees(script):
                 branch.extend([(amount * 7 + i) % 130 for i in range(amount)])
             elif name == "fork":
                 branches += branch.fork(1 + amount % 2)
+            elif name == "seek":
+                branch.seek(branch.position + 10 * amount if amount % 2 else branch.position // 2)
+                branch.extend([amount])
             elif name == "rewind":
                 branch.rewind(max(1, branch.length * amount // 9))
             else:

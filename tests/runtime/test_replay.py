@@ -119,6 +119,10 @@ async def test_branches_of_other_engines_are_refused(tmp_path):
     one, two = recorder.open([5]).fork(2)
     one.attach([two])
     one.watch(two, shift=1)
+    one.seek(4)
+    for operation in (one.block, one.seal, lambda: one.arrange([]), lambda: one.lockstep("g")):
+        with pytest.raises(PlaitError, match="live views"):
+            operation()
     assert recorder.block_usage().used == 4
     await recorder.close()
 

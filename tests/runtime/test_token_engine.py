@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait import BranchBusy, BranchClosed, EngineClosed, FinishReason, InvalidInput, PromptTooLong, SamplingParams
+from plait import (
+    BranchBusy,
+    BranchClosed,
+    EngineClosed,
+    FinishReason,
+    InvalidInput,
+    PromptTooLong,
+    SamplingParams,
+    UnsupportedByEngine,
+)
 from plait.runtime.scripted import CharTokenizer, ScriptedEngine, WordTokenizer
 from plait.runtime.text_stream import TextStream
 from plait.runtime.token_decoding import find_stop, pending_stop
@@ -154,6 +163,19 @@ async def test_fork_merge_rewind_positions():
     parallel.attach([left, right])
     parallel.watch(left)
     assert (parallel.length, parallel.position) == (1, 7)
+
+
+async def test_seek_moves_the_next_token_and_live_views_are_refused():
+    branch = opened(chars("ab"), "abc")
+    branch.seek(9)
+    branch.extend([5])
+    assert (branch.length, branch.position) == (4, 10)
+    for wrong in (-1, 5000):
+        with pytest.raises(InvalidInput):
+            branch.seek(wrong)
+    for operation in (branch.block, branch.seal, lambda: branch.arrange([]), lambda: branch.lockstep("g")):
+        with pytest.raises(UnsupportedByEngine, match="native"):
+            operation()
 
 
 def test_prompt_longer_than_the_context_is_refused():
