@@ -83,7 +83,7 @@ class NativeGeneration:
             self._ends.append(len(self._text))
             if found := self._find_stop():
                 return self._finish_at_stop(*found)
-            certain = self._num_certain()
+            certain = self._num_certain() if self.is_streamed else 0
         if len(self.sampled) >= self.limit:
             return self.finish(self.limit_reason)
         return self._deliver(certain)
