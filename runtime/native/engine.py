@@ -111,7 +111,7 @@ class NativeEngine:
         model = load_model(
             path, device=chosen.device, dtype=chosen.dtype, impl=chosen.impl, num_threads=chosen.num_threads
         )
-        return cls(model, HFTokenizer.load(path), chosen, name=str(path))
+        return cls(model, HFTokenizer.load(path), chosen, name=Path(path).name)
 
     # -- the Engine contract -----------------------------------------------------------------------------------
 
