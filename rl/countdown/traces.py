@@ -38,33 +38,34 @@ class Document:
         self.labels += [instead] + [None] * (len(words) - 1)
 
 
-def meet(p: int, q: int, x: int, target: int) -> Steps | None:
-    """Two equations that make the target from a pair and the number held out, if their results meet."""
-    left, right = lang.results(p, q), lang.results(target, x)
-    for op, r in zip(lang.OPS, left, strict=True):
-        if r is None or r not in right:
+def row(p: int, q: int, x: int, target: int) -> tuple[str, Steps | None]:
+    """One row of a leaf with its verdict; the two equations that make the target from the pair and the number held out.
+
+    The verdict `hit` follows at once the value that is on both sides: whether to write it is a matter of one token.
+    """
+    left = lang.results(p, q)
+    words = [lang.quad(p, q), f"| {target} {x}"]
+    for op, r in zip(lang.OPS, lang.results(target, x), strict=True):
+        words.append(f"{op} {lang.UNMATCHED if r is None else r}")
+        if r is None or r not in left:
             continue
-        last = (
-            lang.step(r, "-", x, target),
-            lang.step(r, "+", x, target) if target > x else lang.step(x, "-", r, target),
-            lang.step(r, "/", x, target),
-            lang.step(r, "*", x, target) if target >= x else lang.step(x, "/", r, target),
-        )[right.index(r)]
-        return lang.step(p, op, q, r), last
-    return None
-
-
-def leaf_row(p: int, q: int, x: int, target: int) -> str:
-    """One row of a leaf without its verdict."""
-    return f"{lang.quad(p, q)} | {lang.quad(target, x, lang.UNMATCHED)}"
+        last = {
+            "+": lang.step(r, "-", x, target),
+            "-": lang.step(r, "+", x, target) if target > x else lang.step(x, "-", r, target),
+            "*": lang.step(r, "/", x, target),
+            "/": lang.step(r, "*", x, target) if target >= x else lang.step(x, "/", r, target),
+        }[op]
+        first = lang.step(p, lang.OPS[left.index(r)], q, r)
+        return " ".join((*words, lang.HIT)), (first, last)
+    return " ".join((*words, ";")), None
 
 
 def leaf(nums: Sequence[int], target: int) -> tuple[str, Steps | None]:
-    """The rows of a leaf, up to and with the verdict of the row that solves it, and the solution."""
+    """The rows of a leaf, up to the first that solves it, and the solution."""
     rows = []
     for p, q, (x,) in lang.pairs(nums):
-        steps = meet(p, q, x, target)
-        rows.append(f"{leaf_row(p, q, x, target)} {lang.HIT if steps else ';'}")
+        text, steps = row(p, q, x, target)
+        rows.append(text)
         if steps:
             return " ".join(rows), steps
     return " ".join(rows), None
@@ -89,7 +90,7 @@ def moves(nums: Sequence[int]) -> Iterator[tuple[str, tuple[int, ...]]]:
 def search(nums: Sequence[int], target: int) -> Steps | None:
     """The solution that a thread with these numbers hands back."""
     if len(nums) == lang.LEAF:
-        return next((s for p, q, (x,) in lang.pairs(nums) if (s := meet(p, q, x, target))), None)
+        return next((s for p, q, (x,) in lang.pairs(nums) if (s := row(p, q, x, target)[1])), None)
     # The last one told: copying it needs only a constant look back, however many there are.
     told = joined(nums, target)
     return told[-1] if told else None
@@ -152,9 +153,8 @@ def drill(rows: Sequence[tuple[int, int, int, int]]) -> Document:
     document.given(DRILL)
     for p, q, x, target in rows:
         p, q = max(p, q), min(p, q)
-        for k, word in enumerate(leaf_row(p, q, x, target).split()):
+        for k, word in enumerate(row(p, q, x, target)[0].split()):
             # Nothing says which numbers come next.
             document.given(word) if k in (0, 1, 11, 12) else document.write(word)
-        document.write(lang.HIT if meet(p, q, x, target) else ";")
     document.write(EOS)
     return document

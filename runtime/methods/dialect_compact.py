@@ -10,8 +10,8 @@ Words are separated by single spaces. A thread's text is its prompt, which the r
     answer 63 - 9 = 54 , 54 + 2 = 56 , ...          the last of them, or `none`
 
     apr 24 : 8 3 1 ;                                three numbers: a leaf, searched from both ends. One row per number
-    8 3 + 11 - 5 * 24 / x | 24 1 + 25 - 23 * 24 / _ hit      held out: results of the other two, and what the last
-    answer 8 * 3 = 24 , 24 / 1 = 24                 number and the target make; a value on both sides is a solution
+    8 3 + 11 - 5 * 24 / x | 24 1 + 25 - 23 * 24 hit   held out: results of the other two, and what the last number
+    answer 8 * 3 = 24 , 24 / 1 = 24                 and the target make; a value on both sides is a solution
 
 In mode `seq` the table is followed by every child's text in the same context, each behind `try a + b = c ;`.
 """

@@ -23,7 +23,7 @@ def predicted(document):
 def test_a_leaf_that_hits():
     document = traces.parallel([1, 8, 3], 24)
     assert " ".join(document.words) == (
-        "apr 24 : 8 3 1 ; 8 3 + 11 - 5 * 24 / x | 24 1 + 25 - 23 * 24 / _ hit answer 8 * 3 = 24 , 24 / 1 = 24 <eos>"
+        "apr 24 : 8 3 1 ; 8 3 + 11 - 5 * 24 / x | 24 1 + 25 - 23 * 24 hit answer 8 * 3 = 24 , 24 / 1 = 24 <eos>"
     )
     assert document.labels[:7] == [None] * 7
     assert predicted(document) == document.words[7:]
