@@ -215,7 +215,8 @@ class NativeBranch:
             span = self.view[at]
             rest = (Span(span.segment, span.start, span.start + keep, span.shift),) if keep else ()
             self._set_view((*self.view[:at], *rest))
-            self._position = span.segment.start + span.start + keep + span.shift
+            ends = [s.segment.start + s.start + len(s) + s.shift for s in self.view if s.is_text]
+            self._position = ends[-1] if ends else 0
             self.base = min(self.base, len(self.view))
         elif own is not None and length < before_own + len(own.tokens):
             keep = length - before_own
@@ -341,10 +342,10 @@ class NativeBranch:
         return spans, position
 
     def _locate(self, length: int) -> tuple[int, int]:
-        """The span in which the first `length` tokens of the view end, and how many of its tokens are among them."""
+        """The span that holds the view's token number `length`, and how many of the span's tokens come before it."""
         for i, span in enumerate(self.view):
             if span.is_text:
-                if length <= len(span):
+                if length < len(span):
                     return i, length
                 length -= len(span)
         raise AssertionError("the view is shorter")

@@ -38,6 +38,9 @@ class _Filling:
     recomputed: dict[tuple[Segment, int], int] = field(default_factory=dict)
     """(segment, end) -> row of a last token that is computed again for its logits."""
 
+    is_short: bool = False
+    """Was somebody refused KV blocks?"""
+
     @property
     def rows_left(self) -> int:
         return self.max_rows - self.step.num_rows
@@ -94,12 +97,12 @@ class Scheduler:
         """The next step, and generations that end without one. The step is empty if there is nothing to run."""
         done = [g for g in self.running if not g.wants_logits and not self._work(g)]
         deliveries = [self._finish(g, g.limit_reason) for g in done]
-        step = self._fill(self._ordered() if len(self.running) > 1 else self.running)
-        if not step.chunks and self.running:
+        filling = self._fill(self._ordered() if len(self.running) > 1 else self.running)
+        if not filling.step.chunks and filling.is_short:
             # Everybody waits for memory: the youngest gives way. Its blocks come back when its method closes it.
             youngest = max(self.running, key=lambda g: (-g.branch.priority, g.sequence))
             deliveries.append(self._finish(youngest, FinishReason.MEMORY))
-        return step, deliveries
+        return filling.step, deliveries
 
     def _ordered(self) -> list[NativeGeneration]:
         """Decoding generations first, then prefills; by priority, then fair share, then arrival."""
@@ -111,7 +114,7 @@ class Scheduler:
 
         return sorted(self.running, key=key)
 
-    def _fill(self, order: Iterable[NativeGeneration]) -> Step:
+    def _fill(self, order: Iterable[NativeGeneration]) -> _Filling:
         filling = _Filling(self.max_rows, self.prefill_chunk)
         met: set[str] = set()
         for g in order:
@@ -123,7 +126,7 @@ class Scheduler:
             elif gang not in met:
                 met.add(gang)
                 self._add_gang(filling, gang)
-        return filling.step
+        return filling
 
     def _add_gang(self, filling: _Filling, gang: str) -> None:
         """All members' rows go into this very step, or none."""
@@ -134,8 +137,11 @@ class Scheduler:
         work = {segment: segment.pending for g in generations for segment, _ in self._work(g)}
         rows = sum(work.values())
         missing = sum(self.store.blocks_missing(segment, len(segment.tokens)) for segment in work)
-        if missing > self.store.available or (rows > filling.rows_left and filling.step.num_rows):
+        if missing > self.store.available:
+            filling.is_short = True
             return
+        if rows > filling.rows_left and filling.step.num_rows:
+            return  # the next step begins empty
         room, limit = filling.prefill_room, filling.max_rows
         filling.prefill_room = filling.max_rows = _UNBOUNDED  # checked above, and a large gang still has to run
         for g in generations:
@@ -151,7 +157,10 @@ class Scheduler:
                 count = min(segment.pending, filling.rows_left)
                 if segment.pending > 1:
                     count = min(count, filling.prefill_room)
-                if count < 1 or not complete or not self._reserve(segment, segment.computed + count):
+                if count < 1 or not complete:
+                    return
+                if not self._reserve(segment, segment.computed + count):
+                    filling.is_short = True
                     return
                 if segment.pending > 1:
                     filling.prefill_room -= count

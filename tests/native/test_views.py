@@ -77,6 +77,8 @@ class MirrorBranch:
         self.text: list[Seen] = list(parent.text) if parent else []
         self.attached: list[Seen] = list(parent.attached) if parent else []
         self.live: list[tuple[Part, int]] = list(parent.live) if parent else []
+        self.when: list[tuple[int, int, int]] = list(parent.when) if parent else []
+        """(tokens of text, attached, live) whenever something was attached or watched, before it was."""
         self.base = len(self.text)
         self.position: int = parent.position if parent else 0
         self.part = Part()
@@ -107,6 +109,7 @@ class MirrorBranch:
 
     def attach(self, branches: list[MirrorBranch], temperature: float, scale: float) -> None:
         self.freeze()
+        self.when.append((len(self.text), len(self.attached), len(self.live)))
         self.mirror.attached += 1
         group = (self.mirror.attached, temperature, scale)
         for b in branches:
@@ -115,7 +118,18 @@ class MirrorBranch:
 
     def watch(self, other: MirrorBranch, shift: int) -> None:
         self.freeze()
+        self.when.append((len(self.text), len(self.attached), len(self.live)))
         self.live.append((other.part, shift))
+
+    def rewind(self, length: int) -> None:
+        """What was attached or watched after the first token that goes, goes too."""
+        while self.when and self.when[-1][0] > length:
+            _, attached, live = self.when.pop()
+            del self.attached[attached:], self.live[live:]
+        del self.text[length:]
+        self.part = Part()
+        self.base = min(self.base, length)
+        self.position = self.mirror.rows[self.text[-1].row].position + 1 if self.text else 0
 
 
 def dense_logits(hf_model, mirror: Mirror) -> torch.Tensor:
@@ -260,19 +274,10 @@ async def run_program(family: str, program: list[tuple[int, ...]], **options) ->
                     t.real.close()
                 extend(twin, b + 1)
                 checks += await decode(engine, twin)
-            elif op == 4:  # rewind to anywhere within what is plain text of this branch
-                if twin.mirror.live or twin.mirror.attached:
-                    continue
-                rows = [mirror.rows[s.row] for s in twin.mirror.text]
-                plain = all(r.position == i for i, r in enumerate(rows))
-                if not plain:
-                    continue
-                length = b % (len(rows) + 1)
+            elif op == 4:  # rewind to anywhere
+                length = (b * 61 + c) % (len(twin.mirror.text) + 1)
                 twin.real.rewind(length)
-                del twin.mirror.text[length:]
-                twin.mirror.part = Part()
-                twin.mirror.base = min(twin.mirror.base, length)
-                twin.mirror.position = length
+                twin.mirror.rewind(length)
                 extend(twin, c)
                 checks += await decode(engine, twin)
             elif op == 5:  # workers that watch each other, in lock step
