@@ -126,8 +126,12 @@ class MirrorBranch:
         while self.when and self.when[-1][0] > length:
             _, attached, live = self.when.pop()
             del self.attached[attached:], self.live[live:]
+        before = len(self.text) - len(self.part.rows)
+        if length >= before:
+            del self.part.rows[length - before :]  # who watches sees them go
+        else:
+            self.part = Part()
         del self.text[length:]
-        self.part = Part()
         self.base = min(self.base, length)
         self.position = self.mirror.rows[self.text[-1].row].position + 1 if self.text else 0
 
