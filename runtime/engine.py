@@ -38,6 +38,8 @@ class FinishReason(StrEnum):
     """The branch's context limit was reached."""
     MEMORY = "memory"
     """No KV block could be had: every other job was waiting for memory too."""
+    GANG = "gang"
+    """Another member of the branch's gang ended in the same pass; see `Branch.lockstep`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +63,17 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
     """Tokens that end generation, as EOS does; the token itself stays in `Completion.token_ids` and in the branch."""
     ignore_eos: bool = False
+    forced: tuple[int, ...] = ()
+    """Tokens to take instead of sampling, in order, one per step as if they had been sampled: replays, and the
+    log-probabilities of a given text. Sampling goes on behind them; limits and stop conditions hold for them too."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     forbidden_ids: tuple[int, ...] = ()
     logprobs: int | None = None
     """None: none; 0: of the sampled token; k: also of the k most likely. Natural log, after temperature is *not*
     applied: they are the model's own log-probabilities."""
+    forced: tuple[int, ...] = ()
+    """The first tokens are these, one per forward pass as if they had been sampled, to repeat what a recording says.
+    Needs `live_views`: elsewhere `Branch.extend` gives the same context."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,10 +128,21 @@ class Generation(Protocol):
 
 
 class Block(Protocol):
-    """A handle on what one branch wrote, or is writing, under one view; keeps it alive until closed."""
+    """A handle on what one branch wrote, or is writing, since its view was arranged; keeps it alive until closed."""
 
     @property
     def tokens(self) -> list[int]: ...
+    @property
+    def computed(self) -> int:
+        """Tokens of the segment being written whose keys and values are there; the rest are pending."""
+        ...
+
+    @property
+    def seen(self) -> list[tuple[int, tuple[int, ...]]]:
+        """For every pass that computed tokens of the segment being written under a view with live spans: the index of
+        the first of them, and how many tokens of each live span, in order, they saw."""
+        ...
+
     def close(self) -> None:
         """Let go; idempotent."""
         ...
@@ -191,21 +210,24 @@ class Branch(Protocol):
         ...
 
     def block(self) -> Block:
-        """A handle on the segment being written, to be watched by others through `arrange`."""
+        """A handle on what is being written, to be watched by others through `arrange`: all that was written since the
+        view was last arranged or sealed, and what will be until the next `seal`."""
         ...
 
     def seal(self) -> Block:
-        """End the segment being written, which becomes text of the view, and give a handle on it."""
+        """End what is being written, which becomes fixed text of the view, and give a handle on it."""
         ...
 
     def arrange(self, blocks: Sequence[Block]) -> None:
         """Replace the view by these blocks, read one behind another whatever positions they were written at, live
-        where they are still being written; the own segment comes last (Hogwild!, arXiv 2504.06261, section 3).
-        What was being written is dropped unless sealed. Needs `live_views`."""
+        where they are still being written; what is being written here comes last and stays, unless sealed (Hogwild!,
+        arXiv 2504.06261, section 3). Raises `InvalidInput` if that was begun in a view that was not arranged.
+        Needs `live_views`."""
         ...
 
     def lockstep(self, gang: str | None) -> None:
-        """Step together with the other branches of this gang: no pass runs one of them without all. None: leave."""
+        """Step together with the other branches of this job's gang: no pass runs one of them without all, and when the
+        generation of one ends, those of the others end in the same pass (`FinishReason.GANG`). None: leave."""
         ...
 
     def close(self) -> None:

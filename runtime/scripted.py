@@ -89,12 +89,16 @@ class ScriptedEngine(TokenEngine):
         self.running += 1
         self.peak_running = max(self.peak_running, self.running)
         try:
-            async with aclosing(self._sample(generation.branch.tokens)) as tokens:
+            async with aclosing(self._sample(generation.branch.tokens, generation.params.forced)) as tokens:
                 return await decode(generation, tokens)
         finally:
             self.running -= 1
 
-    async def _sample(self, context: list[int]) -> AsyncGenerator[int, None]:
+    async def _sample(self, context: list[int], forced: Sequence[int]) -> AsyncGenerator[int, None]:
+        for token in forced:
+            await asyncio.sleep(self._seconds)
+            yield token
+        context = [*context, *forced]
         text = self.tokenizer.decode(context[1:] if context[:1] == [self.tokenizer.bos_id] else context)
         self.prompts.append(text)
         written = self.tokenizer.encode(self._write(text))

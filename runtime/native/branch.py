@@ -47,6 +47,8 @@ class NativeBranch:
         """Spans in order, without the own segment."""
         self.base = len(view)
         """Spans that came with the fork: what follows them is this branch's own work."""
+        self.num_sealed = len(view)
+        """Spans that came with the fork, with `arrange`, or were sealed: a block is what follows them."""
         self.own: Segment | None = None
         """The open segment this branch appends to."""
         self._position = position
@@ -62,7 +64,8 @@ class NativeBranch:
         self.is_closed = False
         self.is_packed = is_packed
         """Are the view's spans read one behind another (`arrange`)?"""
-        self.gang: str | None = None
+        self.gang: tuple[str, str] | None = None
+        """(job, name)."""
         engine.store.hold(view)
         engine.register(self)
 
@@ -110,9 +113,7 @@ class NativeBranch:
                     f"{len(tokens)} tokens at position {self.position} do not fit the context limit of "
                     f"{self.context_limit} tokens; shorten the prompt or raise context_limit"
                 )
-            bad = [t for t in tokens if not 0 <= t < self.engine.vocab_size]
-            if bad:
-                raise InvalidInput(f"token id {bad[0]} is outside the vocabulary of {self.engine.vocab_size}")
+            self._check_ids(tokens)
             store = self.engine.store
             # Only a text that is written in one go is looked up: decoded tokens are new anyway.
             if self.own is None or not self.own.tokens:
@@ -133,6 +134,8 @@ class NativeBranch:
     def generate(self, params: SamplingParams | None = None) -> NativeGeneration:
         with self.engine.lock:
             self._check_idle()
+            if params is not None:
+                self._check_ids(params.forced)
             generation = NativeGeneration(self, params or SamplingParams(), self.engine.loop)
             if generation.wants_logits and (self.own is None or not self.own.tokens) and not self._continues():
                 raise InvalidInput("nothing to decode from: extend the branch after merge, watch or attach")
@@ -203,6 +206,9 @@ class NativeBranch:
             if self.is_packed and length < sum(len(span) for span in self.view if span.is_text):
                 raise InvalidInput("an arranged view can be rewound within its own segment only")
             self.cut(length)
+            if self.is_packed:
+                # Others may have seen what goes: what comes now is not to take its place in the same segment.
+                self._freeze()
 
     def cut(self, length: int) -> None:
         """`rewind` for callers that hold the lock and know that `length` is in range."""
@@ -240,41 +246,48 @@ class NativeBranch:
     def block(self) -> NativeBlock:
         with self.engine.lock:
             self._check_idle()
-            return NativeBlock(self.engine.store, self.open_segment(), self.engine.lock)
+            live = Span(self.open_segment(), 0, None)
+            return NativeBlock(self.engine.store, (*self._unsealed(), live), self.engine.lock)
 
     def seal(self) -> NativeBlock:
         with self.engine.lock:
             self._check_idle()
-            segment = self.open_segment()
             self._freeze()
-            if self.own is segment:  # empty: nobody may append to it any more
-                self._close_own()
-            return NativeBlock(self.engine.store, segment, self.engine.lock, is_sealed=True)
+            self._close_own()  # if it is empty, nobody may append to it any more
+            block = NativeBlock(self.engine.store, self._unsealed(), self.engine.lock)
+            self.num_sealed = len(self.view)
+            return block
 
     def arrange(self, blocks: Sequence[Block]) -> None:
         with self.engine.lock:
             self._check_idle()
-            spans = []
+            spans: list[Span] = []
             for block in blocks:
                 if not isinstance(block, NativeBlock) or block.store is not self.engine.store:
                     raise InvalidInput("blocks of another engine cannot be arranged")
-                if block.segment is self.own:
-                    raise InvalidInput("the own segment comes last by itself")
-                spans.append(Span(block.segment, 0, len(block.segment.tokens) if block.is_sealed else None))
-            if self.own is not None and self.own.tokens:
-                self._close_own()
-            self._set_view(tuple(spans))
-            self.base = len(spans)
+                spans += block.spans
+            own = self.own if self.own is not None and self.own.tokens else None
+            if any(span.segment is self.own for span in spans):
+                raise InvalidInput("the own segment comes last by itself")
+            if own is not None and not own.is_packed:
+                raise InvalidInput("seal or rewind what was written before the view is arranged")
+            kept = self._unsealed() if self.is_packed else []
+            if own is None and not kept:
+                self._position = 0
+            self._set_view((*spans, *kept))
+            self.base = self.num_sealed = len(spans)
             self.is_packed = True
-            self._position = 0
+            if own is not None:
+                # What is there was computed under the view as it was; from here on the new one counts.
+                own.view = self.view
 
     def lockstep(self, gang: str | None) -> None:
         with self.engine.lock:
             self._check_idle()
             self._leave_gang()
-            self.gang = gang
             if gang is not None:
-                self.engine.scheduler.gangs[gang].add(self)
+                self.gang = self.job, gang
+                self.engine.scheduler.gangs[self.gang].add(self)
         self.engine.wake()
 
     def close(self) -> None:
@@ -315,12 +328,21 @@ class NativeBranch:
                 del gangs[self.gang]
             self.gang = None
 
+    def _unsealed(self) -> list[Span]:
+        """The frozen part of what a block covers."""
+        return [span for span in self.view[self.num_sealed :] if span.is_text]
+
     def _check_idle(self) -> None:
         if self.is_closed:
             raise BranchClosed(f"branch {self.path} is closed")
         self.engine.check_open()
         if self.generation is not None:
             raise BranchBusy(f"branch {self.path} is generating")
+
+    def _check_ids(self, tokens: Sequence[int]) -> None:
+        bad = [t for t in tokens if not 0 <= t < self.engine.vocab_size]
+        if bad:
+            raise InvalidInput(f"token id {bad[0]} is outside the vocabulary of {self.engine.vocab_size}")
 
     def _same_engine(self, branch: Branch) -> NativeBranch:
         if not isinstance(branch, NativeBranch) or branch.engine is not self.engine:
@@ -386,6 +408,7 @@ class NativeBranch:
 
     def _set_view(self, view: tuple[Span, ...]) -> None:
         old, self.view = self.view, view
+        self.num_sealed = min(self.num_sealed, len(view))
         self.engine.store.hold(view)
         self.engine.store.drop(old)
 

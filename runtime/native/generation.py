@@ -62,6 +62,12 @@ class NativeGeneration:
     def wants_logits(self) -> bool:
         return self.limit > 0
 
+    @property
+    def next_forced(self) -> int | None:
+        """The token the next step has to take; None: sample."""
+        forced, at = self.params.forced, len(self.sampled)
+        return forced[at] if at < len(forced) else None
+
     # -- engine side -------------------------------------------------------------------------------------------
 
     def push(self, token: int, logprob: float | None, top: dict[int, float] | None) -> Delivery:

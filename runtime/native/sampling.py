@@ -36,6 +36,8 @@ class Draw:
     uniform: float
     seen: set[int] | None = None
     """Tokens of the view, for the repetition penalty."""
+    forced: int | None = None
+    """The token to take, whatever the logits say."""
 
 
 @dataclass(slots=True)
@@ -47,11 +49,15 @@ class Drawn:
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
     """One token for each row of `logits` (M, V), float32, by `draws[row]`."""
-    greedy = logits.argmax(dim=-1).tolist() if any(_is_plain_greedy(d.params) for d in draws) else []
-    drawn = [
-        Drawn(greedy[i] if _is_plain_greedy(draw.params) else _draw(_adjust(logits[i], draw), draw))
-        for i, draw in enumerate(draws)
-    ]
+    is_greedy = any(d.forced is None and _is_plain_greedy(d.params) for d in draws)
+    greedy = logits.argmax(dim=-1).tolist() if is_greedy else []
+
+    def choose(i: int, draw: Draw) -> int:
+        if draw.forced is not None:
+            return draw.forced
+        return greedy[i] if _is_plain_greedy(draw.params) else _draw(_adjust(logits[i], draw), draw)
+
+    drawn = [Drawn(choose(i, draw)) for i, draw in enumerate(draws)]
     if any(d.params.logprobs is not None for d in draws):
         tokens = torch.tensor([d.token for d in drawn], device=logits.device)
         lse = logits.logsumexp(-1)

@@ -233,7 +233,10 @@ class Scheduler:
             if segment.refs and segment.version == c.version and c.begin + c.count > segment.computed:
                 self.store.advance(segment, c.begin + c.count)
         live = [(i, g) for i, (g, _) in enumerate(step.sampling) if not g.is_done]
-        draws = [Draw(g.params, uniform(g.branch.sampling_seed, g.branch.num_sampled), g.seen) for _, g in live]
+        draws = [
+            Draw(g.params, uniform(g.branch.sampling_seed, g.branch.num_sampled), g.seen, g.next_forced)
+            for _, g in live
+        ]
         if len(live) < len(step.sampling):
             logits = logits[[i for i, _ in live]]
         drawn = sample(logits, draws) if live else []

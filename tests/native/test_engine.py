@@ -238,6 +238,25 @@ async def test_logprobs_are_the_models_own():
         assert logprob == pytest.approx(float(logprobs[len(prompt) + i - 1, token]), abs=1e-4)
 
 
+async def test_forced_tokens_are_taken_one_per_step_and_scored():
+    hf_model, folder = tiny("llama")
+    given = _prompt(12, seed=5)
+    async with running(_engine(folder, eos=(given[7],))) as engine:
+        branch = engine.open([5, 6, 7])
+        steps = engine.scheduler.num_steps
+        done = await branch.generate(SamplingParams(max_tokens=15, forced=tuple(given), logprobs=0, ignore_eos=True))
+        assert done.token_ids[:12] == given and engine.scheduler.num_steps - steps == 15
+        assert done.token_ids[12:] == _greedy(hf_model, [5, 6, 7, *given], 3)
+        with torch.no_grad():
+            scores = hf_model(torch.tensor([branch.tokens])).logits[0].log_softmax(-1)
+        expected = [scores[i + 2, t].item() for i, t in enumerate(done.token_ids)]
+        torch.testing.assert_close(done.logprobs, expected, atol=1e-4, rtol=1e-4)
+        ended = await engine.open([5]).generate(SamplingParams(forced=tuple(given)))
+        assert (ended.token_ids, ended.finish_reason) == (given[:8], FinishReason.EOS)
+        with pytest.raises(InvalidInput, match="vocabulary"):
+            branch.generate(SamplingParams(forced=(131,)))
+
+
 async def test_rewind_drops_and_recomputes():
     hf_model, folder = tiny()
     prompt = _prompt(40)

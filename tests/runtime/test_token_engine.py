@@ -232,3 +232,12 @@ def test_text_streams_give_whole_characters_and_count_all_tokens(text):
         parts = [stream.push(token) for token in tokens]
         assert "".join(part for part, _ in parts) == text
         assert sum(count for _, count in parts) == len(tokens)
+
+
+async def test_forced_tokens_come_before_what_the_script_writes():
+    engine = chars("xyz", "uvw")
+    branch = opened(engine, "p")
+    forced = tuple(engine.tokenizer.encode("ab"))
+    done = await branch.generate(SamplingParams(forced=forced, max_tokens=4))
+    assert (done.text, engine.prompts) == ("abxy", ["pab"])
+    assert (await branch.generate(SamplingParams(forced=forced, stop=("a",)))).text == ""
