@@ -71,9 +71,6 @@ class SamplingParams:
     logprobs: int | None = None
     """None: none; 0: of the sampled token; k: also of the k most likely. Natural log, after temperature is *not*
     applied: they are the model's own log-probabilities."""
-    forced: tuple[int, ...] = ()
-    """The first tokens are these, one per forward pass as if they had been sampled, to repeat what a recording says.
-    Needs `live_views`: elsewhere `Branch.extend` gives the same context."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -192,7 +189,8 @@ class Branch(Protocol):
         ...
 
     def rewind(self, length: int) -> None:
-        """Forget everything after the first `length` tokens; the next position follows the last one kept."""
+        """Forget everything after the first `length` tokens. The next token goes where the first forgotten one stood;
+        what was watched or attached after that one is forgotten too. At the current length nothing happens."""
         ...
 
     def watch(self, branch: Branch, shift: int = 0) -> None:

@@ -172,8 +172,8 @@ class TokenBranch:
 
     def _cut(self, length: int) -> None:
         if length < self.length:
+            self._position = self._positions[length]
             del self._tokens[length:], self._positions[length:]
-            self._position = self._positions[-1] + 1 if self._positions else 0
             self._inherited = min(self._inherited, length)
 
     def close(self) -> None:

@@ -221,8 +221,7 @@ class NativeBranch:
             span = self.view[at]
             rest = (Span(span.segment, span.start, span.start + keep, span.shift),) if keep else ()
             self._set_view((*self.view[:at], *rest))
-            ends = [s.segment.start + s.start + len(s) + s.shift for s in self.view if s.is_text]
-            self._position = ends[-1] if ends else 0
+            self._position = span.segment.start + span.start + keep + span.shift
             self.base = min(self.base, len(self.view))
         elif own is not None and length < before_own + len(own.tokens):
             keep = length - before_own

@@ -123,6 +123,9 @@ class MirrorBranch:
 
     def rewind(self, length: int) -> None:
         """What was attached or watched after the first token that goes, goes too."""
+        if length == len(self.text):
+            return
+        self.position = self.mirror.rows[self.text[length].row].position
         while self.when and self.when[-1][0] > length:
             _, attached, live = self.when.pop()
             del self.attached[attached:], self.live[live:]
@@ -133,7 +136,6 @@ class MirrorBranch:
             self.part = Part()
         del self.text[length:]
         self.base = min(self.base, length)
-        self.position = self.mirror.rows[self.text[-1].row].position + 1 if self.text else 0
 
 
 def dense_logits(hf_model, mirror: Mirror) -> torch.Tensor:
