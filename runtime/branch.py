@@ -11,7 +11,7 @@ from .engine import Branch, Completion, FinishReason, SamplingParams
 from .errors import BranchClosed
 from .events import Forked, Joined, Merged, Pruned, Scored, Stopped, Text
 from .result import Finish, Generated
-from .segment_writer import SegmentWriter
+from .segment_writer import SegmentWriter, TracedBlock
 from .text_stream import TextStream
 from .trace import BranchRecord, JoinRecord, Piece, SpanRecord
 
@@ -34,13 +34,14 @@ class TracedBranch:
         *,
         context_limit: int,
         view: tuple[SpanRecord, ...] = (),
+        packed_at: int | None = None,
     ) -> None:
         state = context.state
         self.context = context
         self.engine_branch = branch
         self.record = record
         self.context_limit = context_limit
-        self._segments = SegmentWriter(state.trace, record.id, view)
+        self._segments = SegmentWriter(state.trace, record.id, view, packed_at)
         state.trace.branches[record.id] = record
         state.branches[record.id] = self
         state.usage.branches += 1
@@ -102,10 +103,10 @@ class TracedBranch:
 
     def fork(self, n: int, labels: Sequence[str] = ()) -> list[TracedBranch]:
         """n children that share this view."""
-        view = self._segments.view()
+        view, packed_at = self._segments.view(), self._segments.packed_at
         names = [*labels, *[""] * (n - len(labels))]
         children = [
-            self.context.trace_fork(self, branch, label, view)
+            self.context.trace_fork(self, branch, label, view, packed_at)
             for branch, label in zip(self.engine_branch.fork(n), names, strict=True)
         ]
         self.context.emit(Forked, branch=self.id, children=tuple(child.id for child in children))
@@ -143,6 +144,26 @@ class TracedBranch:
         self.engine_branch.seek(position)
         self._segments.see([])
 
+    def block(self) -> TracedBlock:
+        """A handle on what is being written."""
+        return TracedBlock(self.engine_branch.block(), self._segments.block(self.position))
+
+    def seal(self) -> TracedBlock:
+        """End what is being written and give a handle on it."""
+        return TracedBlock(self.engine_branch.seal(), self._segments.seal())
+
+    def arrange(self, blocks: Sequence[TracedBlock]) -> None:
+        """Replace the view by these blocks, one behind another, what is being written last."""
+        own = self.engine_branch.block()
+        computed = own.computed
+        own.close()
+        self.engine_branch.arrange([block.block for block in blocks])
+        self._segments.arrange([span for block in blocks for span in block.spans], computed)
+
+    def lockstep(self, gang: str | None) -> None:
+        """Step together with the other branches of the gang; None: leave it."""
+        self.engine_branch.lockstep(gang)
+
     def close(self) -> None:
         """Free the branch; idempotent."""
         self.engine_branch.close()
@@ -177,6 +198,7 @@ class TracedBranch:
             return self._stopped(Generated(text="", token_ids=[], finish=Finish.DEADLINE))
         if limit == 0 and params.max_tokens != 0:
             return self._stopped(Generated(text="", token_ids=[], finish=cause))
+        watched = self.engine_branch.block() if self._segments.is_live and context.capabilities.live_views else None
         reserved = context.ledger.reserve(limit)
         start = self.length, self.position
         ended = Finish.FAILED
@@ -197,6 +219,9 @@ class TracedBranch:
             state.usage.generated_tokens += used
             context.advance(used)
             self._write_sampled(result, start[1])
+            if watched is not None:
+                self._segments.note(watched.seen, watched.computed)
+                watched.close()
             self._stopped(result)
         return result
 

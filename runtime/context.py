@@ -119,10 +119,15 @@ class Context:
         return traced
 
     def trace_fork(
-        self, parent: TracedBranch, branch: Branch, label: str, view: tuple[SpanRecord, ...]
+        self,
+        parent: TracedBranch,
+        branch: Branch,
+        label: str,
+        view: tuple[SpanRecord, ...],
+        packed_at: int | None = None,
     ) -> TracedBranch:
-        """Take an engine branch that was forked from `parent` into the books."""
-        traced = self._trace(branch, "fork", parent.id, label, parent.context_limit, view)
+        """Take an engine branch that was forked from `parent` into the books; `packed_at` as in `SegmentWriter`."""
+        traced = self._trace(branch, "fork", parent.id, label, parent.context_limit, view, packed_at)
         self.emit(BranchStarted, branch=traced.id, parent=parent.id, label=label, prompt_tokens=0)
         return traced
 
@@ -243,10 +248,11 @@ class Context:
         label: str,
         limit: int,
         view: tuple[SpanRecord, ...] = (),
+        packed_at: int | None = None,
     ) -> TracedBranch:
         name = ".".join(map(str, branch.path))
         record = BranchRecord(id=name, parent=parent, origin=origin, label=label, level=self.level)
-        traced = TracedBranch(self, branch, record, context_limit=limit, view=view)
+        traced = TracedBranch(self, branch, record, context_limit=limit, view=view, packed_at=packed_at)
         self._owned.append(traced)
         return traced
 

@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class ReplayEngine(TokenEngine):
                 header["engine"],
                 _ReplayedTokenizer(self.file, texts, header),
                 context_limit=header["context_limit"],
-                capabilities=Capabilities(**header["capabilities"]),
+                capabilities=replace(Capabilities(**header["capabilities"]), live_views=False),
             )
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InvalidInput(f"{self.file}: not a recording of an engine: {error}") from None

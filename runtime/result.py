@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 
 class Finish(StrEnum):
-    """Why a generation, a thread or a job ended. The first five are the engine's own (`engine.FinishReason`)."""
+    """Why a generation, a thread or a job ended. The first six are the engine's own (`engine.FinishReason`)."""
 
     EOS = "eos"
     STOP = "stop"
     LENGTH = "length"
     CONTEXT = "context"
     MEMORY = "memory"
+    GANG = "gang"
     TOTAL_TOKENS = "total_tokens"
     """The budget's total, or this part's share of it, is used up."""
     CRITICAL_TOKENS = "critical_tokens"

@@ -63,8 +63,14 @@ class SegmentRecord:
     """Of the first token; the others follow on."""
     view: tuple[SpanRecord, ...]
     pieces: list[Piece] = field(default_factory=list)
+    is_packed: bool = False
+    """Are the spans read one behind another, ending where this segment begins, wherever they were written
+    (`Branch.arrange`)? Then `position` counts within the branch's own text, and shifts do not matter."""
+    views: list[tuple[int, tuple[SpanRecord, ...]]] = field(default_factory=list)
+    """Views that took the place of `view` while the segment was being written: (first own token that saw it, view)."""
     seen: dict[int, list[int]] = field(default_factory=dict)
-    """For live spans: segment -> tokens of it that each own token saw. Filled by methods that step in lock step."""
+    """For live spans: segment -> tokens of it that each own token saw. Own tokens at the end that are missing were
+    never computed. `trace_views.sights` puts views and this together."""
 
     def __len__(self) -> int:
         return sum(len(piece.token_ids) for piece in self.pieces)
@@ -144,8 +150,10 @@ class Trace:
         self.end: dict[str, Any] | None = None
         """Finish, answer and usage; None while the job runs."""
 
-    def new_segment(self, branch: str, position: int, view: tuple[SpanRecord, ...]) -> SegmentRecord:
-        segment = SegmentRecord(id=len(self.segments), branch=branch, position=position, view=view)
+    def new_segment(
+        self, branch: str, position: int, view: tuple[SpanRecord, ...], *, is_packed: bool = False
+    ) -> SegmentRecord:
+        segment = SegmentRecord(id=len(self.segments), branch=branch, position=position, view=view, is_packed=is_packed)
         self.segments.append(segment)
         return segment
 
@@ -183,6 +191,7 @@ class Trace:
         # Plain causal attention is right if every segment seen was itself written seeing just the spans before it.
         spans = segment.view
         is_causal = all(span.is_text for span in spans) and positions == list(range(len(positions)))
+        is_causal = is_causal and not segment.is_packed
         for i, span in enumerate(spans):
             is_causal = is_causal and self.segments[span.segment].view == spans[:i]
         return TrainingRow(

@@ -59,7 +59,8 @@ def _segment(trace: Trace, data: dict[str, Any]) -> None:
     view = tuple(_span(trace, span) for span in data.pop("view"))
     pieces = [_piece(piece) for piece in data.pop("pieces")]
     seen = {int(key): list(value) for key, value in data.pop("seen").items()}
-    trace.segments.append(SegmentRecord(view=view, pieces=pieces, seen=seen, **data))
+    views = [(int(first), tuple(_span(trace, span) for span in later)) for first, later in data.pop("views", [])]
+    trace.segments.append(SegmentRecord(view=view, pieces=pieces, views=views, seen=seen, **data))
 
 
 def _span(trace: Trace, data: dict[str, Any]) -> SpanRecord:

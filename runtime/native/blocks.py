@@ -1,33 +1,38 @@
-"""`NativeBlock`: a handle on a segment, for views that are put together from blocks."""
+"""`NativeBlock`: a handle on what a branch wrote, for views that are put together from blocks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
-from .segment import Segment
+from .segment import Span
 from .store import KVStore
 
 
 class NativeBlock:
-    """See `runtime.engine.Block`: one reference to a segment."""
+    """See `runtime.engine.Block`: references to the segments of a piece of text, the last one live unless sealed."""
 
-    def __init__(
-        self, store: KVStore, segment: Segment, lock: AbstractContextManager[object], *, is_sealed: bool = False
-    ) -> None:
+    def __init__(self, store: KVStore, spans: Iterable[Span], lock: AbstractContextManager[object]) -> None:
         self.store = store
-        self.segment = segment
-        self.is_sealed = is_sealed
-        """Was it complete when the handle was made? A view then has a fixed span of it."""
+        self.spans = tuple(spans)
         self._lock = lock
         self._is_closed = False
-        store.acquire(segment, pin=False)
+        store.hold(self.spans)
 
     @property
     def tokens(self) -> list[int]:
-        return list(self.segment.tokens)
+        return [token for span in self.spans for token in span.segment.tokens[span.start : span.end]]
+
+    @property
+    def computed(self) -> int:
+        return self.spans[-1].segment.computed if self.spans else 0
+
+    @property
+    def seen(self) -> list[tuple[int, tuple[int, ...]]]:
+        return list(self.spans[-1].segment.seen) if self.spans else []
 
     def close(self) -> None:
         with self._lock:
             if not self._is_closed:
                 self._is_closed = True
-                self.store.release(self.segment, pin=False)
+                self.store.drop(self.spans)

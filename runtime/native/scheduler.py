@@ -60,8 +60,8 @@ class Scheduler:
         self.max_rows = max_rows
         self.prefill_chunk = prefill_chunk
         self.running: list[NativeGeneration] = []
-        self.gangs: defaultdict[str, set[NativeBranch]] = defaultdict(set)
-        """Branches that step together, by the gang's name."""
+        self.gangs: defaultdict[tuple[str, str], set[NativeBranch]] = defaultdict(set)
+        """Branches that step together, by job and the gang's name."""
         self._arrivals = 0
         self._served: defaultdict[str, int] = defaultdict(int)
         """Rows each job was given while others waited: the fair share is owed to the job with the fewest."""
@@ -96,12 +96,12 @@ class Scheduler:
     def plan(self) -> tuple[Step, list[Delivery]]:
         """The next step, and generations that end without one. The step is empty if there is nothing to run."""
         done = [g for g in self.running if not g.wants_logits and not self._work(g)]
-        deliveries = [self._finish(g, g.limit_reason) for g in done]
+        deliveries = [d for g in done if not g.is_done for d in (self._finish(g, g.limit_reason), *self._halt(g))]
         filling = self._fill(self._ordered() if len(self.running) > 1 else self.running)
         if not filling.step.chunks and filling.is_short:
             # Everybody waits for memory: the youngest gives way. Its blocks come back when its method closes it.
             youngest = max(self.running, key=lambda g: (-g.branch.priority, g.sequence))
-            deliveries.append(self._finish(youngest, FinishReason.MEMORY))
+            deliveries += [self._finish(youngest, FinishReason.MEMORY), *self._halt(youngest)]
         return filling.step, deliveries
 
     def _ordered(self) -> list[NativeGeneration]:
@@ -109,14 +109,15 @@ class Scheduler:
 
         def key(g: NativeGeneration) -> tuple[bool, int, int, int]:
             own = g.branch.own
-            is_prefill = own is not None and own.pending > 1
+            # What is put into a gang's member must not keep the others waiting.
+            is_prefill = own is not None and own.pending > 1 and g.branch.gang is None
             return is_prefill, -g.branch.priority, self._served[g.branch.job], g.sequence
 
         return sorted(self.running, key=key)
 
     def _fill(self, order: Iterable[NativeGeneration]) -> _Filling:
         filling = _Filling(self.max_rows, self.prefill_chunk)
-        met: set[str] = set()
+        met: set[tuple[str, str]] = set()
         for g in order:
             if filling.rows_left < 1:
                 break
@@ -128,20 +129,35 @@ class Scheduler:
                 self._add_gang(filling, gang)
         return filling
 
-    def _add_gang(self, filling: _Filling, gang: str) -> None:
-        """All members' rows go into this very step, or none."""
-        members = [branch.generation for branch in sorted(self.gangs[gang], key=lambda branch: branch.path)]
+    def _members(self, gang: tuple[str, str]) -> list[NativeGeneration | None]:
+        return [branch.generation for branch in sorted(self.gangs[gang], key=lambda branch: branch.path)]
+
+    def _halt(self, g: NativeGeneration) -> list[Delivery]:
+        """The generations of the gang end with this one."""
+        members = [] if g.branch.gang is None else self._members(g.branch.gang)
+        return [self._finish(other, FinishReason.GANG) for other in members if other is not None]
+
+    def _add_gang(self, filling: _Filling, gang: tuple[str, str]) -> None:
+        """What the members wrote themselves goes into this very step as a whole, or not at all. Frozen text that they
+        only read is computed before, in chunks like any other."""
+        members = self._members(gang)
         generations = [g for g in members if g is not None]
         if len(generations) < len(members):
             return  # somebody is not ready
-        work = {segment: segment.pending for g in generations for segment, _ in self._work(g)}
-        rows = sum(work.values())
-        missing = sum(self.store.blocks_missing(segment, len(segment.tokens)) for segment in work)
+        owns = [g.branch.own for g in generations if g.branch.own is not None]
+        for g in generations:
+            for segment, view in self._work(g):
+                if segment not in owns and not self._prefill(filling, g, segment, view):
+                    return
+        rows = sum(own.pending for own in owns)
+        missing = sum(self.store.blocks_missing(own, len(own.tokens)) for own in owns)
         if missing > self.store.available:
             filling.is_short = True
             return
-        if rows > filling.rows_left and filling.step.num_rows:
-            return  # the next step begins empty
+        if filling.rows_left < rows <= self.max_rows:
+            return  # a later step has room for them
+        for own in owns:
+            self.store.reserve(own, len(own.tokens))
         room, limit = filling.prefill_room, filling.max_rows
         filling.prefill_room = filling.max_rows = _UNBOUNDED  # checked above, and a large gang still has to run
         for g in generations:
@@ -150,30 +166,32 @@ class Scheduler:
 
     def _add(self, filling: _Filling, g: NativeGeneration) -> None:
         """As much of what the generation waits for as there is room for; its token, if nothing is left to wait for."""
-        complete = True
         for segment, view in self._work(g):
-            chunk = filling.planned.get(segment)
-            if chunk is None:
-                count = min(segment.pending, filling.rows_left)
-                if segment.pending > 1:
-                    count = min(count, filling.prefill_room)
-                if count < 1 or not complete:
-                    return
-                if not self._reserve(segment, segment.computed + count):
-                    filling.is_short = True
-                    return
-                if segment.pending > 1:
-                    filling.prefill_room -= count
-                chunk = filling.planned[segment] = filling.add(segment, view, segment.computed, count)
-                self._served[g.branch.job] += count
-                g.num_prefilled += count if not g.sampled else 0
-            complete = complete and chunk.begin + chunk.count == len(segment.tokens)
-        if not complete:
-            return
+            if not self._prefill(filling, g, segment, view):
+                return
         if not g.wants_logits:
             filling.step.prefilled.append(g)
         elif (row := self._last_row(filling, g)) is not None:
             filling.step.sampling.append((g, row))
+
+    def _prefill(self, filling: _Filling, g: NativeGeneration, segment: Segment, view: tuple[Span, ...]) -> bool:
+        """As much of the segment's pending tokens as there is room for; are these, with what is planned, all?"""
+        chunk = filling.planned.get(segment)
+        if chunk is None:
+            count = min(segment.pending, filling.rows_left)
+            if segment.pending > 1:
+                count = min(count, filling.prefill_room)
+            if count < 1:
+                return False
+            if not self._reserve(segment, segment.computed + count):
+                filling.is_short = True
+                return False
+            if segment.pending > 1:
+                filling.prefill_room -= count
+            chunk = filling.planned[segment] = filling.add(segment, view, segment.computed, count)
+            self._served[g.branch.job] += count
+            g.num_prefilled += count if not g.sampled else 0
+        return chunk.begin + chunk.count == len(segment.tokens)
 
     def _work(self, g: NativeGeneration) -> Iterator[tuple[Segment, tuple[Span, ...]]]:
         """Segments with pending tokens that the branch needs, in the order in which they can be computed."""
@@ -240,7 +258,8 @@ class Scheduler:
         if len(live) < len(step.sampling):
             logits = logits[[i for i, _ in live]]
         drawn = sample(logits, draws) if live else []
-        deliveries = [self._finish(g, g.limit_reason) for g in step.prefilled if not g.is_done]
+        ended = [g for g in step.prefilled if not g.is_done]
+        deliveries = [self._finish(g, g.limit_reason) for g in ended]
         for i, (_, g) in enumerate(live):
             if keep_logits:
                 g.branch.logits = logits[i]
@@ -251,8 +270,11 @@ class Scheduler:
                 if delivery.completion.rolled_back:
                     g.branch.cut(g.start_length + len(g.sampled))
                 self._retire(g)
+                ended.append(g)
             if delivery.tokens or delivery.completion is not None:
                 deliveries.append(delivery)
+        for g in ended:
+            deliveries += self._halt(g)
         return deliveries
 
     def fail(self, error: BaseException) -> list[Delivery]:
