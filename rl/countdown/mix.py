@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -22,15 +22,15 @@ IGNORED = -100
 class Mix:
     """Shares of the tokens, in any unit."""
 
-    leaf: float = 50.0
+    leaf: float = 40.0
     """Threads of three numbers."""
-    drill: float = 15.0
+    drill: float = 20.0
     """Rows of unrelated numbers."""
-    table4: float = 10.0
+    table4: float = 11.0
     """Threads of four numbers: table, spawn, join, answer."""
-    table5: float = 5.0
+    table5: float = 7.0
     seq3: float = 1.0
-    seq4: float = 19.0
+    seq4: float = 21.0
     """Whole searches of four numbers in one context."""
 
 
@@ -121,7 +121,6 @@ class Documents:
 
     rng: random.Random
     excluded: Container[Key] = frozenset()
-    sizes: dict[str, int] = field(default_factory=dict)
 
     def _problem(self, draw: Callable[[], tuple[list[int], int]]) -> tuple[list[int], int]:
         while True:

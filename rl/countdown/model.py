@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -185,8 +185,3 @@ class Model(nn.Module):
                 f"{at}.mlp.down_proj.weight": block.down.weight,
             }
         return {name: weight.detach().to(torch.bfloat16).contiguous() for name, weight in weights.items()}
-
-
-def config_json(config: ModelConfig) -> dict[str, object]:
-    """For checkpoints."""
-    return asdict(config)

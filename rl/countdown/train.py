@@ -40,7 +40,7 @@ class TrainConfig:
     rate: float = 2.5e-3
     """Learning rate at the plateau."""
     warmup_steps: int = 100
-    decay: float = 0.28
+    decay: float = 0.7
     """Last part of the training, in which the rate falls linearly to zero."""
     micro_tokens: int = 2048
     """Tokens of one batch: all of one kind, so that little is padding."""
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--tokens", type=int)
     parser.add_argument("--rate", type=float, default=2.5e-3)
-    parser.add_argument("--decay", type=float, default=0.28)
+    parser.add_argument("--decay", type=float, default=0.7)
     parser.add_argument("--micro-tokens", type=int, default=2048)
     parser.add_argument("--accumulate", type=int, default=3)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
