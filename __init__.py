@@ -43,6 +43,7 @@ from .runtime.errors import (
 from .runtime.job import Job, JobSpec, parse_job
 from .runtime.methods.apr import APR
 from .runtime.methods.base import Method
+from .runtime.methods.multiverse import Multiverse
 from .runtime.methods.self_consistency import SelfConsistency
 from .runtime.methods.sequential import Sequential
 from .runtime.recorder import Recorder
@@ -78,6 +79,7 @@ __all__ = [
     "Job",
     "JobSpec",
     "Method",
+    "Multiverse",
     "NativeEngine",
     "OutOfBlocks",
     "Outcome",

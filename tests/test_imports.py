@@ -81,6 +81,7 @@ def test_public_names_are_pinned():
         "Job",
         "JobSpec",
         "Method",
+        "Multiverse",
         "NativeEngine",
         "OutOfBlocks",
         "Outcome",
