@@ -43,6 +43,7 @@ from .runtime.errors import (
 from .runtime.job import Job, JobSpec, parse_job
 from .runtime.methods.apr import APR
 from .runtime.methods.base import Method
+from .runtime.methods.hogwild import Hogwild
 from .runtime.methods.multiverse import Multiverse
 from .runtime.methods.self_consistency import SelfConsistency
 from .runtime.methods.sequential import Sequential
@@ -73,6 +74,7 @@ __all__ = [
     "FinishReason",
     "Generated",
     "Generation",
+    "Hogwild",
     "InvalidBudget",
     "InvalidInput",
     "InvalidJob",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ class TracedBranch:
         self.engine_branch = branch
         self.record = record
         self.context_limit = context_limit
+        self._is_in_gang = False
         self._segments = SegmentWriter(state.trace, record.id, view, packed_at)
         state.trace.branches[record.id] = record
         state.branches[record.id] = self
@@ -163,6 +165,7 @@ class TracedBranch:
     def lockstep(self, gang: str | None) -> None:
         """Step together with the other branches of the gang; None: leave it."""
         self.engine_branch.lockstep(gang)
+        self._is_in_gang = gang is not None
 
     def close(self) -> None:
         """Free the branch; idempotent."""
@@ -242,7 +245,9 @@ class TracedBranch:
         state = self.context.state
         generation = None
         try:
-            async with asyncio.timeout_at(state.deadline), state.slot():
+            # Whoever runs a gang holds the slots of all its members.
+            slot = nullcontext() if self._is_in_gang else state.slot()
+            async with asyncio.timeout_at(state.deadline), slot:
                 generation = self.engine_branch.generate(params)
                 if state.hub.has_readers:
                     stream = TextStream(self.context.tokenizer)

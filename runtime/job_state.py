@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .budget import Budget
@@ -42,6 +42,7 @@ class JobState:
         self.deadline = None if budget.seconds is None else loop.time() + budget.seconds
         """In the event loop's time."""
         self._slots = asyncio.Semaphore(budget.width) if budget.width is not None else None
+        self._gang_turn = asyncio.Lock()
         self.branches: dict[str, TracedBranch] = {}
         """Open branches by id."""
         self._phases: dict[str, tuple[int, float]] = {}
@@ -61,6 +62,23 @@ class JobState:
     def slot(self) -> AbstractAsyncContextManager[None]:
         """Held while a branch decodes, so that no more do than the budget's width. The order changes no result."""
         return self._slots or nullcontext()
+
+    @asynccontextmanager
+    async def slots(self, count: int) -> AsyncIterator[None]:
+        """Held while a gang of `count` branches, at most the budget's width, decodes. All are taken in one turn, so
+        that two gangs never hold a part each and wait for the rest."""
+        taken = 0
+        try:
+            if self._slots is not None:
+                async with self._gang_turn:
+                    while taken < count:
+                        await self._slots.acquire()
+                        taken += 1
+            yield
+        finally:
+            for _ in range(taken):
+                assert self._slots is not None
+                self._slots.release()
 
     def emit(self, cls: type[E], **values: Any) -> None:
         """Build and send an event; free when nobody reads."""

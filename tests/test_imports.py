@@ -75,6 +75,7 @@ def test_public_names_are_pinned():
         "FinishReason",
         "Generated",
         "Generation",
+        "Hogwild",
         "InvalidBudget",
         "InvalidInput",
         "InvalidJob",

@@ -95,7 +95,7 @@ class Scheduler:
 
     def plan(self) -> tuple[Step, list[Delivery]]:
         """The next step, and generations that end without one. The step is empty if there is nothing to run."""
-        done = [g for g in self.running if not g.wants_logits and not self._work(g)]
+        done = [g for g in self.running if not g.wants_logits and next(self._work(g), None) is None]
         deliveries = [d for g in done if not g.is_done for d in (self._finish(g, g.limit_reason), *self._halt(g))]
         filling = self._fill(self._ordered() if len(self.running) > 1 else self.running)
         if not filling.step.chunks and filling.is_short:
