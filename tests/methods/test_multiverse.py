@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from plait import Capabilities, Finish, InvalidJob, Multiverse, PromptTooLong, Runtime, ScriptedEngine, events
 from plait.runtime.methods.multiverse_grammar import elements
 from plait.runtime.scripted import CharTokenizer, WordTokenizer
-from plait.tests.methods.multiverse_tools import MERGES, Par, Play, TagTokenizer, render, scripted, structures
+from plait.tests.methods.multiverse_tools import MERGES, Par, Play, TagTokenizer, loose, render, scripted, structures
 from plait.tests.runtime.tools import run
 
 TWO = Par({"1": [" left"], "2": [" the right one"]}, "both")
@@ -369,29 +369,17 @@ async def test_a_budget_of_any_size_gives_closed_text(total, merges):
         Par({"1": [" a" * 30, Par({"1.1": [" c" * 20], "1.2": [" d" * 9]})], "2": [" b" * 25]}, "e" * 30),
         "</Think>",
     ]
-    engine = scripted(_loose(Play(long)), merges=merges)
+    engine = scripted(loose(Play(long)), merges=merges)
     result, _ = await play(engine=engine, limits={"total_tokens": total}, reserve=20)
     assert result.usage.total_tokens <= total
     if result.details["blocks"]:
         assert result.text.count("<Path>") == result.text.count("</Path>")
 
 
-def _loose(model):
-    """As the model, and something short where it is asked what it did not expect."""
-
-    def write(context):
-        try:
-            return model(context)
-        except AssertionError:
-            return "short"
-
-    return write
-
-
 async def test_both_limits_hold():
     items = ["<Think>\n", Par({str(i): [" x" * 40] for i in range(1, 5)}), "</Think>"]
     for limits in ({"total_tokens": 300}, {"critical_tokens": 160}, {"total_tokens": 300, "critical_tokens": 160}):
-        engine = scripted(_loose(Play(items)))
+        engine = scripted(loose(Play(items)))
         result, _ = await play(engine=engine, limits=limits, reserve=30)
         assert result.details["blocks"] == 1 and result.usage.counts["truncated_paths"] == 4
         assert result.usage.total_tokens <= limits.get("total_tokens", 10_000)
