@@ -1,13 +1,15 @@
-"""Countdown problems: the published distribution (arXiv 2404.03683), seeded, with disjoint splits."""
+"""Countdown problems: the published distribution (arXiv 2504.15466, section 4), seeded, with disjoint splits."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from .solver import is_solvable
 
 SMALLEST, LARGEST = 1, 99
 TARGETS = (10, 100)
@@ -36,23 +38,13 @@ def is_validation(nums: Iterable[int], target: int) -> bool:
     return int.from_bytes(digest, "big") % _VALIDATION_SHARE == 0
 
 
-def _combine(a: int, b: int, rng: random.Random) -> int:
-    options = [a + b, abs(a - b), a * b]
-    if min(a, b) > 0 and max(a, b) % min(a, b) == 0:
-        options.append(max(a, b) // min(a, b))
-    return rng.choice(options)
-
-
-def draw(rng: random.Random, size: int) -> Problem:
-    """A solvable problem: combine random numbers at random until what is left is a possible target."""
+def draw(rng: random.Random, size: int, accept: Callable[[Problem], bool] = lambda problem: True) -> Problem:
+    """A solvable problem: numbers and target uniform, again until solvable. `accept` is asked first: it is cheaper."""
     while True:
-        nums = [rng.randint(SMALLEST, LARGEST) for _ in range(size)]
-        left = nums[:]
-        while len(left) > 1:
-            a, b = (left.pop(rng.randrange(len(left))) for _ in range(2))
-            left.append(_combine(a, b, rng))
-        if TARGETS[0] <= left[0] <= TARGETS[1]:
-            return Problem(tuple(nums), left[0])
+        nums = tuple(rng.randint(SMALLEST, LARGEST) for _ in range(size))
+        problem = Problem(nums, rng.randint(*TARGETS))
+        if accept(problem) and is_solvable(problem.nums, problem.target):
+            return problem
 
 
 def validation(size: int, count: int = 1000, seed: int = 0) -> list[Problem]:
@@ -60,9 +52,8 @@ def validation(size: int, count: int = 1000, seed: int = 0) -> list[Problem]:
     rng = random.Random(f"countdown validation {size} {seed}")
     found: dict[Key, Problem] = {}
     while len(found) < count:
-        problem = draw(rng, size)
-        if is_validation(problem.nums, problem.target):
-            found.setdefault(problem.key, problem)
+        problem = draw(rng, size, lambda p: is_validation(p.nums, p.target))
+        found.setdefault(problem.key, problem)
     return list(found.values())
 
 

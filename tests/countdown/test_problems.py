@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from plait.evals.countdown.problems import TARGETS, Problem, draw, is_validation, load, validation
-from plait.evals.countdown.solver import reachable, solutions, solve
+from plait.evals.countdown.solver import is_solvable, reachable, solutions, solve
 from plait.evals.countdown.verify import verify
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -26,7 +26,18 @@ def test_drawn_problems_are_solvable_and_in_range(size):
         assert len(problem.nums) == size
         assert all(1 <= n <= 99 for n in problem.nums)
         assert TARGETS[0] <= problem.target <= TARGETS[1]
-        assert size == 5 or solve(problem.nums, problem.target) is not None
+        assert solve(problem.nums, problem.target) is not None
+
+
+def test_solvable_means_that_the_solver_finds_something():
+    rng = random.Random(1)
+    seen = set()
+    for size in (1, 2, 3, 3, 3, 4):
+        for _ in range(25):
+            nums, target = [rng.randint(1, 12) for _ in range(size)], rng.randint(1, 60)
+            seen.add(is_solvable(nums, target))
+            assert is_solvable(nums, target) == (solve(nums, target) is not None)
+    assert seen == {True, False}
 
 
 def test_validation_problems_are_different_reproducible_and_in_their_split():
