@@ -114,7 +114,7 @@ class SegmentWriter:
         """Say of the open segment's first `computed` tokens how much of live spans they saw; `passes` as in
         `Block.seen`."""
         own = self._own
-        if own is None:
+        if own is None or not passes:
             return
         views = [(0, own.view), *own.views]
         for (begin, ends), end in zip(passes, [*(begin for begin, _ in passes[1:]), computed], strict=True):

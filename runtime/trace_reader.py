@@ -20,6 +20,7 @@ def read_trace(path: Path) -> Trace:
     if not lines:
         raise InvalidInput(f"{path}: empty; a trace starts with a header line")
     trace: Trace | None = None
+    places: list[int] = []
     for number, line in enumerate(lines, start=1):
         try:
             data = json.loads(line)
@@ -28,11 +29,19 @@ def read_trace(path: Path) -> Trace:
                 trace = _header(kind, data)
             else:
                 _READERS[kind](trace, data)
+                if kind == "segment":
+                    places.append(number)
         except InvalidInput as error:
             raise InvalidInput(f"{path}:{number}: {error}") from None
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             raise InvalidInput(f"{path}:{number}: not a trace record: {error!r}") from None
     assert trace is not None
+    # Only now: a segment that others watched from its birth is recorded before what it came to see itself.
+    for number, segment in zip(places, trace.segments, strict=True):
+        for view in (segment.view, *(view for _, view in segment.views)):
+            for span in view:
+                if not _is_sound(trace, span):
+                    raise InvalidInput(f"{path}:{number}: a span of {span.length} tokens over segment {span.segment}")
     return trace
 
 
@@ -56,20 +65,22 @@ def _segment(trace: Trace, data: dict[str, Any]) -> None:
         raise InvalidInput(f"segment {data['id']} where segment {len(trace.segments)} belongs")
     if data["branch"] not in trace.branches:
         raise InvalidInput(f"segment of an unknown branch {data['branch']!r}")
-    view = tuple(_span(trace, span) for span in data.pop("view"))
+    view = tuple(_span(span) for span in data.pop("view"))
     pieces = [_piece(piece) for piece in data.pop("pieces")]
     seen = {int(key): list(value) for key, value in data.pop("seen").items()}
-    views = [(int(first), tuple(_span(trace, span) for span in later)) for first, later in data.pop("views", [])]
+    views = [(int(first), tuple(_span(span) for span in later)) for first, later in data.pop("views", [])]
     trace.segments.append(SegmentRecord(view=view, pieces=pieces, views=views, seen=seen, **data))
 
 
-def _span(trace: Trace, data: dict[str, Any]) -> SpanRecord:
+def _span(data: dict[str, Any]) -> SpanRecord:
     group = data.pop("group")
-    span = SpanRecord(group=None if group is None else (group[0], group[1]), **data)
-    # A live span may name a segment that is recorded further down: its owner can start writing later.
-    if span.length is not None and not 0 <= span.length <= len(trace.segments[span.segment]):
-        raise InvalidInput(f"a span of {span.length} tokens over segment {span.segment}")
-    return span
+    return SpanRecord(group=None if group is None else (group[0], group[1]), **data)
+
+
+def _is_sound(trace: Trace, span: SpanRecord) -> bool:
+    if not 0 <= span.segment < len(trace.segments):
+        return False
+    return span.length is None or 0 <= span.length <= len(trace.segments[span.segment])
 
 
 def _piece(data: dict[str, Any]) -> Piece:

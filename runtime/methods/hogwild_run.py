@@ -196,7 +196,7 @@ class Run:
     def _take(self, results: list[Generated | None]) -> Finish | None:
         """Take over a round's tokens and, in the order of the workers, finish steps; why the run ends, if it does."""
         self.passes += max((len(r.token_ids) for r in results if r is not None), default=0)
-        # Every pass but the last has put one token of each worker into the next; the last is counted in `_handle`.
+        # Every pass but the last has put one token of each worker into the next; the last is counted by `_handle`.
         self.since_check += sum(max(len(r.token_ids) - 1, 0) for r in results if r is not None)
         ended: list[Finish] = []
         for worker, result in zip(list(self.group.workers), results, strict=True):
@@ -225,7 +225,6 @@ class Run:
             return result.finish
         if not result.token_ids:
             return None
-        self.since_check += 1
         is_foreign = isinstance(stop, str) and stop != SEPARATOR
         if not self.has_steps:
             is_over = result.finish is Finish.STOP
@@ -242,6 +241,7 @@ class Run:
             is_over = True
         else:
             is_over = False
+        self.since_check += len(worker.pending) or 1  # what the worker puts into the next pass
         if is_over and method.answer != "text" and extract(method.answer, text) is not None:
             return Finish.STOP
         return None
@@ -256,7 +256,6 @@ class Run:
             tokens = self.ctx.tokenizer.encode(prefix(worker.name, worker.step + 1) + method.self_check)
             self.since_check = 0
         self.group.finish_step(worker, tokens, drop=drop, closing=closing)
-        self.since_check += len(worker.pending) - 1
 
     def _overhang(self, worker: Worker, keep: int) -> int:
         """Sampled tokens at the end of a worker's text that reach beyond its first `keep` characters; the first one
