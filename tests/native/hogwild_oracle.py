@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,8 +50,8 @@ class ToyTokenizer:
 class Block:
     """Tokens, and for each layer keys (rotated to their index in the block) and values."""
 
-    keys: list[Tensor | None]
-    values: list[Tensor | None]
+    keys: list[Any]
+    values: list[Any]
     tokens: list[int] = field(default_factory=list)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> None:
