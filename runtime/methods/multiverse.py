@@ -33,7 +33,11 @@ from .sequential import Answering
 
 @register
 class Multiverse(Answering):
-    """Map, process, reduce. `max_tokens` limits the critical path: of a block's paths only the longest counts."""
+    """Map, process, reduce.
+
+    `max_tokens` limits the critical path: of a block's paths only the longest counts (on engines that cannot merge,
+    where they stand one behind another, all do).
+    """
 
     method: Literal["multiverse"] = "multiverse"
     mode: Literal["trained", "guided"] = "trained"
@@ -80,7 +84,6 @@ class Multiverse(Answering):
     async def finish(self, ctx: Context, run: Run, line: Line, call: Generated) -> Outcome:
         """Close what is open, force an answer where one is asked for, and say what there is."""
         finish = call.finish
-        line.drop_eos()
         opened = elements(line.text)[1]
         if opened:
             ctx.count("unclosed_structure")
@@ -92,10 +95,10 @@ class Multiverse(Answering):
         if answer is None and forced is not None and not ctx.is_late and line.room > line.size(forced):
             line.write(forced)
             limit = min(self.conclusion_tokens, line.room)
-            finish = (await line.branch.generate(self.sampling(ctx, max_tokens=limit))).finish
+            call = await line.branch.generate(self.sampling(ctx, max_tokens=limit))
+            line.drop_stop(call)
             ctx.count("concluded")
-            line.drop_eos()
-            answer = self.answer_in(line.text)
+            finish, answer = call.finish, self.answer_in(line.text)
         details = {"join": "kv" if run.has_merge else "text", "blocks": run.blocks, "depth": run.deepest}
         return Outcome(text=line.text, answer=answer, finish=finish, details=details)
 

@@ -85,7 +85,7 @@ async def guided(run: Run, ctx: Context, line: Line, tail: int) -> Generated:
             line.write(goal)
             outlines = [Outline(index=str(i), text=point, is_numbered=True) for i, point in enumerate(points, 1)]
             run.other_stops = (*method.stop, *_ENDS)
-            if await run.block(ctx, line, outlines, tail):
+            if await run.block(ctx, line, goal, outlines, tail):
                 return await _conclude(run, ctx, line, tail)
             line.restart()
         else:
@@ -111,7 +111,7 @@ async def _until(ctx: Context, run: Run, line: Line, limit: int, stops: tuple[st
     params = run.method.sampling(ctx, max_tokens=max(limit, 1), stop=(*run.method.stop, *stops), include_stop=True)
     call = await line.branch.generate(params)
     line.used += len(call.token_ids)
-    line.drop_eos()
+    line.drop_stop(call)
     if isinstance(call.stop, str):
         line.keep(line.text.rfind(call.stop))
     return call

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..branch import TracedBranch
-from ..result import Finish
+from ..result import Finish, Generated
 from .apr import cut
 
 
@@ -77,13 +77,10 @@ class Line:
         if position != self.branch.position:
             self.branch.seek(position)
 
-    def drop_eos(self) -> bool:
-        """Take a closing end-of-sequence token back; was there one?"""
-        own = self.own
-        if not own or own[-1] not in self.branch.context.tokenizer.eos_ids:
-            return False
-        self.branch.rewind(self.start + len(own) - 1)
-        return True
+    def drop_stop(self, call: Generated) -> None:
+        """Take the token back that ended a generation: end of sequence, or one of the caller's stop tokens."""
+        if isinstance(call.stop, int):
+            self.branch.rewind(self.branch.length - 1)
 
     def keep(self, characters: int) -> bool:
         """Cut the text to so many characters. A token that reaches over the cut is replaced by others for its part

@@ -63,28 +63,32 @@ class Run:
             if call.finish is Finish.LENGTH:
                 return Generated(text=call.text, token_ids=call.token_ids, finish=line.shortage)
             if not isinstance(call.stop, str):
+                line.drop_stop(call)
                 return call
-            end = line.text.rfind(call.stop) + len(call.stop)
+            text = line.text
+            end = text.rfind(call.stop) + len(call.stop)
             if call.stop in self.other_stops:
                 line.keep(end - len(call.stop))
                 return call
-            if not line.keep(end):
-                ctx.count("malformed_goal" if call.stop == GOAL_END else "unclosed_paths")
+            if end < len(text) and not line.keep(end):
                 return Generated(text=call.text, token_ids=call.token_ids, finish=line.shortage)
             if call.stop == PATH_END:
-                if not elements(line.text)[1]:
+                if not elements(text[:end])[1]:
                     return call
                 continue  # it closed a path that the model wrote inside this one
-            outlines = goal_outlines(line.text, line.index)
+            outlines = goal_outlines(text[:end], line.index)
             if not outlines:
                 ctx.count("malformed_goal")
             else:
-                await self.block(ctx, line, outlines, tail)
+                await self.block(ctx, line, text[:end], outlines, tail)
 
     # -- one block ---------------------------------------------------------------------------------------------
 
-    async def block(self, ctx: Context, line: Line, outlines: Sequence[Outline], tail: int) -> bool:
-        """Fork, run the paths, merge; False: the budget or the limits do not allow it, or every path failed."""
+    async def block(self, ctx: Context, line: Line, text: str, outlines: Sequence[Outline], tail: int) -> bool:
+        """Fork, run the paths, merge; False: the budget or the limits do not allow it, or every path failed.
+
+        `text`: the line's own, which ends in `</Goal>`.
+        """
         method, count = self.method, len(outlines)
         reserve = max(min(method.reserve, line.room // 2), line.size("\n" + JOIN) + tail)
         limit = self.path_limit(ctx, line, count, reserve)
@@ -96,7 +100,7 @@ class Run:
         ctx.count("irregular_indices", not is_in_order(outlines))
         self.blocks += 1
         self.deepest = max(self.deepest, line.level + 1)
-        around = elements(line.text.removesuffix(GOAL_END))[1]
+        around = elements(text.removesuffix(GOAL_END))[1]
         opening = max(element.start for element in around if element.name == "Parallel")
         begin = line.branch.position
         line.write("\n")
@@ -188,7 +192,6 @@ class Run:
     def close(self, ctx: Context, path: Line, call: Generated) -> None:
         """Make a finished path end in its closing tag and a newline, whatever the model left open."""
         ended_by_tag = call.stop == PATH_END
-        path.drop_eos()
         text = path.text.removesuffix(PATH_END) if ended_by_tag else path.text
         inside = elements(text)[1][1:]
         if inside:
@@ -207,7 +210,8 @@ class Run:
 
     def join(self, ctx: Context, line: Line, paths: Sequence[Line], alive: Sequence[bool]) -> None:
         """Bring the paths into the line's view and open the conclusion."""
-        line.used += max(path.used for path in paths)
+        # Without a merge the paths stand one behind another.
+        line.used += (max if self.has_merge else sum)(path.used for path in paths)
         line.paths += sum(path.paths for path in paths)
         if len(paths) == 1:
             line.branch = paths[0].branch

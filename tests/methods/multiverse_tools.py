@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
 from plait import Capabilities, ScriptedEngine
 from plait.runtime.methods.multiverse_grammar import TAGS
 from plait.runtime.native.engine import NativeEngine, NativeOptions
 from plait.runtime.scripted import CharTokenizer
+
+_DATA = "PLAIT_DATA"
+"""Environment variable: folder with multiverse_examples.jsonl."""
 
 MERGES = Capabilities(kv_merge=True, logprobs=True)
 
@@ -168,3 +175,12 @@ def _structure(seed: int, depth: int) -> list[Any]:
         return items
 
     return ["<Think>\n", *body(0, ""), "\n</Think>\n\nAnswer: 7"]
+
+
+def examples() -> list[str]:
+    """The published texts; skips the test where they are not."""
+    folder = Path(os.environ.get(_DATA, Path(__file__).parents[3] / "shared" / "data"))
+    file = folder / "multiverse_examples.jsonl"
+    if not file.is_file():
+        pytest.skip(f"no multiverse_examples.jsonl; set {_DATA} to its folder")
+    return [json.loads(line)["text"] for line in file.read_text().splitlines()]

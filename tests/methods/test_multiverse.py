@@ -500,7 +500,8 @@ async def test_guided_prompts_of_every_kind():
 
 _PIECES = [f"<{c}{n}>" for n in ("Think", "Parallel", "Goal", "Outline", "Path", "Conclusion") for c in ("", "/")]
 _GOALS = [TWO.goal, "<Parallel><Goal><Outline>1:", "<Outline>2: x</Outline></Goal>", Par({"1": []}).goal]
-_SOUP = st.lists(st.sampled_from([*_PIECES, *_GOALS, "\n", "1:", "2.1:", " x", "a.\n"]), max_size=30).map("".join)
+_BITS = st.lists(st.sampled_from([*_PIECES, *_GOALS, "\n", "1:", "2.1:", " x", "a.\n"]), max_size=20).map("".join)
+_SOUP = st.tuples(st.sampled_from(["", "<Think>\n", TWO.goal, "ab</Path>"]), _BITS).map("".join)
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -512,8 +513,9 @@ _SOUP = st.lists(st.sampled_from([*_PIECES, *_GOALS, "\n", "1:", "2.1:", " x", "
     st.sampled_from([{}, {"total_tokens": 90}, {"critical_tokens": 70}, {"depth": 1}]),
     st.sampled_from([TagTokenizer, CharTokenizer]),
     st.integers(0, 5),
+    st.sampled_from([300, 1000, 3000]),
 )
-async def test_tag_soup_always_gives_a_result(soups, merges, mode, positions, limits, tokenizer, fails):
+async def test_tag_soup_always_gives_a_result(soups, merges, mode, positions, limits, tokenizer, fails, context):
     calls = [0]
 
     def write(context):
@@ -522,8 +524,10 @@ async def test_tag_soup_always_gives_a_result(soups, merges, mode, positions, li
             raise OSError("soup is off")
         return soups[calls[0] % len(soups)]
 
-    engine = scripted(write, merges=merges, tokenizer=tokenizer(), context_limit=3000)
-    fields = {"mode": mode, "positions": positions, "max_branches": 9, "depth": 3, "max_tokens": 400}
+    engine = scripted(write, merges=merges, tokenizer=tokenizer(), context_limit=context)
+    fields = {"mode": mode, "positions": positions, "max_branches": 9, "depth": 3}
+    if context == 3000:
+        fields["max_tokens"] = 400
     async with Runtime(engine=engine) as runtime:
         prompt = [20, 21] if mode == "guided" else "Q"
         job = await runtime.submit(Multiverse(prompt=prompt, **fields), budget=_budget(limits))

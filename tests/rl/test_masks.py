@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-from pathlib import Path
 
 import pytest
 import tokenizers
@@ -21,7 +18,16 @@ from plait.runtime.methods.multiverse_replay import Run, count, layout, replay
 from plait.runtime.native.engine import NativeEngine, NativeOptions
 from plait.runtime.native.loader import load_model
 from plait.runtime.trace import Piece, SpanRecord, Trace
-from plait.tests.methods.multiverse_tools import Par, Play, PlayedEngine, TagTokenizer, render, scripted, structures
+from plait.tests.methods.multiverse_tools import (
+    Par,
+    Play,
+    PlayedEngine,
+    TagTokenizer,
+    examples,
+    render,
+    scripted,
+    structures,
+)
 from plait.tests.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.tools import run
 
@@ -29,9 +35,6 @@ MODELS = {family: tiny(family, max_position_embeddings=4096) for family in ("lla
 LOADED = {family: load_model(folder) for family, (_, folder) in MODELS.items()}
 RULES = ["train", "engine"]
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
-
-_DATA = "PLAIT_DATA"
-"""Environment variable: folder with multiverse_examples.jsonl."""
 
 
 def encode(text):
@@ -253,14 +256,6 @@ async def test_logits_of_a_replay_are_those_of_the_masked_forward(family, rule):
 
 
 # -- real texts ------------------------------------------------------------------------------------------------
-
-
-def examples() -> list[str]:
-    folder = Path(os.environ.get(_DATA, Path(__file__).parents[3] / "shared" / "data"))
-    file = folder / "multiverse_examples.jsonl"
-    if not file.is_file():
-        pytest.skip(f"no multiverse_examples.jsonl; set {_DATA} to its folder")
-    return [json.loads(line)["text"] for line in file.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
