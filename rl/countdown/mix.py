@@ -76,6 +76,24 @@ def reachable(nums: Sequence[int], rng: random.Random) -> int | None:
     return left[0] if TARGETS[0] <= left[0] <= TARGETS[1] else None
 
 
+def _undo(value: int, rng: random.Random) -> tuple[int, int] | None:
+    """Two numbers that a random operation makes the value of, every operation equally likely."""
+    op = rng.choice(lang.OPS)
+    b = rng.randint(1, 2 * LARGEST) if rng.random() < 0.5 else rng.randint(1, 20)
+    if op == "*":
+        b = rng.choice([d for d in range(1, value + 1) if value % d == 0])
+    a = {"+": value - b, "-": value + b, "*": value // b, "/": value * b}[op]
+    return (a, b) if 1 <= a <= lang.CAP and value in lang.results(a, b) else None
+
+
+def built(rng: random.Random) -> tuple[list[int], int]:
+    """Three numbers that make a target, built from the target: else solutions by division are too rare to learn."""
+    while True:
+        target = rng.randint(*TARGETS)
+        if (last := _undo(target, rng)) and (first := _undo(max(last), rng)):
+            return [*first, min(last)], target
+
+
 def target_for(nums: Sequence[int], rng: random.Random, solvable: float) -> int:
     """A target that is made from the numbers with (about) the given probability, else any."""
     if rng.random() < solvable:
@@ -135,7 +153,9 @@ class Documents:
             return traces.drill([_drill_row(rng) for _ in range(4)])
         size = {"leaf": 3, "seq3": 3, "table4": 4, "seq4": 4, "table5": 5}[kind]
         if size == lang.LEAF:
-            nums, target = self._problem(lambda: ((n := numbers(rng, 3)), target_for(n, rng, 0.5)))
+            nums, target = self._problem(
+                lambda: built(rng) if rng.random() < 0.25 else ((n := numbers(rng, 3)), target_for(n, rng, 0.5))
+            )
         else:
             nums, target = self._problem(lambda: ((n := roots(rng, size)), target_for(n, rng, 0.7)))
         return traces.sequential(nums, target) if kind.startswith("seq") else traces.parallel(nums, target)
