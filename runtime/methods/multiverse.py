@@ -3,7 +3,7 @@
 Map: the model writes a goal with outlines; at `</Goal>` the line forks into one path per outline. Process: the paths
 decode side by side, each seeing what was before the fork and itself. Reduce: the paths' segments are appended to the
 line's view as they are, nothing is encoded again, and the model goes on with a conclusion that sees all of them. Paths
-fork in turn. What the runtime writes itself is `\n`, `<Path>\n1:`, the `\n` behind `</Path>` and `<Conclusion>\n`.
+fork in turn. What the runtime writes itself is `\\n`, `<Path>\\n1:`, the `\\n` behind `</Path>` and `<Conclusion>\\n`.
 
 Positions by the `train` rule: with g that of `</Goal>`, every path begins at g + 1 and `<Conclusion>` stands right
 behind the furthest `</Path>`, so that both overlap the newline before them; by the `engine` rule they follow it. The
