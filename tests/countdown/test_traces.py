@@ -58,7 +58,7 @@ def test_sequential_search_repeats_the_leaves():
     assert first == f"63 + 9 = 72 ; 24 : 72 5 2 ; {rows} answer 63 + 9 = 72 , {' , '.join(steps)} <eos>"
 
 
-@pytest.mark.parametrize(("size", "count"), [(3, 60), (4, 25), (5, 2)])
+@pytest.mark.parametrize(("size", "count"), [(3, 60), (4, 20), (5, 2)])
 def test_a_faultless_policy_solves_what_the_language_can_say(size, count):
     rng = random.Random(size)
     problems = [draw(rng, size) for _ in range(count)]
@@ -66,7 +66,8 @@ def test_a_faultless_policy_solves_what_the_language_can_say(size, count):
     if size < 5:
         assert solved == sum(solve(p.nums, p.target, cap=lang.CAP) is not None for p in problems)
         assert solve_rate(oracle, problems, "seq")[0] == solved
-    assert solved >= 0.9 * count
+    assert solved == sum(traces.search(p.nums, p.target) is not None for p in problems)
+    assert solved >= count // 2
     assert tally["threads"] > count or size == 3
 
 
@@ -95,10 +96,9 @@ def test_documents_stay_in_vocabulary_and_out_of_the_validation_split(kind):
 
 
 def test_excluded_problems_never_come():
-    keys = {problem.key for problem in (draw(random.Random(7), 3) for _ in range(1))}
     rng = random.Random(5)
     drawn = [lang.read_prompt(Documents(rng).make("leaf").words) for _ in range(20)]
-    keys |= {Problem(start.nums, start.target).key for start in drawn}
+    keys = {Problem(start.nums, start.target).key for start in drawn}
     documents = Documents(random.Random(5), frozenset(keys))
     for _ in range(60):
         start = lang.read_prompt(documents.make("leaf").words)
