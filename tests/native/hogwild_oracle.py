@@ -23,7 +23,7 @@ class ToyTokenizer:
     eos_ids = ()
 
     def __init__(self) -> None:
-        letters = "abcdefghijklmnopqrstuvwxyz0123456789 *[]:'?,\n.#ACDEFGIJKLMNOPQRSTUVXYZ-+/=()"
+        letters = "abcdefghijklmnopqrstuvwxyz0123456789 *[]:'?,\n.#ABCDEFGHIJKLMNOPQRSTUVWXYZ-+/=()"
         words = ["### ", "Work in ", "progress ", "(others)", "(own)", "<...>", "]:** ", "**", " [", "```", "$$"]
         self.pieces = [*letters, *words, "\n\n", ".\n\n", "?\n\n", "x\n\n"]
         self.pieces += [f"{word}.\n\n" for word in ("so", "yes", "no", "thus", "hence", "done")]
@@ -105,14 +105,14 @@ class Naive:
                 owns[w].append(index, self.rotate(k.transpose(0, 1), local), v.transpose(0, 1))
                 queries.append(q.transpose(0, 1))
             for w, x in enumerate(hidden):
-                keys, values, offset = [], [], 0
+                keys, values, shifts, offset = [], [], [], 0
                 for block in views[w]:
                     if block.tokens:
-                        shift = torch.full((len(block.tokens),), offset)
-                        keys.append(self.rotate(block.keys[index], shift))
+                        shifts += [offset] * len(block.tokens)
+                        keys.append(block.keys[index])
                         values.append(block.values[index])
                         offset += len(block.tokens)
-                k, v = torch.cat(keys, 1), torch.cat(values, 1)
+                k, v = self.rotate(torch.cat(keys, 1), torch.tensor(shifts)), torch.cat(values, 1)
                 groups = self.heads // self.kv_heads
                 k, v = k.repeat_interleave(groups, 0), v.repeat_interleave(groups, 0)
                 place = torch.arange(offset - len(x), offset)

@@ -37,9 +37,11 @@ TOKENIZER = ToyTokenizer()
 NAMES = ("A", "B", "H", "W")
 OPENERS = ("**A [1]:** plan: ", "**B [1]:** I am", "**H [1]:** wait, ", "**W [1]:** why? ")
 PROMPT = TOKENIZER.encode("solve this: 12 apples, 3 boys. ")
+SEEDS = {"llama": 8, "qwen3": 4}
+"""Of models whose workers finish many steps, but not one at every other token."""
 MODELS = {
-    family: tiny(family, vocab_size=TOKENIZER.vocab_size, max_position_embeddings=4096, seed=8)
-    for family in ("llama", "qwen3")
+    family: tiny(family, vocab_size=TOKENIZER.vocab_size, max_position_embeddings=4096, seed=seed)
+    for family, seed in SEEDS.items()
 }
 LOADED = {family: load_model(folder) for family, (_, folder) in MODELS.items()}
 
