@@ -28,8 +28,8 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from ..runtime.engine import SamplingParams
-from ..runtime.native.branch import NativeBranch
+from ..runtime.engine import Block, SamplingParams
+from ..runtime.native.blocks import NativeBlock
 from ..runtime.native.engine import NativeEngine, NativeOptions
 from ..runtime.native.loader import load_model
 from . import machine
@@ -82,8 +82,16 @@ class Naive:
         turned = torch.cat([-x[..., half:], x[..., :half]], -1)
         return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
 
+    def passes(self, count: int) -> float:
+        """Seconds of one pass, over `count` of them."""
+        fed = torch.arange(len(self._own))
+        start = time.perf_counter()
+        for _ in range(count):
+            fed = self._step(fed)
+        return (time.perf_counter() - start) / count
+
     @torch.inference_mode()
-    def step(self, tokens: Tensor) -> Tensor:
+    def _step(self, tokens: Tensor) -> Tensor:
         """One pass: (W,) tokens -> (W,) next tokens."""
         model, workers = self._peer.model, len(tokens)
         x = model.embed_tokens(tokens)
@@ -144,10 +152,10 @@ def small_folder(root: Path) -> Path:
     return root
 
 
-def _fill(engine: NativeEngine, branch: NativeBranch) -> None:
-    """Give the branch's pending tokens random keys and values instead of computing them."""
+def _fill(engine: NativeEngine, block: NativeBlock) -> None:
+    """Give the block's pending tokens random keys and values instead of computing them."""
     with engine.lock:
-        segment = branch.open_segment()
+        segment = block.spans[-1].segment
         if not engine.store.reserve(segment, len(segment.tokens)):
             raise RuntimeError("the store is too small for the shared text")
         engine.store.advance(segment, len(segment.tokens))
@@ -159,76 +167,84 @@ def _fill(engine: NativeEngine, branch: NativeBranch) -> None:
 class Team:
     """Workers on the engine, behind a shared text."""
 
-    def __init__(self, engine: NativeEngine, workers: int, shared: int) -> None:
-        self._engine = engine
-        # Never reused from the prefix index: a text of its own for every team.
-        text = torch.randint(engine.vocab_size, (shared,)).tolist()
-        common: Any = engine.open(text)
-        _fill(engine, common)
-        self._blocks = [common.seal()]
-        common.close()
+    def __init__(self, engine: NativeEngine, workers: int, shared: Block) -> None:
         self._branches = [engine.open() for _ in range(workers)]
-        live = [branch.block() for branch in self._branches]
-        self._blocks += live
+        self._live = [branch.block() for branch in self._branches]
         for w, branch in enumerate(self._branches):
-            branch.arrange([self._blocks[0], *(block for block in live if block is not live[w])])
-            branch.extend(text[w : w + OPENER])
-            branch.lockstep("team")
+            branch.arrange([shared, *(block for block in self._live if block is not self._live[w])])
+            branch.extend(torch.randint(engine.vocab_size, (OPENER,)).tolist())
 
     async def passes(self, count: int) -> float:
         """Seconds of one pass, over `count` of them."""
+        for branch in self._branches:
+            branch.lockstep("team")
         start = time.perf_counter()
         params = SamplingParams(max_tokens=count, ignore_eos=True)
         await asyncio.gather(*(branch.generate(params) for branch in self._branches))
-        return (time.perf_counter() - start) / count
+        seconds = (time.perf_counter() - start) / count
+        for branch in self._branches:
+            branch.lockstep(None)
+        return seconds
 
     def close(self) -> None:
-        for thing in (*self._branches, *self._blocks):
-            thing.close()
-        self._engine.store.evict_all()
+        for branch in self._branches:
+            branch.close()
+        for block in self._live:
+            block.close()
 
 
 async def measure(
-    folder: Path, counts: Sequence[int], lengths: Sequence[int], *, passes: int, repeats: int, dtype: torch.dtype
+    folder: Path,
+    counts: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    passes: int,
+    repeats: int,
+    peer_repeats: int,
+    dtype: torch.dtype,
 ) -> list[Figures]:
-    """`counts` of workers at shared texts of `lengths` tokens; `passes` forward passes for each repetition."""
+    """`counts` of workers, 1 among them, at shared texts of `lengths` tokens. `passes`: forward passes of one
+    repetition here; one repetition of the other side is one pass."""
     from transformers import AutoModelForCausalLM
 
     peer: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     model = load_model(folder, dtype=dtype)
-    tokens = max(lengths) + 2 * max(counts) * (OPENER + (repeats + 2) * passes + 64)
+    tokens = max(lengths) + 2 * sum(counts) * (OPENER + (repeats + 2) * passes + 64)
     engine = NativeEngine(model, _NoTokenizer(peer.config.vocab_size), NativeOptions(kv_tokens=tokens))
     await engine.start()
     figures: list[Figures] = []
     for shared in lengths:
-        one = 0.0
+        common: Any = engine.open(torch.randint(engine.vocab_size, (shared,)).tolist())
+        block = common.seal()
+        common.close()
+        _fill(engine, block)
+        teams = {workers: Team(engine, workers, block) for workers in counts}
+        others = {workers: Naive(peer, workers, shared, dtype) for workers in counts}
         for workers in counts:
-            team, naive = Team(engine, workers, shared), Naive(peer, workers, shared, dtype)
-            fed = torch.arange(workers)
-
-            def theirs(naive: Naive = naive, fed: Tensor = fed) -> float:
-                start = time.perf_counter()
-                naive.step(fed)
-                return time.perf_counter() - start
-
-            await team.passes(2)
-            theirs()
-            ours, others = [], []
-            for _ in range(repeats):
-                ours.append(await team.passes(passes))
-                others.append(theirs())
-            team.close()
-            plait = statistics.median(ours) * 1e3
-            one = plait if workers == 1 else one
-            figures.append(
-                Figures(
-                    shared=shared,
-                    workers=workers,
-                    plait=plait,
-                    naive=statistics.median(others) * 1e3,
-                    to_one=plait / one if one else float("nan"),
-                )
+            await teams[workers].passes(2)
+            others[workers].passes(1)
+        ours: dict[int, list[float]] = {workers: [] for workers in counts}
+        theirs: dict[int, list[float]] = {workers: [] for workers in counts}
+        for repeat in range(repeats):
+            for workers in counts:
+                ours[workers].append(await teams[workers].passes(passes))
+                if repeat < peer_repeats:
+                    theirs[workers].append(others[workers].passes(1))
+        one = statistics.median(ours[1])
+        figures += [
+            Figures(
+                shared=shared,
+                workers=workers,
+                plait=statistics.median(ours[workers]) * 1e3,
+                naive=statistics.median(theirs[workers]) * 1e3,
+                to_one=statistics.median(ours[workers]) / one,
             )
+            for workers in counts
+        ]
+        for team in teams.values():
+            team.close()
+        block.close()
+        engine.store.evict_all()
     await engine.close()
     return figures
 
@@ -247,16 +263,26 @@ def report(title: str, figures: Iterable[Figures]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--qwen3", action="store_true", help="a random model of Qwen3-0.6B's shape")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--peer-repeats", type=int, default=3, help="of rotate-and-concatenate, which is slow")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    counts, lengths = (1, 2, 4), (1024, 4096, 8192)
     with tempfile.TemporaryDirectory() as root:
         if args.qwen3:
             folder, dtype, passes = qwen3_folder(Path(root)), torch.bfloat16, 4
         else:
             folder, dtype, passes = small_folder(Path(root)), torch.float32, 16
-        figures = asyncio.run(measure(folder, counts, lengths, passes=passes, repeats=args.repeats, dtype=dtype))
+        figures = asyncio.run(
+            measure(
+                folder,
+                (1, 2, 4),
+                (1024, 4096, 8192),
+                passes=passes,
+                repeats=args.repeats,
+                peer_repeats=args.peer_repeats,
+                dtype=dtype,
+            )
+        )
     name = "Qwen3-0.6B shape, bfloat16" if args.qwen3 else "6 layers of 512, float32"
     report(f"Hogwild!, ms per forward pass, {name}", figures)
 

@@ -20,7 +20,7 @@ class ToyTokenizer:
     """Pieces are characters, and a few that hold a blank line; what it does not know becomes a blank."""
 
     bos_id = None
-    eos_ids = ()
+    eos_ids: tuple[int, ...] = ()
 
     def __init__(self) -> None:
         letters = "abcdefghijklmnopqrstuvwxyz0123456789 *[]:'?,\n.#ABCDEFGHIJKLMNOPQRSTUVWXYZ-+/=()"
