@@ -15,12 +15,12 @@ from .traces import EOS
 
 
 class Decoder:
-    """One batch of texts of equal length, with keys and values of a fixed greatest length."""
+    """One batch of texts of equal length, with their keys and values."""
 
-    def __init__(self, model: Model, rows: int, limit: int) -> None:
+    def __init__(self, model: Model, rows: int) -> None:
         config = model.config
-        self.model, self.limit, self.length = model, limit, 0
-        shape = (config.layers, 2, rows, config.heads, limit, config.hidden // config.heads)
+        self.model, self.length = model, 0
+        shape = (config.layers, 2, rows, config.heads, 64, config.hidden // config.heads)
         self.cache = torch.zeros(shape, dtype=model.embedding.dtype)
 
     def keep(self, rows: Tensor) -> None:
@@ -30,6 +30,8 @@ class Decoder:
     def forward(self, tokens: Tensor) -> Tensor:
         """Append `[rows, new]` tokens; logits after the last one."""
         model, start, stop = self.model, self.length, self.length + tokens.shape[1]
+        while stop > self.cache.shape[4]:
+            self.cache = torch.cat((self.cache, torch.zeros_like(self.cache)), dim=4)
         cos, sin = model.cos[start:stop], model.sin[start:stop]
         x = model.embedding[tokens]
         for i, block in enumerate(model.blocks):
@@ -58,22 +60,25 @@ def greedy(
     ends = torch.tensor([IDS[EOS], *stop])
     for length, members in groups.items():
         for at in range(0, len(members), rows):
-            part = members[at : at + rows]
-            alive = torch.tensor(part)
-            texts = torch.tensor([list(prompts[i]) for i in part])
-            decoder = Decoder(model, len(part), limit)
+            owners = torch.tensor(members[at : at + rows])
+            texts = torch.tensor([list(prompts[i]) for i in members[at : at + rows]])
+            running = torch.ones(len(owners), dtype=torch.bool)
+            decoder = Decoder(model, len(owners))
             new = texts
             for _ in range(limit - length):
                 new = decoder.forward(new).argmax(-1, keepdim=True)
                 texts = torch.cat((texts, new), dim=1)
-                ended = torch.isin(new[:, 0], ends)
+                ended = running & torch.isin(new[:, 0], ends)
                 for row in ended.nonzero()[:, 0].tolist():
-                    done[int(alive[row])] = texts[row].tolist()
-                if ended.any():
-                    rest = (~ended).nonzero()[:, 0]
-                    alive, texts, new = alive[rest], texts[rest], new[rest]
-                    decoder.keep(rest)
-                if not len(alive):
+                    done[int(owners[row])] = texts[row].tolist()
+                running &= ~ended
+                left = int(running.sum())
+                if not left:
                     break
-            done |= {int(i): row for i, row in zip(alive.tolist(), texts.tolist(), strict=True)}
+                if left < 0.7 * len(running):  # dropping rows copies the cache: not at every end
+                    rest = running.nonzero()[:, 0]
+                    owners, texts, new, running = owners[rest], texts[rest], new[rest], running[rest]
+                    decoder.keep(rest)
+            for row in running.nonzero()[:, 0].tolist():
+                done[int(owners[row])] = texts[row].tolist()
     return [done[i] for i in range(len(prompts))]
