@@ -32,6 +32,7 @@ from plait.runtime.trace_views import sights
 from plait.tests.native.helpers import tiny
 from plait.tests.native.hogwild_oracle import Naive, ToyTokenizer, hogwild
 from plait.tests.native.test_views import Mirror, Row, Seen, dense_logits
+from plait.tests.runtime.tools import context
 
 TOKENIZER = ToyTokenizer()
 NAMES = ("A", "B", "H", "W")
@@ -390,3 +391,44 @@ async def test_blocks_of_other_branches_only_and_only_in_arranged_views():
     assert two.seal().tokens == [1, 5]
     await native.close()
     await stranger.close()
+
+
+async def test_traces_of_arranged_views_that_are_forked_rewound_and_arranged_again():
+    native = engine()
+    await native.start()
+    params = SamplingParams(max_tokens=6, temperature=1.0, logprobs=0)
+    async with context(native) as ctx:
+        common = ctx.open(PROMPT * 2).seal()
+        one, two = ctx.open(), ctx.open()
+        live = {one: one.block(), two: two.block()}
+        for me, other in ((one, two), (two, one)):
+            me.arrange([common, live[other]])
+            me.extend([5, 6])
+            me.lockstep("g")
+        await asyncio.gather(one.generate(params), two.generate(params))
+        one.arrange([live[two], common])  # what it is writing stays
+        await asyncio.gather(one.generate(params), two.generate(params))
+        for branch in (one, two):
+            branch.lockstep(None)
+        one.rewind(one.length - 1)  # what was sampled last is not computed yet, and would be by whoever reads it first
+        fork, other_fork = one.fork(2)
+        fork.extend([7])
+        await fork.generate(params)
+        other_fork.arrange([common])
+        other_fork.extend([9, 9])
+        await other_fork.generate(params)
+        two.rewind(two.length - 3)
+        two.extend([3, 4])
+        await two.generate(params)
+        two.rewind(two.length - 1)
+        sealed = two.seal()
+        assert len(sealed.tokens) == 2 + 12 - 3 + 2 + 6 - 1
+        three = ctx.open()
+        three.arrange([sealed, common])
+        three.extend([1])
+        await three.generate(params)
+        found, recorded = recompute("llama", ctx.state.trace)
+        assert len(recorded) == 6 * 8
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=1e-4)
+        for block in (common, sealed, *live.values()):
+            block.close()
