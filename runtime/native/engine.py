@@ -166,7 +166,7 @@ class NativeEngine:
         with self.lock:
             if job is None:
                 return self.store.usage()
-            return self.store.usage(s for b in self._branches.get(job, ()) for s in b.segments())
+            return self.store.usage(s for b in self._branches.get(job, ()) for s in b.view.segments)
 
     # -- for branches ------------------------------------------------------------------------------------------
 

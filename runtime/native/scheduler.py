@@ -108,7 +108,7 @@ class Scheduler:
         """Decoding generations first, then prefills; by priority, then fair share, then arrival."""
 
         def key(g: NativeGeneration) -> tuple[bool, int, int, int]:
-            own = g.branch.own
+            own = g.branch.view.own
             # What is put into a gang's member must not keep the others waiting.
             is_prefill = own is not None and own.pending > 1 and g.branch.gang is None
             return is_prefill, -g.branch.priority, self._served[g.branch.job], g.sequence
@@ -144,7 +144,7 @@ class Scheduler:
         generations = [g for g in members if g is not None]
         if len(generations) < len(members):
             return  # somebody is not ready
-        owns = [g.branch.own for g in generations if g.branch.own is not None]
+        owns = [g.branch.view.own for g in generations if g.branch.view.own is not None]
         for g in generations:
             for segment, view in self._work(g):
                 if segment not in owns and not self._prefill(filling, g, segment, view):
@@ -205,8 +205,8 @@ class Scheduler:
                     yield from visit(segment.view)
                     yield segment, segment.view
 
-        yield from visit(g.branch.view)
-        own = g.branch.own
+        yield from visit(g.branch.view.spans)
+        own = g.branch.view.own
         if own is not None and own.pending:
             yield own, own.view
 
@@ -221,11 +221,11 @@ class Scheduler:
 
     def _last_row(self, filling: _Filling, g: NativeGeneration) -> int | None:
         """The row that ends in the branch's last token; computed again if its KV is there but its logits are gone."""
-        own = g.branch.own
+        own = g.branch.view.own
         if own is not None and own.tokens:
             segment, view, end, first = own, own.view, len(own.tokens), 0
         else:
-            *before, last = g.branch.view
+            *before, last = g.branch.view.spans
             assert last.end is not None
             segment, view, end, first = last.segment, tuple(before), last.end, last.start
         chunk = filling.planned.get(segment)
@@ -264,11 +264,11 @@ class Scheduler:
             if keep_logits:
                 g.branch.logits = logits[i]
             g.branch.num_sampled += 1
-            g.branch.open_segment().tokens.append(drawn[i].token)
+            g.branch.view.open_segment().tokens.append(drawn[i].token)
             delivery = g.push(drawn[i].token, drawn[i].logprob, drawn[i].top)
             if delivery.completion is not None:
                 if delivery.completion.rolled_back:
-                    g.branch.cut(g.start_length + len(g.sampled))
+                    g.branch.view.cut(g.start_length + len(g.sampled))
                 self._retire(g)
                 ended.append(g)
             if delivery.tokens or delivery.completion is not None:

@@ -1,0 +1,192 @@
+"""`View`: what one branch sees, and the segment it appends to. Pure bookkeeping over the `KVStore`.
+
+    spans (text, live, attached, in order) | own segment (open; made with its first token)
+
+Not thread-safe and without checks of what callers may do: `NativeBranch` takes the engine's lock and checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .segment import Segment, Span
+from .store import KVStore
+
+
+class View:
+    """Holds a reference to every segment it names until `close`."""
+
+    def __init__(
+        self, store: KVStore, spans: tuple[Span, ...] = (), position: int = 0, *, is_packed: bool = False
+    ) -> None:
+        self.store = store
+        self.spans = spans
+        """In order, without the own segment."""
+        self.base = len(spans)
+        """Spans that came with the fork: what follows them is the branch's own work."""
+        self.num_sealed = len(spans)
+        """Spans that came with the fork, with `arrange`, or were sealed: a block is what follows them."""
+        self.own: Segment | None = None
+        """The open segment."""
+        self.is_packed = is_packed
+        """Are the spans read one behind another (`arrange`)?"""
+        self.next_position = position
+        """Of the next token, as long as the own segment is empty."""
+        store.hold(spans)
+
+    # -- questions ---------------------------------------------------------------------------------------------
+
+    @property
+    def num_own(self) -> int:
+        """Tokens of the own segment."""
+        return 0 if self.own is None else len(self.own.tokens)
+
+    @property
+    def num_text(self) -> int:
+        """Tokens of text before the own segment."""
+        return sum(len(span) for span in self.spans if span.is_text)
+
+    @property
+    def tokens(self) -> list[int]:
+        """The text: what is live or attached is only looked at."""
+        out: list[int] = []
+        for span in self.spans:
+            if span.is_text:
+                out += span.segment.tokens[span.start : span.end]
+        return out if self.own is None else out + self.own.tokens
+
+    @property
+    def position(self) -> int:
+        """Of the next token, as the branch counts."""
+        if self.is_packed:
+            return sum(map(len, self.spans)) + self.num_own
+        return self.own.start + self.num_own if self.own is not None and self.num_own else self.next_position
+
+    @property
+    def segments(self) -> list[Segment]:
+        """Every segment, the own one last."""
+        return [span.segment for span in self.spans] + ([] if self.own is None else [self.own])
+
+    @property
+    def continues(self) -> bool:
+        """Was the last token of the spans written under exactly what stands before it? Then its logits can be had."""
+        if not self.spans or not self.spans[-1].is_text or self.spans[-1].shift:
+            return False
+        *before, last = self.spans
+        segment = last.segment
+        if len(before) == len(segment.view) and all(_same(a, b) for a, b in zip(before, segment.view, strict=True)):
+            return last.start == 0
+        lineage = self.store.lineage_of(before, segment.start + last.start)
+        return lineage is not None and lineage == self.store.key_at(segment, last.start)
+
+    def written(self) -> list[Span]:
+        """The text since the fork."""
+        return [span for span in self.spans[self.base :] if span.is_text]
+
+    def unsealed(self) -> list[Span]:
+        """The frozen part of what a block made now covers."""
+        return [span for span in self.spans[self.num_sealed :] if span.is_text]
+
+    # -- changes -----------------------------------------------------------------------------------------------
+
+    def open_segment(self) -> Segment:
+        """The segment to append to, made if there is none."""
+        if self.own is None:
+            self.own = Segment(self.next_position)
+            self.store.acquire(self.own, pin=False)
+        if not self.own.tokens:
+            self.own.view = self.spans
+            self.own.start = self.next_position
+            self.own.is_packed = self.is_packed
+            self.own.lineage = None if self.is_packed else self.store.lineage_of(self.spans, self.next_position)
+        return self.own
+
+    def reuse(self, tokens: Sequence[int]) -> int:
+        """Take from the prefix index what it has of `tokens`, which are about to be appended; how many it had."""
+        # Only a text that is written in one go is looked up: decoded tokens are new anyway.
+        found = [] if self.num_own else self.store.match(self.open_segment().lineage, tokens)
+        if found:
+            self.append(found)
+        return sum(map(len, found))
+
+    def append(self, spans: Sequence[Span]) -> None:
+        """Put spans behind the others; behind text, the next token goes after the furthest position."""
+        self.replace((*self.spans, *spans))
+        if spans and spans[-1].is_text and not self.num_own:
+            last = spans[-1]
+            self.next_position = max(self.next_position, last.segment.start + last.start + len(last) + last.shift)
+
+    def replace(self, spans: tuple[Span, ...]) -> None:
+        old, self.spans = self.spans, spans
+        self.num_sealed = min(self.num_sealed, len(spans))
+        self.store.hold(spans)
+        self.store.drop(old)
+
+    def freeze(self) -> None:
+        """Turn the own segment into a span; an empty one stays, since others may watch it already."""
+        own = self.own
+        if own is None or not own.tokens:
+            return
+        self.next_position = own.start + len(own.tokens)
+        self.store.freeze(own)
+        self.append([Span(own, 0, len(own.tokens))])
+        self.close_own()
+
+    def cut(self, length: int) -> None:
+        """Keep the first `length` tokens of the text, and what was watched or attached before the first that goes."""
+        own = self.own
+        before_own = self.num_text
+        if length < before_own:
+            self.close_own()
+            at, keep = self._locate(length)
+            span = self.spans[at]
+            rest = (Span(span.segment, span.start, span.start + keep, span.shift),) if keep else ()
+            self.replace((*self.spans[:at], *rest))
+            self.next_position = span.segment.start + span.start + keep + span.shift
+            self.base = min(self.base, len(self.spans))
+        elif own is not None and length < before_own + len(own.tokens):
+            keep = length - before_own
+            self.next_position = own.start + keep
+            if own.pins:
+                # Somebody else relies on the tokens: leave the segment to them and go on in a new one.
+                self.store.freeze(own)
+                self.replace((*self.spans, Span(own, 0, keep)) if keep else self.spans)
+                self.close_own()
+            else:
+                self.store.truncate(own, keep)
+
+    def arrange(self, spans: Sequence[Span]) -> None:
+        """See these spans one behind another, and behind them what was written since the last arrangement."""
+        own = self.own if self.num_own else None
+        kept = self.unsealed() if self.is_packed else []
+        if own is None and not kept:
+            self.next_position = 0
+        self.replace((*spans, *kept))
+        self.base = self.num_sealed = len(spans)
+        self.is_packed = True
+        if own is not None:
+            # What is there was computed under the view as it was; from here on the new one counts.
+            own.view = self.spans
+
+    def close_own(self) -> None:
+        if self.own is not None:
+            own, self.own = self.own, None
+            self.store.release(own, pin=False)
+
+    def close(self) -> None:
+        self.store.drop(self.spans)
+        self.spans = ()
+        self.close_own()
+
+    def _locate(self, length: int) -> tuple[int, int]:
+        """The span that holds the text's token number `length`, and how many of the span's tokens come before it."""
+        for i, span in enumerate(self.spans):
+            if span.is_text:
+                if length < len(span):
+                    return i, length
+                length -= len(span)
+        raise AssertionError("the view is shorter")
+
+
+def _same(a: Span, b: Span) -> bool:
+    return (a.segment, a.start, a.end, a.shift, a.group) == (b.segment, b.start, b.end, b.shift, b.group)
