@@ -156,7 +156,7 @@ async def test_fork_merge_rewind_positions():
     root.extend(engine.tokenizer.encode("z"))
     assert (root.length, root.position) == (10, 8)
     root.rewind(5)
-    assert (text_of(root), root.position) == ("abcxx", 5)
+    assert (text_of(root), root.position) == ("abcxx", 3)
     with pytest.raises(InvalidInput):
         root.rewind(6)
     parallel = opened(engine, "q")
