@@ -166,6 +166,9 @@ class Scheduler:
 
     def _add(self, filling: _Filling, g: NativeGeneration) -> None:
         """As much of what the generation waits for as there is room for; its token, if nothing is left to wait for."""
+        if g.sampled:
+            self._add_decoding(filling, g)
+            return
         for segment, view in self._work(g):
             if not self._prefill(filling, g, segment, view):
                 return
@@ -173,6 +176,17 @@ class Scheduler:
             filling.step.prefilled.append(g)
         elif (row := self._last_row(filling, g)) is not None:
             filling.step.sampling.append((g, row))
+
+    def _add_decoding(self, filling: _Filling, g: NativeGeneration) -> None:
+        """The short way for a generation that has sampled: all it waits for is its own last token."""
+        own = g.branch.view.own
+        assert own is not None
+        if not self.store.reserve(own, len(own.tokens)):
+            filling.is_short = True
+            return
+        chunk = filling.planned[own] = filling.add(own, own.view, own.computed, 1)
+        self._served[g.branch.job] += 1
+        filling.step.sampling.append((g, chunk.row))
 
     def _prefill(self, filling: _Filling, g: NativeGeneration, segment: Segment, view: tuple[Span, ...]) -> bool:
         """As much of the segment's pending tokens as there is room for; are these, with what is planned, all?"""

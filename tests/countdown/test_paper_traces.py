@@ -26,7 +26,7 @@ def replay(prompt: str, thread: Thread) -> str:
         spawn = DIALECT.spawn(call, 0)
         assert spawn is not None
         assert len(spawn.children) == len(children)
-        texts = [replay(child.prompt, written) for child, written in zip(spawn.children, children, strict=True)]
+        texts = [replay(child.prompt or "", written) for child, written in zip(spawn.children, children, strict=True)]
         joined = [Joined(child=c, result=DIALECT.result(text)) for c, text in zip(spawn.children, texts, strict=True)]
         assert all(entry.result is None or DIALECT.verify(entry.child, entry.result) for entry in joined)
         context = call[: spawn.keep] + DIALECT.join(joined, 0)
