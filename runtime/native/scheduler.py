@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -18,38 +17,13 @@ from ..engine import FinishReason
 from .generation import Delivery, NativeGeneration
 from .sampling import Draw, sample, uniform
 from .segment import Segment, Span
-from .step import Chunk, Step
+from .step import Filling, Step
 from .store import KVStore
 
 if TYPE_CHECKING:
     from .branch import NativeBranch
 
 _UNBOUNDED = 1 << 30
-
-
-@dataclass(slots=True)
-class _Filling:
-    """A step being put together."""
-
-    max_rows: int
-    prefill_room: int
-    step: Step = field(default_factory=Step)
-    planned: dict[Segment, Chunk] = field(default_factory=dict)
-    recomputed: dict[tuple[Segment, int], int] = field(default_factory=dict)
-    """(segment, end) -> row of a last token that is computed again for its logits."""
-
-    is_short: bool = False
-    """Was somebody refused KV blocks?"""
-
-    @property
-    def rows_left(self) -> int:
-        return self.max_rows - self.step.num_rows
-
-    def add(self, segment: Segment, view: tuple[Span, ...], begin: int, count: int, first: int = 0) -> Chunk:
-        chunk = Chunk(segment, view, begin, count, self.step.num_rows, segment.version, first)
-        self.step.chunks.append(chunk)
-        self.step.num_rows += count
-        return chunk
 
 
 class Scheduler:
@@ -115,8 +89,8 @@ class Scheduler:
 
         return sorted(self.running, key=key)
 
-    def _fill(self, order: Iterable[NativeGeneration]) -> _Filling:
-        filling = _Filling(self.max_rows, self.prefill_chunk)
+    def _fill(self, order: Iterable[NativeGeneration]) -> Filling:
+        filling = Filling(self.max_rows, self.prefill_chunk)
         met: set[tuple[str, str]] = set()
         for g in order:
             if filling.rows_left < 1:
@@ -137,7 +111,7 @@ class Scheduler:
         members = [] if g.branch.gang is None else self._members(g.branch.gang)
         return [self._finish(other, FinishReason.GANG) for other in members if other is not None]
 
-    def _add_gang(self, filling: _Filling, gang: tuple[str, str]) -> None:
+    def _add_gang(self, filling: Filling, gang: tuple[str, str]) -> None:
         """What the members wrote themselves goes into this very step as a whole, or not at all. Frozen text that they
         only read is computed before, in chunks like any other."""
         members = self._members(gang)
@@ -164,7 +138,7 @@ class Scheduler:
             self._add(filling, g)
         filling.prefill_room, filling.max_rows = room, limit
 
-    def _add(self, filling: _Filling, g: NativeGeneration) -> None:
+    def _add(self, filling: Filling, g: NativeGeneration) -> None:
         """As much of what the generation waits for as there is room for; its token, if nothing is left to wait for."""
         if g.sampled:
             self._add_decoding(filling, g)
@@ -177,7 +151,7 @@ class Scheduler:
         elif (row := self._last_row(filling, g)) is not None:
             filling.step.sampling.append((g, row))
 
-    def _add_decoding(self, filling: _Filling, g: NativeGeneration) -> None:
+    def _add_decoding(self, filling: Filling, g: NativeGeneration) -> None:
         """The short way for a generation that has sampled: all it waits for is its own last token."""
         own = g.branch.view.own
         assert own is not None
@@ -188,7 +162,7 @@ class Scheduler:
         self._served[g.branch.job] += 1
         filling.step.sampling.append((g, chunk.row))
 
-    def _prefill(self, filling: _Filling, g: NativeGeneration, segment: Segment, view: tuple[Span, ...]) -> bool:
+    def _prefill(self, filling: Filling, g: NativeGeneration, segment: Segment, view: tuple[Span, ...]) -> bool:
         """As much of the segment's pending tokens as there is room for; are these, with what is planned, all?"""
         chunk = filling.planned.get(segment)
         if chunk is None:
@@ -233,7 +207,7 @@ class Scheduler:
                 return False
         return self.store.reserve(segment, length)
 
-    def _last_row(self, filling: _Filling, g: NativeGeneration) -> int | None:
+    def _last_row(self, filling: Filling, g: NativeGeneration) -> int | None:
         """The row that ends in the branch's last token; computed again if its KV is there but its logits are gone."""
         own = g.branch.view.own
         if own is not None and own.tokens:

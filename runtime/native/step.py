@@ -1,4 +1,4 @@
-"""`Step`: one forward pass, as rows; `tensors` says it to the model."""
+"""`Step`: one forward pass, as rows; `Filling` puts it together, `tensors` says it to the model."""
 
 from __future__ import annotations
 
@@ -42,6 +42,31 @@ class Step:
 
     def logit_rows(self) -> Tensor:
         return torch.tensor([row for _, row in self.sampling], dtype=torch.int64)
+
+
+@dataclass(slots=True)
+class Filling:
+    """A step being put together."""
+
+    max_rows: int
+    prefill_room: int
+    step: Step = field(default_factory=Step)
+    planned: dict[Segment, Chunk] = field(default_factory=dict)
+    recomputed: dict[tuple[Segment, int], int] = field(default_factory=dict)
+    """(segment, end) -> row of a last token that is computed again for its logits."""
+
+    is_short: bool = False
+    """Was somebody refused KV blocks?"""
+
+    @property
+    def rows_left(self) -> int:
+        return self.max_rows - self.step.num_rows
+
+    def add(self, segment: Segment, view: tuple[Span, ...], begin: int, count: int, first: int = 0) -> Chunk:
+        chunk = Chunk(segment, view, begin, count, self.step.num_rows, segment.version, first)
+        self.step.chunks.append(chunk)
+        self.step.num_rows += count
+        return chunk
 
 
 def tensors(step: Step, block_size: int) -> tuple[Tensor, Tensor, Tensor, AttentionPlan]:
