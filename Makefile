@@ -12,7 +12,7 @@ KERNELS := $(wildcard attention/csrc/* runtime/native/csrc/*)
 .PHONY: demo test check bench clean
 
 demo: $(VENV)/.core
-	$(BIN)/python -m plait.evals.countdown.demo
+	$(BIN)/plait demo
 
 test: check
 	$(BIN)/pytest

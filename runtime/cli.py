@@ -1,4 +1,8 @@
-"""The `plait` command: `plait run JOB.json`, `plait trace show FILE`."""
+"""The `plait` command: `plait run JOB.json`, `plait trace show FILE`, and what other packages add.
+
+`plait NAME ...` for a name that is not known here calls the entry point NAME of the group `plait.commands` with the
+remaining arguments; it returns the exit status.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from rich.console import Console
@@ -20,12 +25,21 @@ from .runtime import Runtime
 from .trace import BranchRecord, Trace
 from .view import watch
 
+GROUP = "plait.commands"
+"""Entry points of this group are commands: callables that take the arguments and return the exit status."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 for what plait refuses, 130 when interrupted."""
-    options = _parser().parse_args(arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    others = {entry.name: entry for entry in entry_points(group=GROUP)}
+    parser, own = _parser(sorted(others))
     console = Console()
     try:
+        if arguments and arguments[0] in others and arguments[0] not in own:
+            status: int = others[arguments[0]].load()(arguments[1:])
+            return status
+        options = parser.parse_args(arguments)
         if options.command == "run":
             spec = parse_job(_read(options.job))
             result = asyncio.run(_run(spec, options.model, options.trace, Console(stderr=True)))
@@ -40,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(others: Sequence[str]) -> tuple[argparse.ArgumentParser, set[str]]:
+    """The parser, and the commands it parses itself; `others` are only listed."""
     parser = argparse.ArgumentParser(prog="plait", description="A runtime for parallel reasoning.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a job and print its result as JSON")
@@ -50,7 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     trace = commands.add_parser("trace", help="look at traces")
     show = trace.add_subparsers(dest="action", required=True).add_parser("show", help="draw a trace as a tree")
     show.add_argument("file", type=Path)
-    return parser
+    own = set(commands.choices)
+    for name in others:
+        if name not in own:
+            commands.add_parser(name, add_help=False, help=f"see `plait {name} --help`")
+    return parser, own
 
 
 def _read(name: str) -> str:

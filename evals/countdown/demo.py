@@ -1,6 +1,6 @@
-"""`make demo`: held-out Countdown problems, solved in one thread and by spawning and joining threads, drawn live.
+"""`plait demo`: held-out Countdown problems, solved in one thread and by spawning and joining threads, drawn live.
 
-python -m plait.evals.countdown.demo --count 5 --numbers 4
+plait demo --count 5 --numbers 4
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ async def _main(args: argparse.Namespace) -> None:
         await demo(runtime, problems, Console(), args.context)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="plait demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="countdown", help="a shipped model or a folder")
     parser.add_argument("--count", type=int, default=5, help="problems")
     parser.add_argument("--numbers", type=int, default=4, help="numbers in each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--context", type=int, default=512, help="tokens one thread may span")
-    asyncio.run(_main(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    main()
+    asyncio.run(_main(parser.parse_args(arguments)))
+    return 0

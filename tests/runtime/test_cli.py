@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from plait import APR, JobSpec, Recorder, Runtime, ScriptedEngine, Trace
+import plait
+from plait import APR, InvalidInput, JobSpec, Recorder, Runtime, ScriptedEngine, Trace
 from plait.runtime.cli import main, show
 from plait.runtime.events import Pruned, Stopped
 from plait.runtime.view import JobView, table, watch
@@ -58,6 +62,40 @@ def test_refusals_are_one_line(arguments, capsys, monkeypatch):
     assert main(arguments) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("plait: ") and err.count("\n") == 1
+
+
+def added(arguments):
+    if "bad" in arguments:
+        raise InvalidInput("not like that")
+    return len(arguments)
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """Two commands of other packages, one of which has the name of a built-in one."""
+    names = ("added", "run")
+    found = [EntryPoint(name, f"{__name__}:added", "plait.commands") for name in names]
+    monkeypatch.setattr(EntryPoint, "load", lambda entry: added)
+    monkeypatch.setattr("plait.runtime.cli.entry_points", lambda group: found if group == "plait.commands" else [])
+
+
+@pytest.mark.usefixtures("commands")
+def test_other_packages_add_commands(capsys):
+    assert main(["added", "--help", "x", "-y"]) == 3
+    assert main(["added", "bad"]) == 1
+    assert capsys.readouterr().err == "plait: not like that\n"
+    for arguments in (["--help"], ["no-such-command"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        out, err = capsys.readouterr()
+        assert "added" in out + err
+    assert main(["run", "/no/such/job.json"]) == 1  # built-in commands cannot be replaced
+
+
+def test_registered_commands_can_be_loaded():
+    project = tomllib.loads((Path(plait.__file__).parent / "pyproject.toml").read_text())["project"]
+    for name, value in project["entry-points"]["plait.commands"].items():
+        assert callable(EntryPoint(name, value, "plait.commands").load())
 
 
 def test_an_unfinished_trace_can_be_shown():
