@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...evals.countdown.problems import LARGEST, SMALLEST, TARGETS, Key, is_validation
 from ...runtime.methods import dialect_compact as lang
+from ..masks import TreeMask, text_mask
 from . import traces
 from .tokenizer import BOS, IDS, PAD
 
@@ -22,16 +23,22 @@ IGNORED = -100
 class Mix:
     """Shares of the tokens, in any unit."""
 
-    leaf: float = 40.0
+    leaf: float = 24.0
     """Threads of three numbers."""
-    drill: float = 20.0
+    drill: float = 10.0
     """Rows of unrelated numbers."""
-    table4: float = 11.0
+    table4: float = 8.0
     """Threads of four numbers: table, spawn, join, answer."""
-    table5: float = 7.0
+    table5: float = 5.0
     seq3: float = 1.0
-    seq4: float = 21.0
+    seq4: float = 30.0
     """Whole searches of four numbers in one context."""
+    path4: float = 8.0
+    """Single paths of Multiverse searches of four numbers."""
+    mv4: float = 9.0
+    """Whole Multiverse searches of four numbers."""
+    step: float = 5.0
+    """Samples of single operations, of three to five numbers."""
 
 
 def _uniform(rng: random.Random, size: int) -> list[int]:
@@ -43,10 +50,18 @@ def _log_uniform(rng: random.Random) -> int:
 
 
 def _move(nums: Sequence[int], rng: random.Random) -> list[int]:
-    """The numbers after a random first move; all moves equally likely, as in a full fan-out."""
-    a, b, rest = rng.choice(lang.pairs(nums))
-    options = [r for r in lang.results(a, b) if r is not None]
-    return [rng.choice(options), *rest]
+    """The numbers after a random first move."""
+    return _random_step(nums, rng)[1]
+
+
+def _random_step(nums: Sequence[int], rng: random.Random) -> tuple[lang.Step, list[int]]:
+    """A random operation and the numbers after it: any pair, any of its results."""
+    while True:
+        a, b, rest = rng.choice(lang.pairs(nums))
+        options = [(op, r) for op, r in zip(lang.OPS, lang.results(a, b), strict=True) if r is not None]
+        if options:
+            op, r = rng.choice(options)
+            return (a, op, b, r), [r, *rest]
 
 
 def numbers(rng: random.Random, size: int) -> list[int]:
@@ -92,6 +107,18 @@ def built(rng: random.Random) -> tuple[list[int], int]:
         target = rng.randint(*TARGETS)
         if (last := _undo(target, rng)) and (first := _undo(max(last), rng)):
             return [*first, min(last)], target
+
+
+def random_steps(nums: Sequence[int], rng: random.Random) -> list[lang.Step] | None:
+    """Random operations down to one number; None where they got stuck."""
+    steps = []
+    left = list(nums)
+    while len(left) > 1:
+        if not any(r is not None for a, b, _ in lang.pairs(left) for r in lang.results(a, b)):
+            return None
+        step, left = _random_step(left, rng)
+        steps.append(step)
+    return steps
 
 
 def target_for(nums: Sequence[int], rng: random.Random, solvable: float) -> int:
@@ -143,22 +170,42 @@ class Documents:
     def _problem(self, draw: Callable[[], tuple[list[int], int]]) -> tuple[list[int], int]:
         while True:
             nums, target = draw()
-            if not is_validation(nums, target) and (tuple(sorted(nums)), target) not in self.excluded:
+            if self._is_allowed(nums, target):
                 return nums, target
+
+    def _is_allowed(self, nums: Sequence[int], target: int) -> bool:
+        return not is_validation(nums, target) and (tuple(sorted(nums)), target) not in self.excluded
 
     def make(self, kind: str) -> traces.Document:
         """One document of a kind that `Mix` names."""
         rng = self.rng
         if kind == "drill":
             return traces.drill([_drill_row(rng) for _ in range(4)])
-        size = {"leaf": 3, "seq3": 3, "table4": 4, "seq4": 4, "table5": 5}[kind]
+        if kind == "step":
+            return self._stepwise()
+        size = {"leaf": 3, "seq3": 3, "table5": 5}.get(kind, 4)
         if size == lang.LEAF:
             nums, target = self._problem(
                 lambda: built(rng) if rng.random() < 0.25 else ((n := numbers(rng, 3)), target_for(n, rng, 0.5))
             )
         else:
             nums, target = self._problem(lambda: ((n := roots(rng, size)), target_for(n, rng, 0.7)))
-        return traces.sequential(nums, target) if kind.startswith("seq") else traces.parallel(nums, target)
+        if kind == "path4":
+            return traces.one_path(nums, target, rng.randint(1, len(lang.pairs(nums))))
+        return {"seq": traces.sequential, "mv4": traces.multiverse}.get(kind[:3], traces.parallel)(nums, target)
+
+    def _stepwise(self) -> traces.Document:
+        """Half of the samples reach the target and half are aimless: sampling is to stay diverse."""
+        rng = self.rng
+        reaches = rng.random() < 0.5
+        while True:
+            nums = _uniform(rng, rng.choices((3, 4, 5), (1, 6, 3))[0])
+            steps = random_steps(nums, rng)
+            if steps is None:
+                continue
+            target = steps[-1][-1] if reaches else rng.randint(*TARGETS)
+            if TARGETS[0] <= target <= TARGETS[1] and self._is_allowed(nums, target):
+                return traces.stepwise(nums, target, steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +215,15 @@ class Batch:
     inputs: Tensor
     labels: Tensor
     kind: str
+    positions: Tensor | None = None
+    """[documents, time]; None: 0, 1, 2, ..."""
+    mask: Tensor | None = None
+    """[documents, 1, time, time] bool, True where attention is allowed; None: causal."""
+
+    def to(self, device: str) -> Batch:
+        """The same on another device."""
+        positions, mask = (None if x is None else x.to(device) for x in (self.positions, self.mask))
+        return Batch(self.inputs.to(device), self.labels.to(device), self.kind, positions, mask)
 
 
 def encode(document: traces.Document) -> tuple[list[int], list[int]]:
@@ -177,14 +233,32 @@ def encode(document: traces.Document) -> tuple[list[int], list[int]]:
 
 
 def collate(documents: Sequence[traces.Document], kind: str) -> Batch:
-    """Pad on the right; causal attention needs no mask for that."""
+    """Pad on the right; causal attention needs no mask for that, Multiverse has one of its own."""
     rows = [encode(document) for document in documents]
     length = max(len(inputs) for inputs, _ in rows)
     inputs = np.full((len(rows), length), IDS[PAD], dtype=np.int64)
     labels = np.full((len(rows), length), IGNORED, dtype=np.int64)
     for i, (row, row_labels) in enumerate(rows):
         inputs[i, : len(row)], labels[i, : len(row)] = row, row_labels
-    return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), kind)
+    batch = Batch(torch.from_numpy(inputs), torch.from_numpy(labels), kind)
+    if kind != "mv4":
+        return batch
+    positions = torch.arange(length).repeat(len(rows), 1)
+    mask = torch.ones(length, length, dtype=torch.bool).tril().repeat(len(rows), 1, 1, 1)
+    for i, document in enumerate(documents):
+        tree = tree_mask(document)
+        n = len(tree) - 1
+        positions[i, :n], mask[i, :, :n, :n] = tree.position_ids()[0, :n], tree.dense()[0, :, :n, :n]
+    return replace(batch, positions=positions, mask=mask)
+
+
+def tree_mask(document: traces.Document) -> TreeMask:
+    """Attention mask and positions of a Multiverse document, BOS in front: those of the run that would write it."""
+    begin = document.words.index(";") + 1
+    prompt = [IDS[word] for word in (BOS, *document.words[:begin])]
+    text = " ".join(document.words[begin:-1])
+    end = IDS[document.words[-1]]
+    return text_mask(text, lambda part: [IDS[word] for word in part.split()], prompt=prompt, end=[end])
 
 
 def batches(documents: Documents, mix: Mix, tokens: int) -> Iterator[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -68,12 +69,14 @@ def number_features() -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention.
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention where the mask allows it (bool, broadcast to [batch, heads, time, time]); None: causal.
 
     Written out where it is short and on the CPU: torch's own CPU kernel takes several times as long in the backward
     pass of many short sequences.
     """
+    if mask is not None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     t = q.shape[-2]
     if q.device.type != "cpu" or t > 768:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -111,8 +114,8 @@ class Block(nn.Module):
         gate, up = self.gate_up(F.rms_norm(x, x.shape[-1:], self.norm2, self.eps)).chunk(2, dim=-1)
         return x + F.linear(F.silu(gate) * up, self.down.weight)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        return self.finish(x, attention(*self.project(x, cos, sin)))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        return self.finish(x, attention(*self.project(x, cos, sin), mask))
 
 
 class Model(nn.Module):
@@ -147,22 +150,25 @@ class Model(nn.Module):
                     std /= math.sqrt(2 * self.config.layers)
                 weight.normal_(std=std)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Hidden states after the last norm, [batch, time, hidden]."""
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Hidden states after the last norm, [batch, time, hidden]; see `Batch` for positions and mask."""
         x = self.embedding[tokens]
-        cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
+        at = slice(tokens.shape[1]) if positions is None else positions
+        cos, sin = self.cos[at], self.sin[at]
         for block in self.blocks:
-            x = block(x, cos, sin)
+            x = block(x, cos, sin, mask)
         return self.final(x)
 
     def final(self, x: Tensor) -> Tensor:
         """The norm in front of the output layer."""
         return F.rms_norm(x, (self.config.hidden,), self.norm, self.config.norm_eps)
 
-    def loss(self, tokens: Tensor, labels: Tensor) -> Tensor:
+    def loss(
+        self, tokens: Tensor, labels: Tensor, positions: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Summed cross-entropy over the labels that are not masked."""
         keep = labels.flatten() >= 0
-        hidden = self(tokens).flatten(0, 1)[keep]
+        hidden = self(tokens, positions, mask).flatten(0, 1)[keep]
         return F.cross_entropy(F.linear(hidden, self.embedding).float(), labels.flatten()[keep], reduction="sum")
 
     def to_hf(self) -> dict[str, Tensor]:
@@ -185,3 +191,18 @@ class Model(nn.Module):
                 f"{at}.mlp.down_proj.weight": block.down.weight,
             }
         return {name: weight.detach().to(torch.bfloat16).contiguous() for name, weight in weights.items()}
+
+    @torch.no_grad()
+    def load_hf(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over weights that `to_hf` named."""
+        self.embedding.copy_(weights["model.embed_tokens.weight"])
+        self.norm.copy_(weights["model.norm.weight"])
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            at = f"model.layers.{i}"
+            block.norm1.copy_(weights[f"{at}.input_layernorm.weight"])
+            block.norm2.copy_(weights[f"{at}.post_attention_layernorm.weight"])
+            block.qkv.weight.copy_(torch.cat([weights[f"{at}.self_attn.{x}_proj.weight"] for x in "qkv"]))
+            block.out.weight.copy_(weights[f"{at}.self_attn.o_proj.weight"])
+            block.gate_up.weight.copy_(torch.cat([weights[f"{at}.mlp.{x}_proj.weight"] for x in ("gate", "up")]))
+            block.down.weight.copy_(weights[f"{at}.mlp.down_proj.weight"])

@@ -9,30 +9,30 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 
 from ...runtime.methods import dialect_compact as lang
+from ...runtime.methods.multiverse_grammar import TAGS
 from .traces import DRILL, EOS
 
 PAD, BOS, UNKNOWN = "<pad>", "<bos>", "<unk>"
 SPECIAL = (PAD, BOS, EOS, UNKNOWN)
+_FIRST_MODES, _LATER_MODES = lang.MODES[:2], lang.MODES[2:]
 _WORDS = (
-    *(*lang.MODES, DRILL, *lang.OPS, "=", ",", ";", ":", "|", lang.PRUNED, lang.UNMATCHED),
+    *(*_FIRST_MODES, DRILL, *lang.OPS, "=", ",", ";", ":", "|", lang.PRUNED, lang.UNMATCHED),
     *(lang.TRY, lang.HIT, lang.NONE, lang.ANSWER, lang.SPAWN, lang.JOIN, lang.END),
 )
-_MULTIVERSE = tuple(
-    tag
-    for name in ("Think", "Parallel", "Goal", "Outline", "Path", "Conclusion")
-    for tag in (f"<{name}>", f"</{name}>")
-)
-# Not trained yet: the Multiverse dialect, and room for other languages without a new vocabulary.
-RESERVED = (*_MULTIVERSE, *(f"<reserved{i}>" for i in range(16)))
-VOCABULARY = (*(str(n) for n in range(lang.CAP + 1)), *SPECIAL, *_WORDS, *RESERVED)
+# Room for other languages without a new vocabulary; the later modes took places of it.
+_RESERVED = tuple(f"<reserved{i}>" for i in range(len(_LATER_MODES), 16))
+VOCABULARY = (*(str(n) for n in range(lang.CAP + 1)), *SPECIAL, *_WORDS, *TAGS, *_LATER_MODES, *_RESERVED)
 """Numbers first: the id of a number is the number."""
 IDS = {word: i for i, word in enumerate(VOCABULARY)}
 
 
 def build() -> Tokenizer:
-    """One token per word. Decoding puts a space in front of every word, so decoded pieces can be concatenated."""
+    """One token per word; a colon needs no space in front (Multiverse opens paths with `1:`). Decoding puts a space in
+    front of every word, so decoded pieces can be concatenated."""
     tokenizer = Tokenizer(tokenizer_models.WordLevel(dict(IDS), unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(":", behavior="isolated")]
+    )
     tokenizer.decoder = decoders.Replace(Regex("^"), " ")
     tokenizer.add_special_tokens(list(SPECIAL))
     return tokenizer

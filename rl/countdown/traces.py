@@ -102,8 +102,12 @@ def joined(nums: Sequence[int], target: int) -> list[Steps]:
     return list(islice(found, lang.MAX_JOINED))
 
 
+def _answer(steps: Steps | None) -> str:
+    return f"{lang.ANSWER} {' , '.join(steps)}" if steps else lang.NONE
+
+
 def _conclude(document: Document, steps: Steps | None) -> None:
-    document.write(f"{lang.ANSWER} {' , '.join(steps)} {EOS}" if steps else f"{lang.NONE} {EOS}")
+    document.write(f"{_answer(steps)} {EOS}")
 
 
 def parallel(nums: Sequence[int], target: int) -> Document:
@@ -126,6 +130,13 @@ def parallel(nums: Sequence[int], target: int) -> Document:
     return document
 
 
+def attempt(move: str, left: Sequence[int], target: int) -> tuple[str, Steps | None]:
+    """A first move and the search of what it leaves, in the context of the first moves; the solution."""
+    rows, steps = leaf(left, target)
+    # The prompt of a child, but for the mode: what follows it is learnt once.
+    return f"{lang.TRY} {move} ; {lang.prompt(left, target, '').strip()} {rows}", (move, *steps) if steps else None
+
+
 def sequential(nums: Sequence[int], target: int) -> Document:
     """The same search of three or four numbers in one context, first move by first move."""
     document = Document()
@@ -137,13 +148,71 @@ def sequential(nums: Sequence[int], target: int) -> Document:
         return document
     document.write(table(nums))
     for move, left in moves(nums):
-        rows, steps = leaf(left, target)
-        # The prompt of the child, but for the mode: what follows it is learnt once.
-        document.write(f"{lang.TRY} {move} ; {lang.prompt(left, target, '').strip()} {rows}")
+        text, steps = attempt(move, left, target)
+        document.write(text)
         if steps:
-            _conclude(document, (move, *steps))
+            _conclude(document, steps)
             return document
     _conclude(document, None)
+    return document
+
+
+def goal(nums: Sequence[int]) -> str:
+    """The Multiverse goal: an outline per row of the table."""
+    outlines = (f"<Outline> {i} : {lang.quad(a, b)} </Outline>" for i, (a, b, _) in enumerate(lang.pairs(nums), 1))
+    return f"<Think> <Parallel> <Goal> {' '.join(outlines)} </Goal>"
+
+
+def path(a: int, b: int, rest: Sequence[int], target: int) -> tuple[str, Steps | None]:
+    """What a Multiverse path writes behind its index: the results of its row, one after the other; the solution."""
+    parts = []
+    for op, r in zip(lang.OPS, lang.results(a, b), strict=True):
+        if r is None:
+            continue
+        text, steps = attempt(lang.step(a, op, b, r), (r, *rest), target)
+        parts.append(text)
+        if steps:
+            return f"{' '.join(parts)} {_answer(steps)} </Path>", steps
+    return f"{' '.join(parts)} {_answer(None)} </Path>", None
+
+
+def multiverse(nums: Sequence[int], target: int) -> Document:
+    """A whole search in mode `mv`; the conclusion tells the solution of the first path that has one."""
+    document = Document()
+    document.given(lang.prompt(nums, target, "mv"))
+    document.write(goal(nums))
+    found: tuple[int, Steps] | None = None
+    for i, pair in enumerate(lang.pairs(nums), 1):
+        text, steps = path(*pair, target)
+        document.given(f"<Path> {i} :")
+        document.write(text)
+        if steps and not found:
+            found = i, steps
+    document.given("<Conclusion>")
+    answer = _answer(found and found[1])
+    document.write(f"{f'{found[0]} : ' if found else ''}{answer} </Conclusion> </Parallel> </Think> {answer} {EOS}")
+    return document
+
+
+def one_path(nums: Sequence[int], target: int, index: int) -> Document:
+    """What the path of that index sees and writes."""
+    document = Document()
+    document.given(f"{lang.prompt(nums, target, 'mv')} {goal(nums)} <Path> {index} :")
+    document.write(path(*lang.pairs(nums)[index - 1], target)[0])
+    return document
+
+
+def stepwise(nums: Sequence[int], target: int, steps: Sequence[lang.Step]) -> Document:
+    """A sample of mode `step`: these operations."""
+    document = Document()
+    document.given(lang.prompt(nums, target, "step"))
+    left = list(nums)
+    for a, op, b, c in steps:
+        left.remove(a)
+        left.remove(b)
+        left.append(c)
+        rest = f" : {' '.join(map(str, sorted(left, reverse=True)))} ;" if len(left) > 1 else f" {EOS}"
+        document.write(lang.step(a, op, b, c) + rest)
     return document
 
 

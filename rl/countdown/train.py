@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...evals.countdown.problems import Key, load
@@ -33,6 +34,8 @@ class TrainConfig:
 
     out: Path
     """Folder of checkpoint and log."""
+    init: Path | None = None
+    """Model folder whose weights a new run starts from."""
     minutes: float = 120.0
     """Training time in all, earlier runs from the same checkpoint included."""
     tokens: int | None = None
@@ -69,6 +72,8 @@ class Trainer:
         self.checkpoint = config.out / "checkpoint.pt"
         if self.checkpoint.exists():
             self._load()
+        elif config.init:
+            self.model.load_hf(load_file(config.init / "model.safetensors"))
         # A resumed run must not see the first documents again.
         self.documents = Documents(random.Random(f"{config.seed} {self.tokens}"), excluded)
 
@@ -112,7 +117,8 @@ class Trainer:
         sums: list[Tensor] = []
         for part in parts:
             with torch.autocast(self.config.device, torch.bfloat16):
-                loss = self.model.loss(part.inputs.to(self.config.device), part.labels.to(self.config.device))
+                batch = part.to(self.config.device)
+                loss = self.model.loss(batch.inputs, batch.labels, batch.positions, batch.mask)
             (loss / sum(counts)).backward()  # type: ignore[no-untyped-call]
             sums.append(loss.detach())
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -188,6 +194,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/countdown"))
+    parser.add_argument("--init", type=Path, help="a model folder to start from")
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--tokens", type=int)
     parser.add_argument("--rate", type=float, default=2.5e-3)

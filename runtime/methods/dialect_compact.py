@@ -13,7 +13,11 @@ Words are separated by single spaces. A thread's text is its prompt, which the r
     8 3 + 11 - 5 * 24 / x | 24 1 + 25 - 23 * 24 hit   held out: results of the other two, and what the last number
     answer 8 * 3 = 24 , 24 / 1 = 24                 and the target make; a value on both sides is a solution
 
-In mode `seq` the table is followed by every child's text in the same context, each behind `try a + b = c ;`.
+In mode `seq` the table is followed by every child's text in the same context, each behind `try a + b = c ;`. In mode
+`mv` the rows of the table are the outlines of a Multiverse block and each path tries the results of one row. In mode
+`step` a sample of single operations, for tree search, one per step and each with the numbers it leaves::
+
+    step 24 : 8 3 1 ; 8 * 3 = 24 : 24 1 ; 24 * 1 = 24
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ OPS = ("+", "-", "*", "/")
 PRUNED, UNMATCHED = "x", "_"
 """No result in a table or left of `|`; no result right of it. They differ so that they never look like a match."""
 SPAWN, JOIN, END, ANSWER, NONE, TRY, HIT = "spawn", "join", "end", "answer", "none", "try", "hit"
-MODES = ("apr", "seq")
+MODES = ("apr", "seq", "mv", "step")
 MAX_JOINED = 3
 
 Results = tuple[int | None, int | None, int | None, int | None]

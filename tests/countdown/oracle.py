@@ -11,6 +11,8 @@ def oracle(texts):
 
 def _continue(words):
     start = lang.read_prompt(words)
+    if start.mode == "mv":
+        return _continue_multiverse(words, start)
     write = traces.parallel if start.mode == "apr" else traces.sequential
     whole = write(start.nums, start.target).words
     if lang.JOIN in words:
@@ -19,3 +21,16 @@ def _continue(words):
     elif lang.JOIN in whole:
         return [*whole[: whole.index(lang.JOIN)], lang.SPAWN]
     return whole
+
+
+def _continue_multiverse(words, start):
+    whole = traces.multiverse(start.nums, start.target).words
+    if words[-3] == "<Path>":
+        head = "".join(words[-3:])
+        begin = next(i for i in range(3, len(whole)) if "".join(whole[i - 3 : i]) == head)
+        return words + whole[begin : whole.index("</Path>", begin) + 1]
+    if words[-1] == "<Conclusion>":
+        assert words == whole[: len(words)], "what the conclusion sees differs from the trained text"
+        return whole
+    assert words == whole[: start.length]
+    return whole[: whole.index("</Goal>") + 1]

@@ -1,18 +1,23 @@
 import random
+from dataclasses import fields
 
 import pytest
+import torch
 
+import plait
 from plait.evals.countdown.problems import Problem, draw, is_validation, validation
 from plait.evals.countdown.solver import solve
 from plait.evals.countdown.verify import verify
 from plait.rl.countdown import traces
 from plait.rl.countdown.evaluate import solve_rate
-from plait.rl.countdown.mix import IGNORED, Documents, Mix, batches, collate, encode
-from plait.rl.countdown.tokenizer import BOS, IDS, PAD, VOCABULARY, build
+from plait.rl.countdown.mix import IGNORED, Documents, Mix, batches, collate, encode, random_steps, tree_mask
+from plait.rl.countdown.tokenizer import BOS, IDS, PAD, VOCABULARY, build, save
+from plait.rl.masks import trace_mask
 from plait.runtime.methods import dialect_compact as lang
+from plait.runtime.native.tokenizer import HFTokenizer
 from plait.tests.countdown.oracle import oracle
 
-KINDS = ("leaf", "drill", "table4", "table5", "seq3", "seq4")
+KINDS = tuple(f.name for f in fields(Mix))
 
 
 def predicted(document):
@@ -58,6 +63,112 @@ def test_sequential_search_repeats_the_leaves():
     assert first == f"63 + 9 = 72 ; 24 : 72 5 2 ; {rows} answer 63 + 9 = 72 , {' , '.join(steps)} <eos>"
 
 
+def test_multiverse_paths_try_the_results_of_one_row():
+    document = traces.multiverse([63, 9, 5, 2], 24)
+    text = " ".join(document.words)
+    assert text.startswith(
+        "mv 24 : 63 9 5 2 ; <Think> <Parallel> <Goal> <Outline> 1 : 63 9 + 72 - 54 * 567 / 7 </Outline> <Outline> 2 : "
+    )
+    rows, steps = traces.leaf([72, 5, 2], 24)
+    answer = f"answer 63 + 9 = 72 , {' , '.join(steps)}"
+    assert f"<Path> 1 : try 63 + 9 = 72 ; 24 : 72 5 2 ; {rows} {answer} </Path> <Path> 2 :" in text
+    assert text.endswith(f"<Conclusion> 1 : {answer} </Conclusion> </Parallel> </Think> {answer} <eos>")
+    given = [word for word, label in zip(document.words, document.labels, strict=True) if label is None]
+    assert " ".join(given) == (
+        f"mv 24 : 63 9 5 2 ; {' '.join(f'<Path> {i} :' for i in range(1, 7))} <Conclusion>"  # the runtime's words
+    )
+    for i in range(1, 7):
+        single = " ".join(traces.one_path([63, 9, 5, 2], 24, i).words)
+        assert text.startswith(single[: single.index(" <Path>")])
+        assert single[single.index("<Path>") :] in text
+
+
+def test_a_multiverse_search_concludes_as_the_sequential_one_finds():
+    rng = random.Random(4)
+    for _ in range(20):
+        problem = draw(rng, 4)
+        words = traces.multiverse(problem.nums, problem.target).words
+        conclusion = words[words.index("<Conclusion>") :]
+        found = traces.sequential(problem.nums, problem.target).words
+        assert (
+            ("answer" in conclusion) == ("answer" in found) == (traces.search(problem.nums, problem.target) is not None)
+        )
+        if "answer" in conclusion:
+            assert conclusion[conclusion.index("</Think>") + 1 :] == found[found.index("answer") :]
+
+
+def test_multiverse_documents_are_masked_as_they_run():
+    documents = [Documents(random.Random(seed)).make("mv4") for seed in range(3)]
+    batch = collate(documents, "mv4")
+    for i, document in enumerate(documents):
+        path, paths, positions, goal = 0, [], [], 0
+        for at, word in enumerate([BOS, *document.words[:-1]]):
+            if word in ("<Path>", "<Conclusion>"):
+                goal = goal or positions[-1]
+                furthest = max(positions)
+                path = path + 1 if word == "<Path>" else 0
+                positions.append(goal + 1 if word == "<Path>" else furthest + 1)
+            else:
+                positions.append(positions[-1] + 1 if at else 0)
+            paths.append(path)
+        n, own = len(paths), torch.tensor(paths)
+        expected = torch.ones(n, n, dtype=torch.bool).tril()
+        expected &= (own[:, None] == own) | (own[:, None] == 0) | (own == 0)
+        assert torch.equal(batch.mask[i, 0, :n, :n], expected)
+        assert batch.positions[i, :n].tolist() == positions
+        assert tree_mask(document).is_sampled.tolist()[: n + 1].count(False) == document.words.index(";") + 2
+
+
+async def test_the_runtime_runs_multiverse_as_it_is_written(tmp_path):
+    save(tmp_path, 4096)
+    engine = plait.ScriptedEngine(
+        lambda text: oracle([text])[0].removeprefix(text.strip()).removesuffix(" <eos>"),
+        tokenizer=HFTokenizer.load(tmp_path),
+        capabilities=plait.Capabilities(kv_merge=True),
+    )
+    async with plait.Runtime(engine=engine) as runtime:
+        for nums, target in (([63, 9, 5, 2], 24), ([2, 2, 2, 2], 99)):
+            prompt = lang.prompt(nums, target, "mv")
+            result = await (await runtime.submit(plait.Multiverse(prompt=prompt, answer="countdown")))
+            written = " ".join(traces.multiverse(nums, target).words)
+            assert f"{prompt}{result.text}" == written.removesuffix(" <eos>")
+            assert bool(result.answer and verify(nums, target, result.answer)) == (target == 24)
+            assert result.usage.branches == 7
+            trace, tree = result.trace, tree_mask(traces.multiverse(nums, target))
+            played = trace_mask(trace)
+            assert played.position_ids().sort().values.tolist() == tree.position_ids().sort().values.tolist()
+
+
+def test_steps_are_legal_and_half_of_them_reach_the_target():
+    documents, reached = Documents(random.Random(7)), 0
+    for _ in range(200):
+        document = documents.make("step")
+        start = lang.read_prompt(document.words)
+        moves = " ".join(document.words[start.length : -1]).split(" ; ")
+        steps = lang.read_steps(" , ".join(move.split(" : ")[0] for move in moves))
+        made = lang.replay(start.nums, steps)
+        assert made == steps[-1][-1]
+        reached += made == start.target
+        left = list(start.nums)
+        for (a, _, b, c), move in zip(steps[:-1], moves, strict=False):
+            left = sorted([*_without(left, a, b), c], reverse=True)
+            assert move.split(" : ")[1] == " ".join(map(str, left))
+    assert 80 < reached < 120
+
+
+def _without(numbers, *used):
+    left = list(numbers)
+    for number in used:
+        left.remove(number)
+    return left
+
+
+def test_random_steps_report_when_they_are_stuck():
+    assert random_steps([999, 999], random.Random(0)) == [(999, "/", 999, 1)]
+    assert random_steps([999, 998, 997], random.Random(0)) is not None
+    assert random_steps([1, 1], random.Random(0)) is not None
+
+
 @pytest.mark.parametrize(("size", "count"), [(3, 60), (4, 20), (5, 2)])
 def test_a_faultless_policy_solves_what_the_language_can_say(size, count):
     rng = random.Random(size)
@@ -91,8 +202,9 @@ def test_documents_stay_in_vocabulary_and_out_of_the_validation_split(kind):
         assert (start is None) == (kind == "drill")
         if start is not None:
             assert not is_validation(start.nums, start.target)
-            steps = document.words[-2] != lang.NONE and " ".join(document.words).split(" answer ")[1]
-            assert not steps or verify(start.nums, start.target, steps.removesuffix(" <eos>"))
+            assert start.length == document.labels.count(None) or kind in ("table4", "table5", "path4", "mv4")
+            for claim in " ".join(document.words).split(" answer ")[1:]:
+                assert verify(start.nums, start.target, claim.split(" <")[0])
 
 
 def test_excluded_problems_never_come():

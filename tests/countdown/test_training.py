@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from plait.rl.countdown import train
 from plait.rl.countdown.decode import greedy
-from plait.rl.countdown.evaluate import exactness, read_model, wilson
+from plait.rl.countdown.evaluate import exactness, read_model
 from plait.rl.countdown.export import export
 from plait.rl.countdown.mix import Documents, Mix, collate
 from plait.rl.countdown.model import Model, ModelConfig, attention, number_features
@@ -113,9 +113,3 @@ def test_the_export_is_the_model(trained, tmp_path):
 
 def test_exactness_of_an_untrained_model_is_zero():
     assert exactness(Model(ModelConfig(layers=1)), 4)["leaf"] == 0
-
-
-def test_wilson_interval():
-    assert wilson(9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-3)
-    assert wilson(0, 50)[0] == 0
-    assert wilson(50, 50)[1] == 1
