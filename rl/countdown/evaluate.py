@@ -126,7 +126,8 @@ def main() -> None:
         start = time.monotonic()
         solved, tally = solve_rate(complete_with(model, args.limit), problems, args.mode)
         seconds = round(time.monotonic() - start, 1)
-        found = {"solved": solved, "of": len(problems), "interval": [round(x, 4) for x in wilson(solved, len(problems))]}
+        interval = [round(bound, 4) for bound in wilson(solved, len(problems))]
+        found = {"solved": solved, "of": len(problems), "interval": interval}
         print(json.dumps({"mode": args.mode, "limit": args.limit, **found, **tally, "seconds": seconds}))
 
 
