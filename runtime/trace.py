@@ -6,11 +6,13 @@ merge, watch, attach; its birth). So the record says of every token, the forgott
 stood and which other tokens it attended to: its segment's view, then the segment itself, causally. Attention masks and
 training rows are derived from that, never stored.
 
-On disk a trace is one JSON Lines file: a header, one line per branch, segment and join, and an end line; see `save`.
+On disk a trace is one JSON Lines file, plain or compressed by gzip: a header, one line per branch, segment and join,
+and an end line; see `save`.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -219,12 +221,13 @@ class Trace:
             yield {"type": "end", **self.end}
 
     def save(self, path: str | Path) -> None:
-        """Write the file; an unfinished trace is a valid file without an end line."""
+        """Write the file, compressed if its name ends in `.gz`; an unfinished trace is a valid file without an end
+        line."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
-            for line in self.lines():
-                file.write(json.dumps(line, separators=(",", ":")) + "\n")
+        data = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in self.lines()).encode()
+        # Without a time stamp: equal traces are equal files.
+        path.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:

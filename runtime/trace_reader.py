@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,16 @@ from typing import Any
 from .errors import InvalidInput
 from .trace import FORMAT, BranchRecord, JoinRecord, Piece, SegmentRecord, SpanRecord, Trace
 
+GZIP = b"\x1f\x8b"
+"""What a compressed file begins with."""
+
 
 def read_trace(path: Path) -> Trace:
     """The trace in the file; raises `InvalidInput` with the path and line of the first mistake."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+        lines = (gzip.decompress(data) if data.startswith(GZIP) else data).decode().splitlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path}: not a readable trace file: {error}") from None
     if not lines:
         raise InvalidInput(f"{path}: empty; a trace starts with a header line")

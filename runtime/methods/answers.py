@@ -9,8 +9,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 
 from ..errors import InvalidInput
+
+_BRACE = re.compile(r"\\boxed\{|[{}]")
 
 RULES = ("text", "boxed", "countdown", "regex:PATTERN")
 
@@ -42,17 +46,31 @@ def extract(rule: str, text: str) -> str | None:
     return found
 
 
+def majority(answers: Iterable[str | None]) -> tuple[str | None, Counter[str]]:
+    """The answer given most often, ties by the first given, and the votes; None does not vote (arXiv 2203.11171)."""
+    votes = Counter(answer for answer in answers if answer is not None)
+    # Counter keeps the order of first occurrence, and max takes the first of equals.
+    return max(votes, key=lambda key: votes[key], default=None), votes
+
+
+def boxes(text: str) -> list[tuple[int, int]]:
+    """Where the contents of the text's `\\boxed{...}` with balanced braces begin and end, by their beginning.
+
+    Linear in the text, whatever its braces.
+    """
+    opened: list[int | None] = []
+    found = []
+    for match in _BRACE.finditer(text):
+        if match[0] != "}":
+            opened.append(match.end() if match[0] != "{" else None)
+        elif opened and (begin := opened.pop()) is not None:
+            found.append((begin, match.start()))
+    return sorted(found)
+
+
 def _boxed(text: str) -> str | None:
-    start = text.rfind("\\boxed{")
-    while start >= 0:
-        begin = start + len("\\boxed{")
-        depth = 1
-        for i in range(begin, len(text)):
-            depth += (text[i] == "{") - (text[i] == "}")
-            if depth == 0:
-                return text[begin:i].strip() or None
-        start = text.rfind("\\boxed{", 0, start)
-    return None
+    found = boxes(text)
+    return text[slice(*found[-1])].strip() or None if found else None
 
 
 def _countdown(text: str) -> str | None:

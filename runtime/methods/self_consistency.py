@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Literal
 
 from pydantic import Field
@@ -12,7 +11,7 @@ from ..context import Context
 from ..engine import SamplingParams
 from ..registry import register
 from ..result import Generated, Outcome
-from .answers import extract
+from .answers import extract, majority
 from .base import prompt_tokens
 from .sequential import Answering
 
@@ -36,9 +35,7 @@ class SelfConsistency(Answering):
             samples = await ctx.parallel(self._sample, root.fork(self.n))
         texts = [sample[0] for sample in samples if sample]
         answers = [extract(self.answer, text) for text in texts]
-        votes = Counter(answer for answer in answers if answer is not None)
-        # Counter keeps the order of first occurrence, and max takes the first of equals.
-        answer = max(votes, key=lambda key: votes[key], default=None)
+        answer, votes = majority(answers)
         chosen = answers.index(answer)
         last = samples[chosen]
         assert last is not None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait import InvalidInput
-from plait.runtime.methods.answers import check_rule, extract
+from plait.runtime.methods.answers import boxes, check_rule, extract, majority
 
 CASES = [
     ("text", "  hi \n", "hi"),
@@ -43,3 +43,30 @@ def test_unknown_rules(rule):
 def test_any_text_has_an_answer_or_none(rule, text):
     answer = extract(rule, text)
     assert answer is None or answer in " ".join(text.split()) or answer in text
+
+
+def spans(text):
+    """The plain reading of the rule: count braces from every `\\boxed{`."""
+    for start in (i for i in range(len(text)) if text.startswith("\\boxed{", i)):
+        depth, begin = 1, start + len("\\boxed{")
+        for end in range(begin, len(text)):
+            depth += (text[end] == "{") - (text[end] == "}")
+            if depth == 0:
+                yield begin, end
+                break
+
+
+@given(st.lists(st.sampled_from(["\\boxed{", "{", "}", "1", "\\"]), max_size=14).map("".join))
+def test_boxes_are_those_found_by_counting_braces(text):
+    assert boxes(text) == list(spans(text))
+
+
+@pytest.mark.parametrize("part", ["\\boxed{", "\\boxed{}", "{", "}"])
+@pytest.mark.timeout(10)
+def test_a_megabyte_of_braces_is_no_trouble(part):
+    assert extract("boxed", r"\boxed{7}" + part * (1_000_000 // len(part))) in ("7", None)
+
+
+def test_the_majority_is_the_first_of_the_most_frequent():
+    assert majority(["b", None, "a", "a", "b", None, None]) == ("b", {"b": 2, "a": 2})
+    assert majority([None]) == (None, {})

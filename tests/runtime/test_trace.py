@@ -174,6 +174,22 @@ async def test_broken_files_are_refused_with_their_line(tmp_path, how):
         Trace.load(path)
 
 
+async def test_compressed_files(tmp_path):
+    async with context(ScriptedEngine(lambda _: "abc" * 40)) as ctx:
+        await ctx.open(text_tokens("p", ctx.tokenizer)).generate(SamplingParams())
+        trace = ctx.state.trace
+    for name in ("a.jsonl.gz", "b.jsonl.gz", "plain.jsonl"):
+        trace.save(tmp_path / name)
+        assert list(Trace.load(tmp_path / name).lines()) == list(trace.lines())
+    data = (tmp_path / "a.jsonl.gz").read_bytes()
+    assert data == (tmp_path / "b.jsonl.gz").read_bytes()
+    assert len(data) < (tmp_path / "plain.jsonl").stat().st_size / 2
+    for damaged in (data[:-9], data[:40] + b"x" + data[41:]):
+        (tmp_path / "damaged.gz").write_bytes(damaged)
+        with pytest.raises(InvalidInput, match="damaged"):
+            Trace.load(tmp_path / "damaged.gz")
+
+
 def test_no_file_and_binary_files(tmp_path):
     (tmp_path / "binary").write_bytes(bytes(range(256)))
     for name in ("none", "binary"):
