@@ -279,6 +279,7 @@ class TracedBranch:
             finish=finish,
             stop=completion.stop,
             logprobs=completion.logprobs,
+            hidden_state=completion.hidden_state,
         )
 
     def _partial(self, length: int, finish: Finish) -> Generated:

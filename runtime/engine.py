@@ -25,6 +25,7 @@ class Capabilities:
     """`Branch.attach` takes independently encoded contexts at the same positions (APE)."""
     logprobs: bool = False
     hidden_states: bool = False
+    """`SamplingParams.hidden_state`."""
 
 
 class FinishReason(StrEnum):
@@ -71,6 +72,8 @@ class SamplingParams:
     logprobs: int | None = None
     """None: none; 0: of the sampled token; k: also of the k most likely. Natural log, after temperature is *not*
     applied: they are the model's own log-probabilities."""
+    hidden_state: bool = False
+    """Fill `Completion.hidden_state`. Needs `hidden_states`; engines without leave it None."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,6 +90,9 @@ class Completion:
     logprobs: list[float] | None = None
     """One per token of `token_ids`."""
     top_logprobs: list[dict[int, float]] | None = None
+    hidden_state: list[float] | None = None
+    """(C,): the model's last hidden states, behind its final norm, from which `token_ids` were sampled, averaged. With
+    `max_tokens=0`: the one at the branch's last token."""
     prefilled_tokens: int = 0
     """Pending tokens whose KV this call computed."""
     reused_tokens: int = 0

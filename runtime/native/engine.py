@@ -66,7 +66,7 @@ class NativeEngine:
     """
 
     capabilities = Capabilities(
-        kv_merge=True, live_views=True, parallel_contexts=True, logprobs=True, hidden_states=False
+        kv_merge=True, live_views=True, parallel_contexts=True, logprobs=True, hidden_states=True
     )
 
     def __init__(
@@ -217,12 +217,12 @@ class NativeEngine:
             tokens, positions, slots, plan = tensors(step, self.options.block_size)
             logit_rows = step.logit_rows()
         device = self.model.device
-        logits, _ = self.model.forward(
+        logits, hidden = self.model.forward(
             tokens.to(device), positions.to(device), slots.to(device), plan, self.pool, logit_rows.to(device)
         )
         logits = logits.cpu()
         with self.lock:
-            self._deliver(self.scheduler.commit(step, logits, keep_logits=self.options.keep_logits))
+            self._deliver(self.scheduler.commit(step, logits, hidden, keep_logits=self.options.keep_logits))
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
         if deliveries and self._loop is not None and not self._loop.is_closed():

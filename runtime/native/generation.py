@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from ..engine import Completion, FinishReason, SamplingParams
 from ..errors import BranchClosed
 from .tokenizer import IncrementalDecoder
@@ -34,6 +37,8 @@ class NativeGeneration:
         self.sampled: list[int] = []
         self.logprobs: list[float] = []
         self.top_logprobs: list[dict[int, float]] = []
+        self.hidden: list[Tensor] = []
+        """If asked for: one (C,) per token of `sampled`, or only that of the branch's last token."""
         self.num_prefilled = 0
         self.num_reused = branch.reused_tokens
         self.sequence = 0
@@ -60,7 +65,8 @@ class NativeGeneration:
 
     @property
     def wants_logits(self) -> bool:
-        return self.limit > 0
+        """Is the row of the branch's last token to be computed, even if its keys and values are there?"""
+        return self.limit > 0 or self.params.hidden_state
 
     @property
     def next_forced(self) -> int | None:
@@ -107,6 +113,7 @@ class NativeGeneration:
             stop=stop,
             logprobs=None if self.params.logprobs is None else self.logprobs,
             top_logprobs=self.top_logprobs if self.params.logprobs else None,
+            hidden_state=torch.stack(self.hidden).mean(0).tolist() if self.hidden else None,
             prefilled_tokens=self.num_prefilled,
             reused_tokens=self.num_reused,
             rolled_back=rolled_back,
@@ -137,7 +144,7 @@ class NativeGeneration:
             keep = sum(end <= at for end in self._ends)
         rolled_back = len(self.sampled) - keep
         text = self._text[: at + len(stop)] if self.params.include_stop else self._text[:at]
-        del self.sampled[keep:], self.logprobs[keep:], self.top_logprobs[keep:]
+        del self.sampled[keep:], self.logprobs[keep:], self.top_logprobs[keep:], self.hidden[keep:]
         delivery = self.finish(FinishReason.STOP, stop, rolled_back)
         assert delivery.completion is not None
         delivery.completion.text = text

@@ -229,8 +229,8 @@ class Scheduler:
 
     # -- results -----------------------------------------------------------------------------------------------
 
-    def commit(self, step: Step, logits: Tensor, *, keep_logits: bool = False) -> list[Delivery]:
-        """Take over the results of a step; `logits` (len(step.sampling), V) float32 on the CPU."""
+    def commit(self, step: Step, logits: Tensor, hidden: Tensor, *, keep_logits: bool = False) -> list[Delivery]:
+        """Take over the results of a step: `logits` (len(step.sampling), V) float32 on the CPU, `hidden` (.., C)."""
         self.num_steps += 1
         self.num_rows += step.num_rows
         for c in step.chunks:
@@ -238,7 +238,10 @@ class Scheduler:
             # The branch may have been closed or rewound while the pass was running.
             if segment.refs and segment.version == c.version and c.begin + c.count > segment.computed:
                 self.store.advance(segment, c.begin + c.count)
-        live = [(i, g) for i, (g, _) in enumerate(step.sampling) if not g.is_done]
+        for i, (g, _) in enumerate(step.sampling):
+            if g.params.hidden_state:
+                g.hidden.append(hidden[i].float())
+        live = [(i, g) for i, (g, _) in enumerate(step.sampling) if not g.is_done and g.limit > 0]
         draws = [
             Draw(g.params, uniform(g.branch.sampling_seed, g.branch.num_sampled), g.seen, g.next_forced)
             for _, g in live
@@ -247,6 +250,7 @@ class Scheduler:
             logits = logits[[i for i, _ in live]]
         drawn = sample(logits, draws) if live else []
         ended = [g for g in step.prefilled if not g.is_done]
+        ended += [g for g, _ in step.sampling if not g.is_done and g.limit == 0]
         deliveries = [self._finish(g, g.limit_reason) for g in ended]
         for i, (_, g) in enumerate(live):
             if keep_logits:

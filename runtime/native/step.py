@@ -36,7 +36,7 @@ class Step:
     chunks: list[Chunk] = field(default_factory=list)
     num_rows: int = 0
     sampling: list[tuple[NativeGeneration, int]] = field(default_factory=list)
-    """Generations that get a token, and the row whose logits they get."""
+    """Generations that get a token, or only a hidden state, and the row they get it from."""
     prefilled: list[NativeGeneration] = field(default_factory=list)
     """Generations that only wanted their pending tokens computed, which this step completes."""
 
