@@ -5,6 +5,7 @@ torch nor Python headers. `optional=True`: without a compiler the install succee
 """
 
 import os
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -17,6 +18,7 @@ def kernels(name: str, folder: str, *sources: str) -> Extension:
     return Extension(
         name,
         sources=[f"{folder}/{source}" for source in sources],
+        depends=[str(header) for header in sorted(Path(folder).glob("*.h"))],
         extra_compile_args=flags,
         extra_link_args=["-fopenmp"],
         language="c++",
@@ -26,7 +28,7 @@ def kernels(name: str, folder: str, *sources: str) -> Extension:
 
 setup(
     ext_modules=[
-        kernels("plait.attention._kernels", "attention/csrc", "span_attention.cpp"),
+        kernels("plait.attention._kernels", "attention/csrc", "span_attention.cpp", "rope_and_store.cpp"),
         kernels("plait.runtime.native._kernels", "runtime/native/csrc", "ops.cpp"),
     ]
 )

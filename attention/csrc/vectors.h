@@ -1,0 +1,102 @@
+// Vectors of floats as wide as the machine's registers, and bfloat16.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace plait {
+
+#if defined(__AVX512F__)
+constexpr int kWidth = 16;  // floats in a register
+#elif defined(__AVX__)
+constexpr int kWidth = 8;
+#else
+constexpr int kWidth = 4;
+#endif
+
+typedef float vfloat __attribute__((vector_size(4 * kWidth)));
+typedef int32_t vint __attribute__((vector_size(4 * kWidth)));
+typedef uint32_t vuint __attribute__((vector_size(4 * kWidth)));
+typedef uint16_t vhalf __attribute__((vector_size(2 * kWidth)));
+
+struct bf16 {
+    uint16_t bits;
+};
+
+inline vfloat splat(float x) { return x - vfloat{}; }
+
+inline vfloat load(const float* p) {
+    vfloat v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+inline vfloat load(const bf16* p) {
+    vhalf h;
+    std::memcpy(&h, p, sizeof h);
+    const vuint wide = __builtin_convertvector(h, vuint) << 16;
+    return (vfloat)wide;
+}
+
+inline void store(float* p, vfloat v) { std::memcpy(p, &v, sizeof v); }
+
+inline float to_float(float x) { return x; }
+
+inline float to_float(bf16 x) {
+    const uint32_t wide = (uint32_t)x.bits << 16;
+    float f;
+    std::memcpy(&f, &wide, sizeof f);
+    return f;
+}
+
+inline void from_float(float x, float* to) { *to = x; }
+
+inline void from_float(float x, bf16* to) {  // round to nearest even
+    uint32_t wide;
+    std::memcpy(&wide, &x, sizeof wide);
+    const uint32_t rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;
+    to->bits = (uint16_t)(x != x ? 0x7fc0 : rounded);
+}
+
+inline vint lane_numbers() {
+    vint lane;
+    for (int i = 0; i < kWidth; i++) lane[i] = i;
+    return lane;
+}
+
+inline float largest(vfloat v) {
+    const vint lane = lane_numbers();
+    for (int step = kWidth / 2; step > 0; step /= 2) {
+        const vfloat other = __builtin_shuffle(v, lane ^ step);
+        v = v > other ? v : other;
+    }
+    return v[0];
+}
+
+inline float total(vfloat v) {
+    const vint lane = lane_numbers();
+    for (int step = kWidth / 2; step > 0; step /= 2) v += __builtin_shuffle(v, lane ^ step);
+    return v[0];
+}
+
+// 2^x for x <= 0, relative error below 2e-7; exactly 0 below 2^-125; NaN stays NaN.
+inline vfloat exp2_below_one(vfloat x) {
+    const vfloat magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    const vint tiny = x < splat(-125.0f);
+    const vfloat clamped = tiny ? splat(-125.0f) : x;
+    const vfloat whole = (clamped + magic) - magic;
+    const vfloat f = clamped - whole;  // -0.5 .. 0.5
+    vfloat p = splat(1.535336188319500e-4f);  // minimax polynomial of 2^f (Cephes exp2f)
+    p = p * f + splat(1.339887440266574e-3f);
+    p = p * f + splat(9.618437357674640e-3f);
+    p = p * f + splat(5.550332471162809e-2f);
+    p = p * f + splat(2.402264791363012e-1f);
+    p = p * f + splat(6.931472028550421e-1f);
+    p = p * f + splat(1.0f);
+    const vint exponent = __builtin_convertvector(whole, vint) << 23;
+    const vfloat power = (vfloat)((vint)p + exponent);
+    return tiny ? vfloat{} : power;
+}
+
+}  // namespace plait
