@@ -92,7 +92,8 @@ def span_attention(
         q: (N, H, D), float32 or bfloat16, already rotated (RoPE, half-split pairs) for each row's own position. May be
             a strided view whose last dimension is contiguous.
         k_pool: (P, K, D, B): keys, transposed inside a block, rotated for the positions they were written at.
-        v_pool: (P, K, B, D): values, same dtype as `k_pool`. H is a multiple of K; B is a multiple of 16.
+        v_pool: (P, K, B, D): values, same dtype as `k_pool`. H is a multiple of K; B is a multiple of 16. For bfloat16
+            pools the compiled kernel may round queries and weights to bfloat16 too (csrc/span_attention.cpp).
         plan: who sees what. Its derived data is kept in it, so use one plan for all layers of a step.
         scale: factor of all scores, ordinarily 1 / sqrt(D).
         inv_freq: (R,), R <= D / 2, RoPE's angles per position; needed if a span is shifted. Only dims 0 .. 2R - 1 turn.

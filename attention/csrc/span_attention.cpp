@@ -4,7 +4,7 @@
 // one run. Lines on the same run are put together into *tiles*, so that a run shared by many branches is read once for
 // all of their queries. A work item is (tile, range of kv heads, range of chunks); a chunk is kChunk tokens, counted
 // from the run's token 0. Inside an item the rows (times the query heads of the kv head) go in *panels* of kPanel,
-// which the register-tiled kernels below work on. Each line ends as a partial result (maximum, sum, weighted values),
+// which the register-tiled kernels of tiles.h work on. Each line ends as a partial result (maximum, sum, weighted values),
 // and the partial results of a row are merged by log-sum-exp (FlashDecoding,
 // https://pytorch.org/blog/flash-decoding/; groups: APE, arXiv 2502.05431, section 4).
 //
@@ -12,10 +12,13 @@
 // on the other rows, the tiles or the threads: a score is one chain of multiply-adds over d, an output value one chain
 // over the tokens of a chunk, whatever the tile; chunk borders are fixed to the run's tokens; what only another row
 // sees is added as an exact 0; and partial results are folded chunk by chunk, then entry by entry in the order of the
-// plan, then group by group, always by the same function. Whoever changes this file keeps that: a test compares bits.
+// plan, then group by group, always by the same function. Whoever changes these files keeps that: a test compares bits.
 // (One limit: values that only another row of the same panel sees must be finite, as 0 times infinity is not 0.)
 //
-// Scores are kept in base 2 (the query is multiplied by scale * log2(e) / T), log-sum-exps leave as natural logs.
+// Scores are kept in base 2 (multiplied by scale * log2(e) / T), log-sum-exps leave as natural logs.
+//
+// Where the processor multiplies bfloat16 itself and the pools hold it, queries and weights are rounded to bfloat16, as
+// FlashAttention does; sums are float32. Everything else is computed in float32.
 
 #include <algorithm>
 #include <cmath>
@@ -42,15 +45,14 @@ namespace {
 
 constexpr int64_t kCached = 4 << 20;  // bytes of keys and values that a call may read to find them in a cache next time
 
-// Queries of a tile, scaled to base-2 scores and turned back by the shift, as panels (.., D, kPanel).
-template <class Q>
+// Queries of a tile, turned back by the shift, as panels (.., D / kDepth, kPanel) of units.
+template <class Q, class T>
 void pack_queries(const Work& w, const CallArguments& call, const Tile& tile, int kv_head, float* panels, float* row) {
     const int size = w.size;
     for (int i = 0; i < tile.count * w.ratio; i++) {
         const Line& line = w.lines[tile.first + i / w.ratio];
         const Q* q = (const Q*)call.q + line.row * call.q_row + (kv_head * w.ratio + i % w.ratio) * call.q_head;
-        const float scale = call.scale * w.groups[line.group].inverse_temperature * kLog2e;
-        for (int d = 0; d < size; d++) row[d] = to_float(q[d]) * scale;
+        for (int d = 0; d < size; d++) row[d] = to_float(q[d]);
         if (line.shift >= 0) {
             const size_t at = (size_t)line.shift * w.rotary;
             const float *cosine = w.cosine.data() + at, *sine = w.sine.data() + at;
@@ -61,43 +63,37 @@ void pack_queries(const Work& w, const CallArguments& call, const Tile& tile, in
             }
         }
         float* to = panels + (size_t)(i / kPanel) * kPanel * size + i % kPanel;
-        for (int d = 0; d < size; d++) to[(size_t)d * kPanel] = row[d];
+        Products<T>::pack(row, size, to);
     }
 }
 
-// One chunk of a run in the pools, for one kv head: where the groups of tokens that a tile sees lie.
+// One chunk of a run in the pools, for one kv head: where its groups of tokens lie. Those that the tile does not see
+// stand for the nearest that it sees.
 template <class T>
 struct Chunk {
-    int base;        // its first token
-    int begin, end;  // groups that the tile sees
+    int base;  // its first token
     const T *keys[kMaxGroups], *values[kMaxGroups];
 
     Chunk(const Work& w, const CallArguments& call, const Tile& tile, int kv_head, int number) : base(number * kChunk) {
         const int32_t* blocks = w.run_blocks + w.run_start[w.lines[tile.first].run];
         const T* k_pool = (const T*)call.k_pool + kv_head * call.k_head;
         const T* v_pool = (const T*)call.v_pool + kv_head * call.v_head;
-        begin = std::max(0, tile.lo - base) / kGroup;
-        end = (std::min(kChunk, tile.hi - base) + kGroup - 1) / kGroup;
-        for (int g = begin; g < end; g++) {
-            const int token = base + g * kGroup, offset = token % w.block_size;
+        const int begin = std::max(0, tile.lo - base) / kGroup;
+        const int end = (std::min(kChunk, tile.hi - base) + kGroup - 1) / kGroup;
+        for (int g = 0; g < kMaxGroups; g++) {
+            const int token = base + std::clamp(g, begin, end - 1) * kGroup, offset = token % w.block_size;
             const int64_t block = blocks[token / w.block_size];
             keys[g] = k_pool + block * call.k_block + offset;
             values[g] = v_pool + block * call.v_block + (int64_t)offset * w.size;
         }
     }
-
-    void prefetch_values(int size) const {
-        for (int g = begin; g < end; g++) {
-            for (int i = 0; i < kGroup * size; i += 64 / (int)sizeof(T)) __builtin_prefetch(values[g] + i, 0, 2);
-        }
-    }
 };
 
 // Scores, weights and weighted values of one panel over one chunk, folded into the partial results of its lines.
-// panel: number of the panel's first row in the tile; q: (D, kPanel).
-template <class T>
-void run_panel(Work& w, const Item& item, int kv_head, const Chunk<T>& chunk, int panel, const float* q,
-               Scratch& scratch) {
+// panel: number of the panel's first row in the tile; q: (D / kDepth, kPanel) units. `next` is fetched meanwhile.
+template <class T, bool kFetch>
+void run_panel(Work& w, const CallArguments& call, const Item& item, int kv_head, const Chunk<T>& chunk,
+               const Chunk<T>& next, int panel, const float* q, Scratch& scratch) {
     const Tile& tile = w.tiles[item.tile];
     const int rows = std::min(kPanel, tile.count * w.ratio - panel), size = w.size;
     struct Seen {
@@ -115,18 +111,20 @@ void run_panel(Work& w, const Item& item, int kv_head, const Chunk<T>& chunk, in
     if (lo >= hi) return;
     const int from = lo / kGroup, groups = (hi + kGroup - 1) / kGroup - from;
     float* scores = scratch.scores + from * kGroup;
+    float* weights = scratch.scores + from * kGroup / Products<T>::kDepth;
     float* output = scratch.output.get((size_t)kPanel * size);
     Partial partial[kPanel];
-    kKernels<T>.score[rows](q, chunk.keys + from, groups, w.block_size, size, scores);
+    kKernels<T, kFetch>.score[rows](q, chunk.keys + from, next.keys + from, groups, w.block_size, size, scores);
     for (int r = 0; r < rows; r++) {
         if (seen[r].lo < seen[r].hi) {
-            const int skipped = from * kGroup;
-            partial[r] = softmax_row(scores + r * kChunk, groups, seen[r].lo - skipped, seen[r].hi - skipped);
+            const float scale = call.scale * w.groups[seen[r].line->group].inverse_temperature * kLog2e;
+            partial[r] = softmax_row<T>(scores + r * kChunk, scale, groups, seen[r].lo - from * kGroup,
+                                        seen[r].hi - from * kGroup, weights + r * kChunk);
         } else {
-            std::fill_n(scores + r * kChunk, groups * kGroup, 0.0f);
+            std::fill_n(weights + r * kChunk, groups * kGroup / Products<T>::kDepth, 0.0f);
         }
     }
-    kKernels<T>.value[rows](scratch.scores, chunk.values, lo, hi, size, output);
+    kKernels<T, kFetch>.value[rows](scratch.scores, chunk.values, next.values, lo, hi, size, output);
     for (int r = 0; r < rows; r++) {
         if (seen[r].lo >= seen[r].hi) continue;
         const int nth = chunk.base / kChunk - seen[r].line->lo / kChunk;
@@ -137,27 +135,32 @@ void run_panel(Work& w, const Item& item, int kv_head, const Chunk<T>& chunk, in
     }
 }
 
-// Heads inside chunks: the blocks of all heads lie side by side in the pool, so that the processor's own prefetching
-// works on long runs of addresses.
+// Heads inside chunks: the blocks of all heads lie side by side in the pool. While one head's part of a chunk is worked
+// on, the next part comes in from memory.
 template <class Q, class T>
 void run_item(Work& w, const CallArguments& call, const Item& item, Scratch& scratch) {
     const Tile& tile = w.tiles[item.tile];
     const int rows = tile.count * w.ratio;
-    // Few rows leave no time to wait for memory: the values come in while the scores are worked out.
-    const bool fetch = rows <= kPanel && w.tokens * w.kv_heads * w.size * 2 * (int64_t)sizeof(T) > kCached;
+    const bool fetch = w.tokens * w.kv_heads * w.size * 2 * (int64_t)sizeof(T) > kCached;
     const size_t stride = (size_t)(rows + kPanel) * w.size;  // of the packed queries of one kv head
     float* queries = scratch.query.get(stride * (item.head_end - item.head_begin));
     for (int head = item.head_begin; head < item.head_end; head++) {
         float* row = scratch.output.get((size_t)kPanel * w.size);
-        pack_queries<Q>(w, call, tile, head, queries + (head - item.head_begin) * stride, row);
+        pack_queries<Q, T>(w, call, tile, head, queries + (head - item.head_begin) * stride, row);
     }
+    Chunk<T> next(w, call, tile, item.head_begin, item.chunk_begin);
     for (int number = item.chunk_begin; number < item.chunk_end; number++) {
         for (int head = item.head_begin; head < item.head_end; head++) {
-            const Chunk<T> chunk(w, call, tile, head, number);
+            const Chunk<T> chunk = next;
             const float* q = queries + (head - item.head_begin) * stride;
-            if (fetch) chunk.prefetch_values(w.size);
+            if (head + 1 < item.head_end) {
+                next = Chunk<T>(w, call, tile, head + 1, number);
+            } else if (number + 1 < item.chunk_end) {
+                next = Chunk<T>(w, call, tile, item.head_begin, number + 1);
+            }
             for (int panel = 0; panel < rows; panel += kPanel) {
-                run_panel<T>(w, item, head, chunk, panel, q + (size_t)panel * w.size, scratch);
+                const auto run = fetch && panel == 0 ? run_panel<T, true> : run_panel<T, false>;
+                run(w, call, item, head, chunk, next, panel, q + (size_t)panel * w.size, scratch);
             }
         }
     }

@@ -7,6 +7,10 @@
 #include <limits>
 #include <utility>
 
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
 #include "vectors.h"
 
 namespace plait {
@@ -21,26 +25,83 @@ constexpr float kLog2e = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 constexpr float kMinusInf = -std::numeric_limits<float>::infinity();
 
+// How queries meet keys and weights meet values of type T. Queries and weights come in units of 4 bytes, each for kDepth
+// neighbouring dims or tokens; so many dims of a key, or tokens of a value column, make up one register.
+template <class T>
+struct Products {
+    static constexpr int kDepth = 1;
+    // Two rows of keys or values, of which only the first counts where kDepth is 1.
+    static vfloat pair(const T* first, const T*) { return load(first); }
+    static vfloat broadcast(const float* unit) { return splat(*unit); }
+    static vfloat multiply_add(vfloat total, vfloat unit, vfloat column) { return total + unit * column; }
+    static void pack(const float* row, int size, float* panel) {
+        for (int d = 0; d < size; d++) panel[d * kPanel] = row[d];
+    }
+    static void store_weights(float* row, int j, vfloat p) { store(row + j * kWidth, p); }
+};
+
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+// Two products per lane, summed in float32 (vdpbf16ps). Queries and weights are rounded to bfloat16, as keys and values
+// were; the sum of the weights is not.
+template <>
+struct Products<bf16> {
+    static constexpr int kDepth = 2;
+
+    static vfloat pair(const bf16* first, const bf16* second) {
+        const __m512i order = _mm512_set_epi16(
+            47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2,
+            33, 1, 32, 0);
+        const __m512i a = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i*)first));
+        const __m512i b = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i*)second));
+        return (vfloat)_mm512_permutex2var_epi16(a, order, b);
+    }
+    static vfloat broadcast(const float* unit) {
+        int32_t bits;
+        std::memcpy(&bits, unit, sizeof bits);
+        return (vfloat)_mm512_set1_epi32(bits);
+    }
+    static vfloat multiply_add(vfloat total, vfloat unit, vfloat column) {
+        return (vfloat)_mm512_dpbf16_ps((__m512)total, (__m512bh)unit, (__m512bh)column);
+    }
+    static void pack(const float* row, int size, float* panel) {
+        for (int d = 0; d < size; d += kDepth) {
+            const __m128bh rounded = _mm_cvtneps_pbh(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i*)(row + d))));
+            std::memcpy(panel + d / kDepth * kPanel, &rounded, sizeof *panel);
+        }
+    }
+    static void store_weights(float* row, int j, vfloat p) {
+        const __m256bh rounded = _mm512_cvtneps_pbh((__m512)p);
+        std::memcpy((char*)row + j * sizeof rounded, &rounded, sizeof rounded);
+    }
+};
+#endif
+
 // Scores of R rows and NB groups of kGroup tokens: out[r][j] = sum over d of q[d][r] * k[j][d].
-// q: (D, kPanel); k[b]: group b's keys, (D, kGroup) with `stride` between dims; out: (R, kChunk).
-template <class T, int R, int NB>
-void score_tile(const float* q, const T* const* k, int64_t stride, int size, float* out) {
+// q: (D / kDepth, kPanel) units; k[b]: group b's keys, (D, kGroup) with `stride` between dims; out: (R, kChunk).
+// `next`: keys that are wanted soon, laid out as k.
+template <class T, bool kFetch, int R, int NB>
+void score_tile(const float* q, const T* const* k, const T* const* next, int64_t stride, int size, float* out) {
+    using P = Products<T>;
     constexpr int NV = NB * kPerGroup;
     vfloat acc[R][NV] = {};
     const T* key[NB];
     for (int b = 0; b < NB; b++) key[b] = k[b];
-    for (int d = 0; d < size; d++) {
+    for (int d = 0; d < size; d += P::kDepth, q += kPanel) {
         vfloat column[NV];
 #pragma GCC unroll 8
         for (int b = 0; b < NB; b++) {
+            if constexpr (kFetch) __builtin_prefetch(next[b] + d * stride, 0, 2);
 #pragma GCC unroll 4
-            for (int i = 0; i < kPerGroup; i++) column[b * kPerGroup + i] = load(key[b] + d * stride + i * kWidth);
+            for (int i = 0; i < kPerGroup; i++) {
+                const T* at = key[b] + d * stride + i * kWidth;
+                column[b * kPerGroup + i] = P::pair(at, at + stride);
+            }
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
-            const vfloat query = splat(q[d * kPanel + r]);
+            const vfloat query = P::broadcast(q + r);
 #pragma GCC unroll 8
-            for (int j = 0; j < NV; j++) acc[r][j] += query * column[j];
+            for (int j = 0; j < NV; j++) acc[r][j] = P::multiply_add(acc[r][j], query, column[j]);
         }
     }
 #pragma GCC unroll 8
@@ -55,42 +116,54 @@ constexpr int group_batch(int rows) {
     return kWidth < 16 ? (rows == 1 ? 2 : 1) : rows <= 2 ? 8 : rows <= 4 ? 4 : 2;
 }
 
-template <class T, int R>
-void scores(const float* q, const T* const* k, int groups, int64_t stride, int size, float* out) {
+template <class T, bool kFetch, int R>
+void scores(const float* q, const T* const* k, const T* const* next, int groups, int64_t stride, int size, float* out) {
     constexpr int NB = group_batch(R);
     int g = 0;
-    for (; g + NB <= groups; g += NB) score_tile<T, R, NB>(q, k + g, stride, size, out + g * kGroup);
+    for (; g + NB <= groups; g += NB) score_tile<T, kFetch, R, NB>(q, k + g, next + g, stride, size, out + g * kGroup);
     if constexpr (NB > 4) {
-        for (; g + 4 <= groups; g += 4) score_tile<T, R, 4>(q, k + g, stride, size, out + g * kGroup);
+        for (; g + 4 <= groups; g += 4) score_tile<T, kFetch, R, 4>(q, k + g, next + g, stride, size, out + g * kGroup);
     }
     if constexpr (NB > 2) {
-        for (; g + 2 <= groups; g += 2) score_tile<T, R, 2>(q, k + g, stride, size, out + g * kGroup);
+        for (; g + 2 <= groups; g += 2) score_tile<T, kFetch, R, 2>(q, k + g, next + g, stride, size, out + g * kGroup);
     }
     if constexpr (NB > 1) {
-        for (; g < groups; g++) score_tile<T, R, 1>(q, k + g, stride, size, out + g * kGroup);
+        for (; g < groups; g++) score_tile<T, kFetch, R, 1>(q, k + g, next + g, stride, size, out + g * kGroup);
     }
 }
 
 // Weighted values of R rows in NV registers of columns: out[r][..] = sum over tokens t of p[r][t] * v[t][..].
-// p: (R, kChunk); v[g]: values of group g, (kGroup, D); tokens begin .. end - 1 of the chunk; column[j]: first column
-// of register j. The last register of a row may overlap the one before it; both then hold the same sums.
-template <class T, int R, int NV>
-void value_tile(const float* p, const T* const* v, int begin, int end, int size, const int* column, float* out) {
+// p: (R, kChunk) floats or units; v[g]: values of group g, (kGroup, D); tokens begin .. end - 1 of the chunk; column[j]:
+// first column of register j. The last register of a row may overlap the one before it; both then hold the same sums.
+// `next`: values that are wanted soon, laid out as v.
+template <class T, bool kFetch, int R, int NV>
+void value_tile(const float* p, const T* const* v, const T* const* next, int begin, int end, int size,
+                const int* column, float* out) {
+    using P = Products<T>;
     vfloat acc[R][NV] = {};
     int first[NV];
     for (int j = 0; j < NV; j++) first[j] = column[j];
-    for (int t = begin; t < end;) {
+    for (int t = begin / P::kDepth * P::kDepth; t < end;) {
+        const int64_t offset = (int64_t)(t % kGroup) * size;
+        const T *value = v[t / kGroup] + offset, *soon = next[t / kGroup] + offset;
         const int stop = std::min(end, (t / kGroup + 1) * kGroup);
-        const T* value = v[t / kGroup] + (int64_t)(t % kGroup) * size;
-        for (; t < stop; t++, value += size) {
+        for (; t < stop; t += P::kDepth, value += P::kDepth * size, soon += P::kDepth * size) {
+            // Of a pair that is cut by `begin` or `end` only one token may be read; the other one's weight is 0.
+            const T* one = t >= begin ? value : value + size;
+            const T* other = t + 1 < end ? value + size : value;
             vfloat row[NV];
 #pragma GCC unroll 8
-            for (int j = 0; j < NV; j++) row[j] = load(value + first[j]);
+            for (int j = 0; j < NV; j++) {
+                row[j] = P::pair(one + first[j], other + first[j]);
+                if constexpr (kFetch) {
+                    for (int i = 0; i < P::kDepth; i++) __builtin_prefetch(soon + first[j] + i * size, 0, 2);
+                }
+            }
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) {
-                const vfloat weight = splat(p[r * kChunk + t]);
+                const vfloat weight = P::broadcast(p + r * kChunk + t / P::kDepth);
 #pragma GCC unroll 8
-                for (int j = 0; j < NV; j++) acc[r][j] += weight * row[j];
+                for (int j = 0; j < NV; j++) acc[r][j] = P::multiply_add(acc[r][j], weight, row[j]);
             }
         }
     }
@@ -101,66 +174,71 @@ void value_tile(const float* p, const T* const* v, int begin, int end, int size,
     }
 }
 
+template <class T>
 constexpr int column_batch(int rows) {
-    return kWidth < 16 ? (rows == 1 ? 4 : rows == 2 ? 3 : 2) : rows <= 2 ? 8 : rows <= 6 ? 4 : 3;
+    if (kWidth < 16) return rows == 1 ? 4 : rows == 2 ? 3 : 2;
+    if (Products<T>::kDepth > 1) return rows <= 2 ? 8 : rows <= 4 ? 4 : 2;
+    return rows <= 2 ? 8 : rows <= 6 ? 4 : 3;
 }
 
-template <class T, int R, int NV>
-void value_step(int count, const float* p, const T* const* v, int begin, int end, int size, const int* column,
-                float* out) {
+template <class T, bool kFetch, int R, int NV>
+void value_step(int count, const float* p, const T* const* v, const T* const* next, int begin, int end, int size,
+                const int* column, float* out) {
     if (count == NV) {
-        value_tile<T, R, NV>(p, v, begin, end, size, column, out);
+        value_tile<T, kFetch, R, NV>(p, v, next, begin, end, size, column, out);
     } else if constexpr (NV > 1) {
-        value_step<T, R, NV - 1>(count, p, v, begin, end, size, column, out);
+        value_step<T, kFetch, R, NV - 1>(count, p, v, next, begin, end, size, column, out);
     }
 }
 
-template <class T, int R>
-void values(const float* p, const T* const* v, int begin, int end, int size, float* out) {
+template <class T, bool kFetch, int R>
+void values(const float* p, const T* const* v, const T* const* next, int begin, int end, int size, float* out) {
     const int registers = (size + kWidth - 1) / kWidth;
-    const int steps = (registers + column_batch(R) - 1) / column_batch(R);
-    int column[column_batch(R)];
+    const int steps = (registers + column_batch<T>(R) - 1) / column_batch<T>(R);
+    int column[column_batch<T>(R)];
     for (int step = 0, j = 0; step < steps; step++) {
         const int count = (registers - j + steps - step - 1) / (steps - step);
         for (int i = 0; i < count; i++, j++) column[i] = std::min(j * kWidth, size - kWidth);
-        value_step<T, R, column_batch(R)>(count, p, v, begin, end, size, column, out);
+        value_step<T, kFetch, R, column_batch<T>(R)>(count, p, v, next, begin, end, size, column, out);
     }
 }
 
-template <class T>
+template <class T, bool kFetch>
 struct Kernels {
-    using Scores = void (*)(const float*, const T* const*, int, int64_t, int, float*);
-    using Values = void (*)(const float*, const T* const*, int, int, int, float*);
+    using Scores = void (*)(const float*, const T* const*, const T* const*, int, int64_t, int, float*);
+    using Values = void (*)(const float*, const T* const*, const T* const*, int, int, int, float*);
     Scores score[kPanel + 1];  // by number of rows
     Values value[kPanel + 1];
 
     template <int... R>
     static constexpr Kernels make(std::integer_sequence<int, R...>) {
-        return {{nullptr, scores<T, R + 1>...}, {nullptr, values<T, R + 1>...}};
+        return {{nullptr, scores<T, kFetch, R + 1>...}, {nullptr, values<T, kFetch, R + 1>...}};
     }
 };
 
-template <class T>
-constexpr Kernels<T> kKernels = Kernels<T>::make(std::make_integer_sequence<int, kPanel>());
+template <class T, bool kFetch>
+constexpr Kernels<T, kFetch> kKernels = Kernels<T, kFetch>::make(std::make_integer_sequence<int, kPanel>());
 
 struct Partial {
     float top = kMinusInf;  // maximum score, base 2
     float sum = 0;          // of 2^(score - top); 0 means empty
 };
 
-// Scores of one row, tokens 0 .. 16 * groups - 1 of which it sees lo .. hi - 1, become weights 2^(score - maximum), 0
-// where it sees nothing. Returns their maximum and sum.
-inline Partial softmax_row(float* s, int groups, int lo, int hi) {
+// Scores of one row, tokens 0 .. 16 * groups - 1 of which it sees lo .. hi - 1, become weights 2^(scale * score -
+// maximum), 0 where it sees nothing, in the units that `values` takes. Returns their maximum and sum. `weights` may
+// overlap the scores if it does not lie behind them.
+template <class T>
+Partial softmax_row(float* s, float scale, int groups, int lo, int hi, float* weights) {
     const int count = groups * kPerGroup;
     const vint lane = lane_numbers();
     vfloat top = splat(kMinusInf);
     for (int j = 0; j < count; j++) {
-        vfloat x = load(s + j * kWidth);
+        vfloat x = load(s + j * kWidth) * scale;
         if (j * kWidth < lo || (j + 1) * kWidth > hi) {
             const vint token = lane + j * kWidth;
             x = ((token >= lo) & (token < hi)) ? x : splat(kMinusInf);
-            store(s + j * kWidth, x);
         }
+        store(s + j * kWidth, x);
         top = x > top ? x : top;
     }
     const float maximum = largest(top);
@@ -168,7 +246,7 @@ inline Partial softmax_row(float* s, int groups, int lo, int hi) {
     const vfloat shift = splat(maximum);
     for (int j = 0; j < count; j++) {
         const vfloat p = exp2_below_one(load(s + j * kWidth) - shift);
-        store(s + j * kWidth, p);
+        Products<T>::store_weights(weights, j, p);
         sum += p;
     }
     return {maximum, total(sum)};
@@ -184,7 +262,7 @@ __attribute__((noinline)) inline void fold(Partial& to, float* __restrict values
         return;
     }
     const float top = std::max(to.top, from.top);
-    const float a = std::exp2(to.top - top), b = std::exp2(from.top - top);
+    const float a = to.top == top ? 1 : std::exp2(to.top - top), b = from.top == top ? 1 : std::exp2(from.top - top);
     to = {top, to.sum * a + from.sum * b};
     for (int i = 0; i < size; i++) values[i] = values[i] * a + more[i] * b;
 }

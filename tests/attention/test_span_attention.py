@@ -14,20 +14,24 @@ FAST: list[Impl] = ["torch", "cpu"]
 ALL: list[Impl] = ["reference", *FAST]
 
 
-def _assert_close(scene: Scene, impl: Impl, threads: int = 1) -> None:
+def assert_close(scene: Scene, impl: Impl, *, rounds: bool) -> None:
+    """`rounds`: does the implementation round queries and weights to the pools' bfloat16?"""
     expected, expected_lse = scene.run("reference")
-    out, lse = scene.run(impl, threads)
+    out, lse = scene.run(impl)
     # A bfloat16 result is rounded once, from a float32 one.
     rtol, atol = (1e-5, 2e-5) if scene.q.dtype == torch.float32 else (8e-3, 1e-4)
+    lse_atol = 2e-5
+    if rounds and scene.k_pool.dtype == torch.bfloat16:  # test_bfloat16.py is stricter
+        rtol = atol = lse_atol = 2e-2
     torch.testing.assert_close(out, expected, rtol=rtol, atol=atol)
-    torch.testing.assert_close(lse, expected_lse, rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(lse, expected_lse, rtol=1e-5, atol=lse_atol)
 
 
 @pytest.mark.parametrize("impl", FAST)
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(scene=scenes())
 def test_equals_the_reference_on_random_views(impl: Impl, scene: Scene) -> None:
-    _assert_close(scene, impl)
+    assert_close(scene, impl, rounds=impl == "cpu")
 
 
 GOLDEN = [
