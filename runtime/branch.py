@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .engine import Branch, Completion, FinishReason, SamplingParams
 from .errors import BranchClosed
 from .events import Forked, Joined, Merged, Pruned, Scored, Stopped, Text
 from .result import Finish, Generated
 from .segment_writer import SegmentWriter, TracedBlock
-from .text_stream import TextStream
+from .text_stream import TextStream, piecewise
 from .trace import BranchRecord, JoinRecord, Piece, SpanRecord
 
 if TYPE_CHECKING:
@@ -97,9 +97,16 @@ class TracedBranch:
         `children`: their ids, and whether each handed back a result.
         """
         names, found = tuple(children), tuple(name for name in children if children[name])
+        step = self.context.now
         piece = self._inject(tokens)
-        segment = self._segments.own(self.position).id
-        join = JoinRecord(branch=self.id, children=names, found=found, segment=segment)
+        join = JoinRecord(
+            branch=self.id,
+            children=names,
+            found=found,
+            segment=self._segments.own(self.position).id,
+            step=step,
+            time=piece.began,
+        )
         self.context.state.trace.joins.append(join)
         self.context.emit(Joined, branch=self.id, children=names, found=found, text=piece.text)
 
@@ -119,7 +126,14 @@ class TracedBranch:
         self.engine_branch.merge([branch.engine_branch for branch in branches])
         self._segments.see([span for branch in branches for span in branch._segments.written()])
         children = tuple(branch.id for branch in branches)
-        join = JoinRecord(branch=self.id, children=children, found=children, segment=None)
+        join = JoinRecord(
+            branch=self.id,
+            children=children,
+            found=children,
+            segment=None,
+            step=self.context.now,
+            time=self.context.state.seconds,
+        )
         self.context.state.trace.joins.append(join)
         self.context.emit(Merged, branch=self.id, children=children)
 
@@ -169,6 +183,8 @@ class TracedBranch:
 
     def close(self) -> None:
         """Free the branch; idempotent."""
+        if self.record.closed is None:
+            self.record.closed = self.context.state.seconds
         self.engine_branch.close()
         self.context.state.branches.pop(self.id, None)
 
@@ -203,7 +219,8 @@ class TracedBranch:
             return self._stopped(Generated(text="", token_ids=[], finish=cause))
         watched = self.engine_branch.block() if self._segments.is_live and context.capabilities.live_views else None
         reserved = context.ledger.reserve(limit)
-        start = self.length, self.position
+        length, position = self.length, self.position
+        step, began = context.now, state.seconds
         ended = Finish.FAILED
         completion: Completion | None = None
         try:
@@ -216,12 +233,12 @@ class TracedBranch:
             raise
         finally:
             # Interrupted or failed: what was sampled is in the branch all the same.
-            result = self._generated(completion, ended) if completion else self._partial(start[0], ended)
+            result = self._generated(completion, ended) if completion else self._partial(length, ended)
             used = len(result.token_ids)
             context.ledger.settle(reserved, used)
             state.usage.generated_tokens += used
             context.advance(used)
-            self._write_sampled(result, start[1])
+            self._write_sampled(result, position, step, began)
             if watched is not None:
                 self._segments.note(watched.seen, watched.computed)
                 watched.close()
@@ -300,29 +317,37 @@ class TracedBranch:
         """Note the tokens the engine branch was opened with; they are in no ledger."""
         self.context.state.usage.prompt_tokens += len(tokens)
         if tokens:
-            text = self.context.tokenizer.decode(tokens)
-            piece = Piece(kind="prompt", token_ids=list(tokens), text=text)
-            self._segments.write(piece, self.position - len(tokens))
+            self._segments.write(self._given("prompt", tokens), self.position - len(tokens))
 
     def _inject(self, tokens: Sequence[int]) -> Piece:
         context, position = self.context, self.position
         context.check_spend(len(tokens))
         self.engine_branch.extend(tokens)
+        piece = self._given("injected", tokens)
         context.ledger.spend(len(tokens))
         context.state.usage.injected_tokens += len(tokens)
         context.advance(len(tokens))
-        piece = Piece(kind="injected", token_ids=list(tokens), text=context.tokenizer.decode(tokens))
         self._segments.write(piece, position)
         return piece
 
-    def _write_sampled(self, result: Generated, position: int) -> None:
+    def _given(self, kind: Literal["prompt", "injected"], tokens: Sequence[int]) -> Piece:
+        now = self.context.state.seconds
+        text = self.context.tokenizer.decode(tokens)
+        return Piece(kind=kind, token_ids=list(tokens), text=text, step=self.context.now, began=now, ended=now)
+
+    def _write_sampled(self, result: Generated, position: int, step: int, began: float) -> None:
         if not result.token_ids:
             return
+        text, chars = piecewise(self.context.tokenizer, result.token_ids)
         piece = Piece(
             kind="sampled",
             token_ids=result.token_ids,
-            text=self.context.tokenizer.decode(result.token_ids),
+            text=text,
             logprobs=result.logprobs,
             finish=result.finish.value,
+            chars=chars,
+            step=step,
+            began=began,
+            ended=self.context.state.seconds,
         )
         self._segments.write(piece, position)

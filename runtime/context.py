@@ -251,7 +251,15 @@ class Context:
         packed_at: int | None = None,
     ) -> TracedBranch:
         name = ".".join(map(str, branch.path))
-        record = BranchRecord(id=name, parent=parent, origin=origin, label=label, level=self.level)
+        record = BranchRecord(
+            id=name,
+            parent=parent,
+            origin=origin,
+            label=label,
+            level=self.level,
+            step=self.now,
+            opened=self.state.seconds,
+        )
         traced = TracedBranch(self, branch, record, context_limit=limit, view=view, packed_at=packed_at)
         self._owned.append(traced)
         return traced

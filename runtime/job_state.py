@@ -53,7 +53,8 @@ class JobState:
 
     @property
     def seconds(self) -> float:
-        return time.perf_counter() - self.started
+        """Since the job started, to the microsecond."""
+        return round(time.perf_counter() - self.started, 6)
 
     @property
     def is_late(self) -> bool:

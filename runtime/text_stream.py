@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .engine import Tokenizer
 
 REPLACEMENT = "\ufffd"
@@ -34,3 +36,15 @@ class TextStream:
         self._known = len(self._tail)
         count, self._count = self._count, 0
         return after[len(before) :], count
+
+
+def piecewise(tokenizer: Tokenizer, token_ids: Sequence[int]) -> tuple[str, list[int]]:
+    """The text of the tokens, and how many of its characters each of them completed."""
+    text = tokenizer.decode(token_ids)
+    stream, chars, left = TextStream(tokenizer), [], len(text)
+    for token in token_ids:
+        chars.append(min(len(stream.push(token)[0]), left))
+        left -= chars[-1]
+    if chars:
+        chars[-1] += left  # A character that was never finished.
+    return text, chars

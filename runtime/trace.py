@@ -8,6 +8,9 @@ training rows are derived from that, never stored.
 
 On disk a trace is one JSON Lines file, plain or compressed by gzip: a header, one line per branch, segment and join,
 and an end line; see `save`.
+
+Times are seconds since the job started; a *step* is the number of tokens spent on the critical path before something
+happened. Both are None where they are not known, as in files of format 1.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-FORMAT = 1
-"""Version of the file format; `Trace.load` refuses others."""
+FORMAT = 2
+"""Version of the file format. `Trace.load` also reads format 1, which has neither times nor steps nor `Piece.chars`;
+it refuses others."""
 
 Kind = Literal["prompt", "injected", "sampled"]
 
@@ -55,6 +59,12 @@ class Piece:
     """Natural log-probabilities of sampled tokens under the model itself; None: not known."""
     finish: str | None = None
     """Why the generation ended (`Finish`); None for given text."""
+    chars: list[int] | None = None
+    """Of a sampled piece: how many characters of `text` each token completed."""
+    step: int | None = None
+    began: float | None = None
+    """Seconds at which its generation was asked for, or the text was given."""
+    ended: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,6 +109,10 @@ class BranchRecord:
     scores: list[float] = field(default_factory=list)
     pruned: str | None = None
     """Why it was given up."""
+    step: int | None = None
+    """At its opening."""
+    opened: float | None = None
+    closed: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +125,8 @@ class JoinRecord:
     """Those of the children that handed back a result."""
     segment: int | None
     """The segment that holds the joined text; None: a merge, whose spans are in the next segment's view."""
+    step: int | None = None
+    time: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +247,7 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """Read and check a file. Raises `InvalidInput` naming the line that is wrong."""
+        """Read and check a file, compressed or not. Raises `InvalidInput` naming the line that is wrong."""
         from .trace_reader import read_trace
 
         return read_trace(Path(path))

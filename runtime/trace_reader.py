@@ -54,9 +54,9 @@ def read_trace(path: Path) -> Trace:
 def _header(kind: str, data: dict[str, Any]) -> Trace:
     if kind != "header":
         raise InvalidInput(f"the first line must be the header, not {kind!r}")
-    if data.get("format") != FORMAT:
-        raise InvalidInput(f"trace format {data.get('format')!r}; this version reads format {FORMAT}")
-    return Trace(data)
+    if data.get("format") not in range(1, FORMAT + 1):
+        raise InvalidInput(f"trace format {data.get('format')!r}; this version reads formats 1 to {FORMAT}")
+    return Trace({**data, "format": FORMAT})
 
 
 def _branch(trace: Trace, data: dict[str, Any]) -> None:
@@ -95,6 +95,8 @@ def _piece(data: dict[str, Any]) -> Piece:
         raise InvalidInput(f"unknown kind of text {piece.kind!r}")
     if piece.logprobs is not None and len(piece.logprobs) != len(piece.token_ids):
         raise InvalidInput(f"{len(piece.logprobs)} logprobs for {len(piece.token_ids)} tokens")
+    if piece.chars is not None and (len(piece.chars), sum(piece.chars)) != (len(piece.token_ids), len(piece.text)):
+        raise InvalidInput(f"characters of {len(piece.chars)} tokens, {sum(piece.chars)} in all, do not fit the piece")
     return piece
 
 
@@ -104,6 +106,8 @@ def _join(trace: Trace, data: dict[str, Any]) -> None:
         children=tuple(data["children"]),
         found=tuple(data["found"]),
         segment=data["segment"],
+        step=data.get("step"),
+        time=data.get("time"),
     )
     unknown = [name for name in (join.branch, *join.children, *join.found) if name not in trace.branches]
     if unknown:

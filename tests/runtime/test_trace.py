@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from plait import InvalidInput, SamplingParams, ScriptedEngine, Trace
 from plait.runtime.methods.base import text_tokens
+from plait.runtime.scripted import CharTokenizer
+from plait.runtime.text_stream import piecewise
+from plait.runtime.trace import FORMAT
 from plait.tests.runtime.tools import context
 
 OPERATIONS = st.lists(
@@ -128,6 +131,61 @@ async def test_rewound_text_is_its_own_row_and_positions_follow_merges(tmp_path)
     assert [child.id for child in trace.children_of("0")] == ["0.0", "0.1"]
 
 
+async def test_files_of_format_1_still_load(tmp_path):
+    trace, path = await recorded(tmp_path, FULL)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0]["format"] = 1
+    for line in lines[1:]:
+        for record in [line, *line.get("pieces", [])]:
+            for name in ("step", "opened", "closed", "began", "ended", "chars", "time"):
+                record.pop(name, None)
+    path.write_text("\n".join(map(json.dumps, lines)))
+    old = Trace.load(path)
+    assert old.header["format"] == FORMAT and old.for_training() == trace.for_training()
+    assert old.segments[0].pieces[0].step is old.branches["0"].opened is old.joins[0].time is None
+    old.save(path)
+    assert Trace.load(path).segments == old.segments
+
+
+async def test_times_and_steps(tmp_path):
+    trace, _ = await recorded(tmp_path, FULL)
+    pieces = [(s.branch, p) for s in trace.segments for p in s.pieces]
+    assert [(branch, p.kind, p.step) for branch, p in pieces] == [
+        ("0", "prompt", 0),
+        ("0", "sampled", 0),
+        ("0.0", "sampled", 5),
+        ("0.1", "sampled", 8),
+        ("0", "injected", 12),
+        ("0", "sampled", 14),
+        ("0", "sampled", 17),
+    ]
+    times = [time for _, p in pieces for time in (p.began, p.ended)]
+    assert times == sorted(times) and times[0] >= trace.branches["0"].opened
+    assert trace.joins[0].step == 12 and pieces[3][1].ended <= trace.joins[0].time <= pieces[4][1].began
+    children = [trace.branches[name] for name in ("0.0", "0.1")]
+    assert [child.step for child in children] == [5, 5]
+    assert all(pieces[1][1].ended <= child.opened <= trace.joins[0].time for child in children)
+
+
+@pytest.mark.parametrize("text", ["plain", "gr\u00fc\u00dfe \U0001f9f5 \u4e2d\u6587", ""])
+def test_every_token_has_its_characters(text):
+    """Of a tokenizer whose tokens are bytes: a character belongs to the token that completes it."""
+
+    class Bytes(CharTokenizer):
+        def decode(self, token_ids):
+            return bytes(token_ids).decode("utf-8", errors="replace")
+
+    encoded = text.encode()
+    assert piecewise(Bytes(), [*encoded]) == (text, [len(char) * last for char in text for last in _last_byte(char)])
+    cut = [*encoded, 0xF0, 0x9F]
+    whole, chars = piecewise(Bytes(), cut)
+    assert len(chars) == len(cut) and sum(chars) == len(whole) and whole.startswith(text)
+
+
+def _last_byte(char):
+    return [0] * (len(char.encode()) - 1) + [1]
+
+
 async def test_an_unfinished_trace_is_a_valid_file(tmp_path):
     _, path = await recorded(tmp_path, FULL)
     path.write_text("\n".join(path.read_text().splitlines()[:-1]))
@@ -153,6 +211,10 @@ BROKEN = {
         {**line, "pieces": [{**piece, "logprobs": [0.0]} for piece in line["pieces"]]}
         if line["type"] == "segment"
         else line
+        for line in lines
+    ],
+    "characters that do not fit": lambda lines: [
+        {**line, "pieces": [{**piece, "chars": [1]} for piece in line["pieces"]]} if line["type"] == "segment" else line
         for line in lines
     ],
     "unknown kind": lambda lines: [
