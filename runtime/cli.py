@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
+from . import viewer
 from .errors import InvalidInput, PlaitError
 from .job import JobSpec, parse_job
 from .result import Result
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result = asyncio.run(_run(spec, options.model, options.trace, Console(stderr=True)))
             sys.stdout.write(json.dumps(result.to_json(), indent=2) + "\n")
         else:
-            show(Trace.load(options.file), console)
+            _trace(options, console)
     except PlaitError as error:
         sys.stderr.write(f"plait: {error}\n")
         return 1
@@ -62,14 +63,40 @@ def _parser(others: Sequence[str]) -> tuple[argparse.ArgumentParser, set[str]]:
     run.add_argument("job", help="a JSON file, or - for standard input")
     run.add_argument("--model", default="countdown", help="a shipped model, a folder or scheme:rest (countdown)")
     run.add_argument("--trace", type=Path, help="write the trace to this file")
-    trace = commands.add_parser("trace", help="look at traces")
-    show = trace.add_subparsers(dest="action", required=True).add_parser("show", help="draw a trace as a tree")
+    actions = commands.add_parser("trace", help="look at traces").add_subparsers(dest="action", required=True)
+    show = actions.add_parser("show", help="draw a trace as a tree, in the terminal")
     show.add_argument("file", type=Path)
+    view = actions.add_parser("view", help="write a self-contained HTML page that shows a trace")
+    view.add_argument("file", type=Path)
+    view.add_argument("--out", type=Path, help="the page (FILE.html)")
+    export = actions.add_parser("export", help="write a trace in another program's format")
+    export.add_argument("--perfetto", action="store_true", required=True, help="Chrome's trace events, for Perfetto")
+    export.add_argument("file", type=Path)
+    export.add_argument("out", type=Path)
     own = set(commands.choices)
     for name in others:
         if name not in own:
             commands.add_parser(name, add_help=False, help=f"see `plait {name} --help`")
     return parser, own
+
+
+def _trace(options: argparse.Namespace, console: Console) -> None:
+    trace = Trace.load(options.file)
+    if options.action == "show":
+        show(trace, console)
+    elif options.action == "view":
+        out = options.out or options.file.with_name(f"{options.file.name}.html")
+        _write(out, viewer.render(trace))
+        sys.stdout.write(f"{out}\n")
+    else:
+        _write(options.out, json.dumps(viewer.perfetto(trace), separators=(",", ":")))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"cannot write {path}: {error}") from None
 
 
 def _read(name: str) -> str:

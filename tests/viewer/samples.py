@@ -1,0 +1,179 @@
+"""Traces of every kind of job, for the viewer to draw."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Literal
+
+from plait import (
+    APR,
+    Context,
+    Method,
+    Multiverse,
+    Outcome,
+    Runtime,
+    SamplingParams,
+    ScriptedEngine,
+    SelfConsistency,
+    Trace,
+    register,
+)
+from plait.runtime.methods.base import text_tokens
+from plait.runtime.trace import BranchRecord, JoinRecord, Piece
+from plait.tests.methods import hogwild_tools
+from plait.tests.methods.multiverse_tools import Par, scripted
+from plait.tests.methods.test_apr import model
+from plait.tests.methods.test_dialect_paper import ROOT
+
+
+@register
+class Pruning(Method):
+    """Forks, scores, and gives up all but the best, twice."""
+
+    method: Literal["test_pruning"] = "test_pruning"
+
+    async def run(self, ctx: Context) -> Outcome:
+        root = ctx.open(text_tokens("p", ctx.tokenizer), label="root")
+        alive = [root]
+        for _ in range(2):
+            alive = [fork for branch in alive for fork in branch.fork(3, ["a", "b", "c"])]
+            for score, branch in enumerate(alive):
+                await branch.generate(SamplingParams(max_tokens=6, logprobs=0))
+                branch.score(score / 2)
+            for branch in alive[:-1]:
+                branch.prune("low score")
+            alive = alive[-1:]
+        return Outcome(text="", answer="c", finish=(await alive[0].generate(SamplingParams(max_tokens=2))).finish)
+
+
+async def run(method: Method, engine: ScriptedEngine, *, cancel: bool = False) -> Trace:
+    async with Runtime(engine=engine) as runtime:
+        job = await runtime.submit(method)
+        if cancel:
+            async for event in job:
+                if event.type == "text":
+                    job.cancel()
+        await job.wait()
+        return job.trace
+
+
+async def apr() -> Trace:
+    return await run(APR(prompt=ROOT), ScriptedEngine(model()))
+
+
+async def multiverse() -> Trace:
+    inner = Par({"1.1": ["left"], "1.2": ["right"]}, "both")
+    items = ["<Think>\n", Par({"1": ["one\n", inner, "more"], "2": ["two"]}, "so"), "\n</Think>\n\nAnswer: 7"]
+    return await run(Multiverse(prompt="Q"), scripted(items))
+
+
+async def hogwild() -> Trace:
+    script = {
+        "A": hogwild_tools.said("I look.\n\n", "Then I check.\n\n", "Done now.\n\n"),
+        "B": hogwild_tools.said("Me too.\n\n", "I see what A found.\n\n", "Yes."),
+    }
+    trace = (await hogwild_tools.play(hogwild_tools.job(script))).trace
+    assert trace is not None
+    return trace
+
+
+async def pruned() -> Trace:
+    return await run(Pruning(), ScriptedEngine(lambda _: "abcdefghij"))
+
+
+async def samples() -> Trace:
+    return await run(SelfConsistency(prompt="q", n=4, answer="text"), ScriptedEngine(lambda _: "four"))
+
+
+async def cancelled() -> Trace:
+    return await run(APR(prompt=ROOT), ScriptedEngine(model()), cancel=True)
+
+
+async def empty() -> Trace:
+    return Trace()
+
+
+async def hostile() -> Trace:
+    """Text that would break out of its element, and names that would be read as HTML."""
+    trace = Trace({"model": "<b>m</b>", "method": {"method": "</title><script>alert(1)</script>"}})
+    text = "</script><!-- <script> \u2028 \ud800 \U0001f9f5 e\u0301 \x00 </pre>"
+    trace.branches["0"] = BranchRecord(id="0", parent=None, origin="open", label="<img src=x onerror=1>", level=0)
+    segment = trace.new_segment("0", 0, ())
+    ids = list(range(len(text)))
+    logprobs = [-float("inf"), -0.0, float("nan"), *[-1.0] * (len(text) - 3)]
+    segment.pieces.append(Piece(kind="prompt", token_ids=[1], text=text))
+    segment.pieces.append(Piece(kind="sampled", token_ids=ids, text=text, logprobs=logprobs, chars=[1] * len(text)))
+    trace.end = {"finish": "eos", "answer": text}
+    return trace
+
+
+SAMPLES = {f.__name__: f for f in (apr, multiverse, hogwild, pruned, samples, cancelled, empty, hostile)}
+
+
+def sample(name: str) -> Trace:
+    return asyncio.run(SAMPLES[name]())
+
+
+def large(num_branches: int = 500, num_tokens: int = 100_000, seed: int = 0) -> Trace:
+    """A tree of spawned and forked branches, all joined, with random text and surprise."""
+    rng = random.Random(seed)
+    words = [" ".join(rng.choices(["the", "sum", "of", "12", "+", "so", "then"], k=1)) + " " for _ in range(50)]
+    trace = Trace({"model": "random", "method": {"method": "large"}})
+    each = num_tokens // num_branches
+    ends: dict[str, int] = {}
+
+    def write(name: str, step: int, kind: Literal["prompt", "injected", "sampled"], count: int) -> None:
+        tokens = [rng.randrange(50) for _ in range(count)]
+        texts = [words[token] for token in tokens]
+        step = max(step, ends.get(name, 0))
+        trace.new_segment(name, step, ()).pieces.append(
+            Piece(
+                kind=kind,
+                token_ids=tokens,
+                text="".join(texts),
+                logprobs=[-rng.expovariate(2) for _ in tokens] if kind == "sampled" else None,
+                chars=[len(text) for text in texts] if kind == "sampled" else None,
+                step=step,
+                began=step / 100,
+                ended=(step + count) / 100,
+            )
+        )
+        ends[name] = step + count * (kind != "prompt")
+
+    for number in range(num_branches):
+        parent = f"{rng.randrange(max(number // 4, 1))}" if number else None
+        opened = ends[parent] // 2 if parent else 0
+        trace.branches[str(number)] = BranchRecord(
+            id=str(number),
+            parent=parent,
+            origin="fork" if number % 2 else "open",
+            label=f"branch {number}" if number % 3 else "",
+            level=0,
+            finish="eos",
+            pruned="low score" if number % 7 == 6 else None,
+            step=opened,
+            opened=opened / 100,
+            closed=(opened + each) / 100,
+        )
+        if not number % 2:
+            write(str(number), opened, "prompt", 10)
+        write(str(number), opened, "sampled", each)
+    for number in range(0, num_branches, 25):
+        name = str(number)
+        children = tuple(child.id for child in trace.children_of(name) if child.pruned is None)
+        if children:
+            step = max(ends[name], *(ends[child] for child in children))
+            trace.joins.append(
+                JoinRecord(
+                    branch=name,
+                    children=children,
+                    found=children[::2],
+                    segment=len(trace.segments),
+                    step=step,
+                    time=step / 100,
+                )
+            )
+            write(name, step, "injected", 20)
+    trace.end = {"finish": "eos", "answer": "42"}
+    return trace
