@@ -39,15 +39,15 @@ def test_equal_weights_are_exact(scene: Scene) -> None:
     torch.testing.assert_close(lse, expected_lse, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("tokens", [37, 400, 2000])
+@pytest.mark.parametrize("tokens", [400, 2000])
 def test_nearer_to_float64_than_torch(tokens: int) -> None:
     blocks, heads, kv_heads, size = -(-tokens // 16), 8, 4, 128
     k_pool, v_pool = make_pools(blocks, kv_heads, size, dtype=torch.bfloat16)
-    q = 2 * torch.randn(3, heads, size).bfloat16()
-    plan = make_plan(3, [list(range(blocks))], [(0, 3, 0, 0, tokens, 0, 0, 0)])
+    q = 2 * torch.randn(16, heads, size, generator=torch.Generator().manual_seed(tokens)).bfloat16()
+    plan = make_plan(16, [list(range(blocks))], [(0, 16, 0, 0, tokens, 0, 0, 0)])
     exact = span_attention(q.double(), k_pool, v_pool, plan, scale=size**-0.5, impl="reference")
     ours = span_attention(q, k_pool, v_pool, plan, scale=size**-0.5, impl="cpu")
     keys = k_pool.permute(1, 0, 3, 2).reshape(kv_heads, -1, size)[:, :tokens]
     values = v_pool.permute(1, 0, 2, 3).reshape(kv_heads, -1, size)[:, :tokens]
     peer = scaled_dot_product_attention(q.transpose(0, 1)[None], keys[None], values[None], enable_gqa=True)
-    assert (ours - exact).square().mean() <= (peer[0].transpose(0, 1) - exact).square().mean()
+    assert (ours - exact).square().mean() < (peer[0].transpose(0, 1) - exact).square().mean()
