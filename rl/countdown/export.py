@@ -11,31 +11,36 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 
 from .model import Model, ModelConfig
-from .tokenizer import BOS, IDS, PAD, save
-from .traces import EOS
+from .tokenizer import build, save
 
 
 def export(checkpoint: Path, folder: Path) -> None:
-    """config.json, generation_config.json, model.safetensors (bfloat16) and the tokenizer; other files stay."""
+    """The model of a checkpoint, with the Countdown tokenizer."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    config = ModelConfig(**state["config"])
-    model = Model(config)
+    model = Model(ModelConfig(**state["config"]))
     model.load_state_dict(state["model"])
+    save_model(model, build(), folder)
+
+
+def save_model(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
+    """config.json, generation_config.json, model.safetensors (bfloat16) and the tokenizer; other files stay."""
+    config = model.config
     folder.mkdir(parents=True, exist_ok=True)
     save_file(model.to_hf(), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)  # save_file leaves it to its owner alone
     (folder / "config.json").write_text(json.dumps(config.to_hf(), indent=2) + "\n")
     generation = {
         "do_sample": False,
-        "bos_token_id": IDS[BOS],
-        "eos_token_id": IDS[EOS],
-        "pad_token_id": IDS[PAD],
+        "bos_token_id": config.bos_id,
+        "eos_token_id": config.eos_id,
+        "pad_token_id": config.pad_id,
         "max_length": config.max_positions,
     }
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-    save(folder, config.max_positions)
+    save(tokenizer, folder, config.max_positions)
 
 
 def main() -> None:

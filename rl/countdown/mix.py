@@ -232,19 +232,24 @@ def encode(document: traces.Document) -> tuple[list[int], list[int]]:
     return inputs, [IGNORED if label is None else IDS[label] for label in document.labels]
 
 
-def collate(documents: Sequence[traces.Document], kind: str) -> Batch:
-    """Pad on the right; causal attention needs no mask for that, Multiverse has one of its own."""
-    rows = [encode(document) for document in documents]
+def pad(rows: Sequence[tuple[list[int], list[int]]], kind: str, pad_id: int) -> Batch:
+    """A batch of (inputs, labels)."""
     length = max(len(inputs) for inputs, _ in rows)
-    inputs = np.full((len(rows), length), IDS[PAD], dtype=np.int64)
+    inputs = np.full((len(rows), length), pad_id, dtype=np.int64)
     labels = np.full((len(rows), length), IGNORED, dtype=np.int64)
     for i, (row, row_labels) in enumerate(rows):
         inputs[i, : len(row)], labels[i, : len(row)] = row, row_labels
-    batch = Batch(torch.from_numpy(inputs), torch.from_numpy(labels), kind)
+    return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), kind)
+
+
+def collate(documents: Sequence[traces.Document], kind: str) -> Batch:
+    """Pad on the right; causal attention needs no mask for that, Multiverse has one of its own."""
+    batch = pad([encode(document) for document in documents], kind, IDS[PAD])
     if kind != "mv4":
         return batch
-    positions = torch.arange(length).repeat(len(rows), 1)
-    mask = torch.ones(length, length, dtype=torch.bool).tril().repeat(len(rows), 1, 1, 1)
+    rows, length = batch.inputs.shape
+    positions = torch.arange(length).repeat(rows, 1)
+    mask = torch.ones(length, length, dtype=torch.bool).tril().repeat(rows, 1, 1, 1)
     for i, document in enumerate(documents):
         tree = tree_mask(document)
         n = len(tree) - 1

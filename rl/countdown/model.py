@@ -21,7 +21,7 @@ _FEATURE_SCALE = 0.12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Shape of the network."""
+    """Shape of the network; by default that of the Countdown model."""
 
     hidden: int = 192
     layers: int = 4
@@ -31,6 +31,15 @@ class ModelConfig:
     max_positions: int = 4096
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
+    bos_id: int = IDS[BOS]
+    eos_id: int = IDS[EOS]
+    pad_id: int = IDS[PAD]
+    has_numbers: bool = True
+    """Are the first tokens numbers? Then their embeddings begin as features of numbers."""
+    embedding_std: float = 0.04
+    """Of the embeddings at the start."""
+    zero_outputs: bool = False
+    """Do blocks begin with adding nothing? Then tokens are what attention sees first, which makes recall learnable."""
 
     def to_hf(self) -> dict[str, object]:
         """The fields of transformers' `LlamaConfig`."""
@@ -51,9 +60,9 @@ class ModelConfig:
             "tie_word_embeddings": True,
             "attention_bias": False,
             "mlp_bias": False,
-            "bos_token_id": IDS[BOS],
-            "eos_token_id": IDS[EOS],
-            "pad_token_id": IDS[PAD],
+            "bos_token_id": self.bos_id,
+            "eos_token_id": self.eos_id,
+            "pad_token_id": self.pad_id,
             "dtype": "bfloat16",
         }
 
@@ -127,7 +136,7 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Parameter(torch.randn(config.vocabulary, config.hidden) * 0.04)
+        self.embedding = nn.Parameter(torch.randn(config.vocabulary, config.hidden) * config.embedding_std)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.Parameter(torch.ones(config.hidden))
         size = config.hidden // config.heads
@@ -141,13 +150,14 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        features = number_features()
-        self.embedding[: len(features), : features.shape[1]] = features * _FEATURE_SCALE
+        if self.config.has_numbers:
+            features = number_features()
+            self.embedding[: len(features), : features.shape[1]] = features * _FEATURE_SCALE
         for name, weight in self.blocks.named_parameters():
             if weight.dim() == 2:
                 std = self.config.hidden**-0.5 * 0.6
                 if name.endswith(("out.weight", "down.weight")):
-                    std /= math.sqrt(2 * self.config.layers)
+                    std /= math.sqrt(2 * self.config.layers) if not self.config.zero_outputs else math.inf
                 weight.normal_(std=std)
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:

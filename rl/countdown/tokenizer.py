@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
@@ -29,21 +30,30 @@ IDS = {word: i for i, word in enumerate(VOCABULARY)}
 def build() -> Tokenizer:
     """One token per word; a colon needs no space in front (Multiverse opens paths with `1:`). Decoding puts a space in
     front of every word, so decoded pieces can be concatenated."""
-    tokenizer = Tokenizer(tokenizer_models.WordLevel(dict(IDS), unk_token=UNKNOWN))
+    tokenizer = word_level(VOCABULARY, SPECIAL, UNKNOWN)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(":", behavior="isolated")]
     )
-    tokenizer.decoder = decoders.Replace(Regex("^"), " ")
-    tokenizer.add_special_tokens(list(SPECIAL))
     return tokenizer
 
 
-def save(folder: Path, max_length: int) -> None:
-    """Write tokenizer.json and tokenizer_config.json."""
+def word_level(vocabulary: Sequence[str], special: Sequence[str], unknown: str) -> Tokenizer:
+    """One token per word between spaces; ids are places in `vocabulary`. Decoding puts a space in front of every
+    word, so that decoded pieces can be concatenated."""
+    ids = {word: i for i, word in enumerate(vocabulary)}
+    tokenizer = Tokenizer(tokenizer_models.WordLevel(ids, unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.Replace(Regex("^"), " ")
+    tokenizer.add_special_tokens(list(special))
+    return tokenizer
+
+
+def save(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
+    """Write tokenizer.json and tokenizer_config.json. Its special tokens are those of `SPECIAL`."""
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=build(),
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
@@ -51,7 +61,7 @@ def save(folder: Path, max_length: int) -> None:
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
     )
-    tokenizer.save_pretrained(folder)
+    fast.save_pretrained(folder)
     # transformers 5 writes a class name that version 4 does not know; both read this one.
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}

@@ -15,6 +15,7 @@ import random
 import signal
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from torch import Tensor, nn
 from ...evals.countdown.problems import Key, load
 from .mix import Batch, Documents, Mix, batches
 from .model import Model, ModelConfig
+
+Stream = Callable[[random.Random, int], Iterator[Batch]]
+"""Endless batches of about so many tokens, made from a source of randomness."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +64,12 @@ class TrainConfig:
 class Trainer:
     """A model, its optimizers and where they stand."""
 
-    def __init__(self, config: TrainConfig, mix: Mix, excluded: frozenset[Key]) -> None:
+    def __init__(self, config: TrainConfig, stream: Stream, model: ModelConfig | None = None, **notes: object) -> None:
+        """`model`: None is the Countdown model. `notes`: what else a checkpoint is to say, as plain data."""
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
-        self.config, self.mix = config, mix
-        self.model = Model(ModelConfig()).to(config.device)
+        self.config, self.notes = config, notes
+        self.model = Model(model or ModelConfig()).to(config.device)
         self.optimizers = _optimizers(self.model, config)
         self.steps, self.tokens, self.seconds = 0, 0, 0.0
         self.stopping = False
@@ -75,7 +80,7 @@ class Trainer:
         elif config.init:
             self.model.load_hf(load_file(config.init / "model.safetensors"))
         # A resumed run must not see the first documents again.
-        self.documents = Documents(random.Random(f"{config.seed} {self.tokens}"), excluded)
+        self.stream = stream(random.Random(f"{config.seed} {self.tokens}"), config.micro_tokens)
 
     def _load(self) -> None:
         state: dict[str, Any] = torch.load(self.checkpoint, map_location=self.config.device, weights_only=True)
@@ -90,7 +95,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "config": asdict(self.model.config),
-            "mix": asdict(self.mix),
+            **self.notes,
             "steps": self.steps,
             "tokens": self.tokens,
             "seconds": self.seconds,
@@ -138,12 +143,11 @@ class Trainer:
 
     def run(self) -> None:
         """Train until the time or the tokens are used up."""
-        stream = batches(self.documents, self.mix, self.config.micro_tokens)
         totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         clock = saved = time.monotonic()
         before = self.tokens
         while self.progress < 1 and not self.stopping:
-            for kind, (loss, count) in self.step(list(itertools.islice(stream, self.config.accumulate))).items():
+            for kind, (loss, count) in self.step(list(itertools.islice(self.stream, self.config.accumulate))).items():
                 totals[kind][0] += loss
                 totals[kind][1] += count
             now = time.monotonic()
@@ -181,6 +185,11 @@ def _optimizers(model: Model, config: TrainConfig) -> list[torch.optim.Optimizer
     return [torch.optim.AdamW(groups, lr=config.rate, betas=betas, fused=True)]
 
 
+def documents(mix: Mix, excluded: frozenset[Key] = frozenset()) -> Stream:
+    """Countdown documents in the mix's shares, none of them in `excluded`."""
+    return lambda rng, tokens: batches(Documents(rng, excluded), mix, tokens)
+
+
 def parse_mix(text: str) -> Mix:
     """`leaf=60,seq4=5`: the default with some shares changed."""
     shares = dict(part.split("=") for part in text.split(",") if part)
@@ -190,34 +199,43 @@ def parse_mix(text: str) -> Mix:
     return replace(Mix(), **{kind: float(share) for kind, share in shares.items()})
 
 
+def add_options(parser: argparse.ArgumentParser, defaults: TrainConfig) -> None:
+    """The options of `TrainConfig` for a command line."""
+    parser.add_argument("--out", type=Path, default=defaults.out, help="folder of checkpoint and log")
+    parser.add_argument("--init", type=Path, help="a model folder to start from")
+    parser.add_argument("--minutes", type=float, default=defaults.minutes)
+    parser.add_argument("--tokens", type=int, default=defaults.tokens)
+    parser.add_argument("--rate", type=float, default=defaults.rate)
+    parser.add_argument("--decay", type=float, default=defaults.decay)
+    parser.add_argument("--micro-tokens", type=int, default=defaults.micro_tokens)
+    parser.add_argument("--accumulate", type=int, default=defaults.accumulate)
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default=defaults.optimizer)
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--threads", type=int, default=defaults.threads)
+    parser.add_argument("--device", default=defaults.device)
+
+
+def run_until_stopped(trainer: Trainer) -> None:
+    """Train; an interrupt ends the run after the step, with a checkpoint."""
+
+    def stop(*_: object) -> None:
+        trainer.stopping = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    trainer.run()
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/countdown"))
-    parser.add_argument("--init", type=Path, help="a model folder to start from")
-    parser.add_argument("--minutes", type=float, default=120.0)
-    parser.add_argument("--tokens", type=int)
-    parser.add_argument("--rate", type=float, default=2.5e-3)
-    parser.add_argument("--decay", type=float, default=0.7)
-    parser.add_argument("--micro-tokens", type=int, default=2048)
-    parser.add_argument("--accumulate", type=int, default=3)
-    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
+    add_options(parser, TrainConfig(out=Path("runs/countdown")))
     parser.add_argument("--mix", type=parse_mix, default=Mix())
     parser.add_argument("--exclude", type=Path, action="append", default=[], help="JSON Lines: never train on these")
     args = vars(parser.parse_args())
     mix: Mix = args.pop("mix")
     excluded = frozenset(problem.key for path in args.pop("exclude") for problem in load(path))
-    trainer = Trainer(TrainConfig(**args), mix, excluded)
-
-    def stop(*_: object) -> None:
-        trainer.stopping = True  # after the step, with a checkpoint
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    trainer.run()
+    run_until_stopped(Trainer(TrainConfig(**args), documents(mix, excluded), mix=asdict(mix)))
 
 
 if __name__ == "__main__":

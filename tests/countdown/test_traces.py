@@ -120,7 +120,7 @@ def test_multiverse_documents_are_masked_as_they_run():
 
 
 async def test_the_runtime_runs_multiverse_as_it_is_written(tmp_path):
-    save(tmp_path, 4096)
+    save(build(), tmp_path, 4096)
     engine = plait.ScriptedEngine(
         lambda text: oracle([text])[0].removeprefix(text.strip()).removesuffix(" <eos>"),
         tokenizer=HFTokenizer.load(tmp_path),

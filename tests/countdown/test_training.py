@@ -19,7 +19,7 @@ SMALL = Mix(seq4=0)
 
 def make_trainer(folder, tokens=4000, **options):
     config = train.TrainConfig(out=folder, tokens=tokens, micro_tokens=256, accumulate=2, warmup_steps=2, **options)
-    return train.Trainer(config, SMALL, frozenset())
+    return train.Trainer(config, train.documents(SMALL))
 
 
 @pytest.fixture(scope="module", params=["adamw", "muon"])
