@@ -143,6 +143,26 @@ class TracedBranch:
         spans = [span for branch in branches for span in branch._segments.written()]
         self._segments.see([replace(span, group=(temperature, scale)) for span in spans])
 
+    def attach_contexts(
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
+    ) -> None:
+        """See these texts, each encoded on its own behind this view, as one group (APE). They are prompt: no ledger
+        counts them."""
+        state, position = self.context.state, self.position
+        before, view = tuple(self.tokens), self._segments.view()
+        self.engine_branch.attach_contexts(contexts, temperature=temperature, scale=scale)
+        state.usage.prompt_tokens += sum(map(len, contexts))
+        spans = []
+        for text in contexts:
+            # Branches that attach the same context behind the same text share its segment, as they do in the engine.
+            key = position, before, tuple(text)
+            segment = state.contexts.get(key)
+            if segment is None:
+                segment = state.trace.add_prompt(self.id, position, view, list(text), self.context.tokenizer)
+                state.contexts[key] = segment
+            spans.append(SpanRecord(segment=segment, length=len(text), group=(temperature, scale)))
+        self._segments.see(spans)
+
     def watch(self, branch: TracedBranch, shift: int = 0) -> None:
         """See the branch's own segment live."""
         self.engine_branch.watch(branch.engine_branch, shift)

@@ -23,6 +23,7 @@ from .trace import BranchRecord, SpanRecord
 
 if TYPE_CHECKING:
     from .methods.base import Method
+    from .methods.contexts import ParallelContexts
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
@@ -99,14 +100,23 @@ class Context:
 
     # -- branches ----------------------------------------------------------------------------------------------
 
-    def open(self, tokens: Sequence[int] = (), *, label: str = "", context_limit: int | None = None) -> TracedBranch:
-        """A branch with a context of its own. `tokens` is its prompt, which no ledger counts.
+    def open(
+        self,
+        tokens: Sequence[int] = (),
+        *,
+        label: str = "",
+        context_limit: int | None = None,
+        contexts: ParallelContexts | None = None,
+    ) -> TracedBranch:
+        """A branch with a context of its own. `tokens` is its prompt, which no ledger counts; `contexts` are attached
+        in the midst of it.
 
         Raises `PromptTooLong`. The branch is closed with the context at the latest.
         """
         limit = min(context_limit or self.context_limit, self.context_limit)
+        first = len(tokens) if contexts is None else contexts.at
         branch = self.state.engine.open(
-            tokens,
+            tokens[:first],
             path=(*self.path, self._next_slot()),
             seed=self.state.seed,
             context_limit=limit,
@@ -114,8 +124,14 @@ class Context:
             priority=self.state.priority,
         )
         traced = self._trace(branch, "open", self.parent, label, limit)
-        traced.record_prompt(tokens)
-        self.emit(BranchStarted, branch=traced.id, parent=traced.record.parent, label=label, prompt_tokens=len(tokens))
+        traced.record_prompt(tokens[:first])
+        count = len(tokens)
+        if contexts is not None:
+            count += sum(map(len, contexts.texts))
+            traced.attach_contexts(contexts.texts, temperature=contexts.temperature, scale=contexts.scale)
+            branch.extend(tokens[first:])
+            traced.record_prompt(tokens[first:])
+        self.emit(BranchStarted, branch=traced.id, parent=traced.record.parent, label=label, prompt_tokens=count)
         return traced
 
     def trace_fork(

@@ -22,7 +22,11 @@ class Capabilities:
     live_views: bool = False
     """`Branch.watch` sees another branch's tokens as they are written."""
     parallel_contexts: bool = False
-    """`Branch.attach` takes independently encoded contexts at the same positions (APE)."""
+    """`Branch.attach` and `attach_contexts` take independently encoded contexts at the same positions (APE)."""
+    context_temperature: float = 0.9
+    """APE's T for the model (arXiv 2502.05431, section 4): calibrated, or the published code's default."""
+    context_scale: float = 0.9
+    """APE's S for the model."""
     logprobs: bool = False
     hidden_states: bool = False
     """`SamplingParams.hidden_state`."""
@@ -206,6 +210,14 @@ class Branch(Protocol):
     def attach(self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
         """See what each branch wrote since its fork, as one group with APE's temperature and scale (arXiv 2502.05431,
         section 4); the next position follows the furthest of them."""
+        ...
+
+    def attach_contexts(
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
+    ) -> None:
+        """See these texts as one group, as `attach` does: each encoded on its own behind this branch's view, all from
+        the same position on. What was encoded before is reused. Raises `PromptTooLong` and `UnsupportedByEngine`;
+        needs `parallel_contexts`."""
         ...
 
     def seek(self, position: int) -> None:

@@ -146,7 +146,8 @@ class Job:
         last: Event | None = None
         try:
             outcome = await self._outcome(context)
-            end = {"finish": outcome.finish.value, "answer": outcome.answer, "details": outcome.details}
+            details = {**state.details, **outcome.details}
+            end = {"finish": outcome.finish.value, "answer": outcome.answer, "details": details}
         except asyncio.CancelledError as error:
             end["finish"] = Finish.CANCELLED.value
             reason = str(error) or "cancelled"
@@ -170,7 +171,7 @@ class Job:
             finish_reason=outcome.finish,
             usage=state.usage,
             trace=self.trace,
-            details=outcome.details,
+            details=details,
         )
 
     async def _outcome(self, context: Context) -> Outcome:

@@ -43,6 +43,10 @@ class JobState:
         """In the event loop's time."""
         self._slots = asyncio.Semaphore(budget.width) if budget.width is not None else None
         self._gang_turn = asyncio.Lock()
+        self.details: dict[str, Any] = {}
+        """JSON values for `Result.details`, beside those of the method."""
+        self.contexts: dict[tuple[Any, ...], int] = {}
+        """Trace segments of attached contexts, by what was attached where (`TracedBranch.attach_contexts`)."""
         self.branches: dict[str, TracedBranch] = {}
         """Open branches by id."""
         self._phases: dict[str, tuple[int, float]] = {}

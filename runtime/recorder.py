@@ -148,6 +148,11 @@ class RecordedBranch:
     def attach(self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
         self._branch.attach(_inner(branches), temperature=temperature, scale=scale)
 
+    def attach_contexts(
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
+    ) -> None:
+        self._branch.attach_contexts(contexts, temperature=temperature, scale=scale)
+
     def close(self) -> None:
         self._branch.close()
 

@@ -150,4 +150,4 @@ class SegmentWriter:
         self._sealed = min(self._sealed, len(kept))
 
     def _unsealed(self) -> tuple[SpanRecord, ...]:
-        return tuple(span for span in self._front[self._sealed :] if span.is_text)
+        return tuple(span for span in self._front[self._sealed :] if span.length is not None)

@@ -142,6 +142,20 @@ class TokenBranch:
         self._check_idle()
         self._position = max(self._position, *(branch._position for branch in self._own_kind(branches)))
 
+    def attach_contexts(
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
+    ) -> None:
+        self._check_idle()
+        if not self.engine.capabilities.parallel_contexts:
+            raise UnsupportedByEngine(f"engine {self.engine.name} has no parallel contexts; the native engine has them")
+        longest = max(map(len, contexts), default=0)
+        if self._position + longest > self.context_limit:
+            raise PromptTooLong(
+                f"a context of {longest} tokens at position {self._position} does not fit the context of "
+                f"{self.context_limit}"
+            )
+        self._position += longest
+
     def watch(self, branch: Branch, shift: int = 0) -> None:
         self._check_idle()
         self._own_kind([branch])

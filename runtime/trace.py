@@ -21,7 +21,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from .engine import Tokenizer
 
 FORMAT = 2
 """Version of the file format. `Trace.load` also reads format 1, which has neither times nor steps nor `Piece.chars`;
@@ -175,6 +178,14 @@ class Trace:
         segment = SegmentRecord(id=len(self.segments), branch=branch, position=position, view=view, is_packed=is_packed)
         self.segments.append(segment)
         return segment
+
+    def add_prompt(
+        self, branch: str, position: int, view: tuple[SpanRecord, ...], token_ids: list[int], tokenizer: Tokenizer
+    ) -> int:
+        """A segment of given text; its id."""
+        segment = self.new_segment(branch, position, view)
+        segment.pieces.append(Piece(kind="prompt", token_ids=token_ids, text=tokenizer.decode(token_ids)))
+        return segment.id
 
     def segments_of(self, branch: str) -> list[SegmentRecord]:
         return [segment for segment in self.segments if segment.branch == branch]

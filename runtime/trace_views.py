@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 from .trace import SegmentRecord, SpanRecord, Trace
 
@@ -42,9 +43,12 @@ def sights(trace: Trace, segment: SegmentRecord) -> Iterator[list[Sight]]:
 def _placed(trace: Trace, segment: SegmentRecord, seen: list[tuple[SpanRecord, int]]) -> list[Sight]:
     if not segment.is_packed:
         return [Sight(span.segment, end, span.shift, span.group) for span, end in seen]
+    found: list[Sight] = []
     at = segment.position
-    found = []
-    for span, end in reversed(seen):
-        at -= end
-        found.append(Sight(span.segment, end, at - trace.segments[span.segment].position, span.group))
+    # The spans of one group keep their places to each other.
+    for _, unit in groupby(enumerate(reversed(seen)), key=lambda item: item[1][0].group or item[0]):
+        spans = [(span, end, trace.segments[span.segment].position) for _, (span, end) in unit]
+        begin = min(position for _, _, position in spans)
+        at -= max(position + end for _, end, position in spans) - begin
+        found += [Sight(span.segment, end, at - begin, span.group) for span, end, _ in spans]
     return found[::-1]

@@ -43,7 +43,10 @@ class Thread:
     """What a finished thread leaves."""
 
     branch: str
+    prompt: str
+    """What it was opened with."""
     text: str
+    """Prompt and all."""
     result: str | None
     finish: Finish
     rounds: int
@@ -85,7 +88,7 @@ class APR(Decoding):
         tokens = prompt_tokens(prompt, ctx.tokenizer)
         run = _Run(self, dialect(self.dialect))
         thread = await run.thread(ctx, tokens, level=0, label="root")
-        text = thread.text.removeprefix(context_text(tokens, ctx.tokenizer))
+        text = thread.text.removeprefix(thread.prompt)
         details = {"rounds": thread.rounds, "threads": run.threads}
         return Outcome(text=text, answer=thread.result, finish=thread.finish, details=details)
 
@@ -102,7 +105,8 @@ class _Run:
         """Run one thread to its end."""
         method = self.method
         self.threads += 1
-        branch = ctx.open(prompt, label=label, context_limit=method.context_limit)
+        branch = method.open(ctx, prompt, label=label)
+        opened = context_text(branch.tokens, ctx.tokenizer)
         rounds = empty = 0
         while True:
             may_spawn = (
@@ -124,7 +128,9 @@ class _Run:
             if overflow is not None:
                 text, finish = context_text(branch.tokens, ctx.tokenizer), overflow
                 break
-        return Thread(branch=branch.id, text=text, result=self.dialect.result(text), finish=finish, rounds=rounds)
+        return Thread(
+            branch=branch.id, prompt=opened, text=text, result=self.dialect.result(text), finish=finish, rounds=rounds
+        )
 
     async def call(self, ctx: Context, branch: TracedBranch, may_spawn: bool) -> Generated:
         """Decode up to the end of a spawn section or of the thread; text only the runtime may write is replaced."""

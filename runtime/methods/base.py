@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..engine import Engine, SamplingParams, Tokenizer
-from ..errors import InvalidJob, PromptTooLong
+from ..errors import InvalidJob
 from ..registry import describe
+from .contexts import WithContexts, check_room
 
 if TYPE_CHECKING:
+    from ..branch import TracedBranch
     from ..context import Context
     from ..result import Outcome
 
@@ -50,8 +52,8 @@ class Method(BaseModel):
         """
 
 
-class Decoding(Method):
-    """Fields of methods that decode from one prompt."""
+class Decoding(WithContexts, Method):
+    """Fields of methods that decode from one prompt, which may come with contexts."""
 
     prompt: Prompt = Field(min_length=1)
     max_tokens: int | None = Field(default=None, ge=1)
@@ -72,13 +74,20 @@ class Decoding(Method):
     """Tokens one thread may span, prompt included; None: the engine's own limit."""
 
     def check(self, engine: Engine) -> None:
-        tokens = len(prompt_tokens(self.prompt, engine.tokenizer))
+        self.check_prompt(prompt_tokens(self.prompt, engine.tokenizer), engine)
+
+    def check_prompt(self, tokens: Sequence[int], engine: Engine) -> None:
+        """Raise what is wrong with a prompt of these tokens and the method's contexts."""
+        layout = self.lay_out(self.prompt, tokens, engine.tokenizer, engine.capabilities)
         limit = min(self.context_limit or engine.context_limit, engine.context_limit)
-        if tokens >= limit:
-            raise PromptTooLong(
-                f"the prompt has {tokens} tokens and the context {limit}: shorten it, or raise context_limit "
-                f"(engine {engine.name}: {engine.context_limit})"
-            )
+        check_room(layout, limit, engine.name, engine.context_limit)
+
+    def open(self, ctx: Context, tokens: Sequence[int], *, label: str = "") -> TracedBranch:
+        """A root branch that has read a prompt of these tokens and the method's contexts with it."""
+        layout = self.lay_out(self.prompt, tokens, ctx.tokenizer, ctx.capabilities)
+        if self.contexts:
+            ctx.state.details["contexts"] = layout.details
+        return ctx.open(layout.tokens, label=label, context_limit=self.context_limit, contexts=layout.parallel)
 
     def sampling(self, ctx: Context, **changes: Any) -> SamplingParams:
         """The fields as engine parameters."""

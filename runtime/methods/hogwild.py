@@ -102,13 +102,10 @@ class Hogwild(Decoding):
             raise UnsupportedByEngine(
                 f"hogwild needs live views, which engine {engine.name} lacks; the native engine has them"
             )
-        length = len(self.prompt_tokens(engine.tokenizer, self.workers))
-        limit = min(self.context_limit or engine.context_limit, engine.context_limit)
-        if length >= limit:
-            raise PromptTooLong(
-                f"the prompt has {length} tokens with its instructions and the context {limit}: shorten it, leave the "
-                f"rules out, or raise context_limit (engine {engine.name}: {engine.context_limit})"
-            )
+        try:
+            self.check_prompt(self.prompt_tokens(engine.tokenizer, self.workers), engine)
+        except PromptTooLong as error:
+            raise PromptTooLong(f"{error}; rules=False leaves the instructions for the team out") from None
 
     def prompt_tokens(self, tokenizer: Any, names: tuple[str, ...]) -> list[int]:
         """The tokens that all workers share."""

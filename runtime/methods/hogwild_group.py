@@ -75,24 +75,27 @@ class Group:
         self.history: list[Step] = []
         self.forgotten: list[list[int]] = []
         """Texts of steps that were dropped from the history to make room."""
-        self.prompt: list[int] = []
+        self.num_prompt = 0
+        """Positions that the prompt takes."""
         self._is_arranged = False
         self._prompt: list[TracedBlock] = []
         self._others: list[TracedBlock] = []
         self._own: list[TracedBlock] = []
 
-    async def start(self, prompt: Sequence[int]) -> None:
+    async def start(self, prompt: TracedBranch) -> None:
         """Encode the prompt, in chunks that leave room for others, and the headings, each on its own."""
-        self.prompt = list(prompt)
-        self._prompt = [await self._encode(prompt, "prompt")]
+        self.num_prompt = prompt.position
+        self._prompt = [await self._encode(prompt)]
         if self.layout == "combined" and self.with_headers:
-            self._others = [await self._encode(self._ctx.tokenizer.encode(OTHERS), "heading")]
-            self._own = [await self._encode(self._ctx.tokenizer.encode(OWN), "heading")]
+            self._others = [await self._encode(self._heading(OTHERS))]
+            self._own = [await self._encode(self._heading(OWN))]
         if self.layout == "contiguous" and self.with_headers:
-            self._own = [await self._encode(self._ctx.tokenizer.encode(SPLIT), "heading")]
+            self._own = [await self._encode(self._heading(SPLIT))]
 
-    async def _encode(self, tokens: Sequence[int], label: str) -> TracedBlock:
-        branch = self._ctx.open(tokens, label=label)
+    def _heading(self, text: str) -> TracedBranch:
+        return self._ctx.open(self._ctx.tokenizer.encode(text), label="heading")
+
+    async def _encode(self, branch: TracedBranch) -> TracedBlock:
         await branch.generate(SamplingParams(max_tokens=0))
         return self._sealed(branch)
 
@@ -173,9 +176,9 @@ class Group:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the prompt and of all that is in sight, pending ones included."""
+        """Positions that the prompt and all that is in sight take, pending tokens included."""
         written = [*(step.text for step in self.history), *(worker.text for worker in self.workers)]
-        return len(self.prompt) + sum(map(len, written))
+        return self.num_prompt + sum(map(len, written))
 
     def whole(self) -> list[int]:
         """All that was written, as one sequence: finished steps, then unfinished ones, each closed by the pivot."""

@@ -69,7 +69,7 @@ class Run:
     async def outcome(self) -> Outcome:
         ctx, method, group = self.ctx, self.method, self.group
         try:
-            await group.start(method.prompt_tokens(ctx.tokenizer, self.names))
+            await group.start(method.open(ctx, method.prompt_tokens(ctx.tokenizer, self.names), label="prompt"))
             for index, name in enumerate(self.names):
                 # All are opened now, so that sampling does not depend on when somebody joins.
                 worker = Worker(name=name, branch=ctx.open(label=name, context_limit=self.limit))
@@ -279,10 +279,10 @@ class Run:
         asks = finish.is_truncated if method.answer == "text" else answer is None
         if method.conclusion is not None and asks and not ctx.is_late:
             # Dropped steps make it longer than any view was; the oldest text gives way.
-            room = self.limit - len(group.prompt) - len(self.conclusion) - self.reserve
+            room = self.limit - group.num_prompt - len(self.conclusion) - self.reserve
             kept = tokens[max(len(tokens) - room, 0) :]
-            seen = [*group.prompt, *kept, *self.conclusion]
-            branch = ctx.open(seen, label="conclusion", context_limit=self.limit)
+            prompt = method.prompt_tokens(ctx.tokenizer, self.names)
+            branch = method.open(ctx, [*prompt, *kept, *self.conclusion], label="conclusion")
             params = method.sampling(ctx, max_tokens=method.conclusion_tokens, temperature=0.0)
             text += method.conclusion + (await branch.generate(params)).text
             answer = extract(method.answer, text)

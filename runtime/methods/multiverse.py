@@ -62,17 +62,15 @@ class Multiverse(Answering):
 
     def check(self, engine: Engine) -> None:
         # What the runtime puts around a guided question counts.
-        asked = self.model_copy(update={"prompt": self.tokens(engine.tokenizer)})
-        super(Multiverse, asked).check(engine)
+        self.check_prompt(self.tokens(engine.tokenizer), engine)
 
     def tokens(self, tokenizer: Tokenizer) -> list[int]:
         """What the root is opened with."""
         return (guided_tokens if self.mode == "guided" else prompt_tokens)(self.prompt, tokenizer)
 
     async def run(self, ctx: Context) -> Outcome:
-        tokens = self.tokens(ctx.tokenizer)
-        branch = ctx.open(tokens, context_limit=self.context_limit)
-        line = Line(branch=branch, start=len(tokens), limit=self.max_tokens, paths=self.max_branches)
+        branch = self.open(ctx, self.tokens(ctx.tokenizer))
+        line = Line(branch=branch, start=branch.length, limit=self.max_tokens, paths=self.max_branches)
         tail = line.size("\n</Conclusion>\n</Parallel>\n</Think>\n\n")
         if self.conclusion is not None:
             tail += line.size(self.conclusion) + self.conclusion_tokens

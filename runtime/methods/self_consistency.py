@@ -28,7 +28,7 @@ class SelfConsistency(Answering):
     temperature: float = Field(default=1.0, ge=0)
 
     async def run(self, ctx: Context) -> Outcome:
-        root = ctx.open(prompt_tokens(self.prompt, ctx.tokenizer), context_limit=self.context_limit)
+        root = self.open(ctx, prompt_tokens(self.prompt, ctx.tokenizer))
         with ctx.phase("prefill"):
             await root.generate(SamplingParams(max_tokens=0))
         with ctx.phase("samples"):

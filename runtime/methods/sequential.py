@@ -53,6 +53,6 @@ class Sequential(Answering):
     method: Literal["sequential"] = "sequential"
 
     async def run(self, ctx: Context) -> Outcome:
-        branch = ctx.open(prompt_tokens(self.prompt, ctx.tokenizer), context_limit=self.context_limit)
+        branch = self.open(ctx, prompt_tokens(self.prompt, ctx.tokenizer))
         text, result = await self.decode(ctx, branch)
         return Outcome(text=text, answer=extract(self.answer, text), finish=result.finish)

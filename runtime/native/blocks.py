@@ -21,7 +21,7 @@ class NativeBlock:
 
     @property
     def tokens(self) -> list[int]:
-        return [token for span in self.spans for token in span.segment.tokens[span.start : span.end]]
+        return [token for s in self.spans if s.group is None for token in s.segment.tokens[s.start : s.end]]
 
     @property
     def computed(self) -> int:

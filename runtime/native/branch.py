@@ -149,6 +149,36 @@ class NativeBranch:
             group = Group(temperature=temperature, factor=scale * temperature)
             self._take([Span(s.segment, s.start, s.end, s.shift, group) for s in spans if len(s)], position)
 
+    def attach_contexts(
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
+    ) -> None:
+        if temperature <= 0:
+            raise InvalidInput(f"temperature must be positive, not {temperature}")
+        with self.engine.lock:
+            self._check_idle()
+            longest = max(map(len, contexts), default=0)
+            if self.position + longest > self.context_limit:
+                raise PromptTooLong(
+                    f"a context of {longest} tokens at position {self.position} does not fit the context limit of "
+                    f"{self.context_limit} tokens; split it or raise context_limit"
+                )
+            for text in contexts:
+                self._check_ids(text)
+            store = self.engine.store
+            need = sum(-(-len(text) // store.block_size) for text in contexts)
+            if need > store.num_blocks:
+                raise OutOfBlocks(
+                    f"the contexts need {need} KV blocks and the store has {store.num_blocks}; raise kv_tokens"
+                )
+            self.view.freeze()
+            group = Group(temperature=temperature, factor=scale * temperature)
+            segments = [self.view.context(text) for text in contexts if text]
+            self.reused_tokens += sum(s.computed for s in segments)
+            spans = [Span(s, 0, len(s.tokens), 0, group) for s in segments]
+            self._take(spans, self.view.next_position + longest)
+            for segment in segments:
+                store.freeze(segment)
+
     def watch(self, branch: Branch, shift: int = 0) -> None:
         with self.engine.lock:
             self._check_idle()

@@ -1,8 +1,8 @@
 """`Segment` and `Span`: what a context is made of.
 
-    segment   an append-only run of tokens written under one fixed view of earlier segments
-    span      how a view sees a segment: tokens start .. end - 1 (or live), moved by `shift`, in a group
-    view      an ordered tuple of spans; a branch's own segment comes last
+segment   an append-only run of tokens written under one fixed view of earlier segments
+span      how a view sees a segment: tokens start .. end - 1 (or live), moved by `shift`, in a group
+view      an ordered tuple of spans; a branch's own segment comes last
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Segment:
         "is_packed",
         "keys",
         "lineage",
+        "name",
         "pins",
         "refs",
         "seen",
@@ -60,6 +61,8 @@ class Segment:
         """Grows when tokens are dropped, so that a forward pass in flight knows its result is stale."""
         self.lineage: bytes | None = ROOT
         """Key of what comes before the first token; None: not reusable (a live view)."""
+        self.name: bytes | None = None
+        """Key of the whole segment, if it is a context; see `KVStore.named`."""
         self.keys: list[bytes] = []
         """Keys of the full, computed blocks."""
         self.seen: list[tuple[int, tuple[int, ...]]] = []
@@ -119,3 +122,19 @@ class Span:
 
     def __len__(self) -> int:
         return (len(self.segment.tokens) if self.end is None else self.end) - self.start
+
+
+def packed_shifts(spans: Sequence[Span], ends: Sequence[int], position: int) -> tuple[list[int], int]:
+    """Shifts that put spans, seen up to `ends`, one behind another so that they end in front of `position`; and where
+    the first begins. The spans of one group keep their places to each other: they count as one."""
+    shifts = [0] * len(spans)
+    at = len(spans)
+    while at:
+        first = at - 1
+        while first and spans[at - 1].group is not None and spans[first - 1].group is spans[at - 1].group:
+            first -= 1
+        begin = min(span.segment.start + span.start for span in spans[first:at])
+        position -= max(spans[i].segment.start + ends[i] for i in range(first, at)) - begin
+        shifts[first:at] = [position - begin] * (at - first)
+        at = first
+    return shifts, position

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...attention.plan import AttentionPlan, Group
 from .generation import NativeGeneration
-from .segment import Segment, Span
+from .segment import Segment, Span, packed_shifts
 
 _ORDINARY = Group()
 
@@ -93,7 +93,7 @@ def tensors(step: Step, block_size: int) -> tuple[Tensor, Tensor, Tensor, Attent
             positions.extend(range(segment.start + begin, segment.start + end))
             slots.extend((blocks[index // size] * size + index % size).tolist())
         ends = [_end(span, written) for span in c.view]
-        shifts = _packed_shifts(c, ends) if segment.is_packed else [span.shift for span in c.view]
+        shifts = packed_shifts(c.view, ends, segment.start)[0] if segment.is_packed else [span.shift for span in c.view]
         for span, last, shift in zip(c.view, ends, shifts, strict=True):
             group = 0
             if span.group is not None:
@@ -125,14 +125,3 @@ def _end(span: Span, written: dict[Segment, int]) -> int:
         return span.end
     # A watched segment whose last holder is gone has given its blocks back.
     return written.get(span.segment, span.segment.computed) if span.segment.refs else span.start
-
-
-def _packed_shifts(chunk: Chunk, ends: list[int]) -> list[int]:
-    """Shifts that put the view's spans one behind another, up to where the own segment begins."""
-    shifts = [0] * len(ends)
-    at = chunk.segment.start
-    for i in range(len(ends) - 1, -1, -1):
-        span = chunk.view[i]
-        at -= ends[i] - span.start
-        shifts[i] = at - (span.segment.start + span.start)
-    return shifts

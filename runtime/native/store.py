@@ -47,6 +47,8 @@ class KVStore:
         self.block_size = block_size
         self._free = list(range(num_blocks - 1, -1, -1))
         self._index: dict[bytes, tuple[Segment, int]] = {}
+        self.named: dict[bytes, Segment] = {}
+        """Contexts, encoded or being encoded, by `Segment.name`. Encoded ones are cached as wholes."""
         self._cached: OrderedDict[Segment, None] = OrderedDict()
         self._num_cached = 0
         self._alive: set[Segment] = set()
@@ -72,12 +74,15 @@ class KVStore:
         self._alive.discard(segment)
         self._let_go_of_view(segment)
         segment.view = ()
+        if segment.name is not None and segment.pending:
+            self._forget_name(segment)
         # A cached segment can only be found through the index, so what the index does not name is freed.
-        self._free.extend(segment.pop_blocks(len(segment.keys)))
-        for i, key in enumerate(segment.keys):
-            if self._index.get(key) != (segment, i):
-                self._free.append(int(segment.blocks[i]))
-                segment.blocks[i] = -1
+        if segment.name is None:
+            self._free.extend(segment.pop_blocks(len(segment.keys)))
+            for i, key in enumerate(segment.keys):
+                if self._index.get(key) != (segment, i):
+                    self._free.append(int(segment.blocks[i]))
+                    segment.blocks[i] = -1
         segment.version += 1
         if held := segment.num_held:
             self._cached[segment] = None
@@ -145,10 +150,17 @@ class KVStore:
     def _evict(self) -> None:
         segment, _ = self._cached.popitem(last=False)
         self._num_cached -= segment.num_held
+        if segment.name is not None:
+            self._forget_name(segment)
         for i, key in enumerate(segment.keys):
             if self._index.get(key) == (segment, i):
                 del self._index[key]
         self._free.extend(segment.pop_blocks(0))
+
+    def _forget_name(self, segment: Segment) -> None:
+        assert segment.name is not None
+        del self.named[segment.name]
+        segment.name = None
 
     def evict_all(self) -> None:
         """Forget every cached segment."""
@@ -263,6 +275,14 @@ class KVStore:
         for segment in self._alive:
             if segment.refs < 1:
                 raise RuntimeError("an unreferenced segment counts as alive")
+        for segment in self.named.values():
+            if segment not in self._alive and (segment not in self._cached or segment.pending):
+                raise RuntimeError("a context is named that is not whole in the store")
+
+
+def context_name(lineage: bytes, tokens: Sequence[int]) -> bytes:
+    """Key of a text encoded on its own behind what `lineage` stands for."""
+    return _digest(lineage, b"context", _token_bytes(tokens))
 
 
 def _params(group: Group) -> tuple[float, float, float]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .segment import Segment, Span
-from .store import KVStore
+from .segment import Segment, Span, packed_shifts
+from .store import KVStore, context_name
 
 
 class View:
@@ -59,7 +59,8 @@ class View:
     def position(self) -> int:
         """Of the next token, as the branch counts."""
         if self.is_packed:
-            return sum(map(len, self.spans)) + self.num_own
+            width = -packed_shifts(self.spans, [span.start + len(span) for span in self.spans], 0)[1]
+            return width + self.num_own
         return self.own.start + self.num_own if self.own is not None and self.num_own else self.next_position
 
     @property
@@ -84,8 +85,8 @@ class View:
         return [span for span in self.spans[self.base :] if span.is_text]
 
     def unsealed(self) -> list[Span]:
-        """The frozen part of what a block made now covers."""
-        return [span for span in self.spans[self.num_sealed :] if span.is_text]
+        """The frozen part of what a block made now covers: text, and what was attached to it."""
+        return [span for span in self.spans[self.num_sealed :] if not span.is_live]
 
     # -- changes -----------------------------------------------------------------------------------------------
 
@@ -108,6 +109,20 @@ class View:
         if found:
             self.append(found)
         return sum(map(len, found))
+
+    def context(self, tokens: Sequence[int]) -> Segment:
+        """The segment of a text that is encoded on its own behind this view: the one there is, or a new one."""
+        lineage = self.store.lineage_of(self.spans, self.next_position)
+        name = None if lineage is None else context_name(lineage, tokens)
+        segment = None if name is None else self.store.named.get(name)
+        if segment is None:
+            segment = Segment(self.next_position)
+            segment.view, segment.lineage = self.spans, lineage
+            segment.tokens.extend(tokens)
+            if name is not None:
+                segment.name = name
+                self.store.named[name] = segment
+        return segment
 
     def append(self, spans: Sequence[Span]) -> None:
         """Put spans behind the others; behind text, the next token goes after the furthest position."""

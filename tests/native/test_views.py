@@ -299,6 +299,19 @@ async def run_program(family: str, program: list[tuple[int, ...]], **options) ->
                     extend(workers[0], b)
                     checks += await decode(engine, workers[0])
                 alive += workers
+            elif op == 7:  # contexts, some of them encoded before, some at once and some after the fact
+                texts = [[(b + 3 * i + 5 * j) % 61 for j in range(1 + (b * c + 7 * i) % 19)] for i in range(1 + b % 4)]
+                temperature, scale = [(1.0, 1.0), (0.5, 0.8), (0.9, 0.9)][c % 3]
+                encoded = [MirrorBranch(mirror, twin.mirror) for _ in texts]
+                twin.mirror.freeze()
+                mirror.compute(twin.mirror)
+                for context, text in zip(encoded, texts, strict=True):
+                    context.extend(text)
+                    mirror.compute(context)
+                twin.real.attach_contexts(texts, temperature=temperature, scale=scale)
+                twin.mirror.attach(encoded, temperature, scale)
+                extend(twin, b + 1)
+                checks += await decode(engine, twin)
             elif op == 6 and len(alive) > 1 and twin is not root:
                 alive.remove(twin)
                 twin.real.close()
@@ -314,7 +327,7 @@ async def run_program(family: str, program: list[tuple[int, ...]], **options) ->
 
 
 _ops = st.lists(
-    st.tuples(st.integers(0, 6), st.integers(0, 20), st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=8
+    st.tuples(st.integers(0, 7), st.integers(0, 20), st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=8
 )
 
 
