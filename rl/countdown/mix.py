@@ -12,32 +12,34 @@ from torch import Tensor
 
 from ...evals.countdown.problems import LARGEST, SMALLEST, TARGETS, Key, is_validation
 from ...runtime.methods import dialect_compact as lang
-from ..masks import TreeMask, text_mask
 from . import traces
 from .tokenizer import BOS, IDS, PAD
 
 IGNORED = -100
+_MULTIVERSE = ("mv4", "end4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
     """Shares of the tokens, in any unit."""
 
-    leaf: float = 24.0
+    leaf: float = 22.0
     """Threads of three numbers."""
-    drill: float = 10.0
+    drill: float = 8.0
     """Rows of unrelated numbers."""
-    table4: float = 8.0
+    table4: float = 6.0
     """Threads of four numbers: table, spawn, join, answer."""
-    table5: float = 5.0
+    table5: float = 4.0
     seq3: float = 1.0
-    seq4: float = 30.0
+    seq4: float = 24.0
     """Whole searches of four numbers in one context."""
     path4: float = 8.0
     """Single paths of Multiverse searches of four numbers."""
-    mv4: float = 9.0
+    mv4: float = 8.0
     """Whole Multiverse searches of four numbers."""
-    step: float = 5.0
+    end4: float = 14.0
+    """Their conclusions behind the mere ends of the paths: in a whole search few words are of the hard kind."""
+    step: float = 13.0
     """Samples of single operations, of three to five numbers."""
 
 
@@ -192,7 +194,9 @@ class Documents:
             nums, target = self._problem(lambda: ((n := roots(rng, size)), target_for(n, rng, 0.7)))
         if kind == "path4":
             return traces.one_path(nums, target, rng.randint(1, len(lang.pairs(nums))))
-        return {"seq": traces.sequential, "mv4": traces.multiverse}.get(kind[:3], traces.parallel)(nums, target)
+        if kind in _MULTIVERSE:
+            return traces.multiverse(nums, target, ends=kind == "end4")
+        return traces.sequential(nums, target) if kind.startswith("seq") else traces.parallel(nums, target)
 
     def _stepwise(self) -> traces.Document:
         """Half of the samples reach the target and half are aimless: sampling is to stay diverse."""
@@ -245,25 +249,19 @@ def pad(rows: Sequence[tuple[list[int], list[int]]], kind: str, pad_id: int) -> 
 def collate(documents: Sequence[traces.Document], kind: str) -> Batch:
     """Pad on the right; causal attention needs no mask for that, Multiverse has one of its own."""
     batch = pad([encode(document) for document in documents], kind, IDS[PAD])
-    if kind != "mv4":
+    if kind not in _MULTIVERSE:
         return batch
     rows, length = batch.inputs.shape
-    positions = torch.arange(length).repeat(rows, 1)
-    mask = torch.ones(length, length, dtype=torch.bool).tril().repeat(rows, 1, 1, 1)
+    positions = torch.zeros(rows, length, dtype=torch.int64)
+    paths = torch.zeros(rows, length, dtype=torch.int64)
     for i, document in enumerate(documents):
-        tree = tree_mask(document)
-        n = len(tree) - 1
-        positions[i, :n], mask[i, :, :n, :n] = tree.position_ids()[0, :n], tree.dense()[0, :, :n, :n]
-    return replace(batch, positions=positions, mask=mask)
-
-
-def tree_mask(document: traces.Document) -> TreeMask:
-    """Attention mask and positions of a Multiverse document, BOS in front: those of the run that would write it."""
-    begin = document.words.index(";") + 1
-    prompt = [IDS[word] for word in (BOS, *document.words[:begin])]
-    text = " ".join(document.words[begin:-1])
-    end = IDS[document.words[-1]]
-    return text_mask(text, lambda part: [IDS[word] for word in part.split()], prompt=prompt, end=[end])
+        # BOS in front; the last word is only a label.
+        n = len(document.words)
+        at, path = (torch.tensor(column[:-1]) for column in traces.layout(document))
+        positions[i, 1:n], paths[i, 1:n] = at + 1, path
+    own, other = paths[:, :, None], paths[:, None, :]
+    mask = ((own == other) | (own == 0) | (other == 0)).tril()
+    return replace(batch, positions=positions, mask=mask[:, None])
 
 
 def batches(documents: Documents, mix: Mix, tokens: int) -> Iterator[Batch]:

@@ -24,6 +24,8 @@ class Document:
     words: list[str] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     """What to predict in each word's place; None: masked, because the runtime writes it."""
+    skips: dict[int, int] = field(default_factory=dict)
+    """How many words are left out in front of a word; positions count them."""
 
     def write(self, text: str) -> None:
         """Append what the model writes."""
@@ -36,6 +38,12 @@ class Document:
         words = text.split()
         self.words += words
         self.labels += [instead] + [None] * (len(words) - 1)
+
+    def given_end(self, text: str, begin: int) -> None:
+        """Append the words from `begin` on of what the runtime writes, at the positions they have behind the others."""
+        words = text.split()
+        self.skips[len(self.words)] = begin
+        self.given(" ".join(words[begin:]))
 
 
 def row(p: int, q: int, x: int, target: int) -> tuple[str, Steps | None]:
@@ -176,22 +184,56 @@ def path(a: int, b: int, rest: Sequence[int], target: int) -> tuple[str, Steps |
     return f"{' '.join(parts)} {_answer(None)} </Path>", None
 
 
-def multiverse(nums: Sequence[int], target: int) -> Document:
-    """A whole search in mode `mv`; the conclusion tells the solution of the first path that has one."""
+def multiverse(nums: Sequence[int], target: int, *, ends: bool = False) -> Document:
+    """A whole search in mode `mv`; the conclusion tells the solution of the first path that has one.
+
+    `ends`: goal and paths are cut down to their ends, which is what the conclusion reads, and only the conclusion is
+    learnt.
+    """
     document = Document()
     document.given(lang.prompt(nums, target, "mv"))
-    document.write(goal(nums))
+    outlines = goal(nums)
+    if ends:
+        document.given_end(outlines, len(outlines.split()) - 1)
+    else:
+        document.write(outlines)
     found: tuple[int, Steps] | None = None
     for i, pair in enumerate(lang.pairs(nums), 1):
         text, steps = path(*pair, target)
         document.given(f"<Path> {i} :")
-        document.write(text)
+        if ends:
+            document.given_end(text, len(text.split()) - len(f"{_answer(steps)} </Path>".split()))
+        else:
+            document.write(text)
         if steps and not found:
             found = i, steps
     document.given("<Conclusion>")
     answer = _answer(found and found[1])
     document.write(f"{f'{found[0]} : ' if found else ''}{answer} </Conclusion> </Parallel> </Think> {answer} {EOS}")
     return document
+
+
+def layout(document: Document) -> tuple[list[int], list[int]]:
+    """The words of a Multiverse document: the position of each, and the number of the path it stands in, 0 outside.
+
+    Paths begin behind the goal and the conclusion behind the longest path (arXiv 2506.09991, the rule of the released
+    training code); a path sees the text before the goal and itself.
+    """
+    positions, paths = [], []
+    position = fork = furthest = path = 0
+    for i, word in enumerate(document.words):
+        if word == "<Path>":
+            path, position = path + 1, fork
+        elif word == "<Conclusion>":
+            path, position = 0, furthest
+        position += document.skips.get(i, 0)
+        positions.append(position)
+        paths.append(path)
+        position += 1
+        furthest = max(furthest, position)
+        if word == "</Goal>":
+            fork = position
+    return positions, paths
 
 
 def one_path(nums: Sequence[int], target: int, index: int) -> Document:

@@ -10,9 +10,9 @@ from plait.evals.countdown.solver import solve
 from plait.evals.countdown.verify import verify
 from plait.rl.countdown import traces
 from plait.rl.countdown.evaluate import solve_rate
-from plait.rl.countdown.mix import IGNORED, Documents, Mix, batches, collate, encode, random_steps, tree_mask
+from plait.rl.countdown.mix import IGNORED, Documents, Mix, batches, collate, encode, random_steps
 from plait.rl.countdown.tokenizer import BOS, IDS, PAD, VOCABULARY, build, save
-from plait.rl.masks import trace_mask
+from plait.rl.masks import text_mask, trace_mask
 from plait.runtime.methods import dialect_compact as lang
 from plait.runtime.native.tokenizer import HFTokenizer
 from plait.tests.countdown.oracle import oracle
@@ -97,26 +97,36 @@ def test_a_multiverse_search_concludes_as_the_sequential_one_finds():
             assert conclusion[conclusion.index("</Think>") + 1 :] == found[found.index("answer") :]
 
 
+def tree_mask(document):
+    """Of the run that would write the document, BOS in front."""
+    begin = document.words.index(";") + 1
+    prompt = [IDS[word] for word in (BOS, *document.words[:begin])]
+    text = " ".join(document.words[begin:-1])
+    return text_mask(text, lambda part: [IDS[word] for word in part.split()], prompt=prompt, end=[IDS["<eos>"]])
+
+
 def test_multiverse_documents_are_masked_as_they_run():
     documents = [Documents(random.Random(seed)).make("mv4") for seed in range(3)]
     batch = collate(documents, "mv4")
     for i, document in enumerate(documents):
-        path, paths, positions, goal = 0, [], [], 0
-        for at, word in enumerate([BOS, *document.words[:-1]]):
-            if word in ("<Path>", "<Conclusion>"):
-                goal = goal or positions[-1]
-                furthest = max(positions)
-                path = path + 1 if word == "<Path>" else 0
-                positions.append(goal + 1 if word == "<Path>" else furthest + 1)
-            else:
-                positions.append(positions[-1] + 1 if at else 0)
-            paths.append(path)
-        n, own = len(paths), torch.tensor(paths)
-        expected = torch.ones(n, n, dtype=torch.bool).tril()
-        expected &= (own[:, None] == own) | (own[:, None] == 0) | (own == 0)
-        assert torch.equal(batch.mask[i, 0, :n, :n], expected)
-        assert batch.positions[i, :n].tolist() == positions
-        assert tree_mask(document).is_sampled.tolist()[: n + 1].count(False) == document.words.index(";") + 2
+        tree = tree_mask(document)
+        n = len(tree) - 1
+        assert batch.inputs[i, :n].tolist() == tree.token_ids[:n]
+        assert torch.equal(batch.mask[i, 0, :n, :n], tree.dense()[0, 0, :n, :n])
+        assert torch.equal(batch.positions[i, :n], tree.position_ids()[0, :n])
+
+
+def test_ends_stand_where_they_stand_in_the_whole():
+    rng = random.Random(9)
+    for _ in range(10):
+        problem = draw(rng, 4)
+        whole, ends = (traces.multiverse(problem.nums, problem.target, ends=ends) for ends in (False, True))
+        assert len(ends.words) < len(whole.words) / 2
+        at = dict(zip(zip(*traces.layout(whole), strict=True), whole.words, strict=True))
+        for place, word in zip(zip(*traces.layout(ends), strict=True), ends.words, strict=True):
+            assert at[place] == word
+        begin = ends.words.index("<Conclusion>") + 1
+        assert predicted(ends) == ends.words[begin:] == whole.words[whole.words.index("<Conclusion>") + 1 :]
 
 
 async def test_the_runtime_runs_multiverse_as_it_is_written(tmp_path):
@@ -202,7 +212,7 @@ def test_documents_stay_in_vocabulary_and_out_of_the_validation_split(kind):
         assert (start is None) == (kind == "drill")
         if start is not None:
             assert not is_validation(start.nums, start.target)
-            assert start.length == document.labels.count(None) or kind in ("table4", "table5", "path4", "mv4")
+            assert start.length == document.labels.count(None) or kind in ("table4", "table5", "path4", "mv4", "end4")
             for claim in " ".join(document.words).split(" answer ")[1:]:
                 assert verify(start.nums, start.target, claim.split(" <")[0])
 
