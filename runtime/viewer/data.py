@@ -6,7 +6,7 @@ import math
 from itertools import accumulate, pairwise
 from typing import Any
 
-from ..trace import BranchRecord, JoinRecord, Piece, SpanRecord, Trace
+from ..trace import BranchRecord, JoinRecord, Piece, SegmentRecord, SpanRecord, Trace
 from .timeline import Moment, Timeline
 
 KINDS = ("prompt", "injected", "sampled")
@@ -94,8 +94,8 @@ def _pieces(trace: Trace, index: dict[str, int], timeline: Timeline) -> dict[str
         )
     }
     tokens: dict[str, list[int]] = {"id": [], "surprise": [], "chars": []}
-    kept = {name: _kept(trace, name) for name in index}
-    for segment in sorted(trace.segments, key=lambda segment: index[segment.branch]):
+    kept = {name: _kept(trace, segments) for name, segments in timeline.segments.items()}
+    for segment in (segment for segments in timeline.segments.values() for segment in segments):
         offset = 0
         for number, piece in enumerate(segment.pieces):
             count = len(piece.token_ids)
@@ -138,9 +138,8 @@ def _chars(piece: Piece) -> list[int]:
     return [len(piece.text[a:b].encode("utf-16-le", "surrogatepass")) // 2 for a, b in pairwise(ends)]
 
 
-def _kept(trace: Trace, branch: str) -> dict[int, int]:
-    """Segment -> how many of its tokens the branch's last segment saw; that one sees itself whole."""
-    segments = trace.segments_of(branch)
+def _kept(trace: Trace, segments: list[SegmentRecord]) -> dict[int, int]:
+    """Segment -> how many of its tokens the last of a branch's segments saw; that one sees itself whole."""
     if not segments:
         return {}
     last = segments[-1]
@@ -169,7 +168,7 @@ def _after(join: JoinRecord, timeline: Timeline) -> int:
 def _watches(trace: Trace, name: str, index: dict[str, int], timeline: Timeline) -> list[dict[str, Any]]:
     watches: list[dict[str, Any]] = []
     open_: dict[str, dict[str, Any]] = {}
-    for segment in trace.segments_of(name):
+    for segment in timeline.segments[name]:
         bounds = [(0, segment.view), *segment.views]
         for (first, view), (end, _) in zip(bounds, [*bounds[1:], (len(segment), ())], strict=True):
             if first == end:

@@ -16,6 +16,7 @@ SCRIPTS = (
     "model",
     "camera",
     "palette",
+    "bins",
     "lanes",
     "links",
     "labels",

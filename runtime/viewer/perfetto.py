@@ -33,6 +33,7 @@ class _Writer:
         self.has_times = all(record.opened is not None for record in records) and all(
             piece.began is not None and piece.ended is not None for piece in pieces
         )
+        self.lives = {name: self._life(name) for name in trace.branches}
         self.events: list[dict[str, Any]] = []
         self._flows = 0
 
@@ -66,7 +67,7 @@ class _Writer:
     def _life(self, name: str) -> tuple[float, float]:
         """From opening to closing; a branch that was never closed lives as long as it wrote."""
         begin, end = self.timeline.begin(name), self.timeline.end(name)
-        times = [self._time(self.timeline.at(s, len(s))) for s in self.trace.segments_of(name)]
+        times = [self._time(self.timeline.at(s, len(s))) for s in self.timeline.segments[name]]
         if not self.has_times or end.seconds is not None:
             times.append(self._time(end))
         return self._time(begin), max([self._time(begin), *times])
@@ -76,7 +77,7 @@ class _Writer:
         label = f"{record.label} ({name})" if record.label else name
         self._meta("thread_name", thread, name=label)
         self._meta("thread_sort_index", thread, sort_index=thread)
-        begin, end = self._life(name)
+        begin, end = self.lives[name]
         args = {"finish": record.finish, "error": record.error, "pruned": record.pruned, "scores": record.scores}
         self._add("X", thread, begin, name=label, cat="branch", dur=round(end - begin, 3), args=args)
         if record.pruned is not None:
@@ -100,13 +101,13 @@ class _Writer:
     def _links(self) -> None:
         for name, record in self.trace.branches.items():
             if record.parent is not None:
-                begin = self._life(name)[0]
+                begin = self.lives[name][0]
                 self._flow("fork" if record.origin == "fork" else "spawn", record.parent, begin, name, begin)
         for join in self.trace.joins:
             step = self._join_step(join.branch, join.step, join.children)
             at = self._time(Moment(step, join.time))
             for child in join.found:
-                self._flow("merge" if join.segment is None else "join", child, self._life(child)[1], join.branch, at)
+                self._flow("merge" if join.segment is None else "join", child, self.lives[child][1], join.branch, at)
 
     def _join_step(self, branch: str, step: int | None, children: tuple[str, ...]) -> int:
         return step if step is not None else max(self.timeline.end(name).step for name in (*children, branch))
@@ -116,7 +117,7 @@ class _Writer:
         self._flows += 1
         ends = []
         for name, time in ((source, leaves), (target, arrives)):
-            begin, end = self._life(name)
+            begin, end = self.lives[name]
             ends.append(min(max(time, begin), end))
         leaves, arrives = min(ends), ends[1]
         self._add("s", self.threads[source], leaves, name=kind, cat="link", id=self._flows)

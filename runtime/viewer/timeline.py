@@ -25,11 +25,14 @@ class Timeline:
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
+        self.segments: dict[str, list[SegmentRecord]] = {name: [] for name in trace.branches}
+        """Of each branch, in the order in which they were written."""
         self._steps: dict[int, list[int]] = {}
         """Segment -> first step of each of its pieces."""
         self._starts: dict[str, int] = {}
         self._ends: dict[str, int] = {}
         for segment in trace.segments:
+            self.segments[segment.branch].append(segment)
             self._place(segment)
 
     def begin(self, branch: str) -> Moment:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import defaultdict
 from typing import Literal
 
 from plait import (
@@ -20,7 +21,7 @@ from plait import (
     register,
 )
 from plait.runtime.methods.base import text_tokens
-from plait.runtime.trace import BranchRecord, JoinRecord, Piece
+from plait.runtime.trace import BranchRecord, JoinRecord, Piece, SegmentRecord, SpanRecord
 from plait.tests.methods import hogwild_tools
 from plait.tests.methods.multiverse_tools import Par, scripted
 from plait.tests.methods.test_apr import model
@@ -122,12 +123,16 @@ def large(num_branches: int = 500, num_tokens: int = 100_000, seed: int = 0) -> 
     trace = Trace({"model": "random", "method": {"method": "large"}})
     each = num_tokens // num_branches
     ends: dict[str, int] = {}
+    owns: dict[str, list[SegmentRecord]] = defaultdict(list)
 
     def write(name: str, step: int, kind: Literal["prompt", "injected", "sampled"], count: int) -> None:
         tokens = [rng.randrange(50) for _ in range(count)]
         texts = [words[token] for token in tokens]
         step = max(step, ends.get(name, 0))
-        trace.new_segment(name, step, ()).pieces.append(
+        view = tuple(SpanRecord(segment=own.id, length=len(own)) for own in owns[name])
+        segment = trace.new_segment(name, step, view)
+        owns[name].append(segment)
+        segment.pieces.append(
             Piece(
                 kind=kind,
                 token_ids=tokens,

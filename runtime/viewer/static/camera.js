@@ -1,6 +1,6 @@
 // What part of the tree is in sight: `origin` and `scale` along the time axis, `row` pixels per lane.
 
-const MIN_ROW = 2, MAX_ROW = 36, MARGIN = 28;
+const MIN_ROW = 1, MAX_ROW = 36, MARGIN = 28;
 
 class Camera {
   constructor() {
@@ -71,9 +71,9 @@ class Camera {
   }
 }
 
-// Round numbers for an axis with about one tick per `pixels`.
-function* ticks(camera, pixels = 110) {
-  const rough = pixels / camera.scale, power = 10 ** Math.floor(Math.log10(rough));
+// Round numbers for an axis, at least `least` apart, with about one tick per `pixels`.
+function* ticks(camera, least, pixels = 110) {
+  const rough = Math.max(pixels / camera.scale, least), power = 10 ** Math.floor(Math.log10(rough));
   const gap = power * ([1, 2, 5].find((m) => m * power >= rough) ?? 10);
   const decimals = Math.max(0, -Math.floor(Math.log10(gap) + 1e-9));
   for (let i = Math.ceil(Math.max(camera.at(camera.left), 0) / gap); i * gap <= camera.end; i++) {

@@ -18,7 +18,7 @@ class Controls {
     const actions = [
       [parts.in, () => this.#zoom(1.5)], [parts.out, () => this.#zoom(1 / 1.5)],
       [parts.lower, () => viewer.setRow(camera.row / 1.25)], [parts.higher, () => viewer.setRow(camera.row * 1.25)],
-      [parts.whole, () => this.#fit()],
+      [parts.whole, () => this.#fit()], [parts.panel, () => this.#panel()],
       [parts.next, () => this.#step(1)], [parts.previous, () => this.#step(-1)],
     ];
     for (const [button, action] of actions) button.addEventListener("click", action);
@@ -29,6 +29,12 @@ class Controls {
   #axis(unit) {
     this.viewer.setUnit(unit);
     for (const button of this.parts.axes) button.ariaPressed = String(+button.dataset.unit === this.viewer.unit);
+  }
+
+  #panel() {
+    const { details, panel } = this.parts;
+    details.hidden = !details.hidden;
+    panel.ariaPressed = String(!details.hidden);
   }
 
   #fit() {
@@ -156,7 +162,7 @@ class Controls {
       "+": () => this.#zoom(1.5), "=": () => this.#zoom(1.5), "-": () => this.#zoom(1 / 1.5),
       "[": () => viewer.setRow(camera.row / 1.25), "]": () => viewer.setRow(camera.row * 1.25),
       0: () => this.#fit(), t: () => this.#axis(1 - viewer.unit),
-      "/": () => parts.query.focus(), n: () => this.#step(1), N: () => this.#step(-1),
+      "/": () => parts.query.focus(), d: () => this.#panel(), n: () => this.#step(1), N: () => this.#step(-1),
       Escape: () => viewer.select(null),
     };
     // In the panel, arrows scroll.

@@ -190,7 +190,7 @@ class Details {
 }
 
 function statusClass(status) {
-  return { found: "good", eos: "quiet", stop: "quiet", "no result": "quiet", failed: "bad", pruned: "bad" }[status]
+  return { found: "good", eos: "quiet", stop: "quiet", "no result": "quiet", "nothing sampled": "quiet", failed: "bad", pruned: "bad" }[status]
     ?? "warn";
 }
 

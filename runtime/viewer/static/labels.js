@@ -17,7 +17,7 @@ function drawGrid(ctx, { camera, palette, axis, width, height }) {
   ctx.textBaseline = "middle";
   ctx.lineWidth = 1;
   const grid = new Path2D();
-  for (const { value, text } of ticks(camera)) {
+  for (const { value, text } of ticks(camera, axis.unit === STEPS ? 1 : 0)) {
     const x = Math.round(camera.x(value)) + 0.5;
     if (x < camera.left || x > width - 8) continue;
     grid.moveTo(x, AXIS_HEIGHT - 5);
@@ -29,6 +29,14 @@ function drawGrid(ctx, { camera, palette, axis, width, height }) {
   ctx.globalAlpha = 0.6;
   ctx.stroke(grid);
   ctx.globalAlpha = 1;
+}
+
+function drawEmpty(ctx, { camera, palette, width, height }) {
+  ctx.font = `14px ${palette.sans}`;
+  ctx.textAlign = "center";
+  ctx.textBaseline = "middle";
+  ctx.fillStyle = palette.soft;
+  ctx.fillText("No branch was opened.", (camera.left + width) / 2, height / 3);
 }
 
 function drawBand(ctx, lanes, selection, colour) {
@@ -72,7 +80,7 @@ function drawLabels(ctx, lanes, selection) {
   ctx.fillStyle = palette.soft;
   ctx.font = `11px ${palette.sans}`;
   ctx.textAlign = "right";
-  ctx.fillText("tokens", left - 10, AXIS_HEIGHT / 2 - 1);
+  ctx.fillText("sampled", left - 10, AXIS_HEIGHT / 2 - 1);
   ctx.textAlign = "left";
   ctx.fillText("branch", 20, AXIS_HEIGHT / 2 - 1);
 }

@@ -1,6 +1,7 @@
 // Lanes: one per branch, its pieces along the time axis, tokens shaded by how surprising they were.
 
 const AXIS_HEIGHT = 26, CHAR = 6.65, TOKEN_FONT = "11px", LABEL_ROW = 11;
+const HIDDEN = "\u2026";  // Stands for text that does not fit.
 const FADED = 0.38;
 
 // Rectangles by colour, so that a frame sets each colour once.
@@ -13,9 +14,10 @@ class Batch {
     rects.push(x, y, width, height);
   }
 
-  draw(ctx) {
+  // All in their colours, or in one.
+  draw(ctx, only) {
     for (const [colour, rects] of this.rects) {
-      ctx.fillStyle = colour;
+      ctx.fillStyle = only ?? colour;
       for (let i = 0; i < rects.length; i += 4) ctx.fillRect(rects[i], rects[i + 1], rects[i + 2], rects[i + 3]);
     }
   }
@@ -29,10 +31,12 @@ class Lanes {
     this.lastLane = Math.min(Math.ceil((this.top + this.height - AXIS_HEIGHT) / this.camera.row),
       this.model.order.length) - 1;
     const row = this.camera.row;
-    this.bar = row >= 10 ? Math.round(row * 0.72) : Math.max(row * 0.8, 1.5);
+    this.bar = row >= 10 ? Math.round(row * 0.72) : Math.max(row * 0.8, 1);
+    this.isCoarse = row < 8;
+    this.bins = new Bins(scene, Math.max(this.lastLane - this.firstLane + 1, 0), this.isCoarse ? 2 : 1);
     this.solid = new Batch();
     this.faded = new Batch();
-    this.texts = [];
+    this.texts = { ink: [], on_hot: [], faint: [] };
   }
 
   // Top of a branch's bar.
@@ -45,7 +49,13 @@ class Lanes {
   }
 
   draw(ctx) {
-    for (let lane = this.firstLane; lane <= this.lastLane; lane++) this.#lane(this.model.order[lane]);
+    for (let lane = this.firstLane; lane <= this.lastLane; lane++) {
+      this.lane = lane - this.firstLane;
+      this.#lane(this.model.order[lane]);
+    }
+    this.bins.draw(ctx, (lane) => this.y(this.model.order[lane + this.firstLane]), this.bar);
+    // Over the paper, so that no line shines through.
+    this.faded.draw(ctx, this.palette.paper);
     ctx.globalAlpha = FADED;
     this.faded.draw(ctx);
     ctx.globalAlpha = 1;
@@ -95,54 +105,39 @@ class Lanes {
       batch.add(palette.plain, left, y, Math.max(right - left, 1.5), bar);
       return;
     }
-    if (each < 2.5) {
-      this.#bins(batch, a, b, x0, left, Math.max(right, left + 1.5), y, each);
+    if (this.isCoarse || each < 5) {
+      this.bins.fill(this.lane, a, b, x0, each, batch === this.faded ? FADED : 1);
       return;
     }
-    const gap = each >= 5 ? 1 : 0.5;
     const last = Math.min(a + Math.ceil((right - x0) / each), b);
     for (let token = a + Math.max(Math.floor((left - x0) / each), 0); token < last; token++) {
       const x = x0 + (token - a) * each, surprise = model.surprise[token];
       const shade = surprise === UNKNOWN ? -1 : level(surprise / 100);
-      batch.add(shade < 0 ? palette.plain : palette.ramp[shade], x, y, each - gap, bar);
+      batch.add(shade < 0 ? palette.plain : palette.ramp[shade], x, y, each - 1, bar);
       if (each < 10) continue;
       const text = model.tokenText(token, piece);
       if (text) this.#text(cellText(text), x, x + each, y, false, shade > LEVELS * 0.5);
     }
   }
 
-  // Several tokens to a pixel: their mean, equal neighbours as one rectangle.
-  #bins(batch, a, b, x0, left, right, y, each) {
-    const step = this.camera.row < 8 ? 4 : 2;
-    let start = left, shade = -1;
-    for (let x = left; x < right; x += step) {
-      const from = Math.min(a + Math.max(Math.floor((x - x0) / each), 0), b - 1);
-      const to = Math.min(Math.max(a + Math.ceil((x + step - x0) / each), from + 1), b);
-      const next = level(this.model.meanSurprise(from, to));
-      if (next === shade) continue;
-      if (shade >= 0) batch.add(this.palette.ramp[shade], start, y, x - start, this.bar);
-      [start, shade] = [x, next];
-    }
-    if (shade >= 0) batch.add(this.palette.ramp[shade], start, y, right - start, this.bar);
-  }
-
   // Text in a box, if it fits; `isClipped`: or as much of it as does.
   #text(text, x0, x1, y, isClipped, isOnHot) {
     if (this.bar < 11) return;
-    const chars = Math.floor((x1 - x0 - 4) / CHAR);
-    if (isClipped ? chars < 4 : text.length > chars) return;
-    const shown = clip(text, chars);
+    const chars = Math.floor((x1 - x0 - (isClipped ? 4 : 2)) / CHAR);
+    if (isClipped && chars < 4) return;
+    const shown = isClipped ? clip(text, chars) : text.length <= chars ? text : HIDDEN;
     const x = isClipped ? x0 + 3 : (x0 + x1 - 1 - shown.length * CHAR) / 2;
-    this.texts.push({ text: shown, x, y: y + this.bar / 2, isOnHot });
+    const colour = shown === HIDDEN ? "faint" : isOnHot ? "on_hot" : "ink";
+    this.texts[colour].push({ text: shown, x, y: y + this.bar / 2 + 0.5 });
   }
 
   #drawTexts(ctx) {
     ctx.font = `${TOKEN_FONT} ${this.palette.mono}`;
     ctx.textAlign = "left";
     ctx.textBaseline = "middle";
-    for (const isOnHot of [false, true]) {
-      ctx.fillStyle = isOnHot ? this.palette.on_hot : this.palette.ink;
-      for (const { text, x, y, isOnHot: on } of this.texts) if (on === isOnHot) ctx.fillText(text, x, y + 0.5);
+    for (const [colour, texts] of Object.entries(this.texts)) {
+      ctx.fillStyle = this.palette[colour];
+      for (const { text, x, y } of texts) ctx.fillText(text, x, y);
     }
   }
 }

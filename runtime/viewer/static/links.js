@@ -107,10 +107,10 @@ class Links {
         batch.add(this.palette.live, from, y - 0.5, Math.min(x1, camera.width) - from, camera.row >= 10 ? 2 : 1);
       }
       if (!this.#isInSight(x0)) continue;
-      const x = Math.round(x0) + 0.5;
+      const x = Math.round(x0) + 3.5;
       const [top, bottom] = [lanes.middle(watch.watched), lanes.middle(watch.branch)].sort((a, b) => a - b);
       this.#trunk(path, x, top, bottom);
-      batch.add(this.palette.live, x - 2.5, lanes.middle(watch.branch) - 2.5, 5, 5);
+      batch.add(this.palette.live, x - 3, y - 5, 6, 6);
     }
     batch.draw(ctx);
     ctx.strokeStyle = this.palette.live;

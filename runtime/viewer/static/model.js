@@ -131,7 +131,8 @@ class Model {
     const { error, pruned, finish } = this.branches[branch];
     if (error) return "failed";
     if (pruned) return "pruned";
-    return this.outcome[branch] ?? finish ?? "nothing sampled";
+    if (this.outcome[branch]) return this.outcome[branch];
+    return this.sampledOf[branch] && finish ? finish : "nothing sampled";
   }
 }
 

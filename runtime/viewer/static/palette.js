@@ -11,10 +11,11 @@ class Palette {
     const style = getComputedStyle(element);
     for (const name of COLOURS) this[name.replace("-", "_")] = style.getPropertyValue(`--${name}`).trim();
     const calm = parseColour(this.calm), hot = parseColour(this.hot);
-    this.ramp = Array.from({ length: LEVELS }, (_, level) => {
-      const part = level / (LEVELS - 1);
-      return `rgb(${calm.map((c, i) => Math.round(c + (hot[i] - c) * part)).join(" ")})`;
-    });
+    const ramp = Array.from({ length: LEVELS }, (_, level) =>
+      calm.map((c, i) => Math.round(c + ((hot[i] - c) * level) / (LEVELS - 1))));
+    this.ramp = ramp.map((rgb) => `rgb(${rgb.join(" ")})`);
+    // As pixels without their opacity, which is the highest byte.
+    this.shades = Uint32Array.from(ramp, ([r, g, b]) => r | (g << 8) | (b << 16));
     this.mono = style.getPropertyValue("--mono").trim();
     this.sans = style.fontFamily;
   }

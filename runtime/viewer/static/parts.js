@@ -20,6 +20,7 @@ function buildParts(model) {
     lower: h("button", { type: "button", title: "Lower rows ( [ )", ariaLabel: "Lower rows" }, "\u2195\u2212"),
     higher: h("button", { type: "button", title: "Higher rows ( ] )", ariaLabel: "Higher rows" }, "\u2195+"),
     whole: h("button", { type: "button", title: "Whole tree ( 0 )" }, "Fit"),
+    panel: h("button", { type: "button", className: "panel", title: "Show or hide the panel (d)", ariaPressed: "true" }, "Details"),
     keys: h("details", { className: "keys" }, h("summary", {}, "Keys"), table(KEYS)),
   };
   parts.scroller = h("div", { className: "scroller", tabIndex: 0, role: "application",
@@ -28,11 +29,12 @@ function buildParts(model) {
   parts.body = h("div", { className: "body" },
     h("div", { className: "drawing" }, parts.overview, parts.scroller), parts.details);
   parts.all = [
-    h("header", {}, ...heading(model), h("div", { className: "controls" },
+    h("header", {}, ...heading(model)),
+    h("div", { className: "controls" },
       h("div", { className: "group", role: "group", ariaLabel: "Time axis" }, ...parts.axes),
-      h("div", { className: "group" }, parts.query, parts.found, parts.previous, parts.next),
       h("div", { className: "group" }, parts.out, parts.in, parts.lower, parts.higher, parts.whole),
-      parts.keys)),
+      h("div", { className: "group" }, parts.query, parts.previous, parts.next, parts.found),
+      parts.panel, parts.keys),
     legend(model),
     parts.body,
     parts.status,
@@ -42,8 +44,8 @@ function buildParts(model) {
 
 const KEYS = {
   "\u2191 \u2193": "branch above, below", "\u2190 \u2192": "token before, after", "Shift + \u2190 \u2192": "move",
-  "+ \u2212": "zoom", "[ ]": "height of rows", "0": "whole tree", "t": "change the time axis",
-  "/": "search", "n, Shift + n": "next match, previous", "Esc": "select nothing",
+  "+ \u2212": "zoom", "[ ]": "height of rows", "0 or Fit": "whole tree", "t": "change the time axis",
+  "/": "search", "n, Shift + n": "next match, previous", "d": "panel", "Esc": "select nothing",
   "Wheel": "scroll; with Ctrl zoom, with Shift move", "Drag": "move",
 };
 
@@ -57,7 +59,7 @@ function heading(model) {
     usage.seconds !== undefined ? seconds(usage.seconds) : null,
   ].filter(Boolean);
   return [
-    h("h1", {}, job.method ?? "Trace", h("small", {}, ` on ${job.model ?? "an unknown model"}`)),
+    h("h1", {}, job.method ?? "Trace", h("small", {}, ` on ${job.model || "an unknown model"}`)),
     finish,
     h("span", { className: "answer", title: job.answer ?? "" }, job.answer ?? "no answer"),
     h("span", { className: "figures" }, figures.join(" \u00b7 ")),
@@ -73,9 +75,10 @@ function finishClass({ finish, error }) {
 function legend(model) {
   const { branches, joins, watches, pieces } = model;
   const has = (kind) => pieces.kind.includes(kind);
+  const isUnshaded = pieces.kind.some((kind, i) => kind === SAMPLED && pieces.count[i] && !model.hasSurprise[i]);
   const entries = [
-    [model.hasSurprise.includes(1), "ramp", "sampled: probable to surprising"],
-    [has(SAMPLED) && !model.hasSurprise.includes(1), "plain", "sampled"],
+    [model.hasSurprise.includes(1), "ramp", "\u2264 0.05", "sampled with p = 1"],
+    [isUnshaded, "plain", "sampled, p not known"],
     [has(PROMPT), "prompt", "prompt"],
     [has(INJECTED), "injected", "put in by the runtime"],
     [pieces.kept.some((kept, i) => kept < pieces.count[i]), "forgotten", "forgotten by a rewind, or pruned"],
@@ -86,7 +89,9 @@ function legend(model) {
     [joins.some((join) => join.found.length < join.children.length), "lost", "no result"],
     [watches.length > 0, "live", "reads another branch live"],
     [branches.some((branch) => branch.pruned !== null || branch.error !== null), "pruned", "pruned or failed"],
+    [model.outcome.includes("found"), "dot good", "handed back a result"],
+    [branches.some((_, i) => statusClass(model.status(i)) === "warn"), "dot warn", "cut short"],
   ];
   return h("ul", { className: "legend", ariaLabel: "Legend" }, ...entries.filter(([isThere]) => isThere)
-    .map(([, kind, text]) => h("li", {}, h("i", { className: `key ${kind}` }), text)));
+    .map(([, kind, text, before]) => h("li", {}, before ?? "", h("i", { className: `key ${kind}` }), text)));
 }

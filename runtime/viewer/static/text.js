@@ -5,7 +5,9 @@ function number(value) {
 }
 
 function seconds(value) {
-  return `${value.toLocaleString("en", { minimumSignificantDigits: 3, maximumSignificantDigits: value < 1 ? 3 : 5 })} s`;
+  if (value < 0.1) return `${(value * 1000).toLocaleString("en", { maximumSignificantDigits: 3 })} ms`;
+  const digits = value < 1 ? { maximumSignificantDigits: 3 } : { minimumFractionDigits: 2, maximumFractionDigits: 2 };
+  return `${value.toLocaleString("en", digits)} s`;
 }
 
 function probability(surprise) {

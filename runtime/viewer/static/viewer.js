@@ -72,7 +72,7 @@ class Viewer {
   // Rows as high as they can be with all of them in sight, if their labels can be read then.
   fitRows(isWhole = false) {
     const fitting = (this.height - AXIS_HEIGHT - 8) / Math.max(this.model.order.length, 1);
-    this.setRow(Math.min(Math.max(fitting, isWhole ? MIN_ROW : 18), 26));
+    this.setRow(Math.min(Math.max(fitting, isWhole ? MIN_ROW : 18), 28));
   }
 
   setRow(row, y = this.height / 2) {
@@ -138,7 +138,8 @@ class Viewer {
     const lanes = new Lanes(scene), links = new Links(lanes);
     ctx.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     ctx.clearRect(0, 0, this.width, this.height);
-    drawGrid(ctx, scene);
+    if (this.model.order.length) drawGrid(ctx, scene);
+    else drawEmpty(ctx, scene);
     ctx.save();
     ctx.beginPath();
     ctx.rect(this.left, AXIS_HEIGHT, this.width - this.left, this.height - AXIS_HEIGHT);
