@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .branch import TracedBranch
 from .budget import Ledger, OutOfBudget
-from .engine import Branch, Capabilities, Tokenizer
+from .engine import Branch, Capabilities, Engine, Tokenizer
+from .errors import InvalidInput
 from .events import BranchEvent, BranchStarted
 from .job_state import JobState
 from .result import Outcome
@@ -146,6 +147,15 @@ class Context:
         traced = self._trace(branch, "fork", parent.id, label, parent.context_limit, view, packed_at)
         self.emit(BranchStarted, branch=traced.id, parent=parent.id, label=label, prompt_tokens=0)
         return traced
+
+    async def companion(self, model: str, **options: Any) -> Engine:
+        """The engine of another model, loaded with `options` as by `Runtime`, shared by its jobs and closed with it.
+
+        Branches opened there are the caller's to close, and in none of the job's books. Raises what loading raises.
+        """
+        if self.state.companions is None:
+            raise InvalidInput(f"this job can use no other model ({model!r} was asked for)")
+        return await self.state.companions.get(model, **options)
 
     # -- structure ---------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError
 
 from .budget import Budget, Ledger, OutOfBudget
+from .companions import Companions
 from .context import Context
 from .engine import Engine
 from .errors import InvalidJob
@@ -80,7 +81,15 @@ class Job:
     number of readers may do that.
     """
 
-    def __init__(self, id: str, spec: JobSpec, engine: Engine, *, trace_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        id: str,
+        spec: JobSpec,
+        engine: Engine,
+        *,
+        companions: Companions | None = None,
+        trace_file: Path | None = None,
+    ) -> None:
         self.id = id
         self.spec = spec
         self.trace = Trace(
@@ -98,6 +107,7 @@ class Job:
         )
         """Grows while the job runs; whole once it has ended, however it ended."""
         self._engine = engine
+        self._companions = companions
         self._hub = EventHub()
         self._trace_file = trace_file
         self._task = asyncio.create_task(self._run(), name=f"plait job {id}")
@@ -139,6 +149,7 @@ class Job:
             budget=spec.budget,
             seed=spec.seed,
             priority=spec.priority,
+            companions=self._companions,
         )
         context = Context(state, ledger=Ledger(spec.budget.total_tokens), critical_limit=spec.budget.critical_tokens)
         state.emit(Started, method=spec.method.method, model=self._engine.name)

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .budget import Budget
+from .companions import Companions
 from .engine import Engine
 from .events import BudgetUsed, Event, EventHub
 from .result import Usage
@@ -27,9 +28,20 @@ class JobState:
     """Engine, trace, events, usage, deadline and width of one job. Made inside the job's task."""
 
     def __init__(
-        self, engine: Engine, trace: Trace, hub: EventHub, *, job: str, budget: Budget, seed: int, priority: int
+        self,
+        engine: Engine,
+        trace: Trace,
+        hub: EventHub,
+        *,
+        job: str,
+        budget: Budget,
+        seed: int,
+        priority: int,
+        companions: Companions | None = None,
     ) -> None:
+        """Without `companions` the job has only its engine's model."""
         self.engine = engine
+        self.companions = companions
         self.trace = trace
         self.hub = hub
         self.job = job

@@ -107,6 +107,17 @@ def shipped_models() -> list[str]:
     return sorted(path.parent.name for path in MODELS.glob("*/config.json"))
 
 
+def model_folder(model: str | Path) -> Path:
+    """The folder of a shipped model, or the given one. Raises `UnknownModel`."""
+    folder = MODELS / str(model) if str(model) in shipped_models() else Path(model)
+    if not folder.is_dir():
+        raise UnknownModel(
+            f"no model {str(model)!r}: not a shipped model ({', '.join(shipped_models()) or 'none'}), not a folder, "
+            f"and not one of the schemes {', '.join(f'{name}:' for name in sorted(_schemes))}"
+        )
+    return folder
+
+
 def load_engine(model: str | Path, options: dict[str, Any]) -> Engine:
     """The engine for a model string: a scheme, a shipped model, a folder, or whatever the native engine takes.
 
@@ -115,12 +126,7 @@ def load_engine(model: str | Path, options: dict[str, Any]) -> Engine:
     scheme, colon, rest = str(model).partition(":")
     if colon and scheme in _schemes:
         return _schemes[scheme](rest, options)
-    folder = MODELS / str(model) if str(model) in shipped_models() else Path(model)
-    if not folder.is_dir():
-        raise UnknownModel(
-            f"no model {str(model)!r}: not a shipped model ({', '.join(shipped_models()) or 'none'}), not a folder, "
-            f"and not one of the schemes {', '.join(f'{name}:' for name in sorted(_schemes))}"
-        )
+    folder = model_folder(model)
     from .native.engine import NativeEngine
 
     return NativeEngine.load(folder, **options)

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .budget import Budget
+from .companions import Companions
 from .engine import Engine
 from .errors import EngineClosed, InvalidInput, InvalidJob
 from .job import Job, JobSpec
@@ -33,6 +34,7 @@ class Runtime:
         self._model = model
         self._options = options
         self._engine = engine
+        self._companions = Companions()
         self._is_open = False
         self._jobs: dict[str, Job] = {}
         self._numbers = count(1)
@@ -68,7 +70,10 @@ class Runtime:
         try:
             await self._cancel_all()
         finally:
-            await self.engine.close()
+            try:
+                await self._companions.close()
+            finally:
+                await self.engine.close()
 
     async def submit(
         self,
@@ -98,7 +103,8 @@ class Runtime:
         name = id or f"job-{next(self._numbers)}"
         if name in self._jobs:
             raise InvalidJob(f"a job {name!r} is running")
-        started = Job(name, spec, self.engine, trace_file=Path(trace_file) if trace_file else None)
+        file = Path(trace_file) if trace_file else None
+        started = Job(name, spec, self.engine, companions=self._companions, trace_file=file)
         self._jobs[name] = started
         started.on_end(lambda: self._jobs.pop(name, None))
         return started
