@@ -259,6 +259,8 @@ class BlockUsage:
     free: int
     cached: int
     used: int
+    block_size: int = 16
+    """Tokens per block."""
 
 
 class Engine(Protocol):

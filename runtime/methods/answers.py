@@ -3,6 +3,7 @@
 - `text`: the whole text, stripped.
 - `boxed`: the content of the last `\\boxed{...}` with balanced braces.
 - `countdown`: what follows the last word `answer` (the compact Countdown language), `none` meaning no answer.
+- `equations`: all equations `a + b = c`, joined by commas (its mode `step`).
 - `regex:PATTERN`: the last match; its first group where it has one.
 """
 
@@ -16,7 +17,9 @@ from ..errors import InvalidInput
 
 _BRACE = re.compile(r"\\boxed\{|[{}]")
 
-RULES = ("text", "boxed", "countdown", "regex:PATTERN")
+_EQUATION = re.compile(r"\d+ *[-+*/] *\d+ *= *\d+")
+
+RULES = ("text", "boxed", "countdown", "equations", "regex:PATTERN")
 
 
 def check_rule(rule: str) -> str:
@@ -39,6 +42,8 @@ def extract(rule: str, text: str) -> str | None:
         return _boxed(text)
     if rule == "countdown":
         return _countdown(text)
+    if rule == "equations":
+        return " , ".join(_EQUATION.findall(text)) or None
     matches = list(re.finditer(rule.removeprefix("regex:"), text))
     if not matches:
         return None

@@ -114,15 +114,19 @@ class ModelConfig:
         return self.num_layers * (attention + mlp) + tables
 
     @classmethod
-    def from_hf(cls, data: Mapping[str, Any]) -> ModelConfig:
+    def from_hf(cls, data: Mapping[str, Any], *, headless: bool = False) -> ModelConfig:
         """From the contents of config.json.
+
+        `headless` takes classifiers as well. They have no output layer; the embedding stands in its place, and only
+        hidden states mean anything.
 
         Raises `UnsupportedModel` (architecture, RoPE type, activation, quantisation: each by its name) or
         `InvalidInput` (a key is missing, or holds what makes no sense).
         """
         family = data.get("model_type")
         named = (data.get("architectures") or [None])[0]
-        if family not in _ARCHITECTURES or named not in (None, _ARCHITECTURES[family]):
+        is_classifier = headless and str(named).endswith(("ForTokenClassification", "ForSequenceClassification"))
+        if family not in _ARCHITECTURES or not (is_classifier or named in (None, _ARCHITECTURES[family])):
             raise UnsupportedModel(
                 f"architecture {named or family!r} is not supported; supported: {', '.join(_ARCHITECTURES.values())}"
             )
@@ -160,7 +164,7 @@ class ModelConfig:
             output_bias=attention_bias,
             mlp_bias=bool(data.get("mlp_bias", False)) and family == "llama",
             qk_norm=family == "qwen3",
-            tie_embeddings=bool(data.get("tie_word_embeddings", False)),
+            tie_embeddings=is_classifier or bool(data.get("tie_word_embeddings", False)),
             checkpoint_dtype=dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(str(dtype)),
         )
 

@@ -47,6 +47,8 @@ class NativeOptions:
     """Of those, tokens of prompts at most."""
     context_limit: int | None = None
     """Positions one branch may span; None: what the model was made for."""
+    headless: bool = False
+    """Load classifiers too, for their hidden states (`SamplingParams.hidden_state`)."""
     keep_logits: bool = False
     """Keep every branch's last logits in `NativeBranch.logits`, for tests and analysis."""
 
@@ -109,7 +111,12 @@ class NativeEngine:
                 raise InvalidInput(f"the native engine has no option {name!r}; known: {', '.join(known)}")
         chosen = NativeOptions(**options)
         model = load_model(
-            path, device=chosen.device, dtype=chosen.dtype, impl=chosen.impl, num_threads=chosen.num_threads
+            path,
+            device=chosen.device,
+            dtype=chosen.dtype,
+            impl=chosen.impl,
+            num_threads=chosen.num_threads,
+            headless=chosen.headless,
         )
         return cls(model, HFTokenizer.load(path), chosen, name=Path(path).name)
 

@@ -21,12 +21,12 @@ _SMALL = 300_000_000
 """Parameters up to which float32 is affordable on a CPU, where it is as fast as anything."""
 
 
-def load_config(path: str | Path) -> ModelConfig:
+def load_config(path: str | Path, *, headless: bool = False) -> ModelConfig:
     """The checked config.json of a model folder; raises `UnknownModel`, `InvalidInput` or `UnsupportedModel`."""
     folder = Path(path)
     if not folder.is_dir():
         raise UnknownModel(f"no model folder {folder}")
-    return ModelConfig.from_hf(_read_json(folder, "config.json"))
+    return ModelConfig.from_hf(_read_json(folder, "config.json"), headless=headless)
 
 
 def load_model(
@@ -36,17 +36,19 @@ def load_model(
     dtype: torch.dtype | Literal["auto"] = "auto",
     impl: Impl = "auto",
     num_threads: int = 1,
+    headless: bool = False,
 ) -> Model:
     """Load config.json and the safetensors weights of a folder.
 
     `dtype="auto"`: on the CPU float32 below 300 million parameters and wherever the checkpoint is not bfloat16, else
     the checkpoint's own type. `impl`: "cpu" packs the weights for the compiled kernels, "torch" leaves them to torch,
-    "auto" takes the kernels where they can serve. `num_threads`: of the compiled kernels.
+    "auto" takes the kernels where they can serve. `num_threads`: of the compiled kernels. `headless`: as in
+    `ModelConfig.from_hf`.
 
     Raises `UnknownModel` (no such folder), `UnsupportedModel`, or `InvalidInput` (no config.json, no weights, a missing
     or mis-shaped tensor, a damaged file), each naming what it is about.
     """
-    config = load_config(path)
+    config = load_config(path, headless=headless)
     folder = Path(path)
     tensors = _Checkpoint(folder)
     device = torch.device(device)

@@ -257,7 +257,9 @@ class KVStore:
         used = self.num_blocks - free - self._num_cached
         if segments is not None:
             used = sum(segment.num_held for segment in set(segments))
-        return BlockUsage(total=self.num_blocks, free=free, cached=self._num_cached, used=used)
+        return BlockUsage(
+            total=self.num_blocks, free=free, cached=self._num_cached, used=used, block_size=self.block_size
+        )
 
     def check_integrity(self) -> None:
         """Raise `RuntimeError` if a block is lost, shared or counted twice, or a key points nowhere."""
