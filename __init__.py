@@ -54,6 +54,7 @@ from .runtime.result import Finish, Generated, Outcome, Result, Usage
 from .runtime.runtime import Runtime
 from .runtime.scripted import ScriptedEngine
 from .runtime.trace import Trace
+from .search.tree_search import TreeSearch
 
 if TYPE_CHECKING:
     from .runtime.native.engine import NativeEngine
@@ -98,6 +99,7 @@ __all__ = [
     "Tokenizer",
     "Trace",
     "TracedBranch",
+    "TreeSearch",
     "UnknownModel",
     "UnsupportedByEngine",
     "UnsupportedModel",

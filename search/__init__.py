@@ -1,0 +1,16 @@
+"""Tree search: `TreeSearch`, its strategies and its reward models."""
+
+from .functions import register_function as register_function
+from .rewards import PRM as PRM
+from .rewards import FunctionReward as FunctionReward
+from .rewards import Reward as Reward
+from .rewards import Verifier as Verifier
+from .rewards import register_reward as register_reward
+from .strategies import DVTS as DVTS
+from .strategies import ETS as ETS
+from .strategies import Beam as Beam
+from .strategies import BestOfN as BestOfN
+from .strategies import Rebase as Rebase
+from .strategies import Strategy as Strategy
+from .strategies import register_strategy as register_strategy
+from .tree_search import TreeSearch as TreeSearch

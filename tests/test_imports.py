@@ -99,6 +99,7 @@ def test_public_names_are_pinned():
         "Tokenizer",
         "Trace",
         "TracedBranch",
+        "TreeSearch",
         "UnknownModel",
         "UnsupportedByEngine",
         "UnsupportedModel",

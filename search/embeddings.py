@@ -1,0 +1,71 @@
+"""Embeddings of steps, for diversity: the policy's own hidden states, a sentence-transformers model, or a function."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+from ..runtime.engine import Engine
+from ..runtime.errors import InvalidInput, UnsupportedByEngine
+from .functions import function, name_of
+from .node import Node
+
+HIDDEN = "hidden"
+_SENTENCE = "sentence-transformers:"
+
+
+def parse_embedding(value: object) -> object:
+    """A function given itself becomes its name."""
+    return name_of(value) if callable(value) else value
+
+
+def check_embedding(name: str, engine: Engine) -> None:
+    """Raise what is wrong with it, before any work."""
+    if name == HIDDEN:
+        if not engine.capabilities.hidden_states:
+            raise UnsupportedByEngine(
+                f"engine {engine.name} gives no hidden states to embed steps with: use the native engine, "
+                "embedding='sentence-transformers:MODEL', a function, or coverage_weight=0"
+            )
+    elif name.startswith(_SENTENCE):
+        if find_spec("sentence_transformers") is None:
+            raise InvalidInput(f"embedding {name!r} needs the package sentence-transformers: pip install it")
+    else:
+        function(name)
+
+
+async def embed(name: str, nodes: Sequence[Node], executor: Executor) -> None:
+    """Fill in `Node.embedding` from the texts of the steps; hidden states are there since the step was written.
+
+    Sentence models run in `executor`.
+    """
+    if name == HIDDEN:
+        return
+    texts = [node.text for node in nodes]
+    if name.startswith(_SENTENCE):
+        vectors = await asyncio.get_running_loop().run_in_executor(
+            executor, _encode, name.removeprefix(_SENTENCE), texts
+        )
+    else:
+        vectors = function(name)(texts)
+        if inspect.isawaitable(vectors):
+            vectors = await vectors
+    for node, vector in zip(nodes, vectors, strict=True):
+        node.embedding = [float(x) for x in vector]
+
+
+def _encode(model: str, texts: Sequence[str]) -> Any:
+    return _load(model)(texts)
+
+
+@lru_cache(maxsize=2)
+def _load(model: str) -> Callable[[Sequence[str]], Any]:
+    from sentence_transformers import SentenceTransformer
+
+    encode: Callable[[Sequence[str]], Any] = SentenceTransformer(model).encode
+    return encode

@@ -1,0 +1,133 @@
+"""`Expansion`: from a choice of nodes to their children, written by the policy side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..runtime.branch import TracedBranch
+from ..runtime.context import Context
+from ..runtime.engine import SamplingParams
+from ..runtime.result import Finish
+from .embeddings import HIDDEN
+from .node import Node
+
+if TYPE_CHECKING:
+    from .tree_search import TreeSearch
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What was written behind a node."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish: Finish
+    is_complete: bool
+    hidden_state: list[float] | None
+
+
+class Expansion:
+    """Writes steps, or whole samples for strategies without steps."""
+
+    def __init__(self, method: TreeSearch, ctx: Context) -> None:
+        self._method = method
+        self._ctx = ctx
+        self._wants_hidden = method.strategy.uses_embeddings and method.embedding == HIDDEN
+        self._block_size = ctx.state.engine.block_usage().block_size
+        forced = ctx.tokenizer.encode(method.conclusion or "")
+        self._reserve = len(forced) + method.conclusion_tokens if forced else 0
+
+    async def grow(self, nodes: Sequence[Node], counts: Sequence[int]) -> list[Node]:
+        """`counts[i]` continuations of each node, equal ones merged if the method says so. The nodes' own branches are
+        closed: what they hold lives on in their children. Of a whole sample only the last step is returned."""
+        parents: list[Node] = []
+        branches: list[TracedBranch] = []
+        for node, count in zip(nodes, counts, strict=True):
+            assert node.branch is not None
+            branches += node.branch.fork(count)
+            parents += [node] * count
+            node.branch.close()
+            node.branch = None
+        limits = {branch.id: self._limit(node) for branch, node in zip(branches, parents, strict=True)}
+
+        async def write(part: Context, branch: TracedBranch) -> _Written:
+            return await (self._decode if self._method.generator is None else self._run)(
+                part, branch, limits[branch.id]
+            )
+
+        written = await self._ctx.parallel(write, branches, reserve=self._reserve)
+        children: dict[object, Node] = {}
+        for parent, branch, step in zip(parents, branches, written, strict=True):
+            assert step is not None
+            key = (parent, step.token_ids, step.finish) if self._method.merge else branch.id
+            if (twin := children.get(key)) is not None and twin.branch is not None:
+                twin.copies += 1
+                branch.prune(f"the same as {twin.branch.id}")
+            else:
+                children[key] = self._child(parent, branch, step)
+        return list(children.values())
+
+    def _limit(self, node: Node) -> int | None:
+        """Tokens that may be written behind a node."""
+        method = self._method
+        left = None if method.max_tokens is None else method.max_tokens - node.trajectory_tokens
+        if not method.strategy.steps:
+            return left
+        return method.step_tokens if left is None else min(left, method.step_tokens)
+
+    async def _decode(self, _part: Context, branch: TracedBranch, limit: int | None) -> _Written:
+        method = self._method
+        ends = method.delimiters if method.strategy.steps else ()
+        params = method.sampling(
+            self._ctx,
+            max_tokens=limit,
+            stop=(*ends, *method.stop),
+            include_stop=True,
+            hidden_state=self._wants_hidden,
+        )
+        result = await branch.generate(params)
+        is_complete = result.finish is Finish.EOS or (result.finish is Finish.STOP and result.stop not in ends)
+        return _Written(result.text, tuple(result.token_ids), result.finish, is_complete, result.hidden_state)
+
+    async def _run(self, part: Context, branch: TracedBranch, limit: int | None) -> _Written:
+        """Let the generator write the step, and put it into the branch."""
+        method, tokenizer = self._method, self._ctx.tokenizer
+        outcome = await part.run(method.continuing(branch.tokens), parent=branch)
+        is_complete, text = outcome.finish is Finish.EOS, outcome.text
+        if not is_complete and not text.endswith(method.delimiters):
+            text += method.delimiters[0]
+        tokens = tokenizer.encode(text)
+        room = branch.room if limit is None else min(limit, branch.room)
+        finish = outcome.finish if len(tokens) <= room else Finish.LENGTH
+        tokens = tokens[:room]
+        branch.extend(tokens)
+        hidden = None
+        if self._wants_hidden and tokens:
+            hidden = (await branch.generate(SamplingParams(max_tokens=0, hidden_state=True))).hidden_state
+        return _Written(tokenizer.decode(tokens), tuple(tokens), finish, is_complete, hidden)
+
+    def _child(self, parent: Node, branch: TracedBranch, written: _Written) -> Node:
+        """The node of a step; for a whole sample one node per step, of which the last one has the branch."""
+        texts = [written.text] if self._method.strategy.steps else self._split(written.text)
+        for text in texts[:-1]:
+            parent = Node(parent=parent, text=text, group=parent.group)
+        return Node(
+            parent=parent,
+            text=texts[-1],
+            num_tokens=len(written.token_ids),
+            blocks=max(1, -(-len(written.token_ids) // self._block_size)),
+            group=parent.group,
+            embedding=written.hidden_state,
+            branch=branch,
+            finish=written.finish,
+            is_complete=written.is_complete,
+        )
+
+    def _split(self, text: str) -> list[str]:
+        """The steps of a text, delimiters at their ends."""
+        ends = "|".join(map(re.escape, self._method.delimiters))
+        steps = re.findall(rf"(?s:.*?)(?:{ends})|(?s:.+)$", text)
+        return [step for step in steps if step] or [text]

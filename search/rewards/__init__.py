@@ -1,0 +1,9 @@
+"""What judges steps: process reward models, functions, verifiers, all behind `base.Reward`."""
+
+from .base import Reward as Reward
+from .base import Scorer as Scorer
+from .base import parse_reward as parse_reward
+from .base import register_reward as register_reward
+from .function import FunctionReward as FunctionReward
+from .function import Verifier as Verifier
+from .prm import PRM as PRM

@@ -1,0 +1,86 @@
+"""`Reward`: what judges steps, as data, and `Scorer`: one that is at work in a search."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ...runtime.engine import Tokenizer
+from ...runtime.errors import InvalidJob
+from ...runtime.registry import describe
+from ..functions import name_of
+from ..node import Node
+
+if TYPE_CHECKING:
+    from ...runtime.context import Context
+
+_rewards: dict[str, type[Reward]] = {}
+
+
+class Scorer(Protocol):
+    """Scores the steps of one search, parents before children."""
+
+    async def score(self, nodes: Sequence[Node]) -> list[float]:
+        """How good each step's trajectory is up to its end, the higher the better; NaN: no score could be had. What is
+        kept for a node so that its children cost less is kept until `release`."""
+        ...
+
+    def release(self, nodes: Sequence[Node]) -> None:
+        """Nothing below these nodes will be scored any more."""
+        ...
+
+    def close(self) -> None:
+        """Free everything; idempotent."""
+        ...
+
+    @property
+    def statistics(self) -> dict[str, float | int]: ...
+
+
+class Reward(BaseModel):
+    """A kind of reward model. Subclasses set `reward: Literal["name"] = "name"` and use `register_reward`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reward: str
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **data: Any) -> None:
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                raise InvalidJob(describe(error, type(self).__name__)) from None
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise what is wrong with it, before any work."""
+
+    @abstractmethod
+    async def open(self, ctx: Context, prompt: Sequence[int], tokenizer: Tokenizer) -> Scorer:
+        """Begin with a prompt, given as tokens of the policy."""
+
+
+def register_reward(cls: type[Reward]) -> type[Reward]:
+    """Class decorator: make a kind known by the default of its `reward` field."""
+    _rewards[cls.model_fields["reward"].default] = cls
+    return cls
+
+
+def parse_reward(value: object) -> object:
+    """The reward that a JSON object, `prm:MODEL`, or a function describes; anything else as it is. Raises
+    `InvalidJob`."""
+    if callable(value) and not isinstance(value, Reward):
+        value = {"reward": "function", "function": name_of(value)}
+    elif isinstance(value, str):
+        kind, _, rest = value.partition(":")
+        value = {"reward": kind, {"prm": "model"}.get(kind, "function"): rest}
+    if not isinstance(value, dict):
+        return value
+    cls = _rewards.get(str(value.get("reward")))
+    if cls is None:
+        raise InvalidJob(f"unknown reward {value.get('reward')!r}; known: {', '.join(sorted(_rewards))}")
+    return cls(**value)

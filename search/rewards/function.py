@@ -1,0 +1,82 @@
+"""Rewards from Python functions: for every step, or only for whole trajectories (a verifier)."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from ...runtime.engine import Tokenizer
+from ...runtime.methods.base import context_text
+from ..functions import function
+from ..node import Node
+from .base import Reward, Scorer, register_reward
+
+if TYPE_CHECKING:
+    from ...runtime.context import Context
+
+
+@register_reward
+class FunctionReward(Reward):
+    """Calls `f(prompt: str, steps: list[str]) -> float`, plain or async, for every step; None or NaN: no score."""
+
+    reward: Literal["function"] = "function"
+    function: str
+    """Its name; see `register_function`."""
+
+    def check(self) -> None:
+        function(self.function)
+
+    async def open(self, ctx: Context, prompt: Sequence[int], tokenizer: Tokenizer) -> Scorer:
+        return FunctionScorer(function(self.function), context_text(prompt, tokenizer), None)
+
+
+@register_reward
+class Verifier(Reward):
+    """Calls the function for finished trajectories only; steps on the way all score the same."""
+
+    reward: Literal["verifier"] = "verifier"
+    function: str
+    unfinished: float = Field(default=0.5)
+    """Score of a step that is not the last."""
+
+    def check(self) -> None:
+        function(self.function)
+
+    async def open(self, ctx: Context, prompt: Sequence[int], tokenizer: Tokenizer) -> Scorer:
+        return FunctionScorer(function(self.function), context_text(prompt, tokenizer), self.unfinished)
+
+
+class FunctionScorer:
+    """See `base.Scorer`."""
+
+    def __init__(self, call: Callable[..., Any], prompt: str, unfinished: float | None) -> None:
+        self._call = call
+        self._prompt = prompt
+        self._unfinished = unfinished
+        self._calls = 0
+
+    async def score(self, nodes: Sequence[Node]) -> list[float]:
+        return [await self._score(node) for node in nodes]
+
+    async def _score(self, node: Node) -> float:
+        if self._unfinished is not None and not node.is_complete:
+            return self._unfinished
+        self._calls += 1
+        value = self._call(self._prompt, [step.text for step in node.path])
+        if inspect.isawaitable(value):
+            value = await value
+        return math.nan if value is None else float(value)
+
+    def release(self, nodes: Sequence[Node]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    @property
+    def statistics(self) -> dict[str, float | int]:
+        return {"calls": self._calls}

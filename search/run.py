@@ -1,0 +1,208 @@
+"""`SearchRun`: the frame that all strategies share, level by level."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.context import Context
+from ..runtime.engine import SamplingParams
+from ..runtime.methods.answers import extract
+from ..runtime.result import Finish, Outcome
+from .aggregation import Trajectory, choose
+from .embeddings import embed
+from .expansion import Expansion
+from .node import Frontier, Node, ancestors
+from .rewards import Scorer
+
+if TYPE_CHECKING:
+    from .tree_search import TreeSearch
+
+_CONTINUES = (Finish.STOP, Finish.LENGTH)
+"""How a step ends that others can follow."""
+
+
+class SearchRun:
+    """One run of a `TreeSearch`."""
+
+    def __init__(self, method: TreeSearch, ctx: Context, scorer: Scorer) -> None:
+        self._method = method
+        self._ctx = ctx
+        self._scorer = scorer
+        self._budget = method.width
+        self._finished: list[Node] = []
+        self._unfinished: list[Node] = []
+        """Cut off before their end; while they could be concluded they have a branch."""
+        self._levels: list[dict[str, Any]] = []
+
+    async def run(self, prompt: Sequence[int]) -> Outcome:
+        """Search from a prompt to the answer."""
+        method, ctx = self._method, self._ctx
+        root = Node(branch=ctx.open(prompt, context_limit=method.context_limit), score=1.0)
+        assert root.branch is not None
+        with ctx.phase("prefill"):
+            await root.branch.generate(SamplingParams(max_tokens=0))
+        expansion = Expansion(method, ctx)
+        nodes, counts = [root], [method.width]
+        # One thread for the solver and for sentence models: other jobs of the event loop go on meanwhile.
+        with ThreadPoolExecutor(1, thread_name_prefix="plait-search") as executor:
+            while nodes and self._budget > 0 and not ctx.is_late:
+                with ctx.phase("steps"):
+                    children = await expansion.grow(nodes, counts)
+                with ctx.phase("score"):
+                    children = await self._score(children)
+                self._scorer.release(nodes)
+                self._note_level(children)
+                nodes = [child for child in children if not self._has_ended(child)]
+                if nodes and self._budget > 0:
+                    with ctx.phase("select"):
+                        nodes, counts = await self._select(nodes, executor)
+        self._unfinished += nodes
+        return await self._outcome()
+
+    # -- scores ------------------------------------------------------------------------------------------------
+
+    async def _score(self, children: Sequence[Node]) -> list[Node]:
+        """Score what was written; returns the children that have a score. Steps of whole samples go one by one."""
+        waiting = []
+        for child in children:
+            if child.num_tokens or child.is_complete:
+                waiting.append([step for step in child.path if math.isnan(step.score)])
+            elif child.parent is not None:  # nothing was written: the budget is over
+                child.score = child.parent.score
+        while batch := [path.pop(0) for path in waiting if path]:
+            await self._ask(batch)
+            if missing := [node for node in batch if math.isnan(node.score)]:
+                await self._ask(missing)
+        scored = []
+        for child in children:
+            assert child.branch is not None
+            if math.isnan(child.score):
+                child.branch.prune("no score")
+                self._ctx.count("unscored_steps")
+            else:
+                child.branch.score(child.score)
+                scored.append(child)
+        return scored
+
+    async def _ask(self, nodes: Sequence[Node]) -> None:
+        self._scorer.release(nodes)
+        for node, score in zip(nodes, await self._scorer.score(nodes), strict=True):
+            node.score = score
+
+    def _has_ended(self, node: Node) -> bool:
+        """Can nothing follow the node? Then it takes its part of the width."""
+        method = self._method
+        assert node.branch is not None
+        is_cut = (
+            node.finish not in _CONTINUES
+            or not node.num_tokens
+            or not method.strategy.steps
+            or node.depth >= method.max_depth
+            or (method.max_tokens is not None and node.trajectory_tokens >= method.max_tokens)
+        )
+        if not (node.is_complete or is_cut):
+            return False
+        self._budget -= node.copies
+        self._scorer.release(node.path)
+        (self._finished if node.is_complete else self._unfinished).append(node)
+        if node.is_complete or method.conclusion is None:
+            node.branch.close()
+            node.branch = None
+        return True
+
+    # -- the choice --------------------------------------------------------------------------------------------
+
+    async def _select(self, nodes: Sequence[Node], executor: Executor) -> tuple[list[Node], list[int]]:
+        """The nodes to continue, and how often; prunes the others."""
+        strategy = self._method.strategy
+        start = time.perf_counter()
+        if strategy.uses_embeddings and len({node.text for node in nodes}) > 1:
+            await embed(self._method.embedding, nodes, executor)
+        embedded = time.perf_counter()
+        frontier = Frontier(nodes=nodes, budget=self._budget, width=self._method.width)
+        selection = await asyncio.get_running_loop().run_in_executor(executor, strategy.select, frontier)
+        kept: list[Node] = []
+        counts: list[int] = []
+        for node, count in zip(nodes, selection.counts, strict=True):
+            if count > 0:
+                kept.append(node)
+                counts.append(count)
+                continue
+            assert node.branch is not None
+            node.branch.prune(f"{strategy.strategy}: no continuation")
+            node.branch = None
+            self._scorer.release([node])
+        self._levels[-1] |= {
+            "candidates": len(nodes),
+            "expanded": len(kept),
+            "embed_seconds": embedded - start,
+            "select_seconds": time.perf_counter() - embedded,
+            **selection.notes,
+        }
+        return kept, counts
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    async def _outcome(self) -> Outcome:
+        method = self._method
+        trajectories = {
+            Trajectory(
+                text=node.trajectory_text,
+                answer=extract(method.answer, node.trajectory_text),
+                scores=tuple(step.score for step in node.path),
+                copies=node.copies,
+            ): node
+            for node in self._finished
+        }
+        winner, votes = choose(list(trajectories), method.vote, method.aggregate)
+        details: dict[str, Any] = {
+            "votes": votes,
+            "finished": sum(node.copies for node in self._finished),
+            "unfinished": sum(node.copies for node in self._unfinished),
+            "levels": self._levels,
+            "kv_blocks": {
+                "mean": sum(level["kv_blocks"] for level in self._levels) / len(self._levels),
+                "peak": max(level["kv_blocks"] for level in self._levels),
+            },
+            "reward": self._scorer.statistics,
+        }
+        if winner is not None:
+            finish = trajectories[winner].finish or Finish.EOS
+            return Outcome(text=winner.text, answer=winner.answer, finish=finish, details=details)
+        best = max((*self._finished, *self._unfinished), key=lambda node: node.score, default=None)
+        if best is None:
+            return Outcome(text="", answer=None, finish=Finish.FAILED, details=details)
+        text, finish = await self._conclude(best)
+        return Outcome(text=text, answer=extract(method.answer, text), finish=finish, details=details)
+
+    async def _conclude(self, node: Node) -> tuple[str, Finish]:
+        """Make a trajectory without an answer give one, if the method says how and there is room."""
+        method, ctx = self._method, self._ctx
+        text, finish = node.trajectory_text, node.finish or Finish.LENGTH
+        if method.conclusion is None or node.branch is None or ctx.is_late:
+            return text, finish
+        forced = ctx.tokenizer.encode(method.conclusion)
+        if node.branch.room <= len(forced):
+            return text, finish
+        node.branch.extend(forced)
+        result = await node.branch.generate(method.sampling(ctx, max_tokens=method.conclusion_tokens))
+        ctx.count("concluded")
+        return text + method.conclusion + result.text, result.finish
+
+    def _note_level(self, children: Sequence[Node]) -> None:
+        """What the tree holds while all children of the level are there."""
+        above = ancestors(children)
+        self._levels.append(
+            {
+                "nodes": len(children),
+                "samples": sum(child.copies for child in children),
+                "ancestors": len(above),
+                "step_tokens": sum(node.num_tokens for node in (*children, *above)),
+                "kv_blocks": self._ctx.state.engine.block_usage(self._ctx.state.job).used,
+            }
+        )

@@ -1,0 +1,197 @@
+"""Process reward models on the native engine: scores against transformers, and what they cost."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaForTokenClassification
+
+from plait import Runtime, TreeSearch, UnsupportedModel
+from plait.rl.countdown.tokenizer import BOS, IDS, PAD, save
+from plait.rl.countdown.traces import EOS
+from plait.runtime.errors import InvalidInput
+from plait.runtime.native.engine import NativeEngine
+from plait.runtime.native.loader import load_model
+from plait.search import ETS, PRM
+from plait.search.node import Node
+from plait.search.rewards.head import load_head
+from plait.search.rewards.prm import PRMScorer
+from plait.tests.native.helpers import tiny
+from plait.tests.native.test_engine import running
+
+SHAPE = {"vocab_size": len(IDS), "eos_token_id": IDS[EOS], "bos_token_id": IDS[BOS], "pad_token_id": IDS[PAD]}
+PROMPT = "step 24 : 63 9 5 2 ;"
+STEPS = [" 63 - 9 = 54 : 54 5 2 ;", " 54 + 2 = 56 : 56 5 ;", " 56 - 5 = 51"]
+OTHER = " 63 + 9 = 72 : 72 5 2 ;"
+
+
+def ids(text):
+    return [IDS[word] for word in text.split()]
+
+
+def language_model():
+    model, folder = tiny(**SHAPE)
+    save(folder, 512)
+    return model, folder
+
+
+def classifier(kind, labels, folder):
+    torch.manual_seed(labels)
+    config = LlamaConfig(
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_labels=labels,
+        initializer_range=0.15,
+        max_position_embeddings=512,
+        **SHAPE,
+    )
+    model = kind(config).eval()
+    if kind is LlamaForTokenClassification:
+        torch.nn.init.normal_(model.score.bias)
+    model.save_pretrained(folder)
+    save(folder, 512)
+    return model, folder
+
+
+def expected(model, text, good=None):
+    """The score at the end of a text, by transformers."""
+    tokens = torch.tensor([[IDS[BOS], *ids(text)]])
+    with torch.inference_mode():
+        if isinstance(model, LlamaForSequenceClassification):
+            logits = model(tokens).logits[0]
+        else:
+            logits = model(tokens).logits[0, -1]
+    if good is not None:
+        logits = logits[good]
+    return torch.sigmoid(logits[0]).item() if len(logits) == 1 else torch.softmax(logits, -1)[-1].item()
+
+
+@pytest.fixture(params=["words", "token 1", "token 2", "token 3", "sequence 1", "sequence 2"])
+def reward_model(request, tmp_path):
+    """(transformers model, folder, rows of its logits that count)."""
+    kind, _, labels = request.param.partition(" ")
+    if kind == "words":
+        return *language_model(), ids("- +")
+    cls = LlamaForTokenClassification if kind == "token" else LlamaForSequenceClassification
+    return *classifier(cls, int(labels), tmp_path / "model"), None
+
+
+def scorer_of(engine, folder, tag=""):
+    head = load_head(folder, engine.tokenizer, "+", "-")
+    return PRMScorer(engine, head, tag, PROMPT, job="j reward", priority=0)
+
+
+async def test_scores_equal_transformers(reward_model):
+    model, folder, good = reward_model
+    async with running(NativeEngine.load(folder, headless=True, kv_tokens=4096)) as engine:
+        scorer = scorer_of(engine, folder)
+        root = Node()
+        first, other = Node(parent=root, text=STEPS[0]), Node(parent=root, text=OTHER)
+        second = Node(parent=first, text=STEPS[1])
+        last = Node(parent=second, text=STEPS[2], is_complete=True)
+        found = await scorer.score([first, other])
+        scorer.release([other])
+        found += await scorer.score([second])
+        found += await scorer.score([last])
+        texts = [PROMPT + STEPS[0], PROMPT + OTHER, PROMPT + "".join(STEPS[:2]), PROMPT + "".join(STEPS) + f" {EOS}"]
+        assert found == pytest.approx([expected(model, text, good) for text in texts], abs=1e-4)
+        assert len({round(x, 4) for x in found}) == 4  # a comparison that could fail
+        prompt, lengths = 8 + 1, [len(ids(text)) + 1 for text in texts]
+        assert scorer.statistics["stateless_tokens"] == sum(lengths)
+        # The prompt once, and every step once.
+        assert scorer.statistics["prefilled_tokens"] == prompt + sum(len(ids(s)) for s in (*STEPS, OTHER)) + 1
+        assert scorer.statistics["peak_kv_blocks"] > 0
+        scorer.close()
+
+
+async def test_a_tag_is_read_behind_every_step():
+    model, folder = language_model()
+    async with running(NativeEngine.load(folder, kv_tokens=4096)) as engine:
+        scorer = scorer_of(engine, folder, tag="hit")
+        first = Node(parent=Node(), text=STEPS[0])
+        second = Node(parent=first, text=STEPS[2], is_complete=True)
+        found = [*await scorer.score([first]), *await scorer.score([second])]
+        texts = [f"{PROMPT}{STEPS[0]} hit", f"{PROMPT}{STEPS[0]} hit{STEPS[2]} hit"]
+        assert found == pytest.approx([expected(model, text, ids("- +")) for text in texts], abs=1e-4)
+        scorer.close()
+
+
+async def test_what_does_not_fit_has_no_score():
+    _, folder = language_model()
+    async with running(NativeEngine.load(folder, kv_tokens=4096, context_limit=24)) as engine:
+        scorer = scorer_of(engine, folder)
+        first = Node(parent=Node(), text=STEPS[0])
+        long = Node(parent=first, text=STEPS[1] * 3)
+        found = await scorer.score([first])
+        assert not math.isnan(found[0]) and math.isnan((await scorer.score([long]))[0])
+        scorer.close()
+
+
+@pytest.mark.parametrize("strategy", [ETS(), "rebase", "best_of_n"])
+async def test_a_search_frees_the_reward_models_memory(strategy):
+    _, folder = language_model()
+    method = TreeSearch(
+        prompt=PROMPT,
+        strategy=strategy,
+        width=6,
+        reward=PRM(model=str(folder)),
+        delimiters=(";",),
+        step_tokens=6,
+        max_depth=3,
+        max_tokens=18,
+        answer="equations",
+    )
+    async with Runtime(folder, kv_tokens=8192) as runtime:
+        result = await (await runtime.submit(method, seed=3))
+        again = await (await runtime.submit(method, seed=3))
+        for name, branch in result.trace.branches.items():
+            twin = again.trace.branches[name]
+            assert result.trace.text_of(name) == again.trace.text_of(name) and branch.pruned == twin.pruned
+            assert branch.scores == pytest.approx(twin.scores, abs=1e-5)
+        (engine,) = runtime._companions._engines.values()
+        assert engine.num_branches == 0 and engine.block_usage().used == 0
+        engine.store.check_integrity()
+        assert runtime.engine.block_usage().used == 0
+        cost = result.details["reward"]
+        assert 0 < cost["prefilled_tokens"] < cost["stateless_tokens"]
+        scores = [score for branch in result.trace.branches.values() for score in branch.scores]
+        assert scores and all(0 <= score <= 1 for score in scores)
+    assert engine._is_closed
+
+
+async def test_a_cancelled_search_frees_everything():
+    _, folder = language_model()
+    method = TreeSearch(
+        prompt=PROMPT, strategy="rebase", width=6, reward=PRM(model=str(folder)), delimiters=(";",), step_tokens=6
+    )
+    async with Runtime(folder, kv_tokens=8192) as runtime:
+        job = await runtime.submit(method)
+        async for event in job:
+            if event.type == "scored":
+                job.cancel()
+        await job.wait()
+        (engine,) = runtime._companions._engines.values()
+        assert engine.num_branches == 0 and engine.block_usage().used == 0
+        assert runtime.engine.block_usage().used == 0
+
+
+def test_a_classifier_is_no_policy(tmp_path):
+    classifier(LlamaForTokenClassification, 2, tmp_path / "model")
+    with pytest.raises(UnsupportedModel, match="LlamaForTokenClassification"):
+        load_model(tmp_path / "model")
+
+
+def test_models_that_cannot_judge_are_refused(tmp_path):
+    model, folder = language_model()
+    with pytest.raises(InvalidInput, match="one token"):
+        PRM(model=str(folder), good="+ +").check()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidInput, match=r"config\.json|tokenizer\.json"):
+        PRM(model=str(tmp_path / "empty")).check()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InvalidInput, match="lm_head"):
+        PRM(model=str(folder)).check()

@@ -1,0 +1,336 @@
+"""`TreeSearch` end to end on a scripted policy: order of events, books, endings, and each edge case of the spec."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from plait import (
+    Finish,
+    InvalidJob,
+    PromptTooLong,
+    Runtime,
+    SelfConsistency,
+    Sequential,
+    TreeSearch,
+    UnsupportedByEngine,
+)
+from plait.runtime.errors import InvalidInput, UnknownModel
+from plait.search import ETS, Verifier, register_function
+from plait.tests.runtime.tools import run
+from plait.tests.search.tools import Steps, by_value
+
+TREE = {
+    "q": ["a;", "b;", "c;", "a;"],
+    "qa;": ["d;", "e;"],
+    "qb;": ["f;"],
+    "qc;": ["g;"],
+    "qa;d;": ["=1", "=2"],
+    "qa;e;": ["=3"],
+    "qb;f;": ["=1"],
+    "qc;g;": ["=4"],
+}
+VALUES = {"a": 0.9, "b": 0.5, "c": 0.2, "d": 0.8, "e": 0.4, "f": 0.6, "g": 0.1, "=1": 0.9, "=2": 0.3, "=3": 0.4}
+
+
+def search(**fields):
+    values = {"prompt": "q", "width": 4, "strategy": "rebase", "delimiters": (";",), "answer": r"regex:=(\d)"}
+    return TreeSearch(**{**values, "reward": by_value(VALUES), **fields})
+
+
+async def solve(children=TREE, limits=None, engine=None, **fields):
+    return await run(search(**fields), None, engine=engine or Steps(children), **(limits or {}))
+
+
+async def test_a_whole_search():
+    result, engine = await solve()
+    # Level 1: a (twice), b, c. REBASE's shares of 4 samples: a 4 * 2e^4.5 / (2e^4.5 + e^2.5 + e) -> 4.
+    assert engine.asked["q"] == 4 and engine.asked["qa;"] == 4 and engine.asked["qb;"] == 0
+    assert [level["nodes"] for level in result.details["levels"]] == [3, 2, 2]
+    assert [level["samples"] for level in result.details["levels"]] == [4, 4, 4]
+    assert (result.answer, result.text, result.finish_reason) == ("1", "a;d;=1", Finish.EOS)
+    assert result.details["votes"] == pytest.approx({"1": 2 * 0.9, "2": 2 * 0.3})
+    assert result.details["finished"] == 4
+
+
+async def test_the_tree_is_in_the_trace():
+    result, _ = await solve(merge=False)
+    branches = result.trace.branches
+    assert branches["0.0"].scores == [0.9] and branches["0.1"].scores == [0.5]
+    assert branches["0.1"].pruned == branches["0.2"].pruned == "rebase: no continuation"
+    assert branches["0.0"].pruned is None
+    assert {branch.parent for branch in branches.values()} >= {None, "0", "0.0"}
+    merged, _ = await solve()
+    assert merged.trace.branches["0.3"].pruned == "the same as 0.0"
+
+
+async def test_events_tell_scores_and_prunings():
+    async with Runtime(engine=Steps(TREE)) as runtime:
+        job = await runtime.submit(search())
+        events = [event async for event in job]
+    told = [(event.type, event.branch) for event in events if event.type in ("scored", "pruned", "forked")]
+    scored = {event.branch: event.score for event in events if event.type == "scored"}
+    assert scored["0.0"] == 0.9 and scored["0.0.0"] == 0.8
+    # The twin goes before there are scores, the losers before the next level.
+    assert told[:8] == [
+        ("forked", "0"),
+        ("pruned", "0.3"),
+        ("scored", "0.0"),
+        ("scored", "0.1"),
+        ("scored", "0.2"),
+        ("pruned", "0.1"),
+        ("pruned", "0.2"),
+        ("forked", "0.0"),
+    ]
+
+
+async def test_pruned_branches_are_closed_at_once():
+    held = []
+
+    class Watching(Steps):
+        def _next(self, context):
+            held.append((context, len(self.branches)))
+            return super()._next(context)
+
+    await solve(engine=Watching(TREE), merge=False)
+    # While the second level is written nothing of the first is open but through its children.
+    assert {count for context, count in held if context == "qa;"} == {4}
+
+
+@pytest.mark.parametrize("strategy", ["ets", "rebase", "beam", "dvts", "best_of_n"])
+@pytest.mark.parametrize("width", [1, 2, 5, 16])
+async def test_every_strategy_at_every_width(strategy, width):
+    fields = {"strategy": {"strategy": strategy, **({"coverage_weight": 0} if strategy == "ets" else {})}}
+    whole = {"q": ["a;d;=1", "b;f;=2"]}
+    result, engine = await solve(whole if strategy == "best_of_n" else TREE, width=width, **fields)
+    assert result.answer is not None and not engine.branches
+    assert 1 <= result.details["finished"] <= width
+    assert result.usage.generated_tokens > 0
+
+
+async def test_best_of_n_scores_every_step_and_forks_once():
+    children = {"q": ["a;d;=1", "b;=2", "c;g;=4"]}
+    result, engine = await solve(children, strategy="best_of_n", width=3, vote="best", aggregate="min")
+    assert engine.asked == {"q": 3} and result.usage.branches == 4
+    assert result.answer == "1" and result.details["votes"] == pytest.approx({"1": 0.8, "2": 0.3, "4": 0.1})
+    assert result.details["reward"]["calls"] == 3 + 2 + 3
+
+
+async def test_beam_keeps_the_best_and_spends_no_more_than_the_width():
+    result, engine = await solve(strategy={"strategy": "beam", "beams": 2})
+    assert (engine.asked["qa;"], engine.asked["qb;"], engine.asked["qc;"]) == (2, 2, 0)
+    assert all(level["samples"] <= 4 for level in result.details["levels"])
+
+
+async def test_dvts_keeps_its_subtrees_apart():
+    result, engine = await solve(strategy="dvts")
+    # Three first steps in two subtrees: {a, b} and {c}; each goes on with two samples below its best.
+    assert (engine.asked["qa;"], engine.asked["qb;"], engine.asked["qc;"]) == (2, 0, 2)
+    assert (engine.asked["qa;d;"], engine.asked["qa;e;"], engine.asked["qc;g;"]) == (2, 0, 2)
+    assert set(result.details["votes"]) == {"1", "2", "4"}
+
+
+# -- ETS -------------------------------------------------------------------------------------------------------
+
+
+def one_hot(texts):
+    letters = sorted(set("".join(texts)))
+    return [[float(letter in text) for letter in letters] for text in texts]
+
+
+async def test_ets_prunes_what_is_not_worth_its_memory():
+    result, engine = await solve(strategy=ETS(coverage_weight=0))
+    assert engine.asked["qa;"] == 4
+    level = result.details["levels"][0]
+    assert level["solver"] == "tree" and level["kept"] == 1 and level["ancestors"] == 1
+    result, engine = await solve(strategy=ETS(coverage_weight=5, floor=True), embedding=one_hot)
+    level = result.details["levels"][0]
+    assert (level["clusters"], level["kept"], level["expanded"]) == (3, 3, 3)
+    assert (engine.asked["qa;"], engine.asked["qb;"], engine.asked["qc;"]) == (2, 1, 1)
+    assert result.trace.branches["0.3"].pruned == "the same as 0.0"
+
+
+async def test_ets_that_keeps_all_is_rebase():
+    flat = by_value({"a": 0.5, "b": 0.45, "c": 0.4})
+    free, _ = await solve(strategy=ETS(cost_weight=0, coverage_weight=0), reward=flat, width=12)
+    rebase, _ = await solve(strategy="rebase", reward=flat, width=12)
+    assert free.text == rebase.text and free.details["votes"] == rebase.details["votes"]
+
+
+async def test_identical_steps_make_no_clusters():
+    tree, strategy = {"q": ["a;"], "qa;": ["=1"]}, ETS(coverage_weight=1)
+    result, _ = await solve(tree, strategy=strategy, embedding=lambda texts: 1 / 0, merge=False)
+    level = result.details["levels"][0]
+    assert result.answer == "1" and (level["clusters"], level["candidates"], level["solver"]) == (0, 4, "tree")
+
+
+async def test_one_cluster_is_covered_whatever_is_kept():
+    result, _ = await solve(strategy=ETS(coverage_weight=9), embedding=lambda texts: [[1, 2]] * len(texts))
+    level = result.details["levels"][0]
+    assert (level["clusters"], level["candidates"], level["kept"]) == (0, 3, 1)
+
+
+async def test_presets_by_width():
+    assert [ETS().coverage(width) for width in (1, 16, 63, 64, 256, 1000)] == [1.5, 1.5, 1.5, 1.4, 1.45, 1.45]
+    assert ETS(coverage_weight=0.3).coverage(64) == 0.3
+
+
+# -- endings ---------------------------------------------------------------------------------------------------
+
+
+async def test_no_trajectory_finishes():
+    endless = {"q": ["a;"], "qa;": ["a;"], "qa;a;": ["a;"]}
+    result, _ = await solve(endless, max_depth=3, width=2)
+    assert (result.answer, result.text) == (None, "a;a;a;") and result.details["finished"] == 0
+    assert result.details["unfinished"] == 2 and result.finish_reason is Finish.STOP
+
+
+async def test_the_best_unfinished_one_is_concluded():
+    class Concluding(Steps):
+        def _next(self, context):
+            return "7" if context.endswith("So =") else super()._next(context)
+
+    engine = Concluding({"q": ["b;", "a;"], "qa;": ["a;"], "qb;": ["a;"]})
+    result, _ = await solve(engine=engine, max_depth=1, width=2, conclusion="So =")
+    assert (result.answer, result.text) == ("7", "a;So =7") and result.usage.counts["concluded"] == 1
+
+
+async def test_an_end_without_an_answer_takes_its_part_of_the_width():
+    result, engine = await solve({"q": ["a;", "stop"], "qa;": ["=1"]}, width=4)
+    assert result.details["finished"] == 4 and result.answer == "1"
+    assert engine.asked["qa;"] == 2
+    assert result.details["votes"] == pytest.approx({"1": 1.8})
+
+
+@pytest.mark.parametrize("limits", [{"total_tokens": 9}, {"critical_tokens": 3}, {"total_tokens": 1}])
+async def test_budgets_hold(limits):
+    result, _ = await solve(limits=limits)
+    assert result.usage.total_tokens <= limits.get("total_tokens", 99)
+    assert result.usage.critical_tokens <= limits.get("critical_tokens", 99)
+    assert result.answer is None and result.finish_reason.is_budget
+
+
+async def test_a_deadline_ends_the_search():
+    result, _ = await solve(engine=Steps(TREE, seconds_per_token=0.05), limits={"seconds": 0.12})
+    assert result.answer is None and result.usage.seconds < 2
+
+
+async def test_a_step_that_is_cut_goes_on():
+    result, _ = await solve(
+        {"q": ["abcdef;"], "qabc": ["def;"], "qabcdef": [";"], "qabcdef;": ["=1"]}, step_tokens=3, width=1
+    )
+    assert [level["step_tokens"] for level in result.details["levels"]] == [3, 6, 7, 10]  # EOS counts
+    assert result.text == "abcdef;=1"
+
+
+async def test_a_trajectory_has_its_own_limit():
+    result, _ = await solve({"q": ["aa;"], "qaa;": ["bb;"], "qaa;bb;": ["cc;"]}, max_tokens=8, width=1)
+    assert result.text == "aa;bb;cc" and result.answer is None
+
+
+# -- scores ----------------------------------------------------------------------------------------------------
+
+
+async def test_steps_without_a_score_are_asked_for_once_more_and_dropped():
+    asked = []
+
+    async def reward(prompt, steps):
+        asked.append(steps[-1])
+        if steps[-1] == "b;":
+            return None
+        return math.nan if steps[-1] == "c;" and asked.count("c;") == 1 else 0.5
+
+    result, engine = await solve(reward=reward, width=3)
+    assert asked.count("b;") == 2 and asked.count("c;") == 2
+    assert result.trace.branches["0.1"].pruned == "no score" and result.usage.counts["unscored_steps"] == 1
+    assert engine.asked["qb;"] == 0 and engine.asked["qc;"] > 0
+
+
+async def test_nothing_can_be_scored():
+    result, _ = await solve(reward=lambda prompt, steps: None)
+    assert (result.answer, result.text, result.finish_reason) == (None, "", Finish.FAILED)
+
+
+async def test_a_reward_that_fails_fails_the_job():
+    def reward(prompt, steps):
+        raise RuntimeError("no such model")
+
+    engine = Steps(TREE)
+    with pytest.raises(RuntimeError, match="no such model"):
+        await solve(engine=engine, reward=reward)
+    assert not engine.branches
+
+
+async def test_a_verifier_sees_finished_trajectories_only():
+    seen = []
+
+    def verify(prompt, steps):
+        seen.append((prompt, "".join(steps)))
+        return float(steps[-1] == "=2")
+
+    name = register_function("test verify", verify)
+    result, _ = await solve(reward=Verifier(function=name), vote="best", width=16)
+    assert result.answer == "2" and seen and all(p == "q" and "=" in text for p, text in seen)
+
+
+# -- generators ------------------------------------------------------------------------------------------------
+
+
+async def test_any_method_writes_the_steps():
+    generator = Sequential(prompt="replaced", stop=(";",), temperature=1.0)
+    result, engine = await solve(generator=generator)
+    assert result.answer == "1" and engine.asked["qa;"] == 4
+    assert "qa;" in engine.prompts and result.usage.injected_tokens > 0
+
+
+async def test_self_consistent_steps():
+    generator = SelfConsistency(prompt="replaced", n=2, answer=r"regex:=\d")
+    result, _ = await solve({"q": ["=1", "=2", "=2", "=2"]}, generator=generator, width=2)
+    assert result.details["finished"] == 2 and result.answer in ("1", "2")
+
+
+# -- bad input -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"strategy": "mcts"}, InvalidJob, "unknown strategy 'mcts'; known: beam, best_of_n, dvts, ets, rebase"),
+        ({"strategy": {"strategy": "ets", "cost": 1}}, InvalidJob, "cost"),
+        ({"reward": "oracle:x"}, InvalidJob, "unknown reward 'oracle'; known: function, prm, verifier"),
+        ({"width": 0}, InvalidJob, "width"),
+        ({"vote": "loud"}, InvalidJob, "vote"),
+        ({"delimiters": ()}, InvalidJob, "delimiters"),
+        ({"answer": "guess"}, InvalidJob, "unknown answer rule"),
+        ({"generator": {"method": "nobody"}}, InvalidJob, "unknown method"),
+    ],
+)
+def test_malformed_jobs(fields, error, message):
+    with pytest.raises(error, match=message):
+        search(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"reward": "function:nowhere"}, InvalidInput, "unknown function 'nowhere'"),
+        ({"reward": "prm:nowhere"}, UnknownModel, "nowhere"),
+        ({"strategy": "ets"}, UnsupportedByEngine, "coverage_weight=0"),
+        ({"strategy": "ets", "embedding": "nowhere"}, InvalidInput, "unknown function"),
+        ({"prompt": "q" * 5000}, PromptTooLong, "5001"),
+        ({"generator": Sequential(prompt="p", context_limit=1)}, PromptTooLong, "context"),
+    ],
+)
+async def test_what_cannot_work_is_refused_before_any_work(fields, error, message):
+    engine = Steps(TREE)
+    with pytest.raises(error, match=message):
+        await solve(engine=engine, **fields)
+    assert not engine.prompts
+
+
+def test_a_search_is_json():
+    method = search(strategy=ETS(floor=True), generator=Sequential(prompt="p"))
+    data = method.model_dump(mode="json")
+    assert data["strategy"]["floor"] is True and data["reward"]["reward"] == "function"
+    assert TreeSearch(**data) == method
