@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..runtime.methods.answers import majority
+
+RESAMPLES = 10_000
 
 
 def wilson(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -16,3 +24,62 @@ def wilson(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[f
     margin = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
     return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
+
+
+def pass_at_k(attempts: int, correct: int, k: int) -> float:
+    """Probability that k of the attempts, drawn without replacement, hold a correct one: 1 - C(n-c, k) / C(n, k).
+
+    The unbiased estimator of pass@k (arXiv 2107.03374, eq. 1), in its product form.
+    """
+    if not (0 <= correct <= attempts and 1 <= k <= attempts):
+        raise ValueError(f"pass@{k} of {correct} correct in {attempts} attempts")
+    if attempts - correct < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(attempts - correct + 1, attempts + 1))
+
+
+def cons_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> bool:
+    """Is the majority's answer among the first k attempts correct? Attempts without an answer do not vote."""
+    answer, _ = majority(answers[:k])
+    return answer is not None and correct[answers.index(answer)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Of two means over the same problems."""
+
+    mean: float
+    low: float
+    high: float
+    """95 % percentile interval."""
+    p: float
+    """Two-sided: twice the smaller share of resamples on one side of 0, at most 1."""
+
+
+def paired_bootstrap(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Difference:
+    """mean(a) - mean(b), where a[i] and b[i] are of the same problem: problems are resampled, pairs stay together.
+
+    Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3).
+    """
+    if len(a) != len(b) or not a:
+        raise ValueError(f"{len(a)} and {len(b)} values: pairs are needed")
+    means = _resampled(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), seed)
+    low, high = np.quantile(means, [0.025, 0.975])
+    tail = min(float(np.mean(means <= 0)), float(np.mean(means >= 0)))
+    return Difference(mean=float(np.mean(a) - np.mean(b)), low=float(low), high=float(high), p=min(1.0, 2 * tail))
+
+
+def bootstrap(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean; for per-problem rates, which are no proportion of independent trials."""
+    if not values:
+        raise ValueError("no values")
+    low, high = np.quantile(_resampled(np.asarray(values, dtype=float), seed), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _resampled(values: np.ndarray, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    # In portions: resamples x problems would not always fit into memory.
+    size = max(1, 2_000_000 // len(values))
+    parts = [min(size, RESAMPLES - done) for done in range(0, RESAMPLES, size)]
+    return np.concatenate([values[rng.integers(len(values), size=(n, len(values)))].mean(axis=1) for n in parts])

@@ -14,11 +14,13 @@ from rich.console import Console
 from ...runtime.result import Result
 from ...runtime.runtime import Runtime
 from ...runtime.view import table, watch
+from ..config import MethodConfig
+from .benchmark import Countdown, as_sample
 from .problems import Problem, validation
-from .run import build_method
 from .verify import verify
 
 METHODS = ("sequential", "apr")
+BENCHMARK = Countdown()
 
 
 async def demo(runtime: Runtime, problems: Sequence[Problem], console: Console, context: int) -> None:
@@ -29,7 +31,8 @@ async def demo(runtime: Runtime, problems: Sequence[Problem], console: Console, 
         numbers = " ".join(map(str, problem.nums))
         console.print(f"\n[bold]make {problem.target} from {numbers}[/]", highlight=False)
         for name in METHODS:
-            job = await runtime.submit(build_method(name, problem, context))
+            method = MethodConfig(fields={"method": name}).build(BENCHMARK, as_sample("", problem), context)
+            job = await runtime.submit(method)
             await watch(aiter(job), title=name, console=console)
             result = await job
             verdict = verify(problem.nums, problem.target, result.answer or "")

@@ -1,0 +1,123 @@
+"""`Benchmark`: a set of problems, how each is put to a model, and how an answer is judged.
+
+A benchmark knows no engine and no runner: whoever runs methods, here or behind a server, can use one.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..runtime.errors import InvalidInput
+from ..runtime.registry import describe
+
+BENCHMARKS = {
+    "countdown": ".countdown.benchmark:Countdown",
+    "aime": ".mathematics:Aime",
+    "aime24": ".mathematics:Aime24",
+    "aime25": ".mathematics:Aime25",
+    "math500": ".mathematics:Math500",
+}
+"""Name -> module and class, imported when asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One problem."""
+
+    id: str
+    """Unique within the benchmark."""
+    question: str
+    """For people."""
+    reference: str | None = None
+    """The right answer, for people; None where there is more than one."""
+    data: Any = field(default=None, repr=False)
+    """The benchmark's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The judgement of one answer."""
+
+    correct: bool
+    extracted: str | None
+    """What was judged, in a form in which equal answers look equal where there is one; None: no answer was found."""
+    reason: str
+    """`correct`, or what is wrong."""
+
+
+class Benchmark(BaseModel):
+    """Base of all benchmarks. The fields are what a configuration may set; wrong ones raise `InvalidInput`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    data: Path | None = None
+    """JSON Lines file of the problems; None: the benchmark's own source."""
+    count: int | None = Field(default=None, ge=1)
+    """Problems at most, from the first; None: all."""
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **data: Any) -> None:
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                raise InvalidInput(describe(error, f"benchmark {data.get('name')}")) from None
+
+    @abstractmethod
+    def load(self) -> list[Sample]:
+        """The problems. Raises `InvalidInput` when they cannot be read."""
+
+    @abstractmethod
+    def prompt(self, sample: Sample, method: str) -> dict[str, Any]:
+        """Fields for the method of this name, as in its JSON: the prompt, and how to find the answer. What a
+        configuration sets itself goes before them."""
+
+    @abstractmethod
+    def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
+        """Judge the answer a method found in its text; any strings give a verdict, within a time limit. May block and
+        be called from several threads."""
+
+    def close(self) -> None:
+        """Let go of what grading holds; idempotent."""
+
+
+def parse_benchmark(data: dict[str, Any]) -> Benchmark:
+    """The benchmark of a configuration table. Raises `InvalidInput`."""
+    name = data.get("name")
+    if name not in BENCHMARKS:
+        raise InvalidInput(f"unknown benchmark {name!r}; known: {', '.join(sorted(BENCHMARKS))}")
+    module, _, cls = BENCHMARKS[name].partition(":")
+    made: Benchmark = getattr(import_module(module, __package__), cls)(**data)
+    return made
+
+
+def read_rows(path: Path, fields: Iterable[str]) -> list[dict[str, Any]]:
+    """Objects of a JSON Lines file that have all `fields`. Raises `InvalidInput` naming the first wrong line."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read the problems in {path}: {error}") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            missing = [name for name in fields if name not in row]
+        except (ValueError, TypeError) as error:
+            raise InvalidInput(f"{path}:{number}: not a JSON object: {error}") from None
+        if missing:
+            raise InvalidInput(f"{path}:{number}: a problem needs the field {missing[0]!r}")
+        rows.append(row)
+    if not rows:
+        raise InvalidInput(f"{path} holds no problems")
+    return rows

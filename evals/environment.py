@@ -1,0 +1,69 @@
+"""What an evaluation ran on, and fingerprints of what it ran."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import astuple
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..runtime.registry import MODELS
+from .benchmark import Sample
+
+PACKAGES = ("plait", "torch", "transformers", "numpy", "math-verify")
+_EDGE = 1 << 20
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "versions": versions,
+        "hardware": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": os.environ.get("OMP_NUM_THREADS", "not set"),
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        },
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def samples_digest(samples: Sequence[Sample]) -> str:
+    """Changes with any problem, its order or its answer."""
+    text = json.dumps([astuple(sample) for sample in samples], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def model_digest(model: str) -> str | None:
+    """Changes with the files of a model folder: names, sizes, first and last MiB of each. None: no local folder."""
+    folder = MODELS / model if (MODELS / model).is_dir() else Path(model)
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json"):
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size} ".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_EDGE))
+                file.seek(max(0, size - _EDGE))
+                digest.update(file.read(_EDGE))
+    return digest.hexdigest()[:16]

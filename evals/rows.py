@@ -1,0 +1,95 @@
+"""`Row`: what is kept of one job in one context window."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ..runtime.result import Usage
+from .trees import Thread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One entry of the grid, all windows together: what is run, kept and resumed as a unit."""
+
+    method: str
+    """`MethodConfig.name`."""
+    budget: int
+    """Index into the configuration's budgets."""
+    sample: str
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.method}/{self.budget}/{self.sample}/{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What depends on the machine and on what else was running."""
+
+    seconds: float
+    """Wall time of the job."""
+    peak_kv_blocks: int
+    mean_kv_blocks: float
+
+    @classmethod
+    def of(cls, usage: Usage) -> Measured:
+        return cls(
+            seconds=round(usage.seconds, 4),
+            peak_kv_blocks=usage.peak_kv_blocks,
+            mean_kv_blocks=round(usage.mean_kv_blocks, 2),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Verdict and cost of one job."""
+
+    window: int | None
+    """Tokens one context may hold; None: the method's own limit."""
+    correct: bool
+    extracted: str | None
+    reason: str
+    finish: str
+    """`Finish`, or `failed`, `timeout`, `prompt_too_long`."""
+    error: str | None = None
+    """Why there is no result; such rows count as wrong and are run again on request."""
+    total_tokens: int = 0
+    critical_tokens: int = 0
+    branches: int = 0
+    counts: dict[str, int]
+    """What the method had to put up with; see `Usage.counts`."""
+    measured: Measured | None = None
+    """None: not measured."""
+    origin: Literal["run", "same", "cut"] = "run"
+    """`run`: the job ran in this window. `same`: it ran in a larger one and nothing came near this one's end. `cut`:
+    the text of the larger run, cut off; see `windows`."""
+    trace: str | None = None
+    """The trace's file, relative to the evaluation's folder."""
+    threads: list[Thread] | None = None
+    """The job's threads; None: in the row that the trace was made for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """The rows of one key, largest window first."""
+
+    key: Key
+    rows: tuple[Row, ...]
+
+    @property
+    def has_failed(self) -> bool:
+        return any(row.error is not None for row in self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Unit:
+        """Raises `TypeError`, `KeyError` or `ValueError` for anything else."""
+        rows = []
+        for row in data["rows"]:
+            measured = None if row["measured"] is None else Measured(**row["measured"])
+            rows.append(Row(**{**row, "measured": measured}))
+        return cls(key=Key(**data["key"]), rows=tuple(rows))

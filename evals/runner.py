@@ -1,0 +1,257 @@
+"""`run`: an evaluation, all its jobs on one runtime, resumable.
+
+A unit is one method on one problem within one budget, in all context windows: it runs in the largest, and again in
+those smaller ones whose outcome the larger run does not tell (`windows.narrow`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from ..runtime.engine import Engine
+from ..runtime.errors import EngineClosed, InvalidInput, PromptTooLong
+from ..runtime.result import Result, Usage
+from ..runtime.runtime import Runtime
+from .benchmark import Sample
+from .config import EvalConfig, MethodConfig
+from .environment import environment, model_digest, samples_digest
+from .rows import Key, Measured, Row, Unit
+from .store import Store
+from .trees import threads
+from .windows import Narrowed, narrow
+
+
+class Evaluation:
+    """A grid on its way; `done` and `units` say how far it is."""
+
+    def __init__(self, config: EvalConfig, store: Store, samples: list[Sample]) -> None:
+        self.config = config
+        self.store = store
+        self.samples = samples
+        self.windows: list[int | None] = sorted(config.windows, reverse=True) or [None]  # type: ignore[assignment]
+        self._places = {sample.id: place for place, sample in enumerate(samples)}
+
+    def place(self, sample: str) -> int:
+        """Index of the problem with this id."""
+        return self._places[sample]
+
+    def entries(self) -> Iterator[tuple[Key, MethodConfig, Sample]]:
+        """The whole grid; problem by problem, so that what is there so far compares all methods."""
+        for sample in self.samples:
+            for budget in range(len(self.config.budgets)):
+                for method in self.config.methods:
+                    for attempt in range(method.attempts):
+                        key = Key(method=method.name, budget=budget, sample=sample.id, attempt=attempt)
+                        yield key, method, sample
+
+    async def unit(self, runtime: Runtime, key: Key, method: MethodConfig, sample: Sample) -> Unit:
+        """Run one entry."""
+        rows: list[Row] = []
+        last: tuple[Result, Row] | None = None
+        for window in self.windows:
+            built = method.build(self.config.benchmark, sample, window)
+            narrowed = None
+            if last is not None and window is not None:
+                narrowed = narrow(built, last[0], window, runtime.engine.tokenizer)
+            if narrowed is not None and last is not None:
+                rows.append(await self._narrowed(sample, last[1], window, narrowed))
+                continue
+            trace = self._trace(key, method, window)
+            last = None
+            try:
+                async with asyncio.timeout(self.config.timeout):
+                    job = await runtime.submit(
+                        built,
+                        budget=self.config.budgets[key.budget],
+                        seed=job_seed(self.config.seed, sample.id, key.attempt),
+                        metadata={"sample": sample.id, "attempt": key.attempt},
+                        id=f"{key} {window}",
+                        trace_file=self.store.folder / trace,
+                    )
+                    result = await job
+            except PromptTooLong as error:
+                rows.append(_failed(window, "prompt_too_long", str(error), is_final=True))
+            except TimeoutError:
+                reason = f"no result within {self.config.timeout} s"
+                rows.append(_failed(window, "timeout", reason, trace=trace))
+            except EngineClosed:
+                raise
+            except Exception as error:  # One job's failure is data; the others go on.
+                rows.append(_failed(window, "failed", f"{type(error).__name__}: {error}", trace=trace))
+            else:
+                row = await self._row(sample, window, result, trace)
+                rows.append(row)
+                last = result, row
+        return Unit(key=key, rows=tuple(rows))
+
+    async def _row(self, sample: Sample, window: int | None, result: Result, trace: str) -> Row:
+        verdict = await asyncio.to_thread(self.config.benchmark.grade, sample, result.answer, result.text)
+        usage: Usage = result.usage
+        return Row(
+            window=window,
+            correct=verdict.correct,
+            extracted=verdict.extracted,
+            reason=verdict.reason,
+            finish=result.finish_reason.value,
+            total_tokens=usage.total_tokens,
+            critical_tokens=usage.critical_tokens,
+            branches=usage.branches,
+            counts=dict(sorted(usage.counts.items())),
+            measured=Measured.of(usage),
+            trace=trace,
+            threads=threads(result.trace),
+        )
+
+    async def _narrowed(self, sample: Sample, larger: Row, window: int | None, narrowed: Narrowed) -> Row:
+        verdict = await asyncio.to_thread(self.config.benchmark.grade, sample, narrowed.answer, narrowed.text)
+        return Row(
+            window=window,
+            correct=verdict.correct,
+            extracted=verdict.extracted,
+            reason=verdict.reason,
+            finish=narrowed.finish.value,
+            total_tokens=narrowed.total_tokens,
+            critical_tokens=narrowed.critical_tokens,
+            branches=larger.branches,
+            counts=larger.counts,
+            measured=larger.measured if narrowed.is_same else None,
+            origin="same" if narrowed.is_same else "cut",
+            trace=larger.trace,
+        )
+
+    def _trace(self, key: Key, method: MethodConfig, window: int | None) -> str:
+        place = self.config.methods.index(method)
+        cell = f"{place}-{_slug(method.name)}-{key.budget}-{window or 'own'}"
+        return f"traces/{cell}/{self.place(key.sample):05d}-{_slug(key.sample)}-{key.attempt}.jsonl.gz"
+
+
+async def run(
+    config: EvalConfig,
+    out: str | Path,
+    *,
+    engine: Engine | None = None,
+    retry_failed: bool = False,
+    console: Console | None = None,
+) -> Path:
+    """Run what is missing of the evaluation in the folder `out`, then write its report; returns the report's path.
+
+    `engine`: run on this one instead of `config.model`. Being cancelled or killed loses the jobs in flight; calling it
+    again goes on. Raises `InvalidInput` when the folder holds an evaluation with other settings, and whatever is wrong
+    with the model, the problems or a method, before any work.
+    """
+    from .report import write_report
+
+    samples = config.benchmark.load()
+    ids = [sample.id for sample in samples]
+    if len(set(ids)) < len(ids):
+        raise InvalidInput(f"two problems have the id {next(id for id in ids if ids.count(id) > 1)!r}")
+    settings = {
+        **config.settings(),
+        "model_files": model_digest(config.model) if engine is None else engine.name,
+        "problems": f"{len(samples)} problems, {samples_digest(samples)}",
+    }
+    for method in config.methods:
+        method.build(config.benchmark, samples[0], None)
+    with Store(Path(out)) as store:
+        try:
+            store.open(settings, environment(), retry_failed=retry_failed)
+            evaluation = Evaluation(config, store, samples)
+            if any(key not in store.units for key, _, _ in evaluation.entries()):
+                async with Runtime(config.model, **config.engine) if engine is None else Runtime(engine=engine) as rt:
+                    await _run_missing(evaluation, rt, console)
+        finally:
+            config.benchmark.close()
+        return write_report(evaluation, settings)
+
+
+async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Console | None) -> None:
+    config, store = evaluation.config, evaluation.store
+    for method in config.methods:
+        try:
+            method.build(config.benchmark, evaluation.samples[0], evaluation.windows[0]).check(runtime.engine)
+        except PromptTooLong:
+            continue  # Of this problem in this window: an outcome.
+    missing = [entry for entry in evaluation.entries() if entry[0] not in store.units]
+    bar = progress(console) if console is not None else nullcontext()
+    with bar as shown:
+        total = len(missing) + len(store.units)
+        task = shown.add_task(config.benchmark.name, total=total, completed=len(store.units)) if shown else None
+        entries = iter(missing)
+
+        async def work() -> None:
+            for key, method, sample in entries:
+                unit = await evaluation.unit(runtime, key, method, sample)
+                store.add(unit)
+                if shown is not None and task is not None:
+                    shown.advance(task)
+
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(min(config.concurrency, len(missing))):
+                    workers.create_task(work())
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+
+class _Rate(ProgressColumn):
+    """Jobs per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
+
+
+def progress(console: Console) -> Progress:
+    """Bar, count, rate, time gone and time left."""
+    return Progress(
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        speed_estimate_period=60,
+    )
+
+
+def job_seed(seed: int, sample: str, attempt: int) -> int:
+    """A job's seed: its own for every problem and attempt, the same for all methods."""
+    digest = hashlib.blake2s(f"{seed} {attempt} {sample}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _failed(window: int | None, finish: str, reason: str, *, trace: str | None = None, is_final: bool = False) -> Row:
+    """A row without a result. `is_final`: running it again would change nothing."""
+    return Row(
+        window=window,
+        correct=False,
+        extracted=None,
+        reason=reason,
+        finish=finish,
+        error=None if is_final else reason,
+        counts={},
+        trace=trace,
+    )
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=-]+", "_", text)[:60]

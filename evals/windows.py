@@ -1,0 +1,96 @@
+"""What a job gives in a smaller context window, taken from its run in a larger one where that is exact.
+
+Two cases are exact (arXiv 2504.15466 draws its curves over context windows from one run each, counting as failed what
+does not fit; that is exact only where nothing that does not fit can still succeed):
+
+- independent lines (`Sequential`, `SelfConsistency`) without a forced conclusion: sampling depends on seed, branch and
+  position alone, so the smaller window's text is a prefix;
+- `APR` whose threads all stayed within the window: it would have run the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..runtime.engine import Tokenizer
+from ..runtime.methods.answers import extract, majority
+from ..runtime.methods.apr import APR
+from ..runtime.methods.base import Method
+from ..runtime.methods.self_consistency import SelfConsistency
+from ..runtime.methods.sequential import Sequential
+from ..runtime.result import Finish, Result
+from ..runtime.trace import Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Narrowed:
+    """The outcome in the smaller window. Times and memory are not known, unless nothing was cut."""
+
+    answer: str | None
+    text: str
+    finish: Finish
+    total_tokens: int
+    critical_tokens: int
+    is_same: bool
+    """Did everything fit, so that the run would have been the very same?"""
+
+
+def narrow(method: Method, result: Result, window: int, tokenizer: Tokenizer) -> Narrowed | None:
+    """The outcome with `context_limit=window`, or None where only running it tells."""
+    usage = result.usage
+    if result.finish_reason.is_budget:
+        return None
+    if longest_context(result.trace) + usage.rolled_back_tokens < window:
+        if isinstance(method, (Sequential, SelfConsistency, APR)):
+            return Narrowed(
+                answer=result.answer,
+                text=result.text,
+                finish=result.finish_reason,
+                total_tokens=usage.total_tokens,
+                critical_tokens=usage.critical_tokens,
+                is_same=True,
+            )
+        return None
+    # Tokens behind a stop string were dropped, and in the smaller window some might not have come.
+    if isinstance(method, (Sequential, SelfConsistency)) and method.conclusion is None and not usage.rolled_back_tokens:
+        return _cut(method, result.trace, window, tokenizer)
+    return None
+
+
+def longest_context(trace: Trace) -> int:
+    """Tokens of the longest context any branch had, prompt included."""
+    return max((sum(span.length or 0 for span in s.view) + len(s) for s in trace.segments), default=0)
+
+
+def _cut(method: Sequential | SelfConsistency, trace: Trace, window: int, tokenizer: Tokenizer) -> Narrowed | None:
+    texts: list[str] = []
+    finishes: list[Finish] = []
+    lengths: list[int] = []
+    # Segments stand in the order in which lines ended, branches in the order of the vote.
+    for branch in trace.branches:
+        for segment in trace.segments_of(branch):
+            start = sum(span.length or 0 for span in segment.view)
+            for piece in segment.pieces:
+                room = window - start
+                if room <= 0:
+                    return None
+                if piece.kind == "sampled":
+                    kept = piece.token_ids[:room]
+                    fits = len(kept) == len(piece.token_ids)
+                    finish = Finish(piece.finish or Finish.FAILED) if fits else Finish.CONTEXT
+                    # The token that ends a generation is no part of its text.
+                    texts.append(tokenizer.decode(kept if finish.is_truncated else kept[:-1]))
+                    finishes.append(finish)
+                    lengths.append(len(kept))
+                start += len(piece.token_ids)
+    answers = [extract(method.answer, text) for text in texts]
+    answer, _ = majority(answers)
+    chosen = answers.index(answer)
+    return Narrowed(
+        answer=answer,
+        text=texts[chosen],
+        finish=finishes[chosen],
+        total_tokens=sum(lengths),
+        critical_tokens=max(lengths),
+        is_same=False,
+    )

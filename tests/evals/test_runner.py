@@ -1,0 +1,205 @@
+"""Grids on a scripted model: verdicts, costs, failures, resuming."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from plait import InvalidInput, InvalidJob, Trace, UnsupportedByEngine
+from plait.evals import EvalConfig, run
+from plait.evals.runner import job_seed
+from plait.evals.store import Store
+from plait.tests.evals.tools import engine, grid, solver
+
+
+def rows(folder):
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    units = [json.loads(line) for line in lines]
+    return {(u["key"]["method"], u["key"]["sample"], u["key"]["attempt"]): u["rows"] for u in units}
+
+
+async def test_every_method_on_every_problem(tmp_path):
+    model = engine()
+    report = await run(grid(), tmp_path, engine=model)
+    found = rows(tmp_path)
+    problems = grid().benchmark.load()
+    assert found.keys() == {(m, p.id, 0) for m in ("sequential", "SC") for p in problems}
+    for (method, sample, _), (row,) in found.items():
+        problem = next(p.data for p in problems if p.id == sample)
+        assert row["correct"] == (problem.target <= 90), sample
+        assert row["reason"] == ("correct" if row["correct"] else "no answer")
+        samples = 2 if method == "SC" else 1
+        assert row["total_tokens"] == samples * row["critical_tokens"] > 0
+        trace = Trace.load(tmp_path / row["trace"])
+        assert trace.header["settings"]["metadata"] == {"sample": sample, "attempt": 0}
+        assert [thread[0] for thread in row["threads"]] == list(trace.branches)
+    assert report.read_text().startswith("<!doctype html>")
+    assert "| sequential |" in report.with_suffix(".md").read_text()
+    assert not model.branches
+
+
+async def test_concurrency_is_kept(tmp_path):
+    model = engine(seconds_per_token=0.001)
+    await run(grid(methods=[{"method": "sequential"}], concurrency=4), tmp_path, engine=model)
+    assert model.peak_running == 4
+
+
+async def test_a_second_run_does_nothing(tmp_path):
+    report = await run(grid(), tmp_path, engine=engine())
+    before = report.read_bytes()
+    idle = engine()
+    await run(grid(), tmp_path, engine=idle)
+    assert idle.prompts == []
+    assert report.read_bytes() == before
+
+
+async def test_a_grown_grid_is_another_evaluation(tmp_path):
+    await run(grid(), tmp_path, engine=engine())
+    with pytest.raises(InvalidInput, match=r"methods.*before"):
+        await run(grid(methods=[{"method": "sequential"}]), tmp_path, engine=engine())
+    with pytest.raises(InvalidInput, match="problems: "):
+        await run(grid(benchmark={"name": "countdown", "numbers": 3, "count": 6, "seed": 1}), tmp_path, engine=engine())
+    await run(grid(concurrency=1), tmp_path, engine=engine())
+
+
+async def test_failures_are_rows_and_are_run_again_on_request(tmp_path):
+    broken = grid().benchmark.load()[2].data.target
+
+    def script(context):
+        if f" {broken} : " in context:
+            raise RuntimeError("out of luck")
+        return solver(context)
+
+    config = grid(methods=[{"method": "sequential"}])
+    report = await run(config, tmp_path, engine=engine(script))
+    failed = [row for (row,) in rows(tmp_path).values() if row["error"]]
+    assert [(row["correct"], row["error"]) for row in failed] == [(False, "RuntimeError: out of luck")]
+    assert Trace.load(tmp_path / failed[0]["trace"]).end["finish"] == "failed"
+    assert "out of luck" in report.read_text()
+    idle = engine()
+    await run(config, tmp_path, engine=idle)
+    assert idle.prompts == []
+    again = engine()
+    await run(config, tmp_path, engine=again, retry_failed=True)
+    assert len(again.prompts) == 1
+    assert not [row for (row,) in rows(tmp_path).values() if row["error"]]
+
+
+async def test_a_job_that_takes_too_long_is_a_failure(tmp_path):
+    slow = engine(seconds_per_token=30)
+    await run(grid(timeout=0.05, methods=[{"method": "sequential"}]), tmp_path, engine=slow)
+    assert {(row["finish"], row["reason"]) for (row,) in rows(tmp_path).values()} == {
+        ("timeout", "no result within 0.05 s")
+    }
+    assert not slow.branches and slow.running == 0
+
+
+async def test_cancelling_loses_what_is_in_flight_only(tmp_path, monkeypatch):
+    two, add = asyncio.Event(), Store.add
+
+    def counted(store, unit):
+        add(store, unit)
+        if len(store.units) == 2:
+            two.set()
+
+    monkeypatch.setattr(Store, "add", counted)
+    config = grid(methods=[{"method": "sequential"}], benchmark={"name": "countdown", "numbers": 3, "count": 12})
+    slow = engine(seconds_per_token=0.002)
+    task = asyncio.create_task(run(config, tmp_path, engine=slow))
+    await two.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not slow.branches and not (tmp_path / "report.html").exists()
+    done = rows(tmp_path)
+    assert 2 <= len(done) < 12
+    rest = engine()
+    await run(config, tmp_path, engine=rest)
+    assert len(rest.prompts) == 12 - len(done)
+    assert {key: row for key, row in rows(tmp_path).items() if key in done} == done
+
+
+async def test_attempts_have_seeds_of_their_own(tmp_path):
+    seen = set()
+    config = grid(methods=[{"method": "sequential", "attempts": 3}], benchmark={"name": "countdown", "count": 2})
+    await run(config, tmp_path, engine=engine())
+    for (_, sample, attempt), (row,) in rows(tmp_path).items():
+        seed = Trace.load(tmp_path / row["trace"]).header["seed"]
+        assert seed == job_seed(0, sample, attempt)
+        seen.add(seed)
+    assert len(seen) == 6
+    assert "pass@2" in (tmp_path / "report.md").read_text()
+
+
+async def test_windows_and_budgets(tmp_path):
+    config = grid(
+        methods=[{"method": "sequential"}, {"method": "apr"}],
+        windows=[8, 40, 300, 400],
+        budgets=[{}, {"total_tokens": 30}],
+        benchmark={"name": "countdown", "numbers": 3, "count": 4},
+    )
+    model = engine()
+    await run(config, tmp_path, engine=model)
+    with Store(tmp_path).open(json.loads((tmp_path / "settings.json").read_text())["settings"], {}) as store:
+        assert len(store.units) == 16
+        for key, unit in store.units.items():
+            assert [row.window for row in unit.rows] == [400, 300, 40, 8]
+            assert unit.rows[0].origin == "run"
+            assert unit.rows[3].finish == "prompt_too_long" and unit.rows[3].error is None
+            assert all(row.total_tokens <= (30 if key.budget else 300) for row in unit.rows)
+    origins = {row["origin"] for found in rows(tmp_path).values() for row in found}
+    assert origins == {"run", "same", "cut"}
+
+
+async def test_what_is_wrong_is_said_before_any_work(tmp_path):
+    for config, error, message in [
+        (grid(methods=[{"method": "nonsense"}]), InvalidJob, "unknown method"),
+        (grid(methods=[{"method": "sequential", "top_p": 7}]), InvalidJob, "top_p"),
+        (grid(methods=[{"method": "hogwild", "answer": "text"}]), UnsupportedByEngine, "scripted"),
+    ]:
+        model = engine()
+        with pytest.raises(error, match=message):
+            await run(config, tmp_path / message, engine=model)
+        assert model.prompts == []
+
+
+async def test_equal_ids_are_refused(tmp_path):
+    data = tmp_path / "problems.jsonl"
+    data.write_text('{"id": "a", "nums": [1, 2, 3], "target": 6}\n' * 2)
+    with pytest.raises(InvalidInput, match="'a'"):
+        await run(grid(benchmark={"name": "countdown", "data": str(data)}), tmp_path / "out", engine=engine())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"benchmark": {"name": "chess"}}, "unknown benchmark 'chess'"),
+        ({"benchmark": {"name": "countdown", "size": 3}}, "size"),
+        ({"methods": []}, "methods"),
+        ({"methods": [{"method": "sequential"}] * 2}, "twice"),
+        ({"windows": [5, 5]}, "twice"),
+        ({"windows": [0]}, "windows"),
+        ({"budgets": [{"total_tokens": -1}]}, "total_tokens"),
+        ({"timeout": 0}, "timeout"),
+        ({"sead": 0}, "sead"),
+    ],
+)
+def test_wrong_configurations(changes, message):
+    with pytest.raises(InvalidInput, match=message):
+        grid(**changes)
+
+
+def test_the_shipped_configurations_are_valid():
+    from pathlib import Path
+
+    import plait
+    from plait.evals.config import read_toml
+
+    paths = list((Path(plait.__file__).parent / "evals" / "configs").glob("*.toml"))
+    assert paths
+    for path in paths:
+        config = EvalConfig(**read_toml(path))
+        for method in config.methods:
+            method.build(config.benchmark, config.benchmark.model_copy(update={"count": 1}).load()[0], 512)

@@ -1,0 +1,106 @@
+"""The folder of an evaluation: what survives a crash, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from plait import InvalidInput
+from plait.evals.rows import Key, Measured, Row, Unit
+from plait.evals.store import Store, differences
+
+SETTINGS = {"seed": 0, "methods": [{"n": 4}, {"n": 16}]}
+ENVIRONMENT: dict[str, dict[str, str]] = {"versions": {}, "hardware": {}}
+
+
+def unit(sample, error=None):
+    row = Row(
+        window=None,
+        correct=error is None,
+        extracted="a",
+        reason="correct",
+        finish="eos",
+        error=error,
+        counts={"concluded": 1},
+        measured=Measured(seconds=1.5, peak_kv_blocks=3, mean_kv_blocks=2.5),
+        threads=[("0", None, "root", 3, "eos", "abc")],
+    )
+    return Unit(key=Key(method="m", budget=0, sample=sample, attempt=0), rows=(row,))
+
+
+def opened(folder, settings=SETTINGS, **options):
+    return Store(folder).open(settings, ENVIRONMENT, **options)
+
+
+def fill(folder, *units):
+    with opened(folder) as store:
+        for one in units:
+            store.add(one)
+
+
+def test_units_come_back(tmp_path):
+    fill(tmp_path, unit("a"), unit("b", error="broke"))
+    with opened(tmp_path) as store:
+        assert [key.sample for key in store.units] == ["a", "b"]
+        kept = store.units[unit("a").key]
+        assert json.dumps(kept.to_json()) == json.dumps(unit("a").to_json())
+        assert kept.rows[0].measured == unit("a").rows[0].measured
+        assert store.environment == ENVIRONMENT
+
+
+@pytest.mark.parametrize("lost", [1, 2, 40, 200])
+def test_a_torn_line_is_dropped_and_the_rest_is_kept(tmp_path, lost):
+    fill(tmp_path, unit("a"), unit("b"))
+    path = tmp_path / "results.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-lost])
+    with opened(tmp_path) as store:
+        assert [key.sample for key in store.units] == ["a"]
+        store.add(unit("b"))
+    assert path.read_bytes() == whole
+
+
+def test_failures_are_forgotten_on_request(tmp_path):
+    fill(tmp_path, unit("a", error="broke"), unit("b"))
+    with opened(tmp_path) as store:
+        assert len(store.units) == 2
+    with opened(tmp_path, retry_failed=True) as store:
+        assert [key.sample for key in store.units] == ["b"]
+    with opened(tmp_path) as store:
+        assert [key.sample for key in store.units] == ["b"]
+
+
+def test_other_settings_are_refused_with_what_differs(tmp_path):
+    fill(tmp_path)
+    changed = {"seed": 1, "methods": [{"n": 4}, {"n": 8}], "windows": [512]}
+    with pytest.raises(InvalidInput) as caught:
+        opened(tmp_path, changed)
+    for phrase in ("seed: 0 before, 1 now", "methods[1].n: 16 before, 8 now", "windows: nothing before, [512] now"):
+        assert phrase in str(caught.value)
+
+
+def test_two_at_a_time_are_refused(tmp_path):
+    with opened(tmp_path), pytest.raises(InvalidInput, match="another evaluation"):
+        opened(tmp_path)
+    opened(tmp_path).close()
+
+
+@pytest.mark.parametrize(("name", "text"), [("settings.json", "{}"), ("settings.json", "x"), ("results.jsonl", "{}\n")])
+def test_damaged_folders_are_refused(tmp_path, name, text):
+    fill(tmp_path)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidInput, match=name):
+        opened(tmp_path)
+
+
+def test_results_without_settings_are_refused(tmp_path):
+    fill(tmp_path, unit("a"))
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(InvalidInput, match="no settings"):
+        opened(tmp_path)
+
+
+def test_differences_of_lists_of_other_lengths():
+    assert differences([1], [1, 2], "windows") == ["windows: [1] before, [1, 2] now"]
+    assert differences({"a": {"b": 1}}, {"a": {"b": 1}}) == []

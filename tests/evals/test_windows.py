@@ -1,0 +1,78 @@
+"""What is derived for a smaller window equals what running there gives, on the shipped model."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from plait import APR, Budget, Multiverse, Runtime, SelfConsistency, Sequential
+from plait.evals.config import MethodConfig
+from plait.evals.countdown.benchmark import Countdown
+from plait.evals.windows import longest_context, narrow
+from plait.runtime.methods.base import prompt_tokens
+
+METHODS = [
+    {"method": "sequential"},
+    {"method": "self_consistency", "n": 3},
+    {"method": "self_consistency", "n": 3, "temperature": 0.0},
+    {"method": "apr"},
+]
+WINDOWS = [9, 20, 60, 130]
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return Countdown(numbers=3, count=3)
+
+
+async def outcome(runtime, method):
+    result = await (await runtime.submit(method, seed=5))
+    usage = result.usage
+    return (result.answer, result.text, result.finish_reason, usage.total_tokens, usage.critical_tokens), result
+
+
+@pytest.mark.parametrize("fields", METHODS, ids=lambda fields: fields["method"])
+async def test_narrowed_equals_run(benchmark, fields):
+    derived, seen = 0, set()
+    async with Runtime("countdown") as runtime:
+        for sample in benchmark.load():
+            method = MethodConfig(fields=fields)
+            _, result = await outcome(runtime, method.build(benchmark, sample, 400))
+            whole = longest_context(result.trace)
+            built = {
+                window: method.build(benchmark, sample, window) for window in {*WINDOWS, whole - 1, whole, whole + 1}
+            }
+            found = {window: narrow(built[window], result, window, runtime.engine.tokenizer) for window in built}
+            found = {window: narrowed for window, narrowed in found.items() if narrowed is not None}
+            runs = await asyncio.gather(*(outcome(runtime, built[window]) for window in found))
+            for (window, narrowed), (expected, again) in zip(found.items(), runs, strict=True):
+                values = (narrowed.answer, narrowed.text, narrowed.finish)
+                assert (*values, narrowed.total_tokens, narrowed.critical_tokens) == expected
+                assert narrowed.is_same == (window > whole)
+                assert longest_context(again.trace) <= window
+                derived += 1
+                seen.add(narrowed.is_same)
+    assert derived >= 6
+    assert seen == ({True} if fields["method"] == "apr" else {True, False})
+
+
+async def test_what_would_run_differently_is_not_derived(benchmark):
+    sample = benchmark.load()[0]
+    prompt = benchmark.prompt(sample, "sequential")["prompt"]
+    async with Runtime("countdown") as runtime:
+        tokenizer = runtime.engine.tokenizer
+        length = len(prompt_tokens(prompt, tokenizer))
+        concluding = Sequential(prompt=prompt, conclusion="answer", answer="countdown", context_limit=400)
+        stopping = Sequential(prompt=prompt, stop=("x _ ", "answer"), context_limit=400)
+        for method, window, budget in [
+            (concluding, 60, {}),
+            (stopping, 60, {}),
+            (Sequential(prompt=prompt, context_limit=400), length, {}),
+            (Sequential(prompt=prompt, context_limit=400), 200, {"total_tokens": 20}),
+            (APR(prompt=prompt, dialect="compact", context_limit=400), 60, {}),
+            (SelfConsistency(prompt=prompt, n=2, conclusion="answer"), 60, {}),
+            (Multiverse(prompt=prompt, context_limit=400), 60, {}),
+        ]:
+            result = await (await runtime.submit(method, budget=Budget(**budget)))
+            assert narrow(method, result, window, tokenizer) is None, method
