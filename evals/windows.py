@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..runtime.engine import Tokenizer
 from ..runtime.methods.answers import extract, majority
 from ..runtime.methods.apr import APR
-from ..runtime.methods.base import Method
+from ..runtime.methods.base import Decoding, Method
 from ..runtime.methods.self_consistency import SelfConsistency
 from ..runtime.methods.sequential import Sequential
 from ..runtime.result import Finish, Result
@@ -38,7 +38,7 @@ class Narrowed:
 def narrow(method: Method, result: Result, window: int, tokenizer: Tokenizer) -> Narrowed | None:
     """The outcome with `context_limit=window`, or None where only running it tells."""
     usage = result.usage
-    if result.finish_reason.is_budget:
+    if result.finish_reason.is_budget or (isinstance(method, Decoding) and method.contexts):
         return None
     if longest_context(result.trace) + usage.rolled_back_tokens < window:
         if isinstance(method, (Sequential, SelfConsistency, APR)):
