@@ -144,12 +144,13 @@ async def test_windows_and_budgets(tmp_path):
     await run(config, tmp_path, engine=model)
     with Store(tmp_path).open(json.loads((tmp_path / "settings.json").read_text())["settings"], {}) as store:
         assert len(store.units) == 16
+        origins: set[str] = set()
         for key, unit in store.units.items():
             assert [row.window for row in unit.rows] == [400, 300, 40, 8]
             assert unit.rows[0].origin == "run"
             assert unit.rows[3].finish == "prompt_too_long" and unit.rows[3].error is None
             assert all(row.total_tokens <= (30 if key.budget else 300) for row in unit.rows)
-    origins = {row["origin"] for found in rows(tmp_path).values() for row in found}
+            origins.update(row.origin for row in unit.rows)
     assert origins == {"run", "same", "cut"}
 
 
