@@ -218,7 +218,7 @@ def check(hf_model, trace):
 @given(items=structures(3), rule=st.sampled_from(RULES))
 def test_one_masked_forward_gives_what_decoding_gave(family, items, rule):
     result = asyncio.run(served(family, items, rule))
-    assert check(MODELS[family][0], result.trace) > 20
+    assert check(MODELS[family][0], result.trace) >= 20
 
 
 @pytest.mark.parametrize("rule", RULES)
