@@ -39,10 +39,10 @@ class SearchRun:
         """Cut off before their end; while they could be concluded they have a branch."""
         self._levels: list[dict[str, Any]] = []
 
-    async def run(self, prompt: Sequence[int]) -> Outcome:
+    async def run(self, prompt: list[int]) -> Outcome:
         """Search from a prompt to the answer."""
         method, ctx = self._method, self._ctx
-        root = Node(branch=ctx.open(prompt, context_limit=method.context_limit), score=1.0)
+        root = Node(branch=method.open(ctx, prompt), score=1.0)
         assert root.branch is not None
         with ctx.phase("prefill"):
             await root.branch.generate(SamplingParams(max_tokens=0))

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaForTokenClassification
 
 from plait import Runtime, TreeSearch, UnsupportedModel
-from plait.rl.countdown.tokenizer import BOS, IDS, PAD, save
+from plait.rl.countdown.tokenizer import BOS, IDS, PAD, build, save
 from plait.rl.countdown.traces import EOS
 from plait.runtime.errors import InvalidInput
 from plait.runtime.native.engine import NativeEngine
@@ -33,7 +33,7 @@ def ids(text):
 
 def language_model():
     model, folder = tiny(**SHAPE)
-    save(folder, 512)
+    save(build(), folder, 512)
     return model, folder
 
 
@@ -53,7 +53,7 @@ def classifier(kind, labels, folder):
     if kind is LlamaForTokenClassification:
         torch.nn.init.normal_(model.score.bias)
     model.save_pretrained(folder)
-    save(folder, 512)
+    save(build(), folder, 512)
     return model, folder
 
 
