@@ -15,15 +15,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.tree import Tree
 
 from . import viewer
 from .errors import InvalidInput, PlaitError
 from .job import JobSpec, parse_job
 from .result import Result
 from .runtime import Runtime
-from .trace import BranchRecord, Trace
+from .trace import Trace
+from .trace_tree import show
 from .view import watch
 
 GROUP = "plait.commands"
@@ -113,31 +112,3 @@ async def _run(spec: JobSpec, model: str, trace_file: Path | None, console: Cons
         job = await runtime.submit(spec, trace_file=trace_file)
         await watch(aiter(job), console=console)
         return await job
-
-
-def show(trace: Trace, console: Console) -> None:
-    """Print a trace: header, the tree of branches with their texts, and how it ended."""
-    header, end = trace.header, trace.end or {"finish": "unfinished"}
-    method = header["method"] or {}
-    console.print(f"[bold]{escape(str(method.get('method')))}[/] on {escape(str(header['model']))}", highlight=False)
-    for root in trace.children_of(None):
-        tree = Tree(_title(root), guide_style="dim")
-        _add(tree, trace, root)
-        console.print(tree, highlight=False)
-    answer = end.get("answer")
-    console.print(f"{end['finish']}: {escape(str(answer)) if answer is not None else 'no answer'}", highlight=False)
-
-
-def _add(tree: Tree, trace: Trace, record: BranchRecord) -> None:
-    styles = {"prompt": "dim", "injected": "yellow", "sampled": "default"}
-    for segment in trace.segments_of(record.id):
-        for piece in segment.pieces:
-            style = styles[piece.kind]
-            tree.add(f"[dim]{piece.kind} {len(piece.token_ids)}[/] [{style}]{escape(piece.text)}[/]")
-    for child in trace.children_of(record.id):
-        _add(tree.add(_title(child)), trace, child)
-
-
-def _title(record: BranchRecord) -> str:
-    status = record.error or record.pruned or record.finish or "no generation"
-    return f"[bold]{escape(record.label or record.id)}[/] {escape(status)}"

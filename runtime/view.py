@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +20,8 @@ from .events import BranchStarted, BudgetUsed, Done, Event, Failed, Joined, Merg
 
 REFRESH_SECONDS = 0.08
 MAX_CHILDREN = 12
-"""Children drawn under one thread; the others are counted in one line."""
+"""Children drawn under one thread, those with results first, then those at work; the others are counted in one line."""
+MAX_LABEL = 28
 TAIL_CHARS = 200
 
 _STYLES = {"waiting": "dim", "running": "cyan", "done": "", "found": "green", "no result": "dim", "pruned": "yellow"}
@@ -34,6 +36,12 @@ class _Thread:
     tokens: int = 0
     tail: str = ""
     children: list[_Thread] = field(default_factory=list)
+    size: int = 1
+    """Threads of its subtree."""
+
+    @property
+    def name(self) -> str:
+        return self.label or self.id
 
 
 class JobView:
@@ -62,6 +70,9 @@ class JobView:
                 (parent.children if parent else self._roots).append(thread)
                 if parent:
                     parent.status = "waiting"
+                while parent:
+                    parent.size += 1
+                    parent = self._threads.get(parent.parent or "")
             case Text():
                 thread = self._thread(event.branch)
                 thread.status = "running"
@@ -93,9 +104,10 @@ class JobView:
 
     def summary(self) -> str:
         """One line."""
+        threads = len(self._threads)
         return (
-            f"{self.title}  {len(self._threads)} threads  {self.total_tokens} tokens  "
-            f"{self.critical_tokens} critical  {self.seconds:.1f} s  {self.outcome}".rstrip()
+            f"{self.title}  {threads:,} {'thread' if threads == 1 else 'threads'}  {self.total_tokens:,} tokens  "
+            f"{self.critical_tokens:,} critical  {self.seconds:.1f} s  {self.outcome}".rstrip()
         )
 
     def render(self) -> RenderableType:
@@ -109,23 +121,36 @@ class JobView:
 
 
 def _grow(tree: Tree, thread: _Thread) -> None:
-    for child in thread.children[:MAX_CHILDREN]:
-        _grow(tree.add(_line(child)), child)
-    hidden = thread.children[MAX_CHILDREN:]
+    shown, hidden = _chosen(thread.children)
+    width = min(max((len(child.name) for child in shown), default=0), MAX_LABEL)
+    for child in shown:
+        branch = tree.add(_line(child, width))
+        # Whoever has handed in a result, or none, has drawn its conclusion from its own children.
+        if child.status not in ("found", "no result"):
+            _grow(branch, child)
     if hidden:
-        found = sum(child.status == "found" for child in hidden)
-        running = sum(child.status == "running" for child in hidden)
-        tree.add(Line(f"... {len(hidden)} more: {running} running, {found} found", style="dim"))
+        counts = Counter(child.status for child in hidden)
+        tree.add(Line(f"... {len(hidden)} more: {', '.join(f'{n} {name}' for name, n in counts.items())}", style="dim"))
 
 
-def _line(thread: _Thread) -> Line:
+def _chosen(children: Sequence[_Thread]) -> tuple[list[_Thread], list[_Thread]]:
+    """Which to draw and which to count, both in their order."""
+    ranks = {"found": 0, "running": 1, "waiting": 1}
+    best = sorted(children, key=lambda child: ranks.get(child.status, 2))[:MAX_CHILDREN]
+    ids = {child.id for child in best}
+    return [c for c in children if c.id in ids], [c for c in children if c.id not in ids]
+
+
+def _line(thread: _Thread, width: int = 0) -> Line:
     tail = " ".join(thread.tail.split())
     line = Line(no_wrap=True, overflow="ellipsis")
-    line.append(f"{thread.label or thread.id}  ", style="bold")
-    line.append(f"{thread.status}  ", style=_STYLES.get(thread.status, "yellow"))
-    if thread.tokens:
-        line.append(f"{thread.tokens} tokens  ", style="dim")
-    line.append(tail[-60:], style="dim")
+    name = thread.name if len(thread.name) <= MAX_LABEL else f"{thread.name[: MAX_LABEL - 3]}..."
+    line.append(f"{name:<{width}}  ", style="bold")
+    line.append(f"{thread.status:<9}  ", style=_STYLES.get(thread.status, "yellow"))
+    line.append(f"{thread.tokens:>6,} tokens  " if thread.tokens else " " * 15, style="dim")
+    if size := thread.size - 1:
+        line.append(f"{size:,} below  ", style="dim")
+    line.append(tail[-60:].lstrip(), style="dim")
     return line
 
 

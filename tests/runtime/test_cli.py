@@ -14,7 +14,7 @@ from rich.console import Console
 import plait
 from plait import APR, InvalidInput, JobSpec, Recorder, Runtime, ScriptedEngine, Trace
 from plait.runtime.cli import main, show
-from plait.runtime.events import Pruned, Stopped
+from plait.runtime.events import BranchStarted, Joined, Pruned, Stopped
 from plait.runtime.view import JobView, table, watch
 from plait.tests.methods.test_apr import WHOLE, model
 from plait.tests.methods.test_dialect_paper import ROOT
@@ -50,7 +50,17 @@ def test_run_reads_standard_input(recorded, capsys, monkeypatch):
 def test_trace_show(recorded, capsys):
     assert main(["trace", "show", str(recorded / "trace")]) == 0
     out = capsys.readouterr().out
-    assert "apr on scripted" in out and "Goal Reached in Sub Search 1" in out and "0,1 eos" in out
+    assert "apr on scripted 3 branches, 1,203 tokens, 1,100 on the critical path" in " ".join(out.split())
+    parts = (
+        "root  0",
+        "0,1  1.0.0",
+        "0,0  1.1.0",
+        "join of 2, 1 with a result",
+        "injected",
+        "Goal Reached in Sub Search 1",
+    )
+    places = [out.index(part) for part in parts]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +148,28 @@ def test_a_view_may_come_late_and_see_many_children():
     assert "pruned" in screen.file.getvalue() and "40 threads" in view.summary()
 
 
+def test_results_are_drawn_and_finished_subtrees_counted():
+    view = JobView("job")
+    view.feed(started("0", None, "root"))
+    for i in range(40):
+        view.feed(started(f"0.{i}", "0", f"child {i}"))
+    for i in range(20):
+        view.feed(started(f"0.39.{i}", "0.39", "grandchild"))
+    children = tuple(f"0.{i}" for i in range(40))
+    view.feed(Joined(job="j", time=1.0, branch="0", children=children, found=("0.39",), text=""))
+    screen = console()
+    screen.print(view.render())
+    lines = screen.file.getvalue().splitlines()
+    (winner,) = [line for line in lines if "child 39 " in line]
+    assert "found" in winner and "20 below" in winner and "60 below" in lines[1]
+    assert "... 28 more: 28 no result" in lines[-1] and len(lines) == 2 + 12 + 1
+    assert len({line.index("no result") for line in lines if "child" in line and line != winner}) == 1
+
+
+def started(branch, parent, label):
+    return BranchStarted(job="j", time=0.0, branch=branch, parent=parent, label=label, prompt_tokens=0)
+
+
 async def test_many_children_are_counted():
     nodes = "".join(f"\nGenerated Node #0,{i}: 27:[{i}, 3] Operation: 1+{i}=2" for i in range(30))
     starts = "".join(f"\n<Start Sub Search {i} at level 1> Moving to Node #0,{i}" for i in range(30))
@@ -148,7 +180,7 @@ async def test_many_children_are_counted():
         await job
     screen = console()
     screen.print(view.render())
-    assert "... 18 more: 0 running, 0 found" in screen.file.getvalue()
+    assert "... 18 more: 18 no result" in screen.file.getvalue()
 
 
 def test_tables():
