@@ -31,65 +31,62 @@ def _address(array: Int32 | Float32) -> int:
     return address
 
 
-class _Prepared:
+class Prepared:
     """A plan cut into work items for one set of shapes. Not for use by two threads at once."""
 
-    __slots__ = ("_run_blocks", "_work", "address", "arguments", "inv_freq", "key", "kernels", "needs_rotation")
+    __slots__ = ("_kernels", "_run_blocks", "inv_freq", "needs_rotation", "work")
 
     def __init__(
-        self,
-        kernels: ctypes.CDLL,
-        plan: AttentionPlan,
-        q: Tensor,
-        k_pool: Tensor,
-        v_pool: Tensor,
-        scale: float,
-        threads: int,
-        key: tuple[object, ...],
+        self, kernels: ctypes.CDLL, plan: AttentionPlan, heads: int, pool_shape: tuple[int, ...], threads: int
     ) -> None:
-        self._work: int | None = None
-        num_blocks, kv_heads, size, block_size = k_pool.shape
-        self.kernels = kernels
-        self.key = key
+        """heads: H; pool_shape: of the keys, (P, K, D, B)."""
+        self.work: int | None = None
+        """Address of the native work space, which `plait_attention_run` takes."""
+        num_blocks, kv_heads, size, block_size = pool_shape
+        self._kernels = kernels
         self.inv_freq: Tensor | None = None
-        self.arguments: Any = CallArguments(
-            q_row=q.stride(0), q_head=q.stride(1),
-            k_block=k_pool.stride(0), k_head=k_pool.stride(1),
-            v_block=v_pool.stride(0), v_head=v_pool.stride(1),
-            scale=scale, threads=threads,
-            q_bf16=q.dtype == torch.bfloat16, pool_bf16=k_pool.dtype == torch.bfloat16,
-        )  # fmt: skip
-        self.address = ctypes.addressof(self.arguments)
         self._run_blocks = plan.run_blocks  # the work space points into it
-        self._work = _free_works.pop() if _free_works else kernels.plait_attention_new()
+        self.work = _free_works.pop() if _free_works else kernels.plait_attention_new()
         groups = _group_array(plan.groups)
         arguments = PlanArguments(
             _address(plan.run_blocks), _address(plan.run_start), _address(plan.entries), _address(groups),
             plan.num_rows, len(plan.run_start) - 1, len(plan.run_blocks), len(plan.entries), len(groups), num_blocks,
-            q.shape[1], kv_heads, size, block_size, threads,
+            heads, kv_heads, size, block_size, threads,
         )  # fmt: skip
-        shifts = kernels.plait_attention_prepare(self._work, ctypes.addressof(arguments))
+        shifts = kernels.plait_attention_prepare(self.work, ctypes.addressof(arguments))
         if shifts < 0:
             plan.check(block_size, num_blocks)
             raise AssertionError("the kernel refused a plan that plan.check accepts")
         self.needs_rotation = shifts > 0
 
     def rotate_by(self, inv_freq: Tensor | None, size: int) -> None:
-        """Work out the angles of the plan's shifts. inv_freq: (R,), kept so that the same tensor is done once."""
+        """Work out the angles of the plan's shifts, if there are any. inv_freq: (R,), kept so that the same tensor is
+        done once."""
+        if not self.needs_rotation or (inv_freq is not None and self.inv_freq is inv_freq):
+            return
         if inv_freq is None:
             raise ValueError("inv_freq is needed because an entry of the plan has a shift")
         if inv_freq.ndim != 1 or 2 * len(inv_freq) > size:
             raise ValueError(f"inv_freq must be a list of at most {size // 2} angles, not {tuple(inv_freq.shape)}")
         angles = inv_freq.detach().double().contiguous()
-        self.kernels.plait_attention_rotary(self._work, angles.data_ptr(), len(angles))
+        self._kernels.plait_attention_rotary(self.work, angles.data_ptr(), len(angles))
         self.inv_freq = inv_freq
 
-    def run(self) -> None:
-        self.kernels.plait_attention_run(self._work, self.address)
-
     def __del__(self) -> None:
-        if self._work is not None:
-            _free_works.append(self._work)
+        if self.work is not None:
+            _free_works.append(self.work)
+
+
+def call_arguments(q: Tensor, k_pool: Tensor, v_pool: Tensor, out: Tensor, scale: float, threads: int) -> CallArguments:
+    """Arguments of `plait_attention_run` on these tensors, without a log-sum-exp."""
+    return CallArguments(
+        q=q.data_ptr(), k_pool=k_pool.data_ptr(), v_pool=v_pool.data_ptr(), out=out.data_ptr(),
+        q_row=q.stride(0), q_head=q.stride(1),
+        k_block=k_pool.stride(0), k_head=k_pool.stride(1),
+        v_block=v_pool.stride(0), v_head=v_pool.stride(1),
+        scale=scale, threads=threads,
+        q_bf16=q.dtype == torch.bfloat16, pool_bf16=k_pool.dtype == torch.bfloat16,
+    )  # fmt: skip
 
 
 def span_attention(
@@ -110,20 +107,20 @@ def span_attention(
         q.shape, q.stride(), q.dtype, k_pool.shape, k_pool.stride(), k_pool.dtype,
         v_pool.shape, v_pool.stride(), v_pool.dtype, scale, threads,
     )  # fmt: skip
-    prepared: Any = plan.derived.get("cpu")
-    if prepared is None or prepared.key != key:
-        check_call(q, k_pool, v_pool, plan)
-        check_kernel_call((q,), k_pool, v_pool)
-        prepared = plan.derived["cpu"] = _Prepared(kernels, plan, q, k_pool, v_pool, scale, threads, key)
-    if prepared.needs_rotation and (inv_freq is None or prepared.inv_freq is not inv_freq):
-        prepared.rotate_by(inv_freq, q.shape[2])
     if out is None:
         out = torch.empty_like(q, memory_format=torch.contiguous_format)  # half the time of torch.empty
+    derived: Any = plan.derived.get("cpu")
+    if derived is None or derived[0] != key:
+        check_call(q, k_pool, v_pool, plan)
+        check_kernel_call((q,), k_pool, v_pool)
+        prepared = Prepared(kernels, plan, q.shape[1], k_pool.shape, threads)
+        derived = plan.derived["cpu"] = key, prepared, call_arguments(q, k_pool, v_pool, out, scale, threads)
+    _, prepared, call = derived
+    prepared.rotate_by(inv_freq, q.shape[2])
     lse = torch.empty(q.shape[:2], dtype=torch.float32) if return_lse else None
-    call = prepared.arguments
     call.q, call.k_pool, call.v_pool, call.out = q.data_ptr(), k_pool.data_ptr(), v_pool.data_ptr(), out.data_ptr()
     call.lse = None if lse is None else lse.data_ptr()
-    prepared.run()
+    kernels.plait_attention_run(prepared.work, ctypes.addressof(call))
     return out, lse
 
 
@@ -156,7 +153,7 @@ def rope_and_store(
     if last is None or last[0] != key:
         check_store_call(q, k, v, cos, sin, slots, k_pool, v_pool, q_norm, k_norm)
         check_kernel_call((q, k, v), k_pool, v_pool)
-        last = _last_store = (key, _store_template(q, k, v, cos, k_pool, v_pool, eps, threads))
+        last = _last_store = (key, store_arguments(q, k, v, cos, sin, slots, k_pool, v_pool, eps, threads))
     call: Any = StoreArguments.from_buffer_copy(last[1])
     call.q, call.k, call.v = q.data_ptr(), k.data_ptr(), v.data_ptr()
     call.cosine, call.sine, call.slots = cos.data_ptr(), sin.data_ptr(), slots.data_ptr()
@@ -171,12 +168,16 @@ def rope_and_store(
         raise ValueError(f"a slot lies beyond the pool of {k_pool.shape[0]} blocks of {k_pool.shape[3]}")
 
 
-def _store_template(
-    q: Tensor, k: Tensor, v: Tensor, cos: Tensor, k_pool: Tensor, v_pool: Tensor, eps: float, threads: int
-) -> StoreArguments:
-    """Arguments of a call without its pointers."""
+def store_arguments(
+    q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, k_pool: Tensor, v_pool: Tensor,
+    eps: float, threads: int,
+) -> StoreArguments:  # fmt: skip
+    """Arguments of `plait_rope_and_store` on these tensors, without head norms."""
     num_blocks, kv_heads, size, block_size = k_pool.shape
     return StoreArguments(
+        q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(),
+        cosine=cos.data_ptr(), sine=sin.data_ptr(), slots=slots.data_ptr(),
+        k_pool=k_pool.data_ptr(), v_pool=v_pool.data_ptr(),
         q_row=q.stride(0), q_head=q.stride(1), k_row=k.stride(0), k_head=k.stride(1),
         v_row=v.stride(0), v_head=v.stride(1),
         kp_block=k_pool.stride(0), kp_head=k_pool.stride(1), vp_block=v_pool.stride(0), vp_head=v_pool.stride(1),

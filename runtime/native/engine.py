@@ -19,7 +19,6 @@ from .loader import Impl, load_model
 from .model import Model
 from .pool import KVPool
 from .scheduler import Scheduler
-from .step import tensors
 from .store import KVStore
 from .tokenizer import HFTokenizer
 
@@ -221,12 +220,10 @@ class NativeEngine:
                     # With deliveries, somebody gave way for lack of memory: let the event loop free it.
                     self._work.wait(0.5 if deliveries else None)
                 return
-            tokens, positions, slots, plan = tensors(step, self.options.block_size)
-            logit_rows = step.logit_rows()
-        device = self.model.device
-        logits, hidden = self.model.forward(
-            tokens.to(device), positions.to(device), slots.to(device), plan, self.pool, logit_rows.to(device)
-        )
+            inputs = step.inputs(self.options.block_size)
+        numbers = (inputs.tokens, inputs.positions, inputs.slots, inputs.logit_rows)
+        tokens, positions, slots, logit_rows = (tensor.to(self.model.device) for tensor in numbers)
+        logits, hidden = self.model.forward(tokens, positions, slots, inputs.plan, self.pool, logit_rows)
         logits = logits.cpu()
         with self.lock:
             self._deliver(self.scheduler.commit(step, logits, hidden, keep_logits=self.options.keep_logits))

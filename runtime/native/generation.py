@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..engine import Completion, FinishReason, SamplingParams
 from ..errors import BranchClosed
+from .sampling import is_greedy
 from .tokenizer import IncrementalDecoder
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class NativeGeneration:
         self.decoder = IncrementalDecoder(tokenizer) if params.stop else None
         self.stop_ids = frozenset(params.stop_token_ids)
         self.eos_ids = frozenset(() if params.ignore_eos else tokenizer.eos_ids)
+        self.is_greedy = is_greedy(params) and params.logprobs is None and not params.forced
+        """Is the likeliest token all that is asked for?"""
         self.seen = set(branch.tokens) if params.repetition_penalty != 1.0 else None
         self.is_streamed = False
         """Somebody iterates; else tokens wait for the completion, and the event loop is not woken for each."""
@@ -76,8 +79,8 @@ class NativeGeneration:
 
     # -- engine side -------------------------------------------------------------------------------------------
 
-    def push(self, token: int, logprob: float | None, top: dict[int, float] | None) -> Delivery:
-        """Take one sampled token, decide whether the generation ends, and say what may be shown of it."""
+    def push(self, token: int, logprob: float | None, top: dict[int, float] | None) -> Delivery | None:
+        """Take one sampled token, decide whether the generation ends, and say what may be shown of it, if anything."""
         self.sampled.append(token)
         if self.seen is not None:
             self.seen.add(token)
@@ -120,11 +123,11 @@ class NativeGeneration:
         )
         return Delivery(self, self.sampled[self._num_delivered :], completion)
 
-    def _deliver(self, certain: int) -> Delivery:
-        if not self.is_streamed:
-            return Delivery(self, [])
+    def _deliver(self, certain: int) -> Delivery | None:
+        if not self.is_streamed or certain <= self._num_delivered:
+            return None
         fresh = self.sampled[self._num_delivered : certain]
-        self._num_delivered = max(self._num_delivered, certain)
+        self._num_delivered = certain
         return Delivery(self, fresh)
 
     def _find_stop(self) -> tuple[str, int] | None:

@@ -14,8 +14,9 @@ from torch import Tensor
 from ...attention import Impl as Impl
 from ..errors import InvalidInput, UnknownModel
 from .config import ModelConfig
-from .model import LayerWeights, Linear, Model, TorchOps, Weights
+from .model import LayerOps, LayerWeights, Linear, Model, TorchOps, Weights
 from .ops import choose_ops
+from .stack import KernelStack
 
 _SMALL = 300_000_000
 """Parameters up to which float32 is affordable on a CPU, where it is as fast as anything."""
@@ -54,7 +55,7 @@ def load_model(
     device = torch.device(device)
     chosen = _auto_dtype(config, tensors, device) if dtype == "auto" else dtype
     weights = _assemble(config, lambda name: tensors[name].to(device=device, dtype=chosen), str(folder))
-    return Model(config, weights, choose_ops(config, weights, impl, num_threads), impl=impl, num_threads=num_threads)
+    return _model(config, weights, choose_ops(config, weights, impl, num_threads), impl, num_threads)
 
 
 class _HFModel(Protocol):
@@ -79,7 +80,7 @@ def from_transformers(hf_model: _HFModel, *, share: bool = True, impl: Impl = "a
     config = ModelConfig.from_hf(hf_model.config.to_dict())
     weights = _assemble(config, tensors.__getitem__, "the model")
     ops = TorchOps(config, weights) if share else choose_ops(config, weights, impl, num_threads)
-    return Model(config, weights, ops, impl=impl, num_threads=num_threads)
+    return _model(config, weights, ops, impl, num_threads)
 
 
 class _Checkpoint:
@@ -108,6 +109,11 @@ class _Checkpoint:
     def __getitem__(self, name: str) -> Tensor:
         tensor: Tensor = self._files[name].get_tensor(name)
         return tensor
+
+
+def _model(config: ModelConfig, weights: Weights, ops: LayerOps, impl: Impl, num_threads: int) -> Model:
+    stack = KernelStack.fitting(ops, weights, num_threads)
+    return Model(config, weights, ops, stack=stack, impl=impl, num_threads=num_threads)
 
 
 def _auto_dtype(config: ModelConfig, tensors: _Checkpoint, device: torch.device) -> torch.dtype:

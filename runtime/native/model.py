@@ -4,7 +4,8 @@ Legend for shapes: N rows, C hidden size, H query heads, K key/value heads, D he
 
 The model knows rows, not branches: a row is one token at one position whose keys and values go to one slot of the
 pool, and an `AttentionPlan` says what each row sees. What surrounds attention is done by `LayerOps`: plain torch here
-(`TorchOps`, the reference), compiled kernels in ops.py (`KernelOps`).
+(`TorchOps`, the reference), compiled kernels in ops.py (`KernelOps`). Where the kernels of attention serve too, one
+call does it all (stack.py).
 """
 
 from __future__ import annotations
@@ -84,12 +85,37 @@ class LayerOps(Protocol):
         ...
 
 
+class Stack(Protocol):
+    """A whole forward pass in one go."""
+
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        slots: Tensor,
+        plan: AttentionPlan,
+        pool: KVPool,
+        logit_rows: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Model.forward`."""
+        ...
+
+
 class Model:
     """A decoder with its weights. Not reentrant: one forward at a time."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, ops: LayerOps, *, impl: Impl, num_threads: int) -> None:
-        """loader.py builds models. `ops` may hold the weights in a form of its own; `impl` "torch" goes for attention
-        too, else attention uses its kernels where they can serve."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        ops: LayerOps,
+        *,
+        stack: Stack | None = None,
+        impl: Impl,
+        num_threads: int,
+    ) -> None:
+        """loader.py builds models. `ops` may hold the weights in a form of its own, and `stack` run all of them at
+        once; `impl` "torch" goes for attention too, else attention uses its kernels where they can serve."""
         self.config = config
         self.ops = ops
         self.dtype = weights.embedding.dtype
@@ -97,6 +123,7 @@ class Model:
         self.device = weights.embedding.device
         self.inv_freq = config.rope.inv_freq(config.head_dim).to(self.device)
         """(D / 2,) float32, radians per position."""
+        self._stack = stack
         self._head_norms = [(layer.q_norm, layer.k_norm) for layer in weights.layers]
         self._impl: Impl = "torch" if impl == "torch" else "auto"
         self._num_threads = num_threads
@@ -120,6 +147,8 @@ class Model:
         each layer the keys and values of *all* rows are stored before any row attends, so a plan may let rows of the
         same step see each other.
         """
+        if self._stack is not None:
+            return self._stack.forward(tokens, positions, slots, plan, pool, logit_rows)
         config = self.config
         angles = positions.to(torch.float32)[:, None] * self.inv_freq
         cos, sin = angles.cos(), angles.sin()

@@ -47,15 +47,19 @@ class Drawn:
     top: dict[int, float] | None = None
 
 
+def greedy(logits: Tensor) -> list[Drawn]:
+    """The likeliest token of each row of `logits` (M, V)."""
+    return list(map(Drawn, logits.argmax(dim=-1).tolist()))
+
+
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
     """One token for each row of `logits` (M, V), float32, by `draws[row]`."""
-    is_greedy = any(d.forced is None and _is_plain_greedy(d.params) for d in draws)
-    greedy = logits.argmax(dim=-1).tolist() if is_greedy else []
+    likeliest = logits.argmax(dim=-1).tolist() if any(is_greedy(d.params) for d in draws) else []
 
     def choose(i: int, draw: Draw) -> int:
         if draw.forced is not None:
             return draw.forced
-        return greedy[i] if _is_plain_greedy(draw.params) else _draw(_adjust(logits[i], draw), draw)
+        return likeliest[i] if is_greedy(draw.params) else _draw(_adjust(logits[i], draw), draw)
 
     drawn = [Drawn(choose(i, draw)) for i, draw in enumerate(draws)]
     if any(d.params.logprobs is not None for d in draws):
@@ -71,7 +75,8 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
     return drawn
 
 
-def _is_plain_greedy(p: SamplingParams) -> bool:
+def is_greedy(p: SamplingParams) -> bool:
+    """Does the likeliest token win, with the logits as they are?"""
     return p.temperature <= 0 and not p.logit_bias and not p.forbidden_ids and p.repetition_penalty == 1.0
 
 

@@ -7,7 +7,7 @@ what room is left in the step goes to prefills in chunks, so that a long prompt 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..engine import FinishReason
 from .generation import Delivery, NativeGeneration
-from .sampling import Draw, sample, uniform
+from .sampling import Draw, Drawn, greedy, sample, uniform
 from .segment import Segment, Span
 from .step import Filling, Step
 from .store import KVStore
@@ -37,14 +37,17 @@ class Scheduler:
         self.gangs: defaultdict[tuple[str, str], set[NativeBranch]] = defaultdict(set)
         """Branches that step together, by job and the gang's name."""
         self._arrivals = 0
-        self._served: defaultdict[str, int] = defaultdict(int)
+        self._served: Counter[str] = Counter()
         """Rows each job was given while others waited: the fair share is owed to the job with the fewest."""
+        self._repeatable: Step | None = None
+        """The latest step, if all that runs is to go on from it as it is."""
         self.num_steps = 0
         self.num_rows = 0
 
     # -- life of a generation ----------------------------------------------------------------------------------
 
     def submit(self, generation: NativeGeneration) -> None:
+        self._repeatable = None
         self._arrivals += 1
         generation.sequence = self._arrivals
         job = generation.branch.job
@@ -59,6 +62,7 @@ class Scheduler:
             self._retire(generation)
 
     def _retire(self, generation: NativeGeneration) -> None:
+        self._repeatable = None
         generation.is_done = True
         generation.branch.generation = None
         self.running.remove(generation)
@@ -69,6 +73,9 @@ class Scheduler:
 
     def plan(self) -> tuple[Step, list[Delivery]]:
         """The next step, and generations that end without one. The step is empty if there is nothing to run."""
+        step, self._repeatable = self._repeatable, None
+        if step is not None and self._advance(step):
+            return step, []
         done = [g for g in self.running if not g.wants_logits and next(self._work(g), None) is None]
         deliveries = [d for g in done if not g.is_done for d in (self._finish(g, g.limit_reason), *self._halt(g))]
         filling = self._fill(self._ordered() if len(self.running) > 1 else self.running)
@@ -76,7 +83,16 @@ class Scheduler:
             # Everybody waits for memory: the youngest gives way. Its blocks come back when its method closes it.
             youngest = max(self.running, key=lambda g: (-g.branch.priority, g.sequence))
             deliveries += [self._finish(youngest, FinishReason.MEMORY), *self._halt(youngest)]
+        self._served.update(filling.step.jobs)
         return filling.step, deliveries
+
+    def _advance(self, step: Step) -> bool:
+        """The short way from a step to the next one of the same branches; False: there are not enough blocks."""
+        if not all(self.store.reserve(c.segment, len(c.segment.tokens)) for c in step.chunks):
+            return False
+        step.advance(self.store.block_size)
+        self._served.update(step.jobs)
+        return True
 
     def _ordered(self) -> list[NativeGeneration]:
         """Decoding generations first, then prefills; by priority, then fair share, then arrival."""
@@ -159,8 +175,10 @@ class Scheduler:
             filling.is_short = True
             return
         chunk = filling.planned[own] = filling.add(own, own.view, own.computed, 1)
-        self._served[g.branch.job] += 1
+        filling.step.jobs[g.branch.job] += 1
         filling.step.sampling.append((g, chunk.row))
+        # A lineage means that the view has nothing live.
+        filling.step.num_plain += own.lineage is not None and g.branch.gang is None
 
     def _prefill(self, filling: Filling, g: NativeGeneration, segment: Segment, view: tuple[Span, ...]) -> bool:
         """As much of the segment's pending tokens as there is room for; are these, with what is planned, all?"""
@@ -177,7 +195,7 @@ class Scheduler:
             if segment.pending > 1:
                 filling.prefill_room -= count
             chunk = filling.planned[segment] = filling.add(segment, view, segment.computed, count)
-            self._served[g.branch.job] += count
+            filling.step.jobs[g.branch.job] += count
             g.num_prefilled += count if not g.sampled else 0
         return chunk.begin + chunk.count == len(segment.tokens)
 
@@ -242,32 +260,43 @@ class Scheduler:
             if g.params.hidden_state:
                 g.hidden.append(hidden[i].float())
         live = [(i, g) for i, (g, _) in enumerate(step.sampling) if not g.is_done and g.limit > 0]
-        draws = [
-            Draw(g.params, uniform(g.branch.sampling_seed, g.branch.num_sampled), g.seen, g.next_forced)
-            for _, g in live
-        ]
         if len(live) < len(step.sampling):
             logits = logits[[i for i, _ in live]]
-        drawn = sample(logits, draws) if live else []
+        drawn = self._sample(logits, [g for _, g in live]) if live else []
         ended = [g for g in step.prefilled if not g.is_done]
         ended += [g for g, _ in step.sampling if not g.is_done and g.limit == 0]
         deliveries = [self._finish(g, g.limit_reason) for g in ended]
+        if step.num_plain == step.num_rows == len(live) == len(self.running):
+            self._repeatable = step  # unless somebody retires below
         for i, (_, g) in enumerate(live):
             if keep_logits:
                 g.branch.logits = logits[i]
             g.branch.num_sampled += 1
             g.branch.view.open_segment().tokens.append(drawn[i].token)
             delivery = g.push(drawn[i].token, drawn[i].logprob, drawn[i].top)
+            if delivery is None:
+                continue
+            deliveries.append(delivery)
             if delivery.completion is not None:
                 if delivery.completion.rolled_back:
                     g.branch.view.cut(g.start_length + len(g.sampled))
                 self._retire(g)
                 ended.append(g)
-            if delivery.tokens or delivery.completion is not None:
-                deliveries.append(delivery)
         for g in ended:
             deliveries += self._halt(g)
         return deliveries
+
+    @staticmethod
+    def _sample(logits: Tensor, generations: list[NativeGeneration]) -> list[Drawn]:
+        if all(g.is_greedy for g in generations):
+            return greedy(logits)
+        return sample(
+            logits,
+            [
+                Draw(g.params, uniform(g.branch.sampling_seed, g.branch.num_sampled), g.seen, g.next_forced)
+                for g in generations
+            ],
+        )
 
     def fail(self, error: BaseException) -> list[Delivery]:
         """End every generation with an error (a forward pass failed)."""

@@ -1,14 +1,15 @@
-"""`Step`: one forward pass, as rows; `Filling` puts it together, `tensors` says it to the model."""
+"""`Step`: one forward pass, as rows; `Filling` puts it together, `Inputs` says it to the model."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...attention.plan import AttentionPlan, Group
+from ...attention.plan import CAUSAL, END, AttentionPlan, Group, Int32
 from .generation import NativeGeneration
 from .segment import Segment, Span, packed_shifts
 
@@ -30,6 +31,21 @@ class Chunk:
 
 
 @dataclass(slots=True)
+class Inputs:
+    """What the model is given for a step."""
+
+    tokens: Tensor
+    """(N,) int64, as are `positions` and `slots` of the pool."""
+    positions: Tensor
+    slots: Tensor
+    logit_rows: Tensor
+    """(M,) int64."""
+    plan: AttentionPlan
+    runs: list[Segment]
+    """The runs of `plan`."""
+
+
+@dataclass(slots=True)
 class Step:
     """One forward pass."""
 
@@ -39,9 +55,40 @@ class Step:
     """Generations that get a token, or only a hidden state, and the row they get it from."""
     prefilled: list[NativeGeneration] = field(default_factory=list)
     """Generations that only wanted their pending tokens computed, which this step completes."""
+    jobs: Counter[str] = field(default_factory=Counter)
+    """Rows of each job."""
+    num_plain: int = 0
+    """Rows that decode under a view which stays as it is."""
+    _inputs: Inputs | None = None
 
-    def logit_rows(self) -> Tensor:
-        return torch.tensor([row for _, row in self.sampling], dtype=torch.int64)
+    def inputs(self, block_size: int) -> Inputs:
+        """Made at the first call, after the KV blocks were reserved."""
+        if self._inputs is None:
+            self._inputs = _inputs(self, block_size)
+        return self._inputs
+
+    def advance(self, block_size: int) -> None:
+        """Become the step after this one, in which each row decodes the token that it sampled (`num_plain` of them:
+        all). Only what changes is worked out again."""
+        inputs = self._inputs
+        assert inputs is not None and self.num_plain == self.num_rows
+        slots = inputs.slots.numpy()
+        slots += 1
+        is_new_block = False
+        for c in self.chunks:
+            c.begin += 1
+            if c.begin % block_size == 0:
+                is_new_block = True
+                slots[c.row] = c.segment.blocks[c.begin // block_size] * block_size
+        inputs.tokens = torch.tensor([c.segment.tokens[c.begin] for c in self.chunks])
+        inputs.positions += 1
+        plan = inputs.plan
+        entries = plan.entries.copy()
+        entries[:, END] += entries[:, CAUSAL]  # the own segments
+        run_blocks, run_start = _tables(inputs.runs) if is_new_block else (plan.run_blocks, plan.run_start)
+        inputs.plan = AttentionPlan(
+            num_rows=plan.num_rows, run_blocks=run_blocks, run_start=run_start, entries=entries, groups=plan.groups
+        )
 
 
 @dataclass(slots=True)
@@ -69,9 +116,7 @@ class Filling:
         return chunk
 
 
-def tensors(step: Step, block_size: int) -> tuple[Tensor, Tensor, Tensor, AttentionPlan]:
-    """Token ids, positions and pool slots of the step's rows, all (N,) int64, and its attention plan."""
-    size = block_size
+def _inputs(step: Step, size: int) -> Inputs:
     tokens: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
@@ -107,16 +152,28 @@ def tensors(step: Step, block_size: int) -> tuple[Tensor, Tensor, Tensor, Attent
             segment.seen.append((begin, live))
         run = runs.setdefault(segment, len(runs))
         entries.append((c.row, c.count, run, c.first, end, 1, 0, 0))
-    tables = [segment.blocks for segment in runs]
+    run_blocks, run_start = _tables(list(runs))
     plan = AttentionPlan(
         num_rows=step.num_rows,
-        run_blocks=np.maximum(np.concatenate(tables), 0),
-        run_start=np.cumsum([0, *map(len, tables)], dtype=np.int32),
+        run_blocks=run_blocks,
+        run_start=run_start,
         entries=np.asarray(entries, dtype=np.int32),
         groups=tuple(group_list),
     )
-    as_tensor = torch.tensor
-    return as_tensor(tokens), as_tensor(positions), as_tensor(slots), plan
+    return Inputs(
+        tokens=torch.tensor(tokens),
+        positions=torch.tensor(positions),
+        slots=torch.tensor(slots),
+        logit_rows=torch.tensor([row for _, row in step.sampling], dtype=torch.int64),
+        plan=plan,
+        runs=list(runs),
+    )
+
+
+def _tables(runs: list[Segment]) -> tuple[Int32, Int32]:
+    """`run_blocks` and `run_start` of a plan."""
+    tables = [segment.blocks for segment in runs]
+    return np.maximum(np.concatenate(tables), 0), np.cumsum([0, *map(len, tables)], dtype=np.int32)
 
 
 def _end(span: Span, written: dict[Segment, int]) -> int:

@@ -172,11 +172,11 @@ class KVStore:
     def advance(self, segment: Segment, computed: int) -> None:
         """Note that the KV of the first `computed` tokens is written, and index the blocks that became full."""
         segment.computed = computed
-        if not segment.pending:
+        if segment.held and not segment.pending:
             self._let_go_of_view(segment)
-        if segment.lineage is None:
-            return
         size = self.block_size
+        if segment.lineage is None or computed // size <= len(segment.keys):
+            return
         for i in range(len(segment.keys), computed // size):
             before = segment.keys[i - 1] if i else segment.lineage
             key = _digest(before, _token_bytes(segment.tokens[i * size : (i + 1) * size]))

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from plait.runtime.errors import InvalidInput
-from plait.runtime.native import ops
+from plait.runtime.native import ops, packing
 from plait.runtime.native.config import ModelConfig
+from plait.runtime.native.kernels import FLOAT32, FLOAT32_HALVED, kernel_library, open_library
 from plait.runtime.native.model import LayerOps, LayerWeights, Linear, TorchOps, Weights
-from plait.runtime.native.ops import KernelOps, choose_ops, kernel_library, open_library
+from plait.runtime.native.ops import KernelOps, choose_ops
 
 
 def _library() -> CDLL:
@@ -142,11 +143,28 @@ def test_kernels_equal_torch(config: ModelConfig, rows: int, bias: bool, tied: b
         _assert_near(got, want, bf16=bf16)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_rows_do_not_depend_on_the_batch(dtype: torch.dtype) -> None:
+@settings(max_examples=20, deadline=None)
+@given(config=shapes, rows=st.integers(1, 40), bias=st.booleans())
+def test_weights_of_bfloat16_in_half_the_memory(config: ModelConfig, rows: int, bias: bool) -> None:
+    """The same bits as from the same weights packed as float32."""
+    weights = _upcast(_weights(config, torch.bfloat16, bias=bias))
+    tokens, attended = _inputs(config, rows)
+    halved = KernelOps(_library(), config, weights, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_is_bfloat16", lambda matrix: False)
+        whole = KernelOps(_library(), config, weights, 1)
+    assert (halved.packed.type, whole.packed.type) == (FLOAT32_HALVED, FLOAT32)
+    for got, want in zip(_run(halved, tokens, attended), _run(whole, tokens, attended), strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "halved"])
+def test_rows_do_not_depend_on_the_batch(kind: str) -> None:
     """Bit for bit, whatever the number of rows, their order, and the number of threads."""
     config = _config(hidden=72, inner=200)
-    weights = _weights(config, dtype, bias=True)
+    weights = _weights(config, torch.float32 if kind == "float32" else torch.bfloat16, bias=True)
+    if kind == "halved":
+        weights = _upcast(weights)
     tokens, attended = _inputs(config, 64)
     layer_ops = KernelOps(_library(), config, weights, 1)
     expected = _run(layer_ops, tokens, attended)
@@ -226,12 +244,12 @@ def test_kernels_built_for_any_machine(tmp_path: Path) -> None:
     library = open_library(target)
     config = _config(hidden=50, inner=70)
     tokens, attended = _inputs(config, 7)
-    for dtype in (torch.float32, torch.bfloat16):
-        weights = _weights(config, dtype, bias=True)
+    rounded = _weights(config, torch.bfloat16, bias=True)
+    for weights in (_weights(config, torch.float32, bias=True), rounded, _upcast(rounded)):
         expected = _run(TorchOps(config, _upcast(weights)), tokens, attended)
         whole = _run(KernelOps(library, config, weights, 1), tokens, attended)
         for got, want in zip(whole, expected, strict=True):
-            _assert_near(got, want, bf16=dtype == torch.bfloat16)
+            _assert_near(got, want, bf16=weights is rounded)
         alone = _run(KernelOps(library, config, weights, 1), tokens[4:5], attended[4:5])
         for got, want in zip(alone, whole, strict=True):
             assert torch.equal(got, want[4:5])

@@ -73,19 +73,26 @@ Vec exp(Vec x) {
     return (p * r * r + r + 1.0f) * (Vec)power;
 }
 
+// A type says how weights are packed (Weight, kParts of them to a unit), what inputs are (Input, kInputs of them), and how
+// the two are multiplied: part p of a unit with input number kParts * k + p.
+
 struct Float32 {
-    using Unit = float;
-    static constexpr int kInputs = 1;  // per unit
-    static Vec broadcast(Unit x) { return x - Vec{}; }
+    using Weight = float;
+    using Input = float;
+    static constexpr int kParts = 1, kInputs = 1;
+    static Vec part(const Weight* units, int) { return load(units); }
+    static Vec broadcast(Input x) { return x - Vec{}; }
     static Vec multiply_add(Vec total, Vec weights, Vec input) { return total + weights * input; }
-    static void write(Unit* row, int64_t i, Vec v) { store(row + i, v); }
-    static float weight(Unit unit, int64_t) { return unit; }
+    static void write(Input* row, int64_t i, Vec v) { store(row + i, v); }
+    static float weight(Weight unit, int64_t) { return unit; }
 };
 
 struct BFloat16 {
-    using Unit = uint32_t;
-    static constexpr int kInputs = 2;
-    static Vec broadcast(Unit x) { return (Vec)(static_cast<int32_t>(x) - Int{}); }
+    using Weight = uint32_t;
+    using Input = uint32_t;
+    static constexpr int kParts = 1, kInputs = 2;
+    static Vec part(const Weight* units, int) { return load(units); }
+    static Vec broadcast(Input x) { return (Vec)(static_cast<int32_t>(x) - Int{}); }
     static Vec multiply_add(Vec total, Vec weights, Vec input) {
 #if defined(__AVX512BF16__)
         return (Vec)_mm512_dpbf16_ps((__m512)total, (__m512bh)weights, (__m512bh)input);
@@ -95,17 +102,28 @@ struct BFloat16 {
         return total + (Vec)((Int)weights & high) * (Vec)((Int)input & high);
 #endif
     }
-    static void write(Unit* row, int64_t i, Vec v) {  // to nearest, ties to even
+    static void write(Input* row, int64_t i, Vec v) {  // to nearest, ties to even
         const Int bits = (Int)v;
         const Int rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
         store(reinterpret_cast<uint16_t*>(row) + i, __builtin_convertvector(rounded, Short));
     }
-    static float weight(Unit unit, int64_t k) {
+    static float weight(Weight unit, int64_t k) {
         const uint32_t bits = k % 2 ? unit & 0xffff0000u : unit << 16;
         float value;
         std::memcpy(&value, &bits, 4);
         return value;
     }
+};
+
+// Float32 whose weights happen to be bfloat16 numbers: half the memory, and bit for bit the same results.
+struct Float32Halved : Float32 {
+    using Weight = uint32_t;
+    static constexpr int kParts = 2;
+    static Vec part(const Weight* units, int p) {
+        const Int both = load<Int>(units);
+        return (Vec)(p ? both & static_cast<int32_t>(0xffff0000) : both << 16);
+    }
+    static float weight(Weight unit, int64_t k) { return BFloat16::weight(unit, k); }
 };
 
 // These structs mirror the ctypes structures in ops.py.
@@ -133,28 +151,72 @@ struct Work {  // activations; strides are in elements of 4 bytes
     int64_t x_stride, qkv_stride, gate_up_stride, input_stride, attended_stride, middle_stride;
     int64_t hidden_size;
     float eps;
-    int32_t is_bfloat16;
+    int32_t type;  // kFloat32 ..
     int32_t threads;
 };
 
+enum { kFloat32, kBFloat16, kFloat32Halved };         // types
+enum { kDone = 0, kBadToken = -1, kBadSlot = -2 };  // results
+
+struct Stack {  // a whole decoder
+    const Linear *embedding, *head;
+    const Layer* layers;
+    const float* norm;
+    int64_t num_layers, vocabulary;
+    // Attention's own kernels by address, so that neither library is linked to the other, and their arguments for each
+    // layer. These read and write `qkv`, `attended_heads`, `cosine`, `sine` and `slots`.
+    int (*rope_and_store)(const void* arguments);
+    void (*attend)(void* plan, const void* arguments);
+    const void* const* store_arguments;
+    const void* const* attend_arguments;
+    const float* inv_freq;  // (rotary,)
+    int64_t rotary;
+    float *cosine, *sine;   // (rows, rotary)
+    int64_t* slots;         // (rows,)
+    float* attended_heads;  // (rows, heads * head size)
+};
+
+struct Step {  // one forward pass
+    const int64_t* tokens;  // (rows,), as are positions and slots
+    const float* positions;
+    const int64_t* slots;
+    const int64_t* logit_rows;  // (num_logits,)
+    int64_t rows, num_logits;
+    void* attention_plan;
+    float* hidden;  // (num_logits, hidden_stride)
+    int64_t hidden_stride;
+    float* logits;  // (num_logits, head->outputs)
+};
+
+template <class Type>
+constexpr int kPerUnit = Type::kInputs * Type::kParts;  // weights
+
+template <class Type>
+int64_t units(int64_t inputs) {
+    return (inputs + kPerUnit<Type> - 1) / kPerUnit<Type>;
+}
+
 // kRows rows of inputs times one panel. With kFetch, half as many weights come in from `next` on meanwhile.
 template <class Type, int kRows, bool kFetch>
-void tile(const typename Type::Unit* x, int64_t x_stride, const typename Type::Unit* weights,
-          const typename Type::Unit* next, int64_t depth, const float* bias, bool add, float* y, int64_t y_stride) {
+void tile(const typename Type::Input* x, int64_t x_stride, const typename Type::Weight* weights,
+          const typename Type::Weight* next, int64_t depth, const float* bias, bool add, float* y, int64_t y_stride) {
     Vec total[kRows][kVectors] = {};
-    for (int64_t k = 0; k < depth; k++, weights += kPanel) {
+    for (int64_t k = 0; k < depth; k++, weights += kPanel, x += Type::kParts) {
         if constexpr (kFetch) {
 #pragma GCC unroll 8
             for (int j = 0; j < kPanel / 2; j += kLine) __builtin_prefetch(next + k * (kPanel / 2) + j, 0, 2);
         }
-        Vec w[kVectors];
+#pragma GCC unroll 2
+        for (int p = 0; p < Type::kParts; p++) {
+            Vec w[kVectors];
 #pragma GCC unroll 8
-        for (int j = 0; j < kVectors; j++) w[j] = load(weights + j * kLanes);
+            for (int j = 0; j < kVectors; j++) w[j] = Type::part(weights + j * kLanes, p);
 #pragma GCC unroll 8
-        for (int row = 0; row < kRows; row++) {
-            const Vec input = Type::broadcast(x[row * x_stride + k]);
+            for (int row = 0; row < kRows; row++) {
+                const Vec input = Type::broadcast(x[row * x_stride + p]);
 #pragma GCC unroll 8
-            for (int j = 0; j < kVectors; j++) total[row][j] = Type::multiply_add(total[row][j], w[j], input);
+                for (int j = 0; j < kVectors; j++) total[row][j] = Type::multiply_add(total[row][j], w[j], input);
+            }
         }
     }
 #pragma GCC unroll 8
@@ -171,8 +233,9 @@ void tile(const typename Type::Unit* x, int64_t x_stride, const typename Type::U
 }
 
 template <class Type, bool kFetch, int kRows = kTileRows>
-void tile_of(int64_t rows, const typename Type::Unit* x, int64_t x_stride, const typename Type::Unit* weights,
-             const typename Type::Unit* next, int64_t depth, const float* bias, bool add, float* y, int64_t y_stride) {
+void tile_of(int64_t rows, const typename Type::Input* x, int64_t x_stride, const typename Type::Weight* weights,
+             const typename Type::Weight* next, int64_t depth, const float* bias, bool add, float* y,
+             int64_t y_stride) {
     if (rows == kRows)
         tile<Type, kRows, kFetch>(x, x_stride, weights, next, depth, bias, add, y, y_stride);
     else if constexpr (kRows > 1)
@@ -183,18 +246,19 @@ void tile_of(int64_t rows, const typename Type::Unit* x, int64_t x_stride, const
 template <class Type>
 void linear(const Linear& layer, const void* x, int64_t x_stride, int64_t rows, bool add, float* y, int64_t y_stride,
             int threads) {
-    using Unit = typename Type::Unit;
-    const int64_t depth = (layer.inputs + Type::kInputs - 1) / Type::kInputs;
+    using Input = typename Type::Input;
+    using Weight = typename Type::Weight;
+    const int64_t depth = units<Type>(layer.inputs);
     const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t first = 0; first < layer.outputs; first += kPanel) {
-        const Unit* panel = static_cast<const Unit*>(layer.panels) + first * depth;
+        const Weight* panel = static_cast<const Weight*>(layer.panels) + first * depth;
         for (int64_t t = 0; t < tiles; t++) {  // even shares: 7 rows are 4 and 3, not 6 and 1
             const int64_t begin = rows * t / tiles, end = rows * (t + 1) / tiles;
             // One tile alone reads its panel as fast as memory gives it. Two leave memory idle for half of their time:
             // each fetches half of the next panel.
             const auto run = tiles > 1 && t < 2 ? tile_of<Type, true> : tile_of<Type, false>;
-            run(end - begin, static_cast<const Unit*>(x) + begin * x_stride, x_stride, panel,
+            run(end - begin, static_cast<const Input*>(x) + begin * x_stride, x_stride, panel,
                 panel + depth * kPanel + depth * (kPanel / 2) * t, depth, layer.bias ? layer.bias + first : nullptr,
                 add, y + begin * y_stride + first, y_stride);
         }
@@ -207,7 +271,7 @@ void rms_norm(const float* x, int64_t x_stride, const float* weight, float eps, 
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && rows >= kManyRows)
     for (int64_t row = 0; row < rows; row++) {
         const float* in = x + row * x_stride;
-        auto* to = static_cast<typename Type::Unit*>(out) + row * out_stride;
+        auto* to = static_cast<typename Type::Input*>(out) + row * out_stride;
         Vec squares = {};
         int64_t i = 0;
         for (; i + kLanes <= size; i += kLanes) squares += load(in + i) * load(in + i);
@@ -230,7 +294,7 @@ void silu_multiply(const float* gate_up, int64_t stride, int64_t size, int64_t r
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && rows >= kManyRows)
     for (int64_t row = 0; row < rows; row++) {
         const float* gate = gate_up + row * stride;
-        auto* to = static_cast<typename Type::Unit*>(out) + row * out_stride;
+        auto* to = static_cast<typename Type::Input*>(out) + row * out_stride;
         for (int64_t i = 0; i < size; i += kLanes) {
             const Vec g = load(gate + i);
             Type::write(to, i, g / (1.0f + exp(-g)) * load(gate + size + i));
@@ -244,7 +308,7 @@ const void* as_input(const float* x, int64_t* stride, int64_t size, int64_t rows
     if (Type::kInputs == 1) return x;
     for (int64_t row = 0; row < rows; row++) {
         const float* in = x + row * *stride;
-        auto* to = static_cast<typename Type::Unit*>(space) + row * space_stride;
+        auto* to = static_cast<typename Type::Input*>(space) + row * space_stride;
         for (int64_t i = 0; i < size; i += kLanes) {
             Vec v = {};
             std::memcpy(&v, in + i, (size - i < kLanes ? size - i : kLanes) * sizeof(float));
@@ -257,13 +321,13 @@ const void* as_input(const float* x, int64_t* stride, int64_t size, int64_t rows
 
 template <class Type>
 void embed(const Linear& table, const Work& work, const int64_t* tokens, int64_t rows) {
-    using Unit = typename Type::Unit;
-    const int64_t depth = (table.inputs + Type::kInputs - 1) / Type::kInputs;
+    using Weight = typename Type::Weight;
+    const int64_t depth = units<Type>(table.inputs);
     for (int64_t row = 0; row < rows; row++) {
-        const Unit* column =
-            static_cast<const Unit*>(table.panels) + tokens[row] / kPanel * kPanel * depth + tokens[row] % kPanel;
+        const Weight* column =
+            static_cast<const Weight*>(table.panels) + tokens[row] / kPanel * kPanel * depth + tokens[row] % kPanel;
         float* x = work.x + row * work.x_stride;
-        for (int64_t k = 0; k < table.inputs; k++) x[k] = Type::weight(column[k / Type::kInputs * kPanel], k);
+        for (int64_t k = 0; k < table.inputs; k++) x[k] = Type::weight(column[k / kPerUnit<Type> * kPanel], k);
     }
 }
 
@@ -289,44 +353,96 @@ void finish(const Layer& layer, const Work& work, const float* attended, int64_t
     linear<Type>(layer.down, work.middle, work.middle_stride, rows, true, work.x, work.x_stride, work.threads);
 }
 
+// hidden = normed x, logits from it; both for the `count` rows of x that `rows` picks (null: the first ones).
 template <class Type>
-void head(const Linear& layer, const float* norm, const Work& work, const float* x, int64_t x_stride, int64_t rows,
-          float* hidden, int64_t hidden_stride, float* logits) {
-    rms_norm<Float32>(x, x_stride, norm, work.eps, work.hidden_size, rows, hidden, hidden_stride, work.threads);
+void head(const Linear& layer, const float* norm, const Work& work, const float* x, int64_t x_stride, int64_t count,
+          const int64_t* rows, float* hidden, int64_t hidden_stride, float* logits) {
+    for (int64_t i = 0; i < count; i++)
+        rms_norm<Float32>(x + (rows ? rows[i] : i) * x_stride, x_stride, norm, work.eps, work.hidden_size, 1,
+                          hidden + i * hidden_stride, hidden_stride, 1);
     int64_t stride = hidden_stride;
-    const void* input = as_input<Type>(hidden, &stride, work.hidden_size, rows, work.input, work.input_stride);
-    linear<Type>(layer, input, stride, rows, false, logits, layer.outputs, work.threads);
+    const void* input = as_input<Type>(hidden, &stride, work.hidden_size, count, work.input, work.input_stride);
+    linear<Type>(layer, input, stride, count, false, logits, layer.outputs, work.threads);
+}
+
+void angles(const Stack& stack, const Step& step) {
+    for (int64_t row = 0; row < step.rows; row++) {
+        float *cosine = stack.cosine + row * stack.rotary, *sine = stack.sine + row * stack.rotary;
+        for (int64_t i = 0; i < stack.rotary; i++) {
+            const float angle = step.positions[row] * stack.inv_freq[i];
+            cosine[i] = std::cos(angle);
+            sine[i] = std::sin(angle);
+        }
+    }
+}
+
+template <class Type>
+int forward(const Stack& stack, const Work& work, const Step& step) {
+    embed<Type>(*stack.embedding, work, step.tokens, step.rows);
+    angles(stack, step);
+    std::memcpy(stack.slots, step.slots, step.rows * sizeof(int64_t));
+    for (int64_t i = 0; i < stack.num_layers; i++) {
+        qkv<Type>(stack.layers[i], work, step.rows);
+        if (stack.rope_and_store(stack.store_arguments[i]) < 0) return kBadSlot;
+        stack.attend(step.attention_plan, stack.attend_arguments[i]);
+        finish<Type>(stack.layers[i], work, stack.attended_heads, step.rows);
+    }
+    head<Type>(*stack.head, stack.norm, work, work.x, work.x_stride, step.num_logits, step.logit_rows, step.hidden,
+               step.hidden_stride, step.logits);
+    return kDone;
+}
+
+bool are_tokens(const int64_t* tokens, int64_t rows, int64_t vocabulary) {
+    for (int64_t row = 0; row < rows; row++)
+        if (tokens[row] < 0 || tokens[row] >= vocabulary) return false;
+    return true;
+}
+
+// Calls f with the type of the weights and inputs.
+template <class F>
+auto with_type(const Work& work, F f) {
+    switch (work.type) {
+        case kBFloat16: return f(BFloat16{});
+        case kFloat32Halved: return f(Float32Halved{});
+        default: return f(Float32{});
+    }
 }
 
 }  // namespace
 
 // Changes with every function or struct above that ops.py knows.
-EXPORT int plait_ops_abi() { return 1; }
+EXPORT int plait_ops_abi() { return 2; }
 
 EXPORT int plait_panel() { return kPanel; }
 
-// x = rows of the table. Returns 0, or -1 if a token is outside the vocabulary.
+// x = rows of the table. Returns kBadToken if a token is outside the vocabulary.
 EXPORT int plait_embed(const Linear* table, const Work* work, const int64_t* tokens, int64_t rows, int64_t vocabulary) {
-    for (int64_t row = 0; row < rows; row++)
-        if (tokens[row] < 0 || tokens[row] >= vocabulary) return -1;
-    work->is_bfloat16 ? embed<BFloat16>(*table, *work, tokens, rows) : embed<Float32>(*table, *work, tokens, rows);
-    return 0;
+    if (!are_tokens(tokens, rows, vocabulary)) return kBadToken;
+    with_type(*work, [&](auto type) { embed<decltype(type)>(*table, *work, tokens, rows); });
+    return kDone;
 }
 
 // qkv = projections of the normed x.
 EXPORT void plait_qkv(const Layer* layer, const Work* work, int64_t rows) {
-    work->is_bfloat16 ? qkv<BFloat16>(*layer, *work, rows) : qkv<Float32>(*layer, *work, rows);
+    with_type(*work, [&](auto type) { qkv<decltype(type)>(*layer, *work, rows); });
 }
 
 // The rest of the layer after attention, in place on x. `attended` is contiguous.
 EXPORT void plait_finish(const Layer* layer, const Work* work, const float* attended, int64_t rows) {
-    work->is_bfloat16 ? finish<BFloat16>(*layer, *work, attended, rows)
-                      : finish<Float32>(*layer, *work, attended, rows);
+    with_type(*work, [&](auto type) { finish<decltype(type)>(*layer, *work, attended, rows); });
 }
 
-// hidden = normed x; logits (rows, layer->outputs). `hidden` is padded to whole panels.
+// hidden = normed x, its `rows` or (null) its first ones; logits (count, layer->outputs). `hidden` is padded to panels.
 EXPORT void plait_head(const Linear* layer, const float* norm, const Work* work, const float* x, int64_t x_stride,
-                       int64_t rows, float* hidden, int64_t hidden_stride, float* logits) {
-    work->is_bfloat16 ? head<BFloat16>(*layer, norm, *work, x, x_stride, rows, hidden, hidden_stride, logits)
-                      : head<Float32>(*layer, norm, *work, x, x_stride, rows, hidden, hidden_stride, logits);
+                       int64_t count, const int64_t* rows, float* hidden, int64_t hidden_stride, float* logits) {
+    with_type(*work, [&](auto type) {
+        head<decltype(type)>(*layer, norm, *work, x, x_stride, count, rows, hidden, hidden_stride, logits);
+    });
+}
+
+// A whole forward pass. Returns kBadToken or kBadSlot, having done nothing, if a token is outside the vocabulary or a
+// slot beyond the pool.
+EXPORT int plait_forward(const Stack* stack, const Work* work, const Step* step) {
+    if (!are_tokens(step->tokens, step->rows, stack->vocabulary)) return kBadToken;
+    return with_type(*work, [&](auto type) { return forward<decltype(type)>(*stack, *work, *step); });
 }

@@ -1,0 +1,89 @@
+"""Weights in the packed form of the compiled kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from .kernels import BFLOAT16, FLOAT32, FLOAT32_HALVED, LayerArguments, LinearArguments
+from .model import LayerWeights, Linear, Weights
+from .pool import zeros
+
+
+class PackedWeights:
+    """Panels of all linear layers, and the structures that point to them."""
+
+    def __init__(self, weights: Weights, panel: int) -> None:
+        """`panel`: outputs of a panel, `plait_panel()`."""
+        self._panel = panel
+        if weights.embedding.dtype == torch.bfloat16:
+            self.type = BFLOAT16
+        else:
+            # What was shipped in bfloat16 takes half the memory and gives the same numbers.
+            self.type = FLOAT32_HALVED if all(map(_is_bfloat16, _matrices(weights))) else FLOAT32
+        self._kept: list[Tensor] = []
+        """What the structures point to."""
+        layers = [self._layer(layer) for layer in weights.layers]
+        self.layers = (LayerArguments * len(layers))(*layers)
+        self.norm = self._vector(weights.norm)
+        self.embedding = self._linear([Linear(weights.embedding)])
+        tied = weights.lm_head is weights.embedding
+        self.head = self.embedding if tied else self._linear([Linear(weights.lm_head)])
+
+    def padded(self, n: int) -> int:
+        """Up to whole panels."""
+        return -(-n // self._panel) * self._panel
+
+    def _layer(self, weights: LayerWeights) -> LayerArguments:
+        return LayerArguments(
+            qkv=self._linear([weights.q, weights.k, weights.v]),
+            output=self._linear([weights.o]),
+            gate_up=self._linear([weights.gate, weights.up], pad_each=True),
+            down=self._linear([weights.down]),
+            attention_norm=self._vector(weights.attention_norm),
+            mlp_norm=self._vector(weights.mlp_norm),
+        )
+
+    def _linear(self, parts: Sequence[Linear], *, pad_each: bool = False) -> LinearArguments:
+        """One packed matrix of all parts' outputs, each padded to whole panels or only the last one."""
+        starts, end = [], 0
+        for part in parts:
+            starts.append(end)
+            end += self.padded(len(part.weight)) if pad_each else len(part.weight)
+        outputs, inputs = self.padded(end), parts[0].weight.shape[1]
+        dtype = torch.float32 if self.type == FLOAT32 else torch.bfloat16
+        rows = torch.zeros(outputs, inputs + inputs % 2, dtype=dtype)
+        bias = torch.zeros(outputs)
+        for part, start in zip(parts, starts, strict=True):
+            rows[start : start + len(part.weight), :inputs] = part.weight.detach()
+            if part.bias is not None:
+                bias[start : start + len(part.weight)] = part.bias.detach()
+        units = rows[:, :inputs] if dtype == torch.float32 else rows
+        units = units.contiguous().view(torch.int32)
+        panels = zeros((outputs // self._panel, units.shape[1], self._panel), torch.int32)
+        panels.copy_(units.view(outputs // self._panel, self._panel, -1).transpose(1, 2))
+        self._kept += [panels, bias]
+        has_bias = any(part.bias is not None for part in parts)
+        return LinearArguments(
+            panels=panels.data_ptr(), bias=bias.data_ptr() if has_bias else None, inputs=inputs, outputs=outputs
+        )
+
+    def _vector(self, weight: Tensor) -> int:
+        """Address of a norm's weights, float32 and padded."""
+        padded = torch.zeros(self.padded(len(weight)))
+        padded[: len(weight)] = weight.detach()
+        self._kept.append(padded)
+        return padded.data_ptr()
+
+
+def _matrices(weights: Weights) -> Iterator[Tensor]:
+    yield from (weights.embedding, weights.lm_head)
+    for layer in weights.layers:
+        yield from (part.weight for part in (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down))
+
+
+def _is_bfloat16(matrix: Tensor) -> bool:
+    """Is every number of this float32 matrix one of bfloat16's?"""
+    return torch.equal(matrix, matrix.bfloat16().float())
