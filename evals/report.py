@@ -6,15 +6,15 @@ table; everything else is the same, byte for byte, whenever the same settings ar
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime import viewer
+from ..runtime.viewer.page import embed
 from .plots import Point, Series, line_plot
+from .report_samples import full_traces, packed, samples_data, traces
 from .store import write_atomically
 from .summary import Cell, cells, compare
 
@@ -109,10 +109,10 @@ class Report:
         lines = [
             f"# {self.title}",
             "",
-            "| " + " | ".join(title for title, _, _ in columns) + " |",
+            "| " + " | ".join(_plain(title) for title, _, _ in columns) + " |",
             "| " + " | ".join("---" for _ in columns) + " |",
         ]
-        lines += ["| " + " | ".join(text(cell) for _, _, text in columns) + " |" for cell in self.cells]
+        lines += ["| " + " | ".join(_plain(text(cell)) for _, _, text in columns) + " |" for cell in self.cells]
         hardware, versions = self.environment["hardware"], self.environment["versions"]
         lines += [
             "",
@@ -127,16 +127,19 @@ class Report:
 
     def html(self) -> str:
         """The whole page."""
+        threads = traces(self.evaluation)
         page = (ASSETS / "report.html").read_text(encoding="utf-8")
         parts = {
             "title": escape(self.title),
-            "style": (ASSETS / "report.css").read_text(encoding="utf-8"),
+            "style": f"{(ASSETS / 'report.css').read_text(encoding='utf-8')}\n{viewer.style()}",
             "legend": self._legend(),
             "plots": self._plots(),
             "table": self._table(),
             "settings": self._facts({**self.settings, **self.environment}),
-            "data": json.dumps(self._data(), separators=(",", ":")).replace("<", "\\u003c"),
-            "threads": self._threads(),
+            "data": embed(samples_data(self.evaluation, self.budgets, self.windows)),
+            "threads": packed(list(threads.values())),
+            "full": embed(full_traces(self.evaluation.store.folder, threads)),
+            "viewer": viewer.script(),
             "script": (ASSETS / "report.js").read_text(encoding="utf-8"),
         }
         for name, text in parts.items():
@@ -179,14 +182,12 @@ class Report:
         head = "".join(
             f"<th{' class=m' if is_measured else ''}>{escape(title)}</th>" for title, is_measured, _ in columns
         )
-        names = [name for name, _ in self._series()]
         rows = []
         for cell in self.cells:
             tds = [
                 f"<td{' class=m' if is_measured else ''}>{escape(text(cell))}</td>" for _, is_measured, text in columns
             ]
             rows.append(f"<tr>{''.join(tds)}</tr>")
-        assert names
         return f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody>"
 
     def _facts(self, value: Any) -> str:
@@ -196,56 +197,6 @@ class Report:
         if isinstance(value, list):
             return "<ol>" + "".join(f"<li>{self._facts(one)}</li>" for one in value) + "</ol>"
         return escape(str(value))
-
-    # -- the samples -----------------------------------------------------------------------------------------------
-
-    def _data(self) -> dict[str, Any]:
-        """What the page's script shows of every sample; no times."""
-        evaluation = self.evaluation
-        reasons: dict[str, int] = {}
-        traces: dict[str, int] = {}
-        rows = []
-        for key, method, sample in evaluation.entries():
-            unit = evaluation.store.units.get(key)
-            for row in unit.rows if unit is not None else ():
-                if row.trace is not None and row.threads is not None:
-                    traces.setdefault(row.trace, len(traces))
-                rows.append(
-                    [
-                        evaluation.place(sample.id),
-                        self.methods.index(method.name),
-                        key.budget,
-                        self.windows.index(row.window),
-                        key.attempt,
-                        int(row.correct),
-                        row.extracted,
-                        reasons.setdefault(row.reason, len(reasons)),
-                        row.finish,
-                        row.total_tokens,
-                        row.critical_tokens,
-                        row.branches,
-                        row.counts,
-                        row.origin,
-                        None if row.trace is None else traces.get(row.trace),
-                    ]
-                )
-        return {
-            "methods": self.methods,
-            "budgets": self.budgets,
-            "windows": self.windows,
-            "problems": [[sample.id, sample.question, sample.reference] for sample in evaluation.samples],
-            "reasons": list(reasons),
-            "traces": list(traces),
-            "rows": rows,
-        }
-
-    def _threads(self) -> str:
-        """The threads of every job, in the order of `traces`: JSON, compressed, as base64."""
-        units = self.evaluation.store.units
-        keys = [key for key, _, _ in self.evaluation.entries() if key in units]
-        found = {row.trace: row.threads for key in keys for row in units[key].rows if row.trace and row.threads}
-        data = json.dumps(list(found.values()), separators=(",", ":")).encode()
-        return base64.b64encode(gzip.compress(data, mtime=0)).decode()
 
 
 def _points(group: Sequence[Cell], x_of: Callable[[Cell], float | None]) -> tuple[Point, ...]:
@@ -258,6 +209,11 @@ def _points(group: Sequence[Cell], x_of: Callable[[Cell], float | None]) -> tupl
             note = f"{window}{100 * cell.accuracy:.1f} % ({100 * low:.1f} - {100 * high:.1f}) at {x:,.4g}"
             points.append(Point(x=x, y=cell.accuracy, low=low, high=high, note=note))
     return tuple(points)
+
+
+def _plain(text: str) -> str:
+    """As it may stand in a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _percent(share: float) -> str:

@@ -102,20 +102,32 @@ async function detail(row) {
   const panel = byId("detail");
   panel.replaceChildren(element("h3", {}, `${data.methods[row[METHOD]]}, ${id}`),
     element("p", { class: "question" }, question), list);
+  view(null);
   if (row[TRACE] === null) return;
   list.append(element("dt", {}, "open with"), element("dd", {}, element("code", {}, `plait trace view ${data.traces[row[TRACE]]}`)));
-  const threads = (await allThreads())[row[TRACE]];
-  panel.append(tree(threads));
+  picked = row;
+  threads ??= unpack(byId("threads").textContent);
+  const lines = (await threads)[row[TRACE]];
+  const trace = row[TRACE] in full ? await unpack(full[row[TRACE]]) : null;
+  if (picked !== row) return;  // Another one was picked meanwhile.
+  panel.append(tree(lines));
+  view(trace);
 }
 
-let unpacked = null;
-function allThreads() {
-  unpacked ??= (async () => {
-    const bytes = Uint8Array.from(atob(byId("threads").textContent), (char) => char.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Response(stream).json();
-  })();
-  return unpacked;
+const full = JSON.parse(byId("full").textContent);
+let threads = null, picked = null, shown = null;
+
+function view(trace) {
+  shown?.destroy();
+  shown = null;
+  byId("viewer").replaceChildren();
+  byId("viewer").hidden = trace === null;
+  if (trace !== null) shown = mountTrace(byId("viewer"), trace);
+}
+
+async function unpack(base64) {
+  const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
 }
 
 function tree(threads) {
