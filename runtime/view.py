@@ -34,6 +34,8 @@ class _Thread:
     label: str
     status: str = "waiting"
     tokens: int = 0
+    unfinished: int = 0
+    """Tokens of the generation that goes on."""
     tail: str = ""
     children: list[_Thread] = field(default_factory=list)
     size: int = 1
@@ -76,10 +78,11 @@ class JobView:
             case Text():
                 thread = self._thread(event.branch)
                 thread.status = "running"
+                thread.unfinished += event.tokens
                 thread.tail = (thread.tail + event.text)[-TAIL_CHARS:]
             case Stopped():
                 thread = self._thread(event.branch)
-                thread.tokens += event.tokens
+                thread.tokens, thread.unfinished = thread.tokens + event.tokens, 0
                 thread.status = "done" if event.reason in ("eos", "stop") else event.reason
             case Joined() | Merged():
                 found = event.found if isinstance(event, Joined) else event.children
@@ -147,7 +150,8 @@ def _line(thread: _Thread, width: int = 0) -> Line:
     name = thread.name if len(thread.name) <= MAX_LABEL else f"{thread.name[: MAX_LABEL - 3]}..."
     line.append(f"{name:<{width}}  ", style="bold")
     line.append(f"{thread.status:<9}  ", style=_STYLES.get(thread.status, "yellow"))
-    line.append(f"{thread.tokens:>6,} tokens  " if thread.tokens else " " * 15, style="dim")
+    tokens = thread.tokens + thread.unfinished
+    line.append(f"{tokens:>6,} tokens  " if tokens else " " * 15, style="dim")
     if size := thread.size - 1:
         line.append(f"{size:,} below  ", style="dim")
     line.append(tail[-60:].lstrip(), style="dim")

@@ -14,7 +14,7 @@ from rich.console import Console
 import plait
 from plait import APR, InvalidInput, JobSpec, Recorder, Runtime, ScriptedEngine, Trace
 from plait.runtime.cli import main, show
-from plait.runtime.events import BranchStarted, Joined, Pruned, Stopped
+from plait.runtime.events import BranchStarted, Joined, Pruned, Stopped, Text
 from plait.runtime.view import JobView, table, watch
 from plait.tests.methods.test_apr import WHOLE, model
 from plait.tests.methods.test_dialect_paper import ROOT
@@ -164,6 +164,25 @@ def test_results_are_drawn_and_finished_subtrees_counted():
     assert "found" in winner and "20 below" in winner and "60 below" in lines[1]
     assert "... 28 more: 28 no result" in lines[-1] and len(lines) == 2 + 12 + 1
     assert len({line.index("no result") for line in lines if "child" in line and line != winner}) == 1
+
+
+def test_tokens_are_counted_as_they_come():
+    view = JobView("job")
+    view.feed(started("0", None, "root"))
+    for event in (
+        Text(job="j", time=1.0, branch="0", text="one two", tokens=2),
+        Text(job="j", time=1.0, branch="0", text=" three", tokens=1),
+    ):
+        view.feed(event)
+    assert "     3 tokens  one two three" in drawn(view)
+    view.feed(Stopped(job="j", time=2.0, branch="0", reason="eos", tokens=4))
+    assert "done" in drawn(view) and "     4 tokens  one two three" in drawn(view)
+
+
+def drawn(view):
+    screen = console()
+    screen.print(view.render())
+    return screen.file.getvalue()
 
 
 def started(branch, parent, label):
