@@ -9,43 +9,20 @@ from typing import Literal
 
 from plait import (
     APR,
-    Context,
     Method,
     Multiverse,
-    Outcome,
     Runtime,
-    SamplingParams,
     ScriptedEngine,
     SelfConsistency,
     Trace,
-    register,
+    TreeSearch,
 )
-from plait.runtime.methods.base import text_tokens
 from plait.runtime.trace import BranchRecord, JoinRecord, Piece, SegmentRecord, SpanRecord
 from plait.tests.methods import hogwild_tools
 from plait.tests.methods.multiverse_tools import Par, scripted
 from plait.tests.methods.test_apr import model
 from plait.tests.methods.test_dialect_paper import ROOT
-
-
-@register
-class Pruning(Method):
-    """Forks, scores, and gives up all but the best, twice."""
-
-    method: Literal["test_pruning"] = "test_pruning"
-
-    async def run(self, ctx: Context) -> Outcome:
-        root = ctx.open(text_tokens("p", ctx.tokenizer), label="root")
-        alive = [root]
-        for _ in range(2):
-            alive = [fork for branch in alive for fork in branch.fork(3, ["a", "b", "c"])]
-            for score, branch in enumerate(alive):
-                await branch.generate(SamplingParams(max_tokens=6, logprobs=0))
-                branch.score(score / 2)
-            for branch in alive[:-1]:
-                branch.prune("low score")
-            alive = alive[-1:]
-        return Outcome(text="", answer="c", finish=(await alive[0].generate(SamplingParams(max_tokens=2))).finish)
+from plait.tests.search.tools import Steps, by_value
 
 
 async def run(method: Method, engine: ScriptedEngine, *, cancel: bool = False) -> Trace:
@@ -79,8 +56,11 @@ async def hogwild() -> Trace:
     return trace
 
 
-async def pruned() -> Trace:
-    return await run(Pruning(), ScriptedEngine(lambda _: "abcdefghij"))
+async def tree_search() -> Trace:
+    children = {"q": ["a;", "b;", "c;", "d;"], "qa;": ["e;", "f;"], "qb;": ["g;", "h;"], "qa;e;": ["=7"]}
+    reward = by_value({"a": 0.9, "b": 0.6, "e": 0.9, "f": 0.3, "g": 0.8}, default=0.1)
+    method = TreeSearch(prompt="q", strategy="beam", width=4, reward=reward, delimiters=(";",), answer=r"regex:=(\d)")
+    return await run(method, Steps(children))
 
 
 async def samples() -> Trace:
@@ -109,7 +89,7 @@ async def hostile() -> Trace:
     return trace
 
 
-SAMPLES = {f.__name__: f for f in (apr, multiverse, hogwild, pruned, samples, cancelled, empty, hostile)}
+SAMPLES = {f.__name__: f for f in (apr, multiverse, hogwild, tree_search, samples, cancelled, empty, hostile)}
 
 
 def sample(name: str) -> Trace:

@@ -121,12 +121,11 @@ def test_live_views_are_stretches():
 
 
 def test_pruned_branches_and_joins():
-    data = trace_data(sample("pruned"))
-    assert [(b["label"], b["pruned"], b["scores"]) for b in data["branches"][1:4]] == [
-        ("a", "low score", [0.0]),
-        ("b", "low score", [0.5]),
-        ("c", None, [1.0]),
-    ]
+    trace = sample("tree_search")
+    data = trace_data(trace)
+    first = [(b["pruned"], b["scores"]) for b in data["branches"] if b["parent"] == 0]
+    assert first == [(None, [0.9]), (None, [0.6]), ("beam: no continuation", [0.1]), ("beam: no continuation", [0.1])]
+    assert [b["pruned"] for b in data["branches"]] == [record.pruned for record in trace.branches.values()]
     merges = trace_data(sample("multiverse"))["joins"]
     assert [join["merge"] for join in merges] == [True, True]
     (join,) = trace_data(sample("apr"))["joins"]

@@ -82,7 +82,7 @@ def test_a_browser_draws_it(page, name, dark):
     assert (sum(map(int, re.findall(r"\d+", shade))) < 384) == dark
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("apr", "join (as text)"), ("pruned", "pruned or failed")])
+@pytest.mark.parametrize(("name", "wanted"), [("apr", "join (as text)"), ("tree_search", "pruned or failed")])
 def test_the_legend_has_what_the_trace_has(page, name, wanted):
     legends = {name: text(page(sample(name)), ".legend"), "samples": text(page(sample("samples")), ".legend")}
     assert wanted in legends[name] and wanted not in legends["samples"]

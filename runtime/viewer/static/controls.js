@@ -116,8 +116,10 @@ class Controls {
   #hover(event) {
     const { viewer, parts } = this, { tip } = parts;
     viewer.hover = event ? hit(viewer.scene, event.offsetX, event.offsetY) : null;
-    tip.hidden = !viewer.hover;
-    if (viewer.hover) {
+    // A label that can be read needs no tip, which would cover the next one.
+    const isLabelled = event && event.offsetX < viewer.left && viewer.camera.row >= LABEL_ROW;
+    tip.hidden = !viewer.hover || isLabelled;
+    if (!tip.hidden) {
       tip.textContent = viewer.describe(viewer.hover);
       const x = Math.min(event.offsetX + 14, viewer.width - tip.offsetWidth - 8);
       const isBelow = event.offsetY + 22 + tip.offsetHeight < viewer.height;

@@ -81,7 +81,7 @@ function legend(model) {
     [isUnshaded, "plain", "sampled, p not known"],
     [has(PROMPT), "prompt", "prompt"],
     [has(INJECTED), "injected", "put in by the runtime"],
-    [pieces.kept.some((kept, i) => kept < pieces.count[i]), "forgotten", "forgotten by a rewind, or pruned"],
+    [pieces.kept.some((kept, i) => kept < pieces.count[i] || branches[pieces.branch[i]].pruned !== null), "forgotten", "forgotten by a rewind, or pruned"],
     [branches.some((b) => b.parent !== null && b.origin === "fork"), "fork", "fork (shared KV)"],
     [branches.some((b) => b.parent !== null && b.origin === "open"), "spawn", "spawn (own context)"],
     [joins.some((join) => join.merge), "merge", "merge (shared KV)"],

@@ -110,8 +110,9 @@ class Viewer {
   describe({ branch, piece, token }) {
     const { model } = this, parts = [model.label(branch)];
     if (piece === null) {
-      const { sampled } = model.counts(branch);
-      return [...parts, model.status(branch), plural(sampled, "token")].join(" \u00b7 ");
+      const { scores } = model.branches[branch];
+      if (scores.length) parts.push(`score ${+scores.at(-1).toPrecision(4)}`);
+      return [...parts, model.status(branch), plural(model.sampledOf[branch], "token")].join(" \u00b7 ");
     }
     if (token === null) {
       const kind = ["prompt", "injected", "sampled"][model.pieces.kind[piece]];
