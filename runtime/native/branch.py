@@ -177,7 +177,10 @@ class NativeBranch:
             spans = [Span(s, 0, len(s.tokens), 0, group) for s in segments]
             self._take(spans, self.view.next_position + longest)
             for segment in segments:
-                store.freeze(segment)
+                if segment.pending and not segment.held:
+                    store.freeze(segment)
+                    if self.engine.contexts is not None and segment.name is not None:
+                        self.engine.contexts.request(segment, self)
 
     def watch(self, branch: Branch, shift: int = 0) -> None:
         with self.engine.lock:
@@ -261,6 +264,13 @@ class NativeBranch:
             self.parent = None
             self.engine.unregister(self)
         self.engine.wake()
+
+    def note_reused(self, tokens: int) -> None:
+        """Tokens that this branch wanted were found encoded; under the engine's lock."""
+        if self.generation is not None:
+            self.generation.num_reused += tokens
+        else:
+            self.reused_tokens += tokens
 
     # -- inside ------------------------------------------------------------------------------------------------
 

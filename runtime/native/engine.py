@@ -14,6 +14,9 @@ import torch
 from ..engine import BlockUsage, Branch, Capabilities, Tokenizer
 from ..errors import EngineClosed, InvalidInput
 from .branch import NativeBranch
+from .context_files import DEFAULT_BYTES, ContextFiles
+from .context_scaling import read_scaling
+from .context_tier import ContextTier
 from .generation import Delivery
 from .loader import Impl, load_model
 from .model import Model
@@ -48,6 +51,10 @@ class NativeOptions:
     """Positions one branch may span; None: what the model was made for."""
     headless: bool = False
     """Load classifiers too, for their hidden states (`SamplingParams.hidden_state`)."""
+    contexts: str | Path | None = None
+    """Folder in which encoded contexts are kept, for other processes too; None: in memory alone."""
+    context_bytes: int = DEFAULT_BYTES
+    """Size of that folder at most; what was used least recently goes."""
     keep_logits: bool = False
     """Keep every branch's last logits in `NativeBranch.logits`, for tests and analysis."""
 
@@ -66,13 +73,15 @@ class NativeEngine:
     takes it to plan a step and to take over its results, never during the forward pass.
     """
 
-    capabilities = Capabilities(
-        kv_merge=True, live_views=True, parallel_contexts=True, logprobs=True, hidden_states=True
-    )
-
     def __init__(
-        self, model: Model, tokenizer: Tokenizer, options: NativeOptions | None = None, name: str = ""
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        options: NativeOptions | None = None,
+        name: str = "",
+        source: Path | None = None,
     ) -> None:
+        """`source`: the folder the model was loaded from. Raises `InvalidInput` for contexts on disk without one."""
         self.options = options = options or NativeOptions()
         self.model = model
         self.tokenizer = tokenizer
@@ -97,6 +106,20 @@ class NativeEngine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopped = asyncio.Event()
+        self.capabilities = Capabilities(
+            kv_merge=True,
+            live_views=True,
+            parallel_contexts=True,
+            logprobs=True,
+            hidden_states=True,
+            **({} if source is None else read_scaling(source)),
+        )
+        self.contexts: ContextTier | None = None
+        """Of contexts on disk."""
+        if options.contexts is not None:
+            if source is None:
+                raise InvalidInput("contexts are kept on disk for models loaded from a folder only: their weights stay")
+            self.contexts = ContextTier(self, ContextFiles(options.contexts, options.context_bytes), source)
 
     @classmethod
     def load(cls, path: str | Path, **options: Any) -> NativeEngine:
@@ -117,7 +140,7 @@ class NativeEngine:
             num_threads=chosen.num_threads,
             headless=chosen.headless,
         )
-        return cls(model, HFTokenizer.load(path), chosen, name=Path(path).name)
+        return cls(model, HFTokenizer.load(path), chosen, name=Path(path).name, source=Path(path))
 
     # -- the Engine contract -----------------------------------------------------------------------------------
 
@@ -144,6 +167,8 @@ class NativeEngine:
         if thread is not None:
             await self._stopped.wait()
             thread.join()
+        if self.contexts is not None:
+            await self.contexts.close()
 
     def open(
         self,
@@ -211,12 +236,14 @@ class NativeEngine:
             self._loop.call_soon_threadsafe(self._stopped.set)
 
     def _step(self) -> None:
-        """Plan, run and take over one forward pass, or wait for work."""
+        """Plan, run and take over one forward pass, or wait for work. A context is read from disk before it."""
+        if self.contexts is not None and self.contexts.has_loads:
+            self.contexts.load_one()
         with self._work:
             step, deliveries = self.scheduler.plan()
             self._deliver(deliveries)
             if not step.chunks:
-                if not self._is_closed:
+                if not self._is_closed and not (self.contexts is not None and self.contexts.has_loads):
                     # With deliveries, somebody gave way for lack of memory: let the event loop free it.
                     self._work.wait(0.5 if deliveries else None)
                 return
@@ -227,6 +254,9 @@ class NativeEngine:
         logits = logits.cpu()
         with self.lock:
             self._deliver(self.scheduler.commit(step, logits, hidden, keep_logits=self.options.keep_logits))
+            finished, self.store.finished = self.store.finished, []
+            if self.contexts is not None:
+                self.contexts.save(finished)
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
         if deliveries and self._loop is not None and not self._loop.is_closed():

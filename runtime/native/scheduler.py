@@ -182,6 +182,8 @@ class Scheduler:
 
     def _prefill(self, filling: Filling, g: NativeGeneration, segment: Segment, view: tuple[Span, ...]) -> bool:
         """As much of the segment's pending tokens as there is room for; are these, with what is planned, all?"""
+        if segment.is_loading:
+            return False
         chunk = filling.planned.get(segment)
         if chunk is None:
             count = min(segment.pending, filling.rows_left)

@@ -27,6 +27,7 @@ class Segment:
         "_table",
         "computed",
         "held",
+        "is_loading",
         "is_packed",
         "keys",
         "lineage",
@@ -48,6 +49,8 @@ class Segment:
         self.is_packed = False
         """Are the spans of `view` read one behind another, ending where this segment begins, wherever they were
         written? Then their own shifts do not matter."""
+        self.is_loading = False
+        """Is it looked for on disk? Then nothing of it is computed meanwhile."""
         self.tokens: list[int] = []
         self.computed = 0
         """Tokens whose keys and values are in the pool; the rest are pending."""

@@ -49,6 +49,8 @@ class KVStore:
         self._index: dict[bytes, tuple[Segment, int]] = {}
         self.named: dict[bytes, Segment] = {}
         """Contexts, encoded or being encoded, by `Segment.name`. Encoded ones are cached as wholes."""
+        self.finished: list[Segment] = []
+        """Contexts whose last token was computed since somebody last took them from here."""
         self._cached: OrderedDict[Segment, None] = OrderedDict()
         self._num_cached = 0
         self._alive: set[Segment] = set()
@@ -174,6 +176,8 @@ class KVStore:
         segment.computed = computed
         if segment.held and not segment.pending:
             self._let_go_of_view(segment)
+            if segment.name is not None:
+                self.finished.append(segment)
         size = self.block_size
         if segment.lineage is None or computed // size <= len(segment.keys):
             return

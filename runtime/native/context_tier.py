@@ -1,0 +1,164 @@
+"""`ContextTier`: moves encoded contexts between the KV pool and their files.
+
+The pool is the first tier: `KVStore` keeps encoded contexts cached until others need the memory. A context that is not
+there is looked for on disk before it is encoded: the engine's thread reads one between two forward passes. A context
+that was encoded is written by a thread of its own, which copies it layer by layer and holds nothing back meanwhile: one
+that leaves the pool before it was written is just not written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .context_files import ContextFiles
+from .segment import Segment
+
+if TYPE_CHECKING:
+    from .branch import NativeBranch
+    from .engine import NativeEngine
+
+TEXT_TOKENS = 24
+"""Of a context that a listing shows."""
+
+
+class ContextTier:
+    """Belongs to one engine. `engine.lock` guards the queues."""
+
+    def __init__(self, engine: NativeEngine, files: ContextFiles, source: Path) -> None:
+        """`source`: the folder the engine's model was loaded from."""
+        self.files = files
+        self._engine = engine
+        self._source = source
+        self._fingerprint: str | None = None
+        self._loads: deque[tuple[Segment, NativeBranch]] = deque()
+        self._writes: deque[Segment] = deque()
+        self._wakeup = threading.Condition(engine.lock)
+        self._is_closed = False
+        self._is_busy = False
+        self._written = asyncio.Event()
+        self._writer = threading.Thread(target=self._write_all, name="plait-contexts", daemon=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """What the files depend on but the text; reads all weights when it is asked for first."""
+        if self._fingerprint is None:
+            engine = self._engine
+            digest = hashlib.blake2b(digest_size=16)
+            digest.update(repr((engine.model.dtype, engine.options.block_size)).encode())
+            for path in sorted([self._source / "config.json", *self._source.glob("*.safetensors")]):
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "blake2b").digest())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    # -- from disk; `request` on the event loop, `load_one` on the engine's thread -----------------------------------
+
+    def request(self, segment: Segment, branch: NativeBranch) -> None:
+        """Look for a context on disk before its first token is computed."""
+        segment.is_loading = True
+        self._loads.append((segment, branch))
+
+    @property
+    def has_loads(self) -> bool:
+        return bool(self._loads)
+
+    def load_one(self) -> None:
+        """Bring the next requested context into the pool, or leave it to be encoded."""
+        engine = self._engine
+        with engine.lock:
+            segment, branch = self._loads.popleft()
+            name, tokens, version = segment.name, list(segment.tokens), segment.version
+        found = None if name is None else self.files.read(self.fingerprint, name, tokens)
+        with engine.lock:
+            segment.is_loading = False
+            is_wanted = found is not None and segment.refs and segment.version == version
+            if not is_wanted or not engine.store.reserve(segment, len(tokens)):
+                return
+            blocks = torch.from_numpy(segment.blocks.astype("int64")).to(engine.model.device)
+        assert found is not None
+        keys, values = found
+        pool = engine.pool
+        # Should the last view let go meanwhile: nobody but this thread writes to the pool, so its blocks are not reused
+        # before the copy is done.
+        for layer in range(len(pool.k)):
+            pool.k[layer][blocks] = keys[layer].to(engine.model.device)
+            pool.v[layer][blocks] = values[layer].to(engine.model.device)
+        with engine.lock:
+            if segment.refs and segment.version == version:
+                engine.store.advance(segment, len(tokens))
+                engine.store.finished.remove(segment)  # it is on disk already
+                branch.note_reused(len(tokens))
+
+    # -- to disk -----------------------------------------------------------------------------------------------------
+
+    def save(self, segments: Sequence[Segment]) -> None:
+        """Have encoded contexts written; under the engine's lock."""
+        if segments and not self._writer.is_alive():
+            self._writer.start()
+        self._writes.extend(segments)
+        self._wakeup.notify_all()
+
+    async def drain(self) -> None:
+        """Wait until everything is written."""
+        while self._writes or self._is_busy:
+            self._written.clear()
+            await self._written.wait()
+
+    async def close(self) -> None:
+        """Write what waits, and end the thread."""
+        with self._wakeup:
+            self._is_closed = True
+            self._wakeup.notify_all()
+        await self.drain()
+        if self._writer.is_alive():
+            self._writer.join()
+
+    def _write_all(self) -> None:
+        while True:
+            with self._wakeup:
+                self._is_busy = False
+                self._engine.loop.call_soon_threadsafe(self._written.set)
+                while not self._writes:
+                    if self._is_closed:
+                        return
+                    self._wakeup.wait()
+                segment = self._writes.popleft()
+                self._is_busy = True
+            self._write(segment)
+
+    def _write(self, segment: Segment) -> None:
+        engine, name = self._engine, segment.name
+        if name is None or self.files.path(self.fingerprint, name).exists():
+            return
+        copied = self._copy(segment, name)
+        if copied is not None:
+            tokens = segment.tokens
+            text = engine.tokenizer.decode(tokens[:TEXT_TOKENS])
+            self.files.write(self.fingerprint, name, tokens, *copied, model=engine.name, text=text)
+
+    def _copy(self, segment: Segment, name: bytes) -> tuple[Tensor, Tensor] | None:
+        """Its keys and values; None if it left the pool."""
+        engine, pool = self._engine, self._engine.pool
+        keys, values = [], []
+        for layer in range(len(pool.k)):
+            with engine.lock:
+                if segment.name != name:
+                    return None
+                blocks = torch.from_numpy(segment.blocks.astype("int64")).to(engine.model.device)
+                keys.append(pool.k[layer][blocks].cpu())
+                values.append(pool.v[layer][blocks].cpu())
+        tail = len(segment.tokens) % engine.options.block_size
+        if tail:  # what the last block held before is nobody's business
+            for k, v in zip(keys, values, strict=True):
+                k[-1, :, :, tail:] = 0
+                v[-1, :, tail:] = 0
+        return torch.stack(keys), torch.stack(values)
