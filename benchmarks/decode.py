@@ -52,15 +52,15 @@ class Figures:
         return self.plait / self.limit
 
 
-def qwen3_folder(root: Path) -> Path:
-    """A random checkpoint of Qwen3-0.6B's shape (its published config), bfloat16."""
+def qwen3_folder(root: Path, layers: int = 28) -> Path:
+    """A random checkpoint of Qwen3-0.6B's shape (its published config; 28 layers), bfloat16."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     config = Qwen3Config(
         vocab_size=151936,
         hidden_size=1024,
         intermediate_size=3072,
-        num_hidden_layers=28,
+        num_hidden_layers=layers,
         num_attention_heads=16,
         num_key_value_heads=8,
         head_dim=128,
