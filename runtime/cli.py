@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import viewer
+from . import contexts_cli, viewer
 from .errors import InvalidInput, PlaitError
 from .job import JobSpec, parse_job
 from .result import Result
@@ -42,8 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments)
         if options.command == "run":
             spec = parse_job(_read(options.job))
-            result = asyncio.run(_run(spec, options.model, options.trace, Console(stderr=True)))
+            result = asyncio.run(_run(spec, options, Console(stderr=True)))
             sys.stdout.write(json.dumps(result.to_json(), indent=2) + "\n")
+        elif options.command == "contexts":
+            contexts_cli.run(options, console)
         else:
             _trace(options, console)
     except PlaitError as error:
@@ -62,6 +64,7 @@ def _parser(others: Sequence[str]) -> tuple[argparse.ArgumentParser, set[str]]:
     run.add_argument("job", help="a JSON file, or - for standard input")
     run.add_argument("--model", default="countdown", help="a shipped model, a folder or scheme:rest (countdown)")
     run.add_argument("--trace", type=Path, help="write the trace to this file")
+    run.add_argument("--contexts", type=Path, help="folder of encoded contexts, to read and to add to")
     actions = commands.add_parser("trace", help="look at traces").add_subparsers(dest="action", required=True)
     show = actions.add_parser("show", help="draw a trace as a tree, in the terminal")
     show.add_argument("file", type=Path)
@@ -72,6 +75,7 @@ def _parser(others: Sequence[str]) -> tuple[argparse.ArgumentParser, set[str]]:
     export.add_argument("--perfetto", action="store_true", required=True, help="Chrome's trace events, for Perfetto")
     export.add_argument("file", type=Path)
     export.add_argument("out", type=Path)
+    contexts_cli.add_parser(commands)
     own = set(commands.choices)
     for name in others:
         if name not in own:
@@ -107,8 +111,9 @@ def _read(name: str) -> str:
         raise InvalidInput(f"cannot read the job file {name}: {error}") from None
 
 
-async def _run(spec: JobSpec, model: str, trace_file: Path | None, console: Console) -> Result:
-    async with Runtime(model) as runtime:
-        job = await runtime.submit(spec, trace_file=trace_file)
+async def _run(spec: JobSpec, options: argparse.Namespace, console: Console) -> Result:
+    chosen = {} if options.contexts is None else {"contexts": options.contexts}
+    async with Runtime(options.model, **chosen) as runtime:
+        job = await runtime.submit(spec, trace_file=options.trace)
         await watch(aiter(job), console=console)
         return await job

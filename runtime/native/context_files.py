@@ -128,7 +128,7 @@ class ContextFiles:
             return False
         return True
 
-    def list(self) -> list[StoredContext]:
+    def all(self) -> list[StoredContext]:
         """All sound headers, most recently used first."""
         found = []
         for path in self._files():

@@ -13,6 +13,7 @@ import subprocess
 import time
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ async def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def _first(store: Path, queue: SimpleQueue) -> None:
+def _first(store: Path, queue: SimpleQueue[Any]) -> None:
     (result,) = asyncio.run(run(store, ask(CONTEXTS)))
     queue.put((result.usage.reused_tokens, logprobs(result)))
 
@@ -171,7 +172,7 @@ def _killed_in_a_write(store: Path) -> None:
         Path(path).write_bytes(b"\x00" * 1000)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    context_files.save_file = half
+    context_files.save_file = half  # type: ignore[assignment, attr-defined]
     write(store, b"2")
 
 
