@@ -23,23 +23,23 @@ _MULTIVERSE = ("mv4", "end4")
 class Mix:
     """Shares of the tokens, in any unit."""
 
-    leaf: float = 22.0
+    leaf: float = 14.0
     """Threads of three numbers."""
-    drill: float = 8.0
+    drill: float = 6.0
     """Rows of unrelated numbers."""
-    table4: float = 6.0
+    table4: float = 5.0
     """Threads of four numbers: table, spawn, join, answer."""
     table5: float = 4.0
     seq3: float = 1.0
-    seq4: float = 24.0
+    seq4: float = 26.0
     """Whole searches of four numbers in one context."""
-    path4: float = 8.0
+    path4: float = 4.0
     """Single paths of Multiverse searches of four numbers."""
-    mv4: float = 8.0
+    mv4: float = 12.0
     """Whole Multiverse searches of four numbers."""
-    end4: float = 14.0
+    end4: float = 20.0
     """Their conclusions behind the mere ends of the paths: in a whole search few words are of the hard kind."""
-    step: float = 13.0
+    step: float = 8.0
     """Samples of single operations, of three to five numbers."""
 
 
@@ -175,6 +175,16 @@ class Documents:
             if self._is_allowed(nums, target):
                 return nums, target
 
+    def _searched(self, hopeless: float) -> tuple[list[int], int]:
+        """A problem of four numbers for a whole search, as the published ones are drawn; `hopeless`: share of the
+        problems without a solution that are kept. (What a random combination makes can mostly be made from any first
+        move, and searches would end early.)"""
+        rng = self.rng
+        while True:
+            nums, target = self._problem(lambda: (roots(rng, 4), rng.randint(*TARGETS)))
+            if traces.search(nums, target) or rng.random() < hopeless:
+                return nums, target
+
     def _is_allowed(self, nums: Sequence[int], target: int) -> bool:
         return not is_validation(nums, target) and (tuple(sorted(nums)), target) not in self.excluded
 
@@ -190,8 +200,10 @@ class Documents:
             nums, target = self._problem(
                 lambda: built(rng) if rng.random() < 0.25 else ((n := numbers(rng, 3)), target_for(n, rng, 0.5))
             )
-        else:
+        elif kind.startswith("table"):
             nums, target = self._problem(lambda: ((n := roots(rng, size)), target_for(n, rng, 0.7)))
+        else:
+            nums, target = self._searched(0.04 if kind == "end4" else 0.12)
         if kind == "path4":
             return traces.one_path(nums, target, rng.randint(1, len(lang.pairs(nums))))
         if kind in _MULTIVERSE:
