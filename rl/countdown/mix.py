@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -281,18 +282,25 @@ def batches(documents: Documents, mix: Mix, tokens: int) -> Iterator[Batch]:
     rng = documents.rng
     kinds = [f.name for f in fields(Mix)]
     shares = [getattr(mix, kind) for kind in kinds]
-    ready: dict[str, list[list[traces.Document]]] = {kind: [] for kind in kinds}
+    groups = {kind: by_length(partial(documents.make, kind), tokens, rng) for kind in kinds}
     while True:
         kind = rng.choices(kinds, shares)[0]
-        if not ready[kind]:
-            # Enough documents for several batches, sorted by length and cut; the batches are then used in random order.
+        yield collate(next(groups[kind]), kind)
+
+
+def by_length(make: Callable[[], traces.Document], tokens: int, rng: random.Random) -> Iterator[list[traces.Document]]:
+    """Endless groups of about `tokens` tokens of documents of like length."""
+    ready: list[list[traces.Document]] = []
+    while True:
+        if not ready:
+            # Enough documents for several groups, sorted by length and cut; these are then used in random order.
             pool: list[traces.Document] = []
             while sum(len(document.words) for document in pool) < 12 * tokens:
-                pool += (documents.make(kind) for _ in range(16))
+                pool += (make() for _ in range(16))
             pool.sort(key=lambda document: len(document.words))
-            ready[kind] = _cut(pool, tokens)
-            rng.shuffle(ready[kind])
-        yield collate(ready[kind].pop(), kind)
+            ready = _cut(pool, tokens)
+            rng.shuffle(ready)
+        yield ready.pop()
 
 
 def _cut(pool: list[traces.Document], tokens: int) -> list[list[traces.Document]]:

@@ -1,0 +1,97 @@
+"""Train the shipped process reward model of Countdown, starting from the policy.
+
+python -m plait.rl.countdown.train_prm --init models/countdown --out runs/countdown_prm --export models/countdown_prm
+
+See `rl.countdown.train`; what it learns from is in `rl.countdown.prm`. At the end it judges steps of validation
+problems.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from ...evals.countdown.problems import Key, load, validation
+from .export import save_model
+from .mix import Batch, by_length, collate
+from .model import Model
+from .prm import BAD, GOOD, Samples, draw_steps, labelled
+from .tokenizer import IDS, build
+from .train import Stream, TrainConfig, Trainer, add_options, run_until_stopped
+
+DEFAULTS = TrainConfig(out=Path("runs/countdown_prm"), tokens=6_400_000, rate=1.5e-3, decay=0.8)
+
+
+def stream(excluded: frozenset[Key] = frozenset()) -> Stream:
+    """Labelled samples of problems that are not in `excluded`."""
+
+    def make(rng: random.Random, tokens: int) -> Iterator[Batch]:
+        samples = Samples(rng, excluded)
+        return (collate(group, "prm") for group in by_length(samples.make, tokens, rng))
+
+    return make
+
+
+@torch.inference_mode()
+def judge(model: Model, size: int, count: int, seed: int = 0) -> dict[str, dict[str, float]]:
+    """How well it tells steps of held-out problems apart, by the count of numbers that the step leaves.
+
+    accuracy: of the more likely of the two words; auc: the chance that a good step scores above a bad one; spoilt: the
+    share of steps that are no legal moves which score below one half.
+    """
+    from scipy.stats import mannwhitneyu
+
+    rng = random.Random(f"judge {size} {seed}")
+    scores: dict[int, dict[str, list[float]]] = defaultdict(lambda: {GOOD: [], BAD: [], "spoilt": []})
+    for problem in validation(size, count):
+        steps = draw_steps(problem.nums, problem.target, rng)
+        for spoilt in (None, rng.randrange(len(steps))):
+            document = labelled(problem.nums, problem.target, steps, spoilt, rng)
+            batch = collate([document], "prm")
+            ends = (batch.labels[0] >= 0).nonzero()[:, 0]
+            logits = model(batch.inputs)[0, ends] @ model.embedding[[IDS[BAD], IDS[GOOD]]].T
+            for k, score in enumerate(torch.softmax(logits, -1)[:, 1].tolist()):
+                if spoilt is None:
+                    scores[size - 1 - k][GOOD if steps[k][1] else BAD].append(score)
+                elif k == spoilt:
+                    scores[size - 1 - k]["spoilt"].append(score)
+    found = {}
+    for left, kinds in sorted(scores.items(), reverse=True):
+        good, bad, spoilt_scores = kinds[GOOD], kinds[BAD], kinds["spoilt"]
+        right = sum(s > 0.5 for s in good) + sum(s <= 0.5 for s in bad)
+        found[str(left)] = {
+            "steps": len(good) + len(bad),
+            "good": round(len(good) / (len(good) + len(bad)), 3),
+            "accuracy": round(right / (len(good) + len(bad)), 4),
+            "auc": round(float(mannwhitneyu(good, bad).statistic) / (len(good) * len(bad)), 4),
+            "spoilt": round(sum(s < 0.5 for s in spoilt_scores) / len(spoilt_scores), 4),
+        }
+    return found
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser, DEFAULTS)
+    parser.add_argument("--exclude", type=Path, action="append", default=[], help="JSON Lines: never train on these")
+    parser.add_argument("--export", type=Path, help="folder to write the model to")
+    args = vars(parser.parse_args())
+    folder: Path | None = args.pop("export")
+    excluded = frozenset(problem.key for path in args.pop("exclude") for problem in load(path))
+    trainer = Trainer(TrainConfig(**args), stream(excluded))
+    run_until_stopped(trainer)
+    if folder is not None:
+        save_model(trainer.model, build(), folder)
+    trainer.model.load_hf(trainer.model.to_hf())  # as shipped, in bfloat16
+    for size in (4, 5):
+        print(json.dumps({"numbers": size, "left": judge(trainer.model.eval(), size, 1000)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
