@@ -12,7 +12,7 @@ from ..benchmark import Benchmark, Sample, Verdict, read_rows
 from .problems import Problem, validation
 from .verify import verify
 
-MODES = {"apr": "apr", "multiverse": "mv"}
+MODES = {"apr": "apr", "multiverse": "mv", "tree_search": "step"}
 """Method -> the mode word of the shipped model's language; all others search in one line."""
 
 
@@ -51,6 +51,8 @@ class Countdown(Benchmark):
         if method == "apr":
             # Threads nest until leaves are left.
             return {**fields, "dialect": "compact", "depth": max(1, len(problem.nums) - LEAF)}
+        if method == "tree_search":
+            return {**fields, "delimiters": (";",), "answer": "equations", "reward": "prm:countdown_prm"}
         return {**fields, "answer": "countdown"}
 
     def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:

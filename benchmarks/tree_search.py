@@ -1,0 +1,224 @@
+"""Tree search on held-out Countdown problems: accuracy against KV memory and tokens, strategy by strategy.
+
+    python -m plait.benchmarks.tree_search run --width 16 --width 64 --count 200 --out runs/tree_search.jsonl
+    python -m plait.benchmarks.tree_search report runs/tree_search.jsonl --plot docs/tree_search.svg
+
+`run` appends a line per job and goes on where the file ends; one job at a time, so that times and memory are its own.
+Problems are the first of our validation problems, the same for every strategy, with the same seeds. KV blocks are the
+unique ones that the engine counts for the job: the mean over its levels, while all children of the level are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from ..evals.countdown.problems import Problem, validation
+from ..evals.countdown.verify import verify
+from ..evals.plots import Point, Series, line_plot
+from ..evals.stats import paired_bootstrap, wilson
+from ..runtime.methods.dialect_compact import prompt
+from ..runtime.result import Result
+from ..runtime.runtime import Runtime
+from ..search import DVTS, ETS, PRM, Beam, BestOfN, Rebase, Strategy, TreeSearch
+
+DISTANCE = 0.4
+"""Cosine distance up to which hidden states of the policy's steps are one cluster; chosen on other problems."""
+STRATEGIES: dict[str, Strategy] = {
+    "best-of-N": BestOfN(),
+    "beam": Beam(),
+    "DVTS": DVTS(),
+    "REBASE": Rebase(),
+    "ETS": ETS(cluster_distance=DISTANCE),
+    "ETS, no coverage": ETS(coverage_weight=0),
+}
+STYLE = """<style>
+svg { font: 12px sans-serif; background: #fff } .grid { stroke: #ddd } .axis { stroke: #333 }
+polyline { fill: none; stroke: currentColor; stroke-width: 1.5 } .interval { stroke: currentColor; opacity: .4 }
+circle, rect { fill: currentColor }
+.c0 { color: #888 } .c1 { color: #2a7 } .c2 { color: #a5c } .c3 { color: #36c } .c4 { color: #d33 } .c5 { color: #e90 }
+</style>"""
+
+
+def build(name: str, problem: Problem, width: int, reward: str) -> TreeSearch:
+    """The search for one problem; a step is one operation."""
+    return TreeSearch(
+        prompt=prompt(problem.nums, problem.target, "step"),
+        strategy=STRATEGIES[name],
+        width=width,
+        reward=PRM(model=reward),
+        delimiters=(";",),
+        step_tokens=24,
+        max_tokens=96,
+        max_depth=len(problem.nums) - 1,
+        answer="equations",
+        logprobs=False,
+    )
+
+
+def row(result: Result, problem: Problem) -> dict[str, Any]:
+    """What is kept of one job."""
+    usage, details = result.usage, result.details
+    levels = details["levels"]
+    return {
+        "solved": bool(verify(problem.nums, problem.target, result.answer or "")),
+        "mean_blocks": details["kv_blocks"]["mean"],
+        "peak_blocks": details["kv_blocks"]["peak"],
+        "mean_blocks_in_time": usage.mean_kv_blocks,
+        "step_tokens": sum(level["step_tokens"] for level in levels),
+        "tokens": usage.generated_tokens,
+        "seconds": usage.seconds,
+        "step_seconds": usage.phases["steps"] + usage.phases["score"] + usage.phases.get("select", 0.0),
+        "solver_seconds": [level["solver_seconds"] for level in levels if "solver_seconds" in level],
+        "levels": len(levels),
+        "prm_prefilled": details["reward"]["prefilled_tokens"],
+        "prm_stateless": details["reward"]["stateless_tokens"],
+    }
+
+
+async def run(args: argparse.Namespace) -> None:
+    """Work off the grid; widths outermost, so that what is done can be compared at any time."""
+    done = {(r["strategy"], r["width"], r["numbers"], r["problem"]) for r in read(args.out)}
+    problems = validation(args.numbers, args.count)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    async with Runtime(args.model) as runtime:
+        with args.out.open("a", encoding="utf-8") as file:
+            for width in args.width:
+                for i, problem in enumerate(problems):
+                    for name in args.strategy or STRATEGIES:
+                        if (name, width, args.numbers, i) in done:
+                            continue
+                        job = await runtime.submit(build(name, problem, width, args.reward), seed=i)
+                        key = {"strategy": name, "width": width, "numbers": args.numbers, "problem": i}
+                        file.write(json.dumps({**key, **row(await job, problem)}) + "\n")
+                        file.flush()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a result file; none if there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def mean(rows: Sequence[dict[str, Any]], name: str) -> float:
+    return statistics.fmean(r[name] for r in rows)
+
+
+def report(rows: Sequence[dict[str, Any]], numbers: int, width: int) -> None:
+    """Tables of one width, over the problems that all of its strategies have solved or not."""
+    here = [r for r in rows if r["width"] == width and r["numbers"] == numbers]
+    names = [name for name in STRATEGIES if any(r["strategy"] == name for r in here)]
+    shared = set.intersection(*({r["problem"] for r in here if r["strategy"] == name} for name in names))
+    by_name = {
+        name: sorted((r for r in here if r["strategy"] == name and r["problem"] in shared), key=lambda r: r["problem"])
+        for name in names
+    }
+    table = Table(title=f"{numbers} numbers, width {width}, {len(shared)} problems", box=SIMPLE)
+    columns = ("strategy", "solved", "95 %", "mean KV", "peak KV", "KV in time", "step tokens", "tokens", "s")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "strategy" else "right")
+    for name, its in by_name.items():
+        solved = sum(r["solved"] for r in its)
+        low, high = wilson(solved, len(its))
+        values = ("mean_blocks", "peak_blocks", "mean_blocks_in_time", "step_tokens", "tokens")
+        table.add_row(
+            name,
+            f"{solved / len(its):.1%}",
+            f"{low:.1%} - {high:.1%}",
+            *(f"{mean(its, value):,.1f}" for value in values),
+            f"{mean(its, 'seconds'):.2f}",
+        )
+    console = Console(width=120)
+    console.print(table)
+    for name in ("ETS", "ETS, no coverage"):
+        if {name, "REBASE"} <= by_name.keys():
+            compare(by_name["REBASE"], by_name[name], name, console)
+    for name, its in by_name.items():
+        reuse = mean(its, "prm_stateless") / mean(its, "prm_prefilled")
+        console.print(f"{name}: reward model prefilled {mean(its, 'prm_prefilled'):,.0f} tokens, {reuse:.2f}x fewer")
+
+
+def compare(base: Sequence[dict[str, Any]], ets: Sequence[dict[str, Any]], name: str, console: Console) -> None:
+    """ETS against REBASE: memory, accuracy problem by problem, time of the solver."""
+    gap = paired_bootstrap([r["solved"] for r in ets], [r["solved"] for r in base])
+    line = f"{name} against REBASE: {mean(base, 'mean_blocks') / mean(ets, 'mean_blocks'):.2f}x smaller mean KV, "
+    line += f"{mean(base, 'step_tokens') / mean(ets, 'step_tokens'):.2f}x by step tokens; accuracy {gap.mean:+.1%} "
+    line += f"({gap.low:+.1%} to {gap.high:+.1%})"
+    solver = [seconds for r in ets for seconds in r["solver_seconds"]]
+    if solver:
+        share = sum(solver) / sum(r["step_seconds"] for r in ets)
+        line += f"; solver {1e3 * statistics.median(solver):.1f} ms median, {share:.1%} of the steps' time"
+    console.print(line)
+
+
+def plot(rows: Sequence[dict[str, Any]], numbers: int, cost: str, label: str) -> str:
+    """Accuracy against a cost, a line per strategy over its widths."""
+    series = []
+    for index, name in enumerate(STRATEGIES):
+        points = []
+        for width in sorted({r["width"] for r in rows}):
+            its = [r for r in rows if (r["strategy"], r["width"], r["numbers"]) == (name, width, numbers)]
+            if its:
+                solved = sum(r["solved"] for r in its)
+                low, high = wilson(solved, len(its))
+                points.append(Point(x=mean(its, cost), y=solved / len(its), low=low, high=high, note=f"width {width}"))
+        if points:
+            series.append(Series(name=name, index=index, points=tuple(points)))
+    return line_plot(series, x_label=label, is_logarithmic=True)
+
+
+def picture(rows: Sequence[dict[str, Any]], numbers: int) -> str:
+    """Both plots side by side, with a legend, as one SVG."""
+    left = plot(rows, numbers, "mean_blocks", "mean KV blocks").replace("<svg ", '<svg width="520" height="320" ', 1)
+    right = plot(rows, numbers, "tokens", "generated tokens").replace(
+        "<svg ", '<svg x="530" width="520" height="320" ', 1
+    )
+    names = [name for name in STRATEGIES if any(r["strategy"] == name for r in rows)]
+    legend = "".join(
+        f'<g class="c{list(STRATEGIES).index(name)}"><circle cx="{70 + 160 * i}" cy="336" r="5"/>'
+        f'<text x="{80 + 160 * i}" y="340" fill="#000">{name}</text></g>'
+        for i, name in enumerate(names)
+    )
+    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1060 350" width="1060" height="350">'
+    return f"{head}{STYLE}{left}{right}{legend}</svg>\n"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    runs = commands.add_parser("run")
+    runs.add_argument("--width", type=int, action="append", required=True)
+    runs.add_argument("--count", type=int, default=200, help="problems")
+    runs.add_argument("--numbers", type=int, default=4)
+    runs.add_argument("--strategy", action="append", choices=STRATEGIES)
+    runs.add_argument("--model", default="countdown")
+    runs.add_argument("--reward", default="countdown_prm")
+    runs.add_argument("--out", type=Path, default=Path("runs/tree_search.jsonl"))
+    reports = commands.add_parser("report")
+    reports.add_argument("file", type=Path)
+    reports.add_argument("--plot", type=Path, help="SVG file")
+    reports.add_argument("--numbers", type=int, default=4)
+    args = parser.parse_args()
+    if args.command == "run":
+        asyncio.run(run(args))
+        return
+    rows = read(args.file)
+    for width in sorted({r["width"] for r in rows if r["numbers"] == args.numbers}):
+        report(rows, args.numbers, width)
+    if args.plot:
+        args.plot.write_text(picture(rows, args.numbers), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
