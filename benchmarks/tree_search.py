@@ -47,7 +47,8 @@ STYLE = """<style>
 svg { font: 12px sans-serif; background: #fff } .grid { stroke: #ddd } .axis { stroke: #333 }
 polyline { fill: none; stroke: currentColor; stroke-width: 1.5 } .interval { stroke: currentColor; opacity: .4 }
 circle, rect { fill: currentColor }
-.c0 { color: #888 } .c1 { color: #2a7 } .c2 { color: #a5c } .c3 { color: #36c } .c4 { color: #d33 } .c5 { color: #e90 } .c6 { color: #b88 }
+.c0 { color: #888 } .c1 { color: #2a7 } .c2 { color: #a5c } .c3 { color: #36c }
+.c4 { color: #d33 } .c5 { color: #e90 } .c6 { color: #b88 }
 </style>"""
 
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..runtime.engine import Engine
-from ..runtime.errors import InvalidInput, UnsupportedByEngine
+from ..runtime.errors import InvalidInput, InvalidJob, UnsupportedByEngine
 from .functions import function, name_of
 from .node import Node
 
@@ -19,9 +19,11 @@ HIDDEN = "hidden"
 _SENTENCE = "sentence-transformers:"
 
 
-def parse_embedding(value: object) -> object:
-    """A function given itself becomes its name."""
-    return name_of(value) if callable(value) else value
+def parse_embedding(value: object) -> str:
+    """The name; a function that is given itself gets one. Raises `InvalidJob`."""
+    if not (isinstance(value, str) or callable(value)):
+        raise InvalidJob(f"an embedding is a name or a function, not {type(value).__name__}")
+    return value if isinstance(value, str) else name_of(value)
 
 
 def check_embedding(name: str, engine: Engine) -> None:

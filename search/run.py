@@ -18,6 +18,7 @@ from .embeddings import embed
 from .expansion import Expansion
 from .node import Frontier, Node, ancestors
 from .rewards import Scorer
+from .strategies import Strategy
 
 if TYPE_CHECKING:
     from .tree_search import TreeSearch
@@ -119,7 +120,7 @@ class SearchRun:
 
     async def _select(self, nodes: Sequence[Node], executor: Executor) -> tuple[list[Node], list[int]]:
         """The nodes to continue, and how often; prunes the others."""
-        strategy = self._method.strategy
+        strategy: Strategy = self._method.strategy
         start = time.perf_counter()
         if strategy.uses_embeddings and len({node.text for node in nodes}) > 1:
             await embed(self._method.embedding, nodes, executor)

@@ -14,9 +14,9 @@ from ..runtime.registry import parse_method, register
 from ..runtime.result import Outcome
 from .aggregation import Aggregate, Vote
 from .embeddings import HIDDEN, check_embedding, parse_embedding
-from .rewards import Reward, parse_reward
+from .rewards import Scorer, parse_reward
 from .run import SearchRun
-from .strategies import ETS, Strategy, parse_strategy
+from .strategies import ETS, parse_strategy
 
 
 def _parse_generator(value: object) -> object:
@@ -33,13 +33,13 @@ class TreeSearch(Answering):
     """
 
     method: Literal["tree_search"] = "tree_search"
-    strategy: Annotated[SerializeAsAny[Strategy], BeforeValidator(parse_strategy)] = ETS()
+    strategy: Annotated[Any, BeforeValidator(parse_strategy)] = ETS()
     """`ets`, `rebase`, `beam`, `dvts`, `best_of_n`, by name or as an object with its parameters."""
     width: int = Field(default=16, ge=1)
     """Finished trajectories wanted."""
-    reward: Annotated[SerializeAsAny[Reward], BeforeValidator(parse_reward)]
+    reward: Annotated[Any, BeforeValidator(parse_reward)]
     """A reward object, `prm:MODEL`, or a function `f(prompt, steps) -> float`; see `rewards`."""
-    embedding: Annotated[str, BeforeValidator(parse_embedding)] = HIDDEN
+    embedding: Annotated[Any, BeforeValidator(parse_embedding)] = HIDDEN
     """What strategies tell different steps by: `hidden` (the mean of the hidden states the policy wrote the step
     from), `sentence-transformers:MODEL`, or a function `f(texts) -> vectors`."""
     delimiters: tuple[str, ...] = Field(default=("\n\n",), min_length=1)
@@ -76,7 +76,7 @@ class TreeSearch(Answering):
 
     async def run(self, ctx: Context) -> Outcome:
         prompt = prompt_tokens(self.prompt, ctx.tokenizer)
-        scorer = await self.reward.open(ctx, prompt, ctx.tokenizer)
+        scorer: Scorer = await self.reward.open(ctx, prompt, ctx.tokenizer)
         try:
             return await SearchRun(self, ctx, scorer).run(prompt)
         finally:

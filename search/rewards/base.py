@@ -70,16 +70,18 @@ def register_reward(cls: type[Reward]) -> type[Reward]:
     return cls
 
 
-def parse_reward(value: object) -> object:
-    """The reward that a JSON object, `prm:MODEL`, or a function describes; anything else as it is. Raises
+def parse_reward(value: object) -> Reward:
+    """The reward that a JSON object, `prm:MODEL` or a function describes, or that is given itself. Raises
     `InvalidJob`."""
-    if callable(value) and not isinstance(value, Reward):
+    if isinstance(value, Reward):
+        return value
+    if callable(value):
         value = {"reward": "function", "function": name_of(value)}
     elif isinstance(value, str):
         kind, _, rest = value.partition(":")
         value = {"reward": kind, {"prm": "model"}.get(kind, "function"): rest}
     if not isinstance(value, dict):
-        return value
+        raise InvalidJob(f"a reward is a name, an object or a function, not {type(value).__name__}")
     cls = _rewards.get(str(value.get("reward")))
     if cls is None:
         raise InvalidJob(f"unknown reward {value.get('reward')!r}; known: {', '.join(sorted(_rewards))}")

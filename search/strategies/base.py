@@ -59,12 +59,14 @@ def register_strategy(cls: type[S]) -> type[S]:
     return cls
 
 
-def parse_strategy(value: object) -> object:
-    """The strategy that a name or a JSON object describes; anything else as it is. Raises `InvalidJob`."""
+def parse_strategy(value: object) -> Strategy:
+    """The strategy that a name or a JSON object describes, or that is given itself. Raises `InvalidJob`."""
+    if isinstance(value, Strategy):
+        return value
     if isinstance(value, str):
         value = {"strategy": value}
     if not isinstance(value, dict):
-        return value
+        raise InvalidJob(f"a strategy is a name or an object, not {type(value).__name__}")
     name = value.get("strategy")
     cls = _strategies.get(name) if isinstance(name, str) else None
     if cls is None:
