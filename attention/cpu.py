@@ -34,26 +34,27 @@ def _address(array: Int32 | Float32) -> int:
 class Prepared:
     """A plan cut into work items for one set of shapes. Not for use by two threads at once."""
 
-    __slots__ = ("_kernels", "_run_blocks", "inv_freq", "needs_rotation", "work")
+    __slots__ = ("_kernels", "_run_blocks", "arguments", "inv_freq", "needs_rotation", "work")
 
     def __init__(
         self, kernels: ctypes.CDLL, plan: AttentionPlan, heads: int, pool_shape: tuple[int, ...], threads: int
     ) -> None:
         """heads: H; pool_shape: of the keys, (P, K, D, B)."""
         self.work: int | None = None
-        """Address of the native work space, which `plait_attention_run` takes."""
+        """Address of the native work space, which `plait_attention_run` takes; `plait_attention_prepare` makes it anew
+        from `arguments` after entries grew in place."""
         num_blocks, kv_heads, size, block_size = pool_shape
         self._kernels = kernels
         self.inv_freq: Tensor | None = None
         self._run_blocks = plan.run_blocks  # the work space points into it
         self.work = _free_works.pop() if _free_works else kernels.plait_attention_new()
         groups = _group_array(plan.groups)
-        arguments = PlanArguments(
+        self.arguments: Any = PlanArguments(
             _address(plan.run_blocks), _address(plan.run_start), _address(plan.entries), _address(groups),
             plan.num_rows, len(plan.run_start) - 1, len(plan.run_blocks), len(plan.entries), len(groups), num_blocks,
             heads, kv_heads, size, block_size, threads,
         )  # fmt: skip
-        shifts = kernels.plait_attention_prepare(self.work, ctypes.addressof(arguments))
+        shifts = kernels.plait_attention_prepare(self.work, ctypes.addressof(self.arguments))
         if shifts < 0:
             plan.check(block_size, num_blocks)
             raise AssertionError("the kernel refused a plan that plan.check accepts")

@@ -98,7 +98,12 @@ class NativeEngine:
                 raise InvalidInput(f"kv_tokens must be positive, not {options.kv_tokens}")
         self.pool = KVPool(model.config, num_blocks, options.block_size, model.dtype, model.device)
         self.store = KVStore(num_blocks, options.block_size)
-        self.scheduler = Scheduler(self.store, max_rows=options.max_rows, prefill_chunk=options.prefill_chunk)
+        self.scheduler = Scheduler(
+            self.store,
+            max_rows=options.max_rows,
+            prefill_chunk=options.prefill_chunk,
+            max_steps=1 if model.stack is None or options.keep_logits else options.block_size,
+        )
         self.lock = threading.RLock()
         self._work = threading.Condition(self.lock)
         self._branches: dict[str, set[NativeBranch]] = {}
@@ -236,7 +241,8 @@ class NativeEngine:
             self._loop.call_soon_threadsafe(self._stopped.set)
 
     def _step(self) -> None:
-        """Plan, run and take over one forward pass, or wait for work. A context is read from disk before it."""
+        """Plan, run and take over one forward pass, or a burst of them, or wait for work. A context is read from disk
+        before it."""
         if self.contexts is not None and self.contexts.has_loads:
             self.contexts.load_one()
         with self._work:
@@ -248,6 +254,14 @@ class NativeEngine:
                     self._work.wait(0.5 if deliveries else None)
                 return
             inputs = step.inputs(self.options.block_size)
+        if step.num_steps > 1:
+            sampled = self.model.decode(
+                inputs.tokens, inputs.positions, inputs.slots, inputs.plan, self.pool,
+                steps=step.num_steps, stops=inputs.stops, interrupt=self.scheduler.interrupt,
+            )  # fmt: skip
+            with self.lock:
+                self._deliver(self.scheduler.commit_burst(step, sampled.tolist()))
+            return
         numbers = (inputs.tokens, inputs.positions, inputs.slots, inputs.logit_rows)
         tokens, positions, slots, logit_rows = (tensor.to(self.model.device) for tensor in numbers)
         logits, hidden = self.model.forward(tokens, positions, slots, inputs.plan, self.pool, logit_rows)

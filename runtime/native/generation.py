@@ -54,7 +54,7 @@ class NativeGeneration:
         self.decoder = IncrementalDecoder(tokenizer) if params.stop else None
         self.stop_ids = frozenset(params.stop_token_ids)
         self.eos_ids = frozenset(() if params.ignore_eos else tokenizer.eos_ids)
-        self.is_greedy = is_greedy(params) and params.logprobs is None and not params.forced
+        self.is_greedy = is_greedy(params) and params.logprobs is None and not (params.forced or params.hidden_state)
         """Is the likeliest token all that is asked for?"""
         self.seen = set(branch.tokens) if params.repetition_penalty != 1.0 else None
         self.is_streamed = False

@@ -9,7 +9,7 @@ import importlib.machinery
 import warnings
 from pathlib import Path
 
-_ABI = 2
+_ABI = 3
 """Of the functions and structures below; csrc/ops.cpp has the same number."""
 
 _POINTER, _INT64, _FLOAT, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
@@ -50,7 +50,8 @@ class StackArguments(ctypes.Structure):
     _fields_ = (
         *((name, _POINTER) for name in ("embedding", "head", "layers", "norm")),
         *((name, _INT64) for name in ("num_layers", "vocabulary")),
-        *((name, _POINTER) for name in "rope_and_store attend store_arguments attend_arguments inv_freq".split()),
+        *((name, _POINTER) for name in ("rope_and_store", "prepare", "attend")),
+        *((name, _POINTER) for name in ("store_arguments", "attend_arguments", "inv_freq")),
         ("rotary", _INT64),
         *((name, _POINTER) for name in ("cosine", "sine", "slots", "attended_heads")),
     )
@@ -66,6 +67,15 @@ class StepArguments(ctypes.Structure):
     )
 
 
+class BurstArguments(ctypes.Structure):
+    _fields_ = (
+        ("steps", _INT64),
+        *((name, _POINTER) for name in ("sampled", "stop_start", "stop_ids", "interrupt")),
+        *((name, _POINTER) for name in ("plan_arguments", "entries", "run_blocks", "run_start")),
+        *((name, _INT64) for name in ("num_entries", "block_size")),
+    )
+
+
 def open_library(path: str | Path) -> ctypes.CDLL:
     """Load one built library; raises `OSError` if it does not load or was built from other sources."""
     library = ctypes.CDLL(str(path))
@@ -78,6 +88,8 @@ def open_library(path: str | Path) -> ctypes.CDLL:
         *(_POINTER, _POINTER, _POINTER, _POINTER, _INT64, _INT64, _POINTER, _POINTER, _INT64, _POINTER),
     )
     library.plait_forward.argtypes = (_POINTER, _POINTER, _POINTER)
+    library.plait_decode.argtypes = (_POINTER, _POINTER, _POINTER, _POINTER)
+    library.plait_decode.restype = _INT64
     return library
 
 

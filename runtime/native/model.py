@@ -10,6 +10,7 @@ call does it all (stack.py).
 
 from __future__ import annotations
 
+from ctypes import c_int32
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -100,6 +101,21 @@ class Stack(Protocol):
         """See `Model.forward`."""
         ...
 
+    def decode(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        slots: Tensor,
+        plan: AttentionPlan,
+        pool: KVPool,
+        steps: int,
+        stop_start: Tensor,
+        stop_ids: Tensor,
+        interrupt: c_int32,
+    ) -> Tensor:
+        """See `Model.decode`."""
+        ...
+
 
 class Model:
     """A decoder with its weights. Not reentrant: one forward at a time."""
@@ -123,7 +139,8 @@ class Model:
         self.device = weights.embedding.device
         self.inv_freq = config.rope.inv_freq(config.head_dim).to(self.device)
         """(D / 2,) float32, radians per position."""
-        self._stack = stack
+        self.stack = stack
+        """What `decode` needs."""
         self._head_norms = [(layer.q_norm, layer.k_norm) for layer in weights.layers]
         self._impl: Impl = "torch" if impl == "torch" else "auto"
         self._num_threads = num_threads
@@ -147,8 +164,8 @@ class Model:
         each layer the keys and values of *all* rows are stored before any row attends, so a plan may let rows of the
         same step see each other.
         """
-        if self._stack is not None:
-            return self._stack.forward(tokens, positions, slots, plan, pool, logit_rows)
+        if self.stack is not None:
+            return self.stack.forward(tokens, positions, slots, plan, pool, logit_rows)
         config = self.config
         angles = positions.to(torch.float32)[:, None] * self.inv_freq
         cos, sin = angles.cos(), angles.sin()
@@ -167,6 +184,31 @@ class Model:
             )  # fmt: skip
             x = self.ops.finish(layer, x, attended)
         return self.ops.head(x if logit_rows is None else x[logit_rows])
+
+
+    def decode(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        slots: Tensor,
+        plan: AttentionPlan,
+        pool: KVPool,
+        *,
+        steps: int,
+        stops: tuple[Tensor, Tensor],
+        interrupt: c_int32,
+    ) -> Tensor:
+        """Up to `steps` greedy steps of rows that each decode behind their own run: `stack` has to be there.
+
+        The first four are those of the first step as `forward` takes them, with float32 positions and one causal entry
+        per row; they are moved on in place and are those of the last step in the end. The runs have the blocks of all
+        steps. Stops after a step in which row r samples one of `ids[start[r] : start[r + 1]]`, where `stops` is `start,
+        ids` (N + 1,) and (I,) int64, or by the end of which `interrupt` is not 0.
+
+        Returns the sampled tokens (S, N) int64 of the S steps that were run.
+        """
+        assert self.stack is not None
+        return self.stack.decode(tokens, positions, slots, plan, pool, steps, *stops, interrupt)
 
 
 class TorchOps:

@@ -8,7 +8,8 @@ what room is left in the step goes to prefills in chunks, so that a long prompt 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from ctypes import c_int32
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -24,15 +25,19 @@ if TYPE_CHECKING:
     from .branch import NativeBranch
 
 _UNBOUNDED = 1 << 30
+_STEPS_TO_STRING = 4
+"""Steps of a burst at most while somebody waits for a stop string: what was decoded behind one is thrown away."""
 
 
 class Scheduler:
     """Not thread-safe: callers hold the engine's lock."""
 
-    def __init__(self, store: KVStore, *, max_rows: int, prefill_chunk: int) -> None:
+    def __init__(self, store: KVStore, *, max_rows: int, prefill_chunk: int, max_steps: int = 1) -> None:
+        """`max_steps`: of a burst."""
         self.store = store
         self.max_rows = max_rows
         self.prefill_chunk = prefill_chunk
+        self.max_steps = max_steps
         self.running: list[NativeGeneration] = []
         self.gangs: defaultdict[tuple[str, str], set[NativeBranch]] = defaultdict(set)
         """Branches that step together, by job and the gang's name."""
@@ -41,13 +46,15 @@ class Scheduler:
         """Rows each job was given while others waited: the fair share is owed to the job with the fewest."""
         self._repeatable: Step | None = None
         """The latest step, if all that runs is to go on from it as it is."""
+        self.interrupt = c_int32(0)
+        """Not 0: a burst is to end with the step it is at, since what runs has changed."""
         self.num_steps = 0
         self.num_rows = 0
 
     # -- life of a generation ----------------------------------------------------------------------------------
 
     def submit(self, generation: NativeGeneration) -> None:
-        self._repeatable = None
+        self._disturb()
         self._arrivals += 1
         generation.sequence = self._arrivals
         job = generation.branch.job
@@ -62,17 +69,22 @@ class Scheduler:
             self._retire(generation)
 
     def _retire(self, generation: NativeGeneration) -> None:
-        self._repeatable = None
+        self._disturb()
         generation.is_done = True
         generation.branch.generation = None
         self.running.remove(generation)
         if not self.running:
             self._served.clear()
 
+    def _disturb(self) -> None:
+        self._repeatable = None
+        self.interrupt.value = 1
+
     # -- planning ----------------------------------------------------------------------------------------------
 
     def plan(self) -> tuple[Step, list[Delivery]]:
         """The next step, and generations that end without one. The step is empty if there is nothing to run."""
+        self.interrupt.value = 0
         step, self._repeatable = self._repeatable, None
         if step is not None and self._advance(step):
             return step, []
@@ -88,10 +100,33 @@ class Scheduler:
 
     def _advance(self, step: Step) -> bool:
         """The short way from a step to the next one of the same branches; False: there are not enough blocks."""
-        if not all(self.store.reserve(c.segment, len(c.segment.tokens)) for c in step.chunks):
-            return False
-        step.advance(self.store.block_size)
+        num_steps = self._num_steps(step)
+        if not self._reserve_all(step, num_steps):
+            num_steps = 1
+            if not self._reserve_all(step, 1):
+                return False
+        step.advance(self.store.block_size, num_steps)
         self._served.update(step.jobs)
+        return True
+
+    def _num_steps(self, step: Step) -> int:
+        """Steps that may run before somebody has to look at what they sampled."""
+        num_steps = self.max_steps
+        for g, _ in step.sampling:
+            if num_steps == 1 or not g.is_greedy or g.is_streamed:
+                return 1
+            num_steps = min(num_steps, g.limit - len(g.sampled), num_steps if g.decoder is None else _STEPS_TO_STRING)
+        return num_steps
+
+    def _reserve_all(self, step: Step, num_steps: int) -> bool:
+        """Blocks for the tokens that so many steps compute, for all or none."""
+        lengths = [len(c.segment.tokens) + num_steps - 1 for c in step.chunks]
+        missing = [self.store.blocks_missing(c.segment, n) for c, n in zip(step.chunks, lengths, strict=True)]
+        if sum(missing) > self.store.available:
+            return False
+        for c, n, blocks in zip(step.chunks, lengths, missing, strict=True):
+            if blocks:
+                self.store.reserve(c.segment, n)
         return True
 
     def _ordered(self) -> list[NativeGeneration]:
@@ -273,20 +308,59 @@ class Scheduler:
         for i, (_, g) in enumerate(live):
             if keep_logits:
                 g.branch.logits = logits[i]
-            g.branch.num_sampled += 1
-            g.branch.view.open_segment().tokens.append(drawn[i].token)
-            delivery = g.push(drawn[i].token, drawn[i].logprob, drawn[i].top)
-            if delivery is None:
-                continue
-            deliveries.append(delivery)
-            if delivery.completion is not None:
-                if delivery.completion.rolled_back:
-                    g.branch.view.cut(g.start_length + len(g.sampled))
-                self._retire(g)
-                ended.append(g)
+            if (delivery := self._push(g, drawn[i])) is not None:
+                deliveries.append(delivery)
+                ended += self._retire_if_complete(delivery)
         for g in ended:
             deliveries += self._halt(g)
         return deliveries
+
+    def commit_burst(self, step: Step, sampled: Sequence[Sequence[int]]) -> list[Delivery]:
+        """Take over a burst: `sampled[s][i]` is what generation i of the step sampled in the burst's step s."""
+        self.num_steps += len(sampled)
+        self.num_rows += len(sampled) * step.num_rows
+        for _ in sampled[1:]:
+            self._served.update(step.jobs)
+        deliveries = []
+        generations = [g for g, _ in step.sampling]
+        if len(generations) == len(self.running) and not any(g.is_done for g in generations):
+            self._repeatable = step  # unless somebody retires below
+        for g, c, tokens in zip(generations, step.chunks, zip(*sampled, strict=True), strict=True):
+            latest, num_taken = ([], 1) if g.is_done else self._push_all(g, tokens)
+            # The branch may have been closed or rewound while the pass was running.
+            if c.segment.refs and c.segment.version == c.version:
+                self.store.advance(c.segment, c.begin + num_taken)
+            c.begin += len(sampled) - 1
+            for delivery in latest:
+                self._retire_if_complete(delivery)
+            deliveries += latest
+        return deliveries
+
+    def _push_all(self, g: NativeGeneration, tokens: Sequence[int]) -> tuple[list[Delivery], int]:
+        """Tokens until the generation is complete, and how many of them it took."""
+        deliveries: list[Delivery] = []
+        for num_taken, token in enumerate(tokens, 1):
+            if (delivery := self._push(g, Drawn(token))) is not None:
+                deliveries.append(delivery)
+                if delivery.completion is not None:
+                    return deliveries, num_taken
+        return deliveries, len(tokens)
+
+    @staticmethod
+    def _push(g: NativeGeneration, drawn: Drawn) -> Delivery | None:
+        g.branch.num_sampled += 1
+        g.branch.view.open_segment().tokens.append(drawn.token)
+        return g.push(drawn.token, drawn.logprob, drawn.top)
+
+    def _retire_if_complete(self, delivery: Delivery) -> list[NativeGeneration]:
+        """The generation, if this was its last delivery."""
+        g = delivery.generation
+        if delivery.completion is None:
+            return []
+        if delivery.completion.rolled_back:
+            g.branch.view.cut(g.start_length + len(g.sampled))
+        self._retire(g)
+        return [g]
 
     @staticmethod
     def _sample(logits: Tensor, generations: list[NativeGeneration]) -> list[Drawn]:

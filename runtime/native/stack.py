@@ -12,7 +12,7 @@ from ...attention import AttentionPlan, cpu
 from ...attention.library import CallArguments, StoreArguments
 from ...attention.span import choose_kernels
 from ..errors import InvalidInput
-from .kernels import BAD_TOKEN, StackArguments, StepArguments
+from .kernels import BAD_SLOT, BAD_TOKEN, BurstArguments, StackArguments, StepArguments
 from .model import LayerOps, Weights
 from .ops import KernelOps
 from .pool import KVPool
@@ -47,6 +47,7 @@ class KernelStack:
             layers=ctypes.addressof(packed.layers), norm=packed.norm,
             num_layers=config.num_layers, vocabulary=config.vocab_size,
             rope_and_store=ctypes.cast(kernels.plait_rope_and_store, ctypes.c_void_p),
+            prepare=ctypes.cast(kernels.plait_attention_prepare, ctypes.c_void_p),
             attend=ctypes.cast(kernels.plait_attention_run, ctypes.c_void_p),
             store_arguments=ctypes.addressof(self._store_at), attend_arguments=ctypes.addressof(self._call_at),
             inv_freq=inv_freq.data_ptr(), rotary=len(inv_freq),
@@ -67,11 +68,49 @@ class KernelStack:
         logit_rows: Tensor | None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """See `Model.forward`."""
-        ops, step, config = self._ops, self._step, self._ops.config
-        rows = tokens.shape[0]
         positions = positions.float()
         if logit_rows is None:
-            logit_rows = torch.arange(rows)
+            logit_rows = torch.arange(len(tokens))
+        hidden, logits, _prepared = self._enter(tokens, positions, slots, plan, pool, logit_rows)
+        self._check(self._ops.library.plait_forward(*self._at), pool)
+        config = self._ops.config
+        return logits[:, : config.vocab_size], hidden[:, : config.hidden_size]
+
+    def decode(
+        self, tokens: Tensor, positions: Tensor, slots: Tensor, plan: AttentionPlan, pool: KVPool,
+        steps: int, stop_start: Tensor, stop_ids: Tensor, interrupt: ctypes.c_int32,
+    ) -> Tensor:  # fmt: skip
+        """See `Model.decode`."""
+        assert positions.dtype == torch.float32
+        rows = len(tokens)
+        sampled = torch.empty(steps, rows, dtype=torch.int64)
+        logit_rows = torch.arange(rows)
+        _results = self._enter(tokens, positions, slots, plan, pool, logit_rows)
+        arguments = _results[2].arguments
+        burst = BurstArguments(
+            steps=steps, sampled=sampled.data_ptr(),
+            stop_start=stop_start.data_ptr(), stop_ids=stop_ids.data_ptr(), interrupt=ctypes.addressof(interrupt),
+            plan_arguments=ctypes.addressof(arguments), entries=arguments.entries,
+            run_blocks=arguments.run_blocks, run_start=arguments.run_start,
+            num_entries=len(plan.entries), block_size=pool.block_size,
+        )  # fmt: skip
+        done: int = self._ops.library.plait_decode(*self._at, ctypes.addressof(burst))
+        self._check(done, pool)
+        return sampled[:done]
+
+    def _check(self, result: int, pool: KVPool) -> None:
+        if result == BAD_TOKEN:
+            raise self._ops.bad_token()
+        if result == BAD_SLOT:
+            raise InvalidInput(f"a slot lies beyond the pool of {pool.num_blocks} blocks of {pool.block_size}")
+
+    def _enter(
+        self, tokens: Tensor, positions: Tensor, slots: Tensor, plan: AttentionPlan, pool: KVPool, logit_rows: Tensor
+    ) -> tuple[Tensor, Tensor, cpu.Prepared]:
+        """Fill in the arguments of a step. Returns what these point to and the caller does not have: room for hidden
+        states and logits, and attention's plan."""
+        ops, step, config = self._ops, self._step, self._ops.config
+        rows = len(tokens)
         for tensor in (tokens, positions, slots, logit_rows):
             assert tensor.is_contiguous()
         assert plan.num_rows == rows and tokens.dtype == slots.dtype == logit_rows.dtype == torch.int64
@@ -89,11 +128,7 @@ class KernelStack:
         step.logit_rows, step.rows, step.num_logits = logit_rows.data_ptr(), rows, len(logit_rows)
         step.attention_plan = prepared.work
         step.hidden, step.hidden_stride, step.logits = hidden.data_ptr(), hidden.stride(0), logits.data_ptr()
-        if result := ops.library.plait_forward(*self._at):
-            if result == BAD_TOKEN:
-                raise ops.bad_token()
-            raise InvalidInput(f"a slot lies beyond the pool of {pool.num_blocks} blocks of {pool.block_size}")
-        return logits[:, : config.vocab_size], hidden[:, : config.hidden_size]
+        return hidden, logits, prepared
 
     def _place(self, pool: KVPool) -> None:
         """Make the arguments of all layers anew: for another pool, or after the buffers grew."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import accumulate, chain
 
 import numpy as np
 import torch
@@ -35,14 +36,18 @@ class Inputs:
     """What the model is given for a step."""
 
     tokens: Tensor
-    """(N,) int64, as are `positions` and `slots` of the pool."""
+    """(N,) int64."""
     positions: Tensor
+    """(N,) float32."""
     slots: Tensor
+    """(N,) int64, in the pool."""
     logit_rows: Tensor
     """(M,) int64."""
     plan: AttentionPlan
     runs: list[Segment]
     """The runs of `plan`."""
+    stops: tuple[Tensor, Tensor]
+    """Token ids that end the generations of `logit_rows`: (M + 1,) where each one's begin, and all ids."""
 
 
 @dataclass(slots=True)
@@ -59,6 +64,8 @@ class Step:
     """Rows of each job."""
     num_plain: int = 0
     """Rows that decode under a view which stays as it is."""
+    num_steps: int = 1
+    """Steps that may run, each from what the one before sampled, before anybody has to look."""
     _inputs: Inputs | None = None
 
     def inputs(self, block_size: int) -> Inputs:
@@ -67,25 +74,26 @@ class Step:
             self._inputs = _inputs(self, block_size)
         return self._inputs
 
-    def advance(self, block_size: int) -> None:
+    def advance(self, block_size: int, num_steps: int) -> None:
         """Become the step after this one, in which each row decodes the token that it sampled (`num_plain` of them:
-        all). Only what changes is worked out again."""
+        all), and up to `num_steps` may follow. Only what changes is worked out again."""
         inputs = self._inputs
         assert inputs is not None and self.num_plain == self.num_rows
+        self.num_steps = num_steps
         slots = inputs.slots.numpy()
         slots += 1
-        is_new_block = False
         for c in self.chunks:
             c.begin += 1
             if c.begin % block_size == 0:
-                is_new_block = True
                 slots[c.row] = c.segment.blocks[c.begin // block_size] * block_size
         inputs.tokens = torch.tensor([c.segment.tokens[c.begin] for c in self.chunks])
         inputs.positions += 1
         plan = inputs.plan
         entries = plan.entries.copy()
         entries[:, END] += entries[:, CAUSAL]  # the own segments
-        run_blocks, run_start = _tables(inputs.runs) if is_new_block else (plan.run_blocks, plan.run_start)
+        run_blocks, run_start = plan.run_blocks, plan.run_start
+        if len(run_blocks) != sum(len(segment.blocks) for segment in inputs.runs):
+            run_blocks, run_start = _tables(inputs.runs)
         inputs.plan = AttentionPlan(
             num_rows=plan.num_rows, run_blocks=run_blocks, run_start=run_start, entries=entries, groups=plan.groups
         )
@@ -162,12 +170,19 @@ def _inputs(step: Step, size: int) -> Inputs:
     )
     return Inputs(
         tokens=torch.tensor(tokens),
-        positions=torch.tensor(positions),
+        positions=torch.tensor(positions, dtype=torch.float32),
         slots=torch.tensor(slots),
         logit_rows=torch.tensor([row for _, row in step.sampling], dtype=torch.int64),
         plan=plan,
         runs=list(runs),
+        stops=_stops(step),
     )
+
+
+def _stops(step: Step) -> tuple[Tensor, Tensor]:
+    ids = [sorted(g.stop_ids | g.eos_ids) for g, _ in step.sampling]
+    start = torch.tensor([0, *accumulate(map(len, ids))])
+    return start, torch.tensor(list(chain.from_iterable(ids)), dtype=torch.int64)
 
 
 def _tables(runs: list[Segment]) -> tuple[Int32, Int32]:

@@ -8,6 +8,7 @@
 // Same tokens whatever the batch: an output element is one chain of multiply-adds over its inputs in ascending order, in
 // whichever tile it is computed. Tiles differ in how many such chains run side by side, never in their order.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -166,6 +167,7 @@ struct Stack {  // a whole decoder
     // Attention's own kernels by address, so that neither library is linked to the other, and their arguments for each
     // layer. These read and write `qkv`, `attended_heads`, `cosine`, `sine` and `slots`.
     int (*rope_and_store)(const void* arguments);
+    int (*prepare)(void* plan, const void* arguments);
     void (*attend)(void* plan, const void* arguments);
     const void* const* store_arguments;
     const void* const* attend_arguments;
@@ -177,15 +179,26 @@ struct Stack {  // a whole decoder
 };
 
 struct Step {  // one forward pass
-    const int64_t* tokens;  // (rows,), as are positions and slots
-    const float* positions;
-    const int64_t* slots;
+    int64_t* tokens;  // (rows,), as are positions and slots
+    float* positions;
+    int64_t* slots;
     const int64_t* logit_rows;  // (num_logits,)
     int64_t rows, num_logits;
     void* attention_plan;
     float* hidden;  // (num_logits, hidden_stride)
     int64_t hidden_stride;
     float* logits;  // (num_logits, head->outputs)
+};
+
+struct Burst {  // greedy steps of the same rows, each of which decodes behind its own run
+    int64_t steps;       // at most
+    int64_t* sampled;    // (steps, rows)
+    const int64_t *stop_start, *stop_ids;  // row r ends the burst by stop_ids[stop_start[r] : stop_start[r + 1]]
+    const int32_t* interrupt;              // so does anything but 0 here, at any time
+    const void* plan_arguments;            // of attention's plan, whose arrays these are:
+    int32_t* entries;
+    const int32_t *run_blocks, *run_start;
+    int64_t num_entries, block_size;
 };
 
 template <class Type>
@@ -398,6 +411,60 @@ bool are_tokens(const int64_t* tokens, int64_t rows, int64_t vocabulary) {
     return true;
 }
 
+// The first of the largest.
+int64_t argmax(const float* x, int64_t size) {
+    int64_t best = 0, i = 0;
+    const auto scan = [&](int64_t end) {
+        for (; i < end; i++)
+            if (x[i] > x[best]) best = i;
+    };
+    while (i + kPanel <= size) {
+        Int larger = {};
+        for (int j = 0; j < kPanel; j += kLanes) larger |= load(x + i + j) > x[best];
+        int any = 0;
+        for (int lane = 0; lane < kLanes; lane++) any |= larger[lane];
+        any ? scan(i + kPanel) : static_cast<void>(i += kPanel);
+    }
+    scan(size);
+    return best;
+}
+
+bool is_stop(const Burst& burst, int64_t row, int64_t token) {
+    const int64_t* end = burst.stop_ids + burst.stop_start[row + 1];
+    return std::find(burst.stop_ids + burst.stop_start[row], end, token) != end;
+}
+
+// Each row goes on to the token it sampled: one token further in its own run, whose blocks say where that is stored.
+void advance(const Stack& stack, const Step& step, const Burst& burst, const int64_t* sampled) {
+    for (int64_t row = 0; row < step.rows; row++) {
+        step.tokens[row] = sampled[row];
+        step.positions[row] += 1;
+    }
+    for (int64_t i = 0; i < burst.num_entries; i++) {
+        int32_t* entry = burst.entries + 8 * i;  // row, rows, run, begin, end, causal, ..
+        if (!entry[5]) continue;
+        const int32_t at = entry[4]++;
+        const int64_t block = burst.run_blocks[burst.run_start[entry[2]] + at / burst.block_size];
+        step.slots[entry[0]] = block * burst.block_size + at % burst.block_size;
+    }
+    stack.prepare(step.attention_plan, burst.plan_arguments);
+}
+
+template <class Type>
+int64_t decode(const Stack& stack, const Work& work, const Step& step, const Burst& burst) {
+    for (int64_t done = 0;; done++) {
+        if (forward<Type>(stack, work, step) != kDone) return kBadSlot;
+        int64_t* sampled = burst.sampled + done * step.rows;
+        bool is_last = done + 1 == burst.steps || __atomic_load_n(burst.interrupt, __ATOMIC_RELAXED);
+        for (int64_t row = 0; row < step.rows; row++) {
+            sampled[row] = argmax(step.logits + row * stack.head->outputs, stack.vocabulary);
+            is_last |= is_stop(burst, row, sampled[row]);
+        }
+        if (is_last) return done + 1;
+        advance(stack, step, burst, sampled);
+    }
+}
+
 // Calls f with the type of the weights and inputs.
 template <class F>
 auto with_type(const Work& work, F f) {
@@ -411,7 +478,7 @@ auto with_type(const Work& work, F f) {
 }  // namespace
 
 // Changes with every function or struct above that ops.py knows.
-EXPORT int plait_ops_abi() { return 2; }
+EXPORT int plait_ops_abi() { return 3; }
 
 EXPORT int plait_panel() { return kPanel; }
 
@@ -445,4 +512,11 @@ EXPORT void plait_head(const Linear* layer, const float* norm, const Work* work,
 EXPORT int plait_forward(const Stack* stack, const Work* work, const Step* step) {
     if (!are_tokens(step->tokens, step->rows, stack->vocabulary)) return kBadToken;
     return with_type(*work, [&](auto type) { return forward<decltype(type)>(*stack, *work, *step); });
+}
+
+// Greedy steps until one of a burst's ends; tokens, positions, slots and entries are then those of the last step. Returns
+// the number of steps, or as plait_forward.
+EXPORT int64_t plait_decode(const Stack* stack, const Work* work, const Step* step, const Burst* burst) {
+    if (!are_tokens(step->tokens, step->rows, stack->vocabulary)) return kBadToken;
+    return with_type(*work, [&](auto type) { return decode<decltype(type)>(*stack, *work, *step, *burst); });
 }
