@@ -12,7 +12,7 @@ from .engine import Branch, Completion, FinishReason, SamplingParams
 from .errors import BranchClosed
 from .events import Forked, Joined, Merged, Pruned, Scored, Stopped, Text
 from .result import Finish, Generated
-from .segment_writer import SegmentWriter, TracedBlock
+from .segment_writer import SegmentWriter, TracedBlock, note_sights
 from .text_stream import TextStream, piecewise
 from .trace import BranchRecord, JoinRecord, Piece, SpanRecord
 
@@ -112,6 +112,7 @@ class TracedBranch:
 
     def fork(self, n: int, labels: Sequence[str] = ()) -> list[TracedBranch]:
         """n children that share this view."""
+        self._leave_to_readers()
         view, packed_at = self._segments.view(), self._segments.packed_at
         names = [*labels, *[""] * (n - len(labels))]
         children = [
@@ -123,6 +124,7 @@ class TracedBranch:
 
     def merge(self, branches: Sequence[TracedBranch]) -> None:
         """Append what the branches wrote since they were forked from this one."""
+        self._leave_to_readers()
         self.engine_branch.merge([branch.engine_branch for branch in branches])
         self._segments.see([span for branch in branches for span in branch._segments.written()])
         children = tuple(branch.id for branch in branches)
@@ -139,6 +141,7 @@ class TracedBranch:
 
     def attach(self, branches: Sequence[TracedBranch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
         """See what the branches wrote since their fork as one group (APE)."""
+        self._leave_to_readers()
         self.engine_branch.attach([b.engine_branch for b in branches], temperature=temperature, scale=scale)
         spans = [span for branch in branches for span in branch._segments.written()]
         self._segments.see([replace(span, group=(temperature, scale)) for span in spans])
@@ -148,6 +151,7 @@ class TracedBranch:
     ) -> None:
         """See these texts, each encoded on its own behind this view, as one group (APE). They are prompt: no ledger
         counts them."""
+        self._leave_to_readers()
         state, position = self.context.state, self.position
         before, view = tuple(self.tokens), self._segments.view()
         self.engine_branch.attach_contexts(contexts, temperature=temperature, scale=scale)
@@ -165,6 +169,7 @@ class TracedBranch:
 
     def watch(self, branch: TracedBranch, shift: int = 0) -> None:
         """See the branch's own segment live."""
+        self._leave_to_readers()
         self.engine_branch.watch(branch.engine_branch, shift)
         own = branch._segments.own(branch.position)
         self._segments.see([SpanRecord(segment=own.id, length=None, shift=shift)])
@@ -172,11 +177,14 @@ class TracedBranch:
     def rewind(self, length: int) -> None:
         """Forget everything after the first `length` tokens; the trace keeps it."""
         if length != self.length:
+            if self._segments.packed_at is not None:  # else the engine goes on in the same segment
+                self._leave_to_readers(self.length - length)
             self.engine_branch.rewind(length)
             self._segments.rewind(length)
 
     def seek(self, position: int) -> None:
         """Let the next token go to `position`."""
+        self._leave_to_readers()
         self.engine_branch.seek(position)
         self._segments.see([])
 
@@ -186,6 +194,7 @@ class TracedBranch:
 
     def seal(self) -> TracedBlock:
         """End what is being written and give a handle on it."""
+        self._leave_to_readers()
         return TracedBlock(self.engine_branch.seal(), self._segments.seal())
 
     def arrange(self, blocks: Sequence[TracedBlock]) -> None:
@@ -207,6 +216,23 @@ class TracedBranch:
             self.record.closed = self.context.state.seconds
         self.engine_branch.close()
         self.context.state.branches.pop(self.id, None)
+
+    @property
+    def _looks_on(self) -> bool:
+        """Does the engine know how much of live spans is seen?"""
+        return self._segments.is_live and self.context.capabilities.live_views
+
+    def _leave_to_readers(self, dropped: int = 0) -> None:
+        """What is being written is about to be frozen, without its last `dropped` tokens: pending ones are computed by
+        whoever reads them, and what they see of live spans is known only then."""
+        segment = self._segments.open_segment
+        if segment is None or not self._looks_on:
+            return
+        block = self.engine_branch.block()
+        if block.computed < len(segment) - dropped:
+            self.context.state.late.append((segment, len(segment) - dropped, block))
+        else:
+            block.close()
 
     # -- notes -------------------------------------------------------------------------------------------------
 
@@ -237,7 +263,7 @@ class TracedBranch:
             return self._stopped(Generated(text="", token_ids=[], finish=Finish.DEADLINE))
         if limit == 0 and params.max_tokens != 0:
             return self._stopped(Generated(text="", token_ids=[], finish=cause))
-        watched = self.engine_branch.block() if self._segments.is_live and context.capabilities.live_views else None
+        watched = self.engine_branch.block() if self._looks_on else None
         reserved = context.ledger.reserve(limit)
         length, position = self.length, self.position
         step, began = context.now, state.seconds
@@ -260,8 +286,10 @@ class TracedBranch:
             context.advance(used)
             self._write_sampled(result, position, step, began)
             if watched is not None:
-                self._segments.note(watched.seen, watched.computed)
+                if (segment := self._segments.open_segment) is not None:
+                    note_sights(segment, watched)
                 watched.close()
+            state.note_late()
             self._stopped(result)
         return result
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .budget import Budget
 from .companions import Companions
-from .engine import Engine
+from .engine import Block, Engine
 from .events import BudgetUsed, Event, EventHub
 from .result import Usage
-from .trace import Trace
+from .segment_writer import note_sights
+from .trace import SegmentRecord, Trace
 
 if TYPE_CHECKING:
     from .branch import TracedBranch
@@ -61,6 +62,8 @@ class JobState:
         """Trace segments of attached contexts, by what was attached where (`TracedBranch.attach_contexts`)."""
         self.branches: dict[str, TracedBranch] = {}
         """Open branches by id."""
+        self.late: list[tuple[SegmentRecord, int, Block]] = []
+        """Segments frozen with pending tokens under a view with live spans, and their lengths."""
         self._phases: dict[str, tuple[int, float]] = {}
         """Active phase -> (how many times it is active, since when)."""
         self._kv_at = self.started
@@ -131,8 +134,19 @@ class JobState:
         self._kv_at, self._kv_used = now, used
         self.usage.peak_kv_blocks = max(self.usage.peak_kv_blocks, used)
 
+    def note_late(self, *, is_end: bool = False) -> None:
+        """Note what late tokens saw, where all of them are computed or nobody is left to do so."""
+        waiting, self.late = self.late, []
+        for segment, length, block in waiting:
+            if block.computed < length and not is_end:
+                self.late.append((segment, length, block))
+            else:
+                note_sights(segment, block)
+                block.close()
+
     def finish(self) -> None:
         """Close what is still open and complete the usage."""
+        self.note_late(is_end=True)
         for branch in list(self.branches.values()):
             branch.close()
         self.usage.seconds = self.seconds

@@ -25,6 +25,20 @@ class TracedBlock:
         self.block.close()
 
 
+def note_sights(segment: SegmentRecord, block: Block) -> None:
+    """Say of the computed tokens how much of live spans they saw; `block` ends with the engine's form of `segment`."""
+    passes, views = block.seen, [(0, segment.view), *segment.views]
+    if not passes:
+        return
+    for (begin, ends), end in zip(passes, [*(begin for begin, _ in passes[1:]), block.computed], strict=True):
+        view = next(view for first, view in reversed(views) if first <= begin)
+        live = [span.segment for span in view if span.length is None]
+        for other, seen in zip(live, ends, strict=True):
+            column = segment.seen.setdefault(other, [])
+            column += [0] * (begin - len(column))
+            column[begin:end] = [seen] * (end - begin)
+
+
 class SegmentWriter:
     """The trace-side twin of a branch's view: spans in front, and an own segment that opens with the first token."""
 
@@ -110,20 +124,10 @@ class SegmentWriter:
         elif own is not None:
             own.view = self._front
 
-    def note(self, passes: Sequence[tuple[int, tuple[int, ...]]], computed: int) -> None:
-        """Say of the open segment's first `computed` tokens how much of live spans they saw; `passes` as in
-        `Block.seen`."""
-        own = self._own
-        if own is None or not passes:
-            return
-        views = [(0, own.view), *own.views]
-        for (begin, ends), end in zip(passes, [*(begin for begin, _ in passes[1:]), computed], strict=True):
-            view = next(view for first, view in reversed(views) if first <= begin)
-            live = [span.segment for span in view if span.length is None]
-            for segment, seen in zip(live, ends, strict=True):
-                column = own.seen.setdefault(segment, [])
-                del column[begin:]
-                column += [0] * (begin - len(column)) + [seen] * (end - begin)
+    @property
+    def open_segment(self) -> SegmentRecord | None:
+        """What is being written; None before its first token."""
+        return self._own if self._own is not None and len(self._own) else None
 
     def written(self) -> list[SpanRecord]:
         """The text that came into the view since the fork."""

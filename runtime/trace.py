@@ -85,8 +85,7 @@ class SegmentRecord:
     """Views that took the place of `view` while the segment was being written: (first own token that saw it, view)."""
     seen: dict[int, list[int]] = field(default_factory=dict)
     """For live spans: segment -> tokens of it that each own token saw. Own tokens at the end that are missing were
-    never computed, or only by a reader after the segment had been frozen (rewind such a token before a fork or seal,
-    and extend by it again). `trace_views.sights` puts views and this together."""
+    never computed. `trace_views.sights` puts views and this together."""
 
     def __len__(self) -> int:
         return sum(len(piece.token_ids) for piece in self.pieces)

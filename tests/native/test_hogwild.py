@@ -393,7 +393,9 @@ async def test_blocks_of_other_branches_only_and_only_in_arranged_views():
     await stranger.close()
 
 
-async def test_traces_of_arranged_views_that_are_forked_rewound_and_arranged_again():
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_traces_of_arranged_views_that_are_forked_rewound_and_arranged_again(is_late):
+    """`is_late`: what was sampled last is left to be computed by whoever reads it first."""
     native = engine()
     await native.start()
     params = SamplingParams(max_tokens=6, temperature=1.0, logprobs=0)
@@ -410,7 +412,8 @@ async def test_traces_of_arranged_views_that_are_forked_rewound_and_arranged_aga
         await asyncio.gather(one.generate(params), two.generate(params))
         for branch in (one, two):
             branch.lockstep(None)
-        one.rewind(one.length - 1)  # what was sampled last is not computed yet, and would be by whoever reads it first
+        if not is_late:
+            one.rewind(one.length - 1)
         fork, other_fork = one.fork(2)
         fork.extend([7])
         await fork.generate(params)
@@ -420,14 +423,19 @@ async def test_traces_of_arranged_views_that_are_forked_rewound_and_arranged_aga
         two.rewind(two.length - 3)
         two.extend([3, 4])
         await two.generate(params)
-        two.rewind(two.length - 1)
+        if is_late:
+            two.extend([5, 6])
+        else:
+            two.rewind(two.length - 1)
         sealed = two.seal()
-        assert len(sealed.tokens) == 2 + 12 - 3 + 2 + 6 - 1
+        assert len(sealed.tokens) == 2 + 12 - 3 + 2 + 6 + (2 if is_late else -1)
         three = ctx.open()
         three.arrange([sealed, common])
         three.extend([1])
         await three.generate(params)
-        found, recorded = recompute("llama", ctx.state.trace)
+        trace = ctx.state.trace
+        assert not ctx.state.late
+        found, recorded = recompute("llama", trace)
         assert len(recorded) == 6 * 8
         torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=1e-4)
         for block in (common, sealed, *live.values()):
