@@ -24,6 +24,7 @@ BENCHMARKS = {
     "aime24": ".mathematics:Aime24",
     "aime25": ".mathematics:Aime25",
     "math500": ".mathematics:Math500",
+    "rag": ".rag_benchmark:Rag",
 }
 """Name -> module and class, imported when asked for."""
 

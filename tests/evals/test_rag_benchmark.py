@@ -1,0 +1,53 @@
+"""Questions over documents in a grid of encodings."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from plait import InvalidInput, ScriptedEngine
+from plait.evals import EvalConfig, parse_benchmark, run
+
+ROWS = [
+    {"id": "q1", "question": "Who?", "contexts": ["Ada wrote it.", "Bob read it."], "answers": ["Ada", "Ada Byron"]},
+    {"id": "q2", "question": "Where?", "contexts": ["In the old town."], "answers": ["old town"]},
+]
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "rag.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+async def test_encodings_as_methods(data, tmp_path):
+    def reader(context):
+        assert "wrote it" in context or "old town" in context
+        return " The Ada.\nMore" if "Who?" in context else " in the big old town"
+
+    config = EvalConfig(
+        benchmark={"name": "rag", "data": str(data)},
+        methods=[
+            {"label": "sequential", "method": "sequential", "encoding": "sequential"},
+            {"label": "sampled", "method": "self_consistency", "n": 2, "encoding": "sequential"},
+        ],
+    )
+    await run(config, tmp_path / "out", engine=ScriptedEngine(reader))
+    units = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    found = {(u["key"]["method"], u["key"]["sample"]): u["rows"][0] for u in units}
+    assert len(found) == 4
+    for (_, sample), row in found.items():
+        assert row["correct"] == (sample == "q1"), row
+        assert row["reason"] == ("correct" if sample == "q1" else "no exact match, F1 0.67")
+        assert row["extracted"] == ("ada" if sample == "q1" else "in big old town")
+
+
+def test_it_needs_data(tmp_path):
+    with pytest.raises(InvalidInput, match="--data"):
+        parse_benchmark({"name": "rag"}).load()
+    empty = tmp_path / "empty"
+    empty.write_text("")
+    with pytest.raises(InvalidInput, match="no problems"):
+        parse_benchmark({"name": "rag", "data": empty}).load()
