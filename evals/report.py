@@ -85,6 +85,7 @@ class Report:
             ("total tokens", False, lambda c: f"{c.total_tokens:,.0f}"),
             ("critical tokens", False, lambda c: f"{c.critical_tokens:,.0f}"),
             ("parallelism", False, lambda c: "" if c.parallelism is None else f"{c.parallelism:.1f}"),
+            ("branches", False, lambda c: f"{c.mean(lambda row: row.branches):,.1f}"),
             ("malformed", False, lambda c: ", ".join(f"{name} {n:,}" for name, n in sorted(c.counts.items()))),
             ("failed", False, lambda c: f"{c.failed:,}"),
             ("seconds", True, lambda c: _measured(c, "seconds", ".2f")),

@@ -13,8 +13,9 @@ from rich.console import Console
 
 import plait
 from plait import APR, InvalidInput, JobSpec, Recorder, Runtime, ScriptedEngine, Trace
-from plait.runtime.cli import main, show
+from plait.runtime.cli import main
 from plait.runtime.events import BranchStarted, Joined, Pruned, Stopped, Text
+from plait.runtime.trace_tree import show
 from plait.runtime.view import JobView, table, watch
 from plait.tests.methods.test_apr import WHOLE, model
 from plait.tests.methods.test_dialect_paper import ROOT
