@@ -6,7 +6,8 @@
     report.html, report.md
 
 A line is written when its jobs have ended and their traces are on disk, so a crash loses what was in flight and nothing
-else; a line that a crash cut off is dropped on opening.
+else; a line that a crash cut off is dropped on opening. Of two lines of one unit, a failure and its
+retry, the later holds.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Store:
         """Create the folder or go on with it.
 
         Raises `InvalidInput` when it was made with other settings, saying what differs, or when another process works
-        on it. `retry_failed`: forget the units that failed.
+        on it. `retry_failed`: leave out the units that failed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check(settings, environment)
@@ -102,15 +103,12 @@ class Store:
                 unit = Unit.from_json(json.loads(line))
             except (ValueError, TypeError, KeyError) as error:
                 raise InvalidInput(f"{self._results}:{number}: not a result: {error!r}") from None
-            if not (retry_failed and unit.has_failed):
-                self.units[unit.key] = unit
-        if torn or len(self.units) < len(lines):
+            self.units[unit.key] = unit
+        if retry_failed:
+            self.units = {key: unit for key, unit in self.units.items() if not unit.has_failed}
+        if torn:
             assert self._file is not None
-            # Truncated and not replaced: the lock is on this file.
-            self._file.truncate(0)
-            for unit in self.units.values():
-                self._file.write(_line(unit))
-            self._file.flush()
+            self._file.truncate(self._file.tell() - len(torn))
 
 
 def _line(unit: Unit) -> bytes:

@@ -61,14 +61,16 @@ def test_a_torn_line_is_dropped_and_the_rest_is_kept(tmp_path, lost):
     assert path.read_bytes() == whole
 
 
-def test_failures_are_forgotten_on_request(tmp_path):
+def test_failures_are_left_out_on_request(tmp_path):
     fill(tmp_path, unit("a", error="broke"), unit("b"))
     with opened(tmp_path) as store:
         assert len(store.units) == 2
     with opened(tmp_path, retry_failed=True) as store:
         assert [key.sample for key in store.units] == ["b"]
+    with opened(tmp_path, retry_failed=True) as store:
+        store.add(unit("a"))
     with opened(tmp_path) as store:
-        assert [key.sample for key in store.units] == ["b"]
+        assert len(store.units) == 2 and not any(kept.has_failed for kept in store.units.values())
 
 
 def test_other_settings_are_refused_with_what_differs(tmp_path):
