@@ -188,8 +188,8 @@ def picture(rows: Sequence[dict[str, Any]], numbers: int) -> str:
     )
     names = [name for name in STRATEGIES if any(r["strategy"] == name for r in rows)]
     legend = "".join(
-        f'<g class="c{list(STRATEGIES).index(name)}"><circle cx="{70 + 160 * i}" cy="336" r="5"/>'
-        f'<text x="{80 + 160 * i}" y="340" fill="#000">{name}</text></g>'
+        f'<g class="c{list(STRATEGIES).index(name)}"><circle cx="{60 + 145 * i}" cy="336" r="5"/>'
+        f'<text x="{70 + 145 * i}" y="340" fill="#000">{name}</text></g>'
         for i, name in enumerate(names)
     )
     head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1060 350" width="1060" height="350">'
