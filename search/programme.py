@@ -168,8 +168,8 @@ def _milp(programme: Programme, time_limit: float, *, is_relaxed: bool = False) 
             row((node, 1.0), (n + parent, -1.0))  # kept only with its parent
             below.setdefault(parent, []).append(node)
     if not programme.cost_weight:  # and a parent only with a child, which goes without saying where it costs
-        for parent, children in below.items():
-            row((n + parent, 1.0), *((child, -1.0) for child in children))
+        for j in range(m):
+            row((n + j, 1.0), *((child, -1.0) for child in below.get(j, ())))
     members: dict[int, list[int]] = {}
     for i, label in enumerate(programme.clusters or ()):
         members.setdefault(label, []).append(i)

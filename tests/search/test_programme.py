@@ -80,7 +80,7 @@ def best_value(programme):
     return best
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(programmes())
 def test_the_solver_finds_the_optimum(programme):
     solution = solve(programme)
@@ -88,7 +88,7 @@ def test_the_solver_finds_the_optimum(programme):
     assert programme.value(solution.kept) == pytest.approx(best_value(programme), abs=1e-6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(programmes(cluster=False))
 def test_without_coverage_the_tree_is_enough(programme):
     solution = solve(programme)
@@ -135,6 +135,22 @@ def test_huge_weights():
     assert covered == set(programme.clusters)
     programme = random_programme(1, 60, cost_weight=0.0)
     assert solve(programme).kept.all()
+
+
+def test_an_ancestor_with_nothing_below_it_is_worth_nothing():
+    costs = [0.0] * 15
+    costs[13] = 1  # ancestor 4, which is kept for candidate 8 and not for ancestor 5
+    programme = Programme(
+        rewards=[0.0] * 9,
+        parents=[0, 0, 0, 0, 0, 0, 0, 1, 4],
+        ancestor_parents=[-1, 0, 0, 0, 0, 4],
+        costs=costs,
+        clusters=[0] * 9,
+        cost_weight=0,
+        coverage_weight=0.2,
+    )
+    kept = solve(programme).kept
+    assert kept[8] and programme.value(kept) == pytest.approx(best_value(programme), abs=1e-6)
 
 
 def test_equal_candidates_are_told_apart_by_their_place():
