@@ -17,7 +17,7 @@ from plait import (
     UnsupportedByEngine,
 )
 from plait.runtime.errors import InvalidInput, UnknownModel
-from plait.search import ETS, Verifier, register_function
+from plait.search import ETS, Verifier, embeddings, register_function
 from plait.tests.runtime.tools import run
 from plait.tests.search.tools import Steps, by_value
 
@@ -330,6 +330,18 @@ async def test_what_cannot_work_is_refused_before_any_work(fields, error, messag
     with pytest.raises(error, match=message):
         await solve(engine=engine, **fields)
     assert not engine.prompts
+
+
+async def test_sentence_models_are_optional_and_loaded_by_name(monkeypatch):
+    fields = {"strategy": ETS(coverage_weight=5), "embedding": "sentence-transformers:small"}
+    monkeypatch.setattr(embeddings, "find_spec", lambda name: None)
+    with pytest.raises(InvalidInput, match="pip install"):
+        await solve(**fields)
+    asked = []
+    monkeypatch.setattr(embeddings, "find_spec", lambda name: name)
+    monkeypatch.setattr(embeddings, "_load", lambda model: lambda texts: asked.append(model) or one_hot(texts))
+    result, _ = await solve(**fields)
+    assert set(asked) == {"small"} and result.details["levels"][0]["clusters"] == 3
 
 
 def test_a_search_is_json():
