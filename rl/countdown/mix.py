@@ -24,23 +24,23 @@ _MULTIVERSE = ("mv4", "end4")
 class Mix:
     """Shares of the tokens, in any unit."""
 
-    leaf: float = 14.0
+    leaf: float = 12.0
     """Threads of three numbers."""
-    drill: float = 6.0
+    drill: float = 4.0
     """Rows of unrelated numbers."""
-    table4: float = 5.0
+    table4: float = 4.0
     """Threads of four numbers: table, spawn, join, answer."""
-    table5: float = 4.0
+    table5: float = 3.0
     seq3: float = 1.0
-    seq4: float = 26.0
+    seq4: float = 24.0
     """Whole searches of four numbers in one context."""
-    path4: float = 4.0
+    path4: float = 8.0
     """Single paths of Multiverse searches of four numbers."""
-    mv4: float = 12.0
+    mv4: float = 16.0
     """Whole Multiverse searches of four numbers."""
-    end4: float = 20.0
+    end4: float = 16.0
     """Their conclusions behind the mere ends of the paths: in a whole search few words are of the hard kind."""
-    step: float = 8.0
+    step: float = 6.0
     """Samples of single operations, of three to five numbers."""
 
 

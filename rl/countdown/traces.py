@@ -110,12 +110,8 @@ def joined(nums: Sequence[int], target: int) -> list[Steps]:
     return list(islice(found, lang.MAX_JOINED))
 
 
-def _answer(steps: Steps | None) -> str:
-    return f"{lang.ANSWER} {' , '.join(steps)}" if steps else lang.NONE
-
-
 def _conclude(document: Document, steps: Steps | None) -> None:
-    document.write(f"{_answer(steps)} {EOS}")
+    document.write(f"{lang.ANSWER} {' , '.join(steps)} {EOS}" if steps else f"{lang.NONE} {EOS}")
 
 
 def parallel(nums: Sequence[int], target: int) -> Document:
@@ -171,8 +167,10 @@ def goal(nums: Sequence[int]) -> str:
     return f"<Think> <Parallel> <Goal> {' '.join(outlines)} </Goal>"
 
 
-def path(a: int, b: int, rest: Sequence[int], target: int) -> tuple[str, Steps | None]:
-    """What a Multiverse path writes behind its index: the results of its row, one after the other; the solution."""
+def path(nums: Sequence[int], target: int, index: int) -> tuple[str, str, Steps | None]:
+    """What a Multiverse path writes behind its index: it tries the results of its row, one after the other, and tells
+    how that ended, in words that the conclusion can repeat; the solution."""
+    a, b, rest = lang.pairs(nums)[index - 1]
     parts = []
     for op, r in zip(lang.OPS, lang.results(a, b), strict=True):
         if r is None:
@@ -180,8 +178,8 @@ def path(a: int, b: int, rest: Sequence[int], target: int) -> tuple[str, Steps |
         text, steps = attempt(lang.step(a, op, b, r), (r, *rest), target)
         parts.append(text)
         if steps:
-            return f"{' '.join(parts)} {_answer(steps)} </Path>", steps
-    return f"{' '.join(parts)} {_answer(None)} </Path>", None
+            return " ".join(parts), f"{lang.ANSWER} {index} : {' , '.join(steps)}", steps
+    return " ".join(parts), lang.NONE, None
 
 
 def multiverse(nums: Sequence[int], target: int, *, ends: bool = False) -> Document:
@@ -197,19 +195,19 @@ def multiverse(nums: Sequence[int], target: int, *, ends: bool = False) -> Docum
         document.given_end(outlines, len(outlines.split()) - 1)
     else:
         document.write(outlines)
-    found: tuple[int, Steps] | None = None
-    for i, pair in enumerate(lang.pairs(nums), 1):
-        text, steps = path(*pair, target)
+    told, found = lang.NONE, None
+    for i in range(1, len(lang.pairs(nums)) + 1):
+        text, end, steps = path(nums, target, i)
         document.given(f"<Path> {i} :")
         if ends:
-            document.given_end(text, len(text.split()) - len(f"{_answer(steps)} </Path>".split()))
+            document.given_end(f"{text} {end} </Path>", len(text.split()))
         else:
-            document.write(text)
+            document.write(f"{text} {end} </Path>")
         if steps and not found:
-            found = i, steps
+            told, found = end, steps
     document.given("<Conclusion>")
-    answer = _answer(found and found[1])
-    document.write(f"{f'{found[0]} : ' if found else ''}{answer} </Conclusion> </Parallel> </Think> {answer} {EOS}")
+    document.write(f"{told} </Conclusion> </Parallel> </Think>")
+    _conclude(document, found)
     return document
 
 
@@ -240,7 +238,8 @@ def one_path(nums: Sequence[int], target: int, index: int) -> Document:
     """What the path of that index sees and writes."""
     document = Document()
     document.given(f"{lang.prompt(nums, target, 'mv')} {goal(nums)} <Path> {index} :")
-    document.write(path(*lang.pairs(nums)[index - 1], target)[0])
+    text, end, _ = path(nums, target, index)
+    document.write(f"{text} {end} </Path>")
     return document
 
 

@@ -70,9 +70,9 @@ def test_multiverse_paths_try_the_results_of_one_row():
         "mv 24 : 63 9 5 2 ; <Think> <Parallel> <Goal> <Outline> 1 : 63 9 + 72 - 54 * 567 / 7 </Outline> <Outline> 2 : "
     )
     rows, steps = traces.leaf([72, 5, 2], 24)
-    answer = f"answer 63 + 9 = 72 , {' , '.join(steps)}"
-    assert f"<Path> 1 : try 63 + 9 = 72 ; 24 : 72 5 2 ; {rows} {answer} </Path> <Path> 2 :" in text
-    assert text.endswith(f"<Conclusion> 1 : {answer} </Conclusion> </Parallel> </Think> {answer} <eos>")
+    told = f"63 + 9 = 72 , {' , '.join(steps)}"
+    assert f"<Path> 1 : try 63 + 9 = 72 ; 24 : 72 5 2 ; {rows} answer 1 : {told} </Path> <Path> 2 :" in text
+    assert text.endswith(f"<Conclusion> answer 1 : {told} </Conclusion> </Parallel> </Think> answer {told} <eos>")
     given = [word for word, label in zip(document.words, document.labels, strict=True) if label is None]
     assert " ".join(given) == (
         f"mv 24 : 63 9 5 2 ; {' '.join(f'<Path> {i} :' for i in range(1, 7))} <Conclusion>"  # the runtime's words
@@ -214,7 +214,7 @@ def test_documents_stay_in_vocabulary_and_out_of_the_validation_split(kind):
             assert not is_validation(start.nums, start.target)
             assert start.length == document.labels.count(None) or kind in ("table4", "table5", "path4", "mv4", "end4")
             for claim in " ".join(document.words).split(" answer ")[1:]:
-                assert verify(start.nums, start.target, claim.split(" <")[0])
+                assert verify(start.nums, start.target, claim.split(" <")[0].split(" : ")[-1])
 
 
 def test_excluded_problems_never_come():
