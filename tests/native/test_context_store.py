@@ -143,6 +143,8 @@ async def test_the_least_recently_used_go_first(tmp_path):
     await run(tmp_path, *(ask([text(seed, 30), text(100, 30)]) for seed in range(4)))
     size = files(tmp_path)[0].stat().st_size
     assert len(files(tmp_path)) == 5
+    for path in files(tmp_path):
+        os.utime(path, (path.stat().st_mtime - 3600,) * 2)  # whatever the clock does meanwhile
     await run(tmp_path, ask([text(0, 30), text(100, 30)]))
     await run(tmp_path, ask([text(7, 30), text(8, 30)]), context_bytes=4 * size + 100)
     (kept,) = await run(tmp_path, ask([text(0, 30), text(100, 30)]))

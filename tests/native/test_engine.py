@@ -339,16 +339,18 @@ async def test_cancelling_the_awaiting_task_stops_the_generation():
     _, folder = tiny()
     async with running(_engine(folder)) as engine:
         branch = engine.open(_prompt(10))
-        task = asyncio.create_task(_await(branch.generate(SamplingParams(max_tokens=400))))
-        await asyncio.sleep(0.02)
+        slow = SamplingParams(max_tokens=400, temperature=1.0, ignore_eos=True)  # sampled, so token by token
+        task = asyncio.create_task(_await(branch.generate(slow)))
+        while branch.length == 10:  # noqa: ASYNC110 - tokens come from the thread of the engine
+            await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         kept = branch.length
-        assert kept >= 10
+        assert 10 < kept < 410
         assert (await branch.generate(SamplingParams(max_tokens=5))).token_ids
-        waiting = asyncio.create_task(_await(branch.generate(SamplingParams(max_tokens=400))))
-        await asyncio.sleep(0.01)
+        waiting = asyncio.create_task(_await(branch.generate(SamplingParams(max_tokens=300, ignore_eos=True))))
+        await asyncio.sleep(0)
         branch.close()
         with pytest.raises(BranchClosed):
             await waiting
