@@ -235,7 +235,7 @@ def test_parallel_threads_fit_into_512_tokens():
 
 def test_batches_are_seeded_and_little_padded():
     def first(seed):
-        stream = batches(Documents(random.Random(seed)), Mix(seq4=2), 1024)
+        stream = batches(Documents(random.Random(seed)), Mix(seq4=2, mv4=2), 1024)
         return [next(stream) for _ in range(6)]
 
     a, b = first(1), first(1)

@@ -14,7 +14,7 @@ from plait.rl.countdown.model import Model, ModelConfig, attention, number_featu
 from plait.rl.countdown.tokenizer import BOS, IDS
 from plait.rl.countdown.traces import EOS
 
-SMALL = Mix(seq4=0)
+SMALL = Mix(seq4=0, mv4=0)
 
 
 def make_trainer(folder, tokens=4000, **options):
