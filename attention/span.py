@@ -21,8 +21,6 @@ Impl = Literal["auto", "cpu", "torch", "reference"]
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16)
 
 
-
-
 def choose_kernels(impl: Impl, q: Tensor) -> CDLL | None:
     """The compiled kernels if they are to serve a call with queries (or rows to store) `q` (N, H, D), else None."""
     if impl == "cpu":

@@ -185,7 +185,6 @@ class Model:
             x = self.ops.finish(layer, x, attended)
         return self.ops.head(x if logit_rows is None else x[logit_rows])
 
-
     def decode(
         self,
         tokens: Tensor,

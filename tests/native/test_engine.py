@@ -108,9 +108,7 @@ async def test_forks_get_different_samples_and_share_the_prompt():
     async with running(_engine(folder)) as engine:
         root = engine.open(_prompt(64))
         children = root.fork(4)
-        results = await asyncio.gather(
-            *(c.generate(SamplingParams(max_tokens=20, temperature=1.0)) for c in children)
-        )
+        results = await asyncio.gather(*(c.generate(SamplingParams(max_tokens=20, temperature=1.0)) for c in children))
         assert len({tuple(r.token_ids) for r in results}) == 4
         assert sum(r.prefilled_tokens for r in results) == 64
         assert [c.path for c in children] == [(0,), (1,), (2,), (3,)]
@@ -139,12 +137,12 @@ async def test_the_prefix_index_never_confuses_visibility():
     tail = _prompt(40, seed=5)
     async with running(_engine(folder)) as engine:
         root = engine.open(_prompt(32))
-        path, = root.fork(1)
+        (path,) = root.fork(1)
         path.extend(_prompt(32, seed=7))
         await path.generate(SamplingParams(max_tokens=0))
-        plain, = root.fork(1)
-        merged, = root.fork(1)
-        inner, = merged.fork(1)
+        (plain,) = root.fork(1)
+        (merged,) = root.fork(1)
+        (inner,) = merged.fork(1)
         inner.extend(_prompt(32, seed=8))
         await inner.generate(SamplingParams(max_tokens=0))
         merged.merge([inner])
@@ -267,7 +265,7 @@ async def test_rewind_drops_and_recomputes():
         second = await branch.generate(SamplingParams(max_tokens=20))
         assert second.token_ids == first.token_ids
         assert second.prefilled_tokens == 0
-        child, = branch.fork(1)
+        (child,) = branch.fork(1)
         for target in (branch, child):
             target.rewind(25)
             target.extend([1, 2, 3])

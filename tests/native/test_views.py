@@ -219,9 +219,7 @@ async def decode(engine: NativeEngine, *twins: Twin) -> list[tuple[int, torch.Te
 
 async def run_program(family: str, program: list[tuple[int, ...]], **options) -> None:
     mirror = Mirror()
-    engine = NativeEngine(
-        _LOADED[family], IdTokenizer(61), NativeOptions(kv_tokens=8192, keep_logits=True, **options)
-    )
+    engine = NativeEngine(_LOADED[family], IdTokenizer(61), NativeOptions(kv_tokens=8192, keep_logits=True, **options))
     await engine.start()
     checks: list[tuple[int, torch.Tensor]] = []
     root = Twin(engine.open(), MirrorBranch(mirror))

@@ -148,9 +148,7 @@ def test_any_text_has_a_mask(text):
 @settings(max_examples=30, deadline=None)
 @given(structures(3), st.sampled_from(RULES))
 async def test_the_mask_of_a_text_is_that_of_the_run_that_wrote_it(items, rule):
-    result, _ = await run(
-        Multiverse(prompt="Q", positions=rule), None, engine=scripted(items, context_limit=8192)
-    )
+    result, _ = await run(Multiverse(prompt="Q", positions=rule), None, engine=scripted(items, context_limit=8192))
     assert not result.usage.counts
     last = result.trace.segments_of("0")[-1]
     served = trace_mask(result.trace, last.id)
