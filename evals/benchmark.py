@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from ..runtime.errors import InvalidInput
-from ..runtime.registry import describe
+from ..runtime.spec import Spec
 
 BENCHMARKS = {
     "countdown": ".countdown.benchmark:Countdown",
@@ -54,10 +54,10 @@ class Verdict:
     """`correct`, or what is wrong."""
 
 
-class Benchmark(BaseModel):
+class Benchmark(Spec):
     """Base of all benchmarks. The fields are what a configuration may set; wrong ones raise `InvalidInput`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    refusal = InvalidInput
 
     name: str
     data: Path | None = None
@@ -65,13 +65,9 @@ class Benchmark(BaseModel):
     count: int | None = Field(default=None, ge=1)
     """Problems at most, from the first; None: all."""
 
-    if not TYPE_CHECKING:
-
-        def __init__(self, **data: Any) -> None:
-            try:
-                super().__init__(**data)
-            except ValidationError as error:
-                raise InvalidInput(describe(error, f"benchmark {data.get('name')}")) from None
+    @classmethod
+    def title(cls) -> str:
+        return f"benchmark {cls.model_fields['name'].default}"
 
     @abstractmethod
     def load(self) -> list[Sample]:

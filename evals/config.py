@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from ..runtime.budget import Budget
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.base import Method
-from ..runtime.registry import describe, parse_method
+from ..runtime.registry import parse_method
+from ..runtime.spec import Spec
 from .benchmark import Benchmark, Sample, parse_benchmark
 
 
 class MethodConfig(BaseModel):
     """One method of the grid: its JSON without what the benchmark gives, and how often it tries."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     label: str = ""
     """Its name in the report; empty: made of its fields."""
@@ -57,8 +56,14 @@ def _benchmark(value: object) -> object:
     return parse_benchmark(value) if isinstance(value, dict) else value
 
 
-class EvalConfig(BaseModel):
+class EvalConfig(Spec):
     """A grid: every method within every budget and context window, on every problem. Raises `InvalidInput`."""
+
+    refusal = InvalidInput
+
+    @classmethod
+    def title(cls) -> str:
+        return "evaluation"
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,14 +82,6 @@ class EvalConfig(BaseModel):
     """Seconds after which a job is cancelled and counts as failed. `seconds` of a budget let a method conclude."""
     concurrency: int = Field(default=16, ge=1)
     """Jobs at a time; it changes times, not answers."""
-
-    if not TYPE_CHECKING:
-
-        def __init__(self, **data: Any) -> None:
-            try:
-                super().__init__(**data)
-            except ValidationError as error:
-                raise InvalidInput(describe(error, "evaluation")) from None
 
     @model_validator(mode="after")
     def _different(self) -> Self:

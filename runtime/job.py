@@ -6,9 +6,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from .budget import Budget, Ledger, OutOfBudget
 from .companions import Companions
@@ -18,8 +18,9 @@ from .errors import InvalidJob
 from .events import Done, Event, EventHub, EventQueue, Failed, Started
 from .job_state import JobState
 from .methods.base import Method
-from .registry import describe, parse_method
+from .registry import parse_method
 from .result import Finish, Outcome, Result
+from .spec import Spec
 from .trace import Trace
 
 
@@ -27,10 +28,12 @@ def _method(value: object) -> object:
     return parse_method(value) if isinstance(value, dict) else value
 
 
-class JobSpec(BaseModel):
+class JobSpec(Spec):
     """What to run: the same object goes to a local runtime, over the wire and into a configuration file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    @classmethod
+    def title(cls) -> str:
+        return "job"
 
     method: Annotated[SerializeAsAny[Method], BeforeValidator(_method)]
     budget: Budget = Field(default_factory=Budget)
@@ -40,14 +43,6 @@ class JobSpec(BaseModel):
     """Higher is served first."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     """The caller's own JSON values; they come back in the trace."""
-
-    if not TYPE_CHECKING:
-
-        def __init__(self, **data: Any) -> None:
-            try:
-                super().__init__(**data)
-            except ValidationError as error:
-                raise InvalidJob(describe(error, "job")) from None
 
 
 def parse_job(data: str | bytes | dict[str, Any]) -> JobSpec:

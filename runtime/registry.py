@@ -11,11 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
-
 from .engine import Engine
-from .errors import InvalidInput, InvalidJob, UnknownModel, UnsupportedByEngine
+from .errors import InvalidInput, UnknownModel, UnsupportedByEngine
 from .methods.dialect import Dialect
+from .spec import Kinds
 
 if TYPE_CHECKING:
     from .methods.base import Method
@@ -28,7 +27,7 @@ EngineLoader = Callable[[str, dict[str, Any]], Engine]
 MODELS = Path(__file__).parent.parent / "models"
 """Where the shipped models are."""
 
-_methods: dict[str, type[Method]] = {}
+_methods: Kinds[Method] = Kinds("method")
 _schemes: dict[str, EngineLoader] = {}
 _dialects: dict[str, Callable[[], Dialect]] = {}
 
@@ -38,34 +37,13 @@ _dialects: dict[str, Callable[[], Dialect]] = {}
 
 def register(cls: type[M]) -> type[M]:
     """Class decorator: make a method known by the default of its `method` field."""
-    name = cls.model_fields["method"].default
-    if not isinstance(name, str):
-        raise InvalidInput(f"{cls.__name__}.method needs its name as default: method: Literal['x'] = 'x'")
-    if _methods.get(name, cls) is not cls:
-        raise InvalidInput(f"the method name {name!r} is taken by {_methods[name].__name__}")
-    _methods[name] = cls
+    _methods.register(cls)
     return cls
-
-
-def method_names() -> list[str]:
-    return sorted(_methods)
 
 
 def parse_method(data: object) -> Method:
     """The method that a JSON object describes. Raises `InvalidJob`."""
-    if not isinstance(data, dict):
-        raise InvalidJob(f"a method is a JSON object with a `method` name, not {type(data).__name__}")
-    name = data.get("method")
-    cls = _methods.get(name) if isinstance(name, str) else None
-    if cls is None:
-        raise InvalidJob(f"unknown method {name!r}; known: {', '.join(method_names())}")
-    return cls(**data)
-
-
-def describe(error: ValidationError, what: str) -> str:
-    """One line for all mistakes in a pydantic model."""
-    mistakes = (f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors())
-    return f"malformed {what}: {'; '.join(mistakes)}"
+    return _methods.make(data)
 
 
 # -- dialects --------------------------------------------------------------------------------------------------

@@ -6,11 +6,10 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from ..engine import Engine, SamplingParams, Tokenizer
-from ..errors import InvalidJob
-from ..registry import describe
+from ..spec import Spec
 from .contexts import WithContexts, check_room
 
 if TYPE_CHECKING:
@@ -22,24 +21,14 @@ Prompt = str | list[dict[str, str]] | list[int]
 """Text (BOS is put in front where the model has one), chat messages, or token ids as they are."""
 
 
-class Method(BaseModel):
+class Method(Spec):
     """A way to reason, as data: construct it, send it as JSON, run it anywhere.
 
     A subclass sets `method: Literal["name"] = "name"`, is decorated with `register`, and runs on the operations of
     `Context` alone, so that it runs on any engine and inside any other method. Wrong fields raise `InvalidJob`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     method: str
-
-    if not TYPE_CHECKING:
-
-        def __init__(self, **data: Any) -> None:
-            try:
-                super().__init__(**data)
-            except ValidationError as error:
-                raise InvalidJob(describe(error, type(self).__name__)) from None
 
     @abstractmethod
     async def run(self, ctx: Context) -> Outcome:

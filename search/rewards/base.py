@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import TYPE_CHECKING, Protocol
 
 from ...runtime.engine import Tokenizer
 from ...runtime.errors import InvalidJob
-from ...runtime.registry import describe
+from ...runtime.spec import Kinds, Spec
 from ..functions import name_of
 from ..node import Node
 
 if TYPE_CHECKING:
     from ...runtime.context import Context
 
-_rewards: dict[str, type[Reward]] = {}
+_rewards: Kinds[Reward] = Kinds("reward")
 
 
 class Scorer(Protocol):
@@ -40,20 +38,10 @@ class Scorer(Protocol):
     def statistics(self) -> dict[str, float | int]: ...
 
 
-class Reward(BaseModel):
+class Reward(Spec):
     """A kind of reward model. Subclasses set `reward: Literal["name"] = "name"` and use `register_reward`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     reward: str
-
-    if not TYPE_CHECKING:
-
-        def __init__(self, **data: Any) -> None:
-            try:
-                super().__init__(**data)
-            except ValidationError as error:
-                raise InvalidJob(describe(error, type(self).__name__)) from None
 
     @abstractmethod
     def check(self) -> None:
@@ -66,7 +54,7 @@ class Reward(BaseModel):
 
 def register_reward(cls: type[Reward]) -> type[Reward]:
     """Class decorator: make a kind known by the default of its `reward` field."""
-    _rewards[cls.model_fields["reward"].default] = cls
+    _rewards.register(cls)
     return cls
 
 
@@ -82,7 +70,4 @@ def parse_reward(value: object) -> Reward:
         value = {"reward": kind, {"prm": "model"}.get(kind, "function"): rest}
     if not isinstance(value, dict):
         raise InvalidJob(f"a reward is a name, an object or a function, not {type(value).__name__}")
-    cls = _rewards.get(str(value.get("reward")))
-    if cls is None:
-        raise InvalidJob(f"unknown reward {value.get('reward')!r}; known: {', '.join(sorted(_rewards))}")
-    return cls(**value)
+    return _rewards.make(value)

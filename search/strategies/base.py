@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from ...runtime.errors import InvalidInput, InvalidJob
-from ...runtime.registry import describe
+from ...runtime.errors import InvalidJob
+from ...runtime.spec import Kinds, Spec
 from ..node import Frontier, Selection
 
-_strategies: dict[str, type[Strategy]] = {}
+_strategies: Kinds[Strategy] = Kinds("strategy")
 S = TypeVar("S", bound="Strategy")
 
 
-class Strategy(BaseModel):
+class Strategy(Spec):
     """Chooses, level by level, which steps are continued and how often; as data, like a method.
 
     A subclass sets `strategy: Literal["name"] = "name"` and is decorated with `register_strategy`. It sees nodes and
     scores, never an engine. At the first level the search itself gives the root all samples.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     steps: ClassVar[bool] = True
     """False: samples are drawn whole and `select` is never asked."""
 
     strategy: str
-
-    if not TYPE_CHECKING:
-
-        def __init__(self, **data: Any) -> None:
-            try:
-                super().__init__(**data)
-            except ValidationError as error:
-                raise InvalidJob(describe(error, type(self).__name__)) from None
 
     @abstractmethod
     def select(self, frontier: Frontier) -> Selection:
@@ -50,12 +38,7 @@ class Strategy(BaseModel):
 
 def register_strategy(cls: type[S]) -> type[S]:
     """Class decorator: make a strategy known by the default of its `strategy` field."""
-    name = cls.model_fields["strategy"].default
-    if not isinstance(name, str):
-        raise InvalidInput(f"{cls.__name__}.strategy needs its name as default: strategy: Literal['x'] = 'x'")
-    if _strategies.get(name, cls) is not cls:
-        raise InvalidInput(f"the strategy name {name!r} is taken by {_strategies[name].__name__}")
-    _strategies[name] = cls
+    _strategies.register(cls)
     return cls
 
 
@@ -67,8 +50,4 @@ def parse_strategy(value: object) -> Strategy:
         value = {"strategy": value}
     if not isinstance(value, dict):
         raise InvalidJob(f"a strategy is a name or an object, not {type(value).__name__}")
-    name = value.get("strategy")
-    cls = _strategies.get(name) if isinstance(name, str) else None
-    if cls is None:
-        raise InvalidJob(f"unknown strategy {name!r}; known: {', '.join(sorted(_strategies))}")
-    return cls(**value)
+    return _strategies.make(value)
