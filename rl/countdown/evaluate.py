@@ -22,8 +22,9 @@ from ...evals.countdown.verify import verify
 from ...evals.stats import wilson
 from ...runtime.methods.dialect import Child, Joined
 from ...runtime.methods.dialect_compact import SPAWN, CompactDialect
+from .batch import collate
 from .decode import greedy
-from .mix import Documents, Mix, collate
+from .mix import Documents, Mix
 from .model import Model, ModelConfig
 from .tokenizer import BOS, IDS, VOCABULARY
 

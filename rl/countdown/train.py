@@ -25,7 +25,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...evals.countdown.problems import Key, load
-from .mix import Batch, Documents, Mix, batches
+from .batch import Batch
+from .mix import Documents, Mix, batches
 from .model import Model, ModelConfig
 
 Stream = Callable[[random.Random, int], Iterator[Batch]]

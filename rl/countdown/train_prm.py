@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from ...evals.countdown.problems import Key, load, validation
+from .batch import Batch, by_length, collate
 from .export import save_model
-from .mix import Batch, by_length, collate
 from .model import Model
 from .prm import BAD, GOOD, Samples, draw_steps, labelled
 from .tokenizer import IDS, build

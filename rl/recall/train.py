@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...evals.recall import INSTRUCTION, MOST_CONTEXTS, QUESTION, make
+from ..countdown.batch import IGNORED, Batch, pad
 from ..countdown.export import save_model
-from ..countdown.mix import IGNORED, Batch, pad
 from ..countdown.model import ModelConfig
 from ..countdown.tokenizer import BOS, PAD
 from ..countdown.traces import EOS

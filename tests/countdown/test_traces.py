@@ -9,8 +9,10 @@ from plait.evals.countdown.problems import Problem, draw, is_validation, validat
 from plait.evals.countdown.solver import solve
 from plait.evals.countdown.verify import verify
 from plait.rl.countdown import traces
+from plait.rl.countdown.batch import IGNORED, collate, encode
+from plait.rl.countdown.draws import random_steps
 from plait.rl.countdown.evaluate import solve_rate
-from plait.rl.countdown.mix import IGNORED, Documents, Mix, batches, collate, encode, random_steps
+from plait.rl.countdown.mix import Documents, Mix, batches
 from plait.rl.countdown.tokenizer import BOS, IDS, PAD, VOCABULARY, build, save
 from plait.rl.masks import text_mask, trace_mask
 from plait.runtime.methods import dialect_compact as lang

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from plait.rl.countdown import train
+from plait.rl.countdown.batch import collate
 from plait.rl.countdown.decode import greedy
 from plait.rl.countdown.evaluate import exactness, read_model
 from plait.rl.countdown.export import export
-from plait.rl.countdown.mix import Documents, Mix, collate
+from plait.rl.countdown.mix import Documents, Mix
 from plait.rl.countdown.model import Model, ModelConfig, attention, number_features
 from plait.rl.countdown.tokenizer import BOS, IDS
 from plait.rl.countdown.traces import EOS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
-from plait.rl.countdown.mix import IGNORED
+from plait.rl.countdown.batch import IGNORED
 from plait.rl.recall.tokenizer import IDS, VOCABULARY, build
 from plait.rl.recall.train import CONFIG, document, stream
 
