@@ -1,4 +1,4 @@
-"""Continuous batching: which rows the next forward pass computes, and what becomes of its results.
+"""Continuous batching: what runs, what the next forward pass computes (`planner.py`), what becomes of its results.
 
 A step is a list of *chunks*: consecutive pending tokens of one segment. Decoding branches contribute one token each;
 what room is left in the step goes to prefills in chunks, so that a long prompt does not stall running branches
@@ -8,7 +8,7 @@ what room is left in the step goes to prefills in chunks, so that a long prompt 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from ctypes import c_int32
 from typing import TYPE_CHECKING
 
@@ -16,15 +16,14 @@ from torch import Tensor
 
 from ..engine import FinishReason
 from .generation import Delivery, NativeGeneration
+from .planner import Planner
 from .sampling import Draw, Drawn, greedy, sample, uniform
-from .segment import Segment, Span
-from .step import Filling, Step
+from .step import Step
 from .store import KVStore
 
 if TYPE_CHECKING:
     from .branch import NativeBranch
 
-_UNBOUNDED = 1 << 30
 _STEPS_TO_STRING = 4
 """Steps of a burst at most while somebody waits for a stop string: what was decoded behind one is thrown away."""
 
@@ -35,12 +34,11 @@ class Scheduler:
     def __init__(self, store: KVStore, *, max_rows: int, prefill_chunk: int, max_steps: int = 1) -> None:
         """`max_steps`: of a burst."""
         self.store = store
-        self.max_rows = max_rows
-        self.prefill_chunk = prefill_chunk
         self.max_steps = max_steps
         self.running: list[NativeGeneration] = []
         self.gangs: defaultdict[tuple[str, str], set[NativeBranch]] = defaultdict(set)
         """Branches that step together, by job and the gang's name."""
+        self._planner = Planner(store, self.running, self.gangs, max_rows=max_rows, prefill_chunk=prefill_chunk)
         self._arrivals = 0
         self._served: Counter[str] = Counter()
         """Rows each job was given while others waited: the fair share is owed to the job with the fewest."""
@@ -88,9 +86,9 @@ class Scheduler:
         step, self._repeatable = self._repeatable, None
         if step is not None and self._advance(step):
             return step, []
-        done = [g for g in self.running if not g.wants_logits and next(self._work(g), None) is None]
+        done = [g for g in self.running if not g.wants_logits and next(self._planner.work(g), None) is None]
         deliveries = [d for g in done if not g.is_done for d in (self._finish(g, g.limit_reason), *self._halt(g))]
-        filling = self._fill(self._ordered() if len(self.running) > 1 else self.running)
+        filling = self._planner.fill(self._ordered() if len(self.running) > 1 else self.running)
         if not filling.step.chunks and filling.is_short:
             # Everybody waits for memory: the youngest gives way. Its blocks come back when its method closes it.
             youngest = max(self.running, key=lambda g: (-g.branch.priority, g.sequence))
@@ -140,147 +138,10 @@ class Scheduler:
 
         return sorted(self.running, key=key)
 
-    def _fill(self, order: Iterable[NativeGeneration]) -> Filling:
-        filling = Filling(self.max_rows, self.prefill_chunk)
-        met: set[tuple[str, str]] = set()
-        for g in order:
-            if filling.rows_left < 1:
-                break
-            gang = g.branch.gang
-            if gang is None:
-                self._add(filling, g)
-            elif gang not in met:
-                met.add(gang)
-                self._add_gang(filling, gang)
-        return filling
-
-    def _members(self, gang: tuple[str, str]) -> list[NativeGeneration | None]:
-        return [branch.generation for branch in sorted(self.gangs[gang], key=lambda branch: branch.path)]
-
     def _halt(self, g: NativeGeneration) -> list[Delivery]:
         """The generations of the gang end with this one."""
-        members = [] if g.branch.gang is None else self._members(g.branch.gang)
+        members = [] if g.branch.gang is None else self._planner.members(g.branch.gang)
         return [self._finish(other, FinishReason.GANG) for other in members if other is not None]
-
-    def _add_gang(self, filling: Filling, gang: tuple[str, str]) -> None:
-        """What the members wrote themselves goes into this very step as a whole, or not at all. Frozen text that they
-        only read is computed before, in chunks like any other."""
-        members = self._members(gang)
-        generations = [g for g in members if g is not None]
-        if len(generations) < len(members):
-            return  # somebody is not ready
-        owns = [g.branch.view.own for g in generations if g.branch.view.own is not None]
-        for g in generations:
-            for segment, view in self._work(g):
-                if segment not in owns and not self._prefill(filling, g, segment, view):
-                    return
-        rows = sum(own.pending for own in owns)
-        missing = sum(self.store.blocks_missing(own, len(own.tokens)) for own in owns)
-        if missing > self.store.available:
-            filling.is_short = True
-            return
-        if filling.rows_left < rows <= self.max_rows:
-            return  # a later step has room for them
-        for own in owns:
-            self.store.reserve(own, len(own.tokens))
-        room, limit = filling.prefill_room, filling.max_rows
-        filling.prefill_room = filling.max_rows = _UNBOUNDED  # checked above, and a large gang still has to run
-        for g in generations:
-            self._add(filling, g)
-        filling.prefill_room, filling.max_rows = room, limit
-
-    def _add(self, filling: Filling, g: NativeGeneration) -> None:
-        """As much of what the generation waits for as there is room for; its token, if nothing is left to wait for."""
-        if g.sampled:
-            self._add_decoding(filling, g)
-            return
-        for segment, view in self._work(g):
-            if not self._prefill(filling, g, segment, view):
-                return
-        if not g.wants_logits:
-            filling.step.prefilled.append(g)
-        elif (row := self._last_row(filling, g)) is not None:
-            filling.step.sampling.append((g, row))
-
-    def _add_decoding(self, filling: Filling, g: NativeGeneration) -> None:
-        """The short way for a generation that has sampled: all it waits for is its own last token."""
-        own = g.branch.view.own
-        assert own is not None
-        if not self.store.reserve(own, len(own.tokens)):
-            filling.is_short = True
-            return
-        chunk = filling.planned[own] = filling.add(own, own.view, own.computed, 1)
-        filling.step.jobs[g.branch.job] += 1
-        filling.step.sampling.append((g, chunk.row))
-        # A lineage means that the view has nothing live.
-        filling.step.num_plain += own.lineage is not None and g.branch.gang is None
-
-    def _prefill(self, filling: Filling, g: NativeGeneration, segment: Segment, view: tuple[Span, ...]) -> bool:
-        """As much of the segment's pending tokens as there is room for; are these, with what is planned, all?"""
-        if segment.is_loading:
-            return False
-        chunk = filling.planned.get(segment)
-        if chunk is None:
-            count = min(segment.pending, filling.rows_left)
-            if segment.pending > 1:
-                count = min(count, filling.prefill_room)
-            if count < 1:
-                return False
-            if not self._reserve(segment, segment.computed + count):
-                filling.is_short = True
-                return False
-            if segment.pending > 1:
-                filling.prefill_room -= count
-            chunk = filling.planned[segment] = filling.add(segment, view, segment.computed, count)
-            filling.step.jobs[g.branch.job] += count
-            g.num_prefilled += count if not g.sampled else 0
-        return chunk.begin + chunk.count == len(segment.tokens)
-
-    def _work(self, g: NativeGeneration) -> Iterator[tuple[Segment, tuple[Span, ...]]]:
-        """Segments with pending tokens that the branch needs, in the order in which they can be computed."""
-        visited: set[Segment] = set()
-
-        def visit(view: tuple[Span, ...]) -> Iterator[tuple[Segment, tuple[Span, ...]]]:
-            for span in view:
-                segment = span.segment
-                if span.end is not None and span.end > segment.computed and segment not in visited:
-                    visited.add(segment)
-                    yield from visit(segment.view)
-                    yield segment, segment.view
-
-        yield from visit(g.branch.view.spans)
-        own = g.branch.view.own
-        if own is not None and own.pending:
-            yield own, own.view
-
-    def _reserve(self, segment: Segment, length: int) -> bool:
-        """Blocks for the segment's first `length` tokens; a new prompt leaves one block to each running branch."""
-        missing = self.store.blocks_missing(segment, length)
-        if missing and not segment.computed and len(self.running) > 1:
-            reserve = sum(bool(g.sampled) for g in self.running)
-            if missing + reserve > self.store.available:
-                return False
-        return self.store.reserve(segment, length)
-
-    def _last_row(self, filling: Filling, g: NativeGeneration) -> int | None:
-        """The row that ends in the branch's last token; computed again if its KV is there but its logits are gone."""
-        own = g.branch.view.own
-        if own is not None and own.tokens:
-            segment, view, end, first = own, own.view, len(own.tokens), 0
-        else:
-            *before, last = g.branch.view.spans
-            assert last.end is not None
-            segment, view, end, first = last.segment, tuple(before), last.end, last.start
-        chunk = filling.planned.get(segment)
-        if chunk is not None and chunk.begin < end <= chunk.begin + chunk.count:
-            return chunk.row + end - 1 - chunk.begin
-        key = segment, end
-        if key not in filling.recomputed:
-            if filling.rows_left < 1:
-                return None
-            # The row writes its keys and values once more, with the values they have.
-            filling.recomputed[key] = filling.add(segment, view, end - 1, 1, first).row
-        return filling.recomputed[key]
 
     # -- results -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,176 @@
+"""What a step is filled with: of every generation that is ready its next token, and as much of prefills as there is
+room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .generation import NativeGeneration
+from .segment import Segment, Span
+from .step import Filling
+from .store import KVStore
+
+if TYPE_CHECKING:
+    from .branch import NativeBranch
+
+_UNBOUNDED = 1 << 30
+
+
+class Planner:
+    """Fills steps for a `Scheduler`, which owns `running` and `gangs` and changes them."""
+
+    def __init__(
+        self,
+        store: KVStore,
+        running: Sequence[NativeGeneration],
+        gangs: Mapping[tuple[str, str], set[NativeBranch]],
+        *,
+        max_rows: int,
+        prefill_chunk: int,
+    ) -> None:
+        self.store = store
+        self.running = running
+        self.gangs = gangs
+        self.max_rows = max_rows
+        self.prefill_chunk = prefill_chunk
+
+    def fill(self, order: Iterable[NativeGeneration]) -> Filling:
+        """A step for the generations, in this order."""
+        filling = Filling(self.max_rows, self.prefill_chunk)
+        met: set[tuple[str, str]] = set()
+        for g in order:
+            if filling.rows_left < 1:
+                break
+            gang = g.branch.gang
+            if gang is None:
+                self._add(filling, g)
+            elif gang not in met:
+                met.add(gang)
+                self._add_gang(filling, gang)
+        return filling
+
+    def members(self, gang: tuple[str, str]) -> list[NativeGeneration | None]:
+        """The gang's generations, by path; None for a branch that has none running."""
+        return [branch.generation for branch in sorted(self.gangs[gang], key=lambda branch: branch.path)]
+
+    def _add_gang(self, filling: Filling, gang: tuple[str, str]) -> None:
+        """What the members wrote themselves goes into this very step as a whole, or not at all. Frozen text that they
+        only read is computed before, in chunks like any other."""
+        members = self.members(gang)
+        generations = [g for g in members if g is not None]
+        if len(generations) < len(members):
+            return  # somebody is not ready
+        owns = [g.branch.view.own for g in generations if g.branch.view.own is not None]
+        for g in generations:
+            for segment, view in self.work(g):
+                if segment not in owns and not self._prefill(filling, g, segment, view):
+                    return
+        rows = sum(own.pending for own in owns)
+        missing = sum(self.store.blocks_missing(own, len(own.tokens)) for own in owns)
+        if missing > self.store.available:
+            filling.is_short = True
+            return
+        if filling.rows_left < rows <= self.max_rows:
+            return  # a later step has room for them
+        for own in owns:
+            self.store.reserve(own, len(own.tokens))
+        room, limit = filling.prefill_room, filling.max_rows
+        filling.prefill_room = filling.max_rows = _UNBOUNDED  # checked above, and a large gang still has to run
+        for g in generations:
+            self._add(filling, g)
+        filling.prefill_room, filling.max_rows = room, limit
+
+    def _add(self, filling: Filling, g: NativeGeneration) -> None:
+        """As much of what the generation waits for as there is room for; its token, if nothing is left to wait for."""
+        if g.sampled:
+            self._add_decoding(filling, g)
+            return
+        for segment, view in self.work(g):
+            if not self._prefill(filling, g, segment, view):
+                return
+        if not g.wants_logits:
+            filling.step.prefilled.append(g)
+        elif (row := self._last_row(filling, g)) is not None:
+            filling.step.sampling.append((g, row))
+
+    def _add_decoding(self, filling: Filling, g: NativeGeneration) -> None:
+        """The short way for a generation that has sampled: all it waits for is its own last token."""
+        own = g.branch.view.own
+        assert own is not None
+        if not self.store.reserve(own, len(own.tokens)):
+            filling.is_short = True
+            return
+        chunk = filling.planned[own] = filling.add(own, own.view, own.computed, 1)
+        filling.step.jobs[g.branch.job] += 1
+        filling.step.sampling.append((g, chunk.row))
+        # A lineage means that the view has nothing live.
+        filling.step.num_plain += own.lineage is not None and g.branch.gang is None
+
+    def _prefill(self, filling: Filling, g: NativeGeneration, segment: Segment, view: tuple[Span, ...]) -> bool:
+        """As much of the segment's pending tokens as there is room for; are these, with what is planned, all?"""
+        if segment.is_loading:
+            return False
+        chunk = filling.planned.get(segment)
+        if chunk is None:
+            count = min(segment.pending, filling.rows_left)
+            if segment.pending > 1:
+                count = min(count, filling.prefill_room)
+            if count < 1:
+                return False
+            if not self._reserve(segment, segment.computed + count):
+                filling.is_short = True
+                return False
+            if segment.pending > 1:
+                filling.prefill_room -= count
+            chunk = filling.planned[segment] = filling.add(segment, view, segment.computed, count)
+            filling.step.jobs[g.branch.job] += count
+            g.num_prefilled += count if not g.sampled else 0
+        return chunk.begin + chunk.count == len(segment.tokens)
+
+    @staticmethod
+    def work(g: NativeGeneration) -> Iterator[tuple[Segment, tuple[Span, ...]]]:
+        """Segments with pending tokens that the branch needs, in the order in which they can be computed."""
+        visited: set[Segment] = set()
+
+        def visit(view: tuple[Span, ...]) -> Iterator[tuple[Segment, tuple[Span, ...]]]:
+            for span in view:
+                segment = span.segment
+                if span.end is not None and span.end > segment.computed and segment not in visited:
+                    visited.add(segment)
+                    yield from visit(segment.view)
+                    yield segment, segment.view
+
+        yield from visit(g.branch.view.spans)
+        own = g.branch.view.own
+        if own is not None and own.pending:
+            yield own, own.view
+
+    def _reserve(self, segment: Segment, length: int) -> bool:
+        """Blocks for the segment's first `length` tokens; a new prompt leaves one block to each running branch."""
+        missing = self.store.blocks_missing(segment, length)
+        if missing and not segment.computed and len(self.running) > 1:
+            reserve = sum(bool(g.sampled) for g in self.running)
+            if missing + reserve > self.store.available:
+                return False
+        return self.store.reserve(segment, length)
+
+    def _last_row(self, filling: Filling, g: NativeGeneration) -> int | None:
+        """The row that ends in the branch's last token; computed again if its KV is there but its logits are gone."""
+        own = g.branch.view.own
+        if own is not None and own.tokens:
+            segment, view, end, first = own, own.view, len(own.tokens), 0
+        else:
+            *before, last = g.branch.view.spans
+            assert last.end is not None
+            segment, view, end, first = last.segment, tuple(before), last.end, last.start
+        chunk = filling.planned.get(segment)
+        if chunk is not None and chunk.begin < end <= chunk.begin + chunk.count:
+            return chunk.row + end - 1 - chunk.begin
+        key = segment, end
+        if key not in filling.recomputed:
+            if filling.rows_left < 1:
+                return None
+            # The row writes its keys and values once more, with the values they have.
+            filling.recomputed[key] = filling.add(segment, view, end - 1, 1, first).row
+        return filling.recomputed[key]
