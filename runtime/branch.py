@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from .engine import Branch, Completion, FinishReason, SamplingParams
+from .branch_call import Call
+from .engine import Branch, SamplingParams
 from .errors import BranchClosed
-from .events import Forked, Joined, Merged, Pruned, Scored, Stopped, Text
-from .result import Finish, Generated
-from .segment_writer import SegmentWriter, TracedBlock, note_sights
-from .text_stream import TextStream, piecewise
+from .events import Forked, Joined, Merged, Pruned, Scored
+from .result import Generated
+from .segment_writer import SegmentWriter, TracedBlock
 from .trace import BranchRecord, JoinRecord, Piece, SpanRecord
 
 if TYPE_CHECKING:
@@ -42,7 +40,8 @@ class TracedBranch:
         self.engine_branch = branch
         self.record = record
         self.context_limit = context_limit
-        self._is_in_gang = False
+        self.is_in_gang = False
+        """Whoever runs a gang holds the slots of all its members."""
         self._segments = SegmentWriter(state.trace, record.id, view, packed_at)
         state.trace.branches[record.id] = record
         state.branches[record.id] = self
@@ -208,7 +207,7 @@ class TracedBranch:
     def lockstep(self, gang: str | None) -> None:
         """Step together with the other branches of the gang; None: leave it."""
         self.engine_branch.lockstep(gang)
-        self._is_in_gang = gang is not None
+        self.is_in_gang = gang is not None
 
     def close(self) -> None:
         """Free the branch; idempotent."""
@@ -218,7 +217,7 @@ class TracedBranch:
         self.context.state.branches.pop(self.id, None)
 
     @property
-    def _looks_on(self) -> bool:
+    def looks_on(self) -> bool:
         """Does the engine know how much of live spans is seen?"""
         return self._segments.is_live and self.context.capabilities.live_views
 
@@ -226,13 +225,23 @@ class TracedBranch:
         """What is being written is about to be frozen, without its last `dropped` tokens: pending ones are computed by
         whoever reads them, and what they see of live spans is known only then."""
         segment = self._segments.open_segment
-        if segment is None or not self._looks_on:
+        if segment is None or not self.looks_on:
             return
         block = self.engine_branch.block()
         if block.computed < len(segment) - dropped:
             self.context.state.late.append((segment, len(segment) - dropped, block))
         else:
             block.close()
+
+    async def generate(self, params: SamplingParams) -> Generated:
+        """Decode until a stop condition, a limit of the context's budget or the deadline.
+
+        Running out of budget is not an error: `finish` says so, and what was sampled stays. Errors of the engine are
+        noted in the trace and raised.
+        """
+        if self.is_closed:
+            raise BranchClosed(f"branch {self.id} is closed")
+        return await Call(self, self._segments).run(params)
 
     # -- notes -------------------------------------------------------------------------------------------------
 
@@ -246,118 +255,6 @@ class TracedBranch:
         self.record.pruned = reason
         self.context.emit(Pruned, branch=self.id, reason=reason)
         self.close()
-
-    # -- decoding ----------------------------------------------------------------------------------------------
-
-    async def generate(self, params: SamplingParams) -> Generated:
-        """Decode until a stop condition, a limit of the context's budget or the deadline.
-
-        Running out of budget is not an error: `finish` says so, and what was sampled stays. Errors of the engine are
-        noted in the trace and raised.
-        """
-        if self.is_closed:
-            raise BranchClosed(f"branch {self.id} is closed")
-        context, state = self.context, self.context.state
-        limit, cause = self._limit(params)
-        if state.is_late:
-            return self._stopped(Generated(text="", token_ids=[], finish=Finish.DEADLINE))
-        if limit == 0 and params.max_tokens != 0:
-            return self._stopped(Generated(text="", token_ids=[], finish=cause))
-        watched = self.engine_branch.block() if self._looks_on else None
-        reserved = context.ledger.reserve(limit)
-        length, position = self.length, self.position
-        step, began = context.now, state.seconds
-        ended = Finish.FAILED
-        completion: Completion | None = None
-        try:
-            completion, ended = await self._decode(replace(params, max_tokens=limit), cause)
-        except asyncio.CancelledError:
-            ended = Finish.CANCELLED
-            raise
-        except Exception as error:
-            self.record.error = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            # Interrupted or failed: what was sampled is in the branch all the same.
-            result = self._generated(completion, ended) if completion else self._partial(length, ended)
-            used = len(result.token_ids)
-            context.ledger.settle(reserved, used)
-            state.usage.generated_tokens += used
-            context.advance(used)
-            self._write_sampled(result, position, step, began)
-            if watched is not None:
-                if (segment := self._segments.open_segment) is not None:
-                    note_sights(segment, watched)
-                watched.close()
-            state.note_late()
-            self._stopped(result)
-        return result
-
-    def _limit(self, params: SamplingParams) -> tuple[int, Finish]:
-        """How many tokens may be sampled, and what it is that sets the limit."""
-        limit, cause = self.context_limit - self.position, Finish.CONTEXT
-        if params.max_tokens is not None and params.max_tokens <= limit:
-            limit, cause = params.max_tokens, Finish.LENGTH
-        ledger, critical = self.context.ledger.left, self.context.critical_left
-        if ledger is not None and ledger < limit:
-            limit, cause = ledger, Finish.TOTAL_TOKENS
-        if critical is not None and critical < limit:
-            limit, cause = critical, Finish.CRITICAL_TOKENS
-        return limit, cause
-
-    async def _decode(self, params: SamplingParams, cause: Finish) -> tuple[Completion | None, Finish]:
-        """Run the engine; (None, DEADLINE) when the deadline came first."""
-        state = self.context.state
-        generation = None
-        try:
-            # Whoever runs a gang holds the slots of all its members.
-            slot = nullcontext() if self._is_in_gang else state.slot()
-            async with asyncio.timeout_at(state.deadline), slot:
-                generation = self.engine_branch.generate(params)
-                if state.hub.has_readers:
-                    stream = TextStream(self.context.tokenizer)
-                    async for token in generation:
-                        if token in self.context.tokenizer.eos_ids:
-                            continue
-                        text, tokens = stream.push(token)
-                        if tokens:
-                            self.context.emit(Text, branch=self.id, text=text, tokens=tokens)
-                completion = await generation
-        except TimeoutError:
-            if not state.is_late:
-                raise
-            return None, Finish.DEADLINE
-        finally:
-            if generation is not None:
-                await generation.aclose()
-        at_limit = completion.finish_reason in (FinishReason.LENGTH, FinishReason.CONTEXT)
-        return completion, cause if at_limit else Finish(completion.finish_reason.value)
-
-    def _generated(self, completion: Completion, finish: Finish) -> Generated:
-        usage = self.context.state.usage
-        usage.prefilled_tokens += completion.prefilled_tokens
-        usage.reused_tokens += completion.reused_tokens
-        usage.rolled_back_tokens += completion.rolled_back
-        return Generated(
-            text=completion.text,
-            token_ids=completion.token_ids,
-            finish=finish,
-            stop=completion.stop,
-            logprobs=completion.logprobs,
-            hidden_state=completion.hidden_state,
-        )
-
-    def _partial(self, length: int, finish: Finish) -> Generated:
-        """What an interrupted generation left in the branch."""
-        tokens = [] if self.is_closed else self.tokens[length:]
-        return Generated(text=self.context.tokenizer.decode(tokens), token_ids=tokens, finish=finish)
-
-    def _stopped(self, result: Generated) -> Generated:
-        self.record.finish = result.finish.value
-        self.context.state.sample_memory()
-        self.context.emit(Stopped, branch=self.id, reason=result.finish.value, tokens=len(result.token_ids))
-        self.context.state.emit_budget()
-        return result
 
     # -- recording ---------------------------------------------------------------------------------------------
 
@@ -382,20 +279,3 @@ class TracedBranch:
         now = self.context.state.seconds
         text = self.context.tokenizer.decode(tokens)
         return Piece(kind=kind, token_ids=list(tokens), text=text, step=self.context.now, began=now, ended=now)
-
-    def _write_sampled(self, result: Generated, position: int, step: int, began: float) -> None:
-        if not result.token_ids:
-            return
-        text, chars = piecewise(self.context.tokenizer, result.token_ids)
-        piece = Piece(
-            kind="sampled",
-            token_ids=result.token_ids,
-            text=text,
-            logprobs=result.logprobs,
-            finish=result.finish.value,
-            chars=chars,
-            step=step,
-            began=began,
-            ended=self.context.state.seconds,
-        )
-        self._segments.write(piece, position)
