@@ -11,7 +11,7 @@ from .engine import Completion, FinishReason, SamplingParams
 from .events import Stopped, Text
 from .result import Finish, Generated
 from .segment_writer import SegmentWriter, note_sights
-from .text_stream import TextStream, piecewise
+from .text_stream import TextStream
 from .trace import Piece
 
 if TYPE_CHECKING:
@@ -132,14 +132,12 @@ class Call:
     def _write_sampled(self, result: Generated, position: int, step: int, began: float) -> None:
         if not result.token_ids:
             return
-        text, chars = piecewise(self.context.tokenizer, result.token_ids)
         piece = Piece(
             kind="sampled",
             token_ids=result.token_ids,
-            text=text,
+            text=self.context.tokenizer.decode(result.token_ids),
             logprobs=result.logprobs,
             finish=result.finish.value,
-            chars=chars,
             step=step,
             began=began,
             ended=self.context.state.seconds,

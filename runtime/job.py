@@ -98,7 +98,8 @@ class Job:
                     "priority": spec.priority,
                     "metadata": spec.metadata,
                 },
-            }
+            },
+            engine.tokenizer,
         )
         """Grows while the job runs; whole once it has ended, however it ended."""
         self._engine = engine

@@ -38,13 +38,12 @@ class TextStream:
         return after[len(before) :], count
 
 
-def piecewise(tokenizer: Tokenizer, token_ids: Sequence[int]) -> tuple[str, list[int]]:
-    """The text of the tokens, and how many of its characters each of them completed."""
-    text = tokenizer.decode(token_ids)
+def piecewise(tokenizer: Tokenizer, token_ids: Sequence[int], text: str) -> list[int]:
+    """How many characters of their text each of the tokens completed."""
     stream, chars, left = TextStream(tokenizer), [], len(text)
     for token in token_ids:
         chars.append(min(len(stream.push(token)[0]), left))
         left -= chars[-1]
     if chars:
         chars[-1] += left  # A character that was never finished.
-    return text, chars
+    return chars

@@ -23,6 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .text_stream import piecewise
+
 if TYPE_CHECKING:
     from .engine import Tokenizer
 
@@ -63,7 +65,7 @@ class Piece:
     finish: str | None = None
     """Why the generation ended (`Finish`); None for given text."""
     chars: list[int] | None = None
-    """Of a sampled piece: how many characters of `text` each token completed."""
+    """Of a sampled piece: how many characters of `text` each token completed; None: see `Trace.spell`."""
     step: int | None = None
     began: float | None = None
     """Seconds at which its generation was asked for, or the text was given."""
@@ -155,7 +157,9 @@ class TrainingRow:
 class Trace:
     """All records of one job; grows while it runs."""
 
-    def __init__(self, header: dict[str, Any] | None = None) -> None:
+    def __init__(self, header: dict[str, Any] | None = None, tokenizer: Tokenizer | None = None) -> None:
+        """`tokenizer`: of the job's engine; a trace that was loaded has none and needs none."""
+        self.tokenizer = tokenizer
         self.header: dict[str, Any] = {
             "format": FORMAT,
             "plait": version("plait"),
@@ -170,6 +174,15 @@ class Trace:
         self.joins: list[JoinRecord] = []
         self.end: dict[str, Any] | None = None
         """Finish, answer and usage; None while the job runs."""
+
+    def spell(self) -> None:
+        """Fill in `Piece.chars`. Done when a trace is saved or drawn: few are looked at token by token."""
+        if self.tokenizer is None:
+            return
+        for segment in self.segments:
+            for piece in segment.pieces:
+                if piece.kind == "sampled" and piece.chars is None:
+                    piece.chars = piecewise(self.tokenizer, piece.token_ids, piece.text)
 
     def new_segment(
         self, branch: str, position: int, view: tuple[SpanRecord, ...], *, is_packed: bool = False
@@ -236,6 +249,7 @@ class Trace:
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """The file's lines as JSON values."""
+        self.spell()
         yield {"type": "header", **self.header}
         for branch in self.branches.values():
             yield {"type": "branch", **asdict(branch)}

@@ -30,6 +30,7 @@ def trace_data(trace: Trace) -> dict[str, Any]:
 
     Times are in seconds or null, steps in tokens on the critical path.
     """
+    trace.spell()
     timeline = Timeline(trace)
     index = {name: number for number, name in enumerate(trace.branches)}
     return {

@@ -176,9 +176,10 @@ def test_every_token_has_its_characters(text):
             return bytes(token_ids).decode("utf-8", errors="replace")
 
     encoded = text.encode()
-    assert piecewise(Bytes(), [*encoded]) == (text, [len(char) * last for char in text for last in _last_byte(char)])
+    assert piecewise(Bytes(), [*encoded], text) == [len(char) * last for char in text for last in _last_byte(char)]
     cut = [*encoded, 0xF0, 0x9F]
-    whole, chars = piecewise(Bytes(), cut)
+    whole = Bytes().decode(cut)
+    chars = piecewise(Bytes(), cut, whole)
     assert len(chars) == len(cut) and sum(chars) == len(whole) and whole.startswith(text)
 
 
