@@ -176,8 +176,7 @@ class TracedBranch:
     def rewind(self, length: int) -> None:
         """Forget everything after the first `length` tokens; the trace keeps it."""
         if length != self.length:
-            if self._segments.packed_at is not None:  # else the engine goes on in the same segment
-                self._leave_to_readers(self.length - length)
+            self._leave_to_readers(self.length - length)
             self.engine_branch.rewind(length)
             self._segments.rewind(length)
 

@@ -200,7 +200,8 @@ class Branch(Protocol):
 
     def rewind(self, length: int) -> None:
         """Forget everything after the first `length` tokens. The next token goes where the first forgotten one stood;
-        what was watched or attached after that one is forgotten too. At the current length nothing happens."""
+        what was watched or attached after that one is forgotten too. Who watches this branch sees the tokens go, and
+        nothing of what comes then. At the current length nothing happens."""
         ...
 
     def watch(self, branch: Branch, shift: int = 0) -> None:

@@ -200,9 +200,6 @@ class NativeBranch:
             if self.view.is_packed and length < self.view.num_text:
                 raise InvalidInput("an arranged view can be rewound within its own segment only")
             self.view.cut(length)
-            if self.view.is_packed:
-                # Others may have seen what goes: what comes now is not to take its place in the same segment.
-                self.view.freeze()
 
     def seek(self, position: int) -> None:
         with self.engine.lock:

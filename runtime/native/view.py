@@ -169,6 +169,10 @@ class View:
                 self.close_own()
             else:
                 self.store.truncate(own, keep)
+                if own.refs > 1 or self.is_packed or any(span.is_live for span in self.spans):
+                    # It was looked at or looked on: what comes now is not to take the place of what was there.
+                    self.freeze()
+                    self.close_own()
 
     def arrange(self, spans: Sequence[Span]) -> None:
         """See these spans one behind another, and behind them what was written since the last arrangement."""

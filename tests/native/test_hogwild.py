@@ -440,3 +440,29 @@ async def test_traces_of_arranged_views_that_are_forked_rewound_and_arranged_aga
         torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=1e-4)
         for block in (common, sealed, *live.values()):
             block.close()
+
+
+@pytest.mark.parametrize("dropped", [1, 4, 8])
+async def test_traces_of_branches_that_watch_each_other_and_are_rewound(dropped):
+    """Rewound tokens stay in the trace as they were seen; who watched sees nothing of what comes then."""
+    native = engine()
+    await native.start()
+    params = SamplingParams(max_tokens=6, temperature=1.0, logprobs=0)
+    async with context(native) as ctx:
+        root = ctx.open(PROMPT)
+        one, two = root.fork(2)
+        one.watch(two)
+        two.watch(one)
+        for branch in (one, two):
+            branch.extend([5, 6])
+        await asyncio.gather(one.generate(params), two.generate(params))
+        one.rewind(one.length - dropped)
+        one.extend([7])
+        await asyncio.gather(one.generate(params), two.generate(params))
+        await one.generate(params)
+        trace = ctx.state.trace
+        found, recorded = recompute("llama", trace)
+        assert len(recorded) == 5 * 6
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=1e-4)
+    await native.close()
+    assert native.block_usage().used == 0

@@ -121,7 +121,7 @@ class MirrorBranch:
         self.when.append((len(self.text), len(self.attached), len(self.live)))
         self.live.append((other.part, shift))
 
-    def rewind(self, length: int) -> None:
+    def rewind(self, length: int, *, is_watched: bool) -> None:
         """What was attached or watched after the first token that goes, goes too."""
         if length == len(self.text):
             return
@@ -132,7 +132,7 @@ class MirrorBranch:
         before = len(self.text) - len(self.part.rows)
         if length >= before:
             del self.part.rows[length - before :]  # who watches sees them go
-        else:
+        if length < before or is_watched or self.live:
             self.part = Part()
         del self.text[length:]
         self.base = min(self.base, length)
@@ -281,7 +281,8 @@ async def run_program(family: str, program: list[tuple[int, ...]], **options) ->
             elif op == 4:  # rewind to anywhere
                 length = (b * 61 + c) % (len(twin.mirror.text) + 1)
                 twin.real.rewind(length)
-                twin.mirror.rewind(length)
+                is_watched = any(part is twin.mirror.part for t in alive for part, _ in t.mirror.live)
+                twin.mirror.rewind(length, is_watched=is_watched)
                 extend(twin, c)
                 checks += await decode(engine, twin)
             elif op == 5:  # workers that watch each other, in lock step
