@@ -14,8 +14,9 @@ KERNELS := $(wildcard attention/csrc/* runtime/native/csrc/*)
 demo: $(VENV)/.core
 	$(BIN)/plait demo
 
+# One thread: the tensors are small, and two threads that wait for each other on a busy machine are many times slower.
 test: check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
