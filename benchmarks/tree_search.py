@@ -4,7 +4,8 @@
     python -m plait.benchmarks.tree_search report runs/tree_search.jsonl --plot docs/tree_search.svg
 
 `run` appends a line per job and goes on where the file ends; one job at a time, so that times and memory are its own.
-Problems are the first of our validation problems, the same for every strategy, with the same seeds. KV blocks are the
+Problems are the first of our validation problems, the same for every strategy, with the same seeds; `--seed` draws
+others, to choose settings on, and `--strategy '{"strategy": "ets", "cost_weight": 1.5}'` tries some. KV blocks are the
 unique ones that the engine counts for the job: the mean over its levels, while all children of the level are there.
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
+from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +31,7 @@ from ..runtime.methods.dialect_compact import prompt
 from ..runtime.result import Result
 from ..runtime.runtime import Runtime
 from ..search import DVTS, ETS, PRM, Beam, BestOfN, Rebase, Strategy, TreeSearch
+from ..search.strategies import parse_strategy
 
 COST, DISTANCE = 2.0, 0.4
 """Weight of the KV cost, and cosine distance up to which hidden states of the policy's steps are one cluster: chosen on
@@ -53,10 +55,10 @@ circle, rect { fill: currentColor }
 
 
 def build(name: str, problem: Problem, width: int, reward: str) -> TreeSearch:
-    """The search for one problem; a step is one operation."""
+    """The search for one problem; a step is one operation. `name`: of `STRATEGIES`, or a strategy as JSON."""
     return TreeSearch(
         prompt=prompt(problem.nums, problem.target, "step"),
-        strategy=STRATEGIES[name],
+        strategy=STRATEGIES.get(name) or parse_strategy(json.loads(name)),
         width=width,
         reward=PRM(model=reward),
         delimiters=(";",),
@@ -91,7 +93,7 @@ def row(result: Result, problem: Problem) -> dict[str, Any]:
 async def run(args: argparse.Namespace) -> None:
     """Work off the grid; widths outermost, so that what is done can be compared at any time."""
     done = {(r["strategy"], r["width"], r["numbers"], r["problem"]) for r in read(args.out)}
-    problems = validation(args.numbers, args.count)
+    problems = validation(args.numbers, args.count, args.seed)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     async with Runtime(args.model) as runtime:
         with args.out.open("a", encoding="utf-8") as file:
@@ -113,6 +115,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def ordered(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The strategies of the rows, those of `STRATEGIES` first."""
+    found = dict.fromkeys(r["strategy"] for r in rows)
+    return [*(name for name in STRATEGIES if name in found), *(name for name in found if name not in STRATEGIES)]
+
+
 def mean(rows: Sequence[dict[str, Any]], name: str) -> float:
     return statistics.fmean(r[name] for r in rows)
 
@@ -120,48 +128,54 @@ def mean(rows: Sequence[dict[str, Any]], name: str) -> float:
 def report(rows: Sequence[dict[str, Any]], numbers: int, width: int) -> None:
     """Tables of one width, over the problems that all of its strategies have solved or not."""
     here = [r for r in rows if r["width"] == width and r["numbers"] == numbers]
-    names = [name for name in STRATEGIES if any(r["strategy"] == name for r in here)]
+    names = ordered(here)
     shared = set.intersection(*({r["problem"] for r in here if r["strategy"] == name} for name in names))
     by_name = {
         name: sorted((r for r in here if r["strategy"] == name and r["problem"] in shared), key=lambda r: r["problem"])
         for name in names
     }
-    table = Table(title=f"{numbers} numbers, width {width}, {len(shared)} problems", box=SIMPLE)
-    columns = ("strategy", "solved", "95 %", "mean KV", "peak KV", "KV in time", "step tokens", "tokens", "s")
-    for column in columns:
+    table = Table(title=f"{numbers} numbers, width {width}, {len(shared)} problems", box=MARKDOWN)
+    columns = ("mean KV", "peak KV", "KV in time", "step tokens", "tokens", "seconds", "PRM prefilled", "stateless")
+    for column in ("strategy", "solved", "95 %", *columns):
         table.add_column(column, justify="left" if column == "strategy" else "right")
     for name, its in by_name.items():
         solved = sum(r["solved"] for r in its)
         low, high = wilson(solved, len(its))
-        values = ("mean_blocks", "peak_blocks", "mean_blocks_in_time", "step_tokens", "tokens")
         table.add_row(
             name,
             f"{solved / len(its):.1%}",
             f"{low:.1%} - {high:.1%}",
-            *(f"{mean(its, value):,.1f}" for value in values),
+            *(f"{mean(its, value):,.1f}" for value in ("mean_blocks", "peak_blocks", "mean_blocks_in_time")),
+            *(f"{mean(its, value):,.0f}" for value in ("step_tokens", "tokens")),
             f"{mean(its, 'seconds'):.2f}",
+            *(f"{mean(its, value):,.0f}" for value in ("prm_prefilled", "prm_stateless")),
         )
-    console = Console(width=120)
+    console = Console(width=160)
     console.print(table)
-    for name in (name for name in STRATEGIES if name.startswith("ETS")):
-        if {name, "REBASE"} <= by_name.keys():
+    for name in names:
+        if name != "REBASE" and "REBASE" in names:
             compare(by_name["REBASE"], by_name[name], name, console)
-    for name, its in by_name.items():
-        reuse = mean(its, "prm_stateless") / mean(its, "prm_prefilled")
-        console.print(f"{name}: reward model prefilled {mean(its, 'prm_prefilled'):,.0f} tokens, {reuse:.2f}x fewer")
 
 
-def compare(base: Sequence[dict[str, Any]], ets: Sequence[dict[str, Any]], name: str, console: Console) -> None:
-    """ETS against REBASE: memory, accuracy problem by problem, time of the solver."""
-    gap = paired_bootstrap([r["solved"] for r in ets], [r["solved"] for r in base])
-    line = f"{name} against REBASE: {mean(base, 'mean_blocks') / mean(ets, 'mean_blocks'):.2f}x smaller mean KV, "
-    line += f"{mean(base, 'step_tokens') / mean(ets, 'step_tokens'):.2f}x by step tokens; accuracy {gap.mean:+.1%} "
-    line += f"({gap.low:+.1%} to {gap.high:+.1%})"
-    solver = [seconds for r in ets for seconds in r["solver_seconds"]]
+def compare(base: Sequence[dict[str, Any]], its: Sequence[dict[str, Any]], name: str, console: Console) -> None:
+    """A strategy against REBASE: memory, accuracy problem by problem, time of the solver if it has one."""
+    gap = paired_bootstrap([r["solved"] for r in its], [r["solved"] for r in base])
+    times = [
+        f"{mean(base, value) / mean(its, value):.2f}x {label}"
+        for value, label in (
+            ("mean_blocks", "smaller mean KV"),
+            ("peak_blocks", "peak"),
+            ("step_tokens", "by step tokens"),
+            ("mean_blocks_in_time", "in time"),
+        )
+    ]
+    line = f"{name} against REBASE: {', '.join(times)}; "
+    line += f"accuracy {gap.mean:+.1%} ({gap.low:+.1%} to {gap.high:+.1%})"
+    solver = [seconds for r in its for seconds in r["solver_seconds"]]
     if solver:
-        share = sum(solver) / sum(r["step_seconds"] for r in ets)
+        share = sum(solver) / sum(r["step_seconds"] for r in its)
         line += f"; solver {1e3 * statistics.median(solver):.1f} ms median, {share:.1%} of the steps' time"
-    console.print(line)
+    console.print(line, soft_wrap=True)
 
 
 def plot(rows: Sequence[dict[str, Any]], numbers: int, cost: str, label: str) -> str:
@@ -204,7 +218,8 @@ def main() -> None:
     runs.add_argument("--width", type=int, action="append", required=True)
     runs.add_argument("--count", type=int, default=200, help="problems")
     runs.add_argument("--numbers", type=int, default=4)
-    runs.add_argument("--strategy", action="append", choices=STRATEGIES)
+    runs.add_argument("--seed", type=int, default=0, help="of the problems; a file holds those of one seed")
+    runs.add_argument("--strategy", action="append", help="one of the report's, or a JSON object")
     runs.add_argument("--model", default="countdown")
     runs.add_argument("--reward", default="countdown_prm")
     runs.add_argument("--out", type=Path, default=Path("runs/tree_search.jsonl"))

@@ -10,7 +10,7 @@ from plait.benchmarks import tree_search
 
 async def test_a_small_run_goes_on_and_is_reported(tmp_path, capsys):
     args = argparse.Namespace(
-        width=[4], count=1, numbers=3, strategy=["REBASE"], model="countdown", reward="countdown_prm",
+        width=[4], count=1, numbers=3, seed=0, strategy=["REBASE"], model="countdown", reward="countdown_prm",
         out=tmp_path / "rows.jsonl",
     )  # fmt: skip
     await tree_search.run(args)
