@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from ...evals.countdown.problems import LARGEST, SMALLEST, TARGETS, Key, is_validation
 from ...runtime.methods import dialect_compact as lang
+from .draws import numbers
 from .tokenizer import PAD
 from .traces import EOS, Document, stepwise
 
@@ -25,6 +26,8 @@ SPOILT = 0.15
 """Share of the samples in which something goes wrong that is not a matter of search."""
 SHORT = 0.4
 """Share of the samples that end after their first step, whose verdict is by far the hardest."""
+BARE = 0.4
+"""Share of the samples that are just three numbers, judged as they stand: the same question in few tokens."""
 SIZES = {3: 1, 4: 7, 5: 1}
 """Numbers of a problem, and how often."""
 
@@ -115,14 +118,26 @@ class Samples:
         while True:
             nums = [rng.randint(SMALLEST, LARGEST) for _ in range(size)]
             target = rng.randint(*TARGETS)
-            if is_validation(nums, target) or (tuple(sorted(nums)), target) in self.excluded:
-                continue
-            if rng.random() < 0.1 or can_reach(nums, target):
+            if self._is_allowed(nums, target) and (rng.random() < 0.1 or can_reach(nums, target)):
                 return nums, target
+
+    def _bare(self) -> Document:
+        """Three numbers as a first step leaves them; the target is in reach in half of the samples."""
+        rng, wanted = self.rng, self.rng.random() < 0.5
+        while True:
+            nums, target = numbers(rng, lang.LEAF), rng.randint(*TARGETS)
+            if can_reach(nums, target) == wanted and self._is_allowed(nums, target):
+                words = stepwise(nums, target, ()).words
+                return Document([*words, PAD], [*[None] * len(words), GOOD if wanted else BAD])
+
+    def _is_allowed(self, nums: Sequence[int], target: int) -> bool:
+        return not is_validation(nums, target) and (tuple(sorted(nums)), target) not in self.excluded
 
     def make(self) -> Document:
         """One labelled sample."""
         rng = self.rng
+        if rng.random() < BARE:
+            return self._bare()
         size = rng.choices(list(SIZES), list(SIZES.values()))[0]
         nums, target = self.draw(size)
         steps = draw_steps(nums, target, rng)
