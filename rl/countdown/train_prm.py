@@ -25,7 +25,7 @@ from .prm import BAD, GOOD, Samples, draw_steps, labelled
 from .tokenizer import IDS, build
 from .train import Stream, TrainConfig, Trainer, add_options, run_until_stopped
 
-DEFAULTS = TrainConfig(out=Path("runs/countdown_prm"), tokens=6_400_000, rate=1.5e-3, decay=0.8)
+DEFAULTS = TrainConfig(out=Path("runs/countdown_prm"), tokens=27_000_000, rate=1.5e-3, decay=0.8)
 
 
 def stream(excluded: frozenset[Key] = frozenset()) -> Stream:
