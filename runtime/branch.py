@@ -143,7 +143,8 @@ class TracedBranch:
         self._leave_to_readers()
         self.engine_branch.attach([b.engine_branch for b in branches], temperature=temperature, scale=scale)
         spans = [span for branch in branches for span in branch._segments.written()]
-        self._segments.see([replace(span, group=(temperature, scale)) for span in spans])
+        group = self.context.state.trace.new_group(temperature, scale)
+        self._segments.see([replace(span, group=group) for span in spans])
 
     def attach_contexts(
         self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
@@ -155,7 +156,7 @@ class TracedBranch:
         before, view = tuple(self.tokens), self._segments.view()
         self.engine_branch.attach_contexts(contexts, temperature=temperature, scale=scale)
         state.usage.prompt_tokens += sum(map(len, contexts))
-        spans = []
+        spans, group = [], state.trace.new_group(temperature, scale)
         for text in contexts:
             # Branches that attach the same context behind the same text share its segment, as they do in the engine.
             key = position, before, tuple(text)
@@ -163,7 +164,7 @@ class TracedBranch:
             if segment is None:
                 segment = state.trace.add_prompt(self.id, position, view, list(text), self.context.tokenizer)
                 state.contexts[key] = segment
-            spans.append(SpanRecord(segment=segment, length=len(text), group=(temperature, scale)))
+            spans.append(SpanRecord(segment=segment, length=len(text), group=group))
         self._segments.see(spans)
 
     def watch(self, branch: TracedBranch, shift: int = 0) -> None:

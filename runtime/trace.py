@@ -20,19 +20,29 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .text_stream import piecewise
 
 if TYPE_CHECKING:
     from .engine import Tokenizer
 
-FORMAT = 2
-"""Version of the file format. `Trace.load` also reads format 1, which has neither times nor steps nor `Piece.chars`;
-it refuses others."""
+FORMAT = 3
+"""Version of the file format. `Trace.load` also reads format 2, whose groups have no ids, and format 1, which has
+neither times nor steps nor `Piece.chars`; it refuses others."""
 
 Kind = Literal["prompt", "injected", "sampled"]
+
+
+class GroupRecord(NamedTuple):
+    """Contexts that were attached at once: what is seen of them is weighed as one (APE)."""
+
+    id: int
+    """Two groups in a row may be alike in all but this."""
+    temperature: float
+    scale: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +54,8 @@ class SpanRecord:
     """None: live, as much as was written at each step."""
     shift: int = 0
     """Added to the segment's positions."""
-    group: tuple[float, float] | None = None
-    """(temperature, scale) of an attached group; None: ordinary attention."""
+    group: GroupRecord | None = None
+    """None: ordinary attention."""
 
     @property
     def is_text(self) -> bool:
@@ -174,6 +184,7 @@ class Trace:
         self.joins: list[JoinRecord] = []
         self.end: dict[str, Any] | None = None
         """Finish, answer and usage; None while the job runs."""
+        self._group_ids = count()
 
     def spell(self) -> None:
         """Fill in `Piece.chars`. Done when a trace is saved or drawn: few are looked at token by token."""
@@ -198,6 +209,9 @@ class Trace:
         segment = self.new_segment(branch, position, view)
         segment.pieces.append(Piece(kind="prompt", token_ids=token_ids, text=tokenizer.decode(token_ids)))
         return segment.id
+
+    def new_group(self, temperature: float, scale: float) -> GroupRecord:
+        return GroupRecord(next(self._group_ids), temperature, scale)
 
     def segments_of(self, branch: str) -> list[SegmentRecord]:
         return [segment for segment in self.segments if segment.branch == branch]

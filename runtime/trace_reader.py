@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InvalidInput
-from .trace import FORMAT, BranchRecord, JoinRecord, Piece, SegmentRecord, SpanRecord, Trace
+from .trace import FORMAT, BranchRecord, GroupRecord, JoinRecord, Piece, SegmentRecord, SpanRecord, Trace
 
 GZIP = b"\x1f\x8b"
 """What a compressed file begins with."""
@@ -80,7 +80,9 @@ def _segment(trace: Trace, data: dict[str, Any]) -> None:
 
 def _span(data: dict[str, Any]) -> SpanRecord:
     group = data.pop("group")
-    return SpanRecord(group=None if group is None else (group[0], group[1]), **data)
+    if group is not None:
+        group = GroupRecord(*group) if len(group) == 3 else GroupRecord(0, *group)
+    return SpanRecord(group=group, **data)
 
 
 def _is_sound(trace: Trace, span: SpanRecord) -> bool:

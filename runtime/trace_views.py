@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from .trace import SegmentRecord, SpanRecord, Trace
+from .trace import GroupRecord, SegmentRecord, SpanRecord, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Sight:
     segment: int
     end: int
     shift: int
-    group: tuple[float, float] | None = None
+    group: GroupRecord | None = None
 
 
 def sights(trace: Trace, segment: SegmentRecord) -> Iterator[list[Sight]]:

@@ -220,5 +220,5 @@ async def test_the_trace_says_what_was_seen(tmp_path):
     assert sorted(tuple(segment.token_ids) for segment in attached) == sorted(contexts)
     assert {segment.position for segment in attached} == {1}
     assert own.position == 1 + 7
-    assert [span.group for span in own.view] == [None, (0.9, 0.9), (0.9, 0.9)]
+    assert [span.group for span in own.view] == [None, (0, 0.9, 0.9), (0, 0.9, 0.9)]
     assert result.usage.prompt_tokens == 4 + 11

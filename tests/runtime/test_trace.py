@@ -13,7 +13,8 @@ from plait import InvalidInput, SamplingParams, ScriptedEngine, Trace
 from plait.runtime.methods.base import text_tokens
 from plait.runtime.scripted import CharTokenizer
 from plait.runtime.text_stream import piecewise
-from plait.runtime.trace import FORMAT
+from plait.runtime.trace import FORMAT, Piece
+from plait.runtime.trace_views import sights
 from plait.tests.runtime.tools import context
 
 OPERATIONS = st.lists(
@@ -147,6 +148,36 @@ async def test_files_of_format_1_still_load(tmp_path):
     assert Trace.load(path).segments == old.segments
 
 
+async def test_groups_in_a_row_that_are_alike_stay_apart(tmp_path):
+    """Also where each is put behind the other in an arranged view; in format 2 they could not be told apart."""
+    async with context(ScriptedEngine(lambda _: "abc")) as ctx:
+        root, reader = ctx.open([40, 41]), ctx.open([])
+        for length in (3, 2):
+            documents = root.fork(2)
+            for document in documents:
+                document.extend(range(50, 50 + length))
+            root.attach(documents, temperature=0.9, scale=0.9)
+        root.extend([60])
+        trace = ctx.state.trace
+        own = trace.segments_of(root.id)[-1]
+        assert [span.group and span.group.id for span in own.view] == [None, 0, 0, 1, 1]
+        packed = trace.new_segment(reader.id, 20, own.view, is_packed=True)
+        packed.pieces.append(Piece(kind="prompt", token_ids=[1], text="x"))
+        (seen,) = sights(trace, packed)
+        begins = [trace.segments[sight.segment].position + sight.shift for sight in seen]
+        assert begins == [20 - 2 - 3 - 2, 15, 15, 18, 18]
+    trace.save(tmp_path / "t.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert Trace.load(tmp_path / "t.jsonl").segments == trace.segments
+    lines[0]["format"] = 2
+    for line in lines:
+        for span in line.get("view", []):
+            span["group"] = span["group"] and span["group"][1:]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    groups = {span.group for segment in Trace.load(tmp_path / "t.jsonl").segments for span in segment.view}
+    assert groups == {None, (0, 0.9, 0.9)}
+
+
 async def test_times_and_steps(tmp_path):
     trace, _ = await recorded(tmp_path, FULL)
     pieces = [(s.branch, p) for s in trace.segments for p in s.pieces]
@@ -271,7 +302,7 @@ async def test_live_and_attached_spans_are_recorded():
         await seen.generate(SamplingParams(max_tokens=2))
         own, live, attached, _ = root._segments.view()
         assert (own.length, live.length, live.shift) == (2, None, 4)
-        assert attached.group == (0.2, 0.8)
+        assert attached.group == (0, 0.2, 0.8)
         assert ctx.state.trace.segments[live.segment].branch == seen.id
         root.rewind(1)
         assert [span.length for span in root._segments.view()] == [1]
