@@ -30,7 +30,7 @@ from ..runtime.native.engine import NativeEngine, NativeOptions
 from ..runtime.native.loader import load_model
 from ..runtime.view import table
 from . import machine
-from .decode import _NoTokenizer, qwen3_folder
+from .decode import NoTokenizer, qwen3_folder
 
 PREFIX, QUERY = [1, 2, 3, 4], list(range(100, 116))
 VOCAB = 1000
@@ -45,7 +45,7 @@ def texts(count: int, length: int, seed: int) -> list[list[int]]:
 def make_engine(folder: Path, tokens: int, contexts: Path | None = None) -> NativeEngine:
     model = load_model(folder, dtype=torch.bfloat16)
     options = NativeOptions(kv_tokens=tokens + 4096, contexts=contexts, context_bytes=1 << 40)
-    return NativeEngine(model, _NoTokenizer(model.config.vocab_size), options, source=folder)
+    return NativeEngine(model, NoTokenizer(model.config.vocab_size), options, source=folder)
 
 
 async def first_token(engine: NativeEngine, text: Sequence[int], contexts: Sequence[Sequence[int]] = ()) -> list[float]:

@@ -75,7 +75,7 @@ def qwen3_folder(root: Path, layers: int = 28) -> Path:
     return root
 
 
-class _NoTokenizer:
+class NoTokenizer:
     """Prompts here are token ids; nothing is ever decoded."""
 
     bos_id = None
@@ -104,7 +104,7 @@ async def measure(folder: Path, counts: list[int], tokens: int, repeats: int, dt
     vocab = peer.config.vocab_size
     rng = random.Random(0)
     model = load_model(folder, dtype=dtype)
-    engine = NativeEngine(model, _NoTokenizer(vocab), NativeOptions(kv_tokens=max(counts) * (PROMPT + tokens + 64)))
+    engine = NativeEngine(model, NoTokenizer(vocab), NativeOptions(kv_tokens=max(counts) * (PROMPT + tokens + 64)))
     await engine.start()
     parameters = sum(p.numel() for p in peer.parameters())
     bandwidth, rate = machine.memory_bandwidth(), machine.matrix_rate(dtype)

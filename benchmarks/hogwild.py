@@ -33,7 +33,7 @@ from ..runtime.native.blocks import NativeBlock
 from ..runtime.native.engine import NativeEngine, NativeOptions
 from ..runtime.native.loader import load_model
 from . import machine
-from .decode import _NoTokenizer, qwen3_folder
+from .decode import NoTokenizer, qwen3_folder
 
 OPENER = 16
 """Tokens each worker begins with."""
@@ -210,7 +210,7 @@ async def measure(
     peer: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     model = load_model(folder, dtype=dtype)
     tokens = max(lengths) + 2 * sum(counts) * (OPENER + (repeats + 2) * passes + 64)
-    engine = NativeEngine(model, _NoTokenizer(peer.config.vocab_size), NativeOptions(kv_tokens=tokens))
+    engine = NativeEngine(model, NoTokenizer(peer.config.vocab_size), NativeOptions(kv_tokens=tokens))
     await engine.start()
     figures: list[Figures] = []
     for shared in lengths:

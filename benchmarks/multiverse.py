@@ -36,7 +36,7 @@ from ..runtime.methods.multiverse_replay import Fork, Item, PathItems, Run, coun
 from ..runtime.native.engine import NativeEngine, NativeOptions
 from ..runtime.native.loader import load_model
 from . import machine
-from .decode import _NoTokenizer, qwen3_folder
+from .decode import NoTokenizer, qwen3_folder
 
 PROMPT = 64
 CHARACTERS = 4
@@ -93,7 +93,7 @@ def small_folder(root: Path) -> Path:
 
 def open_engine(folder: Path, is_qwen3: bool, kv_tokens: int) -> NativeEngine:
     model = load_model(folder, dtype=torch.bfloat16 if is_qwen3 else torch.float32)
-    return NativeEngine(model, _NoTokenizer(model.config.vocab_size), NativeOptions(kv_tokens=kv_tokens))
+    return NativeEngine(model, NoTokenizer(model.config.vocab_size), NativeOptions(kv_tokens=kv_tokens))
 
 
 def some_tokens(n: int, seed: int) -> list[int]:

@@ -33,7 +33,9 @@ class ETS(Strategy):
     """Worth of covering every cluster (lambda_s); None: the released value for the width; 0: no coverage, and no
     embeddings are needed."""
     cluster_distance: float = Field(default=0.05, gt=0)
-    """Cosine distance up to which steps count as saying the same."""
+    """Cosine distance up to which steps count as saying the same. The default is the paper's, for a sentence model;
+    hidden states of a policy lie at distances of their own. `clusters` in the result's `details["levels"]` tells: where
+    it is near `candidates`, every step is its own cluster and ETS keeps what REBASE would."""
     floor: bool = False
     """Give every kept candidate a continuation first, best scores first, and share out the rest. As published, one that
     is kept for coverage alone often gets none."""
