@@ -60,7 +60,12 @@ def _parser(others: Sequence[str]) -> tuple[argparse.ArgumentParser, set[str]]:
     """The parser, and the commands it parses itself; `others` are only listed."""
     parser = argparse.ArgumentParser(prog="plait", description="A runtime for parallel reasoning.")
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run a job and print its result as JSON")
+    run = commands.add_parser(
+        "run",
+        help="run a job and print its result as JSON",
+        epilog='A job: {"method": {"method": "apr", "prompt": "apr 24 : 63 9 5 2 ;", "dialect": "compact"}, '
+        '"budget": {"seconds": 30}, "seed": 1}',
+    )
     run.add_argument("job", help="a JSON file, or - for standard input")
     run.add_argument("--model", default="countdown", help="a shipped model, a folder or scheme:rest (countdown)")
     run.add_argument("--trace", type=Path, help="write the trace to this file")

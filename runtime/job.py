@@ -58,7 +58,7 @@ def parse_job(data: str | bytes | dict[str, Any]) -> JobSpec:
             raise InvalidJob(f"malformed job JSON: {error}") from None
     if not isinstance(data, dict):
         raise InvalidJob(f"a job is a JSON object, not {type(data).__name__}")
-    if "method" not in data:
+    if not isinstance(data.get("method"), dict):
         raise InvalidJob('a job needs a method: {"method": {"method": "sequential", "prompt": "..."}}')
     values = {**data, "method": parse_method(data["method"])}
     if "budget" in data:

@@ -28,7 +28,7 @@ JOBS = {
     "not an object": ("[1, 2]", InvalidJob, "JSON object"),
     "bytes that are no text": (b"\xff\xfe", InvalidJob, "malformed job JSON"),
     "no method": ("{}", InvalidJob, "needs a method"),
-    "method is a string": ({"method": "sequential"}, InvalidJob, "JSON object"),
+    "method is a string": ({"method": "sequential"}, InvalidJob, "needs a method"),
     "unknown method": ({"method": {"method": "telepathy"}}, InvalidJob, "known: .*apr.*sequential"),
     "method name is no string": ({"method": {"method": ["apr"]}}, InvalidJob, "unknown method"),
     "no prompt": ({"method": {"method": "sequential"}}, InvalidJob, "prompt: Field required"),
