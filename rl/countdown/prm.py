@@ -21,11 +21,13 @@ from .traces import EOS, Document, stepwise
 
 GOOD, BAD = "+", "-"
 LIVING = 0.8
-"""Share of the steps that keep the target in reach, among those that could: then about half of all labels are good."""
-SPOILT = 0.15
-"""Share of the samples in which something goes wrong that is not a matter of search."""
+"""Share of the steps that keep the target in reach, among those that could: then about a third of all labels is good."""
+SPOILT = 0.1
+"""Share of the samples with steps in which one word is wrong."""
+FOREIGN = 0.15
+"""Share of those that go on with a number that is not there, else without a flaw: what policies do wrong most."""
 SHORT = 0.4
-"""Share of the samples that end after their first step, whose verdict is by far the hardest."""
+"""Share of those that end after their first step, whose verdict is by far the hardest."""
 BARE = 0.4
 """Share of the samples that are just three numbers, judged as they stand: the same question in few tokens."""
 SIZES = {3: 1, 4: 7, 5: 1}
@@ -105,6 +107,35 @@ def spoil(words: Sequence[str], rng: random.Random) -> list[str]:
     return changed
 
 
+def foreign(
+    nums: Sequence[int], target: int, steps: Sequence[tuple[lang.Step, bool]], first: int, rng: random.Random
+) -> Document:
+    """The first of the steps, then a search of its own with one number taken for another: `-` from there on, although
+    it may well hit the target."""
+    left = list(nums)
+    for (a, _, b, c), _ in steps[:first]:
+        left.remove(a)
+        left.remove(b)
+        left.append(c)
+    place = rng.randrange(len(left))
+    for _ in range(5):
+        wrong = sorted([*left[:place], _another(left[place], rng), *left[place + 1 :]], reverse=True)
+        if can_reach(wrong, target):
+            break
+    tail = stepwise(wrong, target, [step for step, _ in draw_steps(wrong, target, rng)]).words
+    words = stepwise(nums, target, [step for step, _ in steps[:first]]).words
+    return _judged([*words, *tail[tail.index(";") + 1 :]], [alive for _, alive in steps[:first]])
+
+
+def _another(number: int, rng: random.Random) -> int:
+    while True:
+        other = number + rng.choice((-1, 1)) * rng.choice((1, 2, 3, 5, 10, 20))
+        if other < 1 or other > lang.CAP or rng.random() < 0.5:
+            other = rng.randint(SMALLEST, LARGEST)
+        if other != number:
+            return other
+
+
 @dataclass(slots=True)
 class Samples:
     """An endless, seeded supply of labelled samples; roots as in `mix.Documents`."""
@@ -143,8 +174,10 @@ class Samples:
         steps = draw_steps(nums, target, rng)
         if size > lang.LEAF and rng.random() < SHORT:
             del steps[size - lang.LEAF :]
-        spoilt = rng.randrange(len(steps)) if rng.random() < SPOILT else None
-        return labelled(nums, target, steps, spoilt, rng)
+        first, kind = rng.randrange(len(steps)), rng.random()
+        if kind < FOREIGN:
+            return foreign(nums, target, steps, first, rng)
+        return labelled(nums, target, steps, first if kind < FOREIGN + SPOILT else None, rng)
 
 
 def labelled(
@@ -152,13 +185,22 @@ def labelled(
 ) -> Document:
     """The sample as a document whose labels are the verdicts; the step `spoilt` is changed to something illegal."""
     words = stepwise(nums, target, [step for step, _ in steps]).words
-    begin = words.index(";") + 1
-    ends = [i for i in range(begin, len(words)) if words[i] in (";", EOS)]
     if spoilt is not None:
-        first = begin if spoilt == 0 else ends[spoilt - 1] + 1
+        ends = _ends(words)
+        first = words.index(";") + 1 if spoilt == 0 else ends[spoilt - 1] + 1
         words[first : ends[spoilt]] = spoil(words[first : ends[spoilt]], rng)
+    return _judged(words, [alive for _, alive in steps[:spoilt]])
+
+
+def _ends(words: Sequence[str]) -> list[int]:
+    """Where the steps end."""
+    return [i for i in range(words.index(";") + 1, len(words)) if words[i] in (";", EOS)]
+
+
+def _judged(words: Sequence[str], alive: Sequence[bool]) -> Document:
+    """The sample with a verdict behind every step; those that `alive` does not reach are bad."""
     # A label stands where the word behind the step would: the last one needs a place of its own.
     document = Document([*words, PAD], [None] * (len(words) + 1))
-    for k, (end, (_, alive)) in enumerate(zip(ends, steps, strict=True)):
-        document.labels[end + 1] = GOOD if alive and (spoilt is None or k < spoilt) else BAD
+    for k, end in enumerate(_ends(words)):
+        document.labels[end + 1] = GOOD if k < len(alive) and alive[k] else BAD
     return document

@@ -21,8 +21,9 @@ from ...evals.countdown.problems import Key, load, validation
 from .batch import Batch, by_length, collate
 from .export import save_model
 from .model import Model
-from .prm import BAD, GOOD, Samples, draw_steps, labelled
+from .prm import BAD, GOOD, Samples, draw_steps, foreign, labelled
 from .tokenizer import IDS, build
+from .traces import Document
 from .train import Stream, TrainConfig, Trainer, add_options, run_until_stopped
 
 DEFAULTS = TrainConfig(out=Path("runs/countdown_prm"), tokens=27_000_000, rate=1.5e-3, decay=0.8)
@@ -42,35 +43,43 @@ def stream(excluded: frozenset[Key] = frozenset()) -> Stream:
 def judge(model: Model, size: int, count: int, seed: int = 0) -> dict[str, dict[str, float]]:
     """How well it tells steps of held-out problems apart, by the count of numbers that the step leaves.
 
-    accuracy: of the more likely of the two words; auc: the chance that a good step scores above a bad one; spoilt: the
-    share of steps that are no legal moves which score below one half.
+    accuracy: of the more likely of the two words; auc: the chance that a good step scores above a bad one; spoilt and
+    foreign: the share of steps that are no legal moves which score below one half (see `prm.spoil`, `prm.foreign`).
     """
     from scipy.stats import mannwhitneyu
 
     rng = random.Random(f"judge {size} {seed}")
-    scores: dict[int, dict[str, list[float]]] = defaultdict(lambda: {GOOD: [], BAD: [], "spoilt": []})
+    scores: dict[int, dict[str, list[float]]] = defaultdict(lambda: {k: [] for k in (GOOD, BAD, "spoilt", "foreign")})
+
+    def read(document: Document) -> list[float]:
+        batch = collate([document], "prm")
+        ends = (batch.labels[0] >= 0).nonzero()[:, 0]
+        logits = model(batch.inputs)[0, ends] @ model.embedding[[IDS[BAD], IDS[GOOD]]].T
+        said: list[float] = torch.softmax(logits, -1)[:, 1].tolist()
+        return said
+
     for problem in validation(size, count):
-        steps = draw_steps(problem.nums, problem.target, rng)
-        for spoilt in (None, rng.randrange(len(steps))):
-            document = labelled(problem.nums, problem.target, steps, spoilt, rng)
-            batch = collate([document], "prm")
-            ends = (batch.labels[0] >= 0).nonzero()[:, 0]
-            logits = model(batch.inputs)[0, ends] @ model.embedding[[IDS[BAD], IDS[GOOD]]].T
-            for k, score in enumerate(torch.softmax(logits, -1)[:, 1].tolist()):
-                if spoilt is None:
-                    scores[size - 1 - k][GOOD if steps[k][1] else BAD].append(score)
-                elif k == spoilt:
-                    scores[size - 1 - k]["spoilt"].append(score)
+        nums, target = problem.nums, problem.target
+        steps = draw_steps(nums, target, rng)
+        for k, score in enumerate(read(labelled(nums, target, steps, None, rng))):
+            scores[size - 1 - k][GOOD if steps[k][1] else BAD].append(score)
+        first = rng.randrange(len(steps))
+        wrong = {
+            "spoilt": labelled(nums, target, steps, first, rng),
+            "foreign": foreign(nums, target, steps, first, rng),
+        }
+        for kind, document in wrong.items():
+            scores[size - 1 - first][kind] += read(document)[first : first + 1]
     found = {}
     for left, kinds in sorted(scores.items(), reverse=True):
-        good, bad, spoilt_scores = kinds[GOOD], kinds[BAD], kinds["spoilt"]
+        good, bad = kinds[GOOD], kinds[BAD]
         right = sum(s > 0.5 for s in good) + sum(s <= 0.5 for s in bad)
         found[str(left)] = {
             "steps": len(good) + len(bad),
             "good": round(len(good) / (len(good) + len(bad)), 3),
             "accuracy": round(right / (len(good) + len(bad)), 4),
             "auc": round(float(mannwhitneyu(good, bad).statistic) / (len(good) * len(bad)), 4),
-            "spoilt": round(sum(s < 0.5 for s in spoilt_scores) / len(spoilt_scores), 4),
+            **{kind: round(sum(s < 0.5 for s in kinds[kind]) / len(kinds[kind]), 4) for kind in ("spoilt", "foreign")},
         }
     return found
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from plait.evals.countdown.problems import is_validation
 from plait.evals.countdown.solver import reachable
 from plait.rl.countdown import train_prm
-from plait.rl.countdown.prm import BAD, GOOD, Samples, can_reach, draw_steps, labelled, moves
+from plait.rl.countdown.prm import BAD, GOOD, Samples, can_reach, draw_steps, foreign, labelled, moves
 from plait.rl.countdown.train import TrainConfig, Trainer
 from plait.runtime.methods import dialect_compact as lang
 
@@ -82,6 +82,18 @@ def test_a_spoilt_step_and_what_follows_are_bad():
         assert spoilt == [GOOD] * k + [BAD] * (3 - k)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_what_follows_a_number_that_is_not_there_is_bad(seed):
+    rng = random.Random(seed)
+    steps = next(s for s in (draw_steps([63, 9, 5, 2], 24, rng) for _ in itertools.count()) if all(a for _, a in s))
+    for first in range(3):
+        found = list(judged(foreign([63, 9, 5, 2], 24, steps, first, rng)))
+        assert [label for _, label in found[: first + 1]] == [GOOD] * first + [BAD]
+        assert all(label == BAD for _, label in found[first:])
+        words = found[-1][0]
+        assert words[:8] == ["step", "24", ":", "63", "9", "5", "2", ";"] and words[-1] in (";", "<eos>")
+
+
 def test_excluded_problems_are_never_drawn():
     key = ((1, 2, 3), 11)
     first = Samples(random.Random(5))
@@ -97,4 +109,6 @@ def test_training_learns_something(tmp_path):
     trainer.run()
     found = train_prm.judge(trainer.model.eval(), 4, 30)
     assert list(found) == ["3", "2", "1"] and found["3"]["steps"] == 30
-    assert all(0 <= row[name] <= 1 for row in found.values() for name in ("accuracy", "auc", "spoilt", "good"))
+    assert all(
+        0 <= row[name] <= 1 for row in found.values() for name in ("accuracy", "auc", "spoilt", "foreign", "good")
+    )
