@@ -21,7 +21,7 @@ from .traces import EOS, Document, stepwise
 
 GOOD, BAD = "+", "-"
 LIVING = 0.8
-"""Share of the steps that keep the target in reach, among those that could: then about a third of all labels is good."""
+"""Share of the steps that keep the target in reach, among those that could: then a third of all labels is good."""
 SPOILT = 0.1
 """Share of the samples with steps in which one word is wrong."""
 FOREIGN = 0.15

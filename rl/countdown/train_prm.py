@@ -23,7 +23,7 @@ from .export import save_model
 from .model import Model
 from .prm import BAD, GOOD, Samples, draw_steps, foreign, labelled
 from .tokenizer import IDS, build
-from .traces import Document
+from .traces import EOS, Document
 from .train import Stream, TrainConfig, Trainer, add_options, run_until_stopped
 
 DEFAULTS = TrainConfig(out=Path("runs/countdown_prm"), tokens=27_000_000, rate=1.5e-3, decay=0.8)
@@ -43,8 +43,9 @@ def stream(excluded: frozenset[Key] = frozenset()) -> Stream:
 def judge(model: Model, size: int, count: int, seed: int = 0) -> dict[str, dict[str, float]]:
     """How well it tells steps of held-out problems apart, by the count of numbers that the step leaves.
 
-    accuracy: of the more likely of the two words; auc: the chance that a good step scores above a bad one; spoilt and
-    foreign: the share of steps that are no legal moves which score below one half (see `prm.spoil`, `prm.foreign`).
+    accuracy: of the more likely of the two words; auc: the chance that a good step scores above a bad one; spoilt: the
+    share of steps with a wrong word that score below one half; foreign: the same for the steps that make the target of
+    a number that is not there.
     """
     from scipy.stats import mannwhitneyu
 
@@ -64,12 +65,12 @@ def judge(model: Model, size: int, count: int, seed: int = 0) -> dict[str, dict[
         for k, score in enumerate(read(labelled(nums, target, steps, None, rng))):
             scores[size - 1 - k][GOOD if steps[k][1] else BAD].append(score)
         first = rng.randrange(len(steps))
-        wrong = {
-            "spoilt": labelled(nums, target, steps, first, rng),
-            "foreign": foreign(nums, target, steps, first, rng),
-        }
-        for kind, document in wrong.items():
-            scores[size - 1 - first][kind] += read(document)[first : first + 1]
+        spoilt = read(labelled(nums, target, steps, first, rng))
+        scores[size - 1 - first]["spoilt"].append(spoilt[first])
+        document = foreign(nums, target, steps, first, rng)
+        if document.words[-3:-1] == [str(target), EOS]:
+            for k, score in enumerate(read(document)[first:], start=first):
+                scores[size - 1 - k]["foreign"].append(score)
     found = {}
     for left, kinds in sorted(scores.items(), reverse=True):
         good, bad = kinds[GOOD], kinds[BAD]
@@ -79,7 +80,11 @@ def judge(model: Model, size: int, count: int, seed: int = 0) -> dict[str, dict[
             "good": round(len(good) / (len(good) + len(bad)), 3),
             "accuracy": round(right / (len(good) + len(bad)), 4),
             "auc": round(float(mannwhitneyu(good, bad).statistic) / (len(good) * len(bad)), 4),
-            **{kind: round(sum(s < 0.5 for s in kinds[kind]) / len(kinds[kind]), 4) for kind in ("spoilt", "foreign")},
+            **{
+                kind: round(sum(s < 0.5 for s in kinds[kind]) / len(kinds[kind]), 4)
+                for kind in ("spoilt", "foreign")
+                if kinds[kind]
+            },
         }
     return found
 
