@@ -21,10 +21,10 @@ from .traces import EOS, Document, stepwise
 
 GOOD, BAD = "+", "-"
 LIVING = 0.8
-"""Share of the steps that keep the target in reach, among those that could: then a third of all labels is good."""
+"""Share of the steps that keep the target in reach, among those that could."""
 SPOILT = 0.1
 """Share of the samples with steps in which one word is wrong."""
-FOREIGN = 0.15
+FOREIGN = 0.3
 """Share of those that go on with a number that is not there, else without a flaw: what policies do wrong most."""
 SHORT = 0.4
 """Share of those that end after their first step, whose verdict is by far the hardest."""
@@ -70,8 +70,13 @@ def moves(nums: Sequence[int]) -> Iterator[tuple[lang.Step, tuple[int, ...]]]:
                 yield (a, op, b, r), (r, *rest)
 
 
-def draw_steps(nums: Sequence[int], target: int, rng: random.Random) -> list[tuple[lang.Step, bool]]:
-    """Operations down to one number, each with whether the target is in reach after it; fewer if they get stuck."""
+def draw_steps(
+    nums: Sequence[int], target: int, rng: random.Random, living: float = LIVING
+) -> list[tuple[lang.Step, bool]]:
+    """Operations down to one number, each with whether the target is in reach after it; fewer if they get stuck.
+
+    `living`: share of the steps that keep it in reach, among those that could.
+    """
     left = tuple(nums)
     steps: list[tuple[lang.Step, bool]] = []
     alive = can_reach(left, target)
@@ -81,7 +86,7 @@ def draw_steps(nums: Sequence[int], target: int, rng: random.Random) -> list[tup
             break
         rng.shuffle(options)
         # The first of the wanted kind: a uniform draw among those.
-        wanted = alive and rng.random() < LIVING
+        wanted = alive and rng.random() < living
         step, left = next((o for o in options if alive and can_reach(o[1], target) == wanted), options[0])
         alive = alive and can_reach(left, target)
         steps.append((step, alive))
@@ -110,24 +115,25 @@ def spoil(words: Sequence[str], rng: random.Random) -> list[str]:
 def foreign(
     nums: Sequence[int], target: int, steps: Sequence[tuple[lang.Step, bool]], first: int, rng: random.Random
 ) -> Document:
-    """The first of the steps, then a search of its own with one number taken for another: `-` from there on, although
-    it may well hit the target."""
+    """The first of the steps, then a search of its own with one number taken for another: `-` from there on."""
     left = list(nums)
     for (a, _, b, c), _ in steps[:first]:
         left.remove(a)
         left.remove(b)
         left.append(c)
     place = rng.randrange(len(left))
-    for _ in range(5):
+    # About half of them hit the target: else their ends would be bad for that reason alone.
+    for _ in range(20):
         wrong = sorted([*left[:place], _another(left[place], rng), *left[place + 1 :]], reverse=True)
         if can_reach(wrong, target):
             break
-    tail = stepwise(wrong, target, [step for step, _ in draw_steps(wrong, target, rng)]).words
+    tail = stepwise(wrong, target, [step for step, _ in draw_steps(wrong, target, rng, 0.95)]).words
     words = stepwise(nums, target, [step for step, _ in steps[:first]]).words
     return _judged([*words, *tail[tail.index(";") + 1 :]], [alive for _, alive in steps[:first]])
 
 
 def _another(number: int, rng: random.Random) -> int:
+    """What it may be taken for: half of the time something near."""
     while True:
         other = number + rng.choice((-1, 1)) * rng.choice((1, 2, 3, 5, 10, 20))
         if other < 1 or other > lang.CAP or rng.random() < 0.5:
