@@ -21,11 +21,9 @@ from .traces import EOS, Document, stepwise
 
 GOOD, BAD = "+", "-"
 LIVING = 0.8
-"""Share of the steps that keep the target in reach, among those that could."""
-SPOILT = 0.1
+"""Share of the steps that keep the target in reach, among those that could: then about half of all labels are good."""
+SPOILT = 0.15
 """Share of the samples with steps in which one word is wrong."""
-FOREIGN = 0.3
-"""Share of those that go on with a number that is not there, else without a flaw: what policies do wrong most."""
 SHORT = 0.4
 """Share of those that end after their first step, whose verdict is by far the hardest."""
 BARE = 0.4
@@ -115,7 +113,8 @@ def spoil(words: Sequence[str], rng: random.Random) -> list[str]:
 def foreign(
     nums: Sequence[int], target: int, steps: Sequence[tuple[lang.Step, bool]], first: int, rng: random.Random
 ) -> Document:
-    """The first of the steps, then a search of its own with one number taken for another: `-` from there on."""
+    """The first of the steps, then a search of its own with one number taken for another: `-` from there on. For
+    judging: policies do that more than anything else that is illegal."""
     left = list(nums)
     for (a, _, b, c), _ in steps[:first]:
         left.remove(a)
@@ -180,10 +179,8 @@ class Samples:
         steps = draw_steps(nums, target, rng)
         if size > lang.LEAF and rng.random() < SHORT:
             del steps[size - lang.LEAF :]
-        first, kind = rng.randrange(len(steps)), rng.random()
-        if kind < FOREIGN:
-            return foreign(nums, target, steps, first, rng)
-        return labelled(nums, target, steps, first if kind < FOREIGN + SPOILT else None, rng)
+        spoilt = rng.randrange(len(steps)) if rng.random() < SPOILT else None
+        return labelled(nums, target, steps, spoilt, rng)
 
 
 def labelled(

@@ -12,7 +12,7 @@ import argparse
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -39,16 +39,16 @@ def stream(excluded: frozenset[Key] = frozenset()) -> Stream:
     return make
 
 
+AUCS = {"auc": BAD, "spoilt": "spoilt", "foreign": "foreign"}
+
+
 @torch.inference_mode()
 def judge(model: Model, size: int, count: int, seed: int = 0) -> dict[str, dict[str, float]]:
     """How well it tells steps of held-out problems apart, by the count of numbers that the step leaves.
 
-    accuracy: of the more likely of the two words; auc: the chance that a good step scores above a bad one; spoilt: the
-    share of steps with a wrong word that score below one half; foreign: the same for the steps that make the target of
-    a number that is not there.
+    accuracy: of the more likely of the two words; auc: the chance that a good step scores above a bad one; spoilt:
+    above one with a wrong word; foreign: above one of those that make the target of a number that is not there.
     """
-    from scipy.stats import mannwhitneyu
-
     rng = random.Random(f"judge {size} {seed}")
     scores: dict[int, dict[str, list[float]]] = defaultdict(lambda: {k: [] for k in (GOOD, BAD, "spoilt", "foreign")})
 
@@ -79,14 +79,15 @@ def judge(model: Model, size: int, count: int, seed: int = 0) -> dict[str, dict[
             "steps": len(good) + len(bad),
             "good": round(len(good) / (len(good) + len(bad)), 3),
             "accuracy": round(right / (len(good) + len(bad)), 4),
-            "auc": round(float(mannwhitneyu(good, bad).statistic) / (len(good) * len(bad)), 4),
-            **{
-                kind: round(sum(s < 0.5 for s in kinds[kind]) / len(kinds[kind]), 4)
-                for kind in ("spoilt", "foreign")
-                if kinds[kind]
-            },
+            **{name: round(_auc(good, kinds[kind]), 4) for name, kind in AUCS.items() if kinds[kind]},
         }
     return found
+
+
+def _auc(good: Sequence[float], others: Sequence[float]) -> float:
+    from scipy.stats import mannwhitneyu
+
+    return float(mannwhitneyu(good, others).statistic) / (len(good) * len(others))
 
 
 def main() -> None:
