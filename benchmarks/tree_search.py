@@ -76,6 +76,7 @@ def row(result: Result, problem: Problem) -> dict[str, Any]:
     levels = details["levels"]
     return {
         "solved": bool(verify(problem.nums, problem.target, result.answer or "")),
+        "found": any(verify(problem.nums, problem.target, answer) for answer in details["votes"]),
         "mean_blocks": details["kv_blocks"]["mean"],
         "peak_blocks": details["kv_blocks"]["peak"],
         "mean_blocks_in_time": usage.mean_kv_blocks,
@@ -136,7 +137,7 @@ def report(rows: Sequence[dict[str, Any]], numbers: int, width: int) -> None:
     }
     table = Table(title=f"{numbers} numbers, width {width}, {len(shared)} problems", box=MARKDOWN)
     columns = ("mean KV", "peak KV", "KV in time", "step tokens", "tokens", "seconds", "PRM prefilled", "stateless")
-    for column in ("strategy", "solved", "95 %", *columns):
+    for column in ("strategy", "solved", "95 %", "found", *columns):
         table.add_column(column, justify="left" if column == "strategy" else "right")
     for name, its in by_name.items():
         solved = sum(r["solved"] for r in its)
@@ -145,6 +146,7 @@ def report(rows: Sequence[dict[str, Any]], numbers: int, width: int) -> None:
             name,
             f"{solved / len(its):.1%}",
             f"{low:.1%} - {high:.1%}",
+            f"{mean(its, 'found'):.1%}",
             *(f"{mean(its, value):,.1f}" for value in ("mean_blocks", "peak_blocks", "mean_blocks_in_time")),
             *(f"{mean(its, value):,.0f}" for value in ("step_tokens", "tokens")),
             f"{mean(its, 'seconds'):.2f}",
