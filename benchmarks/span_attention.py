@@ -69,6 +69,7 @@ class Measurement:
     unshared_seconds: float
     """The same kernel on a plan that does not say that the prefix is one run."""
     peer_seconds: float
+
     @property
     def speedup(self) -> float:
         """Over the peer."""

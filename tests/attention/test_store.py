@@ -43,9 +43,7 @@ def test_rotates_and_stores(
 ) -> None:
     rows, heads, kv_heads, block_size, blocks = 9, 4, 2, 16, 3
     qkv = torch.randn(rows, (heads + 2 * kv_heads) * size).to(dtype)
-    q, k, v = (
-        part.view(rows, -1, size) for part in qkv.split([heads * size, kv_heads * size, kv_heads * size], dim=1)
-    )
+    q, k, v = (part.view(rows, -1, size) for part in qkv.split([heads * size, kv_heads * size, kv_heads * size], dim=1))
     norms = (torch.rand(size) + 0.5, torch.rand(size) + 0.5) if with_norm else (None, None)
     cos, sin = _tables(torch.tensor([0, 1, 2, 40, 41, 7, 500, 501, 9]), pairs)
     slots = torch.tensor([0, 1, 2, 16, 17, 47, 33, -1, 31])
