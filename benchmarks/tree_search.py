@@ -70,6 +70,13 @@ def build(name: str, problem: Problem, width: int, reward: str) -> TreeSearch:
     )
 
 
+def strategy(text: str) -> str:
+    """The text if `build` can use it. Raises `InvalidJob` or, where it is neither a name nor JSON, `ValueError`."""
+    if text not in STRATEGIES:
+        parse_strategy(json.loads(text))
+    return text
+
+
 def row(result: Result, problem: Problem) -> dict[str, Any]:
     """What is kept of one job."""
     usage, details = result.usage, result.details
@@ -162,7 +169,7 @@ def report(rows: Sequence[dict[str, Any]], numbers: int, width: int) -> None:
 def compare(base: Sequence[dict[str, Any]], its: Sequence[dict[str, Any]], name: str, console: Console) -> None:
     """A strategy against REBASE: memory, accuracy problem by problem, time of the solver if it has one."""
     gap = paired_bootstrap([r["solved"] for r in its], [r["solved"] for r in base])
-    times = [
+    ratios = [
         f"{mean(base, value) / mean(its, value):.2f}x {label}"
         for value, label in (
             ("mean_blocks", "smaller mean KV"),
@@ -171,7 +178,7 @@ def compare(base: Sequence[dict[str, Any]], its: Sequence[dict[str, Any]], name:
             ("mean_blocks_in_time", "in time"),
         )
     ]
-    line = f"{name} against REBASE: {', '.join(times)}; "
+    line = f"{name} against REBASE: {', '.join(ratios)}; "
     line += f"accuracy {gap.mean:+.1%} ({gap.low:+.1%} to {gap.high:+.1%})"
     solver = [seconds for r in its for seconds in r["solver_seconds"]]
     if solver:
@@ -221,7 +228,7 @@ def main() -> None:
     runs.add_argument("--count", type=int, default=200, help="problems")
     runs.add_argument("--numbers", type=int, default=4)
     runs.add_argument("--seed", type=int, default=0, help="of the problems; a file holds those of one seed")
-    runs.add_argument("--strategy", action="append", help="one of the report's, or a JSON object")
+    runs.add_argument("--strategy", action="append", type=strategy, help=f"{', '.join(STRATEGIES)}, or a JSON object")
     runs.add_argument("--model", default="countdown")
     runs.add_argument("--reward", default="countdown_prm")
     runs.add_argument("--out", type=Path, default=Path("runs/tree_search.jsonl"))
