@@ -11,7 +11,9 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -103,13 +105,10 @@ class Evaluation:
         return Unit(key=key, rows=tuple(rows))
 
     async def _row(self, sample: Sample, window: int | None, result: Result, trace: str) -> Row:
-        verdict = await asyncio.to_thread(self.config.benchmark.grade, sample, result.answer, result.text)
         usage: Usage = result.usage
         return Row(
             window=window,
-            correct=verdict.correct,
-            extracted=verdict.extracted,
-            reason=verdict.reason,
+            **await self._grade(sample, result),
             finish=result.finish_reason.value,
             total_tokens=usage.total_tokens,
             critical_tokens=usage.critical_tokens,
@@ -121,21 +120,22 @@ class Evaluation:
         )
 
     async def _narrowed(self, sample: Sample, larger: Row, window: int | None, narrowed: Narrowed) -> Row:
-        verdict = await asyncio.to_thread(self.config.benchmark.grade, sample, narrowed.answer, narrowed.text)
-        return Row(
+        return replace(
+            larger,
             window=window,
-            correct=verdict.correct,
-            extracted=verdict.extracted,
-            reason=verdict.reason,
+            **await self._grade(sample, narrowed),
             finish=narrowed.finish.value,
             total_tokens=narrowed.total_tokens,
             critical_tokens=narrowed.critical_tokens,
-            branches=larger.branches,
-            counts=larger.counts,
             measured=larger.measured if narrowed.is_same else None,
             origin="same" if narrowed.is_same else "cut",
-            trace=larger.trace,
+            threads=None,
         )
+
+    async def _grade(self, sample: Sample, found: Result | Narrowed) -> dict[str, Any]:
+        """The verdict, as fields of a row."""
+        verdict = await asyncio.to_thread(self.config.benchmark.grade, sample, found.answer, found.text)
+        return {"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}
 
     def _trace(self, key: Key, method: MethodConfig, window: int | None) -> str:
         place = self.config.methods.index(method)
