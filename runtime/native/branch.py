@@ -199,7 +199,13 @@ class NativeBranch:
                 raise InvalidInput(f"cannot rewind {self.length} tokens to {length}")
             if self.view.is_packed and length < self.view.num_text:
                 raise InvalidInput("an arranged view can be rewound within its own segment only")
+            if length == self.length:
+                return
             self.view.cut(length)
+            if self.view.is_observed:
+                # What comes now is not to take the place of what was seen there.
+                self.view.freeze()
+                self.view.close_own()
 
     def seek(self, position: int) -> None:
         with self.engine.lock:

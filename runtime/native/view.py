@@ -147,6 +147,12 @@ class View:
         self.append([Span(own, 0, len(own.tokens))])
         self.close_own()
 
+    @property
+    def is_observed(self) -> bool:
+        """Does the own segment look on, or does somebody look at it?"""
+        own = self.own
+        return own is not None and (own.refs > 1 or self.is_packed or any(span.is_live for span in self.spans))
+
     def cut(self, length: int) -> None:
         """Keep the first `length` tokens of the text, and what was watched or attached before the first that goes."""
         own = self.own
@@ -169,10 +175,6 @@ class View:
                 self.close_own()
             else:
                 self.store.truncate(own, keep)
-                if own.refs > 1 or self.is_packed or any(span.is_live for span in self.spans):
-                    # It was looked at or looked on: what comes now is not to take the place of what was there.
-                    self.freeze()
-                    self.close_own()
 
     def arrange(self, spans: Sequence[Span]) -> None:
         """See these spans one behind another, and behind them what was written since the last arrangement."""

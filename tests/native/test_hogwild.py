@@ -466,3 +466,24 @@ async def test_traces_of_branches_that_watch_each_other_and_are_rewound(dropped)
         torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=1e-4)
     await native.close()
     assert native.block_usage().used == 0
+
+
+async def test_traces_of_branches_that_look_on_and_stop_at_strings():
+    """The end that is rolled back was seen by nobody: what comes then takes its place, in engine and trace alike."""
+    native = engine()
+    await native.start()
+    params = SamplingParams(max_tokens=12, temperature=1.0, logprobs=0, stop=tuple("aeiou. "))
+    async with context(native) as ctx:
+        one, two = ctx.open(PROMPT).fork(2)
+        one.watch(two)
+        await two.generate(SamplingParams(max_tokens=5, logprobs=0))
+        for _ in range(6):
+            one.extend([5, 6])
+            await one.generate(params)
+        trace, usage = ctx.state.trace, ctx.state.usage
+        assert usage.rolled_back_tokens > 2
+        assert len([s for s in trace.segments_of(one.id) if len(s)]) == 1
+        found, recorded = recompute("llama", trace)
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=1e-4)
+    await native.close()
+    assert native.block_usage().used == 0
