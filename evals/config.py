@@ -19,6 +19,8 @@ from .benchmark import Benchmark, Sample, parse_benchmark
 class MethodConfig(BaseModel):
     """One method of the grid: its JSON without what the benchmark gives, and how often it tries."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     label: str = ""
     """Its name in the report; empty: made of its fields."""
     attempts: int = Field(default=1, ge=1)
@@ -64,8 +66,6 @@ class EvalConfig(Spec):
     @classmethod
     def title(cls) -> str:
         return "evaluation"
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     benchmark: Annotated[SerializeAsAny[Benchmark], BeforeValidator(_benchmark)]
     methods: tuple[MethodConfig, ...] = Field(min_length=1)

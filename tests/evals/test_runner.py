@@ -180,6 +180,7 @@ async def test_equal_ids_are_refused(tmp_path):
         ({"benchmark": {"name": "countdown", "size": 3}}, "size"),
         ({"methods": []}, "methods"),
         ({"methods": [{"method": "sequential"}] * 2}, "twice"),
+        ({"methods": [{"fields": {"method": "sequential"}, "attempt": 2}]}, "attempt"),
         ({"windows": [5, 5]}, "twice"),
         ({"windows": [0]}, "windows"),
         ({"budgets": [{"total_tokens": -1}]}, "total_tokens"),
