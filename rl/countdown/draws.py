@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
-from ...evals.countdown.problems import LARGEST, SMALLEST, TARGETS
+from ...evals.countdown.problems import LARGEST, SMALLEST, TARGETS, Key, is_validation
 from ...runtime.methods import dialect_compact as lang
+
+
+def is_allowed(nums: Sequence[int], target: int, excluded: Container[Key]) -> bool:
+    """May the problem be trained on?"""
+    return not is_validation(nums, target) and (tuple(sorted(nums)), target) not in excluded
 
 
 def uniform(rng: random.Random, size: int) -> list[int]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 
-from ...evals.countdown.problems import TARGETS, Key, is_validation
+from ...evals.countdown.problems import TARGETS, Key
 from ...runtime.methods import dialect_compact as lang
 from . import traces
 from .batch import MULTIVERSE, Batch, by_length, collate
-from .draws import built, drill_row, numbers, random_steps, roots, target_for, uniform
+from .draws import built, drill_row, is_allowed, numbers, random_steps, roots, target_for, uniform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Documents:
     def _problem(self, draw: Callable[[], tuple[list[int], int]]) -> tuple[list[int], int]:
         while True:
             nums, target = draw()
-            if self._is_allowed(nums, target):
+            if is_allowed(nums, target, self.excluded):
                 return nums, target
 
     def _searched(self, hopeless: float) -> tuple[list[int], int]:
@@ -60,9 +60,6 @@ class Documents:
             nums, target = self._problem(lambda: (roots(rng, 4), rng.randint(*TARGETS)))
             if traces.search(nums, target) or rng.random() < hopeless:
                 return nums, target
-
-    def _is_allowed(self, nums: Sequence[int], target: int) -> bool:
-        return not is_validation(nums, target) and (tuple(sorted(nums)), target) not in self.excluded
 
     def make(self, kind: str) -> traces.Document:
         """One document of a kind that `Mix` names."""
@@ -96,7 +93,7 @@ class Documents:
             if steps is None:
                 continue
             target = steps[-1][-1] if reaches else rng.randint(*TARGETS)
-            if TARGETS[0] <= target <= TARGETS[1] and self._is_allowed(nums, target):
+            if TARGETS[0] <= target <= TARGETS[1] and is_allowed(nums, target, self.excluded):
                 return traces.stepwise(nums, target, steps)
 
 

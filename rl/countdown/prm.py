@@ -13,9 +13,9 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ...evals.countdown.problems import LARGEST, SMALLEST, TARGETS, Key, is_validation
+from ...evals.countdown.problems import LARGEST, SMALLEST, TARGETS, Key
 from ...runtime.methods import dialect_compact as lang
-from .draws import numbers
+from .draws import is_allowed, numbers
 from .tokenizer import PAD
 from .traces import EOS, Document, stepwise
 
@@ -154,7 +154,7 @@ class Samples:
         while True:
             nums = [rng.randint(SMALLEST, LARGEST) for _ in range(size)]
             target = rng.randint(*TARGETS)
-            if self._is_allowed(nums, target) and (rng.random() < 0.1 or can_reach(nums, target)):
+            if is_allowed(nums, target, self.excluded) and (rng.random() < 0.1 or can_reach(nums, target)):
                 return nums, target
 
     def _bare(self) -> Document:
@@ -162,12 +162,9 @@ class Samples:
         rng, wanted = self.rng, self.rng.random() < 0.5
         while True:
             nums, target = numbers(rng, lang.LEAF), rng.randint(*TARGETS)
-            if can_reach(nums, target) == wanted and self._is_allowed(nums, target):
+            if can_reach(nums, target) == wanted and is_allowed(nums, target, self.excluded):
                 words = stepwise(nums, target, ()).words
                 return Document([*words, PAD], [*[None] * len(words), GOOD if wanted else BAD])
-
-    def _is_allowed(self, nums: Sequence[int], target: int) -> bool:
-        return not is_validation(nums, target) and (tuple(sorted(nums)), target) not in self.excluded
 
     def make(self) -> Document:
         """One labelled sample."""
