@@ -17,7 +17,7 @@ from ...evals.countdown.problems import LARGEST, SMALLEST, TARGETS, Key
 from ...runtime.methods import dialect_compact as lang
 from .draws import is_allowed, numbers
 from .tokenizer import PAD
-from .traces import EOS, Document, stepwise
+from .traces import EOS, Document, after, stepwise
 
 GOOD, BAD = "+", "-"
 LIVING = 0.8
@@ -116,10 +116,8 @@ def foreign(
     """The first of the steps, then a search of its own with one number taken for another: `-` from there on. For
     judging: policies do that more than anything else that is illegal."""
     left = list(nums)
-    for (a, _, b, c), _ in steps[:first]:
-        left.remove(a)
-        left.remove(b)
-        left.append(c)
+    for step, _ in steps[:first]:
+        left = after(left, step)
     place = rng.randrange(len(left))
     # About half of them hit the target: else their ends would be bad for that reason alone.
     for _ in range(20):

@@ -243,15 +243,22 @@ def one_path(nums: Sequence[int], target: int, index: int) -> Document:
     return document
 
 
+def after(nums: Sequence[int], step: lang.Step) -> list[int]:
+    """The numbers that an operation leaves, its result last."""
+    a, _, b, c = step
+    left = list(nums)
+    left.remove(a)
+    left.remove(b)
+    return [*left, c]
+
+
 def stepwise(nums: Sequence[int], target: int, steps: Sequence[lang.Step]) -> Document:
     """A sample of mode `step`: these operations."""
     document = Document()
     document.given(lang.prompt(nums, target, "step"))
     left = list(nums)
     for a, op, b, c in steps:
-        left.remove(a)
-        left.remove(b)
-        left.append(c)
+        left = after(left, (a, op, b, c))
         rest = f" : {' '.join(map(str, sorted(left, reverse=True)))} ;" if len(left) > 1 else f" {EOS}"
         document.write(lang.step(a, op, b, c) + rest)
     return document

@@ -40,6 +40,7 @@ def stream(excluded: frozenset[Key] = frozenset()) -> Stream:
 
 
 AUCS = {"auc": BAD, "spoilt": "spoilt", "foreign": "foreign"}
+"""What good steps are held against, by the name of the figure."""
 
 
 @torch.inference_mode()
