@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-KERNELS := $(wildcard attention/csrc/* runtime/native/csrc/*)
+KERNELS := $(wildcard attention/csrc/* runtime/engines/native/csrc/*)
 
 .PHONY: demo test check bench clean
 

@@ -12,9 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .runtime import errors, events
-from .runtime.branch import TracedBranch
 from .runtime.budget import Budget
-from .runtime.context import Context
 from .runtime.engine import (
     BlockUsage,
     Branch,
@@ -26,6 +24,10 @@ from .runtime.engine import (
     SamplingParams,
     Tokenizer,
 )
+from .runtime.engines.recorder import Recorder
+from .runtime.engines.registry import register_scheme
+from .runtime.engines.replay import ReplayEngine
+from .runtime.engines.scripted import ScriptedEngine
 from .runtime.errors import (
     BranchBusy,
     BranchClosed,
@@ -40,24 +42,25 @@ from .runtime.errors import (
     UnsupportedByEngine,
     UnsupportedModel,
 )
-from .runtime.job import Job, JobSpec, parse_job
+from .runtime.job_spec import JobSpec, parse_job
+from .runtime.jobs.branch import TracedBranch
+from .runtime.jobs.context import Context
+from .runtime.jobs.job import Job
 from .runtime.methods.apr import APR
+from .runtime.methods.apr.dialect import register_dialect
 from .runtime.methods.base import Method
 from .runtime.methods.hogwild import Hogwild
 from .runtime.methods.multiverse import Multiverse
+from .runtime.methods.registry import parse_method, register
 from .runtime.methods.self_consistency import SelfConsistency
 from .runtime.methods.sequential import Sequential
-from .runtime.recorder import Recorder
-from .runtime.registry import parse_method, register, register_dialect, register_scheme
-from .runtime.replay import ReplayEngine
 from .runtime.result import Finish, Generated, Outcome, Result, Usage
 from .runtime.runtime import Runtime
-from .runtime.scripted import ScriptedEngine
-from .runtime.trace import Trace
+from .runtime.trace.record import Trace
 from .search.tree_search import TreeSearch
 
 if TYPE_CHECKING:
-    from .runtime.native.engine import NativeEngine
+    from .runtime.engines.native.engine import NativeEngine
 
 __all__ = [
     "APR",
@@ -117,7 +120,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # The native engine needs torch, which takes seconds to import; nothing else here does.
     if name == "NativeEngine":
-        from .runtime.native.engine import NativeEngine
+        from .runtime.engines.native.engine import NativeEngine
 
         return NativeEngine
     raise AttributeError(f"module 'plait' has no attribute {name!r}")

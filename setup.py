@@ -1,13 +1,14 @@
-"""Builds the two optional CPU kernel libraries; everything else is in pyproject.toml.
+"""What pyproject.toml cannot say: which packages there are, since the root of the repository is one, and the kernels.
 
-They are plain shared libraries with a C ABI (loaded through ctypes), so building them needs a C++ compiler but neither
-torch nor Python headers. `optional=True`: without a compiler the install succeeds and the plain torch path serves.
+The CPU kernels are plain shared libraries with a C ABI (loaded through ctypes), so building them needs a C++ compiler
+but neither torch nor Python headers. `optional=True`: without a compiler the install succeeds and the plain torch path
+serves.
 """
 
 import os
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 
 march = os.environ.get("PLAIT_MARCH", "native")
 flags = ["-O3", "-std=c++17", f"-march={march}", "-fopenmp"]
@@ -27,8 +28,9 @@ def kernels(name: str, folder: str, *sources: str) -> Extension:
 
 
 setup(
+    packages=["plait", *(f"plait.{name}" for name in find_packages(exclude=["build*", "tests*"]))],
     ext_modules=[
         kernels("plait.attention._kernels", "attention/csrc", "span_attention.cpp", "rope_and_store.cpp"),
-        kernels("plait.runtime.native._kernels", "runtime/native/csrc", "ops.cpp"),
-    ]
+        kernels("plait.runtime.engines.native._kernels", "runtime/engines/native/csrc", "ops.cpp"),
+    ],
 )

@@ -15,7 +15,6 @@ _FOLDER = Path(__file__).parent
 _POINTER, _INT32, _INT64, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
 
 
-
 class PlanArguments(ctypes.Structure):
     """`PlanArguments` of csrc/span_attention.cpp."""
 

@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from ..runtime.cli.live import table
 from ..runtime.engine import SamplingParams
-from ..runtime.native.engine import NativeEngine, NativeOptions
-from ..runtime.native.loader import load_model
-from ..runtime.view import table
+from ..runtime.engines.native.engine import NativeEngine, NativeOptions
+from ..runtime.engines.native.loader import load_model
 from . import machine
 from .decode import NoTokenizer, qwen3_folder
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..runtime.engine import SamplingParams
-from ..runtime.native.engine import NativeEngine, NativeOptions
+from ..runtime.engines.native.engine import NativeEngine, NativeOptions
 from . import machine
 
 SHIPPED = Path(__file__).parent.parent / "models" / "countdown"
@@ -98,7 +98,7 @@ async def measure(folder: Path, counts: list[int], tokens: int, repeats: int, dt
     """`counts`: branches decoded together; `tokens`: new tokens of each."""
     from transformers import AutoModelForCausalLM
 
-    from ..runtime.native.loader import load_model
+    from ..runtime.engines.native.loader import load_model
 
     peer: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     vocab = peer.config.vocab_size

@@ -29,9 +29,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..runtime.engine import Block, SamplingParams
-from ..runtime.native.blocks import NativeBlock
-from ..runtime.native.engine import NativeEngine, NativeOptions
-from ..runtime.native.loader import load_model
+from ..runtime.engines.native.blocks import NativeBlock
+from ..runtime.engines.native.engine import NativeEngine, NativeOptions
+from ..runtime.engines.native.loader import load_model
 from . import machine
 from .decode import NoTokenizer, qwen3_folder
 

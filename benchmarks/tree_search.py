@@ -23,11 +23,11 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from ..evals.countdown.problems import Problem, validation
-from ..evals.countdown.verify import verify
-from ..evals.plots import Point, Series, line_plot
+from ..evals.benchmarks.countdown.problems import Problem, validation
+from ..evals.benchmarks.countdown.verify import verify
+from ..evals.report.plots import Point, Series, line_plot
 from ..evals.stats import paired_bootstrap, wilson
-from ..runtime.methods.dialect_compact import prompt
+from ..runtime.methods.apr.compact import prompt
 from ..runtime.result import Result
 from ..runtime.runtime import Runtime
 from ..search import DVTS, ETS, PRM, Beam, BestOfN, Rebase, Strategy, TreeSearch

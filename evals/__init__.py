@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .benchmark import Benchmark, Sample, Verdict, parse_benchmark
+from .benchmarks.base import Benchmark, Sample, Verdict, parse_benchmark
 from .config import EvalConfig, MethodConfig
 from .runner import run
 

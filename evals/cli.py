@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from ..runtime.errors import InvalidInput
-from .benchmark import BENCHMARKS
+from .benchmarks.base import benchmark_names
 from .config import EvalConfig, read_toml
 from .runner import run
 
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("config", type=Path, nargs="?", help="a TOML file; see evals/config.py")
     parser.add_argument("--out", type=Path, help="folder of results, traces and report (runs/NAME)")
     parser.add_argument("--retry-failed", action="store_true", help="run again what failed or timed out")
-    parser.add_argument("--benchmark", choices=sorted(BENCHMARKS))
+    parser.add_argument("--benchmark", choices=benchmark_names())
     parser.add_argument("--data", help="the benchmark's problems, JSON Lines")
     parser.add_argument("--count", type=int, help="problems at most")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of the benchmark")

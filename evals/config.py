@@ -11,9 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 from ..runtime.budget import Budget
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.base import Method
-from ..runtime.registry import parse_method
+from ..runtime.methods.registry import parse_method
 from ..runtime.spec import Spec
-from .benchmark import Benchmark, Sample, parse_benchmark
+from .benchmarks.base import Benchmark, Sample, parse_benchmark
 
 
 class MethodConfig(BaseModel):

@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..runtime.registry import MODELS
-from .benchmark import Sample
+from ..runtime.engines.registry import MODELS
+from .benchmarks.base import Sample
 
 PACKAGES = ("plait", "torch", "transformers", "numpy", "math-verify")
 _EDGE = 1 << 20

@@ -32,7 +32,7 @@ from ..runtime.engine import Engine
 from ..runtime.errors import EngineClosed, InvalidInput, PromptTooLong
 from ..runtime.result import Result, Usage
 from ..runtime.runtime import Runtime
-from .benchmark import Sample
+from .benchmarks.base import Sample
 from .config import EvalConfig, MethodConfig
 from .environment import environment, model_digest, samples_digest
 from .rows import Key, Measured, Row, Unit
@@ -157,7 +157,7 @@ async def run(
     again goes on. Raises `InvalidInput` when the folder holds an evaluation with other settings, and whatever is wrong
     with the model, the problems or a method, before any work.
     """
-    from .report import write_report
+    from .report.page import write_report
 
     samples = config.benchmark.load()
     ids = [sample.id for sample in samples]

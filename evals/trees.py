@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..runtime.trace import BranchRecord, Trace
+from ..runtime.trace.record import BranchRecord, Trace
 
 TAIL = 160
 """Characters kept of the end of each thread's text."""

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from ..runtime.engine import Tokenizer
 from ..runtime.methods.answers import extract, majority
-from ..runtime.methods.apr import APR
+from ..runtime.methods.apr.method import APR
 from ..runtime.methods.base import Decoding, Method
 from ..runtime.methods.self_consistency import SelfConsistency
 from ..runtime.methods.sequential import Sequential
 from ..runtime.result import Finish, Result
-from ..runtime.trace import Trace
+from ..runtime.trace.record import Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..runtime.errors import InvalidInput
-from ..runtime.methods.multiverse_replay import Encode, Item, Positions, Run, layout
-from ..runtime.segment_writer import SegmentWriter
-from ..runtime.trace import Kind, Piece, SegmentRecord, SpanRecord, Trace
-from ..runtime.trace_views import Sight, sights
+from ..runtime.methods.multiverse.replay import Encode, Item, Positions, Run, layout
+from ..runtime.trace.record import Kind, Piece, SegmentRecord, SpanRecord, Trace
+from ..runtime.trace.sights import Sight, sights
+from ..runtime.trace.writer import SegmentWriter
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -160,7 +160,7 @@ def text_mask(
 ) -> TreeMask:
     """The mask of an assistant's text in Multiverse form behind `prompt`; `end`: tokens behind it (EOS).
 
-    Any text has one: what is no block (`multiverse_grammar.blocks`) is plain causal text.
+    Any text has one: what is no block (`multiverse.grammar.blocks`) is plain causal text.
     """
     return trace_mask(text_trace(text, encode, positions, prompt=prompt, end=end))
 

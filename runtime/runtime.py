@@ -9,12 +9,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from .budget import Budget
-from .companions import Companions
 from .engine import Engine
+from .engines.registry import load_engine
 from .errors import EngineClosed, InvalidInput, InvalidJob
-from .job import Job, JobSpec
+from .job_spec import JobSpec
+from .jobs.companions import Companions
+from .jobs.job import Job
 from .methods.base import Method
-from .registry import load_engine
 
 
 class Runtime:

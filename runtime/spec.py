@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InvalidInput, InvalidJob, PlaitError
+from .plugins import Registry
 
 T = TypeVar("T", bound="Spec")
 
@@ -14,7 +15,7 @@ T = TypeVar("T", bound="Spec")
 class Spec(BaseModel):
     """Immutable data without unknown fields. Wrong fields raise one `PlaitError` that names them all."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     refusal: ClassVar[type[PlaitError]] = InvalidJob
     """What wrong fields raise."""
@@ -35,33 +36,38 @@ class Spec(BaseModel):
                 raise self.refusal(f"malformed {title}: {'; '.join(mistakes)}") from None
 
 
-class Kinds(Generic[T]):
-    """Subclasses of a `Spec`, by the default of one field (`strategy: Literal["ets"] = "ets"`)."""
+class Kinds(Registry[type[T]]):
+    """Subclasses of a `Spec`, by the default of the field that names them (`strategy: Literal["ets"] = "ets"`)."""
 
-    def __init__(self, field: str) -> None:
-        self.field = field
-        self._kinds: dict[str, type[T]] = {}
+    def __init__(self, kind: str, group: str, *, field: str | None = None) -> None:
+        """`field`: the one that holds the name; None: it is called as the kind is."""
+        super().__init__(kind, group)
+        self.field = field or kind
 
-    def register(self, cls: type[T]) -> None:
+    def add(self, cls: type[T]) -> None:
         """Make a class known. Raises `InvalidInput` without a name, or with one that is taken."""
-        name = cls.model_fields[self.field].default
-        if not isinstance(name, str):
-            raise InvalidInput(
-                f"{cls.__name__}.{self.field} needs its name as default: {self.field}: Literal['x'] = 'x'"
-            )
-        if self._kinds.get(name, cls) is not cls:
-            raise InvalidInput(f"the {self.field} name {name!r} is taken by {self._kinds[name].__name__}")
-        self._kinds[name] = cls
+        self.register(self._name(cls), cls)
 
-    def names(self) -> list[str]:
-        return sorted(self._kinds)
+    def find(self, name: object) -> type[T] | None:
+        cls = super().find(name)
+        if cls is not None and self._name(cls) != name:
+            raise InvalidInput(f"the entry point {name!r} of {self.group} names {cls.__name__}, whose name is another")
+        return cls
 
     def make(self, data: object) -> T:
         """What a JSON object describes. Raises `InvalidJob`."""
         if not isinstance(data, dict):
-            raise InvalidJob(f"a {self.field} is a JSON object with a `{self.field}` name, not {type(data).__name__}")
+            raise InvalidJob(f"a {self.kind} is a JSON object with a `{self.field}` field, not {type(data).__name__}")
         name = data.get(self.field)
-        cls = self._kinds.get(name) if isinstance(name, str) else None
+        cls = self.find(name)
         if cls is None:
-            raise InvalidJob(f"unknown {self.field} {name!r}; known: {', '.join(self.names())}")
+            raise InvalidJob(self.unknown(name))
         return cls(**data)
+
+    def _name(self, cls: type[T]) -> str:
+        found = cls.model_fields.get(self.field) if isinstance(cls, type) and issubclass(cls, Spec) else None
+        name = None if found is None else found.default
+        if not isinstance(name, str):
+            named = getattr(cls, "__name__", repr(cls))
+            raise InvalidInput(f"{named}.{self.field} needs its name as default: {self.field}: Literal['x'] = 'x'")
+        return name

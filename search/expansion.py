@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..runtime.branch import TracedBranch
-from ..runtime.context import Context
 from ..runtime.engine import SamplingParams
+from ..runtime.jobs.branch import TracedBranch
+from ..runtime.jobs.context import Context
 from ..runtime.result import Finish
 from .embeddings import HIDDEN
 from .node import Node

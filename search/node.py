@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..runtime.branch import TracedBranch
+    from ..runtime.jobs.branch import TracedBranch
     from ..runtime.result import Finish
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.context import Context
 from ..runtime.engine import SamplingParams
+from ..runtime.jobs.context import Context
 from ..runtime.methods.answers import extract
 from ..runtime.result import Finish, Outcome
 from .aggregation import Trajectory, choose

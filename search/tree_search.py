@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from ..runtime.context import Context
 from ..runtime.engine import Engine
-from ..runtime.methods.base import Method, prompt_tokens
+from ..runtime.jobs.context import Context
+from ..runtime.methods.base import Method
+from ..runtime.methods.prompt import prompt_tokens
+from ..runtime.methods.registry import parse_method
 from ..runtime.methods.sequential import Answering
-from ..runtime.registry import parse_method, register
 from ..runtime.result import Outcome
 from .aggregation import Aggregate, Vote
 from .embeddings import HIDDEN, check_embedding, parse_embedding
@@ -23,7 +24,6 @@ def _parse_generator(value: object) -> object:
     return parse_method(value) if isinstance(value, dict) else value
 
 
-@register
 class TreeSearch(Answering):
     """Grow a tree of steps level by level, score every step, and continue what the strategy chooses.
 

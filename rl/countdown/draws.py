@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Container, Sequence
 
-from ...evals.countdown.problems import LARGEST, SMALLEST, TARGETS, Key, is_validation
-from ...runtime.methods import dialect_compact as lang
+from ...evals.benchmarks.countdown.problems import LARGEST, SMALLEST, TARGETS, Key, is_validation
+from ...runtime.methods.apr import compact as lang
 
 
 def is_allowed(nums: Sequence[int], target: int, excluded: Container[Key]) -> bool:

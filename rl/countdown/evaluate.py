@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ...evals.countdown.problems import Problem, load, validation
-from ...evals.countdown.verify import verify
+from ...evals.benchmarks.countdown.problems import Problem, load, validation
+from ...evals.benchmarks.countdown.verify import verify
 from ...evals.stats import wilson
-from ...runtime.methods.dialect import Child, Joined
-from ...runtime.methods.dialect_compact import SPAWN, CompactDialect
+from ...runtime.methods.apr.compact import SPAWN, CompactDialect
+from ...runtime.methods.apr.dialect import Child, Joined
 from .batch import collate
 from .decode import greedy
 from .mix import Documents, Mix

@@ -7,8 +7,8 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 
-from ...evals.countdown.problems import TARGETS, Key
-from ...runtime.methods import dialect_compact as lang
+from ...evals.benchmarks.countdown.problems import TARGETS, Key
+from ...runtime.methods.apr import compact as lang
 from . import traces
 from .batch import MULTIVERSE, Batch, by_length, collate
 from .draws import built, drill_row, is_allowed, numbers, random_steps, roots, target_for, uniform

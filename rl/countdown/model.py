@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...runtime.methods import dialect_compact as lang
+from ...runtime.methods.apr import compact as lang
 from .tokenizer import BOS, IDS, PAD, VOCABULARY
 from .traces import EOS
 

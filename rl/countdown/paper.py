@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from ...runtime.methods.dialect import Child, Joined
-from ...runtime.methods.dialect_paper import CALLING, END_CALLING, GOAL, PaperDialect
+from ...runtime.methods.apr.dialect import Child, Joined
+from ...runtime.methods.apr.paper import CALLING, END_CALLING, GOAL, PaperDialect
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ...evals.countdown.problems import LARGEST, SMALLEST, TARGETS, Key
-from ...runtime.methods import dialect_compact as lang
+from ...evals.benchmarks.countdown.problems import LARGEST, SMALLEST, TARGETS, Key
+from ...runtime.methods.apr import compact as lang
 from .draws import is_allowed, numbers
 from .tokenizer import PAD
 from .traces import EOS, Document, after, stepwise

@@ -9,8 +9,8 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 
-from ...runtime.methods import dialect_compact as lang
-from ...runtime.methods.multiverse_grammar import TAGS
+from ...runtime.methods.apr import compact as lang
+from ...runtime.methods.multiverse.grammar import TAGS
 from .traces import DRILL, EOS
 
 PAD, BOS, UNKNOWN = "<pad>", "<bos>", "<unk>"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from ...runtime.methods import dialect_compact as lang
+from ...runtime.methods.apr import compact as lang
 
 EOS = "<eos>"
 DRILL = "drill"

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ...evals.countdown.problems import Key, load
+from ...evals.benchmarks.countdown.problems import Key, load
 from .batch import Batch
 from .mix import Documents, Mix, batches
 from .model import Model, ModelConfig

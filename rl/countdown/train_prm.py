@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from ...evals.countdown.problems import Key, load, validation
+from ...evals.benchmarks.countdown.problems import Key, load, validation
 from .batch import Batch, by_length, collate
 from .export import save_model
 from .model import Model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer
 
-from ...evals.recall import CONTEXT, INSTRUCTION, NUM_KEYS, NUM_VALUES, QUESTION
+from ...evals.benchmarks.rag.recall import CONTEXT, INSTRUCTION, NUM_KEYS, NUM_VALUES, QUESTION
 from ..countdown.tokenizer import SPECIAL, UNKNOWN, word_level
 
 VOCABULARY = (

@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...evals.recall import INSTRUCTION, MOST_CONTEXTS, QUESTION, make
+from ...evals.benchmarks.rag.recall import INSTRUCTION, MOST_CONTEXTS, QUESTION, make
 from ..countdown.batch import IGNORED, Batch, pad
 from ..countdown.export import save_model
 from ..countdown.model import ModelConfig

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
-from ..engine import Engine, SamplingParams, Tokenizer
+from ..engine import Engine, SamplingParams
+from ..jobs.branch import TracedBranch
+from ..jobs.context import Context
+from ..result import Outcome
 from ..spec import Spec
 from .contexts import WithContexts, check_room
-
-if TYPE_CHECKING:
-    from ..branch import TracedBranch
-    from ..context import Context
-    from ..result import Outcome
-
-Prompt = str | list[dict[str, str]] | list[int]
-"""Text (BOS is put in front where the model has one), chat messages, or token ids as they are."""
+from .prompt import Prompt, prompt_tokens
 
 
 class Method(Spec):
@@ -92,25 +88,3 @@ class Decoding(WithContexts, Method):
             "logprobs": 0 if self.logprobs and ctx.capabilities.logprobs else None,
         }
         return SamplingParams(**{**values, **changes})
-
-
-def text_tokens(text: str, tokenizer: Tokenizer) -> list[int]:
-    """BOS, where there is one, and the text."""
-    start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    return start + tokenizer.encode(text)
-
-
-def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
-    """The tokens a root branch is opened with."""
-    if isinstance(prompt, str):
-        return text_tokens(prompt, tokenizer)
-    if prompt and isinstance(prompt[0], dict):
-        return tokenizer.chat([message for message in prompt if isinstance(message, dict)])
-    return [token for token in prompt if isinstance(token, int)]
-
-
-def context_text(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
-    """The text of a context, without BOS in front and EOS behind."""
-    first = 1 if tokens and tokens[0] == tokenizer.bos_id else 0
-    last = len(tokens) - (1 if tokens and tokens[-1] in tokenizer.eos_ids else 0)
-    return tokenizer.decode(tokens[first:last])

@@ -13,15 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..engine import Capabilities, Tokenizer
 from ..errors import InvalidInput, PromptTooLong
-
-if TYPE_CHECKING:
-    from .base import Prompt
+from ..jobs.context import ParallelContexts
+from .prompt import Prompt
 
 Encoding = Literal["auto", "parallel", "sequential"]
 
@@ -29,16 +28,6 @@ SEPARATOR = "\n\n"
 """Put behind a context that is text, and in front of contexts that would stand at the very beginning."""
 
 TokenId = Annotated[int, Field(ge=0)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParallelContexts:
-    """What `Context.open` attaches behind the first `at` tokens of a prompt."""
-
-    at: int
-    texts: tuple[tuple[int, ...], ...]
-    temperature: float
-    scale: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +49,8 @@ class Layout:
 
 class WithContexts(BaseModel):
     """The fields, for methods with a prompt."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     contexts: tuple[str | tuple[TokenId, ...], ...] = ()
     """Documents or examples: text (a blank line is put behind it), or token ids as they are. Empty ones are left out.

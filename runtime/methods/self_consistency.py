@@ -6,17 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..branch import TracedBranch
-from ..context import Context
 from ..engine import SamplingParams
-from ..registry import register
+from ..jobs.branch import TracedBranch
+from ..jobs.context import Context
 from ..result import Generated, Outcome
 from .answers import extract, majority
-from .base import prompt_tokens
+from .prompt import prompt_tokens
 from .sequential import Answering
 
 
-@register
 class SelfConsistency(Answering):
     """Sample n answers from one prefilled prompt; the answer given most often wins, ties by the first given.
 

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from ..branch import TracedBranch
-from ..context import Context
-from ..registry import register
+from ..jobs.branch import TracedBranch
+from ..jobs.context import Context
 from ..result import Generated, Outcome
 from .answers import check_rule, extract
-from .base import Decoding, prompt_tokens
+from .base import Decoding
+from .prompt import prompt_tokens
 
 AnswerRule = Annotated[str, AfterValidator(check_rule)]
 """See `answers`."""
@@ -46,7 +46,6 @@ class Answering(Decoding):
         return text, result
 
 
-@register
 class Sequential(Answering):
     """Decode one answer; the baseline every other method is measured against."""
 

@@ -13,9 +13,9 @@ from ..functions import name_of
 from ..node import Node
 
 if TYPE_CHECKING:
-    from ...runtime.context import Context
+    from ...runtime.jobs.context import Context
 
-_rewards: Kinds[Reward] = Kinds("reward")
+_rewards: Kinds[Reward] = Kinds("reward", "plait.rewards")
 
 
 class Scorer(Protocol):
@@ -54,7 +54,7 @@ class Reward(Spec):
 
 def register_reward(cls: type[Reward]) -> type[Reward]:
     """Class decorator: make a kind known by the default of its `reward` field."""
-    _rewards.register(cls)
+    _rewards.add(cls)
     return cls
 
 

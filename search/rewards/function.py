@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from ...runtime.engine import Tokenizer
-from ...runtime.methods.base import context_text
+from ...runtime.methods.prompt import context_text
 from ..functions import function
 from ..node import Node
-from .base import Reward, Scorer, register_reward
+from .base import Reward, Scorer
 
 if TYPE_CHECKING:
-    from ...runtime.context import Context
+    from ...runtime.jobs.context import Context
 
 
-@register_reward
 class FunctionReward(Reward):
     """Calls `f(prompt: str, steps: list[str]) -> float`, plain or async, for every step; None or NaN: no score."""
 
@@ -34,7 +33,6 @@ class FunctionReward(Reward):
         return FunctionScorer(function(self.function), context_text(prompt, tokenizer), None)
 
 
-@register_reward
 class Verifier(Reward):
     """Calls the function for finished trajectories only; steps on the way all score the same."""
 

@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from ...runtime.engine import Branch, Engine, Generation, SamplingParams, Tokenizer
+from ...runtime.engines.registry import model_folder
 from ...runtime.errors import PromptTooLong, UnsupportedByEngine
-from ...runtime.methods.base import context_text, text_tokens
-from ...runtime.registry import model_folder
+from ...runtime.methods.prompt import context_text, text_tokens
 from ..node import Node
-from .base import Reward, Scorer, register_reward
+from .base import Reward, Scorer
 
 if TYPE_CHECKING:
-    from ...runtime.context import Context
+    from ...runtime.jobs.context import Context
     from .head import Head
 
 _PROBE = SamplingParams(max_tokens=0, hidden_state=True)
 
 
-@register_reward
 class PRM(Reward):
     """A Hugging Face process reward model: a causal language model that tells good steps from bad by two words, or a
     token or sequence classifier. See `head.load_head`."""
@@ -41,7 +40,7 @@ class PRM(Reward):
     EOS for a step that the policy ended with it."""
 
     def check(self) -> None:
-        from ...runtime.native.tokenizer import HFTokenizer
+        from ...runtime.engines.native.tokenizer import HFTokenizer
         from .head import load_head
 
         folder = model_folder(self.model)

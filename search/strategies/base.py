@@ -9,7 +9,7 @@ from ...runtime.errors import InvalidJob
 from ...runtime.spec import Kinds, Spec
 from ..node import Frontier, Selection
 
-_strategies: Kinds[Strategy] = Kinds("strategy")
+_strategies: Kinds[Strategy] = Kinds("strategy", "plait.strategies")
 S = TypeVar("S", bound="Strategy")
 
 
@@ -38,7 +38,7 @@ class Strategy(Spec):
 
 def register_strategy(cls: type[S]) -> type[S]:
     """Class decorator: make a strategy known by the default of its `strategy` field."""
-    _strategies.register(cls)
+    _strategies.add(cls)
     return cls
 
 

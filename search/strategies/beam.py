@@ -9,10 +9,9 @@ from pydantic import Field
 
 from ..allocation import spread
 from ..node import Frontier, Selection
-from .base import Strategy, register_strategy
+from .base import Strategy
 
 
-@register_strategy
 class Beam(Strategy):
     """Keep the best candidates and continue them equally often."""
 

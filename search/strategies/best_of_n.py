@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from ..node import Frontier, Selection
-from .base import Strategy, register_strategy
+from .base import Strategy
 
 
-@register_strategy
 class BestOfN(Strategy):
     """No tree at all, and the baseline of every tree: all samples are drawn from the prompt to their end."""
 

@@ -9,10 +9,9 @@ from pydantic import Field
 
 from ..allocation import spread
 from ..node import Frontier, Selection
-from .base import Strategy, register_strategy
+from .base import Strategy
 
 
-@register_strategy
 class DVTS(Strategy):
     """The first steps are dealt into subtrees; each subtree samples its equal part of the width below its best step."""
 

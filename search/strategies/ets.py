@@ -9,13 +9,12 @@ from pydantic import Field
 
 from ..allocation import balance
 from ..node import Frontier, Selection, ancestors
-from .base import Strategy, register_strategy
+from .base import Strategy
 
 COVERAGE_WEIGHTS = {16: 1.5, 64: 1.4, 256: 1.45}
 """Released values by width; others take that of the next smaller width."""
 
 
-@register_strategy
 class ETS(Strategy):
     """Efficient tree search.
 

@@ -8,10 +8,9 @@ from pydantic import Field
 
 from ..allocation import balance
 from ..node import Frontier, Selection
-from .base import Strategy, register_strategy
+from .base import Strategy
 
 
-@register_strategy
 class Rebase(Strategy):
     """Reward balanced search; see `allocation.balance`."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from plait import InvalidInput, Recorder
 from plait.evals import cli, run
-from plait.runtime.cli import main
+from plait.runtime.cli.main import main
 from plait.tests.evals.tools import engine, grid
 
 FILE = """

@@ -17,7 +17,7 @@ MEASURED_COLUMNS = 3
 def command(folder, data):
     grid = ["--method", "sequential", "--method", "self_consistency:n=2,temperature=0.5,attempts=2", "--method", "apr"]
     windows = ["--window", "300", "--window", "110", "--window", "20", "--concurrency", "2", "--seed", "3"]
-    start = [sys.executable, "-c", PLAIT, "eval", "--benchmark", "countdown", "--data", str(data)]
+    start = [sys.executable, "-m", "plait", "eval", "--benchmark", "countdown", "--data", str(data)]
     return [*start, *grid, *windows, "--out", str(folder)]
 
 

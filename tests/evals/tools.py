@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from plait import ScriptedEngine
 from plait.evals import EvalConfig
-from plait.evals.countdown.solver import solve
-from plait.runtime.methods.dialect_compact import CAP, read_prompt
-from plait.runtime.scripted import WordTokenizer
+from plait.evals.benchmarks.countdown.solver import solve
+from plait.runtime.engines.scripted import WordTokenizer
+from plait.runtime.methods.apr.compact import CAP, read_prompt
 
 
 def solver(context):

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from plait import InvalidInput, Multiverse, Runtime
 from plait.rl.masks import TreeMask, text_mask, text_trace, trace_mask
 from plait.runtime.engine import SamplingParams
-from plait.runtime.methods.multiverse_grammar import TAGS
-from plait.runtime.methods.multiverse_replay import Run, count, layout, replay
-from plait.runtime.native.engine import NativeEngine, NativeOptions
-from plait.runtime.native.loader import load_model
-from plait.runtime.trace import Piece, SpanRecord, Trace
-from plait.tests.methods.multiverse_tools import (
+from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.loader import load_model
+from plait.runtime.methods.multiverse.grammar import TAGS
+from plait.runtime.methods.multiverse.replay import Run, count, layout, replay
+from plait.runtime.trace.record import Piece, SpanRecord, Trace
+from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
+from plait.tests.runtime.methods.multiverse.tools import (
     Par,
     Play,
     PlayedEngine,
@@ -28,7 +29,6 @@ from plait.tests.methods.multiverse_tools import (
     scripted,
     structures,
 )
-from plait.tests.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.tools import run
 
 MODELS = {family: tiny(family, max_position_embeddings=4096) for family in ("llama", "qwen3")}

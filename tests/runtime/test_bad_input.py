@@ -70,7 +70,7 @@ def test_job_json(name):
 MODELS = {
     "unknown model": ("no-such-model", UnknownModel, "countdown|not a shipped model"),
     "file instead of folder": (__file__, UnknownModel, "not a folder"),
-    "unknown scheme": ("telepathy:model", UnknownModel, "openai:, replay:, vllm:"),
+    "unknown scheme": ("telepathy:model", UnknownModel, "native:, replay:"),
     "vllm": ("vllm:some/model", UnsupportedByEngine, "vllm"),
     "openai": ("openai:http://localhost/v1", UnsupportedByEngine, "openai"),
     "no recording": ("replay:/no/such/file", InvalidInput, "not a recording"),

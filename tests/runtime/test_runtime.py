@@ -19,8 +19,8 @@ from plait import (
     Sequential,
     Trace,
 )
+from plait.runtime.engines.replay import ReplayEngine
 from plait.runtime.events import Done, Failed, Text
-from plait.runtime.replay import ReplayEngine
 from plait.tests.runtime.tools import Busy, run
 
 

@@ -20,9 +20,9 @@ from plait import (
 )
 from plait.runtime.budget import Ledger
 from plait.runtime.events import EventHub
-from plait.runtime.job_state import JobState
-from plait.runtime.methods.base import text_tokens
-from plait.runtime.trace import Trace
+from plait.runtime.jobs.state import JobState
+from plait.runtime.methods.prompt import text_tokens
+from plait.runtime.trace.record import Trace
 
 
 @asynccontextmanager

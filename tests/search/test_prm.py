@@ -11,15 +11,15 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaForTo
 from plait import Runtime, TreeSearch, UnsupportedModel
 from plait.rl.countdown.tokenizer import BOS, IDS, PAD, build, save
 from plait.rl.countdown.traces import EOS
+from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.native.loader import load_model
 from plait.runtime.errors import InvalidInput
-from plait.runtime.native.engine import NativeEngine
-from plait.runtime.native.loader import load_model
 from plait.search import ETS, PRM
 from plait.search.node import Node
 from plait.search.rewards.head import load_head
 from plait.search.rewards.prm import PRMScorer
-from plait.tests.native.helpers import tiny
-from plait.tests.native.test_engine import running
+from plait.tests.runtime.engines.native.helpers import tiny
+from plait.tests.runtime.engines.native.test_engine import running
 
 SHAPE = {"vocab_size": len(IDS), "eos_token_id": IDS[EOS], "bos_token_id": IDS[BOS], "pad_token_id": IDS[PAD]}
 PROMPT = "step 24 : 63 9 5 2 ;"

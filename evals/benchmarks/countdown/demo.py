@@ -1,0 +1,78 @@
+"""`plait demo`: held-out Countdown problems, solved in one thread and by spawning and joining threads, drawn live.
+
+plait demo --count 5 --numbers 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from ....runtime.cli.live import table, watch
+from ....runtime.result import Result
+from ....runtime.runtime import Runtime
+from ...config import MethodConfig
+from .benchmark import Countdown, as_sample
+from .problems import Problem, validation
+from .verify import verify
+
+METHODS = ("sequential", "apr")
+BENCHMARK = Countdown()
+
+
+async def demo(runtime: Runtime, problems: Sequence[Problem], console: Console, context: int) -> None:
+    """Solve every problem by every method, one after the other, and compare."""
+    results: dict[str, list[Result]] = {name: [] for name in METHODS}
+    solved = dict.fromkeys(METHODS, 0)
+    for problem in problems:
+        numbers = " ".join(map(str, problem.nums))
+        console.print(f"\n[bold]make {problem.target} from {numbers}[/]", highlight=False)
+        for name in METHODS:
+            method = MethodConfig(fields={"method": name}).build(BENCHMARK, as_sample("", problem), context)
+            job = await runtime.submit(method)
+            await watch(aiter(job), title=name, console=console)
+            result = await job
+            verdict = verify(problem.nums, problem.target, result.answer or "")
+            results[name].append(result)
+            solved[name] += verdict.ok
+            mark = "[green]solved[/]" if verdict else f"[yellow]{verdict.reason if result.answer else 'no answer'}[/]"
+            console.print(f"{name}: {mark}  {result.answer or ''}", highlight=False, soft_wrap=True)
+    console.print()
+    title = f"{len(problems)} held-out problems, every thread within {context} tokens of context"
+    console.print(table(title, [_row(name, results[name], solved[name]) for name in METHODS]))
+
+
+def _row(name: str, results: Sequence[Result], solved: int) -> dict[str, object]:
+    usages = [result.usage for result in results]
+    return {
+        "method": name,
+        "solved": f"{solved}/{len(results)}",
+        "threads": sum(usage.branches for usage in usages),
+        "total tokens": sum(usage.total_tokens for usage in usages),
+        "critical tokens": sum(usage.critical_tokens for usage in usages),
+        "seconds": sum(usage.seconds for usage in usages),
+        "KV blocks, peak": max(usage.peak_kv_blocks for usage in usages),
+    }
+
+
+async def _main(args: argparse.Namespace) -> None:
+    problems = validation(args.numbers, args.count, args.seed)
+    async with Runtime(args.model) as runtime:
+        await demo(runtime, problems, Console(), args.context)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="plait demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="countdown", help="a shipped model or a folder")
+    parser.add_argument("--count", type=int, default=5, help="problems")
+    parser.add_argument("--numbers", type=int, default=4, help="numbers in each")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--context", type=int, default=512, help="tokens one thread may span")
+    asyncio.run(_main(parser.parse_args(arguments)))
+    return 0

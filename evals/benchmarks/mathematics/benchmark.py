@@ -1,0 +1,100 @@
+"""Benchmarks of mathematics: AIME and MATH-500, graded by math-verify."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, PrivateAttr
+
+from ....runtime.errors import InvalidInput
+from ..base import Benchmark, Sample, Verdict, read_rows
+from .grading import MathGrader
+
+INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+class Mathematics(Benchmark):
+    """Problems with one answer in LaTeX; `data` has the fields `problem` and `answer`, and may have `id`."""
+
+    hub: ClassVar[tuple[str, str]]
+    """Data set of the Hugging Face hub, and its split; read by `datasets`."""
+    chat: bool = True
+    """Put the problem as a chat message; False: as text, for models without a chat template."""
+    instruction: str = INSTRUCTION
+    """Behind the problem."""
+    seconds: float = Field(default=5.0, gt=0)
+    """Limit of judging one answer."""
+    _grader: MathGrader | None = PrivateAttr(default=None)
+
+    def load(self) -> list[Sample]:
+        rows = self.rows()[: self.count]
+        return [
+            Sample(
+                id=str(row.get("id", row.get("unique_id", number))),
+                question=str(row["problem"]),
+                reference=str(row["answer"]),
+                data=str(row["answer"]),
+            )
+            for number, row in enumerate(rows, start=1)
+        ]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The problems as they are kept, with `problem` and `answer`."""
+        if self.data is not None:
+            return read_rows(self.data, ("problem", "answer"))
+        name, split = self.hub
+        try:
+            from datasets import load_dataset
+        except ImportError:
+            raise InvalidInput(
+                f"{self.name} comes from the hub by `datasets`: pip install 'plait[evals]', or give --data FILE"
+            ) from None
+        try:
+            # The hub's data sets differ in the case of their columns.
+            rows = [{key.lower(): value for key, value in row.items()} for row in load_dataset(name, split=split)]
+            return [{**row, "problem": row.get("problem", row.get("question"))} for row in rows]
+        except Exception as error:  # Whatever the network and the hub raise.
+            raise InvalidInput(f"cannot read {name} from the hub, give --data FILE: {error}") from None
+
+    def prompt(self, sample: Sample, method: str) -> dict[str, Any]:
+        text = f"{sample.question}\n\n{self.instruction}"
+        prompt = [{"role": "user", "content": text}] if self.chat else text + "\n"
+        return {"prompt": prompt} if method == "apr" else {"prompt": prompt, "answer": "boxed"}
+
+    def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
+        if self._grader is None:
+            self._grader = MathGrader(self.seconds)
+        # The method's answer is one box; several next to each other are one answer too.
+        return self._grader.grade(sample.data, None, text if "\\boxed" in text or answer is None else answer)
+
+    def close(self) -> None:
+        if self._grader is not None:
+            self._grader.close()
+
+
+class Aime(Mathematics):
+    """AIME 1983-2024."""
+
+    name: Literal["aime"] = "aime"
+    hub = ("di-zhang-fdu/AIME_1983_2024", "train")
+
+
+class Aime24(Mathematics):
+    """AIME 2024 I and II, 30 problems."""
+
+    name: Literal["aime24"] = "aime24"
+    hub = ("HuggingFaceH4/aime_2024", "train")
+
+
+class Aime25(Mathematics):
+    """AIME 2025 I and II, 30 problems."""
+
+    name: Literal["aime25"] = "aime25"
+    hub = ("math-ai/aime25", "test")
+
+
+class Math500(Mathematics):
+    """500 problems of MATH's test split (arXiv 2305.20050)."""
+
+    name: Literal["math500"] = "math500"
+    hub = ("HuggingFaceH4/MATH-500", "test")

@@ -1,0 +1,41 @@
+"""`rag` as a benchmark: questions over several documents; the methods' own fields say how these are encoded."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ....runtime.errors import InvalidInput
+from ..base import Benchmark, Sample, Verdict
+from .questions import Row, Style, exact_match, f1, load, normalise
+
+
+class Rag(Benchmark):
+    """Right is an exact match in SQuAD's sense; the reason for a wrong answer names its F1."""
+
+    name: Literal["rag"] = "rag"
+    chat: bool = False
+    """Through the model's chat template."""
+    max_tokens: int = Field(default=32, ge=1)
+    """Of an answer."""
+
+    def load(self) -> list[Sample]:
+        if self.data is None:
+            raise InvalidInput("the benchmark rag needs --data FILE: rows with question, contexts and answers")
+        rows = load(self.data)[: self.count]
+        if not rows:
+            raise InvalidInput(f"{self.data} holds no problems")
+        return [Sample(id=r.id, question=r.question, reference=" / ".join(r.answers), data=r) for r in rows]
+
+    def prompt(self, sample: Sample, method: str) -> dict[str, Any]:
+        job = Style(chat=self.chat, max_tokens=self.max_tokens).method(sample.data)
+        return job.model_dump(mode="json", include=job.model_fields_set)
+
+    def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
+        row: Row = sample.data
+        given = (answer if answer is not None else text).strip()
+        if exact_match(given, row.answers):
+            return Verdict(correct=True, extracted=normalise(given), reason="correct")
+        reason = f"no exact match, F1 {f1(given, row.answers):.2f}" if given else "no answer"
+        return Verdict(correct=False, extracted=normalise(given) or None, reason=reason)

@@ -1,0 +1,32 @@
+"""APE's temperature and scale of a model, as `plait calibrate-ape` writes them into its folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ...errors import InvalidInput
+
+FILE = "ape.json"
+
+
+def read_scaling(folder: Path) -> dict[str, float]:
+    """`context_temperature` and `context_scale` for `Capabilities`; empty if the model was never calibrated."""
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        values = {"context_temperature": float(data["temperature"]), "context_scale": float(data["scale"])}
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise InvalidInput(f"{path} does not hold a temperature and a scale: {error!r}") from None
+    if not values["context_temperature"] > 0 or values["context_scale"] < 0:
+        raise InvalidInput(f"{path}: the temperature must be positive and the scale not negative")
+    return values
+
+
+def write_scaling(folder: Path, temperature: float, scale: float) -> Path:
+    """Write them; returns the file."""
+    path = folder / FILE
+    path.write_text(json.dumps({"temperature": temperature, "scale": scale}) + "\n", encoding="utf-8")
+    return path

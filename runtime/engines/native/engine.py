@@ -1,0 +1,288 @@
+"""`NativeEngine`: the embedded engine. A thread runs forward passes; the event loop edits views and gets tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ...engine import BlockUsage, Branch, Capabilities, Tokenizer
+from ...errors import EngineClosed, InvalidInput
+from ..registry import model_folder
+from .branch import NativeBranch
+from .context_files import DEFAULT_BYTES, ContextFiles
+from .context_scaling import read_scaling
+from .context_tier import ContextTier
+from .generation import Delivery
+from .loader import Impl, load_model
+from .model import Model
+from .pool import KVPool
+from .scheduler import Scheduler
+from .store import KVStore
+from .tokenizer import HFTokenizer
+
+_DEFAULT_KV_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NativeOptions:
+    """How a `NativeEngine` runs."""
+
+    device: str = "cpu"
+    dtype: torch.dtype | Literal["auto"] = "auto"
+    """Of weights and KV; "auto": float32 for small models on the CPU, else the checkpoint's."""
+    impl: Impl = "auto"
+    """"cpu": the compiled kernels; "torch"; "auto": what is there. As in `attention`."""
+    num_threads: int = 1
+    """OpenMP threads of the compiled kernels. One is best for small models, above all on a busy machine."""
+    kv_tokens: int | None = None
+    """Tokens the KV store holds; None: as many as fit into 1 GiB."""
+    block_size: int = 16
+    """Tokens per KV block; a multiple of 16."""
+    max_rows: int = 1024
+    """Tokens per forward pass at most."""
+    prefill_chunk: int = 512
+    """Of those, tokens of prompts at most."""
+    context_limit: int | None = None
+    """Positions one branch may span; None: what the model was made for."""
+    headless: bool = False
+    """Load classifiers too, for their hidden states (`SamplingParams.hidden_state`)."""
+    contexts: str | Path | None = None
+    """Folder in which encoded contexts are kept, for other processes too; None: in memory alone."""
+    context_bytes: int = DEFAULT_BYTES
+    """Size of that folder at most; what was used least recently goes."""
+    keep_logits: bool = False
+    """Keep every branch's last logits in `NativeBranch.logits`, for tests and analysis."""
+
+    def __post_init__(self) -> None:
+        if self.block_size < 16 or self.block_size % 16:
+            raise InvalidInput(f"block_size must be a multiple of 16, not {self.block_size}")
+        for name in ("num_threads", "max_rows", "prefill_chunk"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+class NativeEngine:
+    """Serves branches of one model in this process; see `runtime.engine.Engine` for the contract.
+
+    Branch operations belong on the event loop's thread. `lock` guards store, scheduler and views: the engine's thread
+    takes it to plan a step and to take over its results, never during the forward pass.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        options: NativeOptions | None = None,
+        name: str = "",
+        source: Path | None = None,
+    ) -> None:
+        """`source`: the folder the model was loaded from. Raises `InvalidInput` for contexts on disk without one."""
+        self.options = options = options or NativeOptions()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.vocab_size = model.config.vocab_size
+        longest = model.config.max_context
+        self.context_limit = min(longest, options.context_limit or longest)
+        block_bytes = KVPool.bytes_per_block(model.config, options.block_size, model.dtype)
+        if options.kv_tokens is None:
+            num_blocks = max(64, _DEFAULT_KV_BYTES // block_bytes)
+        else:
+            num_blocks = -(-options.kv_tokens // options.block_size)
+            if num_blocks < 1:
+                raise InvalidInput(f"kv_tokens must be positive, not {options.kv_tokens}")
+        self.pool = KVPool(model.config, num_blocks, options.block_size, model.dtype, model.device)
+        self.store = KVStore(num_blocks, options.block_size)
+        self.scheduler = Scheduler(
+            self.store,
+            max_rows=options.max_rows,
+            prefill_chunk=options.prefill_chunk,
+            max_steps=1 if model.stack is None or options.keep_logits else options.block_size,
+        )
+        self.lock = threading.RLock()
+        self._work = threading.Condition(self.lock)
+        self._branches: dict[str, set[NativeBranch]] = {}
+        self._is_closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopped = asyncio.Event()
+        self.capabilities = Capabilities(
+            kv_merge=True,
+            live_views=True,
+            parallel_contexts=True,
+            logprobs=True,
+            hidden_states=True,
+            **({} if source is None else read_scaling(source)),
+        )
+        self.contexts: ContextTier | None = None
+        """Of contexts on disk."""
+        if options.contexts is not None:
+            if source is None:
+                raise InvalidInput("contexts are kept on disk for models loaded from a folder only: their weights stay")
+            self.contexts = ContextTier(self, ContextFiles(options.contexts, options.context_bytes), source)
+
+    @classmethod
+    def load(cls, path: str | Path, **options: Any) -> NativeEngine:
+        """From a Hugging Face folder; `options` are those of `NativeOptions`.
+
+        Raises `UnknownModel`, `UnsupportedModel` or `InvalidInput`.
+        """
+        known = [f.name for f in fields(NativeOptions)]
+        for name in options:
+            if name not in known:
+                raise InvalidInput(f"the native engine has no option {name!r}; known: {', '.join(known)}")
+        chosen = NativeOptions(**options)
+        model = load_model(
+            path,
+            device=chosen.device,
+            dtype=chosen.dtype,
+            impl=chosen.impl,
+            num_threads=chosen.num_threads,
+            headless=chosen.headless,
+        )
+        return cls(model, HFTokenizer.load(path), chosen, name=Path(path).name, source=Path(path))
+
+    # -- the Engine contract -----------------------------------------------------------------------------------
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            raise EngineClosed("the engine has not been started; use a Runtime or `await engine.start()`")
+        return self._loop
+
+    async def start(self) -> None:
+        self.check_open()
+        if self._thread is None:
+            self._loop = asyncio.get_running_loop()
+            self._thread = threading.Thread(target=self._run, name="plait-engine", daemon=True)
+            self._thread.start()
+
+    async def close(self) -> None:
+        with self.lock:
+            self._is_closed = True
+            for branch in [b for branches in self._branches.values() for b in branches]:
+                branch.close()
+            self._work.notify_all()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await self._stopped.wait()
+            thread.join()
+        if self.contexts is not None:
+            await self.contexts.close()
+
+    def open(
+        self,
+        tokens: Sequence[int] = (),
+        *,
+        path: tuple[int, ...] = (),
+        seed: int = 0,
+        context_limit: int | None = None,
+        job: str = "",
+        priority: int = 0,
+    ) -> Branch:
+        with self.lock:
+            self.check_open()
+            if context_limit is not None and context_limit < 1:
+                raise InvalidInput(f"context_limit must be positive, not {context_limit}")
+            limit = min(self.context_limit, context_limit or self.context_limit)
+            branch = NativeBranch(self, path=path, seed=seed, context_limit=limit, job=job, priority=priority)
+            try:
+                branch.extend(tokens)
+            except BaseException:
+                branch.close()
+                raise
+            return branch
+
+    def block_usage(self, job: str | None = None) -> BlockUsage:
+        with self.lock:
+            if job is None:
+                return self.store.usage()
+            return self.store.usage(s for b in self._branches.get(job, ()) for s in b.view.segments)
+
+    # -- for branches ------------------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        if self._is_closed:
+            raise EngineClosed("the engine is closed")
+
+    def register(self, branch: NativeBranch) -> None:
+        self._branches.setdefault(branch.job, set()).add(branch)
+
+    def unregister(self, branch: NativeBranch) -> None:
+        branches = self._branches[branch.job]
+        branches.discard(branch)
+        if not branches:
+            del self._branches[branch.job]
+
+    def wake(self) -> None:
+        """Something may have become runnable."""
+        with self._work:
+            self._work.notify()
+
+    @property
+    def num_branches(self) -> int:
+        return sum(map(len, self._branches.values()))
+
+    # -- the engine's thread -----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            try:
+                self._step()
+            except Exception as error:  # a defect or a lost device: every waiting generation must hear of it
+                with self.lock:
+                    self._deliver(self.scheduler.fail(error))
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopped.set)
+
+    def _step(self) -> None:
+        """Plan, run and take over one forward pass, or a burst of them, or wait for work. A context is read from disk
+        before it."""
+        if self.contexts is not None and self.contexts.has_loads:
+            self.contexts.load_one()
+        with self._work:
+            step, deliveries = self.scheduler.plan()
+            self._deliver(deliveries)
+            if not step.chunks:
+                if not self._is_closed and not (self.contexts is not None and self.contexts.has_loads):
+                    # With deliveries, somebody gave way for lack of memory: let the event loop free it.
+                    self._work.wait(0.5 if deliveries else None)
+                return
+            inputs = step.inputs(self.options.block_size)
+        if step.num_steps > 1:
+            sampled = self.model.decode(
+                inputs.tokens, inputs.positions, inputs.slots, inputs.plan, self.pool,
+                steps=step.num_steps, stops=inputs.stops, interrupt=self.scheduler.interrupt,
+            )  # fmt: skip
+            with self.lock:
+                self._deliver(self.scheduler.commit_burst(step, sampled.tolist()))
+            return
+        numbers = (inputs.tokens, inputs.positions, inputs.slots, inputs.logit_rows)
+        tokens, positions, slots, logit_rows = (tensor.to(self.model.device) for tensor in numbers)
+        logits, hidden = self.model.forward(tokens, positions, slots, inputs.plan, self.pool, logit_rows)
+        logits = logits.cpu()
+        with self.lock:
+            self._deliver(self.scheduler.commit(step, logits, hidden, keep_logits=self.options.keep_logits))
+            finished, self.store.finished = self.store.finished, []
+            if self.contexts is not None:
+                self.contexts.save(finished)
+
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        if deliveries and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_receive, deliveries)
+
+
+def _receive(deliveries: list[Delivery]) -> None:
+    for delivery in deliveries:
+        delivery.generation.receive(delivery)
+
+
+def load(rest: str, options: dict[str, Any]) -> NativeEngine:
+    """`native:MODEL`, a shipped model or a folder."""
+    return NativeEngine.load(model_folder(rest), **options)

@@ -1,0 +1,218 @@
+"""`NativeGeneration`: one running `generate` call, between the engine's thread and the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...engine import Completion, FinishReason, SamplingParams
+from ...errors import BranchClosed
+from .sampling import is_greedy
+from .tokenizer import IncrementalDecoder
+
+if TYPE_CHECKING:
+    from .branch import NativeBranch
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What a step hands from the engine's thread to the event loop, for one generation."""
+
+    generation: NativeGeneration
+    tokens: list[int]
+    completion: Completion | None = None
+    error: BaseException | None = None
+
+
+class NativeGeneration:
+    """See `runtime.engine.Generation`. What is sampled is touched under the engine's lock, the future on the loop."""
+
+    def __init__(self, branch: NativeBranch, params: SamplingParams, loop: asyncio.AbstractEventLoop) -> None:
+        self.branch = branch
+        self.params = params
+        self.sampled: list[int] = []
+        self.logprobs: list[float] = []
+        self.top_logprobs: list[dict[int, float]] = []
+        self.hidden: list[Tensor] = []
+        """If asked for: one (C,) per token of `sampled`, or only that of the branch's last token."""
+        self.num_prefilled = 0
+        self.num_reused = branch.reused_tokens
+        self.sequence = 0
+        """Order of arrival, set by the scheduler."""
+        self.is_done = False
+        self.start_length = branch.length
+        room = branch.context_limit - branch.position
+        self.limit = room if params.max_tokens is None else min(room, params.max_tokens)
+        """New tokens at most."""
+        self.limit_reason = FinishReason.LENGTH if self.limit == params.max_tokens else FinishReason.CONTEXT
+        tokenizer = branch.engine.tokenizer
+        self.decoder = IncrementalDecoder(tokenizer) if params.stop else None
+        self.stop_ids = frozenset(params.stop_token_ids)
+        self.eos_ids = frozenset(() if params.ignore_eos else tokenizer.eos_ids)
+        self.is_greedy = is_greedy(params) and params.logprobs is None and not (params.forced or params.hidden_state)
+        """Is the likeliest token all that is asked for?"""
+        self.seen = set(branch.tokens) if params.repetition_penalty != 1.0 else None
+        self.is_streamed = False
+        """Somebody iterates; else tokens wait for the completion, and the event loop is not woken for each."""
+        self._num_delivered = 0
+        self._text = ""
+        self._ends: list[int] = []
+        self._loop = loop
+        self._future: asyncio.Future[Completion] = loop.create_future()
+        self._tokens: asyncio.Queue[int | None] = asyncio.Queue()
+
+    @property
+    def wants_logits(self) -> bool:
+        """Is the row of the branch's last token to be computed, even if its keys and values are there?"""
+        return self.limit > 0 or self.params.hidden_state
+
+    @property
+    def next_forced(self) -> int | None:
+        """The token the next step has to take; None: sample."""
+        forced, at = self.params.forced, len(self.sampled)
+        return forced[at] if at < len(forced) else None
+
+    # -- engine side -------------------------------------------------------------------------------------------
+
+    def push(self, token: int, logprob: float | None, top: dict[int, float] | None) -> Delivery | None:
+        """Take one sampled token, decide whether the generation ends, and say what may be shown of it, if anything."""
+        self.sampled.append(token)
+        if self.seen is not None:
+            self.seen.add(token)
+        if logprob is not None:
+            self.logprobs.append(logprob)
+            self.top_logprobs.append(top or {})
+        if token in self.stop_ids:
+            return self.finish(FinishReason.STOP, token)
+        if token in self.eos_ids:
+            return self.finish(FinishReason.EOS, token)
+        if self.decoder is None:
+            certain = len(self.sampled)
+        else:
+            self._text += self.decoder.push(token)
+            self._ends.append(len(self._text))
+            if found := self._find_stop():
+                return self._finish_at_stop(*found)
+            certain = self._num_certain() if self.is_streamed else 0
+        if len(self.sampled) >= self.limit:
+            return self.finish(self.limit_reason)
+        return self._deliver(certain)
+
+    def finish(self, reason: FinishReason, stop: str | int | None = None, rolled_back: int = 0) -> Delivery:
+        """End the generation; `sampled` is what stays."""
+        text_ids = self.sampled[:-1] if isinstance(stop, int) else self.sampled
+        text = self.branch.engine.tokenizer.decode(text_ids)
+        if isinstance(stop, str) and not self.params.include_stop and (at := text.find(stop)) >= 0:
+            text = text[:at]
+        completion = Completion(
+            token_ids=list(self.sampled),
+            text=text,
+            finish_reason=reason,
+            stop=stop,
+            logprobs=None if self.params.logprobs is None else self.logprobs,
+            top_logprobs=self.top_logprobs if self.params.logprobs else None,
+            hidden_state=torch.stack(self.hidden).mean(0).tolist() if self.hidden else None,
+            prefilled_tokens=self.num_prefilled,
+            reused_tokens=self.num_reused,
+            rolled_back=rolled_back,
+        )
+        return Delivery(self, self.sampled[self._num_delivered :], completion)
+
+    def _deliver(self, certain: int) -> Delivery | None:
+        if not self.is_streamed or certain <= self._num_delivered:
+            return None
+        fresh = self.sampled[self._num_delivered : certain]
+        self._num_delivered = certain
+        return Delivery(self, fresh)
+
+    def _find_stop(self) -> tuple[str, int] | None:
+        """The stop string that begins first, if the newest token completed one, and where it begins."""
+        newest = len(self._text) - (self._ends[-2] if len(self._ends) > 1 else 0)
+        found: tuple[str, int] | None = None
+        for stop in self.params.stop:
+            at = self._text.find(stop, max(0, len(self._text) - newest - len(stop)))
+            if at >= 0 and (found is None or at < found[1]):
+                found = stop, at
+        return found
+
+    def _finish_at_stop(self, stop: str, at: int) -> Delivery:
+        if self.params.include_stop:
+            keep = next(i + 1 for i, end in enumerate(self._ends) if end >= at + len(stop))
+        else:
+            keep = sum(end <= at for end in self._ends)
+        rolled_back = len(self.sampled) - keep
+        text = self._text[: at + len(stop)] if self.params.include_stop else self._text[:at]
+        del self.sampled[keep:], self.logprobs[keep:], self.top_logprobs[keep:], self.hidden[keep:]
+        delivery = self.finish(FinishReason.STOP, stop, rolled_back)
+        assert delivery.completion is not None
+        delivery.completion.text = text
+        return delivery
+
+    def _num_certain(self) -> int:
+        """Tokens no stop string can reach back to any more."""
+        pending = 0
+        for stop in self.params.stop:
+            for n in range(min(len(stop) - 1, len(self._text)), pending, -1):
+                if self._text.endswith(stop[:n]):
+                    pending = n
+                    break
+        safe = len(self._text) - pending
+        certain = self._num_delivered
+        while certain < len(self._ends) and self._ends[certain] <= safe:
+            certain += 1
+        return certain
+
+    # -- event loop side ---------------------------------------------------------------------------------------
+
+    def receive(self, delivery: Delivery) -> None:
+        """Runs on the loop."""
+        for token in delivery.tokens:
+            self._tokens.put_nowait(token)
+        if delivery.completion is None and delivery.error is None:
+            return
+        self._tokens.put_nowait(None)
+        if self._future.done():
+            return
+        if delivery.error is not None:
+            self._future.set_exception(delivery.error)
+            self._future.exception()  # iteration may be the only consumer
+        elif delivery.completion is not None:
+            self._future.set_result(delivery.completion)
+
+    def __await__(self) -> Generator[Any, None, Completion]:
+        return self._result().__await__()
+
+    async def _result(self) -> Completion:
+        try:
+            return await asyncio.shield(self._future)
+        except asyncio.CancelledError:
+            self.stop()
+            raise
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        self.is_streamed = True
+        try:
+            while (token := await self._tokens.get()) is not None:
+                yield token
+        except BaseException:
+            self.stop()
+            raise
+        if self._future.done():
+            self._future.result()
+
+    async def aclose(self) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it now, on the loop's thread; the branch keeps what was sampled. Who awaits it gets `BranchClosed`."""
+        with self.branch.engine.lock:
+            self.branch.engine.scheduler.abort(self)
+        if not self._future.done():
+            self._future.set_exception(BranchClosed("the generation was stopped"))
+            self._future.exception()
+            self._tokens.put_nowait(None)

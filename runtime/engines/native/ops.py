@@ -1,0 +1,133 @@
+"""`KernelOps`: what surrounds attention, by the compiled kernels; one call per half layer."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from ....attention import Impl
+from ...errors import InvalidInput
+from .config import ModelConfig
+from .kernels import BUFFERS, LayerArguments, WorkArguments, kernel_library
+from .model import LayerOps, TorchOps, Weights
+from .packing import PackedWeights
+
+
+def choose_ops(config: ModelConfig, weights: Weights, impl: Impl, num_threads: int) -> LayerOps:
+    """Compiled kernels ("cpu"), plain torch ("torch"), or ("auto") kernels where they can serve.
+
+    Raises `InvalidInput` for "cpu" where they cannot: weights on another device, neither float32 nor bfloat16, or no
+    library.
+    """
+    embedding = weights.embedding
+    fits = embedding.device.type == "cpu" and embedding.dtype in (torch.float32, torch.bfloat16)
+    if impl in ("auto", "cpu") and fits and (library := kernel_library()) is not None:
+        return KernelOps(library, config, weights, num_threads)
+    if impl == "cpu":
+        raise InvalidInput(
+            f"impl='cpu' needs the compiled kernels and float32 or bfloat16 weights on the CPU, "
+            f"not {embedding.dtype} on {embedding.device}"
+        )
+    return TorchOps(config, weights)
+
+
+class KernelOps:
+    """`LayerOps` by compiled kernels, with weights in packed form and float32 activations.
+
+    Inputs of linear layers are rounded to the weights' type, sums are float32. Each row's result is bitwise the same
+    whatever other rows there are.
+    """
+
+    def __init__(self, library: ctypes.CDLL, config: ModelConfig, weights: Weights, num_threads: int) -> None:
+        self.library = library
+        self.config = config
+        self.packed = packed = PackedWeights(weights, library.plait_panel())
+        self._layer_at = [
+            ctypes.addressof(packed.layers) + i * ctypes.sizeof(LayerArguments) for i in range(config.num_layers)
+        ]
+        self.work = WorkArguments(
+            hidden_size=config.hidden_size, eps=config.rms_norm_eps, type=packed.type, threads=num_threads
+        )
+        self._work_at = ctypes.addressof(self.work)
+        self._buffers: dict[str, Tensor] = {}
+        self.capacity = 0
+        """Rows there is room for."""
+        self._rows = -1
+        self._x = torch.empty(0)
+        self._qkv = (self._x, self._x, self._x)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        assert tokens.dtype == torch.int64 and tokens.is_contiguous()
+        rows = tokens.shape[0]
+        if rows != self._rows:
+            self.reserve(rows)
+            self._rows = rows
+            self._x, self._qkv = self._buffers["x"][:rows, : self.config.hidden_size], self.heads(rows)
+        if self.library.plait_embed(
+            ctypes.addressof(self.packed.embedding), self._work_at, tokens.data_ptr(), rows, self.config.vocab_size
+        ):
+            raise self.bad_token()
+        return self._x
+
+    def qkv(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self.library.plait_qkv(self._layer_at[layer], self._work_at, self._rows)
+        return self._qkv
+
+    def finish(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
+        assert attended.dtype == torch.float32 and attended.is_contiguous()
+        self.library.plait_finish(self._layer_at[layer], self._work_at, attended.data_ptr(), self._rows)
+        return self._x
+
+    def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, logits = self.results(len(x))
+        self.library.plait_head(
+            ctypes.addressof(self.packed.head), self.packed.norm, self._work_at,
+            x.data_ptr(), x.stride(0), len(x), None, hidden.data_ptr(), hidden.stride(0), logits.data_ptr(),
+        )  # fmt: skip
+        return logits[:, : self.config.vocab_size], hidden[:, : self.config.hidden_size]
+
+    def results(self, count: int) -> tuple[Tensor, Tensor]:
+        """Room for `count` rows of final hidden states and logits, padded; also where the kernels work on them."""
+        self.reserve(count)
+        return torch.empty(count, self.packed.padded(self.config.hidden_size)), torch.empty(
+            count, self.packed.head.outputs
+        )
+
+    def bad_token(self) -> InvalidInput:
+        return InvalidInput(f"a token id is outside the model's vocabulary of {self.config.vocab_size}")
+
+    def heads(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the projections of a step stand: q (rows, H, D), k (rows, K, D), v (rows, K, D)."""
+        config = self.config
+        queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        qkv = self._buffers["qkv"][:rows]
+        return (
+            qkv[:, :queries].view(rows, config.num_heads, -1),
+            qkv[:, queries : queries + keys].view(rows, config.num_kv_heads, -1),
+            qkv[:, queries + keys : queries + 2 * keys].view(rows, config.num_kv_heads, -1),
+        )
+
+    def reserve(self, rows: int) -> None:
+        """Make room for `rows` rows. Where `capacity` grows, everything moves."""
+        if rows <= self.capacity:
+            return
+        self.capacity = max(rows, 2 * self.capacity)
+        self._rows = -1
+        config, padded = self.config, self.packed.padded
+        queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        widths = {
+            "x": config.hidden_size,
+            "qkv": queries + 2 * keys,
+            "gate_up": 2 * padded(config.intermediate_size),
+            "input": config.hidden_size,
+            "attended": queries,
+            "middle": config.intermediate_size,
+        }
+        for name in BUFFERS:
+            # A stride that is no power of two: rows must not compete for the same cache sets.
+            stride = padded(widths[name]) + 16
+            buffer = self._buffers[name] = torch.zeros(self.capacity, stride)
+            setattr(self.work, name, buffer.data_ptr())
+            setattr(self.work, f"{name}_stride", stride)

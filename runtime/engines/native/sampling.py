@@ -1,0 +1,116 @@
+"""From logits to tokens: greedy and seeded sampling that do not depend on what else is in the batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...engine import SamplingParams
+
+_MASK = (1 << 64) - 1
+
+
+def branch_seed(seed: int, path: Sequence[int]) -> int:
+    """64-bit seed of the branch at `path` in the tree of a job with `seed`."""
+    text = f"{seed}:{'.'.join(map(str, path))}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def uniform(seed: int, index: int) -> float:
+    """The `index`-th number in [0, 1) of a branch: counter-based (SplitMix64), so resuming needs no generator state."""
+    z = (seed + (index + 1) * 0x9E3779B97F4A7C15) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return ((z ^ (z >> 31)) >> 11) * 2.0**-53
+
+
+@dataclass(slots=True)
+class Draw:
+    """One row to sample."""
+
+    params: SamplingParams
+    uniform: float
+    seen: set[int] | None = None
+    """Tokens of the view, for the repetition penalty."""
+    forced: int | None = None
+    """The token to take, whatever the logits say."""
+
+
+@dataclass(slots=True)
+class Drawn:
+    token: int
+    logprob: float | None = None
+    top: dict[int, float] | None = None
+
+
+def greedy(logits: Tensor) -> list[Drawn]:
+    """The likeliest token of each row of `logits` (M, V)."""
+    return list(map(Drawn, logits.argmax(dim=-1).tolist()))
+
+
+def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
+    """One token for each row of `logits` (M, V), float32, by `draws[row]`."""
+    likeliest = logits.argmax(dim=-1).tolist() if any(is_greedy(d.params) for d in draws) else []
+
+    def choose(i: int, draw: Draw) -> int:
+        if draw.forced is not None:
+            return draw.forced
+        return likeliest[i] if is_greedy(draw.params) else _draw(_adjust(logits[i], draw), draw)
+
+    drawn = [Drawn(choose(i, draw)) for i, draw in enumerate(draws)]
+    if any(d.params.logprobs is not None for d in draws):
+        tokens = torch.tensor([d.token for d in drawn], device=logits.device)
+        lse = logits.logsumexp(-1)
+        logprobs = (logits.gather(1, tokens[:, None])[:, 0] - lse).tolist()
+        for i, draw in enumerate(draws):
+            if draw.params.logprobs is not None:
+                drawn[i].logprob = logprobs[i]
+            if draw.params.logprobs:
+                values, ids = logits[i].topk(min(draw.params.logprobs, logits.shape[1]))
+                drawn[i].top = dict(zip(ids.tolist(), (values - lse[i]).tolist(), strict=True))
+    return drawn
+
+
+def is_greedy(p: SamplingParams) -> bool:
+    """Does the likeliest token win, with the logits as they are?"""
+    return p.temperature <= 0 and not p.logit_bias and not p.forbidden_ids and p.repetition_penalty == 1.0
+
+
+def _adjust(row: Tensor, draw: Draw) -> Tensor:
+    params = draw.params
+    row = row.clone()
+    if draw.seen and params.repetition_penalty != 1.0:
+        ids = torch.tensor(sorted(draw.seen), device=row.device)
+        values = row[ids]
+        row[ids] = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
+    for token, bias in params.logit_bias.items():
+        row[token] += bias
+    if params.forbidden_ids:
+        row[list(params.forbidden_ids)] = -torch.inf
+    return row
+
+
+def _draw(row: Tensor, draw: Draw) -> int:
+    params = draw.params
+    if params.temperature <= 0:
+        return int(row.argmax())
+    # Double precision and id order: the inverse of the cumulative distribution then moves only with the model.
+    scaled = row.double() / params.temperature
+    if 0 < params.top_k < scaled.numel():
+        scaled[scaled < scaled.topk(params.top_k).values[-1]] = -torch.inf
+    probs = scaled.softmax(-1)
+    if params.min_p > 0:
+        probs = torch.where(probs >= params.min_p * probs.max(), probs, 0.0)
+    if params.top_p < 1:
+        ordered, ids = probs.sort(descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered
+        probs[ids[before >= params.top_p * ordered.sum()]] = 0.0
+    cumulative = probs.cumsum(-1)
+    index = int(torch.searchsorted(cumulative, draw.uniform * float(cumulative[-1]), right=True))
+    if index >= probs.numel() or probs[index] == 0:  # rounding at the very end of the distribution
+        return int(probs.nonzero()[-1])
+    return index

@@ -1,0 +1,248 @@
+"""Continuous batching: what runs, what the next forward pass computes (`planner.py`), what becomes of its results.
+
+A step is a list of *chunks*: consecutive pending tokens of one segment. Decoding branches contribute one token each;
+what room is left in the step goes to prefills in chunks, so that a long prompt does not stall running branches
+(Sarathi-Serve, arXiv 2403.02310). A segment that was frozen with pending tokens is computed by whoever needs it first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from ctypes import c_int32
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ...engine import FinishReason
+from .generation import Delivery, NativeGeneration
+from .planner import Planner
+from .sampling import Draw, Drawn, greedy, sample, uniform
+from .step import Step
+from .store import KVStore
+
+if TYPE_CHECKING:
+    from .branch import NativeBranch
+
+_STEPS_TO_STRING = 4
+"""Steps of a burst at most while somebody waits for a stop string: what was decoded behind one is thrown away."""
+
+
+class Scheduler:
+    """Not thread-safe: callers hold the engine's lock."""
+
+    def __init__(self, store: KVStore, *, max_rows: int, prefill_chunk: int, max_steps: int = 1) -> None:
+        """`max_steps`: of a burst."""
+        self.store = store
+        self.max_steps = max_steps
+        self.running: list[NativeGeneration] = []
+        self.gangs: defaultdict[tuple[str, str], set[NativeBranch]] = defaultdict(set)
+        """Branches that step together, by job and the gang's name."""
+        self._planner = Planner(store, self.running, self.gangs, max_rows=max_rows, prefill_chunk=prefill_chunk)
+        self._arrivals = 0
+        self._served: Counter[str] = Counter()
+        """Rows each job was given while others waited: the fair share is owed to the job with the fewest."""
+        self._repeatable: Step | None = None
+        """The latest step, if all that runs is to go on from it as it is."""
+        self.interrupt = c_int32(0)
+        """Not 0: a burst is to end with the step it is at, since what runs has changed."""
+        self.num_steps = 0
+        self.num_rows = 0
+
+    # -- life of a generation ----------------------------------------------------------------------------------
+
+    def submit(self, generation: NativeGeneration) -> None:
+        self._disturb()
+        self._arrivals += 1
+        generation.sequence = self._arrivals
+        job = generation.branch.job
+        if all(g.branch.job != job for g in self.running):
+            # A job that comes back does not get to catch up on the time it was away.
+            self._served[job] = min((self._served[g.branch.job] for g in self.running), default=0)
+        self.running.append(generation)
+
+    def abort(self, generation: NativeGeneration) -> None:
+        """Stop without a result; the branch keeps what was sampled."""
+        if not generation.is_done:
+            self._retire(generation)
+
+    def _retire(self, generation: NativeGeneration) -> None:
+        self._disturb()
+        generation.is_done = True
+        generation.branch.generation = None
+        self.running.remove(generation)
+        if not self.running:
+            self._served.clear()
+
+    def _disturb(self) -> None:
+        self._repeatable = None
+        self.interrupt.value = 1
+
+    # -- planning ----------------------------------------------------------------------------------------------
+
+    def plan(self) -> tuple[Step, list[Delivery]]:
+        """The next step, and generations that end without one. The step is empty if there is nothing to run."""
+        self.interrupt.value = 0
+        step, self._repeatable = self._repeatable, None
+        if step is not None and self._advance(step):
+            return step, []
+        done = [g for g in self.running if not g.wants_logits and next(self._planner.work(g), None) is None]
+        deliveries = [d for g in done if not g.is_done for d in (self._finish(g, g.limit_reason), *self._halt(g))]
+        filling = self._planner.fill(self._ordered() if len(self.running) > 1 else self.running)
+        if not filling.step.chunks and filling.is_short:
+            # Everybody waits for memory: the youngest gives way. Its blocks come back when its method closes it.
+            youngest = max(self.running, key=lambda g: (-g.branch.priority, g.sequence))
+            deliveries += [self._finish(youngest, FinishReason.MEMORY), *self._halt(youngest)]
+        self._served.update(filling.step.jobs)
+        return filling.step, deliveries
+
+    def _advance(self, step: Step) -> bool:
+        """The short way from a step to the next one of the same branches; False: there are not enough blocks."""
+        num_steps = self._num_steps(step)
+        if not self._reserve_all(step, num_steps):
+            num_steps = 1
+            if not self._reserve_all(step, 1):
+                return False
+        step.advance(self.store.block_size, num_steps)
+        self._served.update(step.jobs)
+        return True
+
+    def _num_steps(self, step: Step) -> int:
+        """Steps that may run before somebody has to look at what they sampled."""
+        num_steps = self.max_steps
+        for g, _ in step.sampling:
+            if num_steps == 1 or not g.is_greedy or g.is_streamed:
+                return 1
+            num_steps = min(num_steps, g.limit - len(g.sampled), num_steps if g.decoder is None else _STEPS_TO_STRING)
+        return num_steps
+
+    def _reserve_all(self, step: Step, num_steps: int) -> bool:
+        """Blocks for the tokens that so many steps compute, for all or none."""
+        lengths = [len(c.segment.tokens) + num_steps - 1 for c in step.chunks]
+        missing = [self.store.blocks_missing(c.segment, n) for c, n in zip(step.chunks, lengths, strict=True)]
+        if sum(missing) > self.store.available:
+            return False
+        for c, n, blocks in zip(step.chunks, lengths, missing, strict=True):
+            if blocks:
+                self.store.reserve(c.segment, n)
+        return True
+
+    def _ordered(self) -> list[NativeGeneration]:
+        """Decoding generations first, then prefills; by priority, then fair share, then arrival."""
+
+        def key(g: NativeGeneration) -> tuple[bool, int, int, int]:
+            own = g.branch.view.own
+            # What is put into a gang's member must not keep the others waiting.
+            is_prefill = own is not None and own.pending > 1 and g.branch.gang is None
+            return is_prefill, -g.branch.priority, self._served[g.branch.job], g.sequence
+
+        return sorted(self.running, key=key)
+
+    def _halt(self, g: NativeGeneration) -> list[Delivery]:
+        """The generations of the gang end with this one."""
+        members = [] if g.branch.gang is None else self._planner.members(g.branch.gang)
+        return [self._finish(other, FinishReason.GANG) for other in members if other is not None]
+
+    # -- results -----------------------------------------------------------------------------------------------
+
+    def commit(self, step: Step, logits: Tensor, hidden: Tensor, *, keep_logits: bool = False) -> list[Delivery]:
+        """Take over the results of a step: `logits` (len(step.sampling), V) float32 on the CPU, `hidden` (.., C)."""
+        self.num_steps += 1
+        self.num_rows += step.num_rows
+        for c in step.chunks:
+            segment = c.segment
+            # The branch may have been closed or rewound while the pass was running.
+            if segment.refs and segment.version == c.version and c.begin + c.count > segment.computed:
+                self.store.advance(segment, c.begin + c.count)
+        for i, (g, _) in enumerate(step.sampling):
+            if g.params.hidden_state:
+                g.hidden.append(hidden[i].float())
+        live = [(i, g) for i, (g, _) in enumerate(step.sampling) if not g.is_done and g.limit > 0]
+        if len(live) < len(step.sampling):
+            logits = logits[[i for i, _ in live]]
+        drawn = self._sample(logits, [g for _, g in live]) if live else []
+        ended = [g for g in step.prefilled if not g.is_done]
+        ended += [g for g, _ in step.sampling if not g.is_done and g.limit == 0]
+        deliveries = [self._finish(g, g.limit_reason) for g in ended]
+        if step.num_plain == step.num_rows == len(live) == len(self.running):
+            self._repeatable = step  # unless somebody retires below
+        for i, (_, g) in enumerate(live):
+            if keep_logits:
+                g.branch.logits = logits[i]
+            if (delivery := self._push(g, drawn[i])) is not None:
+                deliveries.append(delivery)
+                ended += self._retire_if_complete(delivery)
+        for g in ended:
+            deliveries += self._halt(g)
+        return deliveries
+
+    def commit_burst(self, step: Step, sampled: Sequence[Sequence[int]]) -> list[Delivery]:
+        """Take over a burst: `sampled[s][i]` is what generation i of the step sampled in the burst's step s."""
+        self.num_steps += len(sampled)
+        self.num_rows += len(sampled) * step.num_rows
+        for _ in sampled[1:]:
+            self._served.update(step.jobs)
+        deliveries = []
+        generations = [g for g, _ in step.sampling]
+        if len(generations) == len(self.running) and not any(g.is_done for g in generations):
+            self._repeatable = step  # unless somebody retires below
+        for g, c, tokens in zip(generations, step.chunks, zip(*sampled, strict=True), strict=True):
+            latest, num_taken = ([], 1) if g.is_done else self._push_all(g, tokens)
+            # The branch may have been closed or rewound while the pass was running.
+            if c.segment.refs and c.segment.version == c.version:
+                self.store.advance(c.segment, c.begin + num_taken)
+            c.begin += len(sampled) - 1
+            for delivery in latest:
+                self._retire_if_complete(delivery)
+            deliveries += latest
+        return deliveries
+
+    def _push_all(self, g: NativeGeneration, tokens: Sequence[int]) -> tuple[list[Delivery], int]:
+        """Tokens until the generation is complete, and how many of them it took."""
+        deliveries: list[Delivery] = []
+        for num_taken, token in enumerate(tokens, 1):
+            if (delivery := self._push(g, Drawn(token))) is not None:
+                deliveries.append(delivery)
+                if delivery.completion is not None:
+                    return deliveries, num_taken
+        return deliveries, len(tokens)
+
+    @staticmethod
+    def _push(g: NativeGeneration, drawn: Drawn) -> Delivery | None:
+        g.branch.num_sampled += 1
+        g.branch.view.open_segment().tokens.append(drawn.token)
+        return g.push(drawn.token, drawn.logprob, drawn.top)
+
+    def _retire_if_complete(self, delivery: Delivery) -> list[NativeGeneration]:
+        """The generation, if this was its last delivery."""
+        g = delivery.generation
+        if delivery.completion is None:
+            return []
+        if delivery.completion.rolled_back:
+            g.branch.view.cut(g.start_length + len(g.sampled))
+        self._retire(g)
+        return [g]
+
+    @staticmethod
+    def _sample(logits: Tensor, generations: list[NativeGeneration]) -> list[Drawn]:
+        if all(g.is_greedy for g in generations):
+            return greedy(logits)
+        return sample(
+            logits,
+            [
+                Draw(g.params, uniform(g.branch.sampling_seed, g.branch.num_sampled), g.seen, g.next_forced)
+                for g in generations
+            ],
+        )
+
+    def fail(self, error: BaseException) -> list[Delivery]:
+        """End every generation with an error (a forward pass failed)."""
+        deliveries = []
+        for g in list(self.running):
+            self._retire(g)
+            deliveries.append(Delivery(g, [], error=error))
+        return deliveries
+
+    def _finish(self, g: NativeGeneration, reason: FinishReason) -> Delivery:
+        self._retire(g)
+        return g.finish(reason)

@@ -1,0 +1,199 @@
+"""`Step`: one forward pass, as rows; `Filling` puts it together, `Inputs` says it to the model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import accumulate, chain
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ....attention.plan import CAUSAL, END, AttentionPlan, Group, Int32
+from .generation import NativeGeneration
+from .segment import Segment, Span, packed_shifts
+
+_ORDINARY = Group()
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Rows `row .. row + count - 1` of the step: tokens `begin .. begin + count - 1` of a segment seen under `view`."""
+
+    segment: Segment
+    view: tuple[Span, ...]
+    begin: int
+    count: int
+    row: int
+    version: int
+    first: int = 0
+    """First visible token of the segment itself."""
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What the model is given for a step."""
+
+    tokens: Tensor
+    """(N,) int64."""
+    positions: Tensor
+    """(N,) float32."""
+    slots: Tensor
+    """(N,) int64, in the pool."""
+    logit_rows: Tensor
+    """(M,) int64."""
+    plan: AttentionPlan
+    runs: list[Segment]
+    """The runs of `plan`."""
+    stops: tuple[Tensor, Tensor]
+    """Token ids that end the generations of `logit_rows`: (M + 1,) where each one's begin, and all ids."""
+
+
+@dataclass(slots=True)
+class Step:
+    """One forward pass."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    num_rows: int = 0
+    sampling: list[tuple[NativeGeneration, int]] = field(default_factory=list)
+    """Generations that get a token, or only a hidden state, and the row they get it from."""
+    prefilled: list[NativeGeneration] = field(default_factory=list)
+    """Generations that only wanted their pending tokens computed, which this step completes."""
+    jobs: Counter[str] = field(default_factory=Counter)
+    """Rows of each job."""
+    num_plain: int = 0
+    """Rows that decode under a view which stays as it is."""
+    num_steps: int = 1
+    """Steps that may run, each from what the one before sampled, before anybody has to look."""
+    _inputs: Inputs | None = None
+
+    def inputs(self, block_size: int) -> Inputs:
+        """Made at the first call, after the KV blocks were reserved."""
+        if self._inputs is None:
+            self._inputs = _inputs(self, block_size)
+        return self._inputs
+
+    def advance(self, block_size: int, num_steps: int) -> None:
+        """Become the step after this one, in which each row decodes the token that it sampled (`num_plain` of them:
+        all), and up to `num_steps` may follow. Only what changes is worked out again."""
+        inputs = self._inputs
+        assert inputs is not None and self.num_plain == self.num_rows
+        self.num_steps = num_steps
+        slots = inputs.slots.numpy()
+        slots += 1
+        for c in self.chunks:
+            c.begin += 1
+            if c.begin % block_size == 0:
+                slots[c.row] = c.segment.blocks[c.begin // block_size] * block_size
+        inputs.tokens = torch.tensor([c.segment.tokens[c.begin] for c in self.chunks])
+        inputs.positions += 1
+        plan = inputs.plan
+        entries = plan.entries.copy()
+        entries[:, END] += entries[:, CAUSAL]  # the own segments
+        run_blocks, run_start = plan.run_blocks, plan.run_start
+        if len(run_blocks) != sum(len(segment.blocks) for segment in inputs.runs):
+            run_blocks, run_start = _tables(inputs.runs)
+        inputs.plan = AttentionPlan(
+            num_rows=plan.num_rows, run_blocks=run_blocks, run_start=run_start, entries=entries, groups=plan.groups
+        )
+
+
+@dataclass(slots=True)
+class Filling:
+    """A step being put together."""
+
+    max_rows: int
+    prefill_room: int
+    step: Step = field(default_factory=Step)
+    planned: dict[Segment, Chunk] = field(default_factory=dict)
+    recomputed: dict[tuple[Segment, int], int] = field(default_factory=dict)
+    """(segment, end) -> row of a last token that is computed again for its logits."""
+
+    is_short: bool = False
+    """Was somebody refused KV blocks?"""
+
+    @property
+    def rows_left(self) -> int:
+        return self.max_rows - self.step.num_rows
+
+    def add(self, segment: Segment, view: tuple[Span, ...], begin: int, count: int, first: int = 0) -> Chunk:
+        chunk = Chunk(segment, view, begin, count, self.step.num_rows, segment.version, first)
+        self.step.chunks.append(chunk)
+        self.step.num_rows += count
+        return chunk
+
+
+def _inputs(step: Step, size: int) -> Inputs:
+    tokens: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    runs: dict[Segment, int] = {}
+    groups: dict[int, int] = {}
+    group_list = [_ORDINARY]
+    entries: list[tuple[int, int, int, int, int, int, int, int]] = []
+    written = {c.segment: c.begin + c.count for c in step.chunks if c.begin + c.count > c.segment.computed}
+    for c in step.chunks:
+        segment, begin, end = c.segment, c.begin, c.begin + c.count
+        blocks = segment.blocks
+        if c.count == 1:
+            tokens.append(segment.tokens[begin])
+            positions.append(segment.start + begin)
+            slots.append(int(blocks[begin // size]) * size + begin % size)
+        else:
+            index = np.arange(begin, end)
+            tokens.extend(segment.tokens[begin:end])
+            positions.extend(range(segment.start + begin, segment.start + end))
+            slots.extend((blocks[index // size] * size + index % size).tolist())
+        ends = [_end(span, written) for span in c.view]
+        shifts = packed_shifts(c.view, ends, segment.start)[0] if segment.is_packed else [span.shift for span in c.view]
+        for span, last, shift in zip(c.view, ends, shifts, strict=True):
+            group = 0
+            if span.group is not None:
+                group = groups.setdefault(id(span.group), len(group_list))
+                if group == len(group_list):
+                    group_list.append(span.group)
+            run = runs.setdefault(span.segment, len(runs))
+            entries.append((c.row, c.count, run, span.start, last, 0, shift, group))
+        live = tuple(end for span, end in zip(c.view, ends, strict=True) if span.is_live)
+        if live:
+            segment.seen.append((begin, live))
+        run = runs.setdefault(segment, len(runs))
+        entries.append((c.row, c.count, run, c.first, end, 1, 0, 0))
+    run_blocks, run_start = _tables(list(runs))
+    plan = AttentionPlan(
+        num_rows=step.num_rows,
+        run_blocks=run_blocks,
+        run_start=run_start,
+        entries=np.asarray(entries, dtype=np.int32),
+        groups=tuple(group_list),
+    )
+    return Inputs(
+        tokens=torch.tensor(tokens),
+        positions=torch.tensor(positions, dtype=torch.float32),
+        slots=torch.tensor(slots),
+        logit_rows=torch.tensor([row for _, row in step.sampling], dtype=torch.int64),
+        plan=plan,
+        runs=list(runs),
+        stops=_stops(step),
+    )
+
+
+def _stops(step: Step) -> tuple[Tensor, Tensor]:
+    ids = [sorted(g.stop_ids | g.eos_ids) for g, _ in step.sampling]
+    start = torch.tensor([0, *accumulate(map(len, ids))])
+    return start, torch.tensor(list(chain.from_iterable(ids)), dtype=torch.int64)
+
+
+def _tables(runs: list[Segment]) -> tuple[Int32, Int32]:
+    """`run_blocks` and `run_start` of a plan."""
+    tables = [segment.blocks for segment in runs]
+    return np.maximum(np.concatenate(tables), 0), np.cumsum([0, *map(len, tables)], dtype=np.int32)
+
+
+def _end(span: Span, written: dict[Segment, int]) -> int:
+    """How far the span is seen in this step."""
+    if span.end is not None:
+        return span.end
+    # A watched segment whose last holder is gone has given its blocks back.
+    return written.get(span.segment, span.segment.computed) if span.segment.refs else span.start

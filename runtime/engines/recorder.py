@@ -1,0 +1,230 @@
+"""Recording an engine's completions into a file that `replay.ReplayEngine` plays back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..engine import Block, BlockUsage, Branch, Capabilities, Completion, Engine, Generation, SamplingParams, Tokenizer
+from ..errors import InvalidInput
+from .replay import FORMAT, call_key, text_key
+from .text_stream import TextStream
+
+
+class Recorder:
+    """An engine that passes everything on to another one and writes its answers to a file."""
+
+    def __init__(self, engine: Engine, file: str | Path) -> None:
+        """Starts the file anew."""
+        self._engine = engine
+        path = Path(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w", encoding="utf-8")
+        self.tokenizer: Tokenizer = _RecordedTokenizer(engine.tokenizer, self.write)
+        self.write(
+            "header",
+            format=FORMAT,
+            engine=engine.name,
+            context_limit=engine.context_limit,
+            capabilities=asdict(engine.capabilities),
+            bos_id=engine.tokenizer.bos_id,
+            eos_ids=engine.tokenizer.eos_ids,
+            vocab_size=engine.tokenizer.vocab_size,
+        )
+
+    @property
+    def name(self) -> str:
+        return self._engine.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._engine.capabilities
+
+    @property
+    def context_limit(self) -> int:
+        return self._engine.context_limit
+
+    def write(self, kind: str, **values: Any) -> None:
+        self._file.write(json.dumps({"type": kind, **values}, separators=(",", ":")) + "\n")
+
+    def open(
+        self,
+        tokens: Sequence[int] = (),
+        *,
+        path: tuple[int, ...] = (),
+        seed: int = 0,
+        context_limit: int | None = None,
+        job: str = "",
+        priority: int = 0,
+    ) -> Branch:
+        branch = self._engine.open(
+            tokens, path=path, seed=seed, context_limit=context_limit, job=job, priority=priority
+        )
+        return RecordedBranch(self, branch, seed)
+
+    def block_usage(self, job: str | None = None) -> BlockUsage:
+        return self._engine.block_usage(job)
+
+    async def start(self) -> None:
+        await self._engine.start()
+
+    async def close(self) -> None:
+        await self._engine.close()
+        self._file.close()
+
+
+class RecordedBranch:
+    """A branch of a `Recorder`."""
+
+    def __init__(self, recorder: Recorder, branch: Branch, seed: int) -> None:
+        self._recorder = recorder
+        self._branch = branch
+        self._seed = seed
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        return self._branch.path
+
+    @property
+    def tokens(self) -> list[int]:
+        return self._branch.tokens
+
+    @property
+    def length(self) -> int:
+        return self._branch.length
+
+    @property
+    def position(self) -> int:
+        return self._branch.position
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        self._branch.extend(tokens)
+
+    def generate(self, params: SamplingParams | None = None) -> Generation:
+        params = params or SamplingParams()
+        key = call_key(self._seed, self.path, self.tokens, params)
+        return _RecordedGeneration(self._branch, params, self._recorder, key)
+
+    def fork(self, n: int) -> list[Branch]:
+        return [RecordedBranch(self._recorder, branch, self._seed) for branch in self._branch.fork(n)]
+
+    def merge(self, branches: Sequence[Branch]) -> None:
+        self._branch.merge(_inner(branches))
+
+    def seek(self, position: int) -> None:
+        self._branch.seek(position)
+
+    def block(self) -> Block:
+        return self._branch.block()
+
+    def seal(self) -> Block:
+        return self._branch.seal()
+
+    def arrange(self, blocks: Sequence[Block]) -> None:
+        self._branch.arrange(blocks)
+
+    def lockstep(self, gang: str | None) -> None:
+        self._branch.lockstep(gang)
+
+    def rewind(self, length: int) -> None:
+        self._branch.rewind(length)
+
+    def watch(self, branch: Branch, shift: int = 0) -> None:
+        self._branch.watch(_inner([branch])[0], shift)
+
+    def attach(self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
+        self._branch.attach(_inner(branches), temperature=temperature, scale=scale)
+
+    def attach_contexts(
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
+    ) -> None:
+        self._branch.attach_contexts(contexts, temperature=temperature, scale=scale)
+
+    def close(self) -> None:
+        self._branch.close()
+
+
+def _inner(branches: Sequence[Branch]) -> list[Branch]:
+    ours = [branch._branch for branch in branches if isinstance(branch, RecordedBranch)]
+    if len(ours) != len(branches):
+        raise InvalidInput("branches of another engine")
+    return ours
+
+
+class _RecordedGeneration:
+    def __init__(self, branch: Branch, params: SamplingParams, recorder: Recorder, key: str) -> None:
+        self._branch = branch
+        self._start = branch.length
+        self._generation = branch.generate(params)
+        self._recorder = recorder
+        self._key = key
+        self._is_recorded = False
+
+    def __await__(self) -> Generator[Any, None, Completion]:
+        return self._result().__await__()
+
+    async def _result(self) -> Completion:
+        try:
+            completion = await self._generation
+        except Exception as error:
+            self._record(error=f"{type(error).__name__}: {error}")
+            raise
+        self._record(completion=asdict(completion))
+        return completion
+
+    def _record(self, **values: Any) -> None:
+        if self._is_recorded:
+            return
+        self._is_recorded = True
+        self._recorder.write("call", key=self._key, **values)
+        # Have what a reader of text events will decode in the file, whether or not someone reads them now.
+        stream = TextStream(self._recorder.tokenizer)
+        for token in self._branch.tokens[self._start :]:
+            stream.push(token)
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self._iterate()
+
+    async def _iterate(self) -> AsyncIterator[int]:
+        async for token in self._generation:
+            yield token
+        await self._result()
+
+    async def aclose(self) -> None:
+        await self._generation.aclose()
+        if not self._is_recorded:
+            self._record(interrupted=self._branch.tokens[self._start :])
+
+
+class _RecordedTokenizer:
+    def __init__(self, tokenizer: Tokenizer, write: Callable[..., None]) -> None:
+        self._tokenizer = tokenizer
+        self._write = write
+        self._known: set[str] = set()
+        self.bos_id = tokenizer.bos_id
+        self.eos_ids = tokenizer.eos_ids
+        self.vocab_size = tokenizer.vocab_size
+
+    def encode(self, text: str) -> list[int]:
+        ids = self._tokenizer.encode(text)
+        self._note("encode", text, ids)
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        text = self._tokenizer.decode(token_ids)
+        self._note("decode", list(token_ids), text)
+        return text
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        ids = self._tokenizer.chat(messages)
+        self._note("chat", [dict(m) for m in messages], ids)
+        return ids
+
+    def _note(self, kind: str, given: object, value: object) -> None:
+        key = text_key(kind, given)
+        if key not in self._known:
+            self._known.add(key)
+            self._write(kind, key=key, value=value)

@@ -1,0 +1,119 @@
+"""Playing back an engine's completions, recorded by `recorder.Recorder`, without the engine.
+
+A call is known by seed, place in the tree, the tokens of the context and the sampling parameters; equal calls are
+played back in the order they were recorded, the last of them again and again. The tokenizer's calls are in the file as
+well, so that a replay needs no model folder.
+
+The file is JSON Lines: a header, then `call`, `encode`, `decode` and `chat` lines. Calls that failed fail again; calls
+that were interrupted write what they had written, and wait to be interrupted again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ..engine import Capabilities, Completion, FinishReason, SamplingParams
+from ..errors import InvalidInput, PlaitError
+from .token_engine import TokenEngine, TokenGeneration
+
+FORMAT = 1
+
+
+def text_key(*parts: object) -> str:
+    """The name of a tokenizer call."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def call_key(seed: int, path: tuple[int, ...], tokens: Sequence[int], params: SamplingParams) -> str:
+    """The name of a `generate` call."""
+    return text_key(seed, path, list(tokens), asdict(params))
+
+
+class ReplayEngine(TokenEngine):
+    """Answers from a recording. A call or text that is not in it raises `InvalidInput`."""
+
+    def __init__(self, file: str | Path) -> None:
+        """Raises `InvalidInput` when the file is no recording."""
+        self.file = Path(file)
+        self._calls: dict[str, deque[dict[str, Any]]] = {}
+        texts: dict[str, Any] = {}
+        header: dict[str, Any] | None = None
+        try:
+            for line in self.file.read_text(encoding="utf-8").splitlines():
+                record = json.loads(line)
+                if header is None:
+                    header = record
+                elif record["type"] == "call":
+                    self._calls.setdefault(record["key"], deque()).append(record)
+                else:
+                    texts[record["key"]] = record["value"]
+            if header is None or header["format"] != FORMAT:
+                raise ValueError(f"no header of format {FORMAT}")
+            super().__init__(
+                header["engine"],
+                _ReplayedTokenizer(self.file, texts, header),
+                context_limit=header["context_limit"],
+                capabilities=replace(Capabilities(**header["capabilities"]), live_views=False),
+            )
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InvalidInput(f"{self.file}: not a recording of an engine: {error}") from None
+
+    async def complete(self, generation: TokenGeneration) -> Completion:
+        branch = generation.branch
+        calls = self._calls.get(call_key(branch.seed, branch.path, branch.tokens, generation.params))
+        if not calls:
+            raise InvalidInput(
+                f"{self.file} has no recorded answer for branch {branch.path} with seed {branch.seed} after "
+                f"{branch.length} tokens: the job, its seed or its parameters differ from what was recorded"
+            )
+        call = calls.popleft() if len(calls) > 1 else calls[0]
+        await asyncio.sleep(0)
+        if "error" in call:
+            raise PlaitError(call["error"])
+        if "interrupted" in call:
+            generation.append(call["interrupted"])
+            await asyncio.get_running_loop().create_future()
+        values = {**call["completion"], "finish_reason": FinishReason(call["completion"]["finish_reason"])}
+        if values["top_logprobs"] is not None:
+            values["top_logprobs"] = [{int(k): v for k, v in top.items()} for top in values["top_logprobs"]]
+        generation.append(values["token_ids"])
+        return Completion(**values)
+
+
+class _ReplayedTokenizer:
+    def __init__(self, file: Path, texts: dict[str, Any], header: dict[str, Any]) -> None:
+        self._file = file
+        self._texts = texts
+        self.bos_id: int | None = header["bos_id"]
+        self.eos_ids: tuple[int, ...] = tuple(header["eos_ids"])
+        self.vocab_size: int = header["vocab_size"]
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._find("encode", text)
+        return list(ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        text: str = self._find("decode", list(token_ids))
+        return text
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        ids: list[int] = self._find("chat", [dict(m) for m in messages])
+        return list(ids)
+
+    def _find(self, kind: str, given: object) -> Any:
+        key = text_key(kind, given)
+        if key not in self._texts:
+            raise InvalidInput(f"{self._file} never saw the tokenizer {kind} {str(given)[:80]!r}")
+        return self._texts[key]
+
+
+def load(rest: str, options: dict[str, Any]) -> ReplayEngine:
+    """`replay:FILE`."""
+    return ReplayEngine(rest, **options)

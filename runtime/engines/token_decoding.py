@@ -1,0 +1,73 @@
+"""Limits and stop conditions applied to a stream of tokens: what `TokenGeneration`s of sampled text go through."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncIterator, Sequence
+
+from ..engine import Completion, FinishReason
+from .text_stream import TextStream
+from .token_engine import TokenGeneration
+
+
+async def decode(generation: TokenGeneration, source: AsyncIterator[int]) -> Completion:
+    """Take tokens from `source` until the generation's parameters end it."""
+    params, branch = generation.params, generation.branch
+    room = branch.context_limit - branch.position
+    limit = room if params.max_tokens is None else min(room, params.max_tokens)
+    at_limit = FinishReason.LENGTH if limit == params.max_tokens else FinishReason.CONTEXT
+    if limit == 0:
+        return _completion(generation, at_limit)
+    eos_ids = () if params.ignore_eos else branch.engine.tokenizer.eos_ids
+    stream, text = TextStream(branch.engine.tokenizer), ""
+    ends: list[int] = []
+    """Where the text of each new token ends."""
+    longest = max(map(len, params.stop), default=0)
+    async for token in source:
+        generation.append([token])
+        if token in params.stop_token_ids:
+            return _completion(generation, FinishReason.STOP, token)
+        if token in eos_ids:
+            return _completion(generation, FinishReason.EOS, token)
+        text += stream.push(token)[0]
+        if found := find_stop(text, params.stop, (ends[-1] if ends else 0) - longest):
+            return _stopped_at(generation, text, [*ends, len(text)], *found)
+        ends.append(len(text))
+        if len(ends) == limit:
+            return _completion(generation, at_limit)
+        generation.show(bisect_right(ends, len(text) - pending_stop(text, params.stop)))
+    return _completion(generation, FinishReason.EOS)
+
+
+def find_stop(text: str, stops: Sequence[str], start: int = 0) -> tuple[str, int] | None:
+    """The stop string that begins first in the text from `start` on, and where."""
+    found = [(at, stop) for stop in stops if (at := text.find(stop, max(start, 0))) >= 0]
+    return (min(found)[1], min(found)[0]) if found else None
+
+
+def pending_stop(text: str, stops: Sequence[str]) -> int:
+    """Characters at the end that may yet turn out to begin a stop string."""
+    return max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+
+
+def _stopped_at(generation: TokenGeneration, text: str, ends: list[int], stop: str, at: int) -> Completion:
+    if generation.params.include_stop:
+        at += len(stop)
+        keep = bisect_left(ends, at) + 1
+    else:
+        keep = bisect_right(ends, at)
+    generation.keep(keep)
+    completion = _completion(generation, FinishReason.STOP, stop)
+    completion.text, completion.rolled_back = text[:at], len(ends) - keep
+    return completion
+
+
+def _completion(generation: TokenGeneration, reason: FinishReason, stop: str | int | None = None) -> Completion:
+    tokens = generation.new
+    return Completion(
+        token_ids=tokens,
+        text=generation.branch.engine.tokenizer.decode(tokens[:-1] if isinstance(stop, int) else tokens),
+        finish_reason=reason,
+        stop=stop,
+        logprobs=None if generation.params.logprobs is None else [-0.5] * len(tokens),
+    )

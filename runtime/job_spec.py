@@ -1,0 +1,58 @@
+"""Jobs as data: the same object goes to a local runtime, over the wire and into a configuration file."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from .budget import Budget
+from .errors import InvalidJob
+from .methods.base import Method
+from .methods.registry import parse_method
+from .spec import Spec
+
+
+def _method(value: object) -> object:
+    return parse_method(value) if isinstance(value, dict) else value
+
+
+class JobSpec(Spec):
+    """What to run: a method, its budget, its seed."""
+
+    @classmethod
+    def title(cls) -> str:
+        return "job"
+
+    method: Annotated[SerializeAsAny[Method], BeforeValidator(_method)]
+    budget: Budget = Field(default_factory=Budget)
+    seed: int = 0
+    """With a branch's place in the tree it determines all sampling."""
+    priority: int = 0
+    """Higher is served first."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """The caller's own JSON values; they come back in the trace."""
+
+
+def parse_job(data: str | bytes | dict[str, Any]) -> JobSpec:
+    """The job that JSON text, or its value, describes.
+
+    `{"method": {"method": "sequential", "prompt": "..."}, "budget": {"total_tokens": 500}, "seed": 1}`. Raises
+    `InvalidJob` or `InvalidBudget`.
+    """
+    if isinstance(data, (str, bytes)):
+        try:
+            data = json.loads(data)
+        except ValueError as error:
+            raise InvalidJob(f"malformed job JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise InvalidJob(f"a job is a JSON object, not {type(data).__name__}")
+    if not isinstance(data.get("method"), dict):
+        raise InvalidJob('a job needs a method: {"method": {"method": "sequential", "prompt": "..."}}')
+    values = {**data, "method": parse_method(data["method"])}
+    if "budget" in data:
+        if not isinstance(data["budget"], dict):
+            raise InvalidJob(f"budget is a JSON object, not {type(data['budget']).__name__}")
+        values["budget"] = Budget(**data["budget"])
+    return JobSpec(**values)

@@ -1,0 +1,326 @@
+"""`TracedBranch`: an engine branch whose every step is recorded, announced and paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from ..engine import Branch, SamplingParams
+from ..errors import BranchClosed
+from ..events import BranchStarted, Forked, Joined, Merged, Pruned, Scored
+from ..result import Generated
+from ..trace.record import BranchRecord, JoinRecord, Piece, SpanRecord
+from ..trace.writer import SegmentWriter, TracedBlock
+from .call import Call
+from .scope import Scope
+
+
+class TracedBranch:
+    """One line of decoding inside a `Context`; the operations are those of `engine.Branch`.
+
+    Tokens are charged to the scope that owns the branch: the context that opened it or, for items of
+    `Context.parallel`, the part that works on it.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        branch: Branch,
+        record: BranchRecord,
+        *,
+        context_limit: int,
+        view: tuple[SpanRecord, ...] = (),
+        packed_at: int | None = None,
+    ) -> None:
+        state = scope.state
+        self.scope = scope
+        self.engine_branch = branch
+        self.record = record
+        self.context_limit = context_limit
+        self.is_in_gang = False
+        """Whoever runs a gang holds the slots of all its members."""
+        self._segments = SegmentWriter(state.trace, record.id, view, packed_at)
+        state.trace.branches[record.id] = record
+        state.branches[record.id] = self
+        state.usage.branches += 1
+
+    @classmethod
+    def begin(
+        cls,
+        scope: Scope,
+        branch: Branch,
+        *,
+        parent: str | None,
+        label: str,
+        context_limit: int,
+        origin: Literal["open", "fork"] = "open",
+        view: tuple[SpanRecord, ...] = (),
+        packed_at: int | None = None,
+    ) -> TracedBranch:
+        """Take an engine branch into the books of a scope, which closes it; `packed_at` as in `SegmentWriter`."""
+        record = BranchRecord(
+            id=".".join(map(str, branch.path)),
+            parent=parent,
+            origin=origin,
+            label=label,
+            level=scope.level,
+            step=scope.now,
+            opened=scope.state.seconds,
+        )
+        traced = cls(scope, branch, record, context_limit=context_limit, view=view, packed_at=packed_at)
+        scope.own(traced)
+        return traced
+
+    # -- questions ---------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The path as text: `0.1.2`."""
+        return self.record.id
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        return self.engine_branch.path
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.engine_branch.tokens
+
+    @property
+    def length(self) -> int:
+        return self.engine_branch.length
+
+    @property
+    def position(self) -> int:
+        return self.engine_branch.position
+
+    @property
+    def is_closed(self) -> bool:
+        return self.id not in self.scope.state.branches
+
+    @property
+    def room(self) -> int:
+        """Tokens that `extend` would take now: what the context window and both ledgers leave."""
+        room = self.context_limit - self.position
+        for left in (self.scope.ledger.left, self.scope.critical_left):
+            if left is not None:
+                room = min(room, left)
+        return max(room, 0)
+
+    # -- editing the view --------------------------------------------------------------------------------------
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Append tokens and charge them. Raises `OutOfBudget` or `PromptTooLong`; see `room`."""
+        if tokens:
+            self._inject(tokens)
+
+    def join(self, tokens: Sequence[int], children: Mapping[str, bool]) -> None:
+        """`extend` by text that carries the results of other branches.
+
+        `children`: their ids, and whether each handed back a result.
+        """
+        names, found = tuple(children), tuple(name for name in children if children[name])
+        step = self.scope.now
+        piece = self._inject(tokens)
+        join = JoinRecord(
+            branch=self.id,
+            children=names,
+            found=found,
+            segment=self._segments.own(self.position).id,
+            step=step,
+            time=piece.began,
+        )
+        self.scope.state.trace.joins.append(join)
+        self.scope.emit(Joined, branch=self.id, children=names, found=found, text=piece.text)
+
+    def fork(self, n: int, labels: Sequence[str] = ()) -> list[TracedBranch]:
+        """n children that share this view."""
+        self._leave_to_readers()
+        view, packed_at = self._segments.view(), self._segments.packed_at
+        names = [*labels, *[""] * (n - len(labels))]
+        children = [
+            TracedBranch.begin(
+                self.scope,
+                branch,
+                parent=self.id,
+                label=label,
+                context_limit=self.context_limit,
+                origin="fork",
+                view=view,
+                packed_at=packed_at,
+            )
+            for branch, label in zip(self.engine_branch.fork(n), names, strict=True)
+        ]
+        for child in children:
+            label = child.record.label
+            self.scope.emit(BranchStarted, branch=child.id, parent=self.id, label=label, prompt_tokens=0)
+        self.scope.emit(Forked, branch=self.id, children=tuple(child.id for child in children))
+        return children
+
+    def merge(self, branches: Sequence[TracedBranch]) -> None:
+        """Append what the branches wrote since they were forked from this one."""
+        self._leave_to_readers()
+        self.engine_branch.merge([branch.engine_branch for branch in branches])
+        self._segments.see([span for branch in branches for span in branch._segments.written()])
+        children = tuple(branch.id for branch in branches)
+        join = JoinRecord(
+            branch=self.id,
+            children=children,
+            found=children,
+            segment=None,
+            step=self.scope.now,
+            time=self.scope.state.seconds,
+        )
+        self.scope.state.trace.joins.append(join)
+        self.scope.emit(Merged, branch=self.id, children=children)
+
+    def attach(self, branches: Sequence[TracedBranch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
+        """See what the branches wrote since their fork as one group (APE)."""
+        self._leave_to_readers()
+        self.engine_branch.attach([b.engine_branch for b in branches], temperature=temperature, scale=scale)
+        spans = [span for branch in branches for span in branch._segments.written()]
+        group = self.scope.state.trace.new_group(temperature, scale)
+        self._segments.see([replace(span, group=group) for span in spans])
+
+    def attach_contexts(
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
+    ) -> None:
+        """See these texts, each encoded on its own behind this view, as one group (APE). They are prompt: no ledger
+        counts them."""
+        self._leave_to_readers()
+        state, position = self.scope.state, self.position
+        before, view = tuple(self.tokens), self._segments.view()
+        self.engine_branch.attach_contexts(contexts, temperature=temperature, scale=scale)
+        state.usage.prompt_tokens += sum(map(len, contexts))
+        spans, group = [], state.trace.new_group(temperature, scale)
+        for text in contexts:
+            # Branches that attach the same context behind the same text share its segment, as they do in the engine.
+            key = position, before, tuple(text)
+            segment = state.contexts.get(key)
+            if segment is None:
+                segment = state.trace.add_prompt(self.id, position, view, list(text), self.scope.tokenizer)
+                state.contexts[key] = segment
+            spans.append(SpanRecord(segment=segment, length=len(text), group=group))
+        self._segments.see(spans)
+
+    def watch(self, branch: TracedBranch, shift: int = 0) -> None:
+        """See the branch's own segment live."""
+        self._leave_to_readers()
+        self.engine_branch.watch(branch.engine_branch, shift)
+        own = branch._segments.own(branch.position)
+        self._segments.see([SpanRecord(segment=own.id, length=None, shift=shift)])
+
+    def rewind(self, length: int) -> None:
+        """Forget everything after the first `length` tokens; the trace keeps it."""
+        if length != self.length:
+            self._leave_to_readers(self.length - length)
+            self.engine_branch.rewind(length)
+            self._segments.rewind(length)
+
+    def seek(self, position: int) -> None:
+        """Let the next token go to `position`."""
+        self._leave_to_readers()
+        self.engine_branch.seek(position)
+        self._segments.see([])
+
+    def block(self) -> TracedBlock:
+        """A handle on what is being written."""
+        return TracedBlock(self.engine_branch.block(), self._segments.block(self.position))
+
+    def seal(self) -> TracedBlock:
+        """End what is being written and give a handle on it."""
+        self._leave_to_readers()
+        return TracedBlock(self.engine_branch.seal(), self._segments.seal())
+
+    def arrange(self, blocks: Sequence[TracedBlock]) -> None:
+        """Replace the view by these blocks, one behind another, what is being written last."""
+        own = self.engine_branch.block()
+        computed = own.computed
+        own.close()
+        self.engine_branch.arrange([block.block for block in blocks])
+        self._segments.arrange([span for block in blocks for span in block.spans], computed)
+
+    def lockstep(self, gang: str | None) -> None:
+        """Step together with the other branches of the gang; None: leave it."""
+        self.engine_branch.lockstep(gang)
+        self.is_in_gang = gang is not None
+
+    def close(self) -> None:
+        """Free the branch; idempotent."""
+        if self.record.closed is None:
+            self.record.closed = self.scope.state.seconds
+        self.engine_branch.close()
+        self.scope.state.branches.pop(self.id, None)
+
+    @property
+    def looks_on(self) -> bool:
+        """Does the engine know how much of live spans is seen?"""
+        return self._segments.is_live and self.scope.capabilities.live_views
+
+    def _leave_to_readers(self, dropped: int = 0) -> None:
+        """What is being written is about to be frozen, without its last `dropped` tokens: pending ones are computed by
+        whoever reads them, and what they see of live spans is known only then."""
+        segment = self._segments.open_segment
+        if segment is None or not self.looks_on:
+            return
+        block = self.engine_branch.block()
+        if block.computed < len(segment) - dropped:
+            self.scope.state.late.append((segment, len(segment) - dropped, block))
+        else:
+            block.close()
+
+    async def generate(self, params: SamplingParams) -> Generated:
+        """Decode until a stop condition, a limit of the context's budget or the deadline.
+
+        Running out of budget is not an error: `finish` says so, and what was sampled stays. Errors of the engine are
+        noted in the trace and raised.
+        """
+        if self.is_closed:
+            raise BranchClosed(f"branch {self.id} is closed")
+        call = Call(
+            self.scope,
+            self.engine_branch,
+            self.record,
+            self._segments,
+            context_limit=self.context_limit,
+            is_in_gang=self.is_in_gang,
+        )
+        return await call.run(params)
+
+    # -- notes -------------------------------------------------------------------------------------------------
+
+    def score(self, value: float) -> None:
+        """Note a reward."""
+        self.record.scores.append(value)
+        self.scope.emit(Scored, branch=self.id, score=value)
+
+    def prune(self, reason: str) -> None:
+        """Give the branch up and close it."""
+        self.record.pruned = reason
+        self.scope.emit(Pruned, branch=self.id, reason=reason)
+        self.close()
+
+    # -- recording ---------------------------------------------------------------------------------------------
+
+    def record_prompt(self, tokens: Sequence[int]) -> None:
+        """Note the tokens the engine branch was opened with; they are in no ledger."""
+        self.scope.state.usage.prompt_tokens += len(tokens)
+        if tokens:
+            self._segments.write(self._given("prompt", tokens), self.position - len(tokens))
+
+    def _inject(self, tokens: Sequence[int]) -> Piece:
+        scope, position = self.scope, self.position
+        scope.check_spend(len(tokens))
+        self.engine_branch.extend(tokens)
+        piece = self._given("injected", tokens)
+        scope.ledger.spend(len(tokens))
+        scope.state.usage.injected_tokens += len(tokens)
+        scope.advance(len(tokens))
+        self._segments.write(piece, position)
+        return piece
+
+    def _given(self, kind: Literal["prompt", "injected"], tokens: Sequence[int]) -> Piece:
+        now = self.scope.state.seconds
+        text = self.scope.tokenizer.decode(tokens)
+        return Piece(kind=kind, token_ids=list(tokens), text=text, step=self.scope.now, began=now, ended=now)

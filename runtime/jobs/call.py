@@ -1,0 +1,157 @@
+"""`Call`: one `generate` of a traced branch, within budget and deadline, paid for, announced and recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import nullcontext
+from dataclasses import replace
+
+from ..engine import Branch, Completion, FinishReason, SamplingParams
+from ..engines.text_stream import TextStream
+from ..events import Stopped, Text
+from ..result import Finish, Generated
+from ..trace.record import BranchRecord, Piece
+from ..trace.writer import SegmentWriter, note_sights
+from .scope import Scope
+
+
+class Call:
+    """See `TracedBranch.generate`."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        branch: Branch,
+        record: BranchRecord,
+        segments: SegmentWriter,
+        *,
+        context_limit: int,
+        is_in_gang: bool,
+    ) -> None:
+        """`record`, `segments`: where the branch and its text are recorded."""
+        self.scope = scope
+        self.branch = branch
+        self.record = record
+        self.segments = segments
+        self.context_limit = context_limit
+        self.is_in_gang = is_in_gang
+
+    async def run(self, params: SamplingParams) -> Generated:
+        scope, state = self.scope, self.scope.state
+        limit, cause = self._limit(params)
+        if state.is_late:
+            return self._stopped(Generated(text="", token_ids=[], finish=Finish.DEADLINE))
+        if limit == 0 and params.max_tokens != 0:
+            return self._stopped(Generated(text="", token_ids=[], finish=cause))
+        looks_on = self.segments.is_live and scope.capabilities.live_views
+        watched = self.branch.block() if looks_on else None
+        reserved = scope.ledger.reserve(limit)
+        length, position = self.branch.length, self.branch.position
+        step, began = scope.now, state.seconds
+        ended = Finish.FAILED
+        completion: Completion | None = None
+        try:
+            completion, ended = await self._decode(replace(params, max_tokens=limit), cause)
+        except asyncio.CancelledError:
+            ended = Finish.CANCELLED
+            raise
+        except Exception as error:
+            self.record.error = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            # Interrupted or failed: what was sampled is in the branch all the same.
+            result = self._generated(completion, ended) if completion else self._partial(length, ended)
+            used = len(result.token_ids)
+            scope.ledger.settle(reserved, used)
+            state.usage.generated_tokens += used
+            scope.advance(used)
+            self._write_sampled(result, position, step, began)
+            if watched is not None:
+                if (segment := self.segments.open_segment) is not None:
+                    note_sights(segment, watched)
+                watched.close()
+            state.note_late()
+            self._stopped(result)
+        return result
+
+    def _limit(self, params: SamplingParams) -> tuple[int, Finish]:
+        """How many tokens may be sampled, and what it is that sets the limit."""
+        limit, cause = self.context_limit - self.branch.position, Finish.CONTEXT
+        if params.max_tokens is not None and params.max_tokens <= limit:
+            limit, cause = params.max_tokens, Finish.LENGTH
+        ledger, critical = self.scope.ledger.left, self.scope.critical_left
+        if ledger is not None and ledger < limit:
+            limit, cause = ledger, Finish.TOTAL_TOKENS
+        if critical is not None and critical < limit:
+            limit, cause = critical, Finish.CRITICAL_TOKENS
+        return limit, cause
+
+    async def _decode(self, params: SamplingParams, cause: Finish) -> tuple[Completion | None, Finish]:
+        """Run the engine; (None, DEADLINE) when the deadline came first."""
+        state = self.scope.state
+        generation = None
+        try:
+            # Whoever runs a gang holds the slots of all its members.
+            slot = nullcontext() if self.is_in_gang else state.slot()
+            async with asyncio.timeout_at(state.deadline), slot:
+                generation = self.branch.generate(params)
+                if state.hub.has_readers:
+                    stream = TextStream(self.scope.tokenizer)
+                    async for token in generation:
+                        if token in self.scope.tokenizer.eos_ids:
+                            continue
+                        text, tokens = stream.push(token)
+                        if tokens:
+                            self.scope.emit(Text, branch=self.record.id, text=text, tokens=tokens)
+                completion = await generation
+        except TimeoutError:
+            if not state.is_late:
+                raise
+            return None, Finish.DEADLINE
+        finally:
+            if generation is not None:
+                await generation.aclose()
+        at_limit = completion.finish_reason in (FinishReason.LENGTH, FinishReason.CONTEXT)
+        return completion, cause if at_limit else Finish(completion.finish_reason.value)
+
+    def _generated(self, completion: Completion, finish: Finish) -> Generated:
+        usage = self.scope.state.usage
+        usage.prefilled_tokens += completion.prefilled_tokens
+        usage.reused_tokens += completion.reused_tokens
+        usage.rolled_back_tokens += completion.rolled_back
+        return Generated(
+            text=completion.text,
+            token_ids=completion.token_ids,
+            finish=finish,
+            stop=completion.stop,
+            logprobs=completion.logprobs,
+            hidden_state=completion.hidden_state,
+        )
+
+    def _partial(self, length: int, finish: Finish) -> Generated:
+        """What an interrupted generation left in the branch."""
+        is_closed = self.record.id not in self.scope.state.branches
+        tokens = [] if is_closed else self.branch.tokens[length:]
+        return Generated(text=self.scope.tokenizer.decode(tokens), token_ids=tokens, finish=finish)
+
+    def _stopped(self, result: Generated) -> Generated:
+        self.record.finish = result.finish.value
+        self.scope.state.sample_memory()
+        self.scope.emit(Stopped, branch=self.record.id, reason=result.finish.value, tokens=len(result.token_ids))
+        self.scope.state.emit_budget()
+        return result
+
+    def _write_sampled(self, result: Generated, position: int, step: int, began: float) -> None:
+        if not result.token_ids:
+            return
+        piece = Piece(
+            kind="sampled",
+            token_ids=result.token_ids,
+            text=self.scope.tokenizer.decode(result.token_ids),
+            logprobs=result.logprobs,
+            finish=result.finish.value,
+            step=step,
+            began=began,
+            ended=self.scope.state.seconds,
+        )
+        self.segments.write(piece, position)

@@ -1,0 +1,182 @@
+"""`Context`: what a method gets to work with.
+
+A context is one scope of a job: it opens branches, runs parts side by side, runs other methods inside, and keeps the
+scope's ledger and its clock. Parts of `parallel` start at the clock of their parent, which goes on from the furthest of
+them. (Awaiting two generations of one context at once is correct, but its tokens then add up.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from ..engine import Engine
+from ..errors import InvalidInput
+from ..events import BranchStarted
+from ..result import Outcome
+from .branch import TracedBranch
+from .scope import Scope
+
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741
+
+
+class Runnable(Protocol):
+    """What a context can run: a `Method`, or anything else that has these two."""
+
+    def check(self, engine: Engine) -> None:
+        """Raise what is wrong with running this on `engine`, before any work."""
+        ...
+
+    async def run(self, ctx: Context) -> Outcome: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParallelContexts:
+    """What `Context.open` attaches behind the first `at` tokens of a prompt."""
+
+    at: int
+    texts: tuple[tuple[int, ...], ...]
+    temperature: float
+    scale: float
+
+
+class Context(Scope):
+    """One scope of a running job; see the module's text. Made by the job, `parallel` and `run`, not by methods."""
+
+    # -- branches ----------------------------------------------------------------------------------------------
+
+    def open(
+        self,
+        tokens: Sequence[int] = (),
+        *,
+        label: str = "",
+        context_limit: int | None = None,
+        contexts: ParallelContexts | None = None,
+    ) -> TracedBranch:
+        """A branch with a context of its own. `tokens` is its prompt, which no ledger counts; `contexts` are attached
+        in the midst of it.
+
+        Raises `PromptTooLong`. The branch is closed with the context at the latest.
+        """
+        limit = min(context_limit or self.context_limit, self.context_limit)
+        first = len(tokens) if contexts is None else contexts.at
+        branch = self.state.engine.open(
+            tokens[:first],
+            path=(*self.path, self.next_slot()),
+            seed=self.state.seed,
+            context_limit=limit,
+            job=self.state.job,
+            priority=self.state.priority,
+        )
+        traced = TracedBranch.begin(self, branch, parent=self.parent, label=label, context_limit=limit)
+        traced.record_prompt(tokens[:first])
+        count = len(tokens)
+        if contexts is not None:
+            count += sum(map(len, contexts.texts))
+            traced.attach_contexts(contexts.texts, temperature=contexts.temperature, scale=contexts.scale)
+            branch.extend(tokens[first:])
+            traced.record_prompt(tokens[first:])
+        self.emit(BranchStarted, branch=traced.id, parent=traced.record.parent, label=label, prompt_tokens=count)
+        return traced
+
+    async def companion(self, model: str, **options: Any) -> Engine:
+        """The engine of another model, loaded with `options` as by `Runtime`, shared by its jobs and closed with it.
+
+        Branches opened there are the caller's to close, and in none of the job's books. Raises what loading raises.
+        """
+        if self.state.companions is None:
+            raise InvalidInput(f"this job can use no other model ({model!r} was asked for)")
+        return await self.state.companions.get(model, **options)
+
+    # -- structure ---------------------------------------------------------------------------------------------
+
+    async def parallel(
+        self,
+        work: Callable[[Context, I], Awaitable[T]],
+        items: Sequence[I],
+        *,
+        parent: TracedBranch | None = None,
+        reserve: int = 0,
+        until: Callable[[T], bool] | None = None,
+        nested: bool = False,
+    ) -> list[T | None]:
+        """Run `work(part, item)` for all items side by side and wait for all of them.
+
+        Each part is a context of its own with an equal share of the ledger after `reserve` tokens, which are kept back
+        on both ledgers for what comes after; unused tokens come back at the end. An item that is a branch belongs to
+        its part meanwhile. `parent`: the branch to draw the parts' branches under. `nested`: the parts are one level
+        deeper. `until`: once it holds for a result, the other parts are cancelled (their entries are None); which ones
+        had finished by then depends on timing. The first exception cancels the other parts and is raised.
+        """
+        slot = self.next_slot()
+        limit = None if self.critical_limit is None else max(self.critical_limit - reserve, self.now)
+        parts = [
+            Context(
+                self.state,
+                path=(*self.path, slot, index),
+                level=self.level + nested,
+                ledger=ledger,
+                critical_limit=limit,
+                now=self.now,
+                parent=parent.id if parent else self.parent,
+            )
+            for index, ledger in enumerate(self.ledger.split(len(items), reserve))
+        ]
+        results: list[T | None] = [None] * len(items)
+        tasks: list[asyncio.Task[None]] = []
+
+        async def one(index: int) -> None:
+            part, item = parts[index], items[index]
+            with part.closing(), _lent(item, part):
+                result = await work(part, item)
+            results[index] = result
+            if until is not None and until(result):
+                for other in tasks:
+                    if other is not asyncio.current_task():
+                        other.cancel()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks += [group.create_task(one(index)) for index in range(len(items))]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            for part in parts:
+                self.ledger.give_back(part.ledger)
+                self.now = max(self.now, part.now)
+        return results
+
+    async def run(self, method: Runnable, *, parent: TracedBranch | None = None) -> Outcome:
+        """Run another method inside this one, on the same ledger. Raises what its `check` raises."""
+        method.check(self.state.engine)
+        part = Context(
+            self.state,
+            path=(*self.path, self.next_slot()),
+            level=self.level,
+            ledger=self.ledger,
+            critical_limit=self.critical_limit,
+            now=self.now,
+            parent=parent.id if parent else self.parent,
+        )
+        try:
+            with part.closing():
+                return await method.run(part)
+        finally:
+            self.now = max(self.now, part.now)
+
+
+@contextmanager
+def _lent(item: object, part: Context) -> Iterator[None]:
+    """A branch among the items is charged to its part while that works on it."""
+    if not isinstance(item, TracedBranch):
+        yield
+        return
+    owner, item.scope = item.scope, part
+    try:
+        yield
+    finally:
+        item.scope = owner

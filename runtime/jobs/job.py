@@ -1,0 +1,193 @@
+"""`Job`: one method at work on an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..budget import Budget, Ledger, OutOfBudget
+from ..engine import Engine
+from ..events import Done, Event, EventHub, EventQueue, Failed, Started
+from ..result import Finish, Outcome, Result
+from ..trace.record import Trace
+from .companions import Companions
+from .context import Context, Runnable
+from .state import JobState
+
+
+class Reasoning(Runnable, Protocol):
+    """A method, as far as a job knows it."""
+
+    @property
+    def method(self) -> str:
+        """Its name."""
+        ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+
+
+class Description(Protocol):
+    """What a job needs of a `JobSpec`."""
+
+    @property
+    def method(self) -> Reasoning: ...
+    @property
+    def budget(self) -> Budget: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+
+
+class Job:
+    """A running job, made by `Runtime.submit`.
+
+    `await job` gives its `Result`, as awaiting an `asyncio.Task` would: it raises what the job raised, and cancelling
+    the awaiting task cancels the job. `async for event in job` gives events from then on, until the last one; any
+    number of readers may do that.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        spec: Description,
+        engine: Engine,
+        *,
+        companions: Companions | None = None,
+        trace_file: Path | None = None,
+    ) -> None:
+        self.id = id
+        self.spec = spec
+        self.trace = Trace(
+            {
+                "model": engine.name,
+                "method": spec.method.model_dump(mode="json"),
+                "seed": spec.seed,
+                "settings": {
+                    "job": id,
+                    "budget": spec.budget.model_dump(exclude_none=True),
+                    "priority": spec.priority,
+                    "metadata": spec.metadata,
+                },
+            },
+            engine.tokenizer,
+        )
+        """Grows while the job runs; whole once it has ended, however it ended."""
+        self._engine = engine
+        self._companions = companions
+        self._hub = EventHub()
+        self._trace_file = trace_file
+        self._task = asyncio.create_task(self._run(), name=f"plait job {id}")
+        self._task.add_done_callback(self._ended)
+
+    @property
+    def is_done(self) -> bool:
+        return self._task.done()
+
+    def cancel(self, reason: str = "cancelled") -> bool:
+        """Ask the job to end; everything it holds is freed before `await job` raises `CancelledError`.
+
+        False: it has ended already.
+        """
+        return self._task.cancel(reason)
+
+    def on_end(self, call: Callable[[], object]) -> None:
+        """Call once the job has ended, on the event loop."""
+        self._task.add_done_callback(lambda _: call())
+
+    def __await__(self) -> Generator[Any, None, Result]:
+        return self._task.__await__()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        # Subscribes now and not at the first step, so that nothing in between is missed.
+        return _read(self._hub, self._hub.subscribe())
+
+    async def wait(self) -> None:
+        """Wait until the job has ended and freed everything; never raises what the job raised."""
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> Result:
+        spec = self.spec
+        state = JobState(
+            self._engine,
+            self.trace,
+            self._hub,
+            job=self.id,
+            budget=spec.budget,
+            seed=spec.seed,
+            priority=spec.priority,
+            companions=self._companions,
+        )
+        context = Context(state, ledger=Ledger(spec.budget.total_tokens), critical_limit=spec.budget.critical_tokens)
+        state.emit(Started, method=spec.method.method, model=self._engine.name)
+        end: dict[str, Any] = {"finish": Finish.FAILED.value, "answer": None}
+        last: Event | None = None
+        try:
+            outcome = await self._outcome(context)
+            details = {**state.details, **outcome.details}
+            end = {"finish": outcome.finish.value, "answer": outcome.answer, "details": details}
+        except asyncio.CancelledError as error:
+            end["finish"] = Finish.CANCELLED.value
+            reason = str(error) or "cancelled"
+            last = Failed(job=self.id, time=state.seconds, error=reason, cancelled=True)
+            raise
+        except BaseException as error:
+            end["error"] = f"{type(error).__name__}: {error}"
+            last = Failed(job=self.id, time=state.seconds, error=end["error"], cancelled=False)
+            raise
+        finally:
+            state.finish()
+            self.trace.end = {**end, "usage": state.usage.to_json()}
+            try:
+                if self._trace_file is not None:
+                    self.trace.save(self._trace_file)
+            finally:
+                self._hub.end(last or self._done(state))
+        return Result(
+            text=outcome.text,
+            answer=outcome.answer,
+            finish_reason=outcome.finish,
+            usage=state.usage,
+            trace=self.trace,
+            details=details,
+        )
+
+    async def _outcome(self, context: Context) -> Outcome:
+        try:
+            return await self.spec.method.run(context)
+        except OutOfBudget:
+            reason = Finish.CRITICAL_TOKENS if context.critical_left == 0 else Finish.TOTAL_TOKENS
+            return Outcome(text="", answer=None, finish=reason)
+
+    def _done(self, state: JobState) -> Done:
+        assert self.trace.end is not None
+        return Done(
+            job=self.id,
+            time=state.seconds,
+            answer=self.trace.end["answer"],
+            reason=self.trace.end["finish"],
+            total_tokens=state.usage.total_tokens,
+            critical_tokens=state.usage.critical_tokens,
+        )
+
+    def _ended(self, task: asyncio.Task[Result]) -> None:
+        if not task.cancelled():
+            task.exception()  # Retrieved: a job nobody awaits must not warn when it is collected.
+        elif self.trace.end is None:
+            # A task cancelled before its first step has run nothing, `finally` included.
+            self.trace.end = {"finish": Finish.CANCELLED.value, "answer": None}
+            self._hub.end(Failed(job=self.id, time=0.0, error="cancelled before it started", cancelled=True))
+            if self._trace_file is not None:
+                self.trace.save(self._trace_file)
+
+
+async def _read(hub: EventHub, queue: EventQueue) -> AsyncIterator[Event]:
+    try:
+        async for event in queue:
+            yield event
+    finally:
+        hub.unsubscribe(queue)

@@ -1,0 +1,133 @@
+"""`Scope`: the books of one part of a job: its ledger, its clock on the critical path, its place in the tree.
+
+What happens in one scope happens in program order, so its clock is a plain counter of spent tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from ..budget import Ledger, OutOfBudget
+from ..engine import Capabilities, Tokenizer
+from ..events import BranchEvent
+from .state import JobState, OpenBranch
+
+BranchEventT = TypeVar("BranchEventT", bound=BranchEvent)
+
+
+class Scope:
+    """What branches are charged to and announced by; a `Context` is one that methods can work with."""
+
+    def __init__(
+        self,
+        state: JobState,
+        *,
+        path: tuple[int, ...] = (),
+        level: int = 0,
+        ledger: Ledger,
+        critical_limit: int | None,
+        now: int = 0,
+        parent: str | None = None,
+    ) -> None:
+        self.state = state
+        self.path = path
+        """Place in the job's tree. Slots below it are handed out in program order, so sampling does not depend on
+        scheduling: branch roots are at `path + (slot,)`, parts of `parallel` at `path + (slot, index)`."""
+        self.level = level
+        """Depth of nested `parallel` scopes; `Budget.depth` limits it."""
+        self.ledger = ledger
+        self.critical_limit = critical_limit
+        self.now = now
+        """Spent tokens on the critical path up to here."""
+        self.parent = parent
+        """The branch that this scope's root branches belong under."""
+        self._slot = 0
+        self._owned: list[OpenBranch] = []
+
+    # -- questions ---------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.state.engine.tokenizer
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.state.engine.capabilities
+
+    @property
+    def context_limit(self) -> int:
+        return self.state.engine.context_limit
+
+    @property
+    def critical_left(self) -> int | None:
+        """Tokens the critical path may still grow by; None: no limit."""
+        return None if self.critical_limit is None else max(self.critical_limit - self.now, 0)
+
+    @property
+    def is_late(self) -> bool:
+        """Is the deadline over?"""
+        return self.state.is_late
+
+    @property
+    def may_go_deeper(self) -> bool:
+        """Does the budget's depth allow another level of children?"""
+        depth = self.state.budget.depth
+        return depth is None or self.level < depth
+
+    def share(self, parts: int, reserve: int = 0) -> int | None:
+        """Tokens each of `parts` would get from `parallel`, by the tighter of both ledgers; None: no limit."""
+        shares = []
+        if self.ledger.left is not None:
+            shares.append(max(self.ledger.left - reserve, 0) // parts)
+        if self.critical_left is not None:
+            shares.append(max(self.critical_left - reserve, 0))
+        return min(shares, default=None)
+
+    # -- books -------------------------------------------------------------------------------------------------
+
+    def check_spend(self, tokens: int) -> None:
+        """Raise `OutOfBudget` if the context may not inject that many tokens."""
+        left = self.critical_left
+        if not self.ledger.can_spend(tokens) or (left is not None and tokens > left):
+            raise OutOfBudget(f"{tokens} tokens to inject; left are {self.ledger.left} in total, {left} critical")
+
+    def advance(self, tokens: int) -> None:
+        """Move the clock by spent tokens."""
+        self.now += tokens
+        usage = self.state.usage
+        usage.critical_tokens = max(usage.critical_tokens, self.now)
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Add to `Usage.counts`."""
+        if n:
+            self.state.usage.counts[name] += n
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time the block under `Usage.phases[name]`."""
+        with self.state.phase(name):
+            yield
+
+    def emit(self, cls: type[BranchEventT], **values: Any) -> None:
+        """Announce an event of a branch."""
+        self.state.emit(cls, **values)
+
+    def next_slot(self) -> int:
+        """The place of the next branch or part below this scope."""
+        slot, self._slot = self._slot, self._slot + 1
+        return slot
+
+    def own(self, branch: OpenBranch) -> None:
+        """The branch is closed with the scope, at the latest."""
+        self._owned.append(branch)
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Branches opened inside are closed at the end."""
+        try:
+            yield
+        finally:
+            for branch in self._owned:
+                branch.close()

@@ -1,0 +1,159 @@
+"""`JobState`: what all contexts and branches of one running job share, and the books they keep together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from typing import Any, Protocol, TypeVar
+
+from ..budget import Budget
+from ..engine import Block, Engine
+from ..events import BudgetUsed, Event, EventHub
+from ..result import Usage
+from ..trace.record import SegmentRecord, Trace
+from ..trace.writer import note_sights
+from .companions import Companions
+
+E = TypeVar("E", bound=Event)
+
+KV_SAMPLE_SECONDS = 0.005
+"""Counting a job's unique blocks walks all its views, so samples keep this distance."""
+
+
+class OpenBranch(Protocol):
+    """What the job needs of a branch that is open."""
+
+    def close(self) -> None:
+        """Free it; idempotent."""
+        ...
+
+
+class JobState:
+    """Engine, trace, events, usage, deadline and width of one job. Made inside the job's task."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        trace: Trace,
+        hub: EventHub,
+        *,
+        job: str,
+        budget: Budget,
+        seed: int,
+        priority: int,
+        companions: Companions | None = None,
+    ) -> None:
+        """Without `companions` the job has only its engine's model."""
+        self.engine = engine
+        self.companions = companions
+        self.trace = trace
+        self.hub = hub
+        self.job = job
+        self.budget = budget
+        self.seed = seed
+        self.priority = priority
+        self.usage = Usage()
+        self.started = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        self.deadline = None if budget.seconds is None else loop.time() + budget.seconds
+        """In the event loop's time."""
+        self._slots = asyncio.Semaphore(budget.width) if budget.width is not None else None
+        self._gang_turn = asyncio.Lock()
+        self.details: dict[str, Any] = {}
+        """JSON values for `Result.details`, beside those of the method."""
+        self.contexts: dict[tuple[Any, ...], int] = {}
+        """Trace segments of attached contexts, by what was attached where (`TracedBranch.attach_contexts`)."""
+        self.branches: dict[str, OpenBranch] = {}
+        """Open branches by id."""
+        self.late: list[tuple[SegmentRecord, int, Block]] = []
+        """Segments frozen with pending tokens under a view with live spans, and their lengths."""
+        self._phases: dict[str, tuple[int, float]] = {}
+        """Active phase -> (how many times it is active, since when)."""
+        self._kv_at = self.started
+        self._kv_used = 0
+        self._kv_sum = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since the job started, to the microsecond."""
+        return round(time.perf_counter() - self.started, 6)
+
+    @property
+    def is_late(self) -> bool:
+        return self.deadline is not None and asyncio.get_running_loop().time() >= self.deadline
+
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """Held while a branch decodes, so that no more do than the budget's width. The order changes no result."""
+        return self._slots or nullcontext()
+
+    @asynccontextmanager
+    async def slots(self, count: int) -> AsyncIterator[None]:
+        """Held while a gang of `count` branches, at most the budget's width, decodes. All are taken in one turn, so
+        that two gangs never hold a part each and wait for the rest."""
+        taken = 0
+        try:
+            if self._slots is not None:
+                async with self._gang_turn:
+                    while taken < count:
+                        await self._slots.acquire()
+                        taken += 1
+            yield
+        finally:
+            for _ in range(taken):
+                assert self._slots is not None
+                self._slots.release()
+
+    def emit(self, cls: type[E], **values: Any) -> None:
+        """Build and send an event; free when nobody reads."""
+        if self.hub.has_readers:
+            self.hub.emit(cls(job=self.job, time=self.seconds, **values))
+
+    def emit_budget(self) -> None:
+        self.emit(BudgetUsed, total_tokens=self.usage.total_tokens, critical_tokens=self.usage.critical_tokens)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time during which at least one part of the job is inside `name` counts for the phase, once."""
+        depth, since = self._phases.get(name, (0, 0.0))
+        self._phases[name] = (depth + 1, since if depth else time.perf_counter())
+        try:
+            yield
+        finally:
+            depth, since = self._phases.pop(name)
+            if depth > 1:
+                self._phases[name] = (depth - 1, since)
+            else:
+                now = time.perf_counter()
+                self.usage.phases[name] = self.usage.phases.get(name, 0.0) + now - since
+
+    def sample_memory(self) -> None:
+        """Note how many KV blocks the job holds now."""
+        now = time.perf_counter()
+        if self._kv_used and now - self._kv_at < KV_SAMPLE_SECONDS:
+            return
+        used = self.engine.block_usage(self.job).used
+        # Memory grows while decoding, so the mean of two samples stands for the time between them.
+        self._kv_sum += (now - self._kv_at) * (self._kv_used + used) / 2
+        self._kv_at, self._kv_used = now, used
+        self.usage.peak_kv_blocks = max(self.usage.peak_kv_blocks, used)
+
+    def note_late(self, *, is_end: bool = False) -> None:
+        """Note what late tokens saw, where all of them are computed or nobody is left to do so."""
+        waiting, self.late = self.late, []
+        for segment, length, block in waiting:
+            if block.computed < length and not is_end:
+                self.late.append((segment, length, block))
+            else:
+                note_sights(segment, block)
+                block.close()
+
+    def finish(self) -> None:
+        """Close what is still open and complete the usage."""
+        self.note_late(is_end=True)
+        for branch in list(self.branches.values()):
+            branch.close()
+        self.usage.seconds = self.seconds
+        sampled = self._kv_at - self.started
+        self.usage.mean_kv_blocks = self._kv_sum / sampled if sampled > 0 else 0.0

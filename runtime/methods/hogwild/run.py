@@ -1,0 +1,279 @@
+"""One run of `Hogwild`: rounds of decoding until somebody may have finished a step, and what happens between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ...engine import SamplingParams
+from ...errors import EngineClosed
+from ...jobs.branch import TracedBranch
+from ...jobs.context import Context
+from ...result import Finish, Generated, Outcome
+from ..answers import extract
+from .group import Group, Worker
+from .text import OTHERS, OWN, PIVOT, SEPARATOR, SPLIT, Pieces, ends_step, has_open_fence, is_looping, opener, prefix
+
+if TYPE_CHECKING:
+    from .method import Hogwild
+
+
+class Run:
+    def __init__(self, method: Hogwild, ctx: Context, found: Pieces) -> None:
+        self.method = method
+        self.ctx = ctx
+        self.pieces = found
+        names, width = method.workers, ctx.state.budget.width
+        self.names = names if width is None else names[:width]
+        self.has_steps = method.layout != "contiguous"
+        ctx.count("workers_over_width", len(names) - len(self.names))
+        self.group = Group(ctx, method.layout, with_headers=method.headers)
+        self.limit = min(method.context_limit or ctx.context_limit, ctx.context_limit)
+        encode = ctx.tokenizer.encode
+        self.separator = encode(SEPARATOR)
+        self.pivot = encode(PIVOT + SEPARATOR)
+        self.conclusion = encode(method.conclusion or "")
+        self.reserve = method.conclusion_tokens if method.conclusion is not None else 0
+        self.num_headings = len(encode(OTHERS)) + len(encode(OWN)) + len(encode(SPLIT))
+        self.forbidden = self._forbidden() if method.policy == "repo" else ()
+        self.passes = 0
+        self.since_check = 0
+        self.waiting: list[Worker] = []
+        """Those that join later."""
+        self.gang = ".".join(map(str, ctx.path)) + ":hogwild"
+
+    def _forbidden(self) -> tuple[int, ...]:
+        tokenizer = self.ctx.tokenizer
+        end_of_thought = tokenizer.encode("</think>")
+        return (
+            *self.pieces.hashes,
+            *(() if tokenizer.bos_id is None else (tokenizer.bos_id,)),
+            *tokenizer.eos_ids,
+            *(end_of_thought if len(end_of_thought) == 1 else ()),
+        )
+
+    # -- the whole run -----------------------------------------------------------------------------------------
+
+    async def outcome(self) -> Outcome:
+        ctx, method, group = self.ctx, self.method, self.group
+        try:
+            await group.start(method.open(ctx, method.prompt_tokens(ctx.tokenizer, self.names), label="prompt"))
+            for index, name in enumerate(self.names):
+                # All are opened now, so that sampling does not depend on when somebody joins.
+                worker = Worker(name=name, branch=ctx.open(label=name, context_limit=self.limit))
+                worker.forced = list(method.resume.get(name, ()))
+                start = opener(name, is_first=index == 0, has_steps=self.has_steps)
+                worker.begin(ctx.tokenizer.encode(start if method.openers is None else method.openers[index]))
+                self.waiting.append(worker)
+            async with ctx.state.slots(len(self.names)):
+                with ctx.phase("workers"):
+                    finish = await self._rounds()
+            return await self._conclude(finish)
+        finally:
+            group.close()
+
+    async def _rounds(self) -> Finish:
+        """Decode until the group ends; why it did."""
+        group = self.group
+        while True:
+            self._join_and_leave()
+            if not group.workers:
+                return Finish.STOP
+            passes = self._room()
+            if isinstance(passes, Finish):
+                return passes
+            group.arrange()
+            for worker in group.workers:
+                worker.branch.lockstep(self.gang)
+            ended = self._take(await self._decode(passes))
+            if ended is not None:
+                return ended
+
+    def _join_and_leave(self) -> None:
+        method, group = self.method, self.group
+        for worker in [w for w in self.waiting if method.join_at.get(w.name, 0) <= self.passes]:
+            self.waiting.remove(worker)
+            group.add(worker, self.names)
+        for worker in list(group.workers):
+            if method.leave_at.get(worker.name, self.passes + 1) <= self.passes:
+                group.leave(worker)
+
+    def _room(self) -> int | Finish:
+        """Forward passes the next round may take, or why there can be none."""
+        method, group, ctx = self.method, self.group, self.ctx
+        count = len(group.workers)
+        if ctx.is_late:
+            return Finish.DEADLINE
+        events = [n for n in (*method.join_at.values(), *method.leave_at.values()) if n > self.passes]
+        passes = min((n - self.passes for n in events), default=self.limit)
+        if method.max_tokens is not None:
+            passes = min(passes, method.max_tokens - self.passes)
+            if passes < 1:
+                return Finish.LENGTH
+        while (left := self._context_left() // count) < 1:
+            if method.overflow == "stop" or not group.forget_oldest():
+                return Finish.CONTEXT
+            ctx.count("dropped_steps")
+        share = ctx.share(count, self.reserve)
+        if share is not None and any(len(w.pending) >= share for w in group.workers):
+            critical = ctx.critical_left is not None and max(ctx.critical_left - self.reserve, 0) <= share
+            return Finish.CRITICAL_TOKENS if critical else Finish.TOTAL_TOKENS
+        return min(passes, left)
+
+    def _context_left(self) -> int:
+        """Tokens the group may still write, so that views and the concluding sequence fit."""
+        extra = len(self.conclusion) + self.reserve + self.num_headings
+        return self.limit - self.group.num_tokens - extra - len(self.group.workers) * len(self.pivot)
+
+    # -- one round ---------------------------------------------------------------------------------------------
+
+    async def _decode(self, passes: int) -> list[Generated | None]:
+        """All workers decode until one of them stops; None for a worker whose engine branch failed."""
+        workers = {worker.branch.id: worker for worker in self.group.workers}
+        errors: list[Exception] = []
+
+        async def work(part: Context, branch: TracedBranch) -> Generated | None:
+            worker = workers[branch.id]
+            start = branch.length
+            try:
+                branch.extend(worker.pending)
+                worker.pending, start = [], branch.length
+                return await branch.generate(self._params(worker, passes))
+            except (AssertionError, EngineClosed):
+                raise
+            except Exception as error:  # whatever the engine raised for this worker; the trace has it
+                part.count("worker_errors")
+                errors.append(error)
+                worker.text += [] if branch.is_closed else branch.tokens[start:]
+                return None
+            finally:
+                if not branch.is_closed:
+                    branch.lockstep(None)  # who could not decode must not keep the others waiting
+
+        results = await self.ctx.parallel(work, [w.branch for w in self.group.workers], reserve=self.reserve)
+        if len(errors) == len(workers):
+            raise errors[0]
+        return results
+
+    def _params(self, worker: Worker, passes: int) -> SamplingParams:
+        method = self.method
+        if self.has_steps and method.max_step is not None:
+            passes = max(1, min(passes, self._step_limit(worker) - len(worker.said)))
+        stops = list(method.stop)
+        if method.ban_impersonation:
+            stops += [f"**{name} [" for name in self.names if name != worker.name]
+        if not self.pieces.blank:
+            stops.append(SEPARATOR)  # no token holds a blank line: it takes several
+        return method.sampling(
+            self.ctx,
+            max_tokens=passes,
+            stop=tuple(stops),
+            include_stop=True,  # what others have seen must not vanish from the record
+            stop_token_ids=(*method.stop_token_ids, *self.pieces.blank),
+            ignore_eos=method.policy == "repo",
+            forbidden_ids=self.forbidden,
+            forced=tuple(worker.forced[:passes]),
+        )
+
+    def _step_limit(self, worker: Worker) -> int:
+        assert self.method.max_step is not None
+        return self.method.max_step * (2 if has_open_fence(self.ctx.tokenizer.decode(worker.text)) else 1)
+
+    # -- between two rounds ------------------------------------------------------------------------------------
+
+    def _take(self, results: list[Generated | None]) -> Finish | None:
+        """Take over a round's tokens and, in the order of the workers, finish steps; why the run ends, if it does."""
+        self.passes += max((len(r.token_ids) for r in results if r is not None), default=0)
+        # Every pass but the last has put one token of each worker into the next; the last is counted by `_handle`.
+        self.since_check += sum(max(len(r.token_ids) - 1, 0) for r in results if r is not None)
+        ended: list[Finish] = []
+        for worker, result in zip(list(self.group.workers), results, strict=True):
+            if result is None:
+                self.group.leave(worker)
+                continue
+            worker.text += result.token_ids
+            del worker.forced[: len(result.token_ids)]
+            finish = self._handle(worker, result)
+            if finish is not None:
+                ended.append(finish)
+        return ended[0] if ended else None
+
+    def _handle(self, worker: Worker, result: Generated) -> Finish | None:
+        """What a worker's new tokens lead to."""
+        method = self.method
+        text = self.ctx.tokenizer.decode(worker.text)
+        stop = result.stop
+        if stop is not None and (stop in method.stop or stop in method.stop_token_ids):
+            drop = self._overhang(worker, text.rfind(stop)) if isinstance(stop, str) else 1
+            del worker.text[len(worker.text) - drop :]
+            return Finish.STOP
+        if result.finish not in (Finish.STOP, Finish.LENGTH, Finish.GANG):
+            if result.finish is Finish.EOS:
+                del worker.text[-1]
+            return result.finish
+        if not result.token_ids:
+            return None
+        is_foreign = isinstance(stop, str) and stop != SEPARATOR
+        if not self.has_steps:
+            is_over = result.finish is Finish.STOP
+        elif is_foreign:
+            self.ctx.count("impersonations")
+            self._finish_step(worker, drop=self._overhang(worker, text.rfind(str(stop))), closing=self.separator)
+            is_over = True
+        elif result.finish is Finish.STOP and ends_step(text):
+            self._finish_step(worker)
+            is_over = True
+        elif method.max_step is not None and len(worker.said) >= self._step_limit(worker):
+            self.ctx.count("forced_steps")
+            self._finish_step(worker, closing=self.separator)
+            is_over = True
+        else:
+            is_over = False
+        self.since_check += len(worker.pending) or 1  # what the worker puts into the next pass
+        if is_over and method.answer != "text" and extract(method.answer, text) is not None:
+            return Finish.STOP
+        return None
+
+    def _finish_step(self, worker: Worker, *, drop: int = 0, closing: Sequence[int] = ()) -> None:
+        method = self.method
+        tokens = self.ctx.tokenizer.encode(prefix(worker.name, worker.step + 1))
+        is_due = method.self_check_every is not None and self.since_check > method.self_check_every
+        repeats = method.check_repeats and (is_looping(worker.said) or worker.said == worker.last_said)
+        if is_due or repeats:
+            self.ctx.count("self_checks")
+            tokens = self.ctx.tokenizer.encode(prefix(worker.name, worker.step + 1) + method.self_check)
+            self.since_check = 0
+        self.group.finish_step(worker, tokens, drop=drop, closing=closing)
+
+    def _overhang(self, worker: Worker, keep: int) -> int:
+        """Sampled tokens at the end of a worker's text that reach beyond its first `keep` characters; the first one
+        always stays."""
+        drop = 0
+        while drop < len(worker.said) - 1 and self._characters(worker, drop) > keep:
+            drop += 1
+        return drop
+
+    def _characters(self, worker: Worker, drop: int) -> int:
+        return len(self.ctx.tokenizer.decode(worker.text[: len(worker.text) - drop]))
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    async def _conclude(self, finish: Finish) -> Outcome:
+        """The answer, asked for if nobody has given one."""
+        ctx, method, group = self.ctx, self.method, self.group
+        tokens = group.whole()
+        text = ctx.tokenizer.decode(tokens)
+        answer = extract(method.answer, text)
+        asks = finish.is_truncated if method.answer == "text" else answer is None
+        if method.conclusion is not None and asks and not ctx.is_late:
+            # Dropped steps make it longer than any view was; the oldest text gives way.
+            room = self.limit - group.num_prompt - len(self.conclusion) - self.reserve
+            kept = tokens[max(len(tokens) - room, 0) :]
+            prompt = method.prompt_tokens(ctx.tokenizer, self.names)
+            branch = method.open(ctx, [*prompt, *kept, *self.conclusion], label="conclusion")
+            params = method.sampling(ctx, max_tokens=method.conclusion_tokens, temperature=0.0)
+            text += method.conclusion + (await branch.generate(params)).text
+            answer = extract(method.answer, text)
+            ctx.count("concluded")
+        details = {"passes": self.passes, "steps": len(group.history) + len(group.forgotten)}
+        return Outcome(text=text, answer=answer, finish=finish, details=details)

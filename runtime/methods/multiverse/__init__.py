@@ -1,0 +1,1 @@
+from .method import Multiverse as Multiverse

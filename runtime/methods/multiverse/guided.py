@@ -1,0 +1,117 @@
+"""`Multiverse(mode="guided")`: the runtime leads a model through one block that was never trained on the tags.
+
+The prompt shows the format. The runtime opens the goal, reads the model's plan leniently and writes it down again in
+the exact format, forks the paths itself, and opens conclusion and answer. The text that results is Multiverse text.
+"""
+
+from __future__ import annotations
+
+from ...engine import Tokenizer
+from ...errors import InvalidInput
+from ...jobs.context import Context
+from ...result import Generated
+from ..prompt import Prompt, prompt_tokens
+from .grammar import GOAL_END, Outline, goal_text, numbered_lines
+from .line import Line
+from .run import Run
+
+GUIDE = """\
+Work on the task below in parallel parts.
+- First plan: list two to five parts as outlines. No part may need the result of another. Say what each part is to \
+find out, not how.
+- Then work on each part in a path of its own. A path must make sense by itself: it never refers to another path.
+- Then put what the paths found together in the conclusion, and finish with a full answer to the task.
+
+This is the format, on another task ("Which is larger, 17 * 23 or 19 * 21?"):
+
+<Parallel>
+<Goal>
+<Outline>
+1: The value of 17 * 23.
+</Outline>
+<Outline>
+2: The value of 19 * 21.
+</Outline>
+</Goal>
+<Path>
+1: 17 * 23 = 17 * 20 + 17 * 3 = 340 + 51 = 391.
+</Path>
+<Path>
+2: 19 * 21 = 20 * 20 - 1 = 399.
+</Path>
+<Conclusion>
+391 is less than 399, so the second product is the larger one.
+</Conclusion>
+</Parallel>
+
+19 * 21 is larger.
+
+The task:
+"""
+
+OPENING = "<Think>\n<Parallel>\n"
+CLOSING = "\n</Conclusion>\n</Parallel>\n</Think>\n\n"
+
+_ENDS = ("<Path>", "<Conclusion>", "</Conclusion>", "</Parallel>", "</Think>")
+"""Tags at which a model has gone on by itself to what the runtime writes."""
+
+
+def guided_tokens(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
+    """The prompt with the format in front of the task: a chat where there is a template. Token ids stay as they are."""
+    if isinstance(prompt, str):
+        try:
+            return tokenizer.chat([{"role": "user", "content": GUIDE + prompt}])
+        except InvalidInput:
+            return prompt_tokens(f"{GUIDE}{prompt}\n\n", tokenizer)
+    messages = [message for message in prompt if isinstance(message, dict)]
+    if not messages:
+        return prompt_tokens(prompt, tokenizer)
+    *before, last = messages
+    return tokenizer.chat([*before, {**last, "content": GUIDE + last.get("content", "")}])
+
+
+async def guided(run: Run, ctx: Context, line: Line, tail: int) -> Generated:
+    """Lead a line through plan, paths, conclusion and answer; without a plan it is decoded plainly."""
+    method = run.method
+    started = f"{OPENING}<Goal>\n<Outline>\n1:"
+    limit = min(method.outline_tokens, line.room - line.size(started) - tail)
+    if limit > 0:
+        line.write(started)
+        await _until(ctx, run, line, limit, (GOAL_END, *_ENDS))
+        points = numbered_lines(line.text)[: method.max_paths]
+        line.restart()
+        goal = OPENING + goal_text(points)
+        if len(points) > 1 and line.size(goal) + tail < line.room:
+            line.write(goal)
+            outlines = [Outline(index=str(i), text=point, is_numbered=True) for i, point in enumerate(points, 1)]
+            run.other_stops = (*method.stop, *_ENDS)
+            if await run.block(ctx, line, goal, outlines, tail):
+                return await _conclude(run, ctx, line, tail)
+            line.restart()
+        else:
+            ctx.count("no_outline")
+    line.may_fork, run.other_stops = False, method.stop
+    return await run.decode(ctx, line, tail)
+
+
+async def _conclude(run: Run, ctx: Context, line: Line, tail: int) -> Generated:
+    """Half of what is left is for the conclusion, the rest for the answer."""
+    before = len(line.text)
+    call = await _until(ctx, run, line, (line.room - tail) // 2, _ENDS)
+    line.keep(max(len(line.text.rstrip()), before))
+    run.other_stops, line.may_fork = run.method.stop, False
+    if line.size(CLOSING) >= line.room:
+        return call
+    line.write(CLOSING)
+    return await run.decode(ctx, line, min(tail, line.room // 2))
+
+
+async def _until(ctx: Context, run: Run, line: Line, limit: int, stops: tuple[str, ...]) -> Generated:
+    """Decode up to one of the stops, which is cut off, as an end of sequence is."""
+    params = run.method.sampling(ctx, max_tokens=max(limit, 1), stop=(*run.method.stop, *stops), include_stop=True)
+    call = await line.branch.generate(params)
+    line.used += len(call.token_ids)
+    line.drop_stop(call)
+    if isinstance(call.stop, str):
+        line.keep(line.text.rfind(call.stop))
+    return call

@@ -1,0 +1,129 @@
+"""Reading a trace file back, with every reference checked."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInput
+from .record import FORMAT, BranchRecord, GroupRecord, JoinRecord, Piece, SegmentRecord, SpanRecord, Trace
+
+GZIP = b"\x1f\x8b"
+"""What a compressed file begins with."""
+
+
+def read_trace(path: Path) -> Trace:
+    """The trace in the file; raises `InvalidInput` with the path and line of the first mistake."""
+    try:
+        data = path.read_bytes()
+        lines = (gzip.decompress(data) if data.startswith(GZIP) else data).decode().splitlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path}: not a readable trace file: {error}") from None
+    if not lines:
+        raise InvalidInput(f"{path}: empty; a trace starts with a header line")
+    trace: Trace | None = None
+    places: list[int] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            data = json.loads(line)
+            kind = data.pop("type")
+            if trace is None:
+                trace = _header(kind, data)
+            else:
+                _READERS[kind](trace, data)
+                if kind == "segment":
+                    places.append(number)
+        except InvalidInput as error:
+            raise InvalidInput(f"{path}:{number}: {error}") from None
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            raise InvalidInput(f"{path}:{number}: not a trace record: {error!r}") from None
+    assert trace is not None
+    # Only now: a segment that others watched from its birth is recorded before what it came to see itself.
+    for number, segment in zip(places, trace.segments, strict=True):
+        for view in (segment.view, *(view for _, view in segment.views)):
+            for span in view:
+                if not _is_sound(trace, span):
+                    raise InvalidInput(f"{path}:{number}: a span of {span.length} tokens over segment {span.segment}")
+    return trace
+
+
+def _header(kind: str, data: dict[str, Any]) -> Trace:
+    if kind != "header":
+        raise InvalidInput(f"the first line must be the header, not {kind!r}")
+    if data.get("format") not in range(1, FORMAT + 1):
+        raise InvalidInput(f"trace format {data.get('format')!r}; this version reads formats 1 to {FORMAT}")
+    return Trace({**data, "format": FORMAT})
+
+
+def _branch(trace: Trace, data: dict[str, Any]) -> None:
+    branch = BranchRecord(**data)
+    if branch.parent is not None and branch.parent not in trace.branches:
+        raise InvalidInput(f"branch {branch.id} names an unknown parent {branch.parent!r}")
+    trace.branches[branch.id] = branch
+
+
+def _segment(trace: Trace, data: dict[str, Any]) -> None:
+    if data["id"] != len(trace.segments):
+        raise InvalidInput(f"segment {data['id']} where segment {len(trace.segments)} belongs")
+    if data["branch"] not in trace.branches:
+        raise InvalidInput(f"segment of an unknown branch {data['branch']!r}")
+    view = tuple(_span(span) for span in data.pop("view"))
+    pieces = [_piece(piece) for piece in data.pop("pieces")]
+    seen = {int(key): list(value) for key, value in data.pop("seen").items()}
+    views = [(int(first), tuple(_span(span) for span in later)) for first, later in data.pop("views", [])]
+    trace.segments.append(SegmentRecord(view=view, pieces=pieces, views=views, seen=seen, **data))
+
+
+def _span(data: dict[str, Any]) -> SpanRecord:
+    group = data.pop("group")
+    if group is not None:
+        group = GroupRecord(*group) if len(group) == 3 else GroupRecord(0, *group)
+    return SpanRecord(group=group, **data)
+
+
+def _is_sound(trace: Trace, span: SpanRecord) -> bool:
+    if not 0 <= span.segment < len(trace.segments):
+        return False
+    return span.length is None or 0 <= span.length <= len(trace.segments[span.segment])
+
+
+def _piece(data: dict[str, Any]) -> Piece:
+    piece = Piece(**data)
+    if piece.kind not in ("prompt", "injected", "sampled"):
+        raise InvalidInput(f"unknown kind of text {piece.kind!r}")
+    if piece.logprobs is not None and len(piece.logprobs) != len(piece.token_ids):
+        raise InvalidInput(f"{len(piece.logprobs)} logprobs for {len(piece.token_ids)} tokens")
+    if piece.chars is not None and (len(piece.chars), sum(piece.chars)) != (len(piece.token_ids), len(piece.text)):
+        raise InvalidInput(f"characters of {len(piece.chars)} tokens, {sum(piece.chars)} in all, do not fit the piece")
+    return piece
+
+
+def _join(trace: Trace, data: dict[str, Any]) -> None:
+    join = JoinRecord(
+        branch=data["branch"],
+        children=tuple(data["children"]),
+        found=tuple(data["found"]),
+        segment=data["segment"],
+        step=data.get("step"),
+        time=data.get("time"),
+    )
+    unknown = [name for name in (join.branch, *join.children, *join.found) if name not in trace.branches]
+    if unknown:
+        raise InvalidInput(f"join names an unknown branch {unknown[0]!r}")
+    trace.joins.append(join)
+
+
+def _end(trace: Trace, data: dict[str, Any]) -> None:
+    trace.end = data
+
+
+_READERS: dict[str, Callable[[Trace, dict[str, Any]], None]] = {
+    "branch": _branch,
+    "segment": _segment,
+    "join": _join,
+    "end": _end,
+}

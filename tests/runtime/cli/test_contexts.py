@@ -1,0 +1,38 @@
+"""`plait contexts`: what it adds, jobs find."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from plait.runtime.cli.main import main
+
+
+def test_added_contexts_are_listed_found_and_dropped(tmp_path, capsys):
+    store, one, two = tmp_path / "store", tmp_path / "one.txt", tmp_path / "two.txt"
+    one.write_text(": k1 v2 k3 v4")
+    two.write_text(": k5 v6")
+    command = ["contexts", "add", "--model", "recall", "--instruction", "recall", "--store", str(store)]
+    assert main([*command, str(one), str(two)]) == 0
+    out = capsys.readouterr().out
+    assert "k1 v2" in out and "2 contexts" in out
+    job = tmp_path / "job.json"
+    fields = {"instruction": "recall", "contexts": [two.read_text(), one.read_text()], "max_tokens": 1}
+    job.write_text(json.dumps({"method": {"method": "sequential", "prompt": "? k3", **fields}}))
+    assert main(["run", str(job), "--model", "recall", "--contexts", str(store)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["answer"].strip(), result["usage"]["reused_tokens"]) == ("v4", 8)
+    assert main(["contexts", "drop", "--all", "--store", str(store)]) == 0
+    assert main(["contexts", "list", "--store", str(store)]) == 0
+    assert "0 contexts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["drop"], ["drop", "--all", "ab"], ["add", "--model", "recall", "/none/x"], ["add", "--model", "no", __file__]],
+)
+def test_mistakes_are_one_line(arguments, tmp_path, capsys):
+    assert main(["contexts", *arguments, "--store", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("plait: ") and error.count("\n") == 1

@@ -1,0 +1,128 @@
+"""Tiny random models and plans for the tests of the native engine."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+
+from plait.attention import AttentionPlan, Group
+from plait.runtime.engines.native.model import Model
+from plait.runtime.engines.native.pool import KVPool
+
+FAMILIES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "mistral": MistralConfig}
+
+_root = tempfile.TemporaryDirectory(prefix="plait-tests-")
+_count = itertools.count()
+
+
+def tiny(
+    family: str = "llama", *, dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: Any
+) -> tuple[PreTrainedModel, Path]:
+    """A random model of a family, and the folder it was saved to.
+
+    The weights are large enough for logits to differ by whole units, and norms and biases are random too, so that a
+    comparison of logits can fail. `overrides` are keys of the Hugging Face config.
+    """
+    shape = {
+        "vocab_size": 131,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.15,
+    }
+    if family == "qwen3":
+        shape["head_dim"] = 24
+    if family == "mistral":
+        overrides = {"sliding_window": None, **overrides}
+    torch.manual_seed(seed)
+    config = FAMILIES[family](**{**shape, **overrides})
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("norm.weight"):
+                parameter.add_(0.2 * torch.randn_like(parameter))
+            if name.endswith("bias"):
+                parameter.normal_(std=0.3)
+    model.to(dtype)
+    folder = Path(_root.name) / f"{family}-{next(_count)}"
+    model.save_pretrained(folder)
+    return model, folder
+
+
+class Sequences:
+    """Token sequences that own shuffled blocks of a pool: the least that feeds a `Model`, without an engine."""
+
+    def __init__(self, model: Model, count: int, *, block_size: int = 16, max_tokens: int = 256, seed: int = 0) -> None:
+        self.model = model
+        blocks = -(-max_tokens // block_size)
+        self.pool = KVPool(model.config, count * blocks, block_size, dtype=model.dtype, device=model.device)
+        order = np.random.default_rng(seed).permutation(count * blocks).astype(np.int32)
+        self._blocks = order.reshape(count, blocks)
+        self.lengths = [0] * count
+
+    def step(self, tokens: Sequence[Sequence[int]], logit_rows: list[int] | None = None) -> torch.Tensor:
+        """Append `tokens[i]` to sequence i, for all at once; logits (rows, V), sequence after sequence."""
+        return self.forward(tokens, logit_rows)[0]
+
+    def forward(
+        self, tokens: Sequence[Sequence[int]], logit_rows: list[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `step`, with the hidden states."""
+        size = self.pool.block_size
+        entries: list[tuple[int, ...]] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        row = 0
+        for index, new in enumerate(tokens):
+            begin = self.lengths[index]
+            end = begin + len(new)
+            if new:
+                entries.append((row, len(new), index, 0, end, 1, 0, 0))
+            positions += range(begin, end)
+            slots += [int(self._blocks[index, t // size]) * size + t % size for t in range(begin, end)]
+            self.lengths[index] = end
+            row += len(new)
+        plan = AttentionPlan(
+            num_rows=row,
+            run_blocks=np.ascontiguousarray(self._blocks.reshape(-1)),
+            run_start=np.arange(len(tokens) + 1, dtype=np.int32) * self._blocks.shape[1],
+            entries=np.array(entries, dtype=np.int32).reshape(-1, 8),
+            groups=(Group(),),
+        )
+        return self.model.forward(
+            torch.tensor([t for new in tokens for t in new]),
+            torch.tensor(positions),
+            torch.tensor(slots),
+            plan,
+            self.pool,
+            None if logit_rows is None else torch.tensor(logit_rows, dtype=torch.int64),
+        )
+
+
+class IdTokenizer:
+    """Text of token t is "t."; for models without a tokenizer."""
+
+    bos_id = None
+
+    def __init__(self, vocab_size: int, eos_ids: tuple[int, ...] = ()) -> None:
+        self.vocab_size = vocab_size
+        self.eos_ids = eos_ids
+
+    def encode(self, text: str) -> list[int]:
+        return [int(word) for word in text.split(".") if word]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join(f"{token}." for token in token_ids)
+
+    def chat(self, messages: Sequence[Any]) -> list[int]:
+        raise NotImplementedError

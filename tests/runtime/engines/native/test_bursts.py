@@ -1,0 +1,165 @@
+"""Bursts of greedy steps: the same tokens, ends and blocks as one step at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plait.runtime.engine import Completion, FinishReason, SamplingParams
+from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.scheduler import Scheduler
+from plait.runtime.errors import BranchClosed
+from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
+
+EOS = 7
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return tiny("qwen3", tie_word_embeddings=True)[1]
+
+
+@pytest.fixture
+def bursts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Steps of each burst that was run."""
+    lengths: list[int] = []
+    commit = Scheduler.commit_burst
+
+    def counted(self: Scheduler, step: Any, sampled: Any) -> Any:
+        lengths.append(len(sampled))
+        return commit(self, step, sampled)
+
+    monkeypatch.setattr(Scheduler, "commit_burst", counted)
+    return lengths
+
+
+def _engine(folder: Path, *, is_bursting: bool = True, **options: Any) -> NativeEngine:
+    options.setdefault("kv_tokens", 8192)
+    engine = NativeEngine(load_model(folder), IdTokenizer(131, (EOS,)), NativeOptions(**options))
+    assert engine.scheduler.max_steps > 1
+    if not is_bursting:
+        engine.scheduler.max_steps = 1
+    return engine
+
+
+def _prompt(n: int, seed: int) -> list[int]:
+    rng = random.Random(seed)
+    return [rng.randrange(131) for _ in range(n)]
+
+
+async def _close(engine: NativeEngine) -> None:
+    await engine.close()
+    engine.store.check_integrity()
+    assert engine.block_usage().used == 0
+
+
+async def _scenario(engine: NativeEngine, seed: int) -> list[Completion]:
+    """Forks of one prompt and branches of their own, at all offsets in their blocks, that come late, end by EOS, stop
+    ids and strings and limits, and go on after their end; a few sample, one is closed on the way. Last, one alone."""
+    rng = random.Random(seed)
+    await engine.start()
+    root = engine.open(_prompt(rng.randrange(1, 40), seed))
+    branches = [*root.fork(4), *(engine.open(_prompt(rng.randrange(1, 40), i), job=str(i % 2)) for i in range(4))]
+
+    async def one(i: int) -> list[Completion]:
+        own = random.Random(f"{seed}:{i}")
+        branch = branches[i]
+        done = []
+        for turn in range(2):
+            for _ in range(own.randrange(4)):
+                await asyncio.sleep(0)
+            params = SamplingParams(
+                max_tokens=own.randrange(1, 60),
+                ignore_eos=own.random() < 0.5,
+                temperature=1.0 if own.random() < 0.1 else 0.0,
+                stop_token_ids=tuple(own.sample(range(131), own.choice([0, 2]))),
+                stop=(f"{own.randrange(131)}.",) if own.random() < 0.3 else (),
+            )
+            done.append(await branch.generate(params))
+            branch.extend(_prompt(own.randrange(1, 5), turn))
+        return done
+
+    doomed = root.fork(1)[0]
+    generation = doomed.generate(SamplingParams(max_tokens=300, ignore_eos=True))
+    results = await asyncio.gather(*(one(i) for i in range(len(branches))))
+    doomed.close()
+    with pytest.raises(BranchClosed):
+        await generation
+    last = await branches[0].generate(SamplingParams(max_tokens=40, ignore_eos=True))
+    for branch in (root, *branches):
+        branch.close()
+    await _close(engine)
+    return [*(completion for done in results for completion in done), last]
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_same_as_one_step_at_a_time(folder: Path, bursts: list[int], seed: int) -> None:
+    expected = await _scenario(_engine(folder, is_bursting=False), seed)
+    assert not bursts
+    assert await _scenario(_engine(folder), seed) == expected
+    assert max(bursts) > 1
+    reasons = {completion.finish_reason for completion in expected}
+    assert FinishReason.LENGTH in reasons and len(reasons) > 1
+
+
+async def test_a_burst_ends_with_a_stop(folder: Path, bursts: list[int]) -> None:
+    """Nothing is decoded behind a stop id, so the blocks hold what one step at a time leaves."""
+    engine = _engine(folder)
+    await engine.start()
+    branch = engine.open(_prompt(20, 0))
+    free = (await branch.generate(SamplingParams(max_tokens=60, ignore_eos=True))).token_ids
+    at = next(i for i in range(20, 60) if free[i] not in free[:i])
+    bursts.clear()
+    again = engine.open(_prompt(20, 0))
+    got = await again.generate(SamplingParams(max_tokens=60, ignore_eos=True, stop_token_ids=(free[at],)))
+    assert got.token_ids == free[: at + 1] and got.stop == free[at]
+    assert sum(bursts) <= at + 1
+    await _close(engine)
+
+
+async def test_who_comes_waits_for_one_step(folder: Path, bursts: list[int]) -> None:
+    """A generation that is submitted ends the burst under way; those that ask for more than the likeliest token, or
+    whose tokens are streamed, take one step at a time."""
+    engine = _engine(folder)
+    await engine.start()
+    # Before the first step is planned, and so before any burst begins.
+    engine.scheduler.interrupt.value = 1
+    plan = engine.scheduler.plan
+
+    def interrupted() -> Any:
+        planned = plan()
+        engine.scheduler.interrupt.value = 1
+        return planned
+
+    engine.scheduler.plan = interrupted  # type: ignore[method-assign]
+    await engine.open(_prompt(20, 0)).generate(SamplingParams(max_tokens=40, ignore_eos=True))
+    assert set(bursts) == {1}
+    engine.scheduler.plan = plan  # type: ignore[method-assign]
+    bursts.clear()
+    await engine.open(_prompt(20, 1)).generate(SamplingParams(max_tokens=40, ignore_eos=True, logprobs=0))
+    async for _ in engine.open(_prompt(20, 2)).generate(SamplingParams(max_tokens=40, ignore_eos=True)):
+        pass
+    assert not bursts
+    await _close(engine)
+
+
+async def test_no_blocks_ahead_when_memory_is_short(folder: Path) -> None:
+    """Two branches fill the store to its last slot, which blocks kept ahead would not let them."""
+    expected = {}
+    for kv_tokens in (8192, 128):
+        engine = _engine(folder, kv_tokens=kv_tokens)
+        await engine.start()
+        branches = [engine.open(_prompt(16, i)) for i in range(2)]
+        params = SamplingParams(max_tokens=49, ignore_eos=True)
+        got = await asyncio.gather(*(b.generate(params) for b in branches))
+        assert [c.finish_reason for c in got] == [FinishReason.LENGTH] * 2
+        expected[kv_tokens] = [c.token_ids for c in got]
+        for b in branches:
+            b.close()
+        await _close(engine)
+    assert expected[8192] == expected[128]

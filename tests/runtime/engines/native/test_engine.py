@@ -1,0 +1,351 @@
+"""The native engine end to end on tiny random models: tokens equal transformers', batching changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+import torch
+
+from plait.runtime.engine import FinishReason, SamplingParams
+from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.loader import load_model
+from plait.runtime.errors import BranchBusy, BranchClosed, EngineClosed, InvalidInput, OutOfBlocks, PromptTooLong
+from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
+
+
+def _engine(folder, *, eos: tuple[int, ...] = (), **options) -> NativeEngine:
+    options.setdefault("kv_tokens", 16384)
+    return NativeEngine(load_model(folder), IdTokenizer(131, eos), NativeOptions(**options))
+
+
+def _prompt(n: int, seed: int = 0) -> list[int]:
+    rng = random.Random(seed)
+    return [rng.randrange(131) for _ in range(n)]
+
+
+def _greedy(hf_model, prompt: list[int], n: int) -> list[int]:
+    out = hf_model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        max_new_tokens=n,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return out[0, len(prompt) :].tolist()
+
+
+class running:
+    """An engine that is started, and checked for leaks at the end."""
+
+    def __init__(self, engine: NativeEngine) -> None:
+        self.engine = engine
+
+    async def __aenter__(self) -> NativeEngine:
+        await self.engine.start()
+        return self.engine
+
+    async def __aexit__(self, *_) -> None:
+        await self.engine.close()
+        self.engine.store.check_integrity()
+        usage = self.engine.block_usage()
+        assert usage.used == 0
+        assert usage.free + usage.cached == usage.total
+        self.engine.store.evict_all()
+        assert self.engine.block_usage().free == usage.total
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
+async def test_greedy_equals_transformers_alone_in_a_crowd_and_in_chunks(family):
+    hf_model, folder = tiny(family)
+    prompt = _prompt(37)
+    expected = _greedy(hf_model, prompt, 200)
+    params = SamplingParams(max_tokens=200)
+    async with running(_engine(folder)) as engine:
+        alone = engine.open(prompt)
+        assert (await alone.generate(params)).token_ids == expected
+        crowd = [engine.open(_prompt(20 + i, seed=i + 1), job=str(i % 3)) for i in range(30)]
+        others = [b.generate(SamplingParams(max_tokens=100 + 3 * i)) for i, b in enumerate(crowd)]
+        crowded = engine.open(prompt, job="late")
+        assert (await crowded.generate(params)).token_ids == expected
+        await asyncio.gather(*others)
+    async with running(_engine(folder, prefill_chunk=7, max_rows=9)) as engine:
+        branches = [engine.open(prompt), engine.open(_prompt(50, seed=9))]
+        results = await asyncio.gather(*(b.generate(params) for b in branches))
+        assert results[0].token_ids == expected
+
+
+async def test_sampling_depends_on_seed_and_path_but_not_on_the_batch():
+    _, folder = tiny()
+    prompt = _prompt(20)
+    params = SamplingParams(max_tokens=40, temperature=1.3, top_k=40, top_p=0.95, min_p=0.01, logprobs=2)
+    async with running(_engine(folder)) as engine:
+        first = await engine.open(prompt, path=(1,), seed=5).generate(params)
+        crowd = [engine.open(_prompt(30, seed=i), path=(i,)) for i in range(10)]
+        others = [b.generate(SamplingParams(max_tokens=60, temperature=1.0)) for b in crowd]
+        again = await engine.open(prompt, path=(1,), seed=5).generate(params)
+        other_path = await engine.open(prompt, path=(2,), seed=5).generate(params)
+        other_seed = await engine.open(prompt, path=(1,), seed=6).generate(params)
+        await asyncio.gather(*others)
+    assert again.token_ids == first.token_ids
+    assert again.logprobs == pytest.approx(first.logprobs, abs=1e-5)
+    assert len({tuple(c.token_ids) for c in (first, other_path, other_seed)}) == 3
+    assert first.top_logprobs is not None
+    assert all(len(top) == 2 for top in first.top_logprobs)
+
+
+async def test_forks_get_different_samples_and_share_the_prompt():
+    _, folder = tiny()
+    async with running(_engine(folder)) as engine:
+        root = engine.open(_prompt(64))
+        children = root.fork(4)
+        results = await asyncio.gather(*(c.generate(SamplingParams(max_tokens=20, temperature=1.0)) for c in children))
+        assert len({tuple(r.token_ids) for r in results}) == 4
+        assert sum(r.prefilled_tokens for r in results) == 64
+        assert [c.path for c in children] == [(0,), (1,), (2,), (3,)]
+        assert [b.path for b in root.fork(1)] == [(4,)]
+
+
+async def test_a_prompt_that_was_seen_before_is_not_computed_again():
+    _, folder = tiny()
+    async with running(_engine(folder)) as engine:
+        prompt = _prompt(100)
+        first = engine.open(prompt)
+        expected = await first.generate(SamplingParams(max_tokens=30))
+        first.close()
+        assert engine.block_usage().cached > 0
+        again = engine.open([*prompt[:70], *_prompt(30, seed=3)])
+        assert (await again.generate(SamplingParams(max_tokens=1))).reused_tokens == 64
+        second = engine.open(prompt)
+        result = await second.generate(SamplingParams(max_tokens=30))
+        assert (result.reused_tokens, result.prefilled_tokens) == (96, 4)
+        assert result.token_ids == expected.token_ids
+
+
+async def test_the_prefix_index_never_confuses_visibility():
+    """The same tokens at the same positions, written with and without sight of something else."""
+    hf_model, folder = tiny()
+    tail = _prompt(40, seed=5)
+    async with running(_engine(folder)) as engine:
+        root = engine.open(_prompt(32))
+        (path,) = root.fork(1)
+        path.extend(_prompt(32, seed=7))
+        await path.generate(SamplingParams(max_tokens=0))
+        (plain,) = root.fork(1)
+        (merged,) = root.fork(1)
+        (inner,) = merged.fork(1)
+        inner.extend(_prompt(32, seed=8))
+        await inner.generate(SamplingParams(max_tokens=0))
+        merged.merge([inner])
+        plain.extend(_prompt(32, seed=7))
+        for branch in (merged, plain):
+            branch.extend(tail)
+        results = await asyncio.gather(*(b.generate(SamplingParams(max_tokens=10)) for b in (merged, plain)))
+        assert results[0].reused_tokens == 0
+        expected = _greedy(hf_model, [*_prompt(32), *_prompt(32, seed=7), *tail], 10)
+        assert results[1].token_ids == expected
+
+
+async def test_stop_strings_span_tokens_and_roll_back():
+    hf_model, folder = tiny()
+    prompt = _prompt(10)
+    expected = _greedy(hf_model, prompt, 30)
+    text = "".join(f"{t}." for t in expected)
+    stop = text[len("".join(f"{t}." for t in expected[:8])) + 1 :][:5]
+    at = text.index(stop)
+    async with running(_engine(folder)) as engine:
+        branch = engine.open(prompt)
+        generation = branch.generate(SamplingParams(max_tokens=30, stop=("never", stop), logprobs=0))
+        streamed = [t async for t in generation]
+        result = await generation
+        assert result.finish_reason is FinishReason.STOP
+        assert result.stop == stop
+        assert result.text == text[:at]
+        assert streamed == result.token_ids == expected[: len(result.token_ids)]
+        assert result.logprobs is not None
+        assert len(result.logprobs) == len(result.token_ids)
+        assert branch.tokens == prompt + result.token_ids
+        assert result.rolled_back >= 1
+        # What follows is as if nothing had been generated past the stop string.
+        rest = await branch.generate(SamplingParams(max_tokens=12))
+        assert result.token_ids + rest.token_ids == expected[: len(result.token_ids) + 12]
+
+        keeping = engine.open(prompt)
+        kept = await keeping.generate(SamplingParams(max_tokens=30, stop=(stop,), include_stop=True))
+        assert kept.text == text[: at + len(stop)]
+        assert "".join(f"{t}." for t in kept.token_ids).startswith(kept.text)
+
+
+async def test_eos_stop_tokens_and_limits():
+    hf_model, folder = tiny()
+    prompt = _prompt(10)
+    expected = _greedy(hf_model, prompt, 30)
+    eos = expected[5]
+    first = expected.index(eos)
+    async with running(_engine(folder, eos=(eos,))) as engine:
+        ended = await engine.open(prompt).generate()
+        assert (ended.finish_reason, ended.stop) == (FinishReason.EOS, eos)
+        assert ended.token_ids == expected[: first + 1]
+        on = await engine.open(prompt).generate(SamplingParams(max_tokens=20, ignore_eos=True))
+        assert (on.finish_reason, on.token_ids) == (FinishReason.LENGTH, expected[:20])
+        stopped = await engine.open(prompt).generate(
+            SamplingParams(ignore_eos=True, stop_token_ids=(expected[3],), max_tokens=30)
+        )
+        assert stopped.token_ids == expected[: expected.index(expected[3]) + 1]
+        short = engine.open(prompt, context_limit=14)
+        full = await short.generate(SamplingParams(ignore_eos=True))
+        assert (full.finish_reason, len(full.token_ids)) == (FinishReason.CONTEXT, 4)
+        assert (await short.generate()).token_ids == []
+        none = await engine.open(prompt).generate(SamplingParams(max_tokens=0))
+        assert (none.token_ids, none.prefilled_tokens) == ([], 10)
+
+
+async def test_forbidden_ids_bias_and_penalty():
+    hf_model, folder = tiny()
+    prompt = _prompt(10)
+    expected = _greedy(hf_model, prompt, 5)
+    async with running(_engine(folder)) as engine:
+        other = await engine.open(prompt).generate(SamplingParams(max_tokens=1, forbidden_ids=(expected[0],)))
+        assert other.token_ids != expected[:1]
+        pushed = await engine.open(prompt).generate(SamplingParams(max_tokens=3, logit_bias={7: 1e4}))
+        assert pushed.token_ids == [7, 7, 7]
+        penalised = await engine.open(prompt).generate(
+            SamplingParams(max_tokens=40, repetition_penalty=1e6, temperature=0.0)
+        )
+        assert len(set(penalised.token_ids)) == 40
+
+
+async def test_logprobs_are_the_models_own():
+    hf_model, folder = tiny()
+    prompt = _prompt(10)
+    async with running(_engine(folder)) as engine:
+        result = await engine.open(prompt).generate(SamplingParams(max_tokens=10, temperature=2.0, logprobs=3))
+    tokens = prompt + result.token_ids
+    with torch.no_grad():
+        logprobs = hf_model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+    for i, (token, logprob) in enumerate(zip(result.token_ids, result.logprobs or [], strict=True)):
+        assert logprob == pytest.approx(float(logprobs[len(prompt) + i - 1, token]), abs=1e-4)
+
+
+async def test_forced_tokens_are_taken_one_per_step_and_scored():
+    hf_model, folder = tiny("llama")
+    given = _prompt(12, seed=5)
+    async with running(_engine(folder, eos=(given[7],))) as engine:
+        branch = engine.open([5, 6, 7])
+        steps = engine.scheduler.num_steps
+        done = await branch.generate(SamplingParams(max_tokens=15, forced=tuple(given), logprobs=0, ignore_eos=True))
+        assert done.token_ids[:12] == given and engine.scheduler.num_steps - steps == 15
+        assert done.token_ids[12:] == _greedy(hf_model, [5, 6, 7, *given], 3)
+        with torch.no_grad():
+            scores = hf_model(torch.tensor([branch.tokens])).logits[0].log_softmax(-1)
+        expected = [scores[i + 2, t].item() for i, t in enumerate(done.token_ids)]
+        torch.testing.assert_close(done.logprobs, expected, atol=1e-4, rtol=1e-4)
+        ended = await engine.open([5]).generate(SamplingParams(forced=tuple(given)))
+        assert (ended.token_ids, ended.finish_reason) == (given[:8], FinishReason.EOS)
+        with pytest.raises(InvalidInput, match="vocabulary"):
+            branch.generate(SamplingParams(forced=(131,)))
+
+
+async def test_rewind_drops_and_recomputes():
+    hf_model, folder = tiny()
+    prompt = _prompt(40)
+    async with running(_engine(folder)) as engine:
+        branch = engine.open(prompt)
+        first = await branch.generate(SamplingParams(max_tokens=20))
+        branch.rewind(40)
+        second = await branch.generate(SamplingParams(max_tokens=20))
+        assert second.token_ids == first.token_ids
+        assert second.prefilled_tokens == 0
+        (child,) = branch.fork(1)
+        for target in (branch, child):
+            target.rewind(25)
+            target.extend([1, 2, 3])
+            result = await target.generate(SamplingParams(max_tokens=10))
+            assert result.token_ids == _greedy(hf_model, [*prompt[:25], 1, 2, 3], 10)
+            assert result.prefilled_tokens == 3
+        branch.rewind(0)
+        assert (branch.length, branch.position, branch.tokens) == (0, 0, [])
+        branch.extend(prompt)
+        assert (await branch.generate(SamplingParams(max_tokens=20))).token_ids == first.token_ids
+
+
+async def test_errors_come_before_any_work():
+    _, folder = tiny()
+    engine = _engine(folder, kv_tokens=256)
+    with pytest.raises(EngineClosed, match="not been started"):
+        engine.open([1]).generate()
+    async with running(engine):
+        with pytest.raises(PromptTooLong, match="512"):
+            engine.open([1] * 513)
+        with pytest.raises(OutOfBlocks, match="kv_tokens"):
+            engine.open([1] * 300)
+        with pytest.raises(InvalidInput, match="vocabulary"):
+            engine.open([131])
+        with pytest.raises(InvalidInput, match="context_limit"):
+            engine.open([1], context_limit=0)
+        branch = engine.open([1, 2, 3])
+        generation = branch.generate(SamplingParams(max_tokens=400))
+        with pytest.raises(BranchBusy):
+            branch.extend([1])
+        await generation.aclose()
+        with pytest.raises(BranchClosed, match="stopped"):
+            await generation
+        with pytest.raises(InvalidInput, match="rewind"):
+            branch.rewind(10_000)
+        stranger = engine.open([1])
+        with pytest.raises(InvalidInput, match="forked"):
+            branch.merge([stranger])
+        with pytest.raises(InvalidInput, match="itself"):
+            branch.watch(branch)
+        empty = engine.open()
+        with pytest.raises(InvalidInput, match="nothing to decode"):
+            empty.generate()
+        branch.close()
+        branch.close()
+        with pytest.raises(BranchClosed):
+            branch.extend([1])
+    with pytest.raises(EngineClosed):
+        engine.open([1])
+
+
+async def test_memory_pressure_evicts_waits_and_at_last_gives_way():
+    _, folder = tiny()
+    async with running(_engine(folder, kv_tokens=160)) as engine:
+        for i in range(6):  # each leaves its prompt cached; later ones evict it
+            branch = engine.open(_prompt(64, seed=i))
+            await branch.generate(SamplingParams(max_tokens=8))
+            branch.close()
+            engine.store.check_integrity()
+        held = [engine.open(_prompt(60, seed=10 + i), job=str(i)) for i in range(2)]
+        old, young = [b.generate(SamplingParams(max_tokens=60)) for b in held]
+        given_way = await young
+        assert given_way.finish_reason is FinishReason.MEMORY
+        held[1].close()
+        assert (await old).finish_reason is FinishReason.LENGTH
+
+
+async def test_cancelling_the_awaiting_task_stops_the_generation():
+    _, folder = tiny()
+    async with running(_engine(folder)) as engine:
+        branch = engine.open(_prompt(10))
+        slow = SamplingParams(max_tokens=400, temperature=1.0, ignore_eos=True)  # sampled, so token by token
+        task = asyncio.create_task(_await(branch.generate(slow)))
+        while branch.length == 10:  # noqa: ASYNC110 - tokens come from the thread of the engine
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        kept = branch.length
+        assert 10 < kept < 410
+        assert (await branch.generate(SamplingParams(max_tokens=5))).token_ids
+        waiting = asyncio.create_task(_await(branch.generate(SamplingParams(max_tokens=300, ignore_eos=True))))
+        await asyncio.sleep(0)
+        branch.close()
+        with pytest.raises(BranchClosed):
+            await waiting
+
+
+async def _await(generation):
+    return await generation

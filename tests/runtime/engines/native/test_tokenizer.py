@@ -1,0 +1,201 @@
+"""Tokenizers of model folders, and their text token by token."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from plait.runtime.engines.native.tokenizer import HFTokenizer, IncrementalDecoder
+from plait.runtime.errors import InvalidInput
+
+TEXTS = [
+    "Hello world, hello.",
+    "  spaces\n\nand\ttabs ",
+    "na\u00efve caf\u00e9 \u20ac5",
+    "\u4f60\u597d\uff0c\u4e16\u754c",
+    "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 family",
+    "\u0645\u0631\u062d\u0628\u0627",
+    "1 + 2 = 3",
+]
+SPECIAL = ["<bos>", "<eos>", "<|end|>"]
+
+
+@cache
+def _byte_level() -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=340,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    rng = random.Random(0)
+    tokenizer.train_from_iterator(["".join(rng.choices(TEXTS, k=3)) for _ in range(50)], trainer)
+    return tokenizer
+
+
+@cache
+def _byte_fallback() -> tokenizers.Tokenizer:
+    """As Llama 2 and Mistral have it: a word's leading space is part of its token, unknown characters become bytes."""
+    words = ["\u2581", "\u2581hello", "\u2581world", "hello", "a", "b", "\u00e9", ",", "\u2581,"]
+    vocab = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE({token: i for i, token in enumerate(vocab)}, [], byte_fallback=True, fuse_unk=True)
+    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    return tokenizer
+
+
+def _folder(path: Path, **files: Any) -> Path:
+    path.mkdir(exist_ok=True)
+    _byte_level().save(str(path / "tokenizer.json"))
+    for name, data in files.items():
+        (path / f"{name}.json").write_text(json.dumps(data))
+    return path
+
+
+def _assert_pieces(tokenizer: HFTokenizer, ids: list[int]) -> list[str]:
+    decoder = IncrementalDecoder(tokenizer)
+    pieces = [decoder.push(token) for token in ids]
+    assert "".join(pieces) + decoder.flush() == tokenizer.decode(ids)
+    return pieces
+
+
+@given(st.lists(st.integers(0, 339), max_size=60))
+def test_any_bytes_decode_the_same_in_pieces(ids: list[int]) -> None:
+    """Also tokens in orders that are not UTF-8."""
+    _assert_pieces(HFTokenizer(_byte_level()), ids)
+
+
+@given(st.lists(st.one_of(st.sampled_from(TEXTS + SPECIAL), st.text(max_size=5)), max_size=8).map("".join))
+def test_text_comes_without_halves_of_characters(text: str) -> None:
+    tokenizer = HFTokenizer(_byte_level())
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    pieces = _assert_pieces(tokenizer, ids)
+    assert "".join(pieces) == text.rstrip("\ufffd")
+    # Each piece comes as early as can be: with the token that brings its last byte.
+    for n in range(len(ids)):
+        assert "".join(pieces[: n + 1]) == tokenizer.decode(ids[: n + 1]).rstrip("\ufffd")
+
+
+@given(st.lists(st.sampled_from(["hello", " world", "\u00e9", "\u4e16", "\U0001f600", ",", "<eos>", " "])).map("".join))
+def test_byte_fallback_and_leading_spaces(text: str) -> None:
+    tokenizer = HFTokenizer(_byte_fallback())
+    _assert_pieces(tokenizer, tokenizer.encode(text))
+
+
+def test_pieces_of_an_emoji() -> None:
+    tokenizer = HFTokenizer(_byte_level())
+    (a,), fox, (b,) = (tokenizer.encode(text) for text in ("a", "\U0001f98a", "b"))
+    assert len(fox) > 1
+    waiting = [""] * (len(fox) - 1)
+    assert _assert_pieces(tokenizer, [a, *fox, b]) == ["a", *waiting, "\U0001f98a", "b"]
+    decoder = IncrementalDecoder(tokenizer)
+    assert [decoder.push(token) for token in [a, *fox[:-1]]] == ["a", *waiting]
+    assert decoder.flush() == "\ufffd"
+
+
+def test_nothing_is_added_and_nothing_is_hidden(tmp_path: Path) -> None:
+    tokenizer = HFTokenizer.load(_folder(tmp_path))
+    ids = tokenizer.encode("<bos>Hello<eos>")
+    assert ids[0] == 0 and ids[-1] == 1
+    assert tokenizer.decode(ids) == "<bos>Hello<eos>"
+    assert tokenizer.encode("") == [] and tokenizer.decode([]) == ""
+    assert tokenizer.vocab_size == 340
+
+
+@pytest.mark.parametrize(
+    ("files", "bos", "eos"),
+    [
+        ({}, None, ()),
+        ({"tokenizer_config": {"bos_token": "<bos>", "eos_token": {"content": "<eos>"}}}, 0, (1,)),
+        ({"tokenizer_config": {"bos_token": None, "eos_token": "unknown"}}, None, ()),
+        ({"config": {"bos_token_id": 0, "eos_token_id": 2}, "tokenizer_config": {"eos_token": "<eos>"}}, 0, (2,)),
+        ({"config": {"eos_token_id": 1}, "generation_config": {"eos_token_id": [2, 1]}}, None, (2, 1)),
+    ],
+)
+def test_special_ids(tmp_path: Path, files: dict[str, Any], bos: int | None, eos: tuple[int, ...]) -> None:
+    tokenizer = HFTokenizer.load(_folder(tmp_path, **files))
+    assert (tokenizer.bos_id, tokenizer.eos_ids) == (bos, eos)
+
+
+TEMPLATE = """{{ bos_token }}
+{%- if messages[0].role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}
+{%- for message in messages %}
+    {%- if message.role == 'skip' %}{% continue %}{% endif %}
+    <{{ message.role }}>{{ message | tojson }}{{ message['content'] | trim }}{{ eos_token }}
+{% endfor %}
+{%- if add_generation_prompt %}<assistant>{{ strftime_now('%Y') | length }}{% endif %}"""
+
+
+def test_chat_template_renders_as_in_transformers(tmp_path: Path) -> None:
+    config = {"bos_token": "<bos>", "eos_token": "<eos>", "chat_template": TEMPLATE}
+    tokenizer = HFTokenizer.load(_folder(tmp_path, tokenizer_config=config))
+    messages = [{"role": "user", "content": " 1 < 2 caf\u00e9 "}, {"role": "skip", "content": ""}]
+    reference = PreTrainedTokenizerFast(tokenizer_object=_byte_level(), bos_token="<bos>", eos_token="<eos>")
+    expected = reference.apply_chat_template(
+        messages, chat_template=TEMPLATE, add_generation_prompt=True, return_dict=False
+    )
+    assert tokenizer.chat(messages) == expected
+    with pytest.raises(InvalidInput, match="no tools"):
+        tokenizer.chat([{"role": "tool", "content": ""}])
+    with pytest.raises(InvalidInput, match="rejects these messages"):
+        tokenizer.chat([])
+
+
+@pytest.mark.parametrize("where", ["file", "list"])
+def test_places_of_chat_templates(tmp_path: Path, where: str) -> None:
+    listed = [{"name": "rag", "template": "no"}, {"name": "default", "template": "a" if where == "list" else "no"}]
+    _folder(tmp_path, tokenizer_config={"chat_template": listed})
+    if where == "file":
+        (tmp_path / "chat_template.jinja").write_text("a")
+    tokenizer = HFTokenizer.load(tmp_path)
+    assert tokenizer.decode(tokenizer.chat([])) == "a"
+
+
+def test_errors(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="holds no tokenizer.json"):
+        HFTokenizer.load(tmp_path)
+    with pytest.raises(InvalidInput, match="no chat template"):
+        HFTokenizer.load(_folder(tmp_path)).chat([{"role": "user", "content": "hi"}])
+    with pytest.raises(InvalidInput, match="chat template is not valid"):
+        HFTokenizer.load(_folder(tmp_path, tokenizer_config={"chat_template": "{% if %}"}))
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(InvalidInput, match="tokenizer_config.json is not valid JSON"):
+        HFTokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(InvalidInput, match="tokenizer.json cannot be read"):
+        HFTokenizer.load(tmp_path)
+
+
+def test_templates_cannot_reach_out_of_their_sandbox(tmp_path: Path) -> None:
+    template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    tokenizer = HFTokenizer.load(_folder(tmp_path, tokenizer_config={"chat_template": template}))
+    with pytest.raises(InvalidInput, match="rejects"):
+        tokenizer.chat([])
+
+
+def test_the_engine_does_not_import_transformers() -> None:
+    native = "plait.runtime.engines.native"
+    code = f"import sys, {native}.loader, {native}.tokenizer; print('transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

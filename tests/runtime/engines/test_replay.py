@@ -1,0 +1,138 @@
+"""Recording and replay: the same job without the engine, and clear errors for another one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from plait import APR, Budget, InvalidInput, PlaitError, Recorder, ReplayEngine, Runtime, ScriptedEngine, Sequential
+from plait.runtime.engine import Capabilities, Completion, FinishReason, SamplingParams
+from plait.runtime.engines.scripted import WordTokenizer
+from plait.tests.runtime.methods.apr.test_apr import model
+from plait.tests.runtime.methods.apr.test_paper import ROOT
+from plait.tests.runtime.tools import Busy
+
+
+def scripted(script=None, **options):
+    return ScriptedEngine(script or model(), tokenizer=WordTokenizer(), name="toy", **options)
+
+
+async def submit(engine, method, *, read_events=False, **options):
+    async with Runtime(engine=engine) as runtime:
+        job = await runtime.submit(method, **options)
+        events = [event async for event in job] if read_events else []
+        return await job, events
+
+
+def comparable(result):
+    """All of a trace but what depends on the clock."""
+    lines = json.loads(json.dumps(list(result.trace.lines())))
+    for line in lines:
+        for record in [line, *line.get("pieces", [])]:
+            for name in ("usage", "opened", "closed", "began", "ended", "time"):
+                record.pop(name, None)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (APR(prompt=ROOT), {}),
+        (APR(prompt=ROOT, verify_join=True, max_children=1), {"seed": 4}),
+        (Busy(), {"budget": Budget(total_tokens=40, width=2)}),
+        (Sequential(prompt=[{"role": "user", "content": "hi"}]), {}),
+    ],
+    ids=["apr", "apr with options", "forks and merges", "chat"],
+)
+@pytest.mark.parametrize("read_events", [False, True])
+async def test_a_replay_equals_the_recording(tmp_path, method, options, read_events):
+    file = tmp_path / "deep" / "recording.jsonl"
+    first, _ = await submit(Recorder(scripted(), file), method, **options)
+    second, events = await submit(ReplayEngine(file), method, read_events=read_events, **options)
+    assert comparable(second) == comparable(first)
+    assert second.usage.rolled_back_tokens == first.usage.rolled_back_tokens
+    assert bool(events) == read_events
+
+
+async def test_the_replay_engine_presents_itself_as_the_recorded_one(tmp_path):
+    engine = scripted(context_limit=777, capabilities=Capabilities(kv_merge=True))
+    await submit(Recorder(engine, tmp_path / "file"), Sequential(prompt="q"))
+    replay = ReplayEngine(tmp_path / "file")
+    assert (replay.name, replay.context_limit, replay.capabilities) == ("toy", 777, engine.capabilities)
+    assert replay.tokenizer.bos_id == 0 and replay.tokenizer.eos_ids == (1,)
+    assert replay.tokenizer.vocab_size == engine.tokenizer.vocab_size
+
+
+@pytest.mark.parametrize("change", [{"seed": 9}, {"prompt": "other"}, {"temperature": 0.5}])
+async def test_another_job_is_not_in_the_recording(tmp_path, change):
+    await submit(Recorder(scripted(), tmp_path / "file"), Sequential(prompt="q"))
+    fields = {key: value for key, value in change.items() if key != "seed"}
+    with pytest.raises(InvalidInput, match="no recorded answer|never saw"):
+        await submit(
+            ReplayEngine(tmp_path / "file"), Sequential(**{"prompt": "q", **fields}), seed=change.get("seed", 0)
+        )
+
+
+async def test_equal_calls_are_played_in_order_and_the_last_again(tmp_path):
+    recorder = Recorder(ScriptedEngine(["one", "two"]), tmp_path / "file")
+    async with Runtime(engine=recorder) as runtime:
+        for _ in range(2):
+            await (await runtime.submit(Sequential(prompt="q")))
+    async with Runtime(engine=ReplayEngine(tmp_path / "file")) as runtime:
+        texts = [(await (await runtime.submit(Sequential(prompt="q")))).text for _ in range(3)]
+    assert texts == ["one", "two", "two"]
+
+
+async def test_failures_fail_again(tmp_path):
+    def script(context):
+        raise OSError("engine gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await submit(Recorder(scripted(script), tmp_path / "file"), Sequential(prompt="q"))
+    with pytest.raises(PlaitError, match="OSError: engine gone"):
+        await submit(ReplayEngine(tmp_path / "file"), Sequential(prompt="q"))
+
+
+async def test_interruptions_are_interrupted_again(tmp_path):
+    slow = scripted(lambda _: "word " * 2000, seconds_per_token=0.001)
+    limits = {"budget": Budget(seconds=0.05)}
+    first, _ = await submit(Recorder(slow, tmp_path / "file"), Sequential(prompt="q"), **limits)
+    second, _ = await submit(ReplayEngine(tmp_path / "file"), Sequential(prompt="q"), **limits)
+    assert second.text == first.text != "" and second.finish_reason == first.finish_reason == "deadline"
+
+
+async def test_top_logprobs_survive(tmp_path):
+    class Detailed(ScriptedEngine):
+        async def complete(self, generation):
+            generation.append([70])
+            return Completion(
+                token_ids=[70], text="D", finish_reason=FinishReason.LENGTH, logprobs=[-1.0], top_logprobs=[{70: -1.0}]
+            )
+
+    recorder = Recorder(Detailed([]), tmp_path / "file")
+    first = await recorder.open([5]).generate(SamplingParams(logprobs=1))
+    await recorder.close()
+    assert await ReplayEngine(tmp_path / "file").open([5]).generate(SamplingParams(logprobs=1)) == first
+
+
+async def test_branches_of_other_engines_are_refused(tmp_path):
+    recorder = Recorder(scripted(), tmp_path / "file")
+    with pytest.raises(InvalidInput, match="another engine"):
+        recorder.open([5]).watch(scripted().open([5]))
+    one, two = recorder.open([5]).fork(2)
+    one.attach([two])
+    one.watch(two, shift=1)
+    one.seek(4)
+    for operation in (one.block, one.seal, lambda: one.arrange([]), lambda: one.lockstep("g")):
+        with pytest.raises(PlaitError, match="live views"):
+            operation()
+    assert recorder.block_usage().used == 4
+    await recorder.close()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "nonsense", '{"format": 2}', '{"type": "header", "format": 1}', "[1]"])
+def test_files_that_are_no_recording(tmp_path, text):
+    (tmp_path / "file").write_text(text)
+    with pytest.raises(InvalidInput, match="not a recording"):
+        ReplayEngine(tmp_path / "file")

@@ -1,0 +1,243 @@
+"""The engine contract as engines without KV keep it: stops, limits, view operations, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plait import (
+    BranchBusy,
+    BranchClosed,
+    EngineClosed,
+    FinishReason,
+    InvalidInput,
+    PromptTooLong,
+    SamplingParams,
+    UnsupportedByEngine,
+)
+from plait.runtime.engines.scripted import CharTokenizer, ScriptedEngine, WordTokenizer
+from plait.runtime.engines.text_stream import TextStream
+from plait.runtime.engines.token_decoding import find_stop, pending_stop
+
+
+def chars(*texts, **options):
+    return ScriptedEngine(list(texts), **options)
+
+
+def words(*texts, **options):
+    return ScriptedEngine(list(texts), tokenizer=WordTokenizer(), **options)
+
+
+def opened(engine, text="prompt", **options):
+    return engine.open(engine.tokenizer.encode(text), **options)
+
+
+def text_of(branch):
+    return branch.engine.tokenizer.decode(branch.tokens)
+
+
+async def test_generation_ends_with_the_models_own_end():
+    branch = opened(chars("abc"))
+    done = await branch.generate()
+    assert (done.text, done.finish_reason, done.stop, len(done.token_ids)) == ("abc", FinishReason.EOS, 1, 4)
+    assert text_of(branch) == "promptabc</s>"
+
+
+async def test_stop_string_is_cut_off_or_kept():
+    for include, text in ((False, "one "), (True, "one END")):
+        branch = opened(chars("one END two"))
+        done = await branch.generate(SamplingParams(stop=("END",), include_stop=include))
+        assert (done.text, done.finish_reason, done.stop) == (text, FinishReason.STOP, "END")
+        assert text_of(branch) == "prompt" + text
+
+
+async def test_stop_string_inside_tokens_keeps_whole_tokens():
+    done = await opened(words("one twoENDthree four")).generate(SamplingParams(stop=("END",), include_stop=True))
+    assert (done.text, len(done.token_ids)) == ("one twoEND", 3)
+    branch = opened(words("one twoENDthree four"))
+    done = await branch.generate(SamplingParams(stop=("END",)))
+    assert (done.text, text_of(branch), done.rolled_back) == ("one two", "promptone ", 1)
+
+
+async def test_stop_string_spanning_tokens():
+    done = await opened(words("a b c d")).generate(SamplingParams(stop=("b c",), include_stop=True))
+    assert (done.text, len(done.token_ids)) == ("a b c", 5)
+
+
+async def test_the_stop_that_begins_first_wins():
+    for engine in (chars("xaby z"), words("xaby z")):
+        done = await opened(engine).generate(SamplingParams(stop=("b", "ab")))
+        assert (done.stop, done.text) == ("ab", "x")
+
+
+async def test_limits():
+    assert (await opened(chars("abcdef")).generate(SamplingParams(max_tokens=2))).finish_reason is FinishReason.LENGTH
+    short = await opened(chars("abcdef"), context_limit=9).generate(SamplingParams(max_tokens=5))
+    assert (short.text, short.finish_reason) == ("abc", FinishReason.CONTEXT)
+    endless = await opened(chars("ab", ends=False)).generate(SamplingParams(max_tokens=5))
+    assert endless.text == "ababa"
+    nothing = await opened(chars("ab")).generate(SamplingParams(max_tokens=0))
+    assert (nothing.token_ids, nothing.finish_reason) == ([], FinishReason.LENGTH)
+
+
+async def test_stop_tokens_stay_but_are_not_shown():
+    engine = chars("abc")
+    done = await opened(engine).generate(SamplingParams(stop_token_ids=tuple(engine.tokenizer.encode("b"))))
+    assert (done.text, len(done.token_ids)) == ("a", 2)
+
+
+async def test_iteration_holds_back_what_may_be_rolled_back():
+    engine = chars("xEN yEND")
+    generation = opened(engine).generate(SamplingParams(stop=("END",)))
+    shown = ""
+    async for token in generation:
+        shown += engine.tokenizer.decode([token])
+        assert "END".startswith(shown[-1]) is False or shown.endswith(("EN", "E")) and "y" not in shown
+    assert shown == "xEN y" == (await generation).text
+
+
+async def test_leaving_a_loop_keeps_what_was_sampled():
+    branch = opened(chars("a" * 50))
+    generation = branch.generate()
+    count = 0
+    async for _ in generation:
+        count += 1
+        if count == 3:
+            break
+    await generation.aclose()
+    assert 3 <= branch.length - 6 < 50
+    with pytest.raises(BranchClosed):
+        await generation
+    branch.extend([5])
+
+
+async def test_cancelling_the_awaiting_task_stops_the_generation():
+    branch = opened(chars("a" * 500))
+
+    async def wait():
+        await branch.generate()
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    length = branch.length
+    await asyncio.sleep(0.001)
+    assert branch.length == length < 500
+
+
+async def test_a_branch_is_busy_while_it_generates_and_dead_after_close():
+    branch = opened(chars("abc", "abc"))
+    generation = branch.generate()
+    for operation in (lambda: branch.extend([3]), lambda: branch.fork(1), lambda: branch.rewind(0), branch.generate):
+        with pytest.raises(BranchBusy):
+            operation()
+    await generation
+    branch.close()
+    branch.close()
+    with pytest.raises(BranchClosed):
+        branch.extend([3])
+    assert not branch.engine.branches
+
+
+async def test_fork_merge_rewind_positions():
+    engine = chars("xx", "yyyy")
+    root = opened(engine, "abc", path=(7,))
+    left, right = root.fork(2)
+    assert [left.path, right.path, root.fork(1)[0].path] == [(7, 0), (7, 1), (7, 2)]
+    await left.generate(SamplingParams(max_tokens=2))
+    await right.generate(SamplingParams(max_tokens=4))
+    root.merge([left, right])
+    assert (text_of(root), root.position) == ("abcxxyyyy", 7)
+    root.extend(engine.tokenizer.encode("z"))
+    assert (root.length, root.position) == (10, 8)
+    root.rewind(5)
+    assert (text_of(root), root.position) == ("abcxx", 3)
+    with pytest.raises(InvalidInput):
+        root.rewind(6)
+    parallel = opened(engine, "q")
+    parallel.attach([left, right])
+    parallel.watch(left)
+    assert (parallel.length, parallel.position) == (1, 7)
+
+
+async def test_seek_moves_the_next_token_and_live_views_are_refused():
+    branch = opened(chars("ab"), "abc")
+    branch.seek(9)
+    branch.extend([5])
+    assert (branch.length, branch.position) == (4, 10)
+    for wrong in (-1, 5000):
+        with pytest.raises(InvalidInput):
+            branch.seek(wrong)
+    for operation in (branch.block, branch.seal, lambda: branch.arrange([]), lambda: branch.lockstep("g")):
+        with pytest.raises(UnsupportedByEngine, match="native"):
+            operation()
+
+
+def test_prompt_longer_than_the_context_is_refused():
+    with pytest.raises(PromptTooLong):
+        opened(chars(), "x" * 11, context_limit=10)
+
+
+async def test_a_closed_engine_opens_nothing_and_closes_its_branches():
+    engine = chars()
+    branch = opened(engine)
+    await engine.close()
+    await engine.close()
+    assert branch.is_closed
+    with pytest.raises(EngineClosed):
+        opened(engine)
+    with pytest.raises(InvalidInput, match="another engine"):
+        opened(chars()).merge([opened(chars())])
+
+
+async def test_a_script_that_runs_out_says_so():
+    with pytest.raises(InvalidInput, match="call 1"):
+        await opened(chars()).generate()
+
+
+@given(st.text(max_size=30))
+def test_tokenizers_give_texts_back(text):
+    for tokenizer in (CharTokenizer(), WordTokenizer()):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@given(st.text("ab", max_size=12), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_pending_text_is_the_longest_beginning_of_a_stop(text, stops):
+    found, pending = find_stop(text, stops), pending_stop(text, stops)
+    if found:
+        assert text[found[1] :].startswith(found[0])
+    assert any(stop.startswith(text[len(text) - pending :]) for stop in stops) or pending == 0
+
+
+class BytesTokenizer(CharTokenizer):
+    """UTF-8 bytes: characters spread over tokens."""
+
+    def encode(self, text):
+        return [byte + 2 for byte in text.encode()]
+
+    def decode(self, token_ids):
+        return bytes(token - 2 for token in token_ids).decode(errors="replace")
+
+
+@given(st.text(st.characters(exclude_characters="\ufffd", exclude_categories=["Cs"]), max_size=20))
+def test_text_streams_give_whole_characters_and_count_all_tokens(text):
+    for tokenizer in (CharTokenizer(), BytesTokenizer()):
+        stream = TextStream(tokenizer)
+        tokens = tokenizer.encode(text)
+        parts = [stream.push(token) for token in tokens]
+        assert "".join(part for part, _ in parts) == text
+        assert sum(count for _, count in parts) == len(tokens)
+
+
+async def test_forced_tokens_come_before_what_the_script_writes():
+    engine = chars("xyz", "uvw")
+    branch = opened(engine, "p")
+    forced = tuple(engine.tokenizer.encode("ab"))
+    done = await branch.generate(SamplingParams(forced=forced, max_tokens=4))
+    assert (done.text, engine.prompts) == ("abxy", ["pab"])
+    assert (await branch.generate(SamplingParams(forced=forced, stop=("a",)))).text == ""

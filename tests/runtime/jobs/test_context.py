@@ -1,0 +1,261 @@
+"""Contexts: paths, both ledgers, shares, width, deadline, and who closes what."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from plait import Finish, SamplingParams, ScriptedEngine
+from plait.runtime.budget import OutOfBudget
+from plait.runtime.methods.prompt import text_tokens
+from plait.tests.runtime.tools import Greedy, Nested, context, run
+
+
+def engine(text="x" * 40, **options):
+    return ScriptedEngine(lambda _: text, **options)
+
+
+def start(ctx, text="p"):
+    return ctx.open(text_tokens(text, ctx.tokenizer))
+
+
+def tokens(n):
+    return SamplingParams(max_tokens=n)
+
+
+async def test_paths_follow_program_order_and_never_collide():
+    async with context(engine()) as ctx:
+        first = start(ctx)
+        forks = first.fork(2)
+
+        async def part(inner, item):
+            return start(inner).path, start(inner).path
+
+        parts = await ctx.parallel(part, ["a", "b"])
+        second = start(ctx)
+        paths = [first.path, *(fork.path for fork in forks), *parts[0], *parts[1], second.path]
+        assert paths == [(0,), (0, 0), (0, 1), (1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1), (2,)]
+
+
+async def test_critical_path_adds_along_and_takes_the_longest_across():
+    async with context(engine()) as ctx:
+        root = start(ctx)
+        await root.generate(tokens(5))
+
+        async def part(inner, n):
+            branch = start(inner, "child")
+            branch.extend([7])
+            await branch.generate(tokens(n))
+
+        await ctx.parallel(part, [3, 9, 1])
+        root.join([8, 8], {})
+        await root.generate(tokens(4))
+        usage = ctx.state.usage
+        assert (usage.critical_tokens, ctx.now) == (5 + (1 + 9) + 2 + 4,) * 2
+        assert (usage.generated_tokens, usage.injected_tokens) == (5 + 13 + 4, 3 + 2)
+        assert usage.total_tokens == ctx.ledger.spent == 27
+        assert usage.prompt_tokens == 2 + 3 * 6
+
+
+async def test_total_budget_is_never_exceeded_and_shares_are_equal():
+    async with context(engine(), total_tokens=50) as ctx:
+        root = start(ctx)
+        await root.generate(tokens(10))
+
+        async def part(inner, item):
+            result = await start(inner).generate(tokens(100))
+            return len(result.token_ids), result.finish
+
+        assert ctx.share(3, 10) == 10
+        results = await ctx.parallel(part, [1, 2, 3], reserve=10)
+        assert results == [(10, Finish.TOTAL_TOKENS)] * 3
+        assert (await root.generate(tokens(100))).finish is Finish.TOTAL_TOKENS
+        assert (await root.generate(tokens(100))).token_ids == []
+        assert ctx.state.usage.total_tokens == 50
+
+
+async def test_shares_do_not_depend_on_who_is_first():
+    async with context(engine(), total_tokens=30) as ctx:
+
+        async def part(inner, delay):
+            await asyncio.sleep(delay)
+            first = await start(inner).generate(tokens(4))
+            second = await start(inner).generate(tokens(100))
+            return len(first.token_ids), len(second.token_ids)
+
+        assert await ctx.parallel(part, [0.01, 0.0, 0.005]) == [(4, 6)] * 3
+
+
+async def test_what_a_part_leaves_comes_back():
+    async with context(engine("abc"), total_tokens=40) as ctx:
+
+        async def part(inner, item):
+            await start(inner).generate(tokens(100))
+
+        await ctx.parallel(part, [1, 2])
+        assert ctx.ledger.left == 40 - 2 * len("abc.")
+
+
+async def test_concurrent_generations_of_one_context_cannot_overdraw():
+    async with context(engine(), total_tokens=20) as ctx:
+        one, two = start(ctx), start(ctx)
+        await asyncio.gather(one.generate(tokens(15)), two.generate(tokens(15)))
+        assert ctx.state.usage.total_tokens == 20
+
+
+async def test_critical_budget_limits_chains_not_parts():
+    async with context(engine(), critical_tokens=20) as ctx:
+
+        async def part(inner, item):
+            return (await start(inner).generate(tokens(100))).finish
+
+        assert await ctx.parallel(part, range(5), reserve=8) == [Finish.CRITICAL_TOKENS] * 5
+        assert ctx.critical_left == 8
+        result = await start(ctx).generate(tokens(100))
+        assert (len(result.token_ids), result.finish) == (8, Finish.CRITICAL_TOKENS)
+        assert ctx.state.usage.total_tokens == 5 * 12 + 8
+
+
+async def test_injecting_past_the_budget_raises_before_anything_changes():
+    async with context(engine(), total_tokens=5) as ctx:
+        branch = start(ctx)
+        assert branch.room == 5
+        with pytest.raises(OutOfBudget):
+            branch.extend([7] * 6)
+        assert branch.length == 2 and ctx.ledger.left == 5
+        branch.extend([])
+
+
+async def test_a_method_that_overspends_ends_with_a_reason():
+    result, _ = await run(Greedy(), ["x" * 9], total_tokens=10)
+    assert (result.finish_reason, result.answer, result.usage.total_tokens) == (Finish.TOTAL_TOKENS, None, 3)
+    result, _ = await run(Greedy(), ["x" * 9], critical_tokens=3)
+    assert result.finish_reason is Finish.CRITICAL_TOKENS
+
+
+async def test_width_limits_decoding_branches_and_changes_no_result():
+    results = {}
+    for width in (1, 2, None):
+        scripted = engine()
+        async with context(scripted, **({"width": width} if width else {})) as ctx:
+
+            async def part(inner, n):
+                return (await start(inner).generate(tokens(n))).text
+
+            results[width] = await ctx.parallel(part, [3, 4, 5, 6])
+        assert scripted.peak_running == (width or 4)
+    assert results[1] == results[2] == results[None]
+
+
+async def test_deadline_stops_what_runs_and_keeps_it():
+    async with context(engine("x" * 4000, seconds_per_token=0.001), seconds=0.03) as ctx:
+        branch = start(ctx)
+        result = await branch.generate(tokens(4000))
+        assert result.finish is Finish.DEADLINE and 0 < len(result.token_ids) < 100
+        assert branch.length == 2 + len(result.token_ids) and ctx.ledger.spent == len(result.token_ids)
+        again = await branch.generate(tokens(10))
+        assert (again.finish, again.token_ids) == (Finish.DEADLINE, [])
+
+
+async def test_waiting_for_width_ends_at_the_deadline_too():
+    async with context(engine("x" * 4000, seconds_per_token=0.001), seconds=0.03, width=1) as ctx:
+
+        async def part(inner, item):
+            return (await start(inner).generate(tokens(4000))).finish
+
+        assert await ctx.parallel(part, [1, 2, 3]) == [Finish.DEADLINE] * 3
+
+
+async def test_parts_close_their_own_branches_and_leave_lent_ones():
+    scripted = engine()
+    async with context(scripted, total_tokens=100) as ctx:
+        root = start(ctx)
+        forks = root.fork(2)
+
+        async def part(inner, branch):
+            start(inner)
+            assert branch.scope is inner
+            await branch.generate(tokens(5))
+            return branch
+
+        assert await ctx.parallel(part, forks) == forks
+        assert len(scripted.branches) == 3 and all(fork.context is ctx for fork in forks)
+        root.merge(forks)
+        assert root.length == 12
+
+
+async def test_a_failing_part_stops_the_others_and_raises_its_own_error():
+    scripted = engine("x" * 1000)
+    async with context(scripted, total_tokens=3000) as ctx:
+
+        async def part(inner, item):
+            branch = start(inner)
+            if item == 1:
+                await asyncio.sleep(0.001)
+                raise ValueError("broken")
+            await branch.generate(tokens(1000))
+
+        with pytest.raises(ValueError, match="broken"):
+            await ctx.parallel(part, [0, 1, 2])
+        assert not scripted.branches
+        assert ctx.ledger.left == 3000 - ctx.state.usage.total_tokens
+
+
+async def test_until_cancels_the_rest():
+    scripted = engine("x" * 1000)
+    async with context(scripted) as ctx:
+
+        async def part(inner, n):
+            return len((await start(inner).generate(tokens(n))).token_ids)
+
+        assert await ctx.parallel(part, [900, 3, 900], until=lambda n: n == 3) == [None, 3, None]
+        finishes = [record.finish for record in ctx.state.trace.branches.values()]
+        assert finishes == ["cancelled", "length", "cancelled"]
+
+
+async def test_methods_run_inside_methods():
+    result, scripted = await run(Nested(), ["one", "two", "three", "four"])
+    assert result.text == "one two three four"
+    assert list(result.trace.branches) == ["0.0", "1.0", "2.0.0.0", "2.1.0.0"]
+    assert result.usage.critical_tokens == len("one.two.three.")
+    assert result.usage.total_tokens == len("one.two.three.four.")
+
+
+async def test_engine_errors_are_noted_and_raised():
+    def fail(_):
+        raise OSError("engine gone")
+
+    async with context(ScriptedEngine(fail)) as ctx:
+        with pytest.raises(OSError, match="engine gone"):
+            await start(ctx).generate(tokens(5))
+        assert ctx.state.trace.branches["0"].error == "OSError: engine gone"
+        assert ctx.state.trace.branches["0"].finish == "failed"
+
+
+async def test_phases_count_overlapping_time_once():
+    async with context(engine()) as ctx:
+
+        async def part(inner, item):
+            with inner.phase("wait"):
+                await asyncio.sleep(0.02)
+
+        await ctx.parallel(part, range(10))
+        assert 0.015 < ctx.state.usage.phases["wait"] < 0.15
+
+
+async def test_depth():
+    async with context(engine(), depth=1) as ctx:
+        assert ctx.may_go_deeper
+
+        async def part(inner, item):
+            return inner.may_go_deeper
+
+        assert await ctx.parallel(part, [0]) == [True]
+        assert await ctx.parallel(part, [0], nested=True) == [False]
+
+
+async def test_memory_is_sampled():
+    async with context(engine()) as ctx:
+        await start(ctx).generate(tokens(40))
+        assert ctx.state.usage.peak_kv_blocks == 3  # 42 tokens in blocks of 16

@@ -1,0 +1,238 @@
+"""`Hogwild` as a method: the rules for steps, prompts and policies. What is decoded is tested in tests/native."""
+
+from __future__ import annotations
+
+import pytest
+
+from plait import (
+    Capabilities,
+    Hogwild,
+    InvalidInput,
+    InvalidJob,
+    PromptTooLong,
+    ScriptedEngine,
+    UnsupportedByEngine,
+    parse_method,
+)
+from plait.runtime.methods.hogwild.text import (
+    PAST_STEPS,
+    build_prompt,
+    ends_step,
+    has_open_fence,
+    instructions,
+    is_looping,
+    opener,
+    pieces,
+)
+from plait.tests.runtime.methods.hogwild.oracle import ToyTokenizer
+from plait.tests.runtime.methods.hogwild.tools import NAMES, TOKENIZER, job, play, said
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("So x is 3.\n\n", True),
+        ("Is it?\n\n", True),
+        ("Yes!  \n\nAnd", True),
+        ("It is 3\u3002\n\n", True),
+        ("Done\u2026\n\n", True),
+        ("We get:\n\n", False),
+        ("first,\n\n", False),
+        ("a;\n\n", False),
+        ("no mark\n\n", False),
+        ("So.\n", False),
+        ("First.\n\nThen\n\n", False),
+        ("\n\n", False),
+        ("", False),
+        ("```python\nprint(1).\n\n", False),
+        ("```python\nprint(1)\n```.\n\n", True),
+        ("~~~ a.\n\n", False),
+        ("$$ x = 1.\n\n", False),
+        ("$$ x = 1 $$.\n\n", True),
+    ],
+)
+def test_a_step_ends_behind_a_sentence_outside_code(text, ends):
+    assert ends_step(text) is ends
+    assert has_open_fence(text) <= (not ends)
+
+
+def test_loops_are_noticed():
+    assert is_looping([9] * 24) and is_looping([1, 2, 3] * 9) and is_looping([7, *range(30), *range(30), *range(30)])
+    assert not is_looping([9] * 23) and not is_looping([1, 2] * 11) and not is_looping(list(range(100)))
+
+
+def test_pieces_of_the_vocabulary():
+    found = pieces(TOKENIZER)
+    assert {TOKENIZER.pieces[t] for t in found.blank} == {p for p in TOKENIZER.pieces if "\n\n" in p}
+    assert {TOKENIZER.pieces[t] for t in found.hashes} == {"#", "### "}
+    assert pieces(TOKENIZER) is found
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"workers": ("A", "A")}, "different names"),
+        ({"workers": ()}, "workers"),
+        ({"workers": 0}, "workers"),
+        ({"join_at": {"Z": 3}}, "'Z'"),
+        ({"resume": {"Z": (3,)}}, "'Z'"),
+        ({"join_at": {"Alice": 1, "Bob": 1}}, "somebody has to begin"),
+        ({"leave_at": {"Alice": 0}}, "from 1"),
+        ({"openers": ("x",)}, "1 openers for 2 workers"),
+        ({"answer": "boxd"}, "answer"),
+        ({"layout": "round"}, "layout"),
+    ],
+)
+def test_wrong_fields_are_named(fields, message):
+    with pytest.raises(InvalidJob, match=message):
+        Hogwild(prompt="p", **fields)
+
+
+def test_a_job_is_json_and_a_number_stands_for_names():
+    method = Hogwild(prompt="p", workers=10, join_at={"Bob": 4})
+    assert method.workers[:2] == ("Alice", "Bob") and method.workers[8:] == ("Worker 9", "Worker 10")
+    assert parse_method(method.model_dump(mode="json")) == method
+
+
+def test_engines_without_live_views_are_refused_by_name():
+    with pytest.raises(UnsupportedByEngine, match="native"):
+        Hogwild(prompt="p").check(ScriptedEngine(["x"]))
+
+
+def test_the_prompt_has_to_fit_with_its_instructions():
+    engine = ScriptedEngine(["x"])
+    engine.capabilities = Capabilities(live_views=True)
+    with pytest.raises(PromptTooLong, match="rules"):
+        Hogwild(prompt="p", context_limit=100).check(engine)
+    Hogwild(prompt="p", context_limit=100, rules=False).check(engine)
+
+
+class Chat(ToyTokenizer):
+    """Characters, with a chat template that ends in `end`."""
+
+    def __init__(self, end: str, *, thinks: bool) -> None:
+        super().__init__()
+        self.pieces = [*map(chr, range(10, 127)), *(["<think>", "</think>"] if thinks else [])]
+        self.vocab_size = len(self.pieces)
+        self.end = end
+
+    def chat(self, messages):
+        return self.encode("".join(f"<{m['role']}>{m['content']}" for m in messages) + self.end)
+
+
+@pytest.mark.parametrize(
+    ("end", "thinks", "added"),
+    [
+        ("<assistant>", False, f"\n{PAST_STEPS}\n\n"),
+        ("<assistant>", True, f"<think>\n{PAST_STEPS}\n\n"),
+        ("<assistant><think>\n", True, f"\n{PAST_STEPS}\n\n"),
+        ("<assistant><think>\n\n</think>\n\n", True, f"\n{PAST_STEPS}\n\n"),
+    ],
+)
+def test_chat_templates_with_and_without_thinking(end, thinks, added):
+    tokenizer = Chat(end, thinks=thinks)
+    text = tokenizer.decode(build_prompt("2 + 2?", NAMES, tokenizer, with_rules=True, with_past=True))
+    assert text == f"<user>{instructions(NAMES)}2 + 2?{end}{added}"
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "2 + 2?"}]
+    text = tokenizer.decode(build_prompt(messages, NAMES, tokenizer, with_rules=True, with_past=False))
+    assert text == f"<system>Be kind.<user>{instructions(NAMES)}2 + 2?{end}"
+    assert messages[1]["content"] == "2 + 2?"
+
+
+class Plain(Chat):
+    def chat(self, messages):
+        raise InvalidInput("no template")
+
+
+def test_plain_models_and_token_ids():
+    tokenizer = Plain("", thinks=False)
+    text = tokenizer.decode(build_prompt("2 + 2?", NAMES, tokenizer, with_rules=False, with_past=True))
+    assert text == f"2 + 2?\n\n{PAST_STEPS}\n\n"
+    assert build_prompt([3, 4], NAMES, tokenizer, with_rules=True, with_past=True) == [3, 4]
+
+
+def test_wording_names_the_workers():
+    assert "Ann, Ben and Cy" in instructions(("Ann", "Ben", "Cy")) and "You are Ann," in instructions(("Ann",))
+    assert opener("Ann", is_first=True, has_steps=True) == "**Ann [1]:** Hi, I'm Ann. Here's how we can"
+    assert opener("Ben", is_first=False, has_steps=False) == "# Ben workspace\n\nHi, I'm Ben."
+
+
+async def test_steps_headers_and_the_self_check_of_a_given_conversation():
+    """The loop of section 4, worked out by hand."""
+    script = {
+        "A": said("i try 3.\n\n", "no: ", "so\n\n", "it is 4.\n\n", "ok "),
+        "B": said("wait ", "a ", "bit ", "yes.\n\n", "then ", "we stop "),
+    }
+    method = job(script, self_check="same? ", self_check_every=20)
+    result = await play(method)
+    a, b = (record.id for record in result.trace.branches.values() if record.label in ("A", "B"))
+    text = result.text
+    assert text.startswith("**A [1]:** go i try 3.\n\n")
+    # B's first step ended second, after A's two; the one that ended first behind the 20th token got the question.
+    assert "**A [2]:** no: so\n\nit is 4.\n\n" in text
+    assert text.count("same? ") == result.usage.counts["self_checks"] > 0
+    blocks = [TOKENIZER.decode(s.token_ids) for s in result.trace.segments_of(a) if s.pieces]
+    # The token that ended a step opens the next block, and is only there part of what was computed.
+    assert blocks[0].startswith("**A [1]:** go i try 3") and blocks[1].startswith(".\n\n**A [2]:** ")
+    assert result.trace.segments_of(b)
+
+
+async def test_a_step_without_an_end_is_ended_by_force():
+    script = {"A": said("and so on " * 20), "B": said("```x.\n\n" + "code " * 30)}
+    result = await play(job(script, max_step=24, passes=60))
+    assert result.usage.counts["forced_steps"] >= 3
+    steps = result.text.split("\n\n**")
+    assert any(step.startswith("A [2]:** ") for step in steps)
+    first_of_b = result.text[result.text.index("**B [1]:** ") :].split("**B [2]:** ")[0]
+    assert len(TOKENIZER.encode(first_of_b)) > 40  # twice the limit inside code
+
+
+async def test_repetition_brings_the_self_check_early():
+    script = {"A": said("a" * 30, "no.\n\n", "x" * 10), "B": said("b " * 40)}
+    result = await play(job(script, self_check="same? ", self_check_every=None, check_repeats=True, passes=40))
+    assert result.usage.counts["self_checks"] == 0  # the step's end breaks the loop
+    script = {"A": said("so.\n\n", "so.\n\n", "x" * 30), "B": said("b " * 40)}
+    result = await play(job(script, self_check="same? ", self_check_every=None, check_repeats=True, passes=30))
+    assert result.usage.counts["self_checks"] == 1 and "**A [3]:** same? " in result.text
+
+
+async def test_an_answer_at_a_step_end_ends_everybody():
+    script = {"A": said("answer 7.\n\n", "more "), "B": said("b c d e f g h i j k l m ")}
+    result = await play(job(script, answer="regex:answer (\\d)"))
+    assert (result.answer, result.finish_reason) == ("7", "stop")
+    assert "more" not in result.text and result.usage.counts["concluded"] == 0
+    script = {"A": said("answer 7 more "), "B": said("b c d e f g h i j k l m ")}
+    result = await play(job(script, answer="regex:answer (\\d)", passes=12, conclusion="so: ", conclusion_tokens=5))
+    assert result.finish_reason == "length" and result.answer == "7"  # found in the unfinished step
+    result = await play(job(script, answer="regex:never", passes=12, conclusion="so: ", conclusion_tokens=5))
+    assert result.usage.counts["concluded"] == 1 and "so: " in result.text and result.answer is None
+
+
+async def test_policies_for_the_end_of_sequence_and_forged_headings():
+    eos = TOKENIZER.pieces.index("Z")
+    script = {"A": [*said("i am done"), eos, *said("dead ")], "B": said("b c d e f g h i j ")}
+    result = await play(job(script), eos_ids=(eos,))
+    assert result.finish_reason == "eos" and "Z" not in result.text and "dead" not in result.text
+    free = {"A": said("i"), "B": said("b")}
+    result = await play(job(free, policy="repo", passes=150, temperature=3.0), eos_ids=(eos,))
+    assert result.finish_reason == "length"
+    sampled = [t for s in result.trace.segments for p in s.pieces if p.kind == "sampled" for t in p.token_ids]
+    banned = {eos, *pieces(TOKENIZER).hashes}
+    assert len(sampled) == 300 and not banned & set(sampled)
+
+
+async def test_impersonation_ends_the_step():
+    script = {"A": said("i say **B [9]:** hello ", "x" * 20), "B": said("b c d e f g h i j k l m n o p ")}
+    result = await play(job(script, ban_impersonation=True, passes=25))
+    assert result.usage.counts["impersonations"] == 1
+    assert "**A [1]:** go i say \n\n" in result.text and "**A [2]:** " in result.text
+    assert "B [9" not in result.text
+
+
+async def test_stop_strings_and_tokens_end_the_group():
+    script = {"A": said("abc STOP def"), "B": said("b c d e f g h i j k l m n o p ")}
+    result = await play(job(script, stop=("STOP",)))
+    assert result.finish_reason == "stop" and "abc" in result.text and "STOP" not in result.text
+    stop = TOKENIZER.pieces.index("Q")
+    result = await play(job({"A": [*said("abc "), stop, *said("def")], "B": said("b " * 20)}, stop_token_ids=(stop,)))
+    assert result.finish_reason == "stop" and "Q" not in result.text and "def" not in result.text

@@ -1,0 +1,130 @@
+"""How a prompt and its contexts are laid out, whatever the engine, and what is refused before any work."""
+
+from __future__ import annotations
+
+import pytest
+
+import plait
+from plait import Capabilities, ScriptedEngine
+from plait.runtime.engines.scripted import CharTokenizer
+from plait.runtime.methods.contexts import Layout, head_length
+from plait.runtime.methods.prompt import prompt_tokens
+from plait.tests.runtime.tools import run
+
+PARALLEL = Capabilities(logprobs=True, parallel_contexts=True)
+
+
+class Chat(CharTokenizer):
+    """Characters, with a chat template."""
+
+    def chat(self, messages):
+        text = "".join(f"<{m['role']}>{m['content']}</>" for m in messages)
+        return self.encode(f"{text}<assistant>")
+
+
+def lay_out(method, tokenizer=None, capabilities=PARALLEL) -> tuple[Layout, list[str]]:
+    """The layout, and the texts of prefix, contexts and query."""
+    tokenizer = tokenizer or CharTokenizer()
+    tokens = prompt_tokens(method.prompt, tokenizer)
+    layout = method.lay_out(method.prompt, tokens, tokenizer, capabilities)
+    if layout.parallel is None:
+        return layout, [tokenizer.decode(layout.tokens)]
+    at = layout.parallel.at
+    parts = [layout.tokens[:at], *layout.parallel.texts, layout.tokens[at:]]
+    return layout, [tokenizer.decode(part) for part in parts]
+
+
+def test_text_stands_behind_instruction_and_contexts():
+    bos = CharTokenizer().decode([CharTokenizer().bos_id])
+    method = plait.Sequential(prompt="why?", instruction="Read:\n", contexts=["two", "one"], encoding="parallel")
+    layout, parts = lay_out(method)
+    assert parts == [f"{bos}Read:\n", "one\n\n", "two\n\n", "why?"]
+    assert layout.positions == len(layout.tokens) + 5
+    _, (text,) = lay_out(method.model_copy(update={"encoding": "sequential"}))
+    assert text == f"{bos}Read:\ntwo\n\none\n\nwhy?"
+
+
+def test_in_a_chat_they_come_in_front_of_the_first_user_message():
+    messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "a?"}]
+    turns = [*messages, {"role": "assistant", "content": "b"}, {"role": "user", "content": "aha?"}]
+    for prompt, behind in ((messages, "a?</><assistant>"), (turns, "a?</><assistant>b</><user>aha?</><assistant>")):
+        method = plait.Sequential(prompt=prompt, instruction="Read:", contexts=["x", "y"], encoding="parallel")
+        assert lay_out(method, Chat())[1] == ["<system>be brief</><user>Read:", "x\n\n", "y\n\n", behind]
+
+
+def test_text_that_looks_like_a_chat_is_text():
+    tokenizer = Chat()
+    for text in ("<user", "<system>x</><user>y", "plain"):
+        assert head_length(text, prompt_tokens(text, tokenizer), tokenizer) == 1  # beginning of sequence
+    rendered = tokenizer.chat([{"role": "user", "content": "hello"}])
+    assert head_length("hello", rendered, tokenizer) == len("<user>")
+
+
+def test_auto_is_parallel_for_several_contexts_where_the_engine_can():
+    one, two = plait.Sequential(prompt="q", contexts=["a"]), plait.Sequential(prompt="q", contexts=["a", "b"])
+    assert lay_out(one)[0].details["encoding"] == "sequential"
+    assert lay_out(two)[0].details["encoding"] == "parallel"
+    plain = lay_out(two, capabilities=Capabilities())[0].details
+    assert (plain["encoding"], "note" in plain) == ("sequential", False)
+    asked = lay_out(two.model_copy(update={"encoding": "parallel"}), capabilities=Capabilities())[0].details
+    assert "note" in asked
+
+
+def test_a_single_context_is_read_plainly_and_models_bring_their_scaling():
+    calibrated = Capabilities(parallel_contexts=True, context_temperature=0.4, context_scale=0.7)
+    fields = {"prompt": "q", "encoding": "parallel"}
+    for contexts, given, expected in (
+        (["a", "a"], {"context_temperature": 0.5}, (1.0, 1.0)),
+        (["a", "b"], {}, (0.4, 0.7)),
+        (["a", "b"], {"context_scale": 0.0}, (0.4, 0.0)),
+    ):
+        layout, _ = lay_out(plait.Sequential(contexts=contexts, **fields, **given), capabilities=calibrated)
+        assert layout.parallel is not None
+        assert (layout.parallel.temperature, layout.parallel.scale) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "says"),
+    [
+        ({"contexts": ["x" * 60], "encoding": "sequential"}, plait.PromptTooLong, "in parallel"),
+        ({"contexts": ["x" * 60, "y"], "encoding": "parallel"}, plait.PromptTooLong, "split"),
+        ({"contexts": ["x" * 20] * 3, "encoding": "sequential"}, plait.PromptTooLong, "contexts have"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_work(fields, error, says):
+    engine = ScriptedEngine(["x"], context_limit=50, capabilities=PARALLEL)
+    with pytest.raises(error, match=says):
+        plait.Sequential(prompt="q", **fields).check(engine)
+    plait.Sequential(prompt="q", contexts=["x" * 20, "y" * 20, "z" * 20], encoding="parallel").check(engine)
+
+
+def test_a_prompt_has_to_ask_something():
+    engine = ScriptedEngine(["x"])
+    with pytest.raises(plait.InvalidInput, match="behind them"):
+        plait.Sequential(prompt=[engine.tokenizer.bos_id], contexts=["a"]).check(engine)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"contexts": "text"},
+        {"contexts": [[-1]]},
+        {"contexts": [1.5]},
+        {"encoding": "both"},
+        {"context_temperature": 0.0},
+        {"context_scale": -1},
+    ],
+)
+def test_malformed_fields_are_one_error(fields):
+    with pytest.raises(plait.InvalidJob, match=next(iter(fields))):
+        plait.Sequential(prompt="q", **fields)
+
+
+async def test_contexts_are_prompt_and_no_ledger_counts_them():
+    method = plait.Sequential(prompt="q", contexts=["a" * 30, "b" * 40], encoding="parallel", max_tokens=5)
+    engine = ScriptedEngine(["answer"], capabilities=PARALLEL)
+    result, _ = await run(method, None, engine=engine, total_tokens=5)
+    assert result.usage.total_tokens == 5
+    assert result.usage.prompt_tokens == len(prompt_tokens("q", engine.tokenizer)) + 32 + 42
+    job = plait.parse_job({"method": method.model_dump(mode="json")})
+    assert job.method == method
