@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
+from ...engine import Block
+from ...errors import InvalidInput
 from .segment import Span
 from .store import KVStore
 
@@ -36,3 +38,13 @@ class NativeBlock:
             if not self._is_closed:
                 self._is_closed = True
                 self.store.drop(self.spans)
+
+
+def spans_of(blocks: Iterable[Block], store: KVStore) -> list[Span]:
+    """What a view shows that is put together from these blocks."""
+    spans: list[Span] = []
+    for block in blocks:
+        if not isinstance(block, NativeBlock) or block.store is not store:
+            raise InvalidInput("blocks of another engine cannot be arranged")
+        spans += block.spans
+    return spans

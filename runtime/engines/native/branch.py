@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor
 
 from ....attention.plan import Group
-from ...engine import Block, Branch, SamplingParams
-from ...errors import BranchBusy, BranchClosed, InvalidInput, OutOfBlocks, PromptTooLong
-from .blocks import NativeBlock
+from ...engine import Block, Branch, SamplingParams, Tokenizer
+from ...errors import BranchBusy, BranchClosed, InvalidInput
+from .blocks import NativeBlock, spans_of
+from .checks import check_blocks, check_contexts, check_ids, check_prompt
+from .context_tier import ContextTier
 from .generation import NativeGeneration
 from .sampling import branch_seed
+from .scheduler import Scheduler
 from .segment import Span
 from .view import View
 
-if TYPE_CHECKING:
-    from .engine import NativeEngine
+
+class BranchEngine(Protocol):
+    """What a branch needs of the engine that serves it."""
+
+    @property
+    def lock(self) -> threading.RLock: ...
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def scheduler(self) -> Scheduler: ...
+    @property
+    def contexts(self) -> ContextTier | None: ...
+    def check_open(self) -> None: ...
+    def register(self, branch: NativeBranch) -> None: ...
+    def unregister(self, branch: NativeBranch) -> None: ...
+    def wake(self) -> None: ...
 
 
 class NativeBranch:
@@ -25,24 +48,24 @@ class NativeBranch:
 
     def __init__(
         self,
-        engine: NativeEngine,
+        engine: BranchEngine,
+        view: View,
         *,
         path: tuple[int, ...],
         seed: int,
         context_limit: int,
         job: str,
         priority: int,
-        view: View | None = None,
         parent: NativeBranch | None = None,
     ) -> None:
         self.engine = engine
+        self.view = view
         self.path = path
         self.seed = seed
         self.context_limit = context_limit
         self.job = job
         self.priority = priority
         self.parent = parent
-        self.view = view or View(engine.store)
         self.sampling_seed = branch_seed(seed, path)
         self.num_sampled = 0
         self.num_forks = 0
@@ -66,7 +89,7 @@ class NativeBranch:
     @property
     def length(self) -> int:
         with self.engine.lock:
-            return self.view.num_text + self.view.num_own
+            return self.view.length
 
     @property
     def position(self) -> int:
@@ -80,35 +103,36 @@ class NativeBranch:
             self._check_idle()
             if not tokens:
                 return
-            if self.position + len(tokens) > self.context_limit:
-                raise PromptTooLong(
-                    f"{len(tokens)} tokens at position {self.position} do not fit the context limit of "
-                    f"{self.context_limit} tokens; shorten the prompt or raise context_limit"
-                )
-            self._check_ids(tokens)
+            check_prompt(tokens, self.view.position, self.context_limit)
+            check_ids(tokens, self.engine.vocab_size)
             reused = self.view.reuse(tokens)
             self.reused_tokens += reused
             tokens = tokens[reused:]
-            own, store = self.view.open_segment(), self.engine.store
+            own, store = self.view.open_segment(), self.view.store
             need = store.blocks_missing(own, len(own.tokens) + len(tokens))
-            if need > store.num_blocks:
-                raise OutOfBlocks(
-                    f"{len(tokens)} tokens need {need} KV blocks and the store has {store.num_blocks}; raise kv_tokens"
-                )
+            check_blocks(f"{len(tokens)} tokens", need, store.num_blocks)
             own.tokens.extend(tokens)
 
     def generate(self, params: SamplingParams | None = None) -> NativeGeneration:
-        with self.engine.lock:
+        engine = self.engine
+        with engine.lock:
             self._check_idle()
             if params is not None:
-                self._check_ids(params.forced)
-            generation = NativeGeneration(self, params or SamplingParams(), self.engine.loop)
+                check_ids(params.forced, engine.vocab_size)
+            generation = NativeGeneration(
+                self,
+                params or SamplingParams(),
+                tokenizer=engine.tokenizer,
+                loop=engine.loop,
+                lock=engine.lock,
+                abort=engine.scheduler.abort,
+            )
             if generation.wants_logits and not self.view.num_own and not self.view.continues:
                 raise InvalidInput("nothing to decode from: extend the branch after merge, watch or attach")
             self.generation = generation
             self.reused_tokens = 0
-            self.engine.scheduler.submit(generation)
-        self.engine.wake()
+            engine.scheduler.submit(generation)
+        engine.wake()
         return generation
 
     def fork(self, n: int) -> list[Branch]:
@@ -116,19 +140,17 @@ class NativeBranch:
             self._check_idle()
             if n < 1:
                 raise InvalidInput(f"cannot fork into {n} branches")
-            view = self.view
-            view.freeze()
             first = self.num_forks
             self.num_forks += n
             return [
                 NativeBranch(
                     self.engine,
+                    self.view.fork(),
                     path=(*self.path, first + i),
                     seed=self.seed,
                     context_limit=self.context_limit,
                     job=self.job,
                     priority=self.priority,
-                    view=View(view.store, view.spans, view.next_position, is_packed=view.is_packed),
                     parent=self,
                 )
                 for i in range(n)
@@ -138,49 +160,33 @@ class NativeBranch:
         with self.engine.lock:
             self._check_idle()
             spans, position = self._contributions(branches)
-            self._take(spans, position)
+            self.view.take(spans, position)
 
     def attach(self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
-        if temperature <= 0:
-            raise InvalidInput(f"temperature must be positive, not {temperature}")
+        group = _group(temperature, scale)
         with self.engine.lock:
             self._check_idle()
             spans, position = self._contributions(branches)
-            group = Group(temperature=temperature, factor=scale * temperature)
-            self._take([Span(s.segment, s.start, s.end, s.shift, group) for s in spans if len(s)], position)
+            self.view.take([Span(s.segment, s.start, s.end, s.shift, group) for s in spans if len(s)], position)
 
     def attach_contexts(
         self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
     ) -> None:
-        if temperature <= 0:
-            raise InvalidInput(f"temperature must be positive, not {temperature}")
+        group = _group(temperature, scale)
         with self.engine.lock:
             self._check_idle()
-            longest = max(map(len, contexts), default=0)
-            if self.position + longest > self.context_limit:
-                raise PromptTooLong(
-                    f"a context of {longest} tokens at position {self.position} does not fit the context limit of "
-                    f"{self.context_limit} tokens; split it or raise context_limit"
-                )
+            view, store = self.view, self.view.store
+            check_contexts(contexts, view.position, self.context_limit)
             for text in contexts:
-                self._check_ids(text)
-            store = self.engine.store
-            need = sum(-(-len(text) // store.block_size) for text in contexts)
-            if need > store.num_blocks:
-                raise OutOfBlocks(
-                    f"the contexts need {need} KV blocks and the store has {store.num_blocks}; raise kv_tokens"
-                )
-            self.view.freeze()
-            group = Group(temperature=temperature, factor=scale * temperature)
-            segments = [self.view.context(text) for text in contexts if text]
+                check_ids(text, self.engine.vocab_size)
+            check_blocks("the contexts", sum(-(-len(text) // store.block_size) for text in contexts), store.num_blocks)
+            segments = view.attach_contexts(contexts, group)
             self.reused_tokens += sum(s.computed for s in segments)
-            spans = [Span(s, 0, len(s.tokens), 0, group) for s in segments]
-            self._take(spans, self.view.next_position + longest)
             for segment in segments:
                 if segment.pending and not segment.held:
                     store.freeze(segment)
                     if self.engine.contexts is not None and segment.name is not None:
-                        self.engine.contexts.request(segment, self)
+                        self.engine.contexts.request(segment, self.note_reused)
 
     def watch(self, branch: Branch, shift: int = 0) -> None:
         with self.engine.lock:
@@ -195,17 +201,12 @@ class NativeBranch:
     def rewind(self, length: int) -> None:
         with self.engine.lock:
             self._check_idle()
-            if not 0 <= length <= self.length:
-                raise InvalidInput(f"cannot rewind {self.length} tokens to {length}")
-            if self.view.is_packed and length < self.view.num_text:
+            view = self.view
+            if not 0 <= length <= view.length:
+                raise InvalidInput(f"cannot rewind {view.length} tokens to {length}")
+            if view.is_packed and length < view.num_text:
                 raise InvalidInput("an arranged view can be rewound within its own segment only")
-            if length == self.length:
-                return
-            self.view.cut(length)
-            if self.view.is_observed:
-                # What comes now is not to take the place of what was seen there.
-                self.view.freeze()
-                self.view.close_own()
+            view.rewind(length)
 
     def seek(self, position: int) -> None:
         with self.engine.lock:
@@ -218,27 +219,17 @@ class NativeBranch:
     def block(self) -> NativeBlock:
         with self.engine.lock:
             self._check_idle()
-            live = Span(self.view.open_segment(), 0, None)
-            return NativeBlock(self.engine.store, (*self.view.unsealed(), live), self.engine.lock)
+            return NativeBlock(self.view.store, self.view.block(), self.engine.lock)
 
     def seal(self) -> NativeBlock:
         with self.engine.lock:
             self._check_idle()
-            view = self.view
-            view.freeze()
-            view.close_own()  # if it is empty, nobody may append to it any more
-            block = NativeBlock(self.engine.store, view.unsealed(), self.engine.lock)
-            view.num_sealed = len(view.spans)
-            return block
+            return NativeBlock(self.view.store, self.view.seal(), self.engine.lock)
 
     def arrange(self, blocks: Sequence[Block]) -> None:
         with self.engine.lock:
             self._check_idle()
-            spans: list[Span] = []
-            for block in blocks:
-                if not isinstance(block, NativeBlock) or block.store is not self.engine.store:
-                    raise InvalidInput("blocks of another engine cannot be arranged")
-                spans += block.spans
+            spans = spans_of(blocks, self.view.store)
             own = self.view.own
             if any(span.segment is own for span in spans):
                 raise InvalidInput("the own segment comes last by itself")
@@ -249,10 +240,7 @@ class NativeBranch:
     def lockstep(self, gang: str | None) -> None:
         with self.engine.lock:
             self._check_idle()
-            self._leave_gang()
-            if gang is not None:
-                self.gang = self.job, gang
-                self.engine.scheduler.gangs[self.gang].add(self)
+            self.engine.scheduler.set_gang(self, None if gang is None else (self.job, gang))
         self.engine.wake()
 
     def close(self) -> None:
@@ -260,7 +248,7 @@ class NativeBranch:
             if self.is_closed:
                 return
             self.is_closed = True
-            self._leave_gang()
+            self.engine.scheduler.set_gang(self, None)
             if self.generation is not None:
                 self.generation.stop()
             self.view.close()
@@ -277,25 +265,12 @@ class NativeBranch:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _leave_gang(self) -> None:
-        if self.gang is not None:
-            gangs = self.engine.scheduler.gangs
-            gangs[self.gang].discard(self)
-            if not gangs[self.gang]:
-                del gangs[self.gang]
-            self.gang = None
-
     def _check_idle(self) -> None:
         if self.is_closed:
             raise BranchClosed(f"branch {self.path} is closed")
         self.engine.check_open()
         if self.generation is not None:
             raise BranchBusy(f"branch {self.path} is generating")
-
-    def _check_ids(self, tokens: Sequence[int]) -> None:
-        bad = [t for t in tokens if not 0 <= t < self.engine.vocab_size]
-        if bad:
-            raise InvalidInput(f"token id {bad[0]} is outside the vocabulary of {self.engine.vocab_size}")
 
     def _same_engine(self, branch: Branch) -> NativeBranch:
         if not isinstance(branch, NativeBranch) or branch.engine is not self.engine:
@@ -316,8 +291,8 @@ class NativeBranch:
             position = max(position, other.position)
         return spans, position
 
-    def _take(self, spans: Sequence[Span], position: int) -> None:
-        """Append spans, and go on at `position` at the earliest."""
-        self.view.freeze()
-        self.view.append(spans)
-        self.view.next_position = max(self.view.next_position, position)
+
+def _group(temperature: float, scale: float) -> Group:
+    if temperature <= 0:
+        raise InvalidInput(f"temperature must be positive, not {temperature}")
+    return Group(temperature=temperature, factor=scale * temperature)

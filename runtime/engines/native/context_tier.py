@@ -12,34 +12,53 @@ import asyncio
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ...engine import Tokenizer
 from .context_files import ContextFiles
+from .model import Model
+from .pool import KVPool
 from .segment import Segment
-
-if TYPE_CHECKING:
-    from .branch import NativeBranch
-    from .engine import NativeEngine
+from .store import KVStore
 
 TEXT_TOKENS = 24
 """Of a context that a listing shows."""
 
 
+class ContextEngine(Protocol):
+    """What a `ContextTier` needs of the engine whose contexts it moves."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> Model: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def pool(self) -> KVPool: ...
+    @property
+    def store(self) -> KVStore: ...
+    @property
+    def lock(self) -> threading.RLock: ...
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+
 class ContextTier:
     """Belongs to one engine. `engine.lock` guards the queues."""
 
-    def __init__(self, engine: NativeEngine, files: ContextFiles, source: Path) -> None:
+    def __init__(self, engine: ContextEngine, files: ContextFiles, source: Path) -> None:
         """`source`: the folder the engine's model was loaded from."""
         self.files = files
         self._engine = engine
         self._source = source
         self._fingerprint: str | None = None
-        self._loads: deque[tuple[Segment, NativeBranch]] = deque()
+        self._loads: deque[tuple[Segment, Callable[[int], None]]] = deque()
         self._writes: deque[Segment] = deque()
         self._wakeup = threading.Condition(engine.lock)
         self._is_closed = False
@@ -53,7 +72,7 @@ class ContextTier:
         if self._fingerprint is None:
             engine = self._engine
             digest = hashlib.blake2b(digest_size=16)
-            digest.update(repr((engine.model.dtype, engine.options.block_size)).encode())
+            digest.update(repr((engine.model.dtype, engine.pool.block_size)).encode())
             for path in sorted([self._source / "config.json", *self._source.glob("*.safetensors")]):
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "blake2b").digest())
@@ -62,10 +81,11 @@ class ContextTier:
 
     # -- from disk; `request` on the event loop, `load_one` on the engine's thread -----------------------------------
 
-    def request(self, segment: Segment, branch: NativeBranch) -> None:
-        """Look for a context on disk before its first token is computed."""
+    def request(self, segment: Segment, note_reused: Callable[[int], None]) -> None:
+        """Look for a context on disk before its first token is computed. `note_reused` gets the number of tokens that
+        were found, under the engine's lock."""
         segment.is_loading = True
-        self._loads.append((segment, branch))
+        self._loads.append((segment, note_reused))
 
     @property
     def has_loads(self) -> bool:
@@ -75,7 +95,7 @@ class ContextTier:
         """Bring the next requested context into the pool, or leave it to be encoded."""
         engine = self._engine
         with engine.lock:
-            segment, branch = self._loads.popleft()
+            segment, note_reused = self._loads.popleft()
             name, tokens, version = segment.name, list(segment.tokens), segment.version
         found = None if name is None else self.files.read(self.fingerprint, name, tokens)
         with engine.lock:
@@ -96,7 +116,7 @@ class ContextTier:
             if segment.refs and segment.version == version:
                 engine.store.advance(segment, len(tokens))
                 engine.store.finished.remove(segment)  # it is on disk already
-                branch.note_reused(len(tokens))
+                note_reused(len(tokens))
 
     # -- to disk -----------------------------------------------------------------------------------------------------
 
@@ -156,7 +176,7 @@ class ContextTier:
                 blocks = torch.from_numpy(segment.blocks.astype("int64")).to(engine.model.device)
                 keys.append(pool.k[layer][blocks].cpu())
                 values.append(pool.v[layer][blocks].cpu())
-        tail = len(segment.tokens) % engine.options.block_size
+        tail = len(segment.tokens) % pool.block_size
         if tail:  # what the last block held before is nobody's business
             for k, v in zip(keys, values, strict=True):
                 k[-1, :, :, tail:] = 0

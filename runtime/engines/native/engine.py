@@ -25,6 +25,7 @@ from .pool import KVPool
 from .scheduler import Scheduler
 from .store import KVStore
 from .tokenizer import HFTokenizer
+from .view import View
 
 _DEFAULT_KV_BYTES = 1 << 30
 
@@ -191,7 +192,9 @@ class NativeEngine:
             if context_limit is not None and context_limit < 1:
                 raise InvalidInput(f"context_limit must be positive, not {context_limit}")
             limit = min(self.context_limit, context_limit or self.context_limit)
-            branch = NativeBranch(self, path=path, seed=seed, context_limit=limit, job=job, priority=priority)
+            branch = NativeBranch(
+                self, View(self.store), path=path, seed=seed, context_limit=limit, job=job, priority=priority
+            )
             try:
                 branch.extend(tokens)
             except BaseException:

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ...engine import Completion, FinishReason, SamplingParams
+from ...engine import Completion, FinishReason, SamplingParams, Tokenizer
 from ...errors import BranchClosed
 from .sampling import is_greedy
 from .tokenizer import IncrementalDecoder
+from .view import View
 
-if TYPE_CHECKING:
-    from .branch import NativeBranch
+
+class DecodingBranch(Protocol):
+    """What a generation, and those who schedule it, need of the branch that it continues."""
+
+    generation: NativeGeneration | None
+    gang: tuple[str, str] | None
+    num_sampled: int
+    logits: Tensor | None
+
+    @property
+    def path(self) -> tuple[int, ...]: ...
+    @property
+    def job(self) -> str: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def view(self) -> View: ...
+    @property
+    def context_limit(self) -> int: ...
+    @property
+    def reused_tokens(self) -> int: ...
+    @property
+    def sampling_seed(self) -> int: ...
 
 
 @dataclass(slots=True)
@@ -32,7 +55,17 @@ class Delivery:
 class NativeGeneration:
     """See `runtime.engine.Generation`. What is sampled is touched under the engine's lock, the future on the loop."""
 
-    def __init__(self, branch: NativeBranch, params: SamplingParams, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        branch: DecodingBranch,
+        params: SamplingParams,
+        *,
+        tokenizer: Tokenizer,
+        loop: asyncio.AbstractEventLoop,
+        lock: AbstractContextManager[object],
+        abort: Callable[[NativeGeneration], None],
+    ) -> None:
+        """`abort`, called under the engine's `lock`, takes a generation out of the schedule."""
         self.branch = branch
         self.params = params
         self.sampled: list[int] = []
@@ -45,24 +78,25 @@ class NativeGeneration:
         self.sequence = 0
         """Order of arrival, set by the scheduler."""
         self.is_done = False
-        self.start_length = branch.length
-        room = branch.context_limit - branch.position
+        self.start_length = branch.view.length
+        room = branch.context_limit - branch.view.position
         self.limit = room if params.max_tokens is None else min(room, params.max_tokens)
         """New tokens at most."""
         self.limit_reason = FinishReason.LENGTH if self.limit == params.max_tokens else FinishReason.CONTEXT
-        tokenizer = branch.engine.tokenizer
         self.decoder = IncrementalDecoder(tokenizer) if params.stop else None
         self.stop_ids = frozenset(params.stop_token_ids)
         self.eos_ids = frozenset(() if params.ignore_eos else tokenizer.eos_ids)
         self.is_greedy = is_greedy(params) and params.logprobs is None and not (params.forced or params.hidden_state)
         """Is the likeliest token all that is asked for?"""
-        self.seen = set(branch.tokens) if params.repetition_penalty != 1.0 else None
+        self.seen = set(branch.view.tokens) if params.repetition_penalty != 1.0 else None
         self.is_streamed = False
         """Somebody iterates; else tokens wait for the completion, and the event loop is not woken for each."""
         self._num_delivered = 0
         self._text = ""
         self._ends: list[int] = []
-        self._loop = loop
+        self._tokenizer = tokenizer
+        self._lock = lock
+        self._abort = abort
         self._future: asyncio.Future[Completion] = loop.create_future()
         self._tokens: asyncio.Queue[int | None] = asyncio.Queue()
 
@@ -106,7 +140,7 @@ class NativeGeneration:
     def finish(self, reason: FinishReason, stop: str | int | None = None, rolled_back: int = 0) -> Delivery:
         """End the generation; `sampled` is what stays."""
         text_ids = self.sampled[:-1] if isinstance(stop, int) else self.sampled
-        text = self.branch.engine.tokenizer.decode(text_ids)
+        text = self._tokenizer.decode(text_ids)
         if isinstance(stop, str) and not self.params.include_stop and (at := text.find(stop)) >= 0:
             text = text[:at]
         completion = Completion(
@@ -210,8 +244,8 @@ class NativeGeneration:
 
     def stop(self) -> None:
         """End it now, on the loop's thread; the branch keeps what was sampled. Who awaits it gets `BranchClosed`."""
-        with self.branch.engine.lock:
-            self.branch.engine.scheduler.abort(self)
+        with self._lock:
+            self._abort(self)
         if not self._future.done():
             self._future.set_exception(BranchClosed("the generation was stopped"))
             self._future.exception()

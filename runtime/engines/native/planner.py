@@ -3,16 +3,12 @@ room for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
-from .generation import NativeGeneration
+from .generation import DecodingBranch, NativeGeneration
 from .segment import Segment, Span
 from .step import Filling
 from .store import KVStore
-
-if TYPE_CHECKING:
-    from .branch import NativeBranch
 
 _UNBOUNDED = 1 << 30
 
@@ -24,7 +20,7 @@ class Planner:
         self,
         store: KVStore,
         running: Sequence[NativeGeneration],
-        gangs: Mapping[tuple[str, str], set[NativeBranch]],
+        gangs: Mapping[tuple[str, str], Set[DecodingBranch]],
         *,
         max_rows: int,
         prefill_chunk: int,

@@ -10,19 +10,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from ctypes import c_int32
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ...engine import FinishReason
-from .generation import Delivery, NativeGeneration
+from .generation import DecodingBranch, Delivery, NativeGeneration
 from .planner import Planner
 from .sampling import Draw, Drawn, greedy, sample, uniform
 from .step import Step
 from .store import KVStore
-
-if TYPE_CHECKING:
-    from .branch import NativeBranch
 
 _STEPS_TO_STRING = 4
 """Steps of a burst at most while somebody waits for a stop string: what was decoded behind one is thrown away."""
@@ -36,7 +32,7 @@ class Scheduler:
         self.store = store
         self.max_steps = max_steps
         self.running: list[NativeGeneration] = []
-        self.gangs: defaultdict[tuple[str, str], set[NativeBranch]] = defaultdict(set)
+        self.gangs: defaultdict[tuple[str, str], set[DecodingBranch]] = defaultdict(set)
         """Branches that step together, by job and the gang's name."""
         self._planner = Planner(store, self.running, self.gangs, max_rows=max_rows, prefill_chunk=prefill_chunk)
         self._arrivals = 0
@@ -77,6 +73,17 @@ class Scheduler:
     def _disturb(self) -> None:
         self._repeatable = None
         self.interrupt.value = 1
+
+    def set_gang(self, branch: DecodingBranch, gang: tuple[str, str] | None) -> None:
+        """Let a branch leave its gang, if it is in one, for another or for none."""
+        if branch.gang is not None:
+            members = self.gangs[branch.gang]
+            members.discard(branch)
+            if not members:
+                del self.gangs[branch.gang]
+        branch.gang = gang
+        if gang is not None:
+            self.gangs[gang].add(branch)
 
     # -- planning ----------------------------------------------------------------------------------------------
 

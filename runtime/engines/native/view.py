@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ....attention.plan import Group
 from .segment import Segment, Span, packed_shifts
 from .store import KVStore, context_name
 
@@ -56,6 +57,11 @@ class View:
         return out if self.own is None else out + self.own.tokens
 
     @property
+    def length(self) -> int:
+        """`len(tokens)`."""
+        return self.num_text + self.num_own
+
+    @property
     def position(self) -> int:
         """Of the next token, as the branch counts."""
         if self.is_packed:
@@ -84,9 +90,15 @@ class View:
         """The text since the fork."""
         return [span for span in self.spans[self.base :] if span.is_text]
 
-    def unsealed(self) -> list[Span]:
+    def _unsealed(self) -> list[Span]:
         """The frozen part of what a block made now covers: text, and what was attached to it."""
         return [span for span in self.spans[self.num_sealed :] if not span.is_live]
+
+    @property
+    def _is_observed(self) -> bool:
+        """Does the own segment look on, or does somebody look at it?"""
+        own = self.own
+        return own is not None and (own.refs > 1 or self.is_packed or any(span.is_live for span in self.spans))
 
     # -- changes -----------------------------------------------------------------------------------------------
 
@@ -110,7 +122,7 @@ class View:
             self.append(found)
         return sum(map(len, found))
 
-    def context(self, tokens: Sequence[int]) -> Segment:
+    def _context(self, tokens: Sequence[int]) -> Segment:
         """The segment of a text that is encoded on its own behind this view: the one there is, or a new one."""
         lineage = self.store.lineage_of(self.spans, self.next_position)
         name = None if lineage is None else context_name(lineage, tokens)
@@ -131,6 +143,20 @@ class View:
             last = spans[-1]
             self.next_position = max(self.next_position, last.segment.start + last.start + len(last) + last.shift)
 
+    def take(self, spans: Sequence[Span], position: int) -> None:
+        """Append spans behind what was written, and go on at `position` at the earliest."""
+        self.freeze()
+        self.append(spans)
+        self.next_position = max(self.next_position, position)
+
+    def attach_contexts(self, texts: Sequence[Sequence[int]], group: Group) -> list[Segment]:
+        """See texts that are each encoded on their own behind this view as one group; their segments."""
+        self.freeze()
+        segments = [self._context(text) for text in texts if text]
+        longest = max(map(len, texts), default=0)
+        self.take([Span(s, 0, len(s.tokens), 0, group) for s in segments], self.next_position + longest)
+        return segments
+
     def replace(self, spans: tuple[Span, ...]) -> None:
         old, self.spans = self.spans, spans
         self.num_sealed = min(self.num_sealed, len(spans))
@@ -147,11 +173,19 @@ class View:
         self.append([Span(own, 0, len(own.tokens))])
         self.close_own()
 
-    @property
-    def is_observed(self) -> bool:
-        """Does the own segment look on, or does somebody look at it?"""
-        own = self.own
-        return own is not None and (own.refs > 1 or self.is_packed or any(span.is_live for span in self.spans))
+    def fork(self) -> View:
+        """A view of the same, which goes on from here."""
+        self.freeze()
+        return View(self.store, self.spans, self.next_position, is_packed=self.is_packed)
+
+    def rewind(self, length: int) -> None:
+        """As `cut`, but what comes then does not take the place of what was seen there."""
+        if length == self.length:
+            return
+        self.cut(length)
+        if self._is_observed:
+            self.freeze()
+            self.close_own()
 
     def cut(self, length: int) -> None:
         """Keep the first `length` tokens of the text, and what was watched or attached before the first that goes."""
@@ -176,10 +210,23 @@ class View:
             else:
                 self.store.truncate(own, keep)
 
+    def block(self) -> list[Span]:
+        """What was written since the view was last arranged or sealed, and what will be until it is sealed."""
+        live = Span(self.open_segment(), 0, None)
+        return [*self._unsealed(), live]
+
+    def seal(self) -> list[Span]:
+        """End what `block` stands for, which becomes fixed text."""
+        self.freeze()
+        self.close_own()  # if it is empty, nobody may append to it any more
+        sealed = self._unsealed()
+        self.num_sealed = len(self.spans)
+        return sealed
+
     def arrange(self, spans: Sequence[Span]) -> None:
         """See these spans one behind another, and behind them what was written since the last arrangement."""
         own = self.own if self.num_own else None
-        kept = self.unsealed() if self.is_packed else []
+        kept = self._unsealed() if self.is_packed else []
         if own is None and not kept:
             self.next_position = 0
         self.replace((*spans, *kept))
