@@ -11,7 +11,7 @@ from ..budget import Budget, Ledger, OutOfBudget
 from ..engine import Engine
 from ..events import Done, Event, EventHub, EventQueue, Failed, Started
 from ..result import Finish, Outcome, Result
-from ..trace.record import Trace
+from ..trace.trace import Trace
 from .companions import Companions
 from .context import Context, Runnable
 from .state import JobState

@@ -12,7 +12,8 @@ from ..budget import Budget
 from ..engine import Block, Engine
 from ..events import BudgetUsed, Event, EventHub
 from ..result import Usage
-from ..trace.record import SegmentRecord, Trace
+from ..trace.record import SegmentRecord
+from ..trace.trace import Trace
 from ..trace.writer import note_sights
 from .companions import Companions
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .record import Piece, SegmentRecord, Trace
+from .record import Piece, SegmentRecord
 from .timeline import Moment, Timeline
+from .trace import Trace
 
 PROCESS = 1
 MICROSECONDS = 1_000_000

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInput
-from .record import FORMAT, BranchRecord, GroupRecord, JoinRecord, Piece, SegmentRecord, SpanRecord, Trace
+from .record import FORMAT, BranchRecord, GroupRecord, JoinRecord, Piece, Records, SegmentRecord, SpanRecord
 
 GZIP = b"\x1f\x8b"
 """What a compressed file begins with."""
 
 
-def read_trace(path: Path) -> Trace:
-    """The trace in the file; raises `InvalidInput` with the path and line of the first mistake."""
+def read(path: Path) -> Records:
+    """The records in the file; raises `InvalidInput` with the path and line of the first mistake."""
     try:
         data = path.read_bytes()
         lines = (gzip.decompress(data) if data.startswith(GZIP) else data).decode().splitlines()
@@ -25,57 +25,57 @@ def read_trace(path: Path) -> Trace:
         raise InvalidInput(f"{path}: not a readable trace file: {error}") from None
     if not lines:
         raise InvalidInput(f"{path}: empty; a trace starts with a header line")
-    trace: Trace | None = None
+    records: Records | None = None
     places: list[int] = []
     for number, line in enumerate(lines, start=1):
         try:
             data = json.loads(line)
             kind = data.pop("type")
-            if trace is None:
-                trace = _header(kind, data)
+            if records is None:
+                records = _header(kind, data)
             else:
-                _READERS[kind](trace, data)
+                _READERS[kind](records, data)
                 if kind == "segment":
                     places.append(number)
         except InvalidInput as error:
             raise InvalidInput(f"{path}:{number}: {error}") from None
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             raise InvalidInput(f"{path}:{number}: not a trace record: {error!r}") from None
-    assert trace is not None
+    assert records is not None
     # Only now: a segment that others watched from its birth is recorded before what it came to see itself.
-    for number, segment in zip(places, trace.segments, strict=True):
+    for number, segment in zip(places, records.segments, strict=True):
         for view in (segment.view, *(view for _, view in segment.views)):
             for span in view:
-                if not _is_sound(trace, span):
+                if not _is_sound(records, span):
                     raise InvalidInput(f"{path}:{number}: a span of {span.length} tokens over segment {span.segment}")
-    return trace
+    return records
 
 
-def _header(kind: str, data: dict[str, Any]) -> Trace:
+def _header(kind: str, data: dict[str, Any]) -> Records:
     if kind != "header":
         raise InvalidInput(f"the first line must be the header, not {kind!r}")
     if data.get("format") not in range(1, FORMAT + 1):
         raise InvalidInput(f"trace format {data.get('format')!r}; this version reads formats 1 to {FORMAT}")
-    return Trace({**data, "format": FORMAT})
+    return Records(header={**data, "format": FORMAT})
 
 
-def _branch(trace: Trace, data: dict[str, Any]) -> None:
+def _branch(records: Records, data: dict[str, Any]) -> None:
     branch = BranchRecord(**data)
-    if branch.parent is not None and branch.parent not in trace.branches:
+    if branch.parent is not None and branch.parent not in records.branches:
         raise InvalidInput(f"branch {branch.id} names an unknown parent {branch.parent!r}")
-    trace.branches[branch.id] = branch
+    records.branches[branch.id] = branch
 
 
-def _segment(trace: Trace, data: dict[str, Any]) -> None:
-    if data["id"] != len(trace.segments):
-        raise InvalidInput(f"segment {data['id']} where segment {len(trace.segments)} belongs")
-    if data["branch"] not in trace.branches:
+def _segment(records: Records, data: dict[str, Any]) -> None:
+    if data["id"] != len(records.segments):
+        raise InvalidInput(f"segment {data['id']} where segment {len(records.segments)} belongs")
+    if data["branch"] not in records.branches:
         raise InvalidInput(f"segment of an unknown branch {data['branch']!r}")
     view = tuple(_span(span) for span in data.pop("view"))
     pieces = [_piece(piece) for piece in data.pop("pieces")]
     seen = {int(key): list(value) for key, value in data.pop("seen").items()}
     views = [(int(first), tuple(_span(span) for span in later)) for first, later in data.pop("views", [])]
-    trace.segments.append(SegmentRecord(view=view, pieces=pieces, views=views, seen=seen, **data))
+    records.segments.append(SegmentRecord(view=view, pieces=pieces, views=views, seen=seen, **data))
 
 
 def _span(data: dict[str, Any]) -> SpanRecord:
@@ -85,10 +85,10 @@ def _span(data: dict[str, Any]) -> SpanRecord:
     return SpanRecord(group=group, **data)
 
 
-def _is_sound(trace: Trace, span: SpanRecord) -> bool:
-    if not 0 <= span.segment < len(trace.segments):
+def _is_sound(records: Records, span: SpanRecord) -> bool:
+    if not 0 <= span.segment < len(records.segments):
         return False
-    return span.length is None or 0 <= span.length <= len(trace.segments[span.segment])
+    return span.length is None or 0 <= span.length <= len(records.segments[span.segment])
 
 
 def _piece(data: dict[str, Any]) -> Piece:
@@ -102,7 +102,7 @@ def _piece(data: dict[str, Any]) -> Piece:
     return piece
 
 
-def _join(trace: Trace, data: dict[str, Any]) -> None:
+def _join(records: Records, data: dict[str, Any]) -> None:
     join = JoinRecord(
         branch=data["branch"],
         children=tuple(data["children"]),
@@ -111,17 +111,17 @@ def _join(trace: Trace, data: dict[str, Any]) -> None:
         step=data.get("step"),
         time=data.get("time"),
     )
-    unknown = [name for name in (join.branch, *join.children, *join.found) if name not in trace.branches]
+    unknown = [name for name in (join.branch, *join.children, *join.found) if name not in records.branches]
     if unknown:
         raise InvalidInput(f"join names an unknown branch {unknown[0]!r}")
-    trace.joins.append(join)
+    records.joins.append(join)
 
 
-def _end(trace: Trace, data: dict[str, Any]) -> None:
-    trace.end = data
+def _end(records: Records, data: dict[str, Any]) -> None:
+    records.end = data
 
 
-_READERS: dict[str, Callable[[Trace, dict[str, Any]], None]] = {
+_READERS: dict[str, Callable[[Records, dict[str, Any]], None]] = {
     "branch": _branch,
     "segment": _segment,
     "join": _join,

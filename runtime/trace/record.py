@@ -1,13 +1,4 @@
-"""The record of a job: every branch, what it wrote and what it could see.
-
-A branch's text is kept as *segments*, exactly as the engine's algebra has it: a segment is an append-only run of tokens
-at consecutive positions, all written under one view. A branch starts a new segment whenever its view changes (rewind,
-merge, watch, attach; its birth). So the record says of every token, the forgotten ones included, at which position it
-stood and which other tokens it attended to: its segment's view, then the segment itself, causally. Attention masks and
-training rows are derived from that, never stored.
-
-On disk a trace is one JSON Lines file, plain or compressed by gzip: a header, one line per branch, segment and join,
-and an end line; see `save`.
+"""What a trace is made of: branches, the segments they wrote, the spans they saw, joins; see `trace.Trace`.
 
 Times are seconds since the job started; a *step* is the number of tokens spent on the critical path before something
 happened. Both are None where they are not known, as in files of format 1.
@@ -15,19 +6,8 @@ happened. Both are None where they are not known, as in files of format 1.
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
-from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-from ..engines.text_stream import piecewise
-
-if TYPE_CHECKING:
-    from ..engine import Tokenizer
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 FORMAT = 3
 """Version of the file format. `Trace.load` also reads format 2, whose groups have no ids, and format 1, which has
@@ -143,149 +123,13 @@ class JoinRecord:
     time: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingRow:
-    """One sequence to train on: the context a segment was written in, and the segment.
+@dataclass(slots=True, kw_only=True)
+class Records:
+    """All of one job, in the order in which they came."""
 
-    Every sampled token is in the mask of exactly one row.
-    """
-
-    branch: str
-    segment: int
-    token_ids: list[int]
-    mask: list[bool]
-    """True: sampled by the model in this segment. Prompts, injected text and the context before are False."""
-    logprobs: list[float | None]
-    positions: list[int]
-    spans: tuple[SpanRecord, ...]
-    """Where the context's tokens come from, in order."""
-    is_causal: bool
-    """Is plain causal attention over the row what the model saw? If not (merges, live views), the mask follows from the
-    views of the trace's segments, and may need tokens that are no longer in the context: forward the whole trace."""
-
-
-class Trace:
-    """All records of one job; grows while it runs."""
-
-    def __init__(self, header: dict[str, Any] | None = None, tokenizer: Tokenizer | None = None) -> None:
-        """`tokenizer`: of the job's engine; a trace that was loaded has none and needs none."""
-        self.tokenizer = tokenizer
-        self.header: dict[str, Any] = {
-            "format": FORMAT,
-            "plait": version("plait"),
-            "model": None,
-            "method": None,
-            "seed": 0,
-            "settings": {},
-            **(header or {}),
-        }
-        self.branches: dict[str, BranchRecord] = {}
-        self.segments: list[SegmentRecord] = []
-        self.joins: list[JoinRecord] = []
-        self.end: dict[str, Any] | None = None
-        """Finish, answer and usage; None while the job runs."""
-        self._group_ids = count()
-
-    def spell(self) -> None:
-        """Fill in `Piece.chars`. Done when a trace is saved or drawn: few are looked at token by token."""
-        if self.tokenizer is None:
-            return
-        for segment in self.segments:
-            for piece in segment.pieces:
-                if piece.kind == "sampled" and piece.chars is None:
-                    piece.chars = piecewise(self.tokenizer, piece.token_ids, piece.text)
-
-    def new_segment(
-        self, branch: str, position: int, view: tuple[SpanRecord, ...], *, is_packed: bool = False
-    ) -> SegmentRecord:
-        segment = SegmentRecord(id=len(self.segments), branch=branch, position=position, view=view, is_packed=is_packed)
-        self.segments.append(segment)
-        return segment
-
-    def add_prompt(
-        self, branch: str, position: int, view: tuple[SpanRecord, ...], token_ids: list[int], tokenizer: Tokenizer
-    ) -> int:
-        """A segment of given text; its id."""
-        segment = self.new_segment(branch, position, view)
-        segment.pieces.append(Piece(kind="prompt", token_ids=token_ids, text=tokenizer.decode(token_ids)))
-        return segment.id
-
-    def new_group(self, temperature: float, scale: float) -> GroupRecord:
-        return GroupRecord(next(self._group_ids), temperature, scale)
-
-    def segments_of(self, branch: str) -> list[SegmentRecord]:
-        return [segment for segment in self.segments if segment.branch == branch]
-
-    def children_of(self, branch: str | None) -> list[BranchRecord]:
-        return [record for record in self.branches.values() if record.parent == branch]
-
-    def text_of(self, branch: str) -> str:
-        """Everything the branch wrote or was given itself, forgotten parts included."""
-        return "".join(piece.text for segment in self.segments_of(branch) for piece in segment.pieces)
-
-    def for_training(self) -> list[TrainingRow]:
-        """One row per segment in which something was sampled."""
-        return [self._row(s) for s in self.segments if any(piece.kind == "sampled" for piece in s.pieces)]
-
-    def _row(self, segment: SegmentRecord) -> TrainingRow:
-        tokens: list[int] = []
-        positions: list[int] = []
-        for span in segment.view:
-            if span.is_text:
-                seen = self.segments[span.segment]
-                tokens += seen.token_ids[: span.length]
-                first = seen.position + span.shift
-                positions += range(first, first + (span.length or 0))
-        context = len(tokens)
-        mask = [False] * context
-        logprobs: list[float | None] = [None] * context
-        for piece in segment.pieces:
-            tokens += piece.token_ids
-            mask += [piece.kind == "sampled"] * len(piece.token_ids)
-            logprobs += piece.logprobs if piece.logprobs is not None else [None] * len(piece.token_ids)
-        positions += range(segment.position, segment.position + len(segment))
-        # Plain causal attention is right if every segment seen was itself written seeing just the spans before it.
-        spans = segment.view
-        is_causal = all(span.is_text for span in spans) and positions == list(range(len(positions)))
-        is_causal = is_causal and not segment.is_packed
-        for i, span in enumerate(spans):
-            is_causal = is_causal and self.segments[span.segment].view == spans[:i]
-        return TrainingRow(
-            branch=segment.branch,
-            segment=segment.id,
-            token_ids=tokens,
-            mask=mask,
-            logprobs=logprobs,
-            positions=positions,
-            spans=spans,
-            is_causal=is_causal,
-        )
-
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """The file's lines as JSON values."""
-        self.spell()
-        yield {"type": "header", **self.header}
-        for branch in self.branches.values():
-            yield {"type": "branch", **asdict(branch)}
-        for segment in self.segments:
-            yield {"type": "segment", **asdict(segment)}
-        for join in self.joins:
-            yield {"type": "join", **asdict(join)}
-        if self.end is not None:
-            yield {"type": "end", **self.end}
-
-    def save(self, path: str | Path) -> None:
-        """Write the file, compressed if its name ends in `.gz`; an unfinished trace is a valid file without an end
-        line."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in self.lines()).encode()
-        # Without a time stamp: equal traces are equal files.
-        path.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Trace:
-        """Read and check a file, compressed or not. Raises `InvalidInput` naming the line that is wrong."""
-        from .reader import read_trace
-
-        return read_trace(Path(path))
+    header: dict[str, Any]
+    branches: dict[str, BranchRecord] = field(default_factory=dict)
+    segments: list[SegmentRecord] = field(default_factory=list)
+    joins: list[JoinRecord] = field(default_factory=list)
+    end: dict[str, Any] | None = None
+    """Finish, answer and usage; None while the job runs."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from .record import GroupRecord, SegmentRecord, SpanRecord, Trace
+from .record import GroupRecord, SegmentRecord, SpanRecord
+from .trace import Trace
 
 
 @dataclass(frozen=True, slots=True)

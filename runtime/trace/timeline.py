@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .record import Piece, SegmentRecord, Trace
+from .record import Piece, SegmentRecord
+from .trace import Trace
 
 
 @dataclass(frozen=True, slots=True)

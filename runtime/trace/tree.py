@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.text import Text as Line
 from rich.tree import Tree
 
-from .record import BranchRecord, JoinRecord, Piece, Trace
+from .record import BranchRecord, JoinRecord, Piece
+from .trace import Trace
 
 _KINDS = {"prompt": "dim", "injected": "yellow", "sampled": ""}
 

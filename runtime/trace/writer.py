@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..engine import Block
-from .record import Piece, SegmentRecord, SpanRecord, Trace
+from .record import Piece, SegmentRecord, SpanRecord
+from .trace import Trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from plait.runtime.budget import Ledger
 from plait.runtime.events import EventHub
 from plait.runtime.jobs.state import JobState
 from plait.runtime.methods.prompt import text_tokens
-from plait.runtime.trace.record import Trace
+from plait.runtime.trace.trace import Trace
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ...engine import SamplingParams
 from ...errors import EngineClosed
@@ -11,15 +10,13 @@ from ...jobs.branch import TracedBranch
 from ...jobs.context import Context
 from ...result import Finish, Generated, Outcome
 from ..answers import extract
+from .fields import HogwildFields
 from .group import Group, Worker
 from .text import OTHERS, OWN, PIVOT, SEPARATOR, SPLIT, Pieces, ends_step, has_open_fence, is_looping, opener, prefix
 
-if TYPE_CHECKING:
-    from .method import Hogwild
-
 
 class Run:
-    def __init__(self, method: Hogwild, ctx: Context, found: Pieces) -> None:
+    def __init__(self, method: HogwildFields, ctx: Context, found: Pieces) -> None:
         self.method = method
         self.ctx = ctx
         self.pieces = found

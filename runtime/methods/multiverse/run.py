@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ...errors import EngineClosed
 from ...events import Joined
@@ -12,11 +11,9 @@ from ...jobs.branch import TracedBranch
 from ...jobs.context import Context
 from ...result import Finish, Generated
 from ...trace.record import JoinRecord
+from .fields import MultiverseFields
 from .grammar import GOAL_END, JOIN, PATH_END, Outline, closers, elements, goal_outlines, is_in_order, path_head
 from .line import Line
-
-if TYPE_CHECKING:
-    from .method import Multiverse
 
 MIN_PATH_TOKENS = 8
 """A path gets at least so many for its own text, or there is no fork."""
@@ -28,7 +25,7 @@ SLACK = 4
 class Run:
     """One run of the method. `has_merge`: can the engine merge KV? If not, joined text is encoded anew."""
 
-    def __init__(self, method: Multiverse, *, has_merge: bool) -> None:
+    def __init__(self, method: MultiverseFields, *, has_merge: bool) -> None:
         self.method = method
         self.has_merge = has_merge
         self.is_overlapping = has_merge and method.positions == "train"

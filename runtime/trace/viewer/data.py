@@ -6,8 +6,9 @@ import math
 from itertools import accumulate, pairwise
 from typing import Any
 
-from ..record import BranchRecord, JoinRecord, Piece, SegmentRecord, SpanRecord, Trace
+from ..record import BranchRecord, JoinRecord, Piece, SegmentRecord, SpanRecord
 from ..timeline import Moment, Timeline
+from ..trace import Trace
 
 KINDS = ("prompt", "injected", "sampled")
 UNKNOWN = -1

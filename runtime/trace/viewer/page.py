@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from ..record import Trace
+from ..trace import Trace
 from .data import trace_data
 
 SCRIPTS = (

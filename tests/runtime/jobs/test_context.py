@@ -180,7 +180,7 @@ async def test_parts_close_their_own_branches_and_leave_lent_ones():
             return branch
 
         assert await ctx.parallel(part, forks) == forks
-        assert len(scripted.branches) == 3 and all(fork.context is ctx for fork in forks)
+        assert len(scripted.branches) == 3 and all(fork.scope is ctx for fork in forks)
         root.merge(forks)
         assert root.length == 12
 
