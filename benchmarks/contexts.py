@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ..runtime.cli.live import table
+from ..runtime.cli.table import table
 from ..runtime.engine import SamplingParams
 from ..runtime.engines.native.engine import NativeEngine, NativeOptions
 from ..runtime.engines.native.loader import load_model

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from .benchmarks.base import Benchmark, Sample, Verdict, parse_benchmark
+from .benchmark import Benchmark, Sample, Verdict, benchmark_names, parse_benchmark, register_benchmark
 from .config import EvalConfig, MethodConfig
 from .runner import run
 
-__all__ = ["Benchmark", "EvalConfig", "MethodConfig", "Sample", "Verdict", "parse_benchmark", "run"]
+__all__ = [
+    "Benchmark",
+    "EvalConfig",
+    "MethodConfig",
+    "Sample",
+    "Verdict",
+    "benchmark_names",
+    "parse_benchmark",
+    "register_benchmark",
+    "run",
+]

@@ -13,38 +13,18 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from ..runtime.errors import InvalidInput
-from .benchmarks.base import benchmark_names
+from . import runner
+from .benchmark import benchmark_names
 from .config import EvalConfig, read_toml
-from .runner import run
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status. Raises `PlaitError`."""
-    options = _parser().parse_args(arguments)
-    config = EvalConfig(**_config(options))
-    out = options.out or Path("runs") / (options.config.stem if options.config else config.benchmark.name)
-    console = Console(stderr=True)
-    try:
-        report = asyncio.run(run(config, out, retry_failed=options.retry_failed, console=console))
-    except KeyboardInterrupt:
-        console.print(f"interrupted; what is done is in {out}, the same command goes on", highlight=False)
-        raise
-    sys.stdout.write(report.with_suffix(".md").read_text(encoding="utf-8"))
-    console.print(f"report: {report}", highlight=False, soft_wrap=True)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="plait eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, nargs="?", help="a TOML file; see evals/config.py")
     parser.add_argument("--out", type=Path, help="folder of results, traces and report (runs/NAME)")
     parser.add_argument("--retry-failed", action="store_true", help="run again what failed or timed out")
@@ -58,7 +38,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--timeout", type=float, help="seconds a job may take")
     parser.add_argument("--concurrency", type=int, help="jobs at a time (16)")
-    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    config = EvalConfig(**_config(options))
+    out = options.out or Path("runs") / (options.config.stem if options.config else config.benchmark.name)
+    console = Console(stderr=True)
+    try:
+        report = asyncio.run(runner.run(config, out, retry_failed=options.retry_failed, console=console))
+    except KeyboardInterrupt:
+        console.print(f"interrupted; what is done is in {out}, the same command goes on", highlight=False)
+        raise
+    sys.stdout.write(report.with_suffix(".md").read_text(encoding="utf-8"))
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    return 0
 
 
 def _config(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,57 +1,66 @@
-"""`EvalConfig`: what is evaluated, as one TOML file or as the flags of `plait eval`."""
+"""`EvalConfig`: what is evaluated, as one TOML file, as the flags of `plait eval` or in Python."""
 
 from __future__ import annotations
 
 import tomllib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from ..runtime.budget import Budget
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.base import Method
 from ..runtime.methods.registry import parse_method
 from ..runtime.spec import Spec
-from .benchmarks.base import Benchmark, Sample, parse_benchmark
+from .benchmark import Benchmark, Sample, parse_benchmark
+from .fields import describe, json_fields, method_fields
 
 
-class MethodConfig(BaseModel):
-    """One method of the grid: its JSON without what the benchmark gives, and how often it tries."""
+class MethodConfig(Spec):
+    """One method of the grid, without what the benchmark gives, and how often it tries. Raises `InvalidInput`.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    It may be given as a dict with the method's fields beside `label` and `attempts`, as a method or as its class; so
+    may `fields` alone. Values may be objects: reward functions, strategies, methods. Of a method those fields count
+    that were set, except for the prompt: it stands for the problem's, which the benchmark gives. All of it becomes the
+    JSON that the method itself would write, so how a method was given makes no difference.
+    """
+
+    refusal = InvalidInput
 
     label: str = ""
     """Its name in the report; empty: made of its fields."""
     attempts: int = Field(default=1, ge=1)
     """Runs per problem, each with a seed of its own; for pass@k and cons@k."""
-    fields: dict[str, Any]
-    """As in the method's JSON."""
+    fields: Annotated[dict[str, Any], BeforeValidator(method_fields)]
+    """As in the method's JSON, `method` among them. They go before what the benchmark gives."""
+
+    @classmethod
+    def title(cls) -> str:
+        return "method"
 
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, data: object) -> object:
         """In a file the method's fields stand beside `label` and `attempts`."""
+        if isinstance(data, (Method, type)):
+            return {"fields": data}
         if not isinstance(data, dict) or "fields" in data:
             return data
         own = {name: data[name] for name in ("label", "attempts") if name in data}
         return {**own, "fields": {name: value for name, value in data.items() if name not in own}}
 
-    @property
+    @cached_property
     def name(self) -> str:
-        return self.label or describe_fields(self.fields)
+        """The label, or the fields in short."""
+        return self.label or describe(self.fields)
 
     def build(self, benchmark: Benchmark, sample: Sample, window: int | None) -> Method:
         """The method for one problem. Raises `InvalidJob`."""
         limit = {} if window is None else {"context_limit": window}
-        given = benchmark.prompt(sample, str(self.fields.get("method")))
+        given = benchmark.prompt(sample, self.fields["method"])
         return parse_method({**given, **limit, **self.fields})
-
-
-def describe_fields(fields: dict[str, Any]) -> str:
-    """`self_consistency n=4`."""
-    rest = (f"{name}={value}" for name, value in fields.items() if name != "method")
-    return " ".join((str(fields.get("method")), *rest))
 
 
 def _benchmark(value: object) -> object:
@@ -63,13 +72,10 @@ class EvalConfig(Spec):
 
     refusal = InvalidInput
 
-    @classmethod
-    def title(cls) -> str:
-        return "evaluation"
-
     benchmark: Annotated[SerializeAsAny[Benchmark], BeforeValidator(_benchmark)]
-    methods: tuple[MethodConfig, ...] = Field(min_length=1)
-    """The first one is what the others are compared with."""
+    """The problems: an object, or a dict with its `name` and fields."""
+    methods: tuple[MethodConfig, ...]
+    """Dicts, methods, their classes or `MethodConfig`s. The first one is what the others are compared with."""
     model: str = "countdown"
     """As for `Runtime`."""
     engine: dict[str, Any] = Field(default_factory=dict)
@@ -77,19 +83,35 @@ class EvalConfig(Spec):
     windows: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Context windows in tokens; empty: the methods' own limits."""
     budgets: tuple[Budget, ...] = (Budget(),)
+    """Limits of one job; every method runs within each of them."""
     seed: int = 0
+    """What the seeds of all jobs are made of."""
     timeout: float | None = Field(default=None, gt=0)
-    """Seconds after which a job is cancelled and counts as failed. `seconds` of a budget let a method conclude."""
+    """Seconds after which a job is cancelled and counts as failed; None: no limit. `seconds` of a budget let a method
+    conclude."""
     concurrency: int = Field(default=16, ge=1)
     """Jobs at a time; it changes times, not answers."""
 
+    @classmethod
+    def title(cls) -> str:
+        return "evaluation"
+
     @model_validator(mode="after")
     def _different(self) -> Self:
+        if not self.methods:
+            raise ValueError("methods: there is none")
         names = [method.name for method in self.methods]
         for values, what in ((names, "methods"), (self.windows, "windows"), (self.budgets, "budgets")):
             twice = [value for i, value in enumerate(values) if value in values[:i]]
             if twice:
                 raise ValueError(f"{what}: {twice[0]} stands there twice")
+        return self
+
+    @model_validator(mode="after")
+    def _is_json(self) -> Self:
+        """Before any work, not when the settings are written."""
+        json_fields(self.benchmark, self.benchmark.title())
+        json_fields(self, self.title())
         return self
 
     def settings(self) -> dict[str, Any]:

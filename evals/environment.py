@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.engines.registry import MODELS
-from .benchmarks.base import Sample
+from .benchmark import Sample
 
 PACKAGES = ("plait", "torch", "transformers", "numpy", "math-verify")
 _EDGE = 1 << 20

@@ -9,138 +9,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from ..runtime.engine import Engine
 from ..runtime.errors import EngineClosed, InvalidInput, PromptTooLong
 from ..runtime.result import Result, Usage
 from ..runtime.runtime import Runtime
-from .benchmarks.base import Sample
+from .benchmark import Sample
 from .config import EvalConfig, MethodConfig
 from .environment import environment, model_digest, samples_digest
+from .evaluation import Evaluation
+from .progress import progress
+from .report import write_report
 from .rows import Key, Measured, Row, Unit
 from .store import Store
 from .trees import threads
 from .windows import Narrowed, narrow
-
-
-class Evaluation:
-    """A grid on its way; `done` and `units` say how far it is."""
-
-    def __init__(self, config: EvalConfig, store: Store, samples: list[Sample]) -> None:
-        self.config = config
-        self.store = store
-        self.samples = samples
-        self.windows: list[int | None] = sorted(config.windows, reverse=True) or [None]  # type: ignore[assignment]
-        self._places = {sample.id: place for place, sample in enumerate(samples)}
-
-    def place(self, sample: str) -> int:
-        """Index of the problem with this id."""
-        return self._places[sample]
-
-    def entries(self) -> Iterator[tuple[Key, MethodConfig, Sample]]:
-        """The whole grid; problem by problem, so that what is there so far compares all methods."""
-        for sample in self.samples:
-            for budget in range(len(self.config.budgets)):
-                for method in self.config.methods:
-                    for attempt in range(method.attempts):
-                        key = Key(method=method.name, budget=budget, sample=sample.id, attempt=attempt)
-                        yield key, method, sample
-
-    async def unit(self, runtime: Runtime, key: Key, method: MethodConfig, sample: Sample) -> Unit:
-        """Run one entry."""
-        rows: list[Row] = []
-        last: tuple[Result, Row] | None = None
-        for window in self.windows:
-            built = method.build(self.config.benchmark, sample, window)
-            narrowed = None
-            if last is not None and window is not None:
-                narrowed = narrow(built, last[0], window, runtime.engine.tokenizer)
-            if narrowed is not None and last is not None:
-                rows.append(await self._narrowed(sample, last[1], window, narrowed))
-                continue
-            trace = self._trace(key, method, window)
-            last = None
-            try:
-                async with asyncio.timeout(self.config.timeout):
-                    job = await runtime.submit(
-                        built,
-                        budget=self.config.budgets[key.budget],
-                        seed=job_seed(self.config.seed, sample.id, key.attempt),
-                        metadata={"sample": sample.id, "attempt": key.attempt},
-                        id=f"{key} {window}",
-                        trace_file=self.store.folder / trace,
-                    )
-                    result = await job
-            except PromptTooLong as error:
-                rows.append(_failed(window, "prompt_too_long", str(error), is_final=True))
-            except TimeoutError:
-                reason = f"no result within {self.config.timeout} s"
-                rows.append(_failed(window, "timeout", reason, trace=trace))
-            except EngineClosed:
-                raise
-            except Exception as error:  # One job's failure is data; the others go on.
-                rows.append(_failed(window, "failed", f"{type(error).__name__}: {error}", trace=trace))
-            else:
-                row = await self._row(sample, window, result, trace)
-                rows.append(row)
-                last = result, row
-        return Unit(key=key, rows=tuple(rows))
-
-    async def _row(self, sample: Sample, window: int | None, result: Result, trace: str) -> Row:
-        usage: Usage = result.usage
-        return Row(
-            window=window,
-            **await self._grade(sample, result),
-            finish=result.finish_reason.value,
-            total_tokens=usage.total_tokens,
-            critical_tokens=usage.critical_tokens,
-            branches=usage.branches,
-            counts=dict(sorted(usage.counts.items())),
-            measured=Measured.of(usage),
-            trace=trace,
-            threads=threads(result.trace),
-        )
-
-    async def _narrowed(self, sample: Sample, larger: Row, window: int | None, narrowed: Narrowed) -> Row:
-        return replace(
-            larger,
-            window=window,
-            **await self._grade(sample, narrowed),
-            finish=narrowed.finish.value,
-            total_tokens=narrowed.total_tokens,
-            critical_tokens=narrowed.critical_tokens,
-            measured=larger.measured if narrowed.is_same else None,
-            origin="same" if narrowed.is_same else "cut",
-            threads=None,
-        )
-
-    async def _grade(self, sample: Sample, found: Result | Narrowed) -> dict[str, Any]:
-        """The verdict, as fields of a row."""
-        verdict = await asyncio.to_thread(self.config.benchmark.grade, sample, found.answer, found.text)
-        return {"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}
-
-    def _trace(self, key: Key, method: MethodConfig, window: int | None) -> str:
-        place = self.config.methods.index(method)
-        cell = f"{place}-{_slug(method.name)}-{key.budget}-{window or 'own'}"
-        return f"traces/{cell}/{self.place(key.sample):05d}-{_slug(key.sample)}-{key.attempt}.jsonl.gz"
 
 
 async def run(
@@ -157,8 +46,6 @@ async def run(
     again goes on. Raises `InvalidInput` when the folder holds an evaluation with other settings, and whatever is wrong
     with the model, the problems or a method, before any work.
     """
-    from .report.page import write_report
-
     samples = config.benchmark.load()
     ids = [sample.id for sample in samples]
     if len(set(ids)) < len(ids):
@@ -198,7 +85,7 @@ async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Consol
 
         async def work() -> None:
             for key, method, sample in entries:
-                unit = await evaluation.unit(runtime, key, method, sample)
+                unit = await _unit(evaluation, runtime, key, method, sample)
                 store.add(unit)
                 if shown is not None and task is not None:
                     shown.advance(task)
@@ -211,26 +98,88 @@ async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Consol
             raise group.exceptions[0] from None
 
 
-class _Rate(ProgressColumn):
-    """Jobs per second."""
+async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: MethodConfig, sample: Sample) -> Unit:
+    """Run one entry."""
+    config = evaluation.config
+    rows: list[Row] = []
+    last: tuple[Result, Row] | None = None
+    for window in evaluation.windows:
+        built = method.build(config.benchmark, sample, window)
+        narrowed = None
+        if last is not None and window is not None:
+            narrowed = narrow(built, last[0], window, runtime.engine.tokenizer)
+        if narrowed is not None and last is not None:
+            rows.append(await _narrowed(evaluation, sample, last[1], window, narrowed))
+            continue
+        trace = _trace(evaluation, key, method, window)
+        last = None
+        try:
+            async with asyncio.timeout(config.timeout):
+                job = await runtime.submit(
+                    built,
+                    budget=config.budgets[key.budget],
+                    seed=job_seed(config.seed, sample.id, key.attempt),
+                    metadata={"sample": sample.id, "attempt": key.attempt},
+                    id=f"{key} {window}",
+                    trace_file=evaluation.store.folder / trace,
+                )
+                result = await job
+        except PromptTooLong as error:
+            rows.append(_failed(window, "prompt_too_long", str(error), is_final=True))
+        except TimeoutError:
+            reason = f"no result within {config.timeout} s"
+            rows.append(_failed(window, "timeout", reason, trace=trace))
+        except EngineClosed:
+            raise
+        except Exception as error:  # One job's failure is data; the others go on.
+            rows.append(_failed(window, "failed", f"{type(error).__name__}: {error}", trace=trace))
+        else:
+            row = await _row(evaluation, sample, window, result, trace)
+            rows.append(row)
+            last = result, row
+    return Unit(key=key, rows=tuple(rows))
 
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
 
-
-def progress(console: Console) -> Progress:
-    """Bar, count, rate, time gone and time left."""
-    return Progress(
-        TextColumn("[progress.description]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        speed_estimate_period=60,
+async def _row(evaluation: Evaluation, sample: Sample, window: int | None, result: Result, trace: str) -> Row:
+    usage: Usage = result.usage
+    return Row(
+        window=window,
+        **await _grade(evaluation, sample, result),
+        finish=result.finish_reason.value,
+        total_tokens=usage.total_tokens,
+        critical_tokens=usage.critical_tokens,
+        branches=usage.branches,
+        counts=dict(sorted(usage.counts.items())),
+        measured=Measured.of(usage),
+        trace=trace,
+        threads=threads(result.trace),
     )
+
+
+async def _narrowed(evaluation: Evaluation, sample: Sample, larger: Row, window: int | None, narrowed: Narrowed) -> Row:
+    return replace(
+        larger,
+        window=window,
+        **await _grade(evaluation, sample, narrowed),
+        finish=narrowed.finish.value,
+        total_tokens=narrowed.total_tokens,
+        critical_tokens=narrowed.critical_tokens,
+        measured=larger.measured if narrowed.is_same else None,
+        origin="same" if narrowed.is_same else "cut",
+        threads=None,
+    )
+
+
+async def _grade(evaluation: Evaluation, sample: Sample, found: Result | Narrowed) -> dict[str, Any]:
+    """The verdict, as fields of a row."""
+    verdict = await asyncio.to_thread(evaluation.config.benchmark.grade, sample, found.answer, found.text)
+    return {"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}
+
+
+def _trace(evaluation: Evaluation, key: Key, method: MethodConfig, window: int | None) -> str:
+    place = evaluation.config.methods.index(method)
+    cell = f"{place}-{_slug(method.name)}-{key.budget}-{window or 'own'}"
+    return f"traces/{cell}/{evaluation.place(key.sample):05d}-{_slug(key.sample)}-{key.attempt}.jsonl.gz"
 
 
 def job_seed(seed: int, sample: str, attempt: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..runtime.trace.record import BranchRecord, Trace
+from ..runtime.trace.record import BranchRecord
+from ..runtime.trace.trace import Trace
 
 TAIL = 160
 """Characters kept of the end of each thread's text."""

@@ -19,7 +19,7 @@ from ..runtime.methods.base import Decoding, Method
 from ..runtime.methods.self_consistency import SelfConsistency
 from ..runtime.methods.sequential import Sequential
 from ..runtime.result import Finish, Result
-from ..runtime.trace.record import Trace
+from ..runtime.trace.trace import Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

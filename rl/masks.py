@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.multiverse.replay import Encode, Item, Positions, Run, layout
-from ..runtime.trace.record import Kind, Piece, SegmentRecord, SpanRecord, Trace
+from ..runtime.trace.record import Kind, Piece, SegmentRecord, SpanRecord
 from ..runtime.trace.sights import Sight, sights
+from ..runtime.trace.trace import Trace
 from ..runtime.trace.writer import SegmentWriter
 
 if TYPE_CHECKING:

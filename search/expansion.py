@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..runtime.engine import SamplingParams
 from ..runtime.jobs.branch import TracedBranch
 from ..runtime.jobs.context import Context
 from ..runtime.result import Finish
 from .embeddings import HIDDEN
+from .fields import SearchFields
 from .node import Node
-
-if TYPE_CHECKING:
-    from .tree_search import TreeSearch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class _Written:
 class Expansion:
     """Writes steps, or whole samples for strategies without steps."""
 
-    def __init__(self, method: TreeSearch, ctx: Context) -> None:
+    def __init__(self, method: SearchFields, ctx: Context) -> None:
         self._method = method
         self._ctx = ctx
         self._wants_hidden = method.strategy.uses_embeddings and method.embedding == HIDDEN

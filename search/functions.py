@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
+from types import FunctionType, MethodType
 from typing import Any
 
 from ..runtime.errors import InvalidInput
 
 _functions: dict[str, Callable[..., Any]] = {}
+_names: dict[Hashable, str] = {}
+"""Identity -> name, of functions that were given themselves."""
+_numbers: Counter[str] = Counter()
+"""Place in the code -> names given to functions of this place."""
 
 
 def register_function(name: str, function: Callable[..., Any]) -> str:
@@ -17,9 +23,32 @@ def register_function(name: str, function: Callable[..., Any]) -> str:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Register a function that was given itself, by its place in the code."""
-    module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))
-    return register_function(f"{module}.{name}", function)
+    """Register a function that was given itself, for the life of the process, by its place in the code.
+
+    Several of one place (lambdas, local functions, callable objects) get numbers in the order in which they are first
+    given: `module.f`, `module.f#2`.
+    """
+    identity = _identity(function)
+    owner = function if hasattr(function, "__qualname__") else type(function)
+    place = f"{owner.__module__}.{owner.__qualname__}"
+    name = _names.get(identity)
+    while name is None or _identity(_functions.setdefault(name, function)) != identity:
+        _numbers[place] += 1
+        name = place if _numbers[place] == 1 else f"{place}#{_numbers[place]}"
+    _names[identity] = name
+    return name
+
+
+def _identity(function: Callable[..., Any]) -> Hashable:
+    """Equal for two objects only if calling them does the same: one that is made anew by the same code, as in a
+    notebook's cell, keeps its name if it captures nothing."""
+    if isinstance(function, MethodType):
+        return id(function.__self__), _identity(function.__func__)
+    if isinstance(function, FunctionType):
+        captured = (function.__closure__, function.__defaults__, function.__kwdefaults__, vars(function))
+        if not any(captured):
+            return function.__code__, id(function.__globals__)
+    return id(function)
 
 
 def function(name: str) -> Callable[..., Any]:

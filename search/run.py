@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..runtime.engine import SamplingParams
 from ..runtime.jobs.context import Context
@@ -16,12 +16,10 @@ from ..runtime.result import Finish, Outcome
 from .aggregation import Trajectory, choose
 from .embeddings import embed
 from .expansion import Expansion
+from .fields import SearchFields
 from .node import Frontier, Node, ancestors
 from .rewards import Scorer
 from .strategies import Strategy
-
-if TYPE_CHECKING:
-    from .tree_search import TreeSearch
 
 _CONTINUES = (Finish.STOP, Finish.LENGTH)
 """How a step ends that others can follow."""
@@ -30,7 +28,7 @@ _CONTINUES = (Finish.STOP, Finish.LENGTH)
 class SearchRun:
     """One run of a `TreeSearch`."""
 
-    def __init__(self, method: TreeSearch, ctx: Context, scorer: Scorer) -> None:
+    def __init__(self, method: SearchFields, ctx: Context, scorer: Scorer) -> None:
         self._method = method
         self._ctx = ctx
         self._scorer = scorer

@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...runtime.trace import viewer
 from ...runtime.trace.viewer.page import embed
+from ..evaluation import Evaluation
 from ..store import write_atomically
 from .plots import Point, Series, line_plot
 from .samples import full_traces, packed, samples_data, traces
 from .summary import Cell, cells, compare
-
-if TYPE_CHECKING:
-    from ..runner import Evaluation
 
 ASSETS = Path(__file__).parent / "assets"
 

@@ -7,15 +7,13 @@ import gzip
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...runtime.errors import InvalidInput
-from ...runtime.trace.record import Trace
+from ...runtime.trace.trace import Trace
 from ...runtime.trace.viewer import trace_data
+from ..evaluation import Evaluation
 from ..trees import Thread
-
-if TYPE_CHECKING:
-    from ..runner import Evaluation
 
 FULL_BYTES = 3_000_000
 """Of whole traces, compressed, of the first problems on; of the others the page shows the threads alone."""

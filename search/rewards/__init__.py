@@ -5,5 +5,6 @@ from .base import Scorer as Scorer
 from .base import parse_reward as parse_reward
 from .base import register_reward as register_reward
 from .function import FunctionReward as FunctionReward
+from .function import FunctionScorer as FunctionScorer
 from .function import Verifier as Verifier
 from .prm import PRM as PRM

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import ClassVar, Protocol
 
 from ...runtime.engine import Tokenizer
 from ...runtime.errors import InvalidJob
+from ...runtime.jobs.context import Context
 from ...runtime.spec import Kinds, Spec
 from ..functions import name_of
 from ..node import Node
-
-if TYPE_CHECKING:
-    from ...runtime.jobs.context import Context
 
 _rewards: Kinds[Reward] = Kinds("reward", "plait.rewards")
 
@@ -39,11 +37,15 @@ class Scorer(Protocol):
 
 
 class Reward(Spec):
-    """A kind of reward model. Subclasses set `reward: Literal["name"] = "name"` and use `register_reward`."""
+    """A kind of reward model. Subclasses set `reward: Literal["name"] = "name"`, and are known by an entry point of the
+    group `plait.rewards` or by `register_reward`."""
+
+    shorthand: ClassVar[str] = ""
+    """The field that `NAME:REST` fills with its rest, where a reward is given as text; empty: `NAME` alone."""
 
     reward: str
+    """The kind's name; subclasses give it as the default of a `Literal`."""
 
-    @abstractmethod
     def check(self) -> None:
         """Raise what is wrong with it, before any work."""
 
@@ -59,15 +61,18 @@ def register_reward(cls: type[Reward]) -> type[Reward]:
 
 
 def parse_reward(value: object) -> Reward:
-    """The reward that a JSON object, `prm:MODEL` or a function describes, or that is given itself. Raises
-    `InvalidJob`."""
+    """The reward that a JSON object, a text (`NAME`, `NAME:REST`) or a function describes, or that is given itself.
+    Raises `InvalidJob`."""
     if isinstance(value, Reward):
         return value
-    if callable(value):
+    if callable(value) and not isinstance(value, type):
         value = {"reward": "function", "function": name_of(value)}
     elif isinstance(value, str):
-        kind, _, rest = value.partition(":")
-        value = {"reward": kind, {"prm": "model"}.get(kind, "function"): rest}
+        kind, colon, rest = value.partition(":")
+        cls = _rewards.find(kind)
+        if colon and cls is not None and not cls.shorthand:
+            raise InvalidJob(f"the reward {kind!r} takes nothing behind its name: give an object with its fields")
+        value = {"reward": kind, cls.shorthand: rest} if colon and cls is not None else {"reward": kind}
     if not isinstance(value, dict):
         raise InvalidJob(f"a reward is a name, an object or a function, not {type(value).__name__}")
     return _rewards.make(value)

@@ -5,24 +5,25 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from ...runtime.engine import Tokenizer
+from ...runtime.jobs.context import Context
 from ...runtime.methods.prompt import context_text
 from ..functions import function
 from ..node import Node
 from .base import Reward, Scorer
 
-if TYPE_CHECKING:
-    from ...runtime.jobs.context import Context
-
 
 class FunctionReward(Reward):
     """Calls `f(prompt: str, steps: list[str]) -> float`, plain or async, for every step; None or NaN: no score."""
 
+    shorthand = "function"
+
     reward: Literal["function"] = "function"
+    """The kind's name."""
     function: str
     """Its name; see `register_function`."""
 
@@ -30,14 +31,18 @@ class FunctionReward(Reward):
         function(self.function)
 
     async def open(self, ctx: Context, prompt: Sequence[int], tokenizer: Tokenizer) -> Scorer:
-        return FunctionScorer(function(self.function), context_text(prompt, tokenizer), None)
+        return FunctionScorer(function(self.function), context_text(prompt, tokenizer))
 
 
 class Verifier(Reward):
     """Calls the function for finished trajectories only; steps on the way all score the same."""
 
+    shorthand = "function"
+
     reward: Literal["verifier"] = "verifier"
+    """The kind's name."""
     function: str
+    """Its name; see `register_function`."""
     unfinished: float = Field(default=0.5)
     """Score of a step that is not the last."""
 
@@ -51,7 +56,8 @@ class Verifier(Reward):
 class FunctionScorer:
     """See `base.Scorer`."""
 
-    def __init__(self, call: Callable[..., Any], prompt: str, unfinished: float | None) -> None:
+    def __init__(self, call: Callable[..., Any], prompt: str, unfinished: float | None = None) -> None:
+        """`unfinished`: the score of steps that are not the last; None: they are asked for like the others."""
         self._call = call
         self._prompt = prompt
         self._unfinished = unfinished

@@ -29,12 +29,16 @@ class PRM(Reward):
     """A Hugging Face process reward model: a causal language model that tells good steps from bad by two words, or a
     token or sequence classifier. See `head.load_head`."""
 
+    shorthand = "model"
+
     reward: Literal["prm"] = "prm"
+    """The kind's name."""
     model: str = Field(min_length=1)
     """A shipped model or a folder."""
     good: str = "+"
+    """What a language model would write behind a good step; one token."""
     bad: str = "-"
-    """What a language model would write behind a good step and behind a bad one; one token each."""
+    """What a language model would write behind a bad step; one token."""
     tag: str = ""
     """Text put behind every step; the score is read at its last token. Empty: at the step's own last token, which is
     EOS for a step that the policy ended with it."""

@@ -24,6 +24,7 @@ class Strategy(Spec):
     """False: samples are drawn whole and `select` is never asked."""
 
     strategy: str
+    """The strategy's name; subclasses give it as the default of a `Literal`."""
 
     @abstractmethod
     def select(self, frontier: Frontier) -> Selection:

@@ -16,6 +16,7 @@ class Beam(Strategy):
     """Keep the best candidates and continue them equally often."""
 
     strategy: Literal["beam"] = "beam"
+    """The strategy's name."""
     beams: int | None = Field(default=None, ge=1)
     """Candidates kept; None: the square root of what is left of the width, as in the ETS comparison."""
 

@@ -14,6 +14,7 @@ class BestOfN(Strategy):
     steps: ClassVar[bool] = False
 
     strategy: Literal["best_of_n"] = "best_of_n"
+    """The strategy's name."""
 
     def select(self, frontier: Frontier) -> Selection:
         return Selection(counts=[node.copies for node in frontier.nodes])

@@ -16,6 +16,7 @@ class DVTS(Strategy):
     """The first steps are dealt into subtrees; each subtree samples its equal part of the width below its best step."""
 
     strategy: Literal["dvts"] = "dvts"
+    """The strategy's name."""
     subtrees: int | None = Field(default=None, ge=1)
     """None: the square root of the width; fewer where there are fewer first steps."""
 

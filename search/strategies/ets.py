@@ -24,6 +24,7 @@ class ETS(Strategy):
     """
 
     strategy: Literal["ets"] = "ets"
+    """The strategy's name."""
     temperature: float = Field(default=0.2, gt=0)
     """Of REBASE's softmax."""
     cost_weight: float = Field(default=1.0, ge=0)

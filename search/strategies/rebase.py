@@ -15,6 +15,7 @@ class Rebase(Strategy):
     """Reward balanced search; see `allocation.balance`."""
 
     strategy: Literal["rebase"] = "rebase"
+    """The strategy's name."""
     temperature: float = Field(default=0.2, gt=0)
     """Of the softmax: 0.2 in the authors' configurations, 0.1 in the paper's appendix."""
 

@@ -156,8 +156,7 @@ async def test_windows_and_budgets(tmp_path):
 
 async def test_what_is_wrong_is_said_before_any_work(tmp_path):
     for config, error, message in [
-        (grid(methods=[{"method": "nonsense"}]), InvalidJob, "unknown method"),
-        (grid(methods=[{"method": "sequential", "top_p": 7}]), InvalidJob, "top_p"),
+        (grid(methods=[{"method": "hogwild", "join_at": {"Nobody": 3}}]), InvalidJob, "Nobody"),
         (grid(methods=[{"method": "hogwild", "answer": "text"}]), UnsupportedByEngine, "scripted"),
     ]:
         model = engine()

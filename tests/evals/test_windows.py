@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from plait import APR, Budget, Multiverse, Runtime, SelfConsistency, Sequential
+from plait.evals import MethodConfig
 from plait.evals.benchmarks.countdown.benchmark import Countdown
-from plait.evals.config import MethodConfig
 from plait.evals.windows import longest_context, narrow
 from plait.runtime.methods.prompt import prompt_tokens
 

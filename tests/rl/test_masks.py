@@ -17,7 +17,8 @@ from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.methods.multiverse.grammar import TAGS
 from plait.runtime.methods.multiverse.replay import Run, count, layout, replay
-from plait.runtime.trace.record import Piece, SpanRecord, Trace
+from plait.runtime.trace.record import Piece, SpanRecord
+from plait.runtime.trace.trace import Trace
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.methods.multiverse.tools import (
     Par,

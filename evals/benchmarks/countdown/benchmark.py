@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ....runtime.errors import InvalidInput
 from ....runtime.methods.apr.compact import CAP, LEAF, prompt
-from ..base import Benchmark, Sample, Verdict, read_rows
+from ...benchmark import Benchmark, Sample, Verdict, read_rows
 from .problems import Problem, validation
 from .verify import verify
 
@@ -20,10 +20,11 @@ class Countdown(Benchmark):
     """Make the target from all numbers; prompts are in the compact language of the shipped model."""
 
     name: Literal["countdown"] = "countdown"
+    """What configurations call it."""
     numbers: int = Field(default=4, ge=LEAF)
-    """Numbers of our own problems."""
+    """How many numbers our own problems have."""
     seed: int = 0
-    """Of our own problems."""
+    """What our own problems are drawn with."""
 
     def load(self) -> list[Sample]:
         if self.data is None:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from ....runtime.cli.live import table, watch
+from ....runtime.cli.live import watch
+from ....runtime.cli.table import table
 from ....runtime.result import Result
 from ....runtime.runtime import Runtime
 from ...config import MethodConfig
@@ -58,21 +59,20 @@ def _row(name: str, results: Sequence[Result], solved: int) -> dict[str, object]
     }
 
 
-async def _main(args: argparse.Namespace) -> None:
-    problems = validation(args.numbers, args.count, args.seed)
-    async with Runtime(args.model) as runtime:
-        await demo(runtime, problems, Console(), args.context)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="plait demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="countdown", help="a shipped model or a folder")
     parser.add_argument("--count", type=int, default=5, help="problems")
     parser.add_argument("--numbers", type=int, default=4, help="numbers in each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--context", type=int, default=512, help="tokens one thread may span")
-    asyncio.run(_main(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    asyncio.run(_run(options))
     return 0
+
+
+async def _run(options: argparse.Namespace) -> None:
+    problems = validation(options.numbers, options.count, options.seed)
+    async with Runtime(options.model) as runtime:
+        await demo(runtime, problems, Console(), options.context)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PrivateAttr
 
 from ....runtime.errors import InvalidInput
-from ..base import Benchmark, Sample, Verdict, read_rows
+from ...benchmark import Benchmark, Sample, Verdict, read_rows
 from .grading import MathGrader
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -21,9 +21,9 @@ class Mathematics(Benchmark):
     chat: bool = True
     """Put the problem as a chat message; False: as text, for models without a chat template."""
     instruction: str = INSTRUCTION
-    """Behind the problem."""
+    """Text put behind the problem."""
     seconds: float = Field(default=5.0, gt=0)
-    """Limit of judging one answer."""
+    """Seconds that judging one answer may take."""
     _grader: MathGrader | None = PrivateAttr(default=None)
 
     def load(self) -> list[Sample]:
@@ -76,6 +76,7 @@ class Aime(Mathematics):
     """AIME 1983-2024."""
 
     name: Literal["aime"] = "aime"
+    """What configurations call it."""
     hub = ("di-zhang-fdu/AIME_1983_2024", "train")
 
 
@@ -83,6 +84,7 @@ class Aime24(Mathematics):
     """AIME 2024 I and II, 30 problems."""
 
     name: Literal["aime24"] = "aime24"
+    """What configurations call it."""
     hub = ("HuggingFaceH4/aime_2024", "train")
 
 
@@ -90,6 +92,7 @@ class Aime25(Mathematics):
     """AIME 2025 I and II, 30 problems."""
 
     name: Literal["aime25"] = "aime25"
+    """What configurations call it."""
     hub = ("math-ai/aime25", "test")
 
 
@@ -97,4 +100,5 @@ class Math500(Mathematics):
     """500 problems of MATH's test split (arXiv 2305.20050)."""
 
     name: Literal["math500"] = "math500"
+    """What configurations call it."""
     hub = ("HuggingFaceH4/MATH-500", "test")

@@ -17,7 +17,7 @@ from typing import Any
 
 from ....runtime.errors import PlaitError
 from ....runtime.methods.answers import boxes
-from ..base import Verdict
+from ...benchmark import Verdict
 
 MAX_CHARS = 1000
 """Longer answers are wrong; of a text without a box the end is searched."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ....runtime.errors import InvalidInput
-from ..base import Benchmark, Sample, Verdict
+from ...benchmark import Benchmark, Sample, Verdict
 from .questions import Row, Style, exact_match, f1, load, normalise
 
 
@@ -15,10 +15,11 @@ class Rag(Benchmark):
     """Right is an exact match in SQuAD's sense; the reason for a wrong answer names its F1."""
 
     name: Literal["rag"] = "rag"
+    """What configurations call it."""
     chat: bool = False
-    """Through the model's chat template."""
+    """Put the question through the model's chat template."""
     max_tokens: int = Field(default=32, ge=1)
-    """Of an answer."""
+    """Tokens of an answer at most."""
 
     def load(self) -> list[Sample]:
         if self.data is None:

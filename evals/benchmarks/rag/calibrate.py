@@ -20,14 +20,15 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
-from ....runtime.cli.live import table
+from ....runtime.cli.table import table
 from ....runtime.engine import Engine, SamplingParams
 from ....runtime.engines.native.context_scaling import write_scaling
 from ....runtime.engines.registry import model_folder
-from ....runtime.errors import InvalidInput, PlaitError, UnsupportedByEngine
+from ....runtime.errors import InvalidInput, UnsupportedByEngine
 from ....runtime.methods.prompt import prompt_tokens
 from ....runtime.runtime import Runtime
-from .questions import INSTRUCTION, TEMPLATE, Row, Style, answer, load
+from .compare import answer
+from .questions import INSTRUCTION, TEMPLATE, Row, Style, load
 
 By = Literal["perplexity", "answer"]
 
@@ -106,6 +107,22 @@ async def answer_loss(engine: Engine, row: Row, style: Style, temperature: float
     return -sum(completion.logprobs), len(wanted)
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a shipped model or a folder")
+    parser.add_argument("--data", type=Path, required=True, help="JSON Lines with question, contexts and answers")
+    parser.add_argument("--count", type=int, default=20, help="rows at most (20)")
+    parser.add_argument("--by", choices=["perplexity", "answer"], default="perplexity")
+    parser.add_argument("--instruction", default=INSTRUCTION)
+    parser.add_argument("--template", default=TEMPLATE, help="{question} is replaced")
+    parser.add_argument("--chat", action="store_true", help="use the model's chat template")
+    parser.add_argument("--write", action="store_true", help="keep the best pair in the model's folder")
+
+
+def run(options: argparse.Namespace) -> int:
+    asyncio.run(_run(options, Console()))
+    return 0
+
+
 async def _run(options: argparse.Namespace, console: Console) -> None:
     rows = load(options.data)[: options.count]
     style = Style(instruction=options.instruction, template=options.template, chat=options.chat)
@@ -126,26 +143,3 @@ async def _run(options: argparse.Namespace, console: Console) -> None:
     if options.write:
         written = write_scaling(folder, points[0].temperature, points[0].scale)
         console.print(f"the best are in {written}", highlight=False, soft_wrap=True)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="plait calibrate-ape", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", help="a shipped model or a folder")
-    parser.add_argument("--data", type=Path, required=True, help="JSON Lines with question, contexts and answers")
-    parser.add_argument("--count", type=int, default=20, help="rows at most (20)")
-    parser.add_argument("--by", choices=["perplexity", "answer"], default="perplexity")
-    parser.add_argument("--instruction", default=INSTRUCTION)
-    parser.add_argument("--template", default=TEMPLATE, help="{question} is replaced")
-    parser.add_argument("--chat", action="store_true", help="use the model's chat template")
-    parser.add_argument("--write", action="store_true", help="keep the best pair in the model's folder")
-    options = parser.parse_args(arguments)
-    console = Console()
-    try:
-        asyncio.run(_run(options, console))
-    except PlaitError as error:
-        console.print(f"plait: {error}", highlight=False, markup=False, soft_wrap=True)
-        return 1
-    return 0

@@ -22,10 +22,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from ....runtime.cli.live import table
+from ....runtime.cli.table import table
 from ....runtime.runtime import Runtime
 from ...stats import wilson
-from .questions import VARIANTS, Row, Style, answer
+from .compare import VARIANTS, answer
+from .questions import Row, Style
 
 NUM_KEYS, NUM_VALUES = 256, 32
 MOST_CONTEXTS, MOST_PAIRS = 64, 3

@@ -10,8 +10,9 @@ import shutil
 import pytest
 
 import plait
-from plait.evals.benchmarks.rag import calibrate, recall
+from plait.evals.benchmarks.rag import calibrate, compare, recall
 from plait.evals.benchmarks.rag import questions as rag
+from plait.runtime.cli.main import main
 from plait.runtime.engines.native.context_scaling import read_scaling, write_scaling
 from plait.runtime.engines.registry import MODELS
 from plait.tests.data import SHARED
@@ -94,8 +95,8 @@ async def test_the_recall_model_keeps_its_accuracy_in_parallel(size):
 
 async def test_rag_compares_encodings():
     async with plait.Runtime("recall") as runtime:
-        graded = await rag.compare(runtime, recall.rows(4, 3, [8]), recall.STYLE)
-    lines = rag.summary(graded)
+        graded = await compare.compare(runtime, recall.rows(4, 3, [8]), recall.STYLE)
+    lines = compare.summary(graded)
     assert [line["encoding"] for line in lines] == ["sequential", "parallel", "plain"]
     assert lines[0]["F1 %"] == 100 and lines[0]["retained %"] == 100
 
@@ -134,11 +135,11 @@ def test_the_command_writes_what_the_engine_then_uses(tmp_path, capsys):
     rows = [{"question": r.question, "contexts": r.contexts, "answers": r.answers} for r in recall.rows(2, 1, [4])]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = [str(folder), "--data", str(data), "--instruction", "recall", "--template", "{question}", "--write"]
-    assert calibrate.main(command) == 0
+    assert main(["calibrate-ape", *command]) == 0
     assert "nats" in capsys.readouterr().out
     best = read_scaling(folder)
     assert set(best) == {"context_temperature", "context_scale"}
-    assert calibrate.main([str(folder), "--data", str(tmp_path / "none")]) == 1
+    assert main(["calibrate-ape", str(folder), "--data", str(tmp_path / "none")]) == 1
     write_scaling(folder, 0.5, 0.25)
     assert read_scaling(folder) == {"context_temperature": 0.5, "context_scale": 0.25}
     for wrong in ("{", "[]", '{"temperature": 0, "scale": 1}', '{"temperature": 1}'):

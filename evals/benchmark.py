@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
-from ...runtime.errors import InvalidInput
-from ...runtime.spec import Kinds, Spec
+from ..runtime.errors import InvalidInput
+from ..runtime.spec import Kinds, Spec
 
 B = TypeVar("B", bound="Benchmark")
 
@@ -51,6 +51,7 @@ class Benchmark(Spec):
     refusal = InvalidInput
 
     name: str
+    """What configurations call it."""
     data: Path | None = None
     """JSON Lines file of the problems; None: the benchmark's own source."""
     count: int | None = Field(default=None, ge=1)

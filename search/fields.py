@@ -1,0 +1,60 @@
+"""What a job may set of `TreeSearch`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from ..runtime.methods.base import Method
+from ..runtime.methods.registry import parse_method
+from ..runtime.methods.sequential import Answering
+from .aggregation import Aggregate, Vote
+from .embeddings import HIDDEN, parse_embedding
+from .rewards import parse_reward
+from .strategies import ETS, parse_strategy
+
+
+def _parse_generator(value: object) -> object:
+    return parse_method(value) if isinstance(value, dict) else value
+
+
+class SearchFields(Answering):
+    """The fields; see `tree_search.TreeSearch`."""
+
+    method: Literal["tree_search"] = "tree_search"
+    """The method's name."""
+    strategy: Annotated[Any, BeforeValidator(parse_strategy)] = ETS()
+    """`ets`, `rebase`, `beam`, `dvts`, `best_of_n`, by name or as an object with its parameters."""
+    width: int = Field(default=16, ge=1)
+    """Finished trajectories wanted."""
+    reward: Annotated[Any, BeforeValidator(parse_reward)]
+    """A reward object, `prm:MODEL`, or a function `f(prompt, steps) -> float`; see `rewards`."""
+    embedding: Annotated[Any, BeforeValidator(parse_embedding)] = HIDDEN
+    """What strategies tell different steps by: `hidden` (the mean of the hidden states the policy wrote the step
+    from), `sentence-transformers:MODEL`, or a function `f(texts) -> vectors`."""
+    delimiters: tuple[str, ...] = Field(default=("\n\n",), min_length=1)
+    """Strings that end a step; they stay in its text."""
+    step_tokens: int = Field(default=256, ge=1)
+    """Tokens of one step at most; a step that is cut goes on as the next one."""
+    max_tokens: int | None = Field(default=1024, ge=1)
+    """Tokens of one trajectory at most."""
+    max_depth: int = Field(default=25, ge=1)
+    """Steps of one trajectory at most."""
+    temperature: float = Field(default=1.0, ge=0)
+    """At 0 all samples of a step are the same."""
+    vote: Vote = "weighted"
+    """How finished trajectories vote for their answers; see `aggregation`."""
+    aggregate: Aggregate = "last"
+    """What the scores of its steps make a trajectory worth."""
+    merge: bool = True
+    """Keep equal steps below the same parent as one node that counts as often as it was sampled."""
+    generator: Annotated[SerializeAsAny[Method] | None, BeforeValidator(_parse_generator)] = None
+    """A method that writes each step instead of plain decoding. Its prompt is replaced by the trajectory so far, its
+    text becomes the step; the trajectory is finished when its outcome ends by EOS."""
+
+    def continuing(self, tokens: list[int]) -> Method:
+        """The generator, set to go on behind these tokens. Raises `InvalidJob` if it takes no prompt."""
+        assert self.generator is not None
+        values: dict[str, Any] = {**self.generator.model_dump(), "prompt": tokens}
+        return type(self.generator)(**values)
