@@ -9,8 +9,11 @@ async with plait.Runtime("countdown") as rt:
 
 from __future__ import annotations
 
+import logging
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from . import search
 from .runtime import errors, events
 from .runtime.budget import Budget
 from .runtime.engine import (
@@ -46,24 +49,28 @@ from .runtime.job_spec import JobSpec, parse_job
 from .runtime.jobs.branch import TracedBranch
 from .runtime.jobs.context import Context
 from .runtime.jobs.job import Job
+from .runtime.methods.answers import extract
 from .runtime.methods.apr import APR
 from .runtime.methods.apr.dialect import register_dialect
-from .runtime.methods.base import Method
+from .runtime.methods.base import Decoding, Method
 from .runtime.methods.hogwild import Hogwild
 from .runtime.methods.multiverse import Multiverse
+from .runtime.methods.prompt import context_text, prompt_tokens, text_tokens
 from .runtime.methods.registry import parse_method, register
 from .runtime.methods.self_consistency import SelfConsistency
-from .runtime.methods.sequential import Sequential
+from .runtime.methods.sequential import Answering, Sequential
 from .runtime.result import Finish, Generated, Outcome, Result, Usage
 from .runtime.runtime import Runtime
-from .runtime.trace.record import Trace
+from .runtime.trace.trace import Trace
 from .search.tree_search import TreeSearch
 
 if TYPE_CHECKING:
+    from . import evals as evals
     from .runtime.engines.native.engine import NativeEngine
 
 __all__ = [
     "APR",
+    "Answering",
     "BlockUsage",
     "Branch",
     "BranchBusy",
@@ -72,6 +79,7 @@ __all__ = [
     "Capabilities",
     "Completion",
     "Context",
+    "Decoding",
     "Engine",
     "EngineClosed",
     "Finish",
@@ -107,20 +115,36 @@ __all__ = [
     "UnsupportedByEngine",
     "UnsupportedModel",
     "Usage",
+    "__version__",
+    "context_text",
     "errors",
+    "evals",
     "events",
+    "extract",
     "parse_job",
     "parse_method",
+    "prompt_tokens",
     "register",
     "register_dialect",
     "register_scheme",
+    "search",
+    "text_tokens",
 ]
 
 
+__version__ = version("plait")
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
 def __getattr__(name: str) -> Any:
-    # The native engine needs torch, which takes seconds to import; nothing else here does.
+    # torch takes seconds to import, and evaluations have libraries of their own; nothing else here does.
     if name == "NativeEngine":
         from .runtime.engines.native.engine import NativeEngine
 
         return NativeEngine
+    if name == "evals":
+        from importlib import import_module
+
+        return import_module(".evals", __name__)
     raise AttributeError(f"module 'plait' has no attribute {name!r}")

@@ -29,7 +29,7 @@ class OutOfBudget(PlaitError):
 class Budget(BaseModel):
     """Limits of one job; None: no limit. Raises `InvalidBudget` when a limit allows no work."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     critical_tokens: int | None = None
     """Spent tokens on the longest dependent chain."""

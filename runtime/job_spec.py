@@ -26,7 +26,9 @@ class JobSpec(Spec):
         return "job"
 
     method: Annotated[SerializeAsAny[Method], BeforeValidator(_method)]
+    """How to reason: an object with the `method`'s name and its fields."""
     budget: Budget = Field(default_factory=Budget)
+    """What the job may spend."""
     seed: int = 0
     """With a branch's place in the tree it determines all sampling."""
     priority: int = 0

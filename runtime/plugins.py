@@ -12,6 +12,7 @@ no package registers what it has in a file that `import_plugin` runs (`plait run
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from functools import cache
 from importlib import import_module
@@ -22,6 +23,8 @@ from typing import Generic, TypeVar
 from .errors import InvalidInput
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class Registry(Generic[T]):
@@ -41,14 +44,18 @@ class Registry(Generic[T]):
         self._things[name] = thing
 
     def find(self, name: object) -> T | None:
-        """The thing of this name; None: there is none. Raises `InvalidInput` if its package cannot be loaded."""
+        """The thing of this name; None: there is none. Raises `InvalidInput` if its package cannot be loaded, or
+        if several packages have one of that name."""
         if not isinstance(name, str):
             return None
         if name not in self._things:
-            entry = _entries(self.group).get(name)
-            if entry is None:
+            entries = _entries(self.group).get(name, ())
+            if not entries:
                 return None
-            self._things[name] = self._load(entry)
+            if len(entries) > 1:
+                packages = " and ".join(map(_package, entries))
+                raise InvalidInput(f"the {self.kind} {name!r} comes from {packages}: uninstall all but one")
+            self._things[name] = self._load(entries[0])
         return self._things[name]
 
     def names(self) -> list[str]:
@@ -63,50 +70,60 @@ class Registry(Generic[T]):
         try:
             thing: T = entry.load()
         except Exception as error:  # Whatever importing somebody's module raises.
-            package = entry.dist.name if entry.dist is not None else "a package"
             raise InvalidInput(
-                f"the {self.kind} {entry.name!r} of {package} cannot be loaded ({entry.value}): "
+                f"the {self.kind} {entry.name!r} of {_package(entry)} cannot be loaded ({entry.value}): "
                 f"{type(error).__name__}: {error}"
             ) from error
         return thing
 
 
 @cache
-def _entries(group: str) -> dict[str, EntryPoint]:
-    """Installed entry points of a group, read once. Raises `InvalidInput` when two packages use the same name."""
-    found: dict[str, EntryPoint] = {}
+def _entries(group: str) -> dict[str, tuple[EntryPoint, ...]]:
+    """Installed entry points of a group by name, read once. What is built in cannot be replaced: there it is the only
+    one of its name."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in entry_points(group=group):
-        other = found.setdefault(entry.name, entry)
-        if other.value != entry.value:
-            raise InvalidInput(
-                f"two installed packages have an entry point {entry.name!r} in {group}: {other.value} and {entry.value}"
-            )
+        found[entry.name] = (*found.get(entry.name, ()), entry)
+    for name, entries in found.items():
+        own = tuple(entry for entry in entries if _package(entry) == "plait")
+        if own and len(entries) > 1:
+            others = ", ".join(_package(entry) for entry in entries if entry not in own)
+            logger.warning("%s of %s is not used: plait has one of that name in %s", name, others, group)
+            found[name] = own
     return found
 
 
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "a package without metadata"
+
+
 def import_plugin(name: str) -> None:
-    """Import a module by its name, or run a file `NAME.py` as one, for what it registers. Raises `InvalidInput`."""
-    path = Path(name)
+    """Import a module, or run a file `NAME.py` as one, once, for what it registers. Raises `InvalidInput`."""
     try:
-        if path.suffix != ".py":
+        if not name.endswith(".py"):
             import_module(name)
-            return
-        module_name = path.stem
-        if module_name in sys.modules:
-            if Path(getattr(sys.modules[module_name], "__file__", None) or "").resolve() == path.resolve():
-                return
-            module_name = f"plait_plugin_{abs(hash(path.resolve()))}"
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        if spec is None or spec.loader is None or not path.is_file():
-            raise InvalidInput(f"cannot import {name}: no such file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[module_name]
-            raise
-    except InvalidInput:
-        raise
-    except Exception as error:  # Whatever a user's module raises.
+        else:
+            _run_file(Path(name).resolve())
+    except (Exception, SystemExit) as error:  # Whatever a user's module raises.
         raise InvalidInput(f"cannot import {name}: {type(error).__name__}: {error}") from error
+    logger.info("imported %s", name)
+
+
+def _run_file(path: Path) -> None:
+    module_name = path.stem
+    if module_name in sys.modules:
+        if getattr(sys.modules[module_name], "__file__", None) == str(path):
+            return
+        module_name = str(path)  # The name belongs to something else.
+        if module_name in sys.modules:
+            return
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Known by its name before it runs: what it defines may be looked up there (annotations, pickles).
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise

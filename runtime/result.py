@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .trace.record import Trace
+    from .trace.trace import Trace
 
 
 class Finish(StrEnum):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,8 @@ from .job_spec import JobSpec
 from .jobs.companions import Companions
 from .jobs.job import Job
 from .methods.base import Method
+
+logger = logging.getLogger(__name__)
 
 
 class Runtime:
@@ -55,7 +59,17 @@ class Runtime:
     async def __aenter__(self) -> Self:
         if self._engine is None:
             assert self._model is not None
+            began = time.perf_counter()
             self._engine = load_engine(self._model, self._options)
+            kv = self._engine.block_usage()
+            logger.info(
+                "loaded %s in %.2f s: windows of %d tokens, %d KV blocks of %d",
+                self._model,
+                time.perf_counter() - began,
+                self._engine.context_limit,
+                kv.total,
+                kv.block_size,
+            )
         try:
             await self._engine.start()
         except BaseException:

@@ -1,4 +1,4 @@
-"""`plait contexts list|add|drop`: the contexts that are kept on disk."""
+"""`plait contexts`: list, add and drop the encoded contexts that are kept on disk."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from ..errors import InvalidInput, UnsupportedByEngine
 from ..methods.prompt import Prompt
 from ..methods.sequential import Sequential
 from ..runtime import Runtime
-from .live import table
+from .files import read_text
+from .table import table
 
 if TYPE_CHECKING:
     from ..engines.native.context_files import ContextFiles
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
-    actions = commands.add_parser("contexts", help="encoded contexts kept on disk").add_subparsers(
-        dest="action", required=True
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
     shown = actions.add_parser("list", help="show them, most recently used first")
     add = actions.add_parser("add", help="encode text files, each as one context")
     add.add_argument("files", type=Path, nargs="+")
@@ -42,13 +40,10 @@ def add_parser(commands: Any) -> None:
         action.add_argument("--store", type=Path, help=where)
 
 
-def run(options: argparse.Namespace, console: Console) -> None:
-    """Do what the options say."""
-    from ..engines.native.context_files import (  # torch takes a moment: only for these commands
-        ContextFiles,
-        default_folder,
-    )
+def run(options: argparse.Namespace) -> int:
+    from ..engines.native.context_files import ContextFiles, default_folder  # torch takes a moment
 
+    console = Console()
     store = ContextFiles(options.store or default_folder())
     if options.action == "list":
         show(store, console)
@@ -62,16 +57,10 @@ def run(options: argparse.Namespace, console: Console) -> None:
         if options.chat or options.system is not None:
             system = [] if options.system is None else [{"role": "system", "content": options.system}]
             prompt = [*system, {"role": "user", "content": "?"}]
-        texts = [_read(path) for path in options.files]
+        texts = [read_text(path) for path in options.files]
         asyncio.run(add(store.folder, options.model, texts, prompt=prompt, instruction=options.instruction))
         show(store, console)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {path}: {error}") from None
+    return 0
 
 
 async def add(folder: Path, model: str, texts: Sequence[str], *, prompt: Prompt = "?", instruction: str = "") -> None:

@@ -1,4 +1,4 @@
-"""A job in the terminal: the tree of its threads while it runs, and tables of figures.
+"""A job in the terminal: the tree of its threads while it runs.
 
 `JobView` is fed events and knows nothing else, so it draws a local job, a remote one or a recorded stream alike.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text as Line
 from rich.tree import Tree
 
@@ -177,19 +176,3 @@ async def watch(events: AsyncIterable[Event], *, title: str = "", console: Conso
                 drawn = time.monotonic()
         live.update(view.render(), refresh=True)
     return view
-
-
-def table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
-    """Rows with the same keys as a table: text left, numbers right."""
-    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
-    for name in rows[0] if rows else ():
-        is_number = all(isinstance(row[name], (int, float)) for row in rows)
-        drawn.add_column(name, justify="right" if is_number else "left")
-    for row in rows:
-        drawn.add_row(*_cells(row))
-    return drawn
-
-
-def _cells(row: Mapping[str, object]) -> Iterator[str]:
-    for value in row.values():
-        yield f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -27,29 +27,6 @@ class TracedBranch:
         self,
         scope: Scope,
         branch: Branch,
-        record: BranchRecord,
-        *,
-        context_limit: int,
-        view: tuple[SpanRecord, ...] = (),
-        packed_at: int | None = None,
-    ) -> None:
-        state = scope.state
-        self.scope = scope
-        self.engine_branch = branch
-        self.record = record
-        self.context_limit = context_limit
-        self.is_in_gang = False
-        """Whoever runs a gang holds the slots of all its members."""
-        self._segments = SegmentWriter(state.trace, record.id, view, packed_at)
-        state.trace.branches[record.id] = record
-        state.branches[record.id] = self
-        state.usage.branches += 1
-
-    @classmethod
-    def begin(
-        cls,
-        scope: Scope,
-        branch: Branch,
         *,
         parent: str | None,
         label: str,
@@ -57,20 +34,28 @@ class TracedBranch:
         origin: Literal["open", "fork"] = "open",
         view: tuple[SpanRecord, ...] = (),
         packed_at: int | None = None,
-    ) -> TracedBranch:
-        """Take an engine branch into the books of a scope, which closes it; `packed_at` as in `SegmentWriter`."""
-        record = BranchRecord(
+    ) -> None:
+        """Takes an engine branch into the books of a scope, which closes it; `packed_at` as in `SegmentWriter`."""
+        state = scope.state
+        self.scope = scope
+        self.engine_branch = branch
+        self.context_limit = context_limit
+        self.is_in_gang = False
+        """Whoever runs a gang holds the slots of all its members."""
+        self.record = BranchRecord(
             id=".".join(map(str, branch.path)),
             parent=parent,
             origin=origin,
             label=label,
             level=scope.level,
             step=scope.now,
-            opened=scope.state.seconds,
+            opened=state.seconds,
         )
-        traced = cls(scope, branch, record, context_limit=context_limit, view=view, packed_at=packed_at)
-        scope.own(traced)
-        return traced
+        self._segments = SegmentWriter(state.trace, self.id, view, packed_at)
+        state.trace.branches[self.id] = self.record
+        state.branches[self.id] = self
+        state.usage.branches += 1
+        scope.own(self)
 
     # -- questions ---------------------------------------------------------------------------------------------
 
@@ -123,15 +108,7 @@ class TracedBranch:
         names, found = tuple(children), tuple(name for name in children if children[name])
         step = self.scope.now
         piece = self._inject(tokens)
-        join = JoinRecord(
-            branch=self.id,
-            children=names,
-            found=found,
-            segment=self._segments.own(self.position).id,
-            step=step,
-            time=piece.began,
-        )
-        self.scope.state.trace.joins.append(join)
+        self._note_join(names, found, segment=self._segments.own(self.position).id, step=step, time=piece.began)
         self.scope.emit(Joined, branch=self.id, children=names, found=found, text=piece.text)
 
     def fork(self, n: int, labels: Sequence[str] = ()) -> list[TracedBranch]:
@@ -139,45 +116,33 @@ class TracedBranch:
         self._leave_to_readers()
         view, packed_at = self._segments.view(), self._segments.packed_at
         names = [*labels, *[""] * (n - len(labels))]
-        children = [
-            TracedBranch.begin(
-                self.scope,
-                branch,
-                parent=self.id,
-                label=label,
-                context_limit=self.context_limit,
-                origin="fork",
-                view=view,
+        children = []
+        for branch, label in zip(self.engine_branch.fork(n), names, strict=True):
+            limit = self.context_limit
+            child = TracedBranch(
+                self.scope, branch, parent=self.id, label=label, context_limit=limit, origin="fork", view=view,
                 packed_at=packed_at,
-            )
-            for branch, label in zip(self.engine_branch.fork(n), names, strict=True)
-        ]
-        for child in children:
-            label = child.record.label
+            )  # fmt: skip
             self.scope.emit(BranchStarted, branch=child.id, parent=self.id, label=label, prompt_tokens=0)
+            children.append(child)
         self.scope.emit(Forked, branch=self.id, children=tuple(child.id for child in children))
         return children
 
     def merge(self, branches: Sequence[TracedBranch]) -> None:
         """Append what the branches wrote since they were forked from this one."""
-        self._leave_to_readers()
+        for branch in (self, *branches):
+            branch._leave_to_readers()
         self.engine_branch.merge([branch.engine_branch for branch in branches])
         self._segments.see([span for branch in branches for span in branch._segments.written()])
         children = tuple(branch.id for branch in branches)
-        join = JoinRecord(
-            branch=self.id,
-            children=children,
-            found=children,
-            segment=None,
-            step=self.scope.now,
-            time=self.scope.state.seconds,
-        )
-        self.scope.state.trace.joins.append(join)
+        now = self.scope.state.seconds
+        self._note_join(children, children, segment=None, step=self.scope.now, time=now)
         self.scope.emit(Merged, branch=self.id, children=children)
 
     def attach(self, branches: Sequence[TracedBranch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
         """See what the branches wrote since their fork as one group (APE)."""
-        self._leave_to_readers()
+        for branch in (self, *branches):
+            branch._leave_to_readers()
         self.engine_branch.attach([b.engine_branch for b in branches], temperature=temperature, scale=scale)
         spans = [span for branch in branches for span in branch._segments.written()]
         group = self.scope.state.trace.new_group(temperature, scale)
@@ -308,6 +273,12 @@ class TracedBranch:
         self.scope.state.usage.prompt_tokens += len(tokens)
         if tokens:
             self._segments.write(self._given("prompt", tokens), self.position - len(tokens))
+
+    def _note_join(
+        self, children: tuple[str, ...], found: tuple[str, ...], *, segment: int | None, step: int, time: float | None
+    ) -> None:
+        join = JoinRecord(branch=self.id, children=children, found=found, segment=segment, step=step, time=time)
+        self.scope.state.trace.joins.append(join)
 
     def _inject(self, tokens: Sequence[int]) -> Piece:
         scope, position = self.scope, self.position

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from ..engine import Engine
 from ..engines.registry import load_engine
+
+logger = logging.getLogger(__name__)
 
 
 class Companions:
@@ -24,6 +27,7 @@ class Companions:
             if key not in self._engines:
                 engine = load_engine(model, options)
                 await engine.start()
+                logger.info("loaded %s beside the runtime's own model", model)
                 self._engines[key] = engine
             return self._engines[key]
 

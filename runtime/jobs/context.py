@@ -8,13 +8,13 @@ them. (Awaiting two generations of one context at once is correct, but its token
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from ..engine import Engine
-from ..errors import InvalidInput
+from ..errors import InvalidBudget, InvalidInput
 from ..events import BranchStarted
 from ..result import Outcome
 from .branch import TracedBranch
@@ -72,7 +72,7 @@ class Context(Scope):
             job=self.state.job,
             priority=self.state.priority,
         )
-        traced = TracedBranch.begin(self, branch, parent=self.parent, label=label, context_limit=limit)
+        traced = TracedBranch(self, branch, parent=self.parent, label=label, context_limit=limit)
         traced.record_prompt(tokens[:first])
         count = len(tokens)
         if contexts is not None:
@@ -107,10 +107,11 @@ class Context(Scope):
         """Run `work(part, item)` for all items side by side and wait for all of them.
 
         Each part is a context of its own with an equal share of the ledger after `reserve` tokens, which are kept back
-        on both ledgers for what comes after; unused tokens come back at the end. An item that is a branch belongs to
-        its part meanwhile. `parent`: the branch to draw the parts' branches under. `nested`: the parts are one level
-        deeper. `until`: once it holds for a result, the other parts are cancelled (their entries are None); which ones
-        had finished by then depends on timing. The first exception cancels the other parts and is raised.
+        on both ledgers for what comes after; unused tokens come back at the end. An item that is a branch, or a tuple
+        with branches in it, belongs to its part meanwhile. `parent`: the branch to draw the parts' branches under.
+        `nested`: the parts are one level deeper. `until`: once it holds for a result, the other parts are cancelled
+        (their entries are None); which ones had finished by then depends on timing. The first exception cancels the
+        other parts and is raised.
         """
         slot = self.next_slot()
         limit = None if self.critical_limit is None else max(self.critical_limit - reserve, self.now)
@@ -150,6 +151,25 @@ class Context(Scope):
                 self.now = max(self.now, part.now)
         return results
 
+    @asynccontextmanager
+    async def lockstep(self, branches: Sequence[TracedBranch]) -> AsyncIterator[None]:
+        """Inside, these branches step together: no forward pass runs one of them without all, so that what they see of
+        each other (`TracedBranch.watch`) depends on nothing else. When the generation of one ends, those of the others
+        end in the same pass (`Finish.GANG`). Raises `InvalidBudget` if there are more than may decode at a time."""
+        width = self.state.budget.width
+        if width is not None and len(branches) > width:
+            raise InvalidBudget(f"{len(branches)} branches are to step together: budget.width is {width}")
+        gang = ".".join(map(str, (*self.path, self.next_slot())))
+        async with self.state.slots(len(branches)):
+            try:
+                for branch in branches:
+                    branch.lockstep(gang)
+                yield
+            finally:
+                for branch in branches:
+                    if not branch.is_closed:
+                        branch.lockstep(None)
+
     async def run(self, method: Runnable, *, parent: TracedBranch | None = None) -> Outcome:
         """Run another method inside this one, on the same ledger. Raises what its `check` raises."""
         method.check(self.state.engine)
@@ -171,12 +191,13 @@ class Context(Scope):
 
 @contextmanager
 def _lent(item: object, part: Context) -> Iterator[None]:
-    """A branch among the items is charged to its part while that works on it."""
-    if not isinstance(item, TracedBranch):
-        yield
-        return
-    owner, item.scope = item.scope, part
+    """Branches of an item are charged to its part while that works on it."""
+    branches = [thing for thing in (item if isinstance(item, tuple) else (item,)) if isinstance(thing, TracedBranch)]
+    owners = [branch.scope for branch in branches]
+    for branch in branches:
+        branch.scope = part
     try:
         yield
     finally:
-        item.scope = owner
+        for branch, owner in zip(branches, owners, strict=True):
+            branch.scope = owner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from ..trace.trace import Trace
 from .companions import Companions
 from .context import Context, Runnable
 from .state import JobState
+
+logger = logging.getLogger(__name__)
 
 
 class Reasoning(Runnable, Protocol):
@@ -142,6 +145,8 @@ class Job:
         finally:
             state.finish()
             self.trace.end = {**end, "usage": state.usage.to_json()}
+            usage = state.usage
+            logger.debug("job %s: %s, %d tokens in %.3f s", self.id, end["finish"], usage.total_tokens, usage.seconds)
             try:
                 if self._trace_file is not None:
                     self.trace.save(self._trace_file)

@@ -25,6 +25,7 @@ class Method(Spec):
     """
 
     method: str
+    """The method's name; subclasses give it as the default of a `Literal`."""
 
     @abstractmethod
     async def run(self, ctx: Context) -> Outcome:
@@ -41,6 +42,7 @@ class Decoding(WithContexts, Method):
     """Fields of methods that decode from one prompt, which may come with contexts."""
 
     prompt: Prompt = Field(min_length=1)
+    """What the model reads first: text, chat messages (`role`, `content`), or token ids as they are."""
     max_tokens: int | None = Field(default=None, ge=1)
     """New tokens of one generation at most; None: as many as the context allows."""
     temperature: float = Field(default=0.0, ge=0)
@@ -48,11 +50,15 @@ class Decoding(WithContexts, Method):
     top_k: int = Field(default=0, ge=0)
     """0: off."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Sample from the likeliest tokens that together have this probability; 1: off."""
     min_p: float = Field(default=0.0, ge=0, le=1)
+    """Leave out tokens less likely than this share of the likeliest one; 0: off."""
     repetition_penalty: float = Field(default=1.0, gt=0)
+    """Divides the logits of tokens that stand in the context already (multiplies negative ones); 1: off."""
     stop: tuple[str, ...] = ()
     """Strings that end a generation; they are cut off."""
     stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end a generation, as an end of sequence does."""
     logprobs: bool = True
     """Record the model's log-probability of every sampled token in the trace, where the engine can."""
     context_limit: int | None = Field(default=None, ge=1)

@@ -1,4 +1,4 @@
-"""What a branch is opened with: `Prompt`, and its tokens."""
+"""Prompts and other texts as tokens."""
 
 from __future__ import annotations
 
@@ -30,3 +30,23 @@ def context_text(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
     first = 1 if tokens and tokens[0] == tokenizer.bos_id else 0
     last = len(tokens) - (1 if tokens and tokens[-1] in tokenizer.eos_ids else 0)
     return tokenizer.decode(tokens[first:last])
+
+
+def cut(tokens: Sequence[int], keep: str, then: str, tokenizer: Tokenizer) -> tuple[int, list[int]]:
+    """How to make a context's text `keep + then`, where `keep` is a prefix of it, reusing as many tokens as possible.
+
+    Returns how many tokens stay and the tokens to append. A token that reaches over the end of `keep` goes, and the
+    part of `keep` it held is encoded anew together with `then`.
+    """
+    first = 1 if tokens and tokens[0] == tokenizer.bos_id else 0
+    low, high = first, len(tokens)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if len(tokenizer.decode(tokens[first:middle])) <= len(keep):
+            low = middle
+        else:
+            high = middle - 1
+    kept = low
+    while not keep.startswith(text := tokenizer.decode(tokens[first:kept])):
+        kept -= 1
+    return kept, tokenizer.encode(keep[len(text) :] + then)

@@ -22,8 +22,11 @@ class SelfConsistency(Answering):
     """
 
     method: Literal["self_consistency"] = "self_consistency"
+    """The method's name."""
     n: int = Field(default=8, ge=1)
+    """Samples that vote."""
     temperature: float = Field(default=1.0, ge=0)
+    """At 0 all samples are the same."""
 
     async def run(self, ctx: Context) -> Outcome:
         root = self.open(ctx, prompt_tokens(self.prompt, ctx.tokenizer))

@@ -50,6 +50,7 @@ class Sequential(Answering):
     """Decode one answer; the baseline every other method is measured against."""
 
     method: Literal["sequential"] = "sequential"
+    """The method's name."""
 
     async def run(self, ctx: Context) -> Outcome:
         branch = self.open(ctx, prompt_tokens(self.prompt, ctx.tokenizer))

@@ -27,7 +27,7 @@ from torch import Tensor
 FORMAT = "1"
 DEFAULT_BYTES = 8 << 30
 
-log = logging.getLogger("plait.contexts")
+logger = logging.getLogger(__name__)
 
 
 def default_folder() -> Path:
@@ -88,7 +88,7 @@ class ContextFiles:
         except FileNotFoundError:
             return None  # another process dropped it just now
         except (SafetensorError, OSError, ValueError, KeyError) as error:
-            log.warning("context file %s is ignored: %s", path, error)
+            logger.warning("context file %s is ignored: %s", path, error)
             return None
         return keys, values
 
@@ -111,7 +111,7 @@ class ContextFiles:
         tensors = {"k": keys, "v": values, "tokens": torch.tensor(tokens, dtype=torch.int32)}
         size = sum(tensor.nbytes for tensor in tensors.values())
         if size > self.max_bytes:
-            log.warning("a context of %d bytes exceeds the store's %d: it is not kept", size, self.max_bytes)
+            logger.warning("a context of %d bytes exceeds the store's %d: it is not kept", size, self.max_bytes)
             return False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ class ContextFiles:
         except (OSError, SafetensorError) as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
-            log.warning("context file %s could not be written: %s", path, error)
+            logger.warning("context file %s could not be written: %s", path, error)
             return False
         return True
 
@@ -137,7 +137,7 @@ class ContextFiles:
                 with safe_open(path, framework="pt") as file:
                     about, count = file.metadata() or {}, file.get_slice("tokens").get_shape()[0]
             except (OSError, SafetensorError) as error:
-                log.warning("context file %s is ignored: %s", path, error)
+                logger.warning("context file %s is ignored: %s", path, error)
                 continue
             found.append(
                 StoredContext(

@@ -17,13 +17,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from ...engine import Engine, Tokenizer
+from ...engine import Engine
 from ...errors import EngineClosed, InvalidInput, PromptTooLong
 from ...jobs.branch import TracedBranch
 from ...jobs.context import Context
 from ...result import Finish, Generated, Outcome
 from ..base import Decoding
-from ..prompt import Prompt, context_text, prompt_tokens, text_tokens
+from ..prompt import Prompt, context_text, cut, prompt_tokens, text_tokens
 from .dialect import Child, Dialect, Joined, Spawn, find_dialect
 
 MAX_EMPTY_ROUNDS = 2
@@ -56,6 +56,7 @@ class APR(Decoding):
     """Spawn and join. `max_tokens` and `context_limit` hold for each thread's calls, whatever the number of threads."""
 
     method: Literal["apr"] = "apr"
+    """The method's name."""
     dialect: Annotated[str, AfterValidator(_known_dialect)] = "paper"
     """`paper`, `compact` or a registered name."""
     depth: int = Field(default=1, ge=0)
@@ -256,23 +257,3 @@ class _Run:
             if left is not None and len(tokens) >= left:
                 return finish
         return None
-
-
-def cut(tokens: Sequence[int], keep: str, then: str, tokenizer: Tokenizer) -> tuple[int, list[int]]:
-    """How to make a context's text `keep + then`, where `keep` is a prefix of it, reusing as many tokens as possible.
-
-    Returns how many tokens stay and the tokens to append. A token that reaches over the end of `keep` goes, and the
-    part of `keep` it held is encoded anew together with `then`.
-    """
-    first = 1 if tokens and tokens[0] == tokenizer.bos_id else 0
-    low, high = first, len(tokens)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if len(tokenizer.decode(tokens[first:middle])) <= len(keep):
-            low = middle
-        else:
-            high = middle - 1
-    kept = low
-    while not keep.startswith(text := tokenizer.decode(tokens[first:kept])):
-        kept -= 1
-    return kept, tokenizer.encode(keep[len(text) :] + then)

@@ -23,6 +23,7 @@ class HogwildFields(Decoding):
     """The fields; see `method.Hogwild`."""
 
     method: Literal["hogwild"] = "hogwild"
+    """The method's name."""
     workers: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(default=DEFAULT_NAMES[:2], min_length=1)
     """Names, or how many."""
     layout: Layout = "combined"
@@ -38,6 +39,7 @@ class HogwildFields(Decoding):
     openers: tuple[str, ...] | None = None
     """What each worker's text begins with, its prefix included; None: a greeting."""
     self_check: str = SELF_CHECK
+    """Text put behind a step from time to time, to make workers notice what others have done."""
     self_check_every: int | None = Field(default=1024, ge=1)
     """Tokens of all workers after which the next step to be finished is followed by `self_check`. None: never."""
     check_repeats: bool = True

@@ -13,6 +13,7 @@ class MultiverseFields(Answering):
     """The fields; see `method.Multiverse`."""
 
     method: Literal["multiverse"] = "multiverse"
+    """The method's name."""
     mode: Literal["trained", "guided"] = "trained"
     """`trained`: the model writes the tags itself. `guided`: for any instruct model, the runtime asks for the outlines,
     forks once and asks for the conclusion."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ...jobs.branch import TracedBranch
 from ...result import Finish, Generated
-from ..apr.method import cut
+from ..prompt import cut
 
 
 @dataclass(slots=True, kw_only=True)

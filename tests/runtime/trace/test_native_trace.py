@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait import APR, Runtime, SamplingParams, SelfConsistency
+from plait import APR, Finish, InvalidBudget, Runtime, SamplingParams, SelfConsistency
 from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
 from plait.runtime.engines.native.loader import load_model
+from plait.runtime.trace.sights import sights
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.tools import context
 
@@ -24,12 +26,13 @@ def masked_logprobs(trace):
     """Log-probabilities of all sampled tokens by one dense forward over the whole trace, mask from the views alone."""
     places = [(segment.id, i) for segment in trace.segments for i in range(len(segment))]
     starts = dict(zip(places, range(len(places)), strict=True))
-    seen = [{span.segment: span.length for span in segment.view} for segment in trace.segments]
+    looked = [[{s.segment: s.end for s in seen} for seen in sights(trace, segment)] for segment in trace.segments]
 
     def visible(query, key):
-        if query[0] == key[0]:
-            return key[1] <= query[1]
-        return key[1] < seen[query[0]].get(key[0], 0)
+        segment, index = query
+        if segment == key[0]:
+            return key[1] <= index
+        return key[1] < looked[segment][index].get(key[0], 0) if index < len(looked[segment]) else False
 
     mask = torch.tensor([[visible(query, key) for key in places] for query in places])
     tokens = [token for segment in trace.segments for token in segment.token_ids]
@@ -42,7 +45,7 @@ def masked_logprobs(trace):
     found, recorded = [], []
     for segment in trace.segments:
         # What predicts a segment's first token is the last token of its view.
-        before = [starts[span.segment, span.length - 1] for span in segment.view][-1:]
+        before = [starts[span.segment, span.length - 1] for span in segment.view if span.is_text][-1:]
         for piece, first in zip(segment.pieces, offsets(segment), strict=True):
             for i, token in enumerate(piece.token_ids):
                 if piece.kind == "sampled":
@@ -123,3 +126,44 @@ async def test_methods_on_a_real_model():
         soup = APR(prompt=[3, 1, 4], max_tokens=30, temperature=1.0)
         assert check((await (await runtime.submit(soup))).trace)
         assert runtime.engine.block_usage().used == 0
+
+
+async def test_branches_that_read_each_other_in_lockstep_and_are_merged():
+    native = engine()
+    await native.start()
+    async with context(native, total_tokens=90, width=2) as ctx:
+        judge = ctx.open([3, 1, 4, 1, 5])
+        sides = judge.fork(2)
+        for side, other in zip(sides, reversed(sides), strict=True):
+            side.watch(other)
+
+        async def speak(part, turn):
+            side, opener = turn
+            side.extend(opener)
+            finish = (await side.generate(params(20))).finish
+            assert side.scope is part and part.ledger.spent == len(opener) + (side.length - 5 - len(opener))
+            return finish
+
+        def params(tokens):
+            return SamplingParams(max_tokens=tokens, temperature=1.0, logprobs=0, ignore_eos=True)
+
+        async with ctx.lockstep(sides):
+            finishes = await ctx.parallel(speak, [(sides[0], [7]), (sides[1], [9])])
+        assert set(finishes) <= {Finish.LENGTH, Finish.GANG}
+        judge.merge(sides)
+        judge.extend([11, 12])
+        await judge.generate(params(8))
+        trace = ctx.state.trace
+        for side, other in zip(trace.segments[1:3], (trace.segments[2], trace.segments[1]), strict=True):
+            seen = side.seen[other.id]
+            # Tokens that were still pending at the merge were computed by the judge, and what they saw is known too.
+            assert len(seen) == len(side) and seen[-1] == len(other)
+        check(trace)
+
+
+async def test_more_branches_than_the_width_cannot_step_together():
+    async with context(engine(), width=1) as ctx:
+        sides = ctx.open([3, 1, 4]).fork(2)
+        with pytest.raises(InvalidBudget, match=r"2 branches are to step together: budget\.width is 1"):
+            async with ctx.lockstep(sides):
+                raise AssertionError("not reached")

@@ -120,7 +120,7 @@ async def test_damaged_files_are_ignored_with_a_warning(damage, tmp_path, caplog
     (cold,) = await run(tmp_path, ask(CONTEXTS))
     victim = files(tmp_path)[0]
     DAMAGE[damage](victim)
-    with caplog.at_level(logging.WARNING, "plait.contexts"):
+    with caplog.at_level(logging.WARNING, "plait.runtime.engines.native.context_files"):
         (result,) = await run(tmp_path, ask(CONTEXTS))
     assert victim.name in caplog.text
     assert 0 < result.usage.reused_tokens < TOTAL
@@ -133,7 +133,7 @@ async def test_files_of_another_model_are_ignored_with_a_warning(tmp_path, caplo
     (right,) = await run(tmp_path / "b", ask(CONTEXTS), folder=OTHER)
     for ours, theirs in zip(files(tmp_path / "a"), files(tmp_path / "b"), strict=True):
         theirs.write_bytes(ours.read_bytes())
-    with caplog.at_level(logging.WARNING, "plait.contexts"):
+    with caplog.at_level(logging.WARNING, "plait.runtime.engines.native.context_files"):
         (result,) = await run(tmp_path / "b", ask(CONTEXTS), folder=OTHER)
     assert caplog.text.count("another model") == 3
     assert (result.text, result.usage.reused_tokens) == (right.text, 0)
@@ -242,7 +242,7 @@ def small_disk(tmp_path):
 async def test_a_full_disk_keeps_what_is_there_and_the_job_going(small_disk, caplog):
     contexts = [text(seed, 40) for seed in range(8)]
     (roomy,) = await run(small_disk, ask(contexts), contexts=None)
-    with caplog.at_level(logging.WARNING, "plait.contexts"):
+    with caplog.at_level(logging.WARNING, "plait.runtime.engines.native.context_files"):
         (cold,) = await run(small_disk, ask(contexts))
     assert "could not be written" in caplog.text
     assert logprobs(cold) == logprobs(roomy)

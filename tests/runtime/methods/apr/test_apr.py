@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from plait import APR, Finish, SamplingParams, ScriptedEngine, Trace
 from plait.runtime.engines.scripted import CharTokenizer, WordTokenizer
-from plait.runtime.methods.apr.method import cut
 from plait.runtime.methods.apr.paper import PaperDialect
-from plait.runtime.methods.prompt import context_text
+from plait.runtime.methods.prompt import context_text, cut
 from plait.tests.runtime.methods.apr.test_paper import EXPLORED, PATH, ROOT, SECTION
 from plait.tests.runtime.tools import run
 

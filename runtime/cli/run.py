@@ -1,0 +1,44 @@
+"""`plait run`: run a job and print its result as JSON.
+
+A job is one JSON object; `plait schema` describes it:
+
+    {"method": {"method": "apr", "prompt": "apr 24 : 63 9 5 2 ;", "dialect": "compact"}, "budget": {"seconds": 30}}
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from ..job_spec import JobSpec, parse_job
+from ..result import Result
+from ..runtime import Runtime
+from .files import read_text
+from .live import watch
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", help="a JSON file, or - for standard input")
+    parser.add_argument("--model", default="countdown", help="a shipped model, a folder or scheme:rest (countdown)")
+    parser.add_argument("--trace", type=Path, help="write the trace to this file")
+    parser.add_argument("--contexts", type=Path, help="folder of encoded contexts, to read and to add to")
+
+
+def run(options: argparse.Namespace) -> int:
+    spec = parse_job(read_text(options.job))
+    result = asyncio.run(_run(spec, options, Console(stderr=True)))
+    sys.stdout.write(json.dumps(result.to_json(), indent=2) + "\n")
+    return 0
+
+
+async def _run(spec: JobSpec, options: argparse.Namespace, console: Console) -> Result:
+    chosen = {} if options.contexts is None else {"contexts": options.contexts}
+    async with Runtime(options.model, **chosen) as runtime:
+        job = await runtime.submit(spec, trace_file=options.trace)
+        await watch(aiter(job), console=console)
+        return await job

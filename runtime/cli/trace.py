@@ -1,0 +1,42 @@
+"""`plait trace`: look at traces, in the terminal, in the browser, in other programs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from ..trace import viewer
+from ..trace.perfetto import perfetto
+from ..trace.trace import Trace
+from ..trace.tree import show
+from .files import write_text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    drawn = actions.add_parser("show", help="draw a trace as a tree, in the terminal")
+    drawn.add_argument("file", type=Path)
+    view = actions.add_parser("view", help="write a self-contained HTML page that shows a trace")
+    view.add_argument("file", type=Path)
+    view.add_argument("--out", type=Path, help="the page (FILE.html)")
+    export = actions.add_parser("export", help="write a trace in another program's format")
+    export.add_argument("--perfetto", action="store_true", required=True, help="Chrome's trace events, for Perfetto")
+    export.add_argument("file", type=Path)
+    export.add_argument("out", type=Path)
+
+
+def run(options: argparse.Namespace) -> int:
+    trace = Trace.load(options.file)
+    if options.action == "show":
+        show(trace, Console())
+    elif options.action == "view":
+        out = options.out or options.file.with_name(f"{options.file.name}.html")
+        write_text(out, viewer.render(trace))
+        sys.stdout.write(f"{out}\n")
+    else:
+        write_text(options.out, json.dumps(perfetto(trace), separators=(",", ":")))
+    return 0
