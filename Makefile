@@ -1,6 +1,6 @@
 # make demo    solve Countdown problems by spawning and joining threads, in the terminal
-# make test    linters, types and tests
-# make check   linters and types only
+# make test    make check, and the tests
+# make check   linters, types and import contracts only
 # make bench   speed, each against a named peer
 # Each sets up .venv by itself.
 
@@ -20,6 +20,8 @@ test: check
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	@# The root is the package: mypy needs a folder in which it is called plait, whatever the checkout is called.
 	mkdir -p $(VENV)/mypy && ln -sfn "$(CURDIR)" $(VENV)/mypy/plait
 	MYPYPATH=$(VENV)/mypy $(BIN)/mypy -p plait

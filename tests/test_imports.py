@@ -1,66 +1,83 @@
-"""The package as a package: import direction, the public names, and what importing costs."""
+"""The package as a package: import contracts, the public names, and what importing costs."""
 
 from __future__ import annotations
 
-import ast
+import shutil
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
+
+import pytest
 
 import plait
 
 ROOT = Path(plait.__file__).parent
-LAYERS = {
-    "attention": set(),
-    "runtime": {"attention"},
-    "search": {"attention", "runtime"},
-    "agents": {"attention", "runtime", "search"},
-    "rl": {"attention", "runtime", "search", "agents", "evals"},
-    "evals": {"attention", "runtime", "search", "agents"},
-    "benchmarks": {"attention", "runtime", "search", "agents", "rl", "evals"},
+
+
+def lint(folder):
+    """Run import-linter on the package `plait` in a folder, by the contracts of pyproject.toml."""
+    program = Path(sys.executable).with_name("lint-imports")
+    config = ROOT / "pyproject.toml"
+    command = [program, "--config", config, "--no-cache"]
+    return subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(folder)}, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The package's sources, in a folder of their own."""
+    folder = tmp_path_factory.mktemp("contracts")
+    for path in ROOT.rglob("*.py"):
+        inner = path.relative_to(ROOT)
+        if inner.parts[0] not in ("build", "tests", ".venv"):
+            (folder / "plait" / inner).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / "plait" / inner)
+    return folder
+
+
+BROKEN = {
+    "a circle": ("runtime/jobs/state.py", "from .branch import TracedBranch", "no circle"),
+    "a circle for types": (
+        "runtime/trace/record.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .trace import Trace",
+        "no circle",
+    ),
+    "a circle in a function": ("evals/rows.py", "def f():\n    from .runner import run", "no circle"),
+    "upwards": ("search/node.py", "from ..evals import stats", "imports between packages point down"),
+    "attention knows nobody": ("attention/plan.py", "from ..runtime import errors", "imports between packages"),
+    "engines know no jobs": ("runtime/engines/scripted.py", "from ..jobs import state", "inside the runtime"),
+    "methods": ("runtime/methods/apr/compact.py", "from ..multiverse import grammar", "methods know nothing"),
+    "engines": ("runtime/engines/native/store.py", "from .. import replay", "nor do engines"),
+    "strategies": ("search/strategies/beam.py", "from . import ets", "nor strategies"),
+    "benchmarks": ("evals/benchmarks/rag/benchmark.py", "from ..countdown import solver", "nor benchmarks"),
 }
-"""Package -> the packages it may import."""
 
 
-def imported(path: Path) -> set[str]:
-    """Packages of plait that a module imports, anywhere in its code."""
-    parts = ("plait", *path.relative_to(ROOT).with_suffix("").parts)
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(parts[: -node.level]) + "." if node.level else ""
-            module = (base + (node.module or "")).rstrip(".")
-            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
-        found |= {name.split(".")[1] for name in names if name.startswith("plait.")}
-    return found & LAYERS.keys()
+def test_import_contracts_hold(copy):
+    done = lint(copy)
+    assert done.returncode == 0, done.stdout
+    assert "0 broken" in done.stdout
 
 
-def test_imports_point_down_only():
-    wrong = []
-    for package, allowed in LAYERS.items():
-        for path in (ROOT / package).rglob("*.py"):
-            above = imported(path) - allowed - {package}
-            wrong += [f"{path.relative_to(ROOT)} imports {name}" for name in sorted(above)]
-    assert not wrong
-
-
-def test_the_direction_test_sees_relative_and_absolute_imports(tmp_path, monkeypatch):
-    monkeypatch.setitem(globals(), "ROOT", tmp_path)
-    folder = tmp_path / "runtime" / "methods"
-    folder.mkdir(parents=True)
-    module = folder / "m.py"
-    module.write_text(
-        "from ...evals.countdown import x\ndef f():\n    import plait.rl.masks\n    from plait import search"
-    )
-    assert imported(module) == {"evals", "rl", "search"}
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_contract_is_red(copy, name):
+    file, line, contract = BROKEN[name]
+    path = copy / "plait" / file
+    text = path.read_text()
+    try:
+        path.write_text(f"{text}\n{line}\n")
+        done = lint(copy)
+    finally:
+        path.write_text(text)
+    assert done.returncode == 1
+    assert [line for line in done.stdout.splitlines() if line.startswith(contract) and line.endswith("BROKEN")]
 
 
 def test_public_names_are_pinned():
     assert plait.__all__ == [
         "APR",
+        "Answering",
         "BlockUsage",
         "Branch",
         "BranchBusy",
@@ -69,6 +86,7 @@ def test_public_names_are_pinned():
         "Capabilities",
         "Completion",
         "Context",
+        "Decoding",
         "Engine",
         "EngineClosed",
         "Finish",
@@ -104,13 +122,20 @@ def test_public_names_are_pinned():
         "UnsupportedByEngine",
         "UnsupportedModel",
         "Usage",
+        "__version__",
+        "context_text",
         "errors",
+        "evals",
         "events",
+        "extract",
         "parse_job",
         "parse_method",
+        "prompt_tokens",
         "register",
         "register_dialect",
         "register_scheme",
+        "search",
+        "text_tokens",
     ]
     for name in plait.__all__:
         assert getattr(plait, name) is not None
@@ -127,6 +152,18 @@ def test_every_error_is_a_plait_error_and_exported():
     errors = [e for e in vars(plait.errors).values() if isinstance(e, type) and issubclass(e, Exception)]
     assert all(issubclass(error, plait.PlaitError) for error in errors)
     assert {error.__name__ for error in errors} <= set(plait.__all__)
+
+
+def test_every_entry_point_leads_somewhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = project["entry-points"]
+    assert set(groups) == {
+        f"plait.{kind}"
+        for kind in ("benchmarks", "commands", "dialects", "engines", "methods", "rewards", "strategies")
+    }
+    for group, entries in groups.items():
+        for name, value in entries.items():
+            assert EntryPoint(name, value, group).load() is not None
 
 
 CODE = """
