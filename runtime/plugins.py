@@ -39,7 +39,10 @@ class Registry(Generic[T]):
     def register(self, name: str, thing: T) -> None:
         """Make a thing known. Raises `InvalidInput` when the name is taken by another one."""
         known = self._things.get(name)
-        if (known is not None and known is not thing) or name in _entries(self.group):
+        # A package may do both: name a thing in its metadata, and register it where it is defined.
+        package = (getattr(thing, "__module__", None) or "").partition(".")[0]
+        others = [entry for entry in _entries(self.group).get(name, ()) if entry.module.partition(".")[0] != package]
+        if others or (known is not None and known is not thing):
             raise InvalidInput(f"the {self.kind} name {name!r} is taken")
         self._things[name] = thing
 

@@ -1,0 +1,169 @@
+"""The command itself: commands of other packages, scripts, versions, completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import plait
+from plait import InvalidInput
+from plait.runtime import plugins
+from plait.runtime.cli.command import COMMANDS
+from plait.runtime.cli.main import main
+
+
+class Added:
+    """`plait added`: count words."""
+
+    def add_arguments(self, parser):
+        parser.add_argument("words", nargs="*")
+
+    def run(self, options):
+        if "bad" in options.words:
+            raise InvalidInput("not like that")
+        return len(options.words)
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """Entry points of another package: a command, one that cannot be loaded, one with the name of a built-in one."""
+    others = [("added", f"{__name__}:added"), ("broken", "no_such_module"), ("run", f"{__name__}:added")]
+    monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(added=Added()))
+
+    def found(group):
+        ours = entry_points(group=group)
+        theirs = [EntryPoint(name, value, group) for name, value in others] if group == "plait.commands" else []
+        return [*ours, *theirs]
+
+    monkeypatch.setattr("plait.runtime.plugins.entry_points", found)
+    monkeypatch.setattr(COMMANDS, "_things", {})
+    plugins._entries.cache_clear()
+    yield
+    plugins._entries.cache_clear()
+
+
+@pytest.mark.usefixtures("commands")
+def test_other_packages_add_commands(capsys):
+    assert main(["added", "x", "y", "-v", "z"]) == 3
+    assert main(["added", "bad"]) == 1
+    err = capsys.readouterr().err
+    assert err.endswith("\nplait: not like that\n") and "is not used: plait has one of that name" in " ".join(
+        err.split()
+    )
+    with pytest.raises(SystemExit):
+        main(["no-such-command"])
+    assert "added" in capsys.readouterr().err
+    assert main(["run", "/no/such/job.json"]) == 1  # built-in commands cannot be replaced
+    assert "cannot read /no/such/job.json" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("commands")
+def test_a_broken_package_hurts_only_its_user(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "added count words" in out and "run a job and print its result" in out
+    assert "broken the command 'broken' of a package without metadata cannot be loaded" in out
+    assert main(["broken"]) == 1
+    assert "cannot be loaded (no_such_module): ModuleNotFoundError" in capsys.readouterr().err
+
+
+def test_every_command_says_what_it_does(capsys):
+    for name in COMMANDS.names():
+        command = COMMANDS.find(name)
+        assert (command.__doc__ or "").startswith(f"`plait {name}`: ")
+        with pytest.raises(SystemExit) as ended:
+            main([name, "--help"])
+        assert ended.value.code == 0 and "--import" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"plait {plait.__version__}\n"
+
+
+def test_as_a_module():
+    run = subprocess.run([sys.executable, "-m", "plait", "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout == f"plait {plait.__version__}\n"
+
+
+def complete(line, tmp_path):
+    """What a shell would offer for a line."""
+    out = tmp_path / "completions"
+    environment = {
+        **os.environ,
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(out),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    plait_command = Path(sys.executable).with_name("plait")
+    subprocess.run([plait_command], env=environment, check=True, capture_output=True)
+    return {word.strip() for word in out.read_text().split("\n")}
+
+
+def test_shells_can_complete(tmp_path, capsys):
+    assert {"run", "eval", "trace", "schema"} <= complete("plait ", tmp_path)
+    assert {"--model", "--import", "--trace"} <= complete("plait run --", tmp_path)
+    assert complete("plait trace ", tmp_path) >= {"show", "view", "export"}
+    for shell in ("bash", "zsh", "fish"):
+        assert main(["completion", shell]) == 0
+        assert "plait" in capsys.readouterr().out
+
+
+SCRIPT = """
+import logging
+from typing import Literal
+import plait
+
+@plait.register
+class {name}(plait.Method):
+    method: Literal["{name}"] = "{name}"
+
+    async def run(self, ctx):
+        logging.getLogger("plait.{name}").info("at work")
+        return plait.Outcome(text="said", answer="said", finish=plait.Finish.EOS)
+"""
+
+
+def test_a_script_brings_its_method_along(recorded, capsys):
+    tmp_path = recorded
+    (tmp_path / "mine.py").write_text(SCRIPT.format(name="script_method"))
+    (tmp_path / "job.json").write_text('{"method": {"method": "script_method"}}')
+    command = ["run", str(tmp_path / "job.json"), "--model", f"replay:{recorded / 'recording'}"]
+    assert main(command) == 1
+    assert "unknown method 'script_method'" in capsys.readouterr().err
+    for _ in range(2):  # a file that is named twice runs once
+        assert main([*command, "--import", str(tmp_path / "mine.py"), "-v"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["answer"] == "said" and "at work" in err
+    assert main(["schema", "script_method"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("nothing.py", None, "FileNotFoundError"),
+        ("no.such.module", None, "No module named 'no'"),
+        ("syntax.py", "def", "SyntaxError"),
+        ("raises.py", "1 / 0", "ZeroDivisionError"),
+        ("taken.py", SCRIPT.format(name="apr"), "the method name 'apr' is taken"),
+        ("exits.py", "raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_clear_message(name, text, message, tmp_path, capsys):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    target = str(tmp_path / name) if name.endswith(".py") else name
+    assert main(["schema", "--import", target]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("plait: cannot import ") and message in err and err.count("\n") == 1

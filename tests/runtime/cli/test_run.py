@@ -1,0 +1,53 @@
+"""`plait run` and `plait trace`."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from plait import Trace
+from plait.runtime.cli.main import main
+from plait.tests.runtime.methods.apr.test_apr import WHOLE
+
+
+def test_run_prints_the_result_as_json(recorded, capsys):
+    arguments = ["run", str(recorded / "job.json"), "--model", f"replay:{recorded / 'recording'}"]
+    assert main([*arguments, "--trace", str(recorded / "again")]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["answer"] == WHOLE
+    assert "3 threads" in err and len(Trace.load(recorded / "again").branches) == 3
+
+
+def test_run_reads_standard_input(recorded, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO((recorded / "job.json").read_text()))
+    assert main(["run", "-", "--model", f"replay:{recorded / 'recording'}"]) == 0
+    assert json.loads(capsys.readouterr().out)["finish_reason"] == "eos"
+
+
+def test_trace_show(recorded, capsys):
+    assert main(["trace", "show", str(recorded / "trace")]) == 0
+    out = capsys.readouterr().out
+    assert "apr on scripted 3 branches, 1,203 tokens, 1,100 on the critical path" in " ".join(out.split())
+    parts = (
+        "root  0",
+        "0,1  1.0.0",
+        "0,0  1.1.0",
+        "join of 2, 1 with a result",
+        "injected",
+        "Goal Reached in Sub Search 1",
+    )
+    places = [out.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "/no/such/job.json"], ["run", "-", "--model", "no-such-model"], ["trace", "show", "/no/such/trace"]],
+)
+def test_refusals_are_one_line(arguments, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"method": {"method": "sequential", "prompt": "q"}}'))
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("plait: ") and err.count("\n") == 1
