@@ -55,7 +55,7 @@ from .runtime.methods.apr.dialect import register_dialect
 from .runtime.methods.base import Decoding, Method
 from .runtime.methods.hogwild import Hogwild
 from .runtime.methods.multiverse import Multiverse
-from .runtime.methods.prompt import context_text, prompt_tokens, text_tokens
+from .runtime.methods.prompt import context_text, prompt_tokens
 from .runtime.methods.registry import parse_method, register
 from .runtime.methods.self_consistency import SelfConsistency
 from .runtime.methods.sequential import Answering, Sequential
@@ -128,7 +128,6 @@ __all__ = [
     "register_dialect",
     "register_scheme",
     "search",
-    "text_tokens",
 ]
 
 

@@ -16,7 +16,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,11 +78,16 @@ def qwen3_folder(root: Path, layers: int = 28) -> Path:
 class NoTokenizer:
     """Prompts here are token ids; nothing is ever decoded."""
 
+    prefix_ids: tuple[int, ...] = ()
+    byte_ids: frozenset[int] = frozenset()
     bos_id = None
     eos_ids = ()
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
+
+    def encode_continuation(self, before: Sequence[int], text: str) -> list[int]:
+        return self.encode(text)
 
     def encode(self, text: str) -> list[int]:
         raise NotImplementedError

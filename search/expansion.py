@@ -34,7 +34,7 @@ class Expansion:
         self._ctx = ctx
         self._wants_hidden = method.strategy.uses_embeddings and method.embedding == HIDDEN
         self._block_size = ctx.state.engine.block_usage().block_size
-        forced = ctx.tokenizer.encode(method.conclusion or "")
+        forced = ctx.tokenizer.encode_continuation((), method.conclusion or "")
         self._reserve = len(forced) + method.conclusion_tokens if forced else 0
 
     async def grow(self, nodes: Sequence[Node], counts: Sequence[int]) -> list[Node]:
@@ -96,7 +96,7 @@ class Expansion:
         is_complete, text = outcome.finish is Finish.EOS, outcome.text
         if not is_complete and not text.endswith(method.delimiters):
             text += method.delimiters[0]
-        tokens = tokenizer.encode(text)
+        tokens = tokenizer.encode_continuation(branch.tokens, text)
         room = branch.room if limit is None else min(limit, branch.room)
         finish = outcome.finish if len(tokens) <= room else Finish.LENGTH
         tokens = tokens[:room]

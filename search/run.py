@@ -185,7 +185,7 @@ class SearchRun:
         text, finish = node.trajectory_text, node.finish or Finish.LENGTH
         if method.conclusion is None or node.branch is None or ctx.is_late:
             return text, finish
-        forced = ctx.tokenizer.encode(method.conclusion)
+        forced = ctx.tokenizer.encode_continuation(node.branch.tokens, method.conclusion)
         if node.branch.room <= len(forced):
             return text, finish
         node.branch.extend(forced)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..runtime.engine import Engine
 from ..runtime.jobs.context import Context
-from ..runtime.methods.prompt import prompt_tokens
 from ..runtime.result import Outcome
 from .embeddings import check_embedding
 from .fields import SearchFields
@@ -26,10 +25,10 @@ class TreeSearch(SearchFields):
         if self.strategy.uses_embeddings:
             check_embedding(self.embedding, engine)
         if self.generator is not None:
-            self.continuing(prompt_tokens(self.prompt, engine.tokenizer)).check(engine)
+            self.continuing(self.tokens(engine.tokenizer)).check(engine)
 
     async def run(self, ctx: Context) -> Outcome:
-        prompt = prompt_tokens(self.prompt, ctx.tokenizer)
+        prompt = self.tokens(ctx.tokenizer)
         scorer: Scorer = await self.reward.open(ctx, prompt, ctx.tokenizer)
         try:
             return await SearchRun(self, ctx, scorer).run(prompt)

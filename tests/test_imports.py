@@ -135,7 +135,6 @@ def test_public_names_are_pinned():
         "register_dialect",
         "register_scheme",
         "search",
-        "text_tokens",
     ]
     for name in plait.__all__:
         assert getattr(plait, name) is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
+from tokenizers.processors import TemplateProcessing
 
 from ...runtime.methods.apr import compact as lang
 from ...runtime.methods.multiverse.grammar import TAGS
@@ -45,6 +46,7 @@ def word_level(vocabulary: Sequence[str], special: Sequence[str], unknown: str) 
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.Replace(Regex("^"), " ")
     tokenizer.add_special_tokens(list(special))
+    tokenizer.post_processor = TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, ids[BOS])])
     return tokenizer
 
 

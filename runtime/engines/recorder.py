@@ -31,6 +31,8 @@ class Recorder:
             context_limit=engine.context_limit,
             capabilities=asdict(engine.capabilities),
             bos_id=engine.tokenizer.bos_id,
+            prefix_ids=engine.tokenizer.prefix_ids,
+            byte_ids=sorted(engine.tokenizer.byte_ids),
             eos_ids=engine.tokenizer.eos_ids,
             vocab_size=engine.tokenizer.vocab_size,
         )
@@ -205,12 +207,19 @@ class _RecordedTokenizer:
         self._write = write
         self._known: set[str] = set()
         self.bos_id = tokenizer.bos_id
+        self.prefix_ids = tokenizer.prefix_ids
+        self.byte_ids = tokenizer.byte_ids
         self.eos_ids = tokenizer.eos_ids
         self.vocab_size = tokenizer.vocab_size
 
     def encode(self, text: str) -> list[int]:
         ids = self._tokenizer.encode(text)
         self._note("encode", text, ids)
+        return ids
+
+    def encode_continuation(self, before: Sequence[int], text: str) -> list[int]:
+        ids = self._tokenizer.encode_continuation(before, text)
+        self._note("continuation", [list(before), text], ids)
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:

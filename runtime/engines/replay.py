@@ -4,8 +4,8 @@ A call is known by seed, place in the tree, the tokens of the context and the sa
 played back in the order they were recorded, the last of them again and again. The tokenizer's calls are in the file as
 well, so that a replay needs no model folder.
 
-The file is JSON Lines: a header, then `call`, `encode`, `decode` and `chat` lines. Calls that failed fail again; calls
-that were interrupted write what they had written, and wait to be interrupted again.
+The file is JSON Lines: a header, then `call`, `encode`, `continuation`, `decode` and `chat` lines. Calls that failed
+fail again; calls that were interrupted write what they had written, and wait to be interrupted again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..engine import Capabilities, Completion, FinishReason, SamplingParams
 from ..errors import InvalidInput, PlaitError
 from .token_engine import TokenEngine, TokenGeneration
 
-FORMAT = 1
+FORMAT = 2
 
 
 def text_key(*parts: object) -> str:
@@ -92,11 +92,17 @@ class _ReplayedTokenizer:
         self._file = file
         self._texts = texts
         self.bos_id: int | None = header["bos_id"]
+        self.prefix_ids: tuple[int, ...] = tuple(header["prefix_ids"])
+        self.byte_ids: frozenset[int] = frozenset(header["byte_ids"])
         self.eos_ids: tuple[int, ...] = tuple(header["eos_ids"])
         self.vocab_size: int = header["vocab_size"]
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._find("encode", text)
+        return list(ids)
+
+    def encode_continuation(self, before: Sequence[int], text: str) -> list[int]:
+        ids: list[int] = self._find("continuation", [list(before), text])
         return list(ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -22,10 +22,15 @@ class CharTokenizer:
     """One token per character; BOS is 0 and EOS 1."""
 
     bos_id: int | None = 0
+    prefix_ids: tuple[int, ...] = (0,)
     eos_ids: tuple[int, ...] = (1,)
+    byte_ids: frozenset[int] = frozenset()
     vocab_size = 0x110000 + len(_SPECIAL)
 
     def encode(self, text: str) -> list[int]:
+        return [*self.prefix_ids, *self.encode_continuation((), text)]
+
+    def encode_continuation(self, before: Sequence[int], text: str) -> list[int]:
         return [ord(char) + len(_SPECIAL) for char in text]
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -33,7 +38,7 @@ class CharTokenizer:
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         text = "".join(f"<{message['role']}>{message['content']}\n" for message in messages)
-        return [0, *self.encode(text + "<assistant>")]
+        return self.encode(text + "<assistant>")
 
 
 class WordTokenizer(CharTokenizer):
@@ -44,7 +49,7 @@ class WordTokenizer(CharTokenizer):
         self._words = list(_SPECIAL)
         self._ids = {word: i for i, word in enumerate(self._words)}
 
-    def encode(self, text: str) -> list[int]:
+    def encode_continuation(self, before: Sequence[int], text: str) -> list[int]:
         ids = []
         for word in re.findall(r"\S+|\s", text):
             if word not in self._ids:
@@ -98,10 +103,10 @@ class ScriptedEngine(TokenEngine):
         for token in forced:
             await asyncio.sleep(self._seconds)
             yield token
-        context = [*context, *forced]
-        text = self.tokenizer.decode(context[1:] if context[:1] == [self.tokenizer.bos_id] else context)
+        context, prefix = [*context, *forced], list(self.tokenizer.prefix_ids)
+        text = self.tokenizer.decode(context[len(prefix) :] if context[: len(prefix)] == prefix else context)
         self.prompts.append(text)
-        written = self.tokenizer.encode(self._write(text))
+        written = self.tokenizer.encode_continuation(context, self._write(text))
         while True:
             for token in written:
                 await asyncio.sleep(self._seconds)

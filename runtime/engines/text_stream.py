@@ -11,9 +11,11 @@ REPLACEMENT = "\ufffd"
 
 
 class TextStream:
-    """Decodes a growing list of tokens piecewise; bytes of an unfinished character wait for the rest.
+    """Decodes a growing list of tokens piecewise: what `push` and `flush` return, joined, is the text of all tokens.
 
-    Only a short tail is decoded again for each token: the last piece given out is the context that tells how the new
+    Text is given out once no later token can change it: bytes of an unfinished character wait for the rest, and so does
+    a run of byte tokens (`Tokenizer.byte_ids`), which becomes one replacement character a byte if any part of it turns
+    out not to be UTF-8. Only a short tail is decoded again for each token: the last piece given out tells how the next
     one is spelled (sentencepiece drops a leading space at the start of a text).
     """
 
@@ -22,20 +24,31 @@ class TextStream:
         self._tail: list[int] = []
         self._known = 0
         """Leading tokens of the tail whose text was given out."""
+        self._before = ""
+        """Their text."""
         self._count = 0
 
     def push(self, token: int) -> tuple[str, int]:
-        """Text that is certain now, and how many tokens it stands for; ("", 0) while a character is unfinished."""
+        """Text that is certain now, and how many tokens it stands for; ("", 0) while there is none."""
         self._tail.append(token)
         self._count += 1
-        before = self._tokenizer.decode(self._tail[: self._known])
-        after = self._tokenizer.decode(self._tail)
-        if after.endswith(REPLACEMENT) and len(self._tail) - self._known < 8:
+        if token in self._tokenizer.byte_ids:
             return "", 0
+        after = self._tokenizer.decode(self._tail)
+        if after.endswith(REPLACEMENT):
+            return "", 0
+        return self._give(after)
+
+    def flush(self) -> tuple[str, int]:
+        """What was held back. No token may follow."""
+        return self._give(self._tokenizer.decode(self._tail)) if self._count else ("", 0)
+
+    def _give(self, after: str) -> tuple[str, int]:
+        fresh, count = after[len(self._before) :], self._count
         del self._tail[: self._known]
-        self._known = len(self._tail)
-        count, self._count = self._count, 0
-        return after[len(before) :], count
+        self._known, self._count = len(self._tail), 0
+        self._before = self._tokenizer.decode(self._tail)
+        return fresh, count
 
 
 def piecewise(tokenizer: Tokenizer, token_ids: Sequence[int], text: str) -> list[int]:
@@ -45,5 +58,5 @@ def piecewise(tokenizer: Tokenizer, token_ids: Sequence[int], text: str) -> list
         chars.append(min(len(stream.push(token)[0]), left))
         left -= chars[-1]
     if chars:
-        chars[-1] += left  # A character that was never finished.
+        chars[-1] += left  # What was never finished.
     return chars

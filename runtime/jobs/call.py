@@ -6,7 +6,7 @@ import asyncio
 from contextlib import nullcontext
 from dataclasses import replace
 
-from ..engine import Branch, Completion, FinishReason, SamplingParams
+from ..engine import Branch, Completion, FinishReason, Generation, SamplingParams
 from ..engines.text_stream import TextStream
 from ..events import Stopped, Text
 from ..result import Finish, Generated
@@ -35,6 +35,10 @@ class Call:
         self.segments = segments
         self.context_limit = context_limit
         self.is_in_gang = is_in_gang
+        self._streamed: str | None = None
+        """Text that was announced so far; None: nobody reads."""
+        self._announced = 0
+        """Its tokens."""
 
     async def run(self, params: SamplingParams) -> Generated:
         scope, state = self.scope, self.scope.state
@@ -71,6 +75,7 @@ class Call:
                     note_sights(segment, watched)
                 watched.close()
             state.note_late()
+            self._announce_rest(result)
             self._stopped(result)
         return result
 
@@ -96,13 +101,7 @@ class Call:
             async with asyncio.timeout_at(state.deadline), slot:
                 generation = self.branch.generate(params)
                 if state.hub.has_readers:
-                    stream = TextStream(self.scope.tokenizer)
-                    async for token in generation:
-                        if token in self.scope.tokenizer.eos_ids:
-                            continue
-                        text, tokens = stream.push(token)
-                        if tokens:
-                            self.scope.emit(Text, branch=self.record.id, text=text, tokens=tokens)
+                    await self._stream(generation, params)
                 completion = await generation
         except TimeoutError:
             if not state.is_late:
@@ -113,6 +112,24 @@ class Call:
                 await generation.aclose()
         at_limit = completion.finish_reason in (FinishReason.LENGTH, FinishReason.CONTEXT)
         return completion, cause if at_limit else Finish(completion.finish_reason.value)
+
+    async def _stream(self, generation: Generation, params: SamplingParams) -> None:
+        """Announce text as it comes."""
+        tokenizer = self.scope.tokenizer
+        silent = {*params.stop_token_ids, *(() if params.ignore_eos else tokenizer.eos_ids)}
+        stream, self._streamed = TextStream(tokenizer), ""
+        async for token in generation:
+            text, tokens = ("", 0) if token in silent else stream.push(token)
+            if tokens:
+                self._streamed += text
+                self._announced += tokens
+                self.scope.emit(Text, branch=self.record.id, text=text, tokens=tokens)
+
+    def _announce_rest(self, result: Generated) -> None:
+        """The text that was held back because more could have changed it."""
+        if self._streamed is not None and (rest := result.text.removeprefix(self._streamed)):
+            tokens = max(len(result.token_ids) - self._announced, 0)
+            self.scope.emit(Text, branch=self.record.id, text=rest, tokens=tokens)
 
     def _generated(self, completion: Completion, finish: Finish) -> Generated:
         usage = self.scope.state.usage

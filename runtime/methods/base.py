@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import Field
 
-from ..engine import Engine, SamplingParams
+from ..engine import Engine, SamplingParams, Tokenizer
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
 from ..result import Outcome
 from ..spec import Spec
 from .contexts import WithContexts, check_room
-from .prompt import Prompt, prompt_tokens
+from .prompt import Prompt, chat_messages, prompt_tokens
 
 
 class Method(Spec):
@@ -42,7 +42,11 @@ class Decoding(WithContexts, Method):
     """Fields of methods that decode from one prompt, which may come with contexts."""
 
     prompt: Prompt = Field(min_length=1)
-    """What the model reads first: text, chat messages (`role`, `content`), or token ids as they are."""
+    """What the model reads first: text as it stands, chat messages (`role`, `content`), or token ids as they are."""
+    chat: bool = False
+    """Put a text prompt as a user's message, through the model's chat template; messages always go through it."""
+    system: str | None = None
+    """System message in front of a chat; it makes a text prompt one."""
     max_tokens: int | None = Field(default=None, ge=1)
     """New tokens of one generation at most; None: as many as the context allows."""
     temperature: float = Field(default=0.0, ge=0)
@@ -65,17 +69,26 @@ class Decoding(WithContexts, Method):
     """Tokens one thread may span, prompt included; None: the engine's own limit."""
 
     def check(self, engine: Engine) -> None:
-        self.check_prompt(prompt_tokens(self.prompt, engine.tokenizer), engine)
+        self.check_prompt(self.tokens(engine.tokenizer), engine)
+
+    def tokens(self, tokenizer: Tokenizer) -> list[int]:
+        """What the root is opened with, but for contexts. Raises `InvalidInput` for a chat that cannot be rendered."""
+        return prompt_tokens(self.prompt, tokenizer, chat=self.chat, system=self.system)
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """Those of a chat; empty for other prompts."""
+        return chat_messages(self.prompt, chat=self.chat, system=self.system)
 
     def check_prompt(self, tokens: Sequence[int], engine: Engine) -> None:
         """Raise what is wrong with a prompt of these tokens and the method's contexts."""
-        layout = self.lay_out(self.prompt, tokens, engine.tokenizer, engine.capabilities)
+        layout = self.lay_out(self.prompt, tokens, engine.tokenizer, engine.capabilities, self.messages)
         limit = min(self.context_limit or engine.context_limit, engine.context_limit)
         check_room(layout, limit, engine.name, engine.context_limit)
 
     def open(self, ctx: Context, tokens: Sequence[int], *, label: str = "") -> TracedBranch:
         """A root branch that has read a prompt of these tokens and the method's contexts with it."""
-        layout = self.lay_out(self.prompt, tokens, ctx.tokenizer, ctx.capabilities)
+        layout = self.lay_out(self.prompt, tokens, ctx.tokenizer, ctx.capabilities, self.messages)
         if self.contexts:
             ctx.state.details["contexts"] = layout.details
         return ctx.open(layout.tokens, label=label, context_limit=self.context_limit, contexts=layout.parallel)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..engine import Capabilities, Tokenizer
 from ..errors import InvalidInput, PromptTooLong
 from ..jobs.context import ParallelContexts
-from .prompt import Prompt
+from .prompt import Prompt, prefix_length
 
 Encoding = Literal["auto", "parallel", "sequential"]
 
@@ -69,28 +69,50 @@ class WithContexts(BaseModel):
     """APE's S, which weighs all contexts against the rest. None: as for the temperature."""
 
     def lay_out(
-        self, prompt: Prompt, tokens: Sequence[int], tokenizer: Tokenizer, capabilities: Capabilities
+        self,
+        prompt: Prompt,
+        tokens: Sequence[int],
+        tokenizer: Tokenizer,
+        capabilities: Capabilities,
+        messages: Sequence[dict[str, str]] = (),
     ) -> Layout:
-        """Lay out a prompt: `tokens` are those of `prompt`, with whatever the method has put around it."""
+        """Lay out a prompt: `tokens` are those of `prompt`, with whatever the method has put around it; `messages` are
+        those of a chat."""
         if not self.contexts and not self.instruction:
             return Layout(tokens=list(tokens), parallel=None, details={"encoding": "none", "count": 0})
-        head = head_length(prompt, tokens, tokenizer)
-        prefix = [*tokens[:head], *tokenizer.encode(self.instruction)]
-        query = list(tokens[head:])
-        texts = [self._encode(context, tokenizer) for context in self.contexts]
-        given = [text for text in texts if text]
-        details: dict[str, Any] = {"count": len(given), "empty": len(texts) - len(given)}
+        head = list(tokens[: head_length(messages, tokens, tokenizer)])
+        if messages:
+            prefix = [*head, *tokenizer.encode_continuation(head, self.instruction)]
+            question = tokenizer.decode(tokens)[len(tokenizer.decode(head)) :]
+        else:
+            prefix = tokenizer.encode(self.instruction) if self.instruction else head
+            question = tokenizer.decode(tokens[len(head) :])
+
+        def query(before: Sequence[int]) -> list[int]:
+            """The rest of the prompt, behind these tokens; ids that were given stay as they are."""
+            if isinstance(prompt, list) and not messages:
+                return list(tokens[len(head) :])
+            return tokenizer.encode_continuation(before, question)
+
+        given = [text for context in self.contexts if (text := self._encode(context, prefix, tokenizer))]
+        details: dict[str, Any] = {"count": len(given), "empty": len(self.contexts) - len(given)}
         if not given:
-            return Layout(tokens=prefix + query, parallel=None, details={**details, "encoding": "none"})
-        if not query:
+            whole = [*prefix, *query(prefix)]
+            return Layout(tokens=whole, parallel=None, details={**details, "encoding": "none"})
+        if len(tokens) == len(head):
             raise InvalidInput("the prompt ends where the contexts come in: it must ask something behind them")
-        prefix = prefix or tokenizer.encode(SEPARATOR)
+        if not prefix:
+            prefix = tokenizer.encode(SEPARATOR)
+            given = [text for context in self.contexts if (text := self._encode(context, prefix, tokenizer))]
         can = capabilities.parallel_contexts
         if self.encoding == "sequential" or not can or (self.encoding == "auto" and len(given) == 1):
             details["encoding"] = "sequential"
             if self.encoding == "parallel":
                 details["note"] = "the engine has no parallel contexts: they were encoded sequentially"
-            return Layout(tokens=prefix + [t for text in given for t in text] + query, parallel=None, details=details)
+            before = list(prefix)
+            for context in self.contexts:
+                before += self._encode(context, before, tokenizer)
+            return Layout(tokens=[*before, *query(before)], parallel=None, details=details)
         # Sorted, so that results do not depend on the order given, not even by rounding.
         unique = tuple(sorted(set(given)))
         temperature, scale = self.context_temperature, self.context_scale
@@ -108,12 +130,13 @@ class WithContexts(BaseModel):
             "longest": max(lengths),
         }
         parallel = ParallelContexts(at=len(prefix), texts=unique, temperature=temperature, scale=scale)
-        return Layout(tokens=prefix + query, parallel=parallel, details=details)
+        return Layout(tokens=[*prefix, *query([*prefix, *given[0]])], parallel=parallel, details=details)
 
-    def _encode(self, context: str | tuple[int, ...], tokenizer: Tokenizer) -> tuple[int, ...]:
+    @staticmethod
+    def _encode(context: str | tuple[int, ...], before: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
         if not isinstance(context, str):
             return context
-        return tuple(tokenizer.encode(context + SEPARATOR)) if context.strip() else ()
+        return tuple(tokenizer.encode_continuation(before, context + SEPARATOR)) if context.strip() else ()
 
 
 def check_room(layout: Layout, limit: int, engine: str, engine_limit: int) -> None:
@@ -131,25 +154,19 @@ def check_room(layout: Layout, limit: int, engine: str, engine_limit: int) -> No
     )
 
 
-def head_length(prompt: Prompt, tokens: Sequence[int], tokenizer: Tokenizer) -> int:
+def head_length(messages: Sequence[dict[str, str]], tokens: Sequence[int], tokenizer: Tokenizer) -> int:
     """How many of the prompt's tokens stand in front of the text of the first user message.
 
-    Without a chat that is the beginning of the sequence. The chat template is found by rendering it with other text in
-    the message's place: what does not change is the head.
+    Without a chat that is what the tokenizer puts in front. The chat template is found by rendering it with other text
+    in the message's place: what does not change is the head.
     """
-    messages = [message for message in prompt if isinstance(message, dict)]
-    if isinstance(prompt, str):
-        messages = [{"role": "user", "content": prompt}]
     first = next((i for i, message in enumerate(messages) if message.get("role") == "user"), None)
     if first is not None:
-        try:
-            one, other = (
-                tokenizer.chat([*messages[:first], {**messages[first], "content": text}, *messages[first + 1 :]])
-                for text in ("a", "B")
-            )
-        except (InvalidInput, NotImplementedError):
-            one = other = []
+        one, other = (
+            tokenizer.chat([*messages[:first], {**messages[first], "content": text}, *messages[first + 1 :]])
+            for text in ("a", "B")
+        )
         head = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
-        if head and list(tokens[:head]) == one[:head]:
+        if list(tokens[:head]) == one[:head]:
             return head
-    return 1 if tokens and tokens[0] == tokenizer.bos_id else 0
+    return prefix_length(tokens, tokenizer)

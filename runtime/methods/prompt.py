@@ -3,31 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from ..engine import Tokenizer
+from ..errors import InvalidInput
 
-Prompt = str | list[dict[str, str]] | list[int]
-"""Text (BOS is put in front where the model has one), chat messages, or token ids as they are."""
-
-
-def text_tokens(text: str, tokenizer: Tokenizer) -> list[int]:
-    """BOS, where there is one, and the text."""
-    start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    return start + tokenizer.encode(text)
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
-def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
-    """The tokens a root branch is opened with."""
+def _check_messages(prompt: Prompt) -> Prompt:
+    for number, message in enumerate(prompt if isinstance(prompt, list) else ()):
+        if isinstance(message, dict):
+            if message.get("role") not in ROLES:
+                raise ValueError(f"message {number}: role is {message.get('role')!r}; known: {', '.join(ROLES)}")
+            if "content" not in message:
+                raise ValueError(f"message {number}: it has no content")
+    return prompt
+
+
+Prompt = Annotated[str | list[dict[str, str]] | list[int], AfterValidator(_check_messages)]
+"""Text, chat messages, or token ids as they are."""
+
+
+def chat_messages(prompt: Prompt, *, chat: bool = False, system: str | None = None) -> list[dict[str, str]]:
+    """The messages of a prompt that is a chat, or that is to be put as one; empty for any other. `system` goes in front
+    of those that have no system message."""
     if isinstance(prompt, str):
-        return text_tokens(prompt, tokenizer)
-    if prompt and isinstance(prompt[0], dict):
-        return tokenizer.chat([message for message in prompt if isinstance(message, dict)])
+        messages = [{"role": "user", "content": prompt}] if chat or system is not None else []
+    else:
+        messages = [message for message in prompt if isinstance(message, dict)]
+    if messages and system is not None:
+        if messages[0].get("role") == "system":
+            raise InvalidInput("the prompt begins with a system message, and there is `system` too: give one of them")
+        messages = [{"role": "system", "content": system}, *messages]
+    return messages
+
+
+def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer, *, chat: bool = False, system: str | None = None) -> list[int]:
+    """The tokens a root branch is opened with: a text as the tokenizer encodes whole texts, a chat by the model's
+    template, token ids as they are. Raises `InvalidInput` for a chat without a template, or one that it refuses."""
+    messages = chat_messages(prompt, chat=chat, system=system)
+    if messages:
+        return tokenizer.chat(messages)
+    if isinstance(prompt, str):
+        return tokenizer.encode(prompt)
+    if chat or system is not None:
+        raise InvalidInput("chat and system are for text and messages; this prompt is token ids")
     return [token for token in prompt if isinstance(token, int)]
 
 
+def prefix_length(tokens: Sequence[int], tokenizer: Tokenizer) -> int:
+    """How many tokens in front are what the tokenizer puts there."""
+    prefix = tokenizer.prefix_ids
+    return len(prefix) if tuple(tokens[: len(prefix)]) == prefix else 0
+
+
 def context_text(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
-    """The text of a context, without BOS in front and EOS behind."""
-    first = 1 if tokens and tokens[0] == tokenizer.bos_id else 0
+    """The text of a context, without what the tokenizer puts in front and EOS behind."""
+    first = prefix_length(tokens, tokenizer)
     last = len(tokens) - (1 if tokens and tokens[-1] in tokenizer.eos_ids else 0)
     return tokenizer.decode(tokens[first:last])
 
@@ -38,7 +73,7 @@ def cut(tokens: Sequence[int], keep: str, then: str, tokenizer: Tokenizer) -> tu
     Returns how many tokens stay and the tokens to append. A token that reaches over the end of `keep` goes, and the
     part of `keep` it held is encoded anew together with `then`.
     """
-    first = 1 if tokens and tokens[0] == tokenizer.bos_id else 0
+    first = prefix_length(tokens, tokenizer)
     low, high = first, len(tokens)
     while low < high:
         middle = (low + high + 1) // 2
@@ -49,4 +84,4 @@ def cut(tokens: Sequence[int], keep: str, then: str, tokenizer: Tokenizer) -> tu
     kept = low
     while not keep.startswith(text := tokenizer.decode(tokens[first:kept])):
         kept -= 1
-    return kept, tokenizer.encode(keep[len(text) :] + then)
+    return kept, tokenizer.encode_continuation(tokens[:kept], keep[len(text) :] + then)

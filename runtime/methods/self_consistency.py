@@ -11,7 +11,6 @@ from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
 from ..result import Generated, Outcome
 from .answers import extract, majority
-from .prompt import prompt_tokens
 from .sequential import Answering
 
 
@@ -29,7 +28,7 @@ class SelfConsistency(Answering):
     """At 0 all samples are the same."""
 
     async def run(self, ctx: Context) -> Outcome:
-        root = self.open(ctx, prompt_tokens(self.prompt, ctx.tokenizer))
+        root = self.open(ctx, self.tokens(ctx.tokenizer))
         with ctx.phase("prefill"):
             await root.generate(SamplingParams(max_tokens=0))
         with ctx.phase("samples"):

@@ -11,7 +11,6 @@ from ..jobs.context import Context
 from ..result import Generated, Outcome
 from .answers import check_rule, extract
 from .base import Decoding
-from .prompt import prompt_tokens
 
 AnswerRule = Annotated[str, AfterValidator(check_rule)]
 """See `answers`."""
@@ -30,14 +29,15 @@ class Answering(Decoding):
 
     async def decode(self, ctx: Context, branch: TracedBranch) -> tuple[str, Generated]:
         """Decode, and conclude if need be. Returns the whole new text and the last generation."""
-        forced = ctx.tokenizer.encode(self.conclusion or "")
-        room = branch.room - len(forced) - self.conclusion_tokens
+        encode = ctx.tokenizer.encode_continuation
+        room = branch.room - len(encode(branch.tokens, self.conclusion or "")) - self.conclusion_tokens
         if self.conclusion is None or room <= 0:
             result = await branch.generate(self.sampling(ctx))
             return result.text, result
         tokens = room if self.max_tokens is None else min(room, self.max_tokens)
         result = await branch.generate(self.sampling(ctx, max_tokens=tokens))
         text = result.text
+        forced = encode(branch.tokens, self.conclusion)
         if extract(self.answer, text) is None and not ctx.is_late and branch.room > len(forced):
             branch.extend(forced)
             result = await branch.generate(self.sampling(ctx, max_tokens=self.conclusion_tokens))
@@ -53,6 +53,6 @@ class Sequential(Answering):
     """The method's name."""
 
     async def run(self, ctx: Context) -> Outcome:
-        branch = self.open(ctx, prompt_tokens(self.prompt, ctx.tokenizer))
+        branch = self.open(ctx, self.tokens(ctx.tokenizer))
         text, result = await self.decode(ctx, branch)
         return Outcome(text=text, answer=extract(self.answer, text), finish=result.finish)

@@ -58,7 +58,7 @@ def load_head(folder: Path, tokenizer: Tokenizer, good: str, bad: str) -> Head:
     name = "model.embed_tokens.weight" if tied else "lm_head.weight"
     ids = []
     for word in (good, bad):
-        tokens = tokenizer.encode(word)
+        tokens = tokenizer.encode(word)[len(tokenizer.prefix_ids) :]
         if len(tokens) != 1:
             raise InvalidInput(f"{folder}: {word!r} must be one token to tell good steps from bad, it is {len(tokens)}")
         ids.append(tokens[0])

@@ -14,7 +14,7 @@ from pydantic import Field
 from ...runtime.engine import Branch, Engine, Generation, SamplingParams, Tokenizer
 from ...runtime.engines.registry import model_folder
 from ...runtime.errors import PromptTooLong, UnsupportedByEngine
-from ...runtime.methods.prompt import context_text, text_tokens
+from ...runtime.methods.prompt import context_text
 from ..node import Node
 from .base import Reward, Scorer
 
@@ -70,9 +70,9 @@ class PRMScorer:
         """Raises `PromptTooLong`."""
         self._engine = engine
         self._head = head
-        self._tag = engine.tokenizer.encode(tag) if tag else []
+        self._tag = engine.tokenizer.encode_continuation((), tag)
         self._job = job
-        self._root = engine.open(text_tokens(prompt, engine.tokenizer), job=job, priority=priority)
+        self._root = engine.open(engine.tokenizer.encode(prompt), job=job, priority=priority)
         self._branches: dict[Node, Branch] = {}
         self.prefilled_tokens = 0
         """What the engine computed."""
@@ -100,7 +100,7 @@ class PRMScorer:
         assert node.parent is not None
         parent = self._root if node.parent.parent is None else self._branches[node.parent]
         branch = self._branches[node] = parent.fork(1)[0]
-        tokens = self._engine.tokenizer.encode(node.text) + self._tag
+        tokens = self._engine.tokenizer.encode_continuation(branch.tokens, node.text) + self._tag
         if node.is_complete and not self._tag:
             tokens += self._engine.tokenizer.eos_ids[:1]
         try:

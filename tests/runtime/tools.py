@@ -21,7 +21,6 @@ from plait import (
 from plait.runtime.budget import Ledger
 from plait.runtime.events import EventHub
 from plait.runtime.jobs.state import JobState
-from plait.runtime.methods.prompt import text_tokens
 from plait.runtime.trace.trace import Trace
 
 
@@ -72,7 +71,7 @@ class Greedy(Method):
     method: Literal["test_greedy"] = "test_greedy"
 
     async def run(self, ctx: Context) -> Outcome:
-        branch = ctx.open(text_tokens("p", ctx.tokenizer))
+        branch = ctx.open(ctx.tokenizer.encode("p"))
         await branch.generate(SamplingParams(max_tokens=3))
         branch.extend([5] * 1000)
         raise AssertionError("not reached")
@@ -85,12 +84,12 @@ class Busy(Method):
     method: Literal["test_busy"] = "test_busy"
 
     async def run(self, ctx: Context) -> Outcome:
-        root = ctx.open(text_tokens("p", ctx.tokenizer))
+        root = ctx.open(ctx.tokenizer.encode("p"))
         await root.generate(SamplingParams(max_tokens=4))
         forks = root.fork(3)
 
         async def leaf(part: Context, number: int) -> int:
-            branch = part.open(text_tokens(str(number), part.tokenizer))
+            branch = part.open(part.tokenizer.encode(str(number)))
             return len((await branch.generate(SamplingParams(max_tokens=4))).token_ids)
 
         async def middle(part: Context, branch: TracedBranch) -> int:

@@ -25,7 +25,6 @@ from ....runtime.engine import Engine, SamplingParams
 from ....runtime.engines.native.context_scaling import write_scaling
 from ....runtime.engines.registry import model_folder
 from ....runtime.errors import InvalidInput, UnsupportedByEngine
-from ....runtime.methods.prompt import prompt_tokens
 from ....runtime.runtime import Runtime
 from .compare import answer
 from .questions import INSTRUCTION, TEMPLATE, Row, Style, load
@@ -90,9 +89,9 @@ async def answer_loss(engine: Engine, row: Row, style: Style, temperature: float
     """Summed negative log-likelihood of the first accepted answer in nats, and its number of tokens."""
     fields = {"encoding": "parallel", "context_temperature": temperature, "context_scale": scale}
     method = style.method(row, **fields)
-    tokens = prompt_tokens(method.prompt, engine.tokenizer)
+    tokens = method.tokens(engine.tokenizer)
     layout = method.lay_out(method.prompt, tokens, engine.tokenizer, engine.capabilities)
-    wanted = engine.tokenizer.encode(row.answers[0] if style.chat else f" {row.answers[0]}")
+    wanted = engine.tokenizer.encode_continuation(tokens, row.answers[0] if style.chat else f" {row.answers[0]}")
     at = layout.parallel.at if layout.parallel else len(layout.tokens)
     branch = engine.open(layout.tokens[:at], job="calibration")
     try:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jinja2
-import jinja2.ext
-import jinja2.sandbox
 import tokenizers
+from tokenizers.processors import TemplateProcessing
 
 from ...engine import Tokenizer
 from ...errors import InvalidInput
+from .continuation import encode_continuation
 
 _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 _UNDECODED = "\ufffd"
@@ -32,17 +32,16 @@ class HFTokenizer:
         chat_template: str | None = None,
         special: Mapping[str, str] | None = None,
     ) -> None:
-        """`special` holds what a template may ask for by name: bos_token, eos_token, pad_token, unk_token.
-
-        Raises `InvalidInput` when the template does not compile.
-        """
+        """`special` holds what a template may ask for by name: bos_token, eos_token, pad_token, unk_token."""
         self._tokenizer = tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._bos_id = bos_id
         self._eos_ids = tuple(eos_ids)
-        self._template = None if chat_template is None else _compile(chat_template)
+        self._template = chat_template
         self._special = dict(special or {})
+        self._prefix_ids = _prefix(tokenizer)
+        self._byte_ids = _byte_tokens(tokenizer)
 
     @classmethod
     def load(cls, path: str | Path) -> HFTokenizer:
@@ -61,6 +60,8 @@ class HFTokenizer:
         own = _optional_json(folder / "tokenizer_config.json")
         special = {name: text for name in _SPECIAL if (text := _text(own.get(name)))}
 
+        _set_prefix(tokenizer, own, special)
+
         def ids(kind: str) -> list[int]:
             for name in ("generation_config.json", "config.json"):
                 found = _optional_json(folder / name).get(f"{kind}_token_id")
@@ -71,7 +72,7 @@ class HFTokenizer:
 
         return cls(
             tokenizer,
-            bos_id=next(iter(ids("bos")), None),
+            bos_id=tokenizer.token_to_id(special.get("bos_token", "")),
             eos_ids=ids("eos"),
             chat_template=_template(folder, own),
             special=special,
@@ -90,27 +91,52 @@ class HFTokenizer:
         """Number of tokens, added ones included; the model's logits may be padded beyond it."""
         return self._tokenizer.get_vocab_size()
 
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """What the tokenizer's post-processor puts in front; what it would put behind is left out."""
+        return self._prefix_ids
+
+    @property
+    def byte_ids(self) -> frozenset[int]:
+        return self._byte_ids
+
     def encode(self, text: str) -> list[int]:
-        """Token ids; none are added, but the text of a special token becomes that token."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        ids, prefix = self._encode(text)[0], list(self._prefix_ids)
+        return ids if ids[: len(prefix)] == prefix else prefix + ids
+
+    def encode_continuation(self, before: Sequence[int], text: str) -> list[int]:
+        if before and tuple(before) == self._prefix_ids:
+            return self._encode(text)[0]  # the beginning of a text
+        return encode_continuation(self._encode, self.decode, before, text)
+
+    def _encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids without special tokens that are not in the text, and the characters each stands for."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text, special tokens included; bytes that are not UTF-8 become U+FFFD."""
+        """Bytes that are not UTF-8 become U+FFFD."""
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of the chat template with the generation prompt.
+        """Token ids of the chat template with the generation prompt, as transformers renders it.
 
-        Raises `InvalidInput` when there is no template or the template refuses the messages.
+        Raises `InvalidInput` when there is no template, when it is not valid, or when it refuses the messages.
         """
         if self._template is None:
             raise InvalidInput("this model's tokenizer has no chat template; pass text or token ids")
+        # A second of imports, for chats alone.
+        from transformers.utils.chat_template_utils import render_jinja_template
+
         try:
-            text = self._template.render(messages=list(messages), add_generation_prompt=True, **self._special)
-        except jinja2.TemplateError as error:
+            options: dict[str, Any] = {"add_generation_prompt": True, **self._special}
+            chats = [[dict(message) for message in messages]]
+            rendered: Any = render_jinja_template(chats, chat_template=self._template, **options)
+        except jinja2.TemplateSyntaxError as error:
+            raise InvalidInput(f"the chat template is not valid: {error}") from error
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise InvalidInput(f"the chat template rejects these messages: {error}") from error
-        return self.encode(text)
+        return self._encode(rendered[0][0])[0]
 
 
 class IncrementalDecoder:
@@ -172,27 +198,29 @@ def _template(folder: Path, own: Mapping[str, Any]) -> str | None:
     return source
 
 
-def _compile(source: str) -> jinja2.Template:
-    """With what templates written for transformers expect to find."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateError as error:
-        raise InvalidInput(f"the chat template is not valid: {error}") from error
+def _prefix(tokenizer: tokenizers.Tokenizer) -> tuple[int, ...]:
+    """The special tokens that the post-processor puts in front of a text."""
+    encoding = tokenizer.encode("a", add_special_tokens=True)
+    count = len(list(takewhile(bool, encoding.special_tokens_mask)))
+    return tuple(encoding.ids[:count])
 
 
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
+def _byte_tokens(tokenizer: tokenizers.Tokenizer) -> frozenset[int]:
+    """Ids of `<0x00>` to `<0xFF>`, if the decoder takes them for bytes."""
+    decoder = tokenizer.decoder
+    if decoder is None or b"ByteFallback" not in decoder.__getstate__():
+        return frozenset()
+    ids = (tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+    return frozenset(id for id in ids if id is not None)
 
 
-def _strftime_now(format: str) -> str:
-    return datetime.datetime.now().strftime(format)
-
-
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
-    """Unlike jinja2's own, without escapes for HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+def _set_prefix(tokenizer: tokenizers.Tokenizer, own: Mapping[str, Any], special: Mapping[str, str]) -> None:
+    """Where tokenizer_config.json says whether BOS is put in front, that holds, as it does in transformers."""
+    if not isinstance(own.get("add_bos_token"), bool) and not isinstance(own.get("add_eos_token"), bool):
+        return
+    bos = special.get("bos_token", "")
+    id = tokenizer.token_to_id(bos)
+    if own.get("add_bos_token") and id is not None:
+        tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, id)])
+    else:
+        tokenizer.post_processor = TemplateProcessing(single="$A")

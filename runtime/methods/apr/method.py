@@ -17,13 +17,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from ...engine import Engine
+from ...engine import Engine, Tokenizer
 from ...errors import EngineClosed, InvalidInput, PromptTooLong
 from ...jobs.branch import TracedBranch
 from ...jobs.context import Context
 from ...result import Finish, Generated, Outcome
 from ..base import Decoding
-from ..prompt import Prompt, context_text, cut, prompt_tokens, text_tokens
+from ..prompt import context_text, cut, prompt_tokens
 from .dialect import Child, Dialect, Joined, Spawn, find_dialect
 
 MAX_EMPTY_ROUNDS = 2
@@ -81,13 +81,15 @@ class APR(Decoding):
             raise InvalidInput("sub_call_budget goes in front of a text prompt; this prompt is not text")
         super().check(engine)
 
+    def tokens(self, tokenizer: Tokenizer) -> list[int]:
+        if self.sub_call_budget is None:
+            return super().tokens(tokenizer)
+        prompt = f"Sub Call Budget: {self.sub_call_budget} {self.prompt}"
+        return prompt_tokens(prompt, tokenizer, chat=self.chat, system=self.system)
+
     async def run(self, ctx: Context) -> Outcome:
-        prompt: Prompt = self.prompt
-        if self.sub_call_budget is not None:
-            prompt = f"Sub Call Budget: {self.sub_call_budget} {prompt}"
-        tokens = prompt_tokens(prompt, ctx.tokenizer)
         run = _Run(self, find_dialect(self.dialect))
-        thread = await run.thread(ctx, tokens, level=0, label="root")
+        thread = await run.thread(ctx, self.tokens(ctx.tokenizer), level=0, label="root")
         text = thread.text.removeprefix(thread.prompt)
         details = {"rounds": thread.rounds, "threads": run.threads}
         return Outcome(text=text, answer=thread.result, finish=thread.finish, details=details)
@@ -194,7 +196,7 @@ class _Run:
     async def child(self, part: Context, child: Child, level: int) -> Thread | None:
         """Run a child, again if the engine fails it; None when it failed for good."""
         assert child.prompt is not None
-        prompt = text_tokens(child.prompt, part.tokenizer)
+        prompt = part.tokenizer.encode(child.prompt)
         for _ in range(1 + self.method.retries):
             try:
                 thread = await self.thread(part, prompt, level=level, label=child.label)

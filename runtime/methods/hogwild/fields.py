@@ -83,4 +83,4 @@ class HogwildFields(Decoding):
     def prompt_tokens(self, tokenizer: Any, names: tuple[str, ...]) -> list[int]:
         """The tokens that all workers share."""
         with_past = self.headers and self.layout != "contiguous"
-        return build_prompt(self.prompt, names, tokenizer, with_rules=self.rules, with_past=with_past)
+        return build_prompt(self.prompt, self.messages, names, tokenizer, with_rules=self.rules, with_past=with_past)

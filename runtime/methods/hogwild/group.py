@@ -93,7 +93,7 @@ class Group:
             self._own = [await self._encode(self._heading(SPLIT))]
 
     def _heading(self, text: str) -> TracedBranch:
-        return self._ctx.open(self._ctx.tokenizer.encode(text), label="heading")
+        return self._ctx.open(self._ctx.tokenizer.encode_continuation((), text), label="heading")
 
     async def _encode(self, branch: TracedBranch) -> TracedBlock:
         await branch.generate(SamplingParams(max_tokens=0))
@@ -148,7 +148,7 @@ class Group:
 
     def leave(self, worker: Worker) -> None:
         """Take a worker out; what it wrote stays in sight, marked as broken off."""
-        pivot = self._ctx.tokenizer.encode(PIVOT + SEPARATOR)
+        pivot = self._ctx.tokenizer.encode_continuation((), PIVOT + SEPARATOR)
         branch = worker.branch
         blocks = []
         last = worker.pending or worker.text[-1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from ...engine import SamplingParams
 from ...errors import EngineClosed
@@ -26,7 +27,7 @@ class Run:
         ctx.count("workers_over_width", len(names) - len(self.names))
         self.group = Group(ctx, method.layout, with_headers=method.headers)
         self.limit = min(method.context_limit or ctx.context_limit, ctx.context_limit)
-        encode = ctx.tokenizer.encode
+        self.encode = encode = partial(ctx.tokenizer.encode_continuation, ())
         self.separator = encode(SEPARATOR)
         self.pivot = encode(PIVOT + SEPARATOR)
         self.conclusion = encode(method.conclusion or "")
@@ -41,7 +42,7 @@ class Run:
 
     def _forbidden(self) -> tuple[int, ...]:
         tokenizer = self.ctx.tokenizer
-        end_of_thought = tokenizer.encode("</think>")
+        end_of_thought = self.encode("</think>")
         return (
             *self.pieces.hashes,
             *(() if tokenizer.bos_id is None else (tokenizer.bos_id,)),
@@ -60,7 +61,9 @@ class Run:
                 worker = Worker(name=name, branch=ctx.open(label=name, context_limit=self.limit))
                 worker.forced = list(method.resume.get(name, ()))
                 start = opener(name, is_first=index == 0, has_steps=self.has_steps)
-                worker.begin(ctx.tokenizer.encode(start if method.openers is None else method.openers[index]))
+                worker.begin(
+                    ctx.tokenizer.encode_continuation((), start if method.openers is None else method.openers[index])
+                )
                 self.waiting.append(worker)
             async with ctx.state.slots(len(self.names)):
                 with ctx.phase("workers"):
@@ -233,12 +236,14 @@ class Run:
 
     def _finish_step(self, worker: Worker, *, drop: int = 0, closing: Sequence[int] = ()) -> None:
         method = self.method
-        tokens = self.ctx.tokenizer.encode(prefix(worker.name, worker.step + 1))
+        tokens = self.encode(prefix(worker.name, worker.step + 1))
         is_due = method.self_check_every is not None and self.since_check > method.self_check_every
         repeats = method.check_repeats and (is_looping(worker.said) or worker.said == worker.last_said)
         if is_due or repeats:
             self.ctx.count("self_checks")
-            tokens = self.ctx.tokenizer.encode(prefix(worker.name, worker.step + 1) + method.self_check)
+            tokens = self.ctx.tokenizer.encode_continuation(
+                (), prefix(worker.name, worker.step + 1) + method.self_check
+            )
             self.since_check = 0
         self.group.finish_step(worker, tokens, drop=drop, closing=closing)
 

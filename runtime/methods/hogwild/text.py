@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from ...engine import Tokenizer
-from ...errors import InvalidInput
-from ..prompt import Prompt, text_tokens
+from ..prompt import Prompt
 
 SEPARATOR = "\n\n"
 PIVOT = "<...>"
@@ -132,28 +131,32 @@ How to work:
 
 
 def build_prompt(
-    prompt: Prompt, names: Sequence[str], tokenizer: Tokenizer, *, with_rules: bool, with_past: bool
+    prompt: Prompt,
+    messages: Sequence[dict[str, str]],
+    names: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    with_rules: bool,
+    with_past: bool,
 ) -> list[int]:
-    """The tokens that all workers share.
+    """The tokens that all workers share; `messages` are those of a chat.
 
-    Text goes through the chat template where there is one; token ids stay as they are. A template that knows thinking
-    but does not begin it gets its opening tag, since steps are thoughts.
+    Token ids stay as they are. A chat template that knows thinking but does not begin it gets its opening tag, since
+    steps are thoughts.
     """
-    if not isinstance(prompt, str) and not isinstance(prompt[0], dict):
-        return [token for token in prompt if isinstance(token, int)]
     rules = instructions(names) if with_rules else ""
     past = f"\n{PAST_STEPS}{SEPARATOR}" if with_past else ""
-    if isinstance(prompt, str):
-        try:
-            tokens = tokenizer.chat([{"role": "user", "content": rules + prompt}])
-        except (InvalidInput, NotImplementedError):
-            return text_tokens(f"{rules}{prompt}\n{past}" if past else rules + prompt, tokenizer)
-    else:
-        messages = [dict(message) for message in prompt if isinstance(message, dict)]
-        asked = [message for message in messages if message.get("role") == "user"]
-        if asked:
-            asked[-1]["content"] = rules + asked[-1].get("content", "")
-        tokens = tokenizer.chat(messages)
-    if past and len(tokenizer.encode("<think>")) == 1 and "think>" not in tokenizer.decode(tokens[-8:]):
+    if not messages:
+        if isinstance(prompt, str):
+            return tokenizer.encode(f"{rules}{prompt}\n{past}" if past else rules + prompt)
+        return [token for token in prompt if isinstance(token, int)]
+    messages = [dict(message) for message in messages]
+    asked = [message for message in messages if message["role"] == "user"]
+    if asked:
+        asked[-1]["content"] = rules + asked[-1]["content"]
+    tokens = tokenizer.chat(messages)
+    if not past:
+        return tokens
+    if len(tokenizer.encode_continuation((), "<think>")) == 1 and "think>" not in tokenizer.decode(tokens[-8:]):
         past = "<think>" + past
-    return tokens + (tokenizer.encode(past) if past else [])
+    return tokens + tokenizer.encode_continuation(tokens, past)

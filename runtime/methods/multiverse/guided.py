@@ -7,10 +7,10 @@ the exact format, forks the paths itself, and opens conclusion and answer. The t
 from __future__ import annotations
 
 from ...engine import Tokenizer
-from ...errors import InvalidInput
 from ...jobs.context import Context
 from ...result import Generated
-from ..prompt import Prompt, prompt_tokens
+from ..prompt import prompt_tokens
+from .fields import MultiverseFields
 from .grammar import GOAL_END, Outline, goal_text, numbered_lines
 from .line import Line
 from .run import Run
@@ -56,18 +56,15 @@ _ENDS = ("<Path>", "<Conclusion>", "</Conclusion>", "</Parallel>", "</Think>")
 """Tags at which a model has gone on by itself to what the runtime writes."""
 
 
-def guided_tokens(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
-    """The prompt with the format in front of the task: a chat where there is a template. Token ids stay as they are."""
-    if isinstance(prompt, str):
-        try:
-            return tokenizer.chat([{"role": "user", "content": GUIDE + prompt}])
-        except InvalidInput:
-            return prompt_tokens(f"{GUIDE}{prompt}\n\n", tokenizer)
-    messages = [message for message in prompt if isinstance(message, dict)]
-    if not messages:
-        return prompt_tokens(prompt, tokenizer)
-    *before, last = messages
-    return tokenizer.chat([*before, {**last, "content": GUIDE + last.get("content", "")}])
+def guided_tokens(method: MultiverseFields, tokenizer: Tokenizer) -> list[int]:
+    """The prompt with the format in front of the task; token ids stay as they are."""
+    messages = method.messages
+    if messages:
+        *before, last = messages
+        return tokenizer.chat([*before, {**last, "content": GUIDE + last["content"]}])
+    if isinstance(method.prompt, str):
+        return tokenizer.encode(f"{GUIDE}{method.prompt}\n\n")
+    return prompt_tokens(method.prompt, tokenizer)
 
 
 async def guided(run: Run, ctx: Context, line: Line, tail: int) -> Generated:

@@ -63,11 +63,14 @@ class Line:
 
     def size(self, text: str) -> int:
         """Tokens that `text` takes."""
-        return len(self.branch.scope.tokenizer.encode(text))
+        return len(self._encode(text))
 
     def write(self, text: str) -> None:
         """Put text in; the caller has made sure of the room."""
-        self.take(self.branch.scope.tokenizer.encode(text))
+        self.take(self._encode(text))
+
+    def _encode(self, text: str) -> list[int]:
+        return self.branch.scope.tokenizer.encode_continuation(self.branch.tokens, text)
 
     def take(self, tokens: list[int]) -> None:
         self.branch.extend(tokens)

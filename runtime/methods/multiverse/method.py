@@ -14,11 +14,10 @@ Nothing a model writes is an error; `Usage.counts` tells what there was to put u
 
 from __future__ import annotations
 
-from ...engine import Engine, Tokenizer
+from ...engine import Tokenizer
 from ...jobs.context import Context
 from ...result import Generated, Outcome
 from ..answers import extract
-from ..prompt import prompt_tokens
 from .fields import MultiverseFields
 from .grammar import closers, elements
 from .guided import guided, guided_tokens
@@ -33,13 +32,9 @@ class Multiverse(MultiverseFields):
     where they stand one behind another, all do).
     """
 
-    def check(self, engine: Engine) -> None:
-        # What the runtime puts around a guided question counts.
-        self.check_prompt(self.tokens(engine.tokenizer), engine)
-
     def tokens(self, tokenizer: Tokenizer) -> list[int]:
-        """What the root is opened with."""
-        return (guided_tokens if self.mode == "guided" else prompt_tokens)(self.prompt, tokenizer)
+        # What the runtime puts around a guided question counts.
+        return guided_tokens(self, tokenizer) if self.mode == "guided" else super().tokens(tokenizer)
 
     async def run(self, ctx: Context) -> Outcome:
         branch = self.open(ctx, self.tokens(ctx.tokenizer))

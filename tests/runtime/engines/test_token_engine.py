@@ -32,7 +32,7 @@ def words(*texts, **options):
 
 
 def opened(engine, text="prompt", **options):
-    return engine.open(engine.tokenizer.encode(text), **options)
+    return engine.open(engine.tokenizer.encode_continuation((), text), **options)
 
 
 def text_of(branch):
@@ -85,7 +85,9 @@ async def test_limits():
 
 async def test_stop_tokens_stay_but_are_not_shown():
     engine = chars("abc")
-    done = await opened(engine).generate(SamplingParams(stop_token_ids=tuple(engine.tokenizer.encode("b"))))
+    done = await opened(engine).generate(
+        SamplingParams(stop_token_ids=tuple(engine.tokenizer.encode_continuation((), "b")))
+    )
     assert (done.text, len(done.token_ids)) == ("a", 2)
 
 
@@ -153,7 +155,7 @@ async def test_fork_merge_rewind_positions():
     await right.generate(SamplingParams(max_tokens=4))
     root.merge([left, right])
     assert (text_of(root), root.position) == ("abcxxyyyy", 7)
-    root.extend(engine.tokenizer.encode("z"))
+    root.extend(engine.tokenizer.encode_continuation((), "z"))
     assert (root.length, root.position) == (10, 8)
     root.rewind(5)
     assert (text_of(root), root.position) == ("abcxx", 3)
@@ -203,7 +205,8 @@ async def test_a_script_that_runs_out_says_so():
 @given(st.text(max_size=30))
 def test_tokenizers_give_texts_back(text):
     for tokenizer in (CharTokenizer(), WordTokenizer()):
-        assert tokenizer.decode(tokenizer.encode(text)) == text
+        assert tokenizer.decode(tokenizer.encode(text)) == f"<s>{text}"
+        assert tokenizer.decode(tokenizer.encode_continuation((), text)) == text
 
 
 @given(st.text("ab", max_size=12), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
@@ -217,7 +220,9 @@ def test_pending_text_is_the_longest_beginning_of_a_stop(text, stops):
 class BytesTokenizer(CharTokenizer):
     """UTF-8 bytes: characters spread over tokens."""
 
-    def encode(self, text):
+    prefix_ids = ()
+
+    def encode_continuation(self, before, text):
         return [byte + 2 for byte in text.encode()]
 
     def decode(self, token_ids):
@@ -228,7 +233,7 @@ class BytesTokenizer(CharTokenizer):
 def test_text_streams_give_whole_characters_and_count_all_tokens(text):
     for tokenizer in (CharTokenizer(), BytesTokenizer()):
         stream = TextStream(tokenizer)
-        tokens = tokenizer.encode(text)
+        tokens = tokenizer.encode_continuation((), text)
         parts = [stream.push(token) for token in tokens]
         assert "".join(part for part, _ in parts) == text
         assert sum(count for _, count in parts) == len(tokens)
@@ -237,7 +242,7 @@ def test_text_streams_give_whole_characters_and_count_all_tokens(text):
 async def test_forced_tokens_come_before_what_the_script_writes():
     engine = chars("xyz", "uvw")
     branch = opened(engine, "p")
-    forced = tuple(engine.tokenizer.encode("ab"))
+    forced = tuple(engine.tokenizer.encode_continuation((), "ab"))
     done = await branch.generate(SamplingParams(forced=forced, max_tokens=4))
     assert (done.text, engine.prompts) == ("abxy", ["pab"])
     assert (await branch.generate(SamplingParams(forced=forced, stop=("a",)))).text == ""

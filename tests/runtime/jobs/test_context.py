@@ -8,7 +8,6 @@ import pytest
 
 from plait import Finish, SamplingParams, ScriptedEngine
 from plait.runtime.budget import OutOfBudget
-from plait.runtime.methods.prompt import text_tokens
 from plait.tests.runtime.tools import Greedy, Nested, context, run
 
 
@@ -17,7 +16,7 @@ def engine(text="x" * 40, **options):
 
 
 def start(ctx, text="p"):
-    return ctx.open(text_tokens(text, ctx.tokenizer))
+    return ctx.open(ctx.tokenizer.encode(text))
 
 
 def tokens(n):

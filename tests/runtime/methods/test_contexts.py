@@ -7,7 +7,7 @@ import pytest
 import plait
 from plait import Capabilities, ScriptedEngine
 from plait.runtime.engines.scripted import CharTokenizer
-from plait.runtime.methods.contexts import Layout, head_length
+from plait.runtime.methods.contexts import Layout
 from plait.runtime.methods.prompt import prompt_tokens
 from plait.tests.runtime.tools import run
 
@@ -25,8 +25,7 @@ class Chat(CharTokenizer):
 def lay_out(method, tokenizer=None, capabilities=PARALLEL) -> tuple[Layout, list[str]]:
     """The layout, and the texts of prefix, contexts and query."""
     tokenizer = tokenizer or CharTokenizer()
-    tokens = prompt_tokens(method.prompt, tokenizer)
-    layout = method.lay_out(method.prompt, tokens, tokenizer, capabilities)
+    layout = method.lay_out(method.prompt, method.tokens(tokenizer), tokenizer, capabilities, method.messages)
     if layout.parallel is None:
         return layout, [tokenizer.decode(layout.tokens)]
     at = layout.parallel.at
@@ -49,15 +48,18 @@ def test_in_a_chat_they_come_in_front_of_the_first_user_message():
     turns = [*messages, {"role": "assistant", "content": "b"}, {"role": "user", "content": "aha?"}]
     for prompt, behind in ((messages, "a?</><assistant>"), (turns, "a?</><assistant>b</><user>aha?</><assistant>")):
         method = plait.Sequential(prompt=prompt, instruction="Read:", contexts=["x", "y"], encoding="parallel")
-        assert lay_out(method, Chat())[1] == ["<system>be brief</><user>Read:", "x\n\n", "y\n\n", behind]
+        assert lay_out(method, Chat())[1] == ["<s><system>be brief</><user>Read:", "x\n\n", "y\n\n", behind]
 
 
-def test_text_that_looks_like_a_chat_is_text():
+def test_a_text_is_a_chat_only_where_that_is_asked_for():
     tokenizer = Chat()
     for text in ("<user", "<system>x</><user>y", "plain"):
-        assert head_length(text, prompt_tokens(text, tokenizer), tokenizer) == 1  # beginning of sequence
-    rendered = tokenizer.chat([{"role": "user", "content": "hello"}])
-    assert head_length("hello", rendered, tokenizer) == len("<user>")
+        plain = plait.Sequential(prompt=text, instruction="Read:", contexts=["x"], encoding="parallel")
+        assert lay_out(plain, tokenizer)[1] == ["<s>Read:", "x\n\n", text]
+        chat = plain.model_copy(update={"chat": True})
+        assert lay_out(chat, tokenizer)[1] == ["<s><user>Read:", "x\n\n", f"{text}</><assistant>"]
+        kind = plain.model_copy(update={"system": "be kind"})
+        assert lay_out(kind, tokenizer)[1] == ["<s><system>be kind</><user>Read:", "x\n\n", f"{text}</><assistant>"]
 
 
 def test_auto_is_parallel_for_several_contexts_where_the_engine_can():

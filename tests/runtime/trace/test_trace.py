@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from plait import InvalidInput, SamplingParams, ScriptedEngine, Trace
 from plait.runtime.engines.scripted import CharTokenizer
 from plait.runtime.engines.text_stream import piecewise
-from plait.runtime.methods.prompt import text_tokens
 from plait.runtime.trace.record import FORMAT, Piece
 from plait.runtime.trace.sights import sights
 from plait.tests.runtime.tools import context
@@ -29,7 +28,7 @@ OPERATIONS = st.lists(
 
 async def play(ctx, operations):
     """Do random operations; returns the open branches."""
-    branches = [ctx.open(text_tokens("prompt", ctx.tokenizer), label="root")]
+    branches = [ctx.open(ctx.tokenizer.encode("prompt"), label="root")]
     for name, which, amount in operations:
         branch = branches[which % len(branches)]
         if name == "generate":
@@ -39,7 +38,7 @@ async def play(ctx, operations):
         elif name == "fork":
             branches += branch.fork(1 + amount % 2)
         elif name == "open":
-            branches.append(ctx.open(text_tokens("o" * amount, ctx.tokenizer)))
+            branches.append(ctx.open(ctx.tokenizer.encode("o" * amount)))
         elif name == "rewind":
             branch.rewind(branch.length * amount // 9)
         else:
@@ -270,7 +269,7 @@ async def test_broken_files_are_refused_with_their_line(tmp_path, how):
 
 async def test_compressed_files(tmp_path):
     async with context(ScriptedEngine(lambda _: "abc" * 40)) as ctx:
-        await ctx.open(text_tokens("p", ctx.tokenizer)).generate(SamplingParams())
+        await ctx.open(ctx.tokenizer.encode("p")).generate(SamplingParams())
         trace = ctx.state.trace
     for name in ("a.jsonl.gz", "b.jsonl.gz", "plain.jsonl"):
         trace.save(tmp_path / name)
@@ -293,7 +292,7 @@ def test_no_file_and_binary_files(tmp_path):
 
 async def test_live_and_attached_spans_are_recorded():
     async with context(ScriptedEngine(lambda _: "abc")) as ctx:
-        root = ctx.open(text_tokens("p", ctx.tokenizer))
+        root = ctx.open(ctx.tokenizer.encode("p"))
         seen, document = root.fork(2)
         document.extend([50, 51])
         root.watch(seen, shift=4)

@@ -112,11 +112,16 @@ class Sequences:
 class IdTokenizer:
     """Text of token t is "t."; for models without a tokenizer."""
 
+    prefix_ids: tuple[int, ...] = ()
+    byte_ids: frozenset[int] = frozenset()
     bos_id = None
 
     def __init__(self, vocab_size: int, eos_ids: tuple[int, ...] = ()) -> None:
         self.vocab_size = vocab_size
         self.eos_ids = eos_ids
+
+    def encode_continuation(self, before: Sequence[int], text: str) -> list[int]:
+        return self.encode(text)
 
     def encode(self, text: str) -> list[int]:
         return [int(word) for word in text.split(".") if word]

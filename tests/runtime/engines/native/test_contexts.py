@@ -21,8 +21,12 @@ class Numbers(IdTokenizer):
     """`IdTokenizer` with a beginning of sequence; what is not a number becomes one."""
 
     bos_id = 60  # type: ignore[assignment]
+    prefix_ids = (60,)
 
     def encode(self, text: str) -> list[int]:
+        return [60, *self.encode_continuation((), text)]
+
+    def encode_continuation(self, before: object, text: str) -> list[int]:
         words = text.replace(SEPARATOR, "").split(".")
         return [int(word) if word.isdigit() else sum(map(ord, word)) % 50 for word in words if word]
 

@@ -129,7 +129,7 @@ def test_nothing_is_added_and_nothing_is_hidden(tmp_path: Path) -> None:
         ({}, None, ()),
         ({"tokenizer_config": {"bos_token": "<bos>", "eos_token": {"content": "<eos>"}}}, 0, (1,)),
         ({"tokenizer_config": {"bos_token": None, "eos_token": "unknown"}}, None, ()),
-        ({"config": {"bos_token_id": 0, "eos_token_id": 2}, "tokenizer_config": {"eos_token": "<eos>"}}, 0, (2,)),
+        ({"config": {"bos_token_id": 0, "eos_token_id": 2}, "tokenizer_config": {"eos_token": "<eos>"}}, None, (2,)),
         ({"config": {"eos_token_id": 1}, "generation_config": {"eos_token_id": [2, 1]}}, None, (2, 1)),
     ],
 )
@@ -178,7 +178,9 @@ def test_errors(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no chat template"):
         HFTokenizer.load(_folder(tmp_path)).chat([{"role": "user", "content": "hi"}])
     with pytest.raises(InvalidInput, match="chat template is not valid"):
-        HFTokenizer.load(_folder(tmp_path, tokenizer_config={"chat_template": "{% if %}"}))
+        HFTokenizer.load(_folder(tmp_path, tokenizer_config={"chat_template": "{% if %}"})).chat(
+            [{"role": "user", "content": "hi"}]
+        )
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(InvalidInput, match="tokenizer_config.json is not valid JSON"):
         HFTokenizer.load(tmp_path)

@@ -20,6 +20,8 @@ class ToyTokenizer:
     """Pieces are characters, and a few that hold a blank line; what it does not know becomes a blank."""
 
     bos_id = None
+    prefix_ids: tuple[int, ...] = ()
+    byte_ids: frozenset[int] = frozenset()
     eos_ids: tuple[int, ...] = ()
 
     def __init__(self) -> None:
@@ -28,6 +30,9 @@ class ToyTokenizer:
         self.pieces = [*letters, *words, "\n\n", ".\n\n", "?\n\n", "x\n\n"]
         self.pieces += [f"{word}.\n\n" for word in ("so", "yes", "no", "thus", "hence", "done")]
         self.vocab_size = len(self.pieces)
+
+    def encode_continuation(self, before: Sequence[int], text: str) -> list[int]:
+        return self.encode(text)
 
     def encode(self, text: str) -> list[int]:
         tokens = []

@@ -7,7 +7,6 @@ import pytest
 from plait import (
     Capabilities,
     Hogwild,
-    InvalidInput,
     InvalidJob,
     PromptTooLong,
     ScriptedEngine,
@@ -24,6 +23,7 @@ from plait.runtime.methods.hogwild.text import (
     opener,
     pieces,
 )
+from plait.runtime.methods.prompt import chat_messages
 from plait.tests.runtime.methods.hogwild.oracle import ToyTokenizer
 from plait.tests.runtime.methods.hogwild.tools import NAMES, TOKENIZER, job, play, said
 
@@ -131,24 +131,20 @@ class Chat(ToyTokenizer):
 )
 def test_chat_templates_with_and_without_thinking(end, thinks, added):
     tokenizer = Chat(end, thinks=thinks)
-    text = tokenizer.decode(build_prompt("2 + 2?", NAMES, tokenizer, with_rules=True, with_past=True))
+    asked = chat_messages("2 + 2?", chat=True)
+    text = tokenizer.decode(build_prompt("2 + 2?", asked, NAMES, tokenizer, with_rules=True, with_past=True))
     assert text == f"<user>{instructions(NAMES)}2 + 2?{end}{added}"
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "2 + 2?"}]
-    text = tokenizer.decode(build_prompt(messages, NAMES, tokenizer, with_rules=True, with_past=False))
+    text = tokenizer.decode(build_prompt(messages, messages, NAMES, tokenizer, with_rules=True, with_past=False))
     assert text == f"<system>Be kind.<user>{instructions(NAMES)}2 + 2?{end}"
     assert messages[1]["content"] == "2 + 2?"
 
 
-class Plain(Chat):
-    def chat(self, messages):
-        raise InvalidInput("no template")
-
-
 def test_plain_models_and_token_ids():
-    tokenizer = Plain("", thinks=False)
-    text = tokenizer.decode(build_prompt("2 + 2?", NAMES, tokenizer, with_rules=False, with_past=True))
+    tokenizer = Chat("", thinks=False)
+    text = tokenizer.decode(build_prompt("2 + 2?", [], NAMES, tokenizer, with_rules=False, with_past=True))
     assert text == f"2 + 2?\n\n{PAST_STEPS}\n\n"
-    assert build_prompt([3, 4], NAMES, tokenizer, with_rules=True, with_past=True) == [3, 4]
+    assert build_prompt([3, 4], [], NAMES, tokenizer, with_rules=True, with_past=True) == [3, 4]
 
 
 def test_wording_names_the_workers():

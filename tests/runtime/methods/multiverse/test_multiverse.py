@@ -471,7 +471,7 @@ def instructed(plan=PLANS["exact"], path=" found\n</Path>", conclusion="both</Co
 async def test_guided_runs_any_model(plan, merges):
     script = instructed(PLANS[plan])
     engine = ScriptedEngine(script, context_limit=8192, capabilities=MERGES if merges else Capabilities())
-    result, _ = await play(engine=engine, mode="guided", answer="boxed")
+    result, _ = await play(engine=engine, mode="guided", answer="boxed", chat=True)
     block = Par({"1": [" found"], "2": [" found"]}, "both")
     expected = render(["<Think>\n", block, "</Think>\n\nIt is \\boxed{7}."])
     expected = expected.replace("plan 1", "The left half.").replace("plan 2", "The right half.")
@@ -481,7 +481,9 @@ async def test_guided_runs_any_model(plan, merges):
 
 async def test_guided_paths_that_run_on_are_cut():
     script = instructed(path=" found\n</Outline>\n<Path>\n2: the next", conclusion="both\n</Parallel> and")
-    result, _ = await play(engine=ScriptedEngine(script, context_limit=8192, capabilities=MERGES), mode="guided")
+    result, _ = await play(
+        engine=ScriptedEngine(script, context_limit=8192, capabilities=MERGES), mode="guided", chat=True
+    )
     assert result.text.count("<Path>") == 2 and "the next" not in result.text
     assert "both\n</Conclusion>\n</Parallel>\n</Think>\n\nIt is" in result.text
 

@@ -97,6 +97,7 @@ class TagTokenizer(CharTokenizer):
     """One token per printable ASCII character, newline and tag; EOS is 0."""
 
     bos_id = None
+    prefix_ids = ()
     eos_ids = (0,)
     vocab_size = 131
 
@@ -105,7 +106,7 @@ class TagTokenizer(CharTokenizer):
         self._ids = {piece: i for i, piece in enumerate(self._pieces)}
         self._pattern = re.compile("|".join(map(re.escape, TAGS)) + r"|</s>|[\s\S]")
 
-    def encode(self, text: str) -> list[int]:
+    def encode_continuation(self, before: Sequence[int], text: str) -> list[int]:
         return [self._ids[piece] for piece in self._pattern.findall(text)]
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -1,0 +1,78 @@
+"""Chat templates are rendered as transformers renders them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from transformers import AutoTokenizer
+
+from plait import InvalidInput
+from plait.runtime.engines.native.tokenizer import HFTokenizer
+from plait.tests.runtime.engines.native.tokenizer_kinds import BOS, save
+
+MESSAGES = [
+    {"role": "system", "content": "Be kind. ä \"'<&>"},
+    {"role": "user", "content": "  2 + 2?  "},
+    {"role": "assistant", "content": "4"},
+    {"role": "user", "content": "And 3 + 3?"},
+]
+LOOP = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{{ eos_token }}{% endfor %}"
+TEMPLATES = {
+    "plain": f"{{{{ bos_token }}}}{LOOP}{{% if add_generation_prompt %}}<assistant>{{% endif %}}",
+    "generation": "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
+    "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
+    "nothing given": "{{ tools is none }} {{ documents is none }} {{ tools is defined }}" + LOOP,
+    "tojson": "{{ messages | tojson(indent=2) }}{{ messages[0] | tojson(ensure_ascii=True) }}",
+    "tojson, separators": "{{ {'b': 1, 'a': [1, 2]} | tojson(separators=(',', ':'), sort_keys=True) }}",
+    "dates": "{{ strftime_now('%Y-%m-%d') }}" + LOOP,
+    "loop controls": "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}{{ m.content }}{% endfor %}",
+}
+
+
+def folder(tmp_path, template):
+    save("byte-level with BOS", tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": template}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_ids_are_those_of_transformers(name, tmp_path):
+    where = folder(tmp_path, TEMPLATES[name])
+    theirs = AutoTokenizer.from_pretrained(where)
+    expected = theirs.apply_chat_template(MESSAGES, add_generation_prompt=True, return_dict=False)
+    assert HFTokenizer.load(where).chat(MESSAGES) == expected
+
+
+def test_of_several_templates_the_default_is_taken(tmp_path):
+    several = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": TEMPLATES["plain"]}]
+    where = folder(tmp_path, several)
+    expected = AutoTokenizer.from_pretrained(where).apply_chat_template(
+        MESSAGES, add_generation_prompt=True, return_dict=False
+    )
+    assert HFTokenizer.load(where).chat(MESSAGES) == expected
+
+
+def test_a_rendered_chat_is_not_given_a_second_beginning(tmp_path):
+    where = folder(tmp_path, TEMPLATES["plain"])
+    tokenizer = HFTokenizer.load(where)
+    text = AutoTokenizer.from_pretrained(where).apply_chat_template(
+        MESSAGES, add_generation_prompt=True, tokenize=False
+    )
+    assert text.startswith(BOS)
+    assert tokenizer.encode(text) == tokenizer.chat(MESSAGES)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('no system messages here') }}", "no system messages here"),
+        ("{% if %}", "not valid"),
+        ("{{ messages[7].content }}", "rejects"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "rejects"),
+    ],
+)
+def test_what_a_template_refuses_is_one_clear_error(template, message, tmp_path):
+    with pytest.raises(InvalidInput, match=message):
+        HFTokenizer.load(folder(tmp_path, template)).chat(MESSAGES)
