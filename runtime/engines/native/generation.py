@@ -180,11 +180,13 @@ class NativeGeneration:
         else:
             keep = sum(end <= at for end in self._ends)
         rolled_back = len(self.sampled) - keep
-        text = self._text[: at + len(stop)] if self.params.include_stop else self._text[:at]
+        end, known = at + len(stop) if self.params.include_stop else at, self._ends[keep - 1] if keep else 0
         del self.sampled[keep:], self.logprobs[keep:], self.top_logprobs[keep:], self.hidden[keep:]
         delivery = self.finish(FinishReason.STOP, stop, rolled_back)
         assert delivery.completion is not None
-        delivery.completion.text = text
+        # Of the kept tokens' whole text, as it is spelled in the end: cut inside the last one, or on into the next.
+        text = self._tokenizer.decode(self.sampled)
+        delivery.completion.text = text[: len(text) + min(end - known, 0)] + self._text[known : max(end, known)]
         return delivery
 
     def _num_certain(self) -> int:
