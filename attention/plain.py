@@ -118,13 +118,13 @@ def _prepare(plan: AttentionPlan, block_size: int, device: torch.device, dtype: 
 
 
 def _attend(
-    piece: _Piece, q: Tensor, k_pool: Tensor, v_pool: Tensor, scale: float, inv_freq: Tensor | None
+    piece: _Piece, q: Tensor, k_pool: Tensor, v_pool: Tensor, scale: float, cap: float | None, inv_freq: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Maximum (S * M, H), sum (S * M, H) and weighted values (S * M, H, D) of one piece. `q` has the compute dtype."""
     _, heads, size = q.shape
     runs, rows, tokens = piece.visible.shape
     kv_heads = k_pool.shape[1]
-    query = q[piece.rows] * (piece.inverse_temperature * scale)
+    query = q[piece.rows] * (piece.inverse_temperature * scale if cap is None else scale)
     if piece.shift is not None:
         if inv_freq is None:
             raise ValueError("inv_freq is needed because an entry of the plan has a shift")
@@ -139,6 +139,8 @@ def _attend(
     # Slots that nobody sees may hold anything, and 0 * NaN is NaN.
     values = values.masked_fill_(piece.unseen, 0.0)
     scores = (query @ keys).view(runs, kv_heads, rows, -1, tokens)
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap) * piece.inverse_temperature.view(runs, 1, rows, 1, 1)
     scores = scores.masked_fill(~piece.visible[:, None, :, None, :], _MINUS_INF)
     top = scores.amax(dim=-1, keepdim=True)
     weights = (scores - top).exp()
@@ -151,7 +153,14 @@ def _attend(
 
 
 def span_attention(
-    q: Tensor, k_pool: Tensor, v_pool: Tensor, plan: AttentionPlan, *, scale: float, inv_freq: Tensor | None = None
+    q: Tensor,
+    k_pool: Tensor,
+    v_pool: Tensor,
+    plan: AttentionPlan,
+    *,
+    scale: float,
+    cap: float | None = None,
+    inv_freq: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Out (N, H, D) in the dtype of `q` and float32 log-sum-exp (N, H); see `attention.span_attention`.
 
@@ -166,7 +175,7 @@ def span_attention(
         plan.check(block_size, k_pool.shape[0])
         prepared = plan.derived[key] = _prepare(plan, block_size, q.device, dtype)
     query = q.to(dtype)
-    parts = [_attend(piece, query, k_pool, v_pool, scale, inv_freq) for piece in prepared.pieces]
+    parts = [_attend(piece, query, k_pool, v_pool, scale, cap, inv_freq) for piece in prepared.pieces]
     # One empty partial result at the end, which the padding of `merge` points to.
     nothing = query.new_zeros(1, heads, size)
     parts.append((nothing[..., 0] + _MINUS_INF, nothing[..., 0], nothing))

@@ -10,7 +10,8 @@ show where several branches can share one read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,9 @@ class AttentionPlan:
     """
     groups: tuple[Group, ...] = (Group(),)
     """Group 0 is ordinary attention."""
+    run_position: Int32 | None = None
+    """(R,) position of each run's token 0 (plus an entry's shift, where that entry sees it); None: all 0. Only windows
+    need it."""
     derived: dict[str, object] = field(default_factory=dict, init=False, repr=False)
     """What implementations worked out from the plan, so that they do it once per step and not once per layer."""
 
@@ -68,6 +72,9 @@ class AttentionPlan:
             raise ValueError(f"plan.entries must have shape (E, 8), not {self.entries.shape}")
         if self.run_blocks.ndim != 1 or self.run_start.ndim != 1 or len(self.run_start) < 1 or not self.groups:
             raise ValueError("plan.run_blocks and plan.run_start must be lists, run_start and groups not empty")
+        positions = self.run_position
+        if positions is not None and (positions.dtype != np.int32 or positions.shape != (len(self.run_start) - 1,)):
+            raise ValueError("plan.run_position must be an int32 array with one position for each run")
 
     def check(self, block_size: int, num_blocks: int) -> None:
         """Raise ValueError if an entry points outside the rows, the runs, their blocks, the groups or the pool."""
@@ -103,4 +110,58 @@ class AttentionPlan:
         begin, row = each[:, BEGIN], each[:, ROW] + index
         lines: Int64 = np.stack([row, each[:, RUN], begin, end, each[:, SHIFT], each[:, GROUP]], axis=1)
         seen: Int64 = lines[begin < end]
+        return seen
+
+    def farthest(self, positions: NDArray[np.number[Any]]) -> int:
+        """How far back any row sees: the largest distance between a row's position and that of a key, at least 0.
+
+        positions: (N,) of the rows; those of one entry must rise.
+        """
+        distance = self._distances(positions)
+        return max(0, int(distance.max(initial=0)))
+
+    def within(self, positions: NDArray[np.number[Any]], window: int) -> AttentionPlan:
+        """The plan in which a row at position p sees only keys at positions above p - window (transformers' sliding
+        window), as the row's entries place them; this very plan if nothing changes. Keys ahead of p stay.
+
+        positions: as for `farthest`. The new plan is kept, so ask with the same ones.
+        """
+        if self.farthest(positions) < window:
+            return self
+        key = f"within {window}"
+        kept = self.derived.get(key)
+        if not isinstance(kept, AttentionPlan):
+            kept = self.derived[key] = self._within(positions, window)
+        return kept
+
+    def _within(self, positions: NDArray[np.number[Any]], window: int) -> AttentionPlan:
+        """Entries that the window cuts are unrolled: each of their rows sees another range."""
+        entries, cut = self.entries, self._distances(positions) >= window
+        rows = entries[cut, ROWS]
+        each = np.repeat(entries[cut], rows, axis=0)
+        index = np.arange(len(each)) - np.repeat(np.cumsum(rows) - rows, rows)
+        each[:, END] -= np.where(each[:, CAUSAL] != 0, each[:, ROWS] - 1 - index, 0)
+        each[:, ROW] += index
+        each[:, ROWS] = 1
+        oldest = positions[each[:, ROW]].astype(np.int64) - window + 1 - self._origins(each)
+        each[:, BEGIN] = np.maximum(each[:, BEGIN], oldest)
+        # In the order of the plan, in which partial results are merged.
+        place = np.concatenate([np.flatnonzero(~cut), np.repeat(np.flatnonzero(cut), rows)])
+        merged = np.concatenate([entries[~cut], each])[np.argsort(place, kind="stable")]
+        return replace(self, entries=np.ascontiguousarray(merged[merged[:, BEGIN] < merged[:, END]]))
+
+    def _origins(self, entries: Int32) -> Int64:
+        """(len(entries),) position of token 0 of each one's run, as the entry places it."""
+        origins: Int64 = entries[:, SHIFT].astype(np.int64)
+        return origins if self.run_position is None else origins + self.run_position[entries[:, RUN]]
+
+    def _distances(self, positions: NDArray[np.number[Any]]) -> Int64:
+        """(E,) distance between the first key and the last row of each entry; negative for empty ones."""
+        entries = self.entries
+        if not len(positions):
+            return np.full(len(entries), -1, dtype=np.int64)
+        last = positions[entries[:, ROW] + np.maximum(entries[:, ROWS], 1) - 1].astype(np.int64)
+        distance = last - self._origins(entries) - entries[:, BEGIN]
+        is_empty = (entries[:, ROWS] < 1) | (entries[:, BEGIN] >= entries[:, END])
+        seen: Int64 = np.where(is_empty, -1, distance)
         return seen

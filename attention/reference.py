@@ -25,7 +25,14 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
 
 def span_attention(
-    q: Tensor, k_pool: Tensor, v_pool: Tensor, plan: AttentionPlan, *, scale: float, inv_freq: Tensor | None = None
+    q: Tensor,
+    k_pool: Tensor,
+    v_pool: Tensor,
+    plan: AttentionPlan,
+    *,
+    scale: float,
+    cap: float | None = None,
+    inv_freq: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Float64 out (N, H, D) and log-sum-exp (N, H); see `attention.span_attention` for the arguments."""
     rows, heads, size = q.shape
@@ -50,7 +57,10 @@ def span_attention(
                 assert inv_freq is not None
                 query = rotate(query, -shift * inv_freq.cpu().double())
             keys = keys.repeat_interleave(ratio, dim=1)
-            score = torch.einsum("hd,thd->ht", query, keys) * scale / plan.groups[group].temperature
+            score = torch.einsum("hd,thd->ht", query, keys) * scale
+            if cap is not None:
+                score = cap * torch.tanh(score / cap)
+            score = score / plan.groups[group].temperature
             value = v_pool.cpu().permute(0, 2, 1, 3)[blocks, slots].double().repeat_interleave(ratio, dim=1)
             scores.setdefault(group, []).append(score)
             values.setdefault(group, []).append(value)

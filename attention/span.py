@@ -47,6 +47,7 @@ def span_attention(
     plan: AttentionPlan,
     *,
     scale: float,
+    cap: float | None = ...,
     inv_freq: Tensor | None = ...,
     impl: Impl = ...,
     return_lse: Literal[False] = ...,
@@ -63,6 +64,7 @@ def span_attention(
     plan: AttentionPlan,
     *,
     scale: float,
+    cap: float | None = ...,
     inv_freq: Tensor | None = ...,
     impl: Impl = ...,
     return_lse: Literal[True],
@@ -78,6 +80,7 @@ def span_attention(
     plan: AttentionPlan,
     *,
     scale: float,
+    cap: float | None = None,
     inv_freq: Tensor | None = None,
     impl: Impl = "auto",
     return_lse: bool = False,
@@ -94,9 +97,11 @@ def span_attention(
             pools the compiled kernel may round queries and weights to bfloat16 too (csrc/span_attention.cpp).
         plan: who sees what. Its derived data is kept in it, so use one plan for all layers of a step.
         scale: factor of all scores, ordinarily 1 / sqrt(D).
+        cap: c, where scaled scores s become c * tanh(s / c) (Gemma 2) before a group's temperature divides them; None:
+            they stay.
         inv_freq: (R,), R <= D / 2, RoPE's angles per position; needed if a span is shifted. Only dims 0 .. 2R - 1 turn.
         impl: see `Impl`. `auto` takes plain torch for other devices and dtypes, for head sizes that are not a multiple
-            of 8 from 16 on, and when `q` needs a gradient.
+            of 8 from 16 on, with a `cap`, and when `q` needs a gradient.
         return_lse: also return the log-sum-exp.
         threads: OpenMP threads of the compiled kernel.
         out: where to write the result, a contiguous tensor like `q`; a new tensor if None.
@@ -108,12 +113,15 @@ def span_attention(
         log-sum-exp over groups of factor_g * lse_g + bias_g; -inf where a row sees nothing.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit, or a plan that points outside its rows, runs or blocks.
+        ValueError: shapes or dtypes that do not fit, a plan that points outside its rows, runs or blocks, or
+            `impl="cpu"` with a `cap`.
         RuntimeError: `impl="cpu"` without the compiled kernels.
     """
     if out is not None and (out.shape != q.shape or out.dtype != q.dtype or not out.is_contiguous()):
         raise ValueError(f"out must be a contiguous {q.dtype} tensor of shape {tuple(q.shape)}")
-    kernels = choose_kernels(impl, q)
+    if impl == "cpu" and cap is not None:
+        raise ValueError("the compiled kernels cannot cap scores; leave impl out for plain torch")
+    kernels = choose_kernels(impl, q) if cap is None else None
     lse: Tensor | None
     if kernels is not None:
         result, lse = cpu.span_attention(
@@ -123,7 +131,7 @@ def span_attention(
     else:
         check_call(q, k_pool, v_pool, plan)
         slow = reference if impl == "reference" else plain
-        result, lse = slow.span_attention(q, k_pool, v_pool, plan, scale=scale, inv_freq=inv_freq)
+        result, lse = slow.span_attention(q, k_pool, v_pool, plan, scale=scale, cap=cap, inv_freq=inv_freq)
         result, lse = result.to(q.dtype), lse.float()
         if out is not None:
             result = out.copy_(result)
