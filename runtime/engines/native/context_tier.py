@@ -72,7 +72,9 @@ class ContextTier:
         if self._fingerprint is None:
             engine = self._engine
             digest = hashlib.blake2b(digest_size=16)
-            digest.update(repr((engine.model.dtype, engine.pool.block_size)).encode())
+            # The layers: which frequencies a RoPE type uses may depend on the context limit.
+            settings = engine.model.dtype, engine.pool.block_size, engine.model.config.layers
+            digest.update(repr(settings).encode())
             for path in sorted([self._source / "config.json", *self._source.glob("*.safetensors")]):
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "blake2b").digest())

@@ -50,7 +50,8 @@ class NativeOptions:
     prefill_chunk: int = 512
     """Of those, tokens of prompts at most."""
     context_limit: int | None = None
-    """Positions one branch may span; None: what the model was made for."""
+    """Positions one branch may span; None: what the model was made for. Beyond that only where the model's RoPE can be
+    stretched: "longrope" and "dynamic", with other results for short texts too (rope.py)."""
     headless: bool = False
     """Load classifiers too, for their hidden states (`SamplingParams.hidden_state`)."""
     contexts: str | Path | None = None
@@ -146,6 +147,7 @@ class NativeEngine:
             impl=chosen.impl,
             num_threads=chosen.num_threads,
             headless=chosen.headless,
+            context_limit=chosen.context_limit,
         )
         return cls(model, HFTokenizer.load(path), chosen, name=Path(path).name, source=Path(path))
 

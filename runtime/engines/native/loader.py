@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,21 +12,24 @@ from torch import Tensor
 
 from ....attention import Impl as Impl
 from ...errors import InvalidInput, UnknownModel
+from .assembly import assemble
 from .config import ModelConfig
-from .model import LayerOps, LayerWeights, Linear, Model, TorchOps, Weights
+from .model import LayerOps, Model
 from .ops import choose_ops
 from .stack import KernelStack
+from .torch_ops import TorchOps
+from .weights import Weights
 
 _SMALL = 300_000_000
 """Parameters up to which float32 is affordable on a CPU, where it is as fast as anything."""
 
 
-def load_config(path: str | Path, *, headless: bool = False) -> ModelConfig:
+def load_config(path: str | Path, *, headless: bool = False, context_limit: int | None = None) -> ModelConfig:
     """The checked config.json of a model folder; raises `UnknownModel`, `InvalidInput` or `UnsupportedModel`."""
     folder = Path(path)
     if not folder.is_dir():
         raise UnknownModel(f"no model folder {folder}")
-    return ModelConfig.from_hf(_read_json(folder, "config.json"), headless=headless)
+    return ModelConfig.from_hf(_read_json(folder, "config.json"), headless=headless, context_limit=context_limit)
 
 
 def load_model(
@@ -38,23 +40,24 @@ def load_model(
     impl: Impl = "auto",
     num_threads: int = 1,
     headless: bool = False,
+    context_limit: int | None = None,
 ) -> Model:
     """Load config.json and the safetensors weights of a folder.
 
     `dtype="auto"`: on the CPU float32 below 300 million parameters and wherever the checkpoint is not bfloat16, else
     the checkpoint's own type. `impl`: "cpu" packs the weights for the compiled kernels, "torch" leaves them to torch,
-    "auto" takes the kernels where they can serve. `num_threads`: of the compiled kernels. `headless`: as in
-    `ModelConfig.from_hf`.
+    "auto" takes the kernels where they can serve. `num_threads`: of the compiled kernels. `headless` and
+    `context_limit`: as in `ModelConfig.from_hf`.
 
     Raises `UnknownModel` (no such folder), `UnsupportedModel`, or `InvalidInput` (no config.json, no weights, a missing
     or mis-shaped tensor, a damaged file), each naming what it is about.
     """
-    config = load_config(path, headless=headless)
+    config = load_config(path, headless=headless, context_limit=context_limit)
     folder = Path(path)
     tensors = _Checkpoint(folder)
     device = torch.device(device)
     chosen = _auto_dtype(config, tensors, device) if dtype == "auto" else dtype
-    weights = _assemble(config, lambda name: tensors[name].to(device=device, dtype=chosen), str(folder))
+    weights = assemble(config, lambda name: tensors[name].to(device=device, dtype=chosen), str(folder))
     return _model(config, weights, choose_ops(config, weights, impl, num_threads), impl, num_threads)
 
 
@@ -66,19 +69,26 @@ class _HFModel(Protocol):
     def state_dict(self, *, keep_vars: bool = ...) -> dict[str, Any]: ...
 
 
-def from_transformers(hf_model: _HFModel, *, share: bool = True, impl: Impl = "auto", num_threads: int = 1) -> Model:
+def from_transformers(
+    hf_model: _HFModel,
+    *,
+    share: bool = True,
+    impl: Impl = "auto",
+    num_threads: int = 1,
+    context_limit: int | None = None,
+) -> Model:
     """Serve a live transformers model.
 
     With `share` its parameters are used where they are, by plain torch: what an optimizer step changes in place is what
-    the next forward uses. Without, they are packed as they are now (a copy) if `impl` allows it, which decodes faster;
-    call again after they changed.
+    the next forward uses (and so is a reassigned `.data`, but for fused projections). Without, they are packed as they
+    are now (a copy) if `impl` allows it, which decodes faster; call again after they changed.
 
     Raises `UnsupportedModel`, or `InvalidInput` where a parameter is missing (adapters must be merged first).
     """
     # keep_vars: the parameters themselves, so that a reassigned `.data` is seen as well.
     tensors = hf_model.state_dict(keep_vars=True)
-    config = ModelConfig.from_hf(hf_model.config.to_dict())
-    weights = _assemble(config, tensors.__getitem__, "the model")
+    config = ModelConfig.from_hf(hf_model.config.to_dict(), context_limit=context_limit)
+    weights = assemble(config, tensors.__getitem__, "the model")
     ops = TorchOps(config, weights) if share else choose_ops(config, weights, impl, num_threads)
     return _model(config, weights, ops, impl, num_threads)
 
@@ -124,51 +134,6 @@ def _auto_dtype(config: ModelConfig, tensors: _Checkpoint, device: torch.device)
     if device.type == "cpu" and (config.num_parameters < _SMALL or stored != torch.bfloat16):
         return torch.float32
     return stored
-
-
-def _assemble(config: ModelConfig, get: Callable[[str], Tensor], source: str) -> Weights:
-    """All tensors under their Hugging Face names, with shapes checked."""
-    hidden, size = config.hidden_size, config.head_dim
-
-    def tensor(name: str, *shape: int) -> Tensor:
-        try:
-            found = get(name)
-        except KeyError:
-            raise InvalidInput(f"{source} lacks the tensor {name}") from None
-        if tuple(found.shape) != shape:
-            raise InvalidInput(f"{source}: {name} has shape {tuple(found.shape)}, config.json asks for {shape}")
-        return found
-
-    def linear(name: str, outputs: int, inputs: int, bias: bool) -> Linear:
-        return Linear(
-            tensor(f"{name}.weight", outputs, inputs),
-            tensor(f"{name}.bias", outputs) if bias else None,
-        )
-
-    def layer(index: int) -> LayerWeights:
-        at = f"model.layers.{index}"
-        heads, kv_heads, inner = config.num_heads * size, config.num_kv_heads * size, config.intermediate_size
-        return LayerWeights(
-            attention_norm=tensor(f"{at}.input_layernorm.weight", hidden),
-            q=linear(f"{at}.self_attn.q_proj", heads, hidden, config.qkv_bias),
-            k=linear(f"{at}.self_attn.k_proj", kv_heads, hidden, config.qkv_bias),
-            v=linear(f"{at}.self_attn.v_proj", kv_heads, hidden, config.qkv_bias),
-            q_norm=tensor(f"{at}.self_attn.q_norm.weight", size) if config.qk_norm else None,
-            k_norm=tensor(f"{at}.self_attn.k_norm.weight", size) if config.qk_norm else None,
-            o=linear(f"{at}.self_attn.o_proj", hidden, heads, config.output_bias),
-            mlp_norm=tensor(f"{at}.post_attention_layernorm.weight", hidden),
-            gate=linear(f"{at}.mlp.gate_proj", inner, hidden, config.mlp_bias),
-            up=linear(f"{at}.mlp.up_proj", inner, hidden, config.mlp_bias),
-            down=linear(f"{at}.mlp.down_proj", hidden, inner, config.mlp_bias),
-        )
-
-    embedding = tensor("model.embed_tokens.weight", config.vocab_size, hidden)
-    return Weights(
-        embedding=embedding,
-        layers=tuple(layer(i) for i in range(config.num_layers)),
-        norm=tensor("model.norm.weight", hidden),
-        lm_head=embedding if config.tie_embeddings else tensor("lm_head.weight", config.vocab_size, hidden),
-    )
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

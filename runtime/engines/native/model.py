@@ -3,63 +3,24 @@
 Legend for shapes: N rows, C hidden size, H query heads, K key/value heads, D head size, V vocabulary.
 
 The model knows rows, not branches: a row is one token at one position whose keys and values go to one slot of the
-pool, and an `AttentionPlan` says what each row sees. What surrounds attention is done by `LayerOps`: plain torch here
-(`TorchOps`, the reference), compiled kernels in ops.py (`KernelOps`). Where the kernels of attention serve too, one
-call does it all (stack.py).
+pool, and an `AttentionPlan` says what each row sees. What surrounds attention is done by `LayerOps`: plain torch in
+torch_ops.py (`TorchOps`, the reference), compiled kernels in ops.py (`KernelOps`). Where the kernels of attention serve
+too, one call does it all (stack.py).
 """
 
 from __future__ import annotations
 
 from ctypes import c_int32
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ....attention import AttentionPlan, Impl, rope_and_store, span_attention
 from .config import ModelConfig
 from .pool import KVPool
-
-
-class Linear(NamedTuple):
-    """A projection as a checkpoint stores it."""
-
-    weight: Tensor
-    """(out, in)."""
-    bias: Tensor | None = None
-    """(out,)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerWeights:
-    """The tensors of one decoder layer."""
-
-    attention_norm: Tensor
-    q: Linear
-    k: Linear
-    v: Linear
-    q_norm: Tensor | None
-    """(D,), Qwen3 only, as is `k_norm`."""
-    k_norm: Tensor | None
-    o: Linear
-    mlp_norm: Tensor
-    gate: Linear
-    up: Linear
-    down: Linear
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
-    """All tensors of a decoder; `lm_head` is `embedding` itself where the two are tied."""
-
-    embedding: Tensor
-    """(V, C)."""
-    layers: tuple[LayerWeights, ...]
-    norm: Tensor
-    lm_head: Tensor
-    """(V, C)."""
+from .rope import RopeConfig
+from .weights import Weights
 
 
 class LayerOps(Protocol):
@@ -137,11 +98,12 @@ class Model:
         self.dtype = weights.embedding.dtype
         """Of the weights, and the natural one for a `KVPool`."""
         self.device = weights.embedding.device
-        self.inv_freq = config.rope.inv_freq(config.head_dim).to(self.device)
-        """(D / 2,) float32, radians per position."""
+        self._ropes = _ropes(config, self.device)
+        self._windows = {layer.window for layer in config.layers if layer.window is not None}
         self.stack = stack
         """What `decode` needs."""
-        self._head_norms = [(layer.q_norm, layer.k_norm) for layer in weights.layers]
+        is_headwise = config.family.qk_norm == "head"
+        self._head_norms = [(layer.q_norm, layer.k_norm) if is_headwise else (None, None) for layer in weights.layers]
         self._impl: Impl = "torch" if impl == "torch" else "auto"
         self._num_threads = num_threads
 
@@ -164,23 +126,25 @@ class Model:
         each layer the keys and values of *all* rows are stored before any row attends, so a plan may let rows of the
         same step see each other.
         """
-        if self.stack is not None:
+        plans = self._plans(plan, positions)
+        if self.stack is not None and all(seen is plan for seen in plans.values()):
             return self.stack.forward(tokens, positions, slots, plan, pool, logit_rows)
         config = self.config
-        angles = positions.to(torch.float32)[:, None] * self.inv_freq
-        cos, sin = angles.cos(), angles.sin()
+        tables = {rope: _table(positions, inv_freq, rope) for rope, inv_freq in self._ropes.items()}
         x = self.ops.embed(tokens)
-        for layer in range(config.num_layers):
+        for layer, kind in enumerate(config.layers):
             q, k, v = self.ops.qkv(layer, x)
             k_pool, v_pool = pool.k[layer], pool.v[layer]
-            q_norm, k_norm = self._head_norms[layer]
+            q_norm, k_norm = map(self._head_norm, self._head_norms[layer])
+            cos, sin = tables[kind.rope]
             rope_and_store(
                 q, k, v, cos, sin, slots, k_pool, v_pool,
                 q_norm=q_norm, k_norm=k_norm, eps=config.rms_norm_eps, impl=self._impl, threads=self._num_threads,
             )  # fmt: skip
             attended = span_attention(
-                q, k_pool, v_pool, plan,
-                scale=config.head_dim**-0.5, inv_freq=self.inv_freq, impl=self._impl, threads=self._num_threads,
+                q, k_pool, v_pool, plans[kind.window],
+                scale=config.attention_scale, cap=config.attention_cap, inv_freq=self._ropes[kind.rope],
+                impl=self._impl, threads=self._num_threads,
             )  # fmt: skip
             x = self.ops.finish(layer, x, attended)
         return self.ops.head(x if logit_rows is None else x[logit_rows])
@@ -207,39 +171,38 @@ class Model:
         Returns the sampled tokens (S, N) int64 of the S steps that were run.
         """
         assert self.stack is not None
+        if self._windows:
+            # Each step looks back one position further. From where a window cuts, steps are single ones.
+            room = min(self._windows) - plan.farthest(positions.numpy())
+            if room < 1:
+                return self.forward(tokens, positions, slots, plan, pool)[0].argmax(-1)[None]
+            steps = min(steps, room)
         return self.stack.decode(tokens, positions, slots, plan, pool, steps, *stops, interrupt)
 
+    def _plans(self, plan: AttentionPlan, positions: Tensor) -> dict[int | None, AttentionPlan]:
+        """What the rows see in layers of each window."""
+        if not self._windows:
+            return {None: plan}
+        places = positions.cpu().numpy()
+        return {None: plan, **{window: plan.within(places, window) for window in self._windows}}
 
-class TorchOps:
-    """The reference: plain torch on any device, activations in the weights' type."""
+    def _head_norm(self, weight: Tensor | None) -> Tensor | None:
+        offset = self.config.family.norm_offset
+        return weight.float() + offset if weight is not None and offset else weight
 
-    def __init__(self, config: ModelConfig, weights: Weights) -> None:
-        self._eps = config.rms_norm_eps
-        self._head_dim = config.head_dim
-        self._weights = weights
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        return functional.embedding(tokens, self._weights.embedding)
+def _ropes(config: ModelConfig, device: torch.device) -> dict[RopeConfig | None, Tensor]:
+    """(R,) float32 radians per position, of each kind that the layers have."""
+    kinds = dict.fromkeys(layer.rope for layer in config.layers)
+    nothing = torch.zeros(0)
+    return {rope: (nothing if rope is None else rope.inv_freq(config.head_dim)).to(device) for rope in kinds}
 
-    def qkv(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        weights = self._weights.layers[layer]
-        x = self._norm(x, weights.attention_norm)
-        size = self._head_dim
-        q, k, v = (functional.linear(x, *part).view(len(x), -1, size) for part in (weights.q, weights.k, weights.v))
-        return q, k, v
 
-    def finish(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
-        weights = self._weights.layers[layer]
-        x = x + functional.linear(attended.flatten(1), *weights.o)
-        h = self._norm(x, weights.mlp_norm)
-        h = functional.silu(functional.linear(h, *weights.gate)) * functional.linear(h, *weights.up)
-        return x + functional.linear(h, *weights.down)
-
-    def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self._norm(x, self._weights.norm)
-        return functional.linear(hidden, self._weights.lm_head).float(), hidden
-
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        h = x.float()
-        h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + self._eps)
-        return weight * h.to(x.dtype)
+def _table(positions: Tensor, inv_freq: Tensor, rope: RopeConfig | None) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (N, R), with the factor of queries and keys in them: a shift, which turns queries once more,
+    leaves it as it is."""
+    angles = positions.to(torch.float32)[:, None] * inv_freq
+    cos, sin = angles.cos(), angles.sin()
+    if rope is None or rope.attention_factor == 1.0:
+        return cos, sin
+    return cos * rope.attention_factor, sin * rope.attention_factor

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import logging
 
 import torch
 from torch import Tensor
@@ -10,27 +12,57 @@ from torch import Tensor
 from ....attention import Impl
 from ...errors import InvalidInput
 from .config import ModelConfig
+from .families import LayerNorms
 from .kernels import BUFFERS, LayerArguments, WorkArguments, kernel_library
-from .model import LayerOps, TorchOps, Weights
+from .model import LayerOps
 from .packing import PackedWeights
+from .torch_ops import TorchOps
+from .weights import Weights
+
+logger = logging.getLogger(__name__)
 
 
 def choose_ops(config: ModelConfig, weights: Weights, impl: Impl, num_threads: int) -> LayerOps:
     """Compiled kernels ("cpu"), plain torch ("torch"), or ("auto") kernels where they can serve.
 
-    Raises `InvalidInput` for "cpu" where they cannot: weights on another device, neither float32 nor bfloat16, or no
-    library.
+    Raises `InvalidInput` for "cpu" where they cannot: weights on another device, neither float32 nor bfloat16, a family
+    that has what they have not, or no library.
     """
-    embedding = weights.embedding
+    embedding, gap = weights.embedding, _gap(config)
     fits = embedding.device.type == "cpu" and embedding.dtype in (torch.float32, torch.bfloat16)
-    if impl in ("auto", "cpu") and fits and (library := kernel_library()) is not None:
+    if impl in ("auto", "cpu") and fits and gap is None and (library := kernel_library()) is not None:
         return KernelOps(library, config, weights, num_threads)
+    if impl == "cpu" and gap is not None:
+        raise InvalidInput(f"impl='cpu': the compiled kernels have no {gap}; leave impl out for plain torch")
     if impl == "cpu":
         raise InvalidInput(
             f"impl='cpu' needs the compiled kernels and float32 or bfloat16 weights on the CPU, "
             f"not {embedding.dtype} on {embedding.device}"
         )
+    if impl == "auto" and fits and gap is not None:
+        _log_gap(config.family.architecture, gap)
     return TorchOps(config, weights)
+
+
+def _gap(config: ModelConfig) -> str | None:
+    """What the model has and the kernels have not."""
+    family = config.family
+    gaps = {
+        "experts": config.experts is not None,
+        "norms behind attention": family.norms != LayerNorms(),
+        "norm over all heads": family.qk_norm == "projection",
+        "norms of 1 + weight": family.norm_offset != 0.0,
+        "scale of embeddings": config.embedding_scale != 1.0,
+        "cap of logits": config.logit_cap is not None,
+        f"activation {config.activation}": config.activation != "silu",
+    }
+    return next((name for name, is_there in gaps.items() if is_there), None)
+
+
+@functools.cache
+def _log_gap(architecture: str, gap: str) -> None:
+    """Once per process and architecture."""
+    logger.info("%s runs on plain torch (slower): the compiled kernels have no %s", architecture, gap)
 
 
 class KernelOps:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .kernels import BFLOAT16, FLOAT32, FLOAT32_HALVED, LayerArguments, LinearArguments
-from .model import LayerWeights, Linear, Weights
 from .pool import zeros
+from .weights import MLP, LayerWeights, Linear, Weights
 
 
 class PackedWeights:
@@ -37,11 +37,13 @@ class PackedWeights:
         return -(-n // self._panel) * self._panel
 
     def _layer(self, weights: LayerWeights) -> LayerArguments:
+        mlp = weights.mlp
+        assert isinstance(mlp, MLP) and weights.attention_norm is not None and weights.mlp_norm is not None
         return LayerArguments(
             qkv=self._linear([weights.q, weights.k, weights.v]),
             output=self._linear([weights.o]),
-            gate_up=self._linear([weights.gate, weights.up], pad_each=True),
-            down=self._linear([weights.down]),
+            gate_up=self._linear([mlp.gate, mlp.up], pad_each=True),
+            down=self._linear([mlp.down]),
             attention_norm=self._vector(weights.attention_norm),
             mlp_norm=self._vector(weights.mlp_norm),
         )
@@ -81,7 +83,9 @@ class PackedWeights:
 def _matrices(weights: Weights) -> Iterator[Tensor]:
     yield from (weights.embedding, weights.lm_head)
     for layer in weights.layers:
-        yield from (part.weight for part in (layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down))
+        mlp = layer.mlp
+        assert isinstance(mlp, MLP)
+        yield from (part.weight for part in (layer.q, layer.k, layer.v, layer.o, mlp.gate, mlp.up, mlp.down))
 
 
 def _is_bfloat16(matrix: Tensor) -> bool:

@@ -12,10 +12,12 @@ from ....attention import AttentionPlan, cpu
 from ....attention.library import CallArguments, StoreArguments
 from ....attention.span import choose_kernels
 from ...errors import InvalidInput
+from .config import ModelConfig
 from .kernels import BAD_SLOT, BAD_TOKEN, BurstArguments, StackArguments, StepArguments
-from .model import LayerOps, Weights
+from .model import LayerOps
 from .ops import KernelOps
 from .pool import KVPool
+from .weights import Weights
 
 
 class KernelStack:
@@ -29,7 +31,9 @@ class KernelStack:
         self._ops = ops
         self._kernels = kernels
         self._num_threads = num_threads
-        self._inv_freq = inv_freq = config.rope.inv_freq(config.head_dim)
+        rope = config.layers[0].rope
+        assert rope is not None
+        self._inv_freq = inv_freq = rope.inv_freq(config.head_dim)
         self._pool: KVPool | None = None
         self._capacity = 0
         self._buffers: dict[str, Tensor] = {}
@@ -58,7 +62,7 @@ class KernelStack:
     @staticmethod
     def fitting(ops: LayerOps, weights: Weights, num_threads: int) -> KernelStack | None:
         """Of these `ops`, if they and attention's kernels can serve the model."""
-        if not isinstance(ops, KernelOps):
+        if not isinstance(ops, KernelOps) or not _is_uniform(ops.config):
             return None
         kernels = choose_kernels("auto", torch.empty(1, ops.config.num_heads, ops.config.head_dim))
         return None if kernels is None else KernelStack(ops, kernels, weights, num_threads)
@@ -146,7 +150,14 @@ class KernelStack:
             store: Any = cpu.store_arguments(q, k, v, cosine, sine, slots, k_pool, v_pool, config.rms_norm_eps, threads)
             store.q_norm, store.k_norm = (None if norm is None else norm.data_ptr() for norm in self._norms[i])
             self._stores[i] = store
-            self._calls[i] = cpu.call_arguments(q, k_pool, v_pool, attended, config.head_dim**-0.5, threads)
+            self._calls[i] = cpu.call_arguments(q, k_pool, v_pool, attended, config.attention_scale, threads)
+
+
+def _is_uniform(config: ModelConfig) -> bool:
+    """Do all layers attend alike, with plain angles and scores?"""
+    ropes = {layer.rope for layer in config.layers}
+    rope = next(iter(ropes))
+    return len(ropes) == 1 and rope is not None and rope.attention_factor == 1.0 and config.attention_cap is None
 
 
 def _addresses(array: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain
 
 import numpy as np
@@ -94,9 +94,7 @@ class Step:
         run_blocks, run_start = plan.run_blocks, plan.run_start
         if len(run_blocks) != sum(len(segment.blocks) for segment in inputs.runs):
             run_blocks, run_start = _tables(inputs.runs)
-        inputs.plan = AttentionPlan(
-            num_rows=plan.num_rows, run_blocks=run_blocks, run_start=run_start, entries=entries, groups=plan.groups
-        )
+        inputs.plan = replace(plan, run_blocks=run_blocks, run_start=run_start, entries=entries)
 
 
 @dataclass(slots=True)
@@ -167,6 +165,7 @@ def _inputs(step: Step, size: int) -> Inputs:
         run_start=run_start,
         entries=np.asarray(entries, dtype=np.int32),
         groups=tuple(group_list),
+        run_position=np.fromiter((segment.start for segment in runs), dtype=np.int32, count=len(runs)),
     )
     return Inputs(
         tokens=torch.tensor(tokens),

@@ -10,13 +10,53 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
+)
 
 from plait.attention import AttentionPlan, Group
 from plait.runtime.engines.native.model import Model
 from plait.runtime.engines.native.pool import KVPool
 
-FAMILIES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "mistral": MistralConfig}
+FAMILIES = {
+    "llama": LlamaConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "mistral": MistralConfig,
+    "qwen3_moe": Qwen3MoeConfig,
+    "smollm3": SmolLM3Config,
+    "olmo2": Olmo2Config,
+    "phi3": Phi3Config,
+    "gemma2": Gemma2Config,
+    "gemma3": Gemma3TextConfig,
+}
+_SPECIAL = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+_GEMMA = {**_SPECIAL, "head_dim": 24, "query_pre_attn_scalar": 20, "sliding_window": 24}
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen3": {"head_dim": 24},
+    "mistral": {"sliding_window": None},
+    "qwen3_moe": {
+        "head_dim": 24, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "mlp_only_layers": [1],
+        "num_hidden_layers": 3,
+    },
+    "smollm3": {**_SPECIAL, "no_rope_layer_interval": 2, "num_hidden_layers": 3},
+    "olmo2": _SPECIAL,
+    "phi3": _SPECIAL,
+    "gemma2": {**_GEMMA, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 5.0},
+    "gemma3": {**_GEMMA, "num_hidden_layers": 3, "layer_types": ["sliding_attention"] * 2 + ["full_attention"]},
+}  # fmt: skip
+"""What the tiny models of a family have instead of what all have."""
 
 _root = tempfile.TemporaryDirectory(prefix="plait-tests-")
 _count = itertools.count()
@@ -40,13 +80,11 @@ def tiny(
         "max_position_embeddings": 512,
         "initializer_range": 0.15,
     }
-    if family == "qwen3":
-        shape["head_dim"] = 24
-    if family == "mistral":
-        overrides = {"sliding_window": None, **overrides}
+    # Capped scores need the plain form: transformers' fast ones leave the cap out.
+    attention = "eager" if family == "gemma2" else "sdpa"
     torch.manual_seed(seed)
-    config = FAMILIES[family](**{**shape, **overrides})
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    config = FAMILIES[family](**{**shape, **SHAPES.get(family, {}), **overrides})
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("norm.weight"):

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from plait.runtime.engines.native.config import ModelConfig, RopeConfig
+from plait.runtime.engines.native.config import ModelConfig
 from plait.runtime.engines.native.loader import load_config, load_model
 from plait.runtime.engines.native.ops import KernelOps
+from plait.runtime.engines.native.rope import RopeConfig
 from plait.runtime.errors import InvalidInput, UnknownModel, UnsupportedModel
-from plait.tests.runtime.engines.native.helpers import Sequences, tiny
+from plait.tests.runtime.engines.native.helpers import FAMILIES, Sequences, tiny
 
 LLAMA = {
     "model_type": "llama",
@@ -136,9 +137,9 @@ def test_no_folder(tmp_path: Path) -> None:
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
         ({"hidden_act": "gelu"}, "gelu"),
         ({"quantization_config": {"quant_method": "awq"}}, "awq"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}, "dynamic"),
-        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial"),
+        ({"rope_parameters": {"rope_type": "proportional", "factor": 4.0}}, "proportional"),
+        ({"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]}, "Gemma3ForConditional"),
+        ({"model_type": "gemma2", "architectures": None, "use_bidirectional_attention": True}, "both directions"),
     ],
 )
 def test_unsupported_model_is_named(change: dict[str, Any], name: str) -> None:
@@ -156,6 +157,15 @@ def test_unsupported_model_is_named(change: dict[str, Any], name: str) -> None:
         ({"head_dim": 15}, "head_dim 15 is odd"),
         ({"rope_scaling": {"type": "linear"}}, "needs 'factor'"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "needs 'low_freq_factor'"),
+        ({"rope_scaling": {"rope_type": "dynamic"}}, "needs 'factor'"),
+        ({"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0] * 8}}, "needs 'long_factor'"),
+        ({"rope_scaling": {"type": "su", "short_factor": [1], "long_factor": [1]}}, "longrope has 1 factors for 8"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": "much"}}, "yarn.*much"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.2}}, "of which 0.2 are rotated"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 1.5}}, "of which 1.5 are rotated"),
+        ({"model_type": "smollm3", "architectures": None, "no_rope_layers": [1]}, "do not list 4 layers"),
+        ({"model_type": "gemma2", "architectures": None, "layer_types": ["full_attention"]}, "do not list 4 layers"),
+        ({"model_type": "qwen3_moe", "architectures": None, "num_experts": 4}, "8 experts per token of 4"),
     ],
 )
 def test_nonsense_in_config(change: dict[str, Any], message: str) -> None:
@@ -180,42 +190,56 @@ def test_both_spellings_of_rope(old: dict[str, Any], new: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("data", "context"),
+    ("data", "windows"),
     [
-        ({"model_type": "llama", "sliding_window": 64}, 512),
-        ({"model_type": "mistral"}, 512),
-        ({"model_type": "mistral", "sliding_window": None}, 512),
-        ({"model_type": "mistral", "sliding_window": 64}, 64),
-        ({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": False}, 512),
-        ({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": True, "max_window_layers": 2}, 64),
-        ({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": True, "max_window_layers": 4}, 512),
+        ({"model_type": "llama", "sliding_window": 64}, [None] * 4),
+        ({"model_type": "mistral"}, [4096] * 4),
+        ({"model_type": "mistral", "sliding_window": None}, [None] * 4),
+        ({"model_type": "mistral", "sliding_window": 64}, [64] * 4),
+        ({"model_type": "phi3"}, [None] * 4),
+        ({"model_type": "phi3", "sliding_window": 64}, [64] * 4),
+        ({"model_type": "qwen2", "sliding_window": 64, "max_window_layers": 0}, [None] * 4),
+        ({"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 2}, [None, None, 4096, 4096]),
+        ({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": True}, [None] * 4),
         (
             {
                 "model_type": "qwen3",
                 "sliding_window": 64,
                 "use_sliding_window": True,
-                "layer_types": ["full_attention"] * 4,
+                "layer_types": ["full_attention", "sliding_attention"] * 2,
             },
-            512,
+            [None, 64, None, 64],
         ),
+        ({"model_type": "qwen3_moe", "sliding_window": 64, "use_sliding_window": True}, [64] * 4),
+        ({"model_type": "smollm3", "sliding_window": 64, "use_sliding_window": True}, [None, None, None, 64]),
+        ({"model_type": "gemma2"}, [4096, None, 4096, None]),
+        ({"model_type": "gemma3_text", "sliding_window": 64, "sliding_window_pattern": 3}, [64, 64, None, 64]),
+        ({"model_type": "gemma3_text", "sliding_window": 64}, [64] * 4),
     ],
 )
-def test_context_is_what_is_exact(data: dict[str, Any], context: int) -> None:
-    assert ModelConfig.from_hf({**LLAMA, "architectures": None, **data}).max_context == context
+def test_windows_of_the_layers(data: dict[str, Any], windows: list[int | None]) -> None:
+    config = ModelConfig.from_hf({**LLAMA, "architectures": None, **data})
+    assert [layer.window for layer in config.layers] == windows
+    assert config.max_context == 512
 
 
-def test_sliding_window_is_exact_up_to_its_length() -> None:
-    hf_model, folder = tiny("mistral", sliding_window=24)
-    model = load_model(folder)
-    assert model.config.max_context == 24
-    document = torch.randint(131, (24,), generator=torch.Generator().manual_seed(0)).tolist()
-    with torch.no_grad():
-        expected = hf_model(torch.tensor([document])).logits[0]
-    torch.testing.assert_close(Sequences(model, 1).step([document]), expected, atol=1e-4, rtol=1e-5)
+def test_rope_of_the_layers() -> None:
+    smol = ModelConfig.from_hf({**LLAMA, "architectures": None, "model_type": "smollm3", "num_hidden_layers": 5})
+    assert [layer.rope and layer.rope.theta for layer in smol.layers] == [2e6, 2e6, 2e6, None, 2e6]
+    gemma = {**LLAMA, "architectures": None, "model_type": "gemma3_text", "sliding_window_pattern": 2}
+    thetas = [layer.rope and layer.rope.theta for layer in ModelConfig.from_hf(gemma).layers]
+    assert thetas == [1e4, 1e6, 1e4, 1e6]
+    old = ModelConfig.from_hf({**gemma, "rope_theta": 5e5, "rope_scaling": {"rope_type": "linear", "factor": 8.0}})
+    new = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e5},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    assert old.layers == ModelConfig.from_hf({**gemma, "rope_parameters": new}).layers
 
 
-def test_number_of_parameters() -> None:
-    for tied in (True, False):
-        hf_model, folder = tiny("llama", tie_word_embeddings=tied)
-        matrices = sum(p.numel() for p in hf_model.parameters() if p.ndim > 1)
-        assert load_config(folder).num_parameters == matrices
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tied", [True, False])
+def test_number_of_parameters(family: str, tied: bool) -> None:
+    hf_model, folder = tiny(family, tie_word_embeddings=tied)
+    matrices = sum(p.numel() for p in hf_model.parameters() if p.ndim > 1)
+    assert load_config(folder).num_parameters == matrices

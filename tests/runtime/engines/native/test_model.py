@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from plait.runtime.engines.native.loader import from_transformers, load_model
-from plait.tests.runtime.engines.native.helpers import Sequences, tiny
+from plait.runtime.engines.native.ops import KernelOps
+from plait.runtime.engines.native.torch_ops import TorchOps
+from plait.tests.runtime.engines.native.helpers import FAMILIES, Sequences, tiny
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -34,7 +36,28 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3-bias": ("qwen3", {"attention_bias": True, "head_dim": 40}),
     "mistral": ("mistral", {}),
     "mistral-head-dim": ("mistral", {"head_dim": 32}),
+    "mistral-window": ("mistral", {"sliding_window": 24}),
+    "mistral-window-1": ("mistral", {"sliding_window": 1}),
+    "qwen2-window": ("qwen2", {"sliding_window": 24, "use_sliding_window": True, "max_window_layers": 1}),
+    "qwen3-moe": ("qwen3_moe", {}),
+    "qwen3-moe-normalized": ("qwen3_moe", {"norm_topk_prob": True, "mlp_only_layers": None, "decoder_sparse_step": 2}),
+    "smollm3": ("smollm3", {}),
+    "smollm3-window": ("smollm3", {"use_sliding_window": True, "sliding_window": 24}),
+    "olmo2": ("olmo2", {}),
+    "olmo2-bias": ("olmo2", {"attention_bias": True, "tie_word_embeddings": True}),
+    "phi3": ("phi3", {}),
+    "phi3-window": ("phi3", {"sliding_window": 24}),
+    "phi3-partial": ("phi3", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.75}}),
+    "gemma2": ("gemma2", {}),
+    "gemma2-uncapped": ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
+    "gemma3": ("gemma3", {}),
+    "gemma3-linear": (
+        "gemma3",
+        {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000.0}}},
+    ),
 }
+WITHOUT_KERNELS = ("qwen3_moe", "olmo2", "gemma2", "gemma3")
+"""Families for which the compiled kernels lack something."""
 LENGTHS = (75, 33, 8)
 
 
@@ -54,19 +77,20 @@ def case(request: pytest.FixtureRequest) -> tuple[Any, Any, list[list[int]], lis
     hf_model, folder = tiny(family, **overrides)
     documents = _documents(hf_model.config.vocab_size)
     expected = _expected(hf_model, documents)
+    assert isinstance(load_model(folder).ops, TorchOps if family in WITHOUT_KERNELS else KernelOps)
     # The comparison must be able to fail: logits of whole units, none of them constant.
     assert min(logits.std(0).min().item() for logits in expected) > 0.1
     return hf_model, folder, documents, expected
 
 
-@pytest.mark.parametrize("impl", ["torch", "cpu"])
+@pytest.mark.parametrize("impl", ["torch", "auto"])
 def test_prefill_in_one_go(case: Any, impl: Any) -> None:
     _, folder, documents, expected = case
     sequences = Sequences(load_model(folder, impl=impl), len(documents))
     torch.testing.assert_close(sequences.step(documents), torch.cat(expected), atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("impl", ["torch", "cpu"])
+@pytest.mark.parametrize("impl", ["torch", "auto"])
 @pytest.mark.parametrize("chunk", [7, 1])
 def test_prefill_in_chunks(case: Any, impl: Any, chunk: int) -> None:
     """Chunks of every document side by side, which end at different steps."""
@@ -94,8 +118,8 @@ def test_chosen_rows_and_hidden_states(impl: Any) -> None:
     assert Sequences(model, 1).step([document], []).shape == (0, 131)
 
 
-@pytest.mark.parametrize("impl", ["torch", "cpu"])
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
+@pytest.mark.parametrize("impl", ["torch", "auto"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16(family: str, impl: Any) -> None:
     """As near to the float32 logits of the same weights as transformers' bfloat16 is, or nearer."""
     hf_model, folder = tiny(family, dtype=torch.bfloat16)

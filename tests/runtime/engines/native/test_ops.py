@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from plait.runtime.engines.native import ops, packing
-from plait.runtime.engines.native.config import ModelConfig
+from plait.runtime.engines.native.config import LayerConfig, ModelConfig
+from plait.runtime.engines.native.families import FAMILIES
 from plait.runtime.engines.native.kernels import FLOAT32, FLOAT32_HALVED, kernel_library, open_library
-from plait.runtime.engines.native.model import LayerOps, LayerWeights, Linear, TorchOps, Weights
+from plait.runtime.engines.native.model import LayerOps
 from plait.runtime.engines.native.ops import KernelOps, choose_ops
+from plait.runtime.engines.native.torch_ops import TorchOps
+from plait.runtime.engines.native.weights import MLP, LayerWeights, Linear, Weights
 from plait.runtime.errors import InvalidInput
 
 
@@ -31,14 +34,15 @@ def _library() -> CDLL:
 
 def _config(hidden: int = 48, inner: int = 80, heads: int = 4, kv_heads: int = 2, size: int = 16) -> ModelConfig:
     return ModelConfig(
-        family="llama",
+        family=FAMILIES["llama"],
         vocab_size=131,
         hidden_size=hidden,
         intermediate_size=inner,
-        num_layers=1,
+        layers=(LayerConfig(),),
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=size,
+        attention_scale=size**-0.5,
         max_context=64,
         rms_norm_eps=1e-5,
     )
@@ -64,13 +68,9 @@ def _weights(config: ModelConfig, dtype: torch.dtype, *, bias: bool = False, tie
         q=linear(config.num_heads * size, hidden),
         k=linear(config.num_kv_heads * size, hidden),
         v=linear(config.num_kv_heads * size, hidden),
-        q_norm=None,
-        k_norm=None,
         o=linear(hidden, config.num_heads * size),
         mlp_norm=norm(),
-        gate=linear(inner, hidden),
-        up=linear(inner, hidden),
-        down=linear(hidden, inner),
+        mlp=MLP(gate=linear(inner, hidden), up=linear(inner, hidden), down=linear(hidden, inner)),
     )
     head = embedding if tied else random(config.vocab_size, hidden)
     return Weights(embedding=embedding, layers=(layer,), norm=norm(), lm_head=head)
@@ -79,7 +79,9 @@ def _weights(config: ModelConfig, dtype: torch.dtype, *, bias: bool = False, tie
 def _upcast(weights: Weights) -> Weights:
     """The same values in float32."""
 
-    def cast(x: Tensor | Linear | None) -> Tensor | Linear | None:
+    def cast(x: Any) -> Any:
+        if isinstance(x, MLP):
+            return MLP(gate=cast(x.gate), up=cast(x.up), down=cast(x.down))
         if isinstance(x, Linear):
             return Linear(x.weight.float(), None if x.bias is None else x.bias.float())
         return None if x is None else x.float()
@@ -181,7 +183,9 @@ def test_large_and_tiny_activations() -> None:
     config = _config(inner=64)
     weights = _weights(config, torch.float32)
     weights.embedding[:3] = torch.tensor([[1e4], [0.0], [1e-20]])
-    weights.layers[0].gate.weight.mul_(300)
+    mlp = weights.layers[0].mlp
+    assert isinstance(mlp, MLP)
+    mlp.gate.weight.mul_(300)
     tokens, attended = torch.arange(3), torch.zeros(3, 4, 16)
     expected = _run(TorchOps(config, weights), tokens, attended)
     for got, want in zip(_run(KernelOps(_library(), config, weights, 1), tokens, attended), expected, strict=True):

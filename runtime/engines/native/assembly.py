@@ -1,0 +1,125 @@
+"""From named tensors to `Weights`: which names a family's tensors have, and which shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ...errors import InvalidInput
+from .config import ModelConfig
+from .weights import MLP, Experts, LayerWeights, Linear, Weights
+
+
+def assemble(config: ModelConfig, get: Callable[[str], Tensor], source: str) -> Weights:
+    """All tensors under their Hugging Face names, with shapes checked.
+
+    `get` raises `KeyError` for a name it does not know. Raises `InvalidInput`, which names `source`.
+    """
+    return _Assembly(config, get, source).weights()
+
+
+class _Assembly:
+    def __init__(self, config: ModelConfig, get: Callable[[str], Tensor], source: str) -> None:
+        self._config = config
+        self._get = get
+        self._source = source
+
+    def weights(self) -> Weights:
+        config = self._config
+        embedding = self._tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
+        return Weights(
+            embedding=embedding,
+            layers=tuple(self._layer(f"model.layers.{i}", i) for i in range(config.num_layers)),
+            norm=self._tensor("model.norm.weight", config.hidden_size),
+            lm_head=embedding
+            if config.tie_embeddings
+            else self._tensor("lm_head.weight", config.vocab_size, config.hidden_size),
+        )
+
+    def _layer(self, at: str, index: int) -> LayerWeights:
+        config, family = self._config, self._config.family
+        hidden, size, norms = config.hidden_size, config.head_dim, family.norms
+        widths = [config.num_heads * size, config.num_kv_heads * size, config.num_kv_heads * size]
+        names = [f"{at}.self_attn.{name}_proj" for name in ("q", "k", "v")]
+        q, k, v = self._projections(f"{at}.self_attn.qkv_proj", names, widths, config.qkv_bias)
+        q_norm = k_norm = None
+        if family.qk_norm is not None:
+            normed = [size, size] if family.qk_norm == "head" else widths[:2]
+            q_norm, k_norm = (
+                self._tensor(f"{at}.self_attn.{name}_norm.weight", n) for name, n in zip("qk", normed, strict=True)
+            )
+
+        def norm(name: str | None) -> Tensor | None:
+            return None if name is None else self._tensor(f"{at}.{name}.weight", hidden)
+
+        return LayerWeights(
+            attention_norm=norm(norms.attention),
+            q=q,
+            k=k,
+            v=v,
+            q_norm=q_norm,
+            k_norm=k_norm,
+            o=self._linear(f"{at}.self_attn.o_proj", hidden, widths[0], config.output_bias),
+            attention_out_norm=norm(norms.attention_out),
+            mlp_norm=norm(norms.mlp),
+            mlp=self._experts(f"{at}.mlp") if config.layers[index].is_sparse else self._mlp(f"{at}.mlp"),
+            mlp_out_norm=norm(norms.mlp_out),
+        )
+
+    def _mlp(self, at: str) -> MLP:
+        config = self._config
+        inner, names = config.intermediate_size, [f"{at}.gate_proj", f"{at}.up_proj"]
+        gate, up = self._projections(f"{at}.gate_up_proj", names, [inner, inner], config.mlp_bias)
+        return MLP(gate=gate, up=up, down=self._linear(f"{at}.down_proj", config.hidden_size, inner, config.mlp_bias))
+
+    def _experts(self, at: str) -> Experts:
+        """Stacked tensors, as a live model has them, or one of each kind for each expert, as checkpoints have."""
+        experts, hidden = self._config.experts, self._config.hidden_size
+        assert experts is not None
+        count, size = experts.count, experts.size
+        router = self._tensor(f"{at}.gate.weight", count, hidden)
+        if self._has(f"{at}.experts.gate_up_proj"):
+            gate_up = self._tensor(f"{at}.experts.gate_up_proj", count, 2 * size, hidden)
+            return Experts(
+                router=router, gate_up=gate_up, down=self._tensor(f"{at}.experts.down_proj", count, hidden, size)
+            )
+
+        def each(name: str, *shape: int) -> Tensor:
+            return torch.stack([self._tensor(f"{at}.experts.{i}.{name}_proj.weight", *shape) for i in range(count)])
+
+        gate_up = torch.cat([each("gate", size, hidden), each("up", size, hidden)], dim=1)
+        return Experts(router=router, gate_up=gate_up, down=each("down", hidden, size))
+
+    def _projections(self, fused: str, names: list[str], widths: list[int], bias: bool) -> list[Linear]:
+        """Linear layers of the same inputs, from one tensor each or, where the family has that, views of one."""
+        hidden = self._config.hidden_size
+        if not self._config.family.fused:
+            return [self._linear(name, width, hidden, bias) for name, width in zip(names, widths, strict=True)]
+        whole = self._linear(fused, sum(widths), hidden, bias)
+        weights = torch.split(whole.weight.detach(), widths)
+        biases = [None] * len(widths) if whole.bias is None else torch.split(whole.bias.detach(), widths)
+        return [Linear(weight, part) for weight, part in zip(weights, biases, strict=True)]
+
+    def _linear(self, name: str, outputs: int, inputs: int, bias: bool) -> Linear:
+        return Linear(
+            self._tensor(f"{name}.weight", outputs, inputs),
+            self._tensor(f"{name}.bias", outputs) if bias else None,
+        )
+
+    def _has(self, name: str) -> bool:
+        try:
+            self._get(name)
+        except KeyError:
+            return False
+        return True
+
+    def _tensor(self, name: str, *shape: int) -> Tensor:
+        try:
+            found = self._get(name)
+        except KeyError:
+            raise InvalidInput(f"{self._source} lacks the tensor {name}") from None
+        if tuple(found.shape) != shape:
+            raise InvalidInput(f"{self._source}: {name} has shape {tuple(found.shape)}, config.json asks for {shape}")
+        return found

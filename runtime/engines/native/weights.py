@@ -1,0 +1,72 @@
+"""The tensors of a decoder, as a checkpoint stores them.
+
+Legend for shapes: C hidden size, H query heads, K key/value heads, D head size, V vocabulary, X experts, I an expert's
+hidden size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Linear(NamedTuple):
+    """A projection."""
+
+    weight: Tensor
+    """(out, in)."""
+    bias: Tensor | None = None
+    """(out,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MLP:
+    """A gated MLP."""
+
+    gate: Linear
+    up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """Many small gated MLPs, of which a router chooses some for each token."""
+
+    router: Tensor
+    """(X, C)."""
+    gate_up: Tensor
+    """(X, 2 I, C): gates, then ups."""
+    down: Tensor
+    """(X, C, I)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerWeights:
+    """The tensors of one decoder layer. Norms that the family has not are None."""
+
+    attention_norm: Tensor | None
+    q: Linear
+    k: Linear
+    v: Linear
+    q_norm: Tensor | None = None
+    """(D,), or (H * D,) where the norm is over all heads, as `k_norm` is (D,) or (K * D,)."""
+    k_norm: Tensor | None = None
+    o: Linear
+    attention_out_norm: Tensor | None = None
+    mlp_norm: Tensor | None
+    mlp: MLP | Experts
+    mlp_out_norm: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """All tensors of a decoder; `lm_head` is `embedding` itself where the two are tied."""
+
+    embedding: Tensor
+    """(V, C)."""
+    layers: tuple[LayerWeights, ...]
+    norm: Tensor
+    lm_head: Tensor
+    """(V, C)."""
