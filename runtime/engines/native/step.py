@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate, chain
 
 import numpy as np
@@ -94,7 +94,10 @@ class Step:
         run_blocks, run_start = plan.run_blocks, plan.run_start
         if len(run_blocks) != sum(len(segment.blocks) for segment in inputs.runs):
             run_blocks, run_start = _tables(inputs.runs)
-        inputs.plan = replace(plan, run_blocks=run_blocks, run_start=run_start, entries=entries)
+        inputs.plan = AttentionPlan(
+            num_rows=plan.num_rows, run_blocks=run_blocks, run_start=run_start, entries=entries, groups=plan.groups,
+            run_position=plan.run_position,
+        )  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -7,8 +7,8 @@ and each row lists what it sees. `dense_logits` then computes all rows at once, 
 from __future__ import annotations
 
 import asyncio
-import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -155,40 +155,91 @@ def dense_logits(hf_model, mirror: Mirror) -> torch.Tensor:
                 index, t, s = seen.group
                 group[i, seen.row], temperature[i, seen.row] = index, t
                 factor[index] = s * t
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    inv_freq = weights.rotary_emb.inv_freq
-    # Rotation of the query to the key's frame: only the difference of positions enters.
-    delta = (position[:, None] - position[None, :] - shift)[..., None] * inv_freq
-    cos, sin = torch.cat([delta, delta], -1).cos(), torch.cat([delta, delta], -1).sin()
+    # Only the difference of positions enters: the rotation of the query to the key's frame, and windows.
+    distance = position[:, None] - position[None, :] - shift
     x = weights.embed_tokens(torch.tensor([row.token for row in mirror.rows]))
-    for layer in weights.layers:
-        attention = layer.self_attn
-        h = layer.input_layernorm(x)
-        q = attention.q_proj(h).view(n, heads, size)
-        k = attention.k_proj(h).view(n, kv_heads, size)
-        v = attention.v_proj(h).view(n, kv_heads, size).repeat_interleave(heads // kv_heads, 1)
-        if hasattr(attention, "q_norm"):
-            q, k = attention.q_norm(q), attention.k_norm(k)
-        k = k.repeat_interleave(heads // kv_heads, 1)
-        turned = torch.cat([-q[..., size // 2 :], q[..., : size // 2]], -1)
-        scores = torch.einsum("ihd,ijd,jhd->hij", q, cos, k) + torch.einsum("ihd,ijd,jhd->hij", turned, sin, k)
-        scores = scores / math.sqrt(size) / temperature
+    for number, layer in enumerate(weights.layers):
+        h = layer.input_layernorm(x) if hasattr(layer, "input_layernorm") else x
+        scores, v = _scores(hf_model, number, h, distance)
+        scores = scores / temperature
+        window = _window(config, number)
+        in_window = visible if window is None else visible & (distance < window)
         outs, weightings = [], []
         for index, f in factor.items():
-            masked = scores.masked_fill(~(visible & (group == index)), -torch.inf)
+            masked = scores.masked_fill(~(in_window & (group == index)), -torch.inf)
             lse = masked.logsumexp(-1, keepdim=True)
             outs.append(torch.einsum("hij,jhd->hid", (masked - lse).exp().nan_to_num(0.0), v))
             weightings.append(torch.where(lse.isinf(), lse, f * lse))
         weight = torch.cat(weightings, -1).softmax(-1)
         out = torch.stack([weight[..., i : i + 1] * o for i, o in enumerate(outs)]).sum(0)
-        x = x + attention.o_proj(out.transpose(0, 1).reshape(n, -1))
-        x = x + layer.mlp(layer.post_attention_layernorm(x))
-    return hf_model.lm_head(weights.norm(x))
+        out = layer.self_attn.o_proj(out.transpose(0, 1).reshape(n, -1))
+        if hasattr(layer, "post_feedforward_layernorm"):
+            x = x + layer.post_attention_layernorm(out)
+            h = layer.pre_feedforward_layernorm(x) if hasattr(layer, "pre_feedforward_layernorm") else x
+            x = x + layer.post_feedforward_layernorm(layer.mlp(h))
+        else:
+            x = x + out
+            x = x + layer.mlp(layer.post_attention_layernorm(x)[None])[0]
+    logits = hf_model.lm_head(weights.norm(x))
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-_MODELS = {family: tiny(family, vocab_size=61) for family in ("llama", "qwen3")}
-_LOADED = {family: load_model(folder) for family, (_, folder) in _MODELS.items()}
+def _window(config, number: int) -> int | None:
+    kinds, window = getattr(config, "layer_types", None), getattr(config, "sliding_window", None)
+    return window if kinds is None or kinds[number] == "sliding_attention" else None
+
+
+def _scores(hf_model, number: int, h: torch.Tensor, distance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (H, n, n) of all rows with all keys at these distances, and values (n, H, D)."""
+    config, attention = hf_model.config, hf_model.model.layers[number].self_attn
+    n, size = len(h), attention.head_dim
+    widths = [config.num_attention_heads * size] + [config.num_key_value_heads * size] * 2
+    if hasattr(attention, "qkv_proj"):
+        q, k, v = attention.qkv_proj(h).split(widths, -1)
+    else:
+        q, k, v = attention.q_proj(h), attention.k_proj(h), attention.v_proj(h)
+    headwise = hasattr(attention, "q_norm") and attention.q_norm.weight.numel() == size
+    if hasattr(attention, "q_norm") and not headwise:
+        q, k = attention.q_norm(q), attention.k_norm(k)
+    q, k, v = (part.view(n, -1, size) for part in (q, k, v))
+    if headwise:
+        q, k = attention.q_norm(q), attention.k_norm(k)
+    k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], 1) for part in (k, v))
+    rotary = hf_model.model.rotary_emb
+    prefix = "" if hasattr(rotary, "inv_freq") else f"{config.layer_types[number]}_"
+    inv_freq, scaling = getattr(rotary, f"{prefix}inv_freq"), getattr(rotary, f"{prefix}attention_scaling")
+    if not getattr(attention, "use_rope", True):
+        inv_freq, scaling = inv_freq[:0], 1.0
+    half = len(inv_freq)
+    delta = distance[..., None] * inv_freq
+    cos, sin = torch.cat([delta, delta], -1).cos(), torch.cat([delta, delta], -1).sin()
+    turned = torch.cat([-q[..., half : 2 * half], q[..., :half]], -1)
+    rotated = torch.einsum("ihd,ijd,jhd->hij", q[..., : 2 * half], cos, k[..., : 2 * half])
+    rotated = rotated + torch.einsum("ihd,ijd,jhd->hij", turned, sin, k[..., : 2 * half])
+    scores = scaling**2 * rotated + torch.einsum("ihd,jhd->hij", q[..., 2 * half :], k[..., 2 * half :])
+    scores = scores * attention.scaling
+    cap = getattr(config, "attn_logit_softcapping", None)
+    return scores if cap is None else cap * torch.tanh(scores / cap), v
+
+
+_PARTIAL = {"rope_type": "default", "partial_rotary_factor": 0.75}
+_YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 128}
+_CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "qwen3": ("qwen3", {}),
+    "llama-yarn": ("llama", {"rope_parameters": _YARN}),
+    "mistral-window": ("mistral", {"sliding_window": 24}),
+    "qwen2-window": ("qwen2", {"sliding_window": 9, "use_sliding_window": True, "max_window_layers": 1}),
+    "qwen3_moe": ("qwen3_moe", {}),
+    "smollm3": ("smollm3", {}),
+    "olmo2": ("olmo2", {}),
+    "phi3-partial": ("phi3", {"rope_parameters": _PARTIAL, "sliding_window": 40}),
+    "gemma2": ("gemma2", {}),
+    "gemma3": ("gemma3", {}),
+}
+_MODELS = {case: tiny(family, vocab_size=61, **overrides) for case, (family, overrides) in _CASES.items()}
+_LOADED = {case: load_model(folder) for case, (_, folder) in _MODELS.items()}
 
 
 class Twin:
@@ -217,9 +268,9 @@ async def decode(engine: NativeEngine, *twins: Twin) -> list[tuple[int, torch.Te
     return out
 
 
-async def run_program(family: str, program: list[tuple[int, ...]], **options) -> None:
+async def run_program(case: str, program: list[tuple[int, ...]], **options) -> None:
     mirror = Mirror()
-    engine = NativeEngine(_LOADED[family], IdTokenizer(61), NativeOptions(kv_tokens=8192, keep_logits=True, **options))
+    engine = NativeEngine(_LOADED[case], IdTokenizer(61), NativeOptions(kv_tokens=8192, keep_logits=True, **options))
     await engine.start()
     checks: list[tuple[int, torch.Tensor]] = []
     root = Twin(engine.open(), MirrorBranch(mirror))
@@ -316,7 +367,7 @@ async def run_program(family: str, program: list[tuple[int, ...]], **options) ->
                 twin.real.close()
             engine.store.check_integrity()
         with torch.no_grad():
-            expected = dense_logits(_MODELS[family][0], mirror)
+            expected = dense_logits(_MODELS[case][0], mirror)
         for row, logits in checks:
             torch.testing.assert_close(logits, expected[row], atol=1e-4, rtol=1e-4)
     finally:
@@ -330,21 +381,22 @@ _ops = st.lists(
 )
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.parametrize("case", _CASES)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(program=_ops, chunk=st.sampled_from([512, 512, 7]))
-def test_views_equal_one_dense_masked_forward(family, program, chunk):
+def test_views_equal_one_dense_masked_forward(case, program, chunk):
     if chunk == 7 and any(op == 5 for op, *_ in program):
         chunk = 512  # with live views, what a row sees depends on the step it falls into
-    asyncio.run(run_program(family, program, prefill_chunk=chunk))
+    asyncio.run(run_program(case, program, prefill_chunk=chunk))
 
 
-def test_the_dense_forward_equals_transformers_on_plain_text():
-    for hf_model, _ in _MODELS.values():
-        mirror = Mirror()
-        branch = MirrorBranch(mirror)
-        branch.extend([(5 * i) % 61 for i in range(50)])
-        mirror.compute(branch)
-        with torch.no_grad():
-            expected = hf_model(torch.tensor([[row.token for row in mirror.rows]])).logits[0]
-            torch.testing.assert_close(dense_logits(hf_model, mirror), expected, atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("case", _CASES)
+def test_the_dense_forward_equals_transformers_on_plain_text(case):
+    hf_model = _MODELS[case][0]
+    mirror = Mirror()
+    branch = MirrorBranch(mirror)
+    branch.extend([(5 * i) % 61 for i in range(50)])
+    mirror.compute(branch)
+    with torch.no_grad():
+        expected = hf_model(torch.tensor([[row.token for row in mirror.rows]])).logits[0]
+        torch.testing.assert_close(dense_logits(hf_model, mirror), expected, atol=1e-4, rtol=1e-4)
