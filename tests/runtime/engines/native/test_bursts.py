@@ -107,6 +107,24 @@ async def test_same_as_one_step_at_a_time(folder: Path, bursts: list[int], seed:
     assert FinishReason.LENGTH in reasons and len(reasons) > 1
 
 
+async def test_bursts_up_to_where_a_window_cuts(bursts: list[int]) -> None:
+    """Bursts while every key is inside the window, single steps from there on."""
+    folder = tiny("mistral", sliding_window=50)[1]
+    params = SamplingParams(max_tokens=60, ignore_eos=True)
+    tokens = []
+    for is_bursting in (False, True):
+        engine = _engine(folder, is_bursting=is_bursting)
+        await engine.start()
+        branches = [engine.open(_prompt(n, n)) for n in (9, 20)]
+        tokens.append([(await branch.generate(params)).token_ids for branch in branches])
+        tokens[-1] += [c.token_ids for c in await asyncio.gather(*(branch.generate(params) for branch in branches))]
+        for branch in branches:
+            branch.close()
+        await _close(engine)
+    assert tokens[0] == tokens[1]
+    assert max(bursts) > 1 and bursts.count(1) >= 60 + 20 + 9
+
+
 async def test_a_burst_ends_with_a_stop(folder: Path, bursts: list[int]) -> None:
     """Nothing is decoded behind a stop id, so the blocks hold what one step at a time leaves."""
     engine = _engine(folder)

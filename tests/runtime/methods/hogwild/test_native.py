@@ -44,6 +44,10 @@ MODELS = {
     family: tiny(family, vocab_size=TOKENIZER.vocab_size, max_position_embeddings=4096, seed=seed)
     for family, seed in SEEDS.items()
 }
+MODELS |= {
+    "mistral-window": tiny("mistral", vocab_size=TOKENIZER.vocab_size, sliding_window=24, max_position_embeddings=4096),
+    "gemma3": tiny("gemma3", vocab_size=TOKENIZER.vocab_size, max_position_embeddings=4096),
+}
 LOADED = {family: load_model(folder) for family, (_, folder) in MODELS.items()}
 
 
@@ -169,6 +173,8 @@ TRACED = [
     ("llama", {"workers": 3, "passes": 40, "layout": "contiguous", "leave_at": {"B": 9}}),
     ("llama", {"workers": 2, "passes": 40, "layout": "interleaved"}),
     ("qwen3", {"workers": 2, "passes": 40, "max_step": 6, "headers": False}),
+    ("mistral-window", {"workers": 3, "passes": 40}),
+    ("gemma3", {"workers": 2, "passes": 40, "layout": "interleaved"}),
 ]
 
 

@@ -1,0 +1,85 @@
+"""Every family decodes what transformers decodes, through the whole engine."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from plait.runtime.engine import SamplingParams
+from plait.runtime.engines.native import ops
+from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.families import FAMILIES as TABLE
+from plait.runtime.engines.native.loader import from_transformers, load_model
+from plait.runtime.errors import InvalidInput
+from plait.tests.runtime.engines.native.helpers import FAMILIES, IdTokenizer, Sequences, tiny
+
+LONG = {
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 100.0,
+        "short_factor": [1.1] * 6,
+        "long_factor": [3.0] * 6,
+        "partial_rotary_factor": 0.75,
+    },
+    "original_max_position_embeddings": 64,
+}
+GREEDY: dict[str, tuple[str, dict[str, Any]]] = {
+    # Tied, scaled embeddings of random models repeat the last token for ever.
+    **{family: (family, {"tie_word_embeddings": False}) for family in FAMILIES},
+    "mistral-window": ("mistral", {"sliding_window": 50}),
+    "phi4-mini": ("phi3", {**LONG, "sliding_window": 60}),
+}
+
+
+@pytest.mark.parametrize("case", GREEDY)
+async def test_greedy_tokens_are_those_of_transformers(case: str) -> None:
+    """200 tokens: each is the likeliest one in one forward pass of transformers over all of them."""
+    family, overrides = GREEDY[case]
+    hf_model, folder = tiny(family, **overrides)
+    prompt = torch.randint(131, (33,), generator=torch.Generator().manual_seed(5)).tolist()
+    engine = NativeEngine(load_model(folder, context_limit=512), IdTokenizer(131), NativeOptions(kv_tokens=512))
+    await engine.start()
+    branch = engine.open(prompt)
+    tokens = (await branch.generate(SamplingParams(max_tokens=200))).token_ids
+    await engine.close()
+    assert len(set(tokens)) > 5
+    with torch.no_grad():
+        logits = hf_model(torch.tensor([[*prompt, *tokens]]), use_cache=False).logits[0, 32:-1]
+    assert logits.argmax(-1).tolist() == tokens
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_live_models_follow_their_parameters(family: str) -> None:
+    """What an optimizer changes in place, fused projections and experts included, the next forward uses."""
+    hf_model, _ = tiny(family)
+    model, document = from_transformers(hf_model), [[3, 1, 4, 1, 5, 9, 2, 6] * 4]
+    before = Sequences(model, 1).step(document)
+    with torch.no_grad():
+        for parameter in hf_model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+        expected = hf_model(torch.tensor(document)).logits[0]
+    assert (expected - before).abs().max() > 0.1
+    torch.testing.assert_close(Sequences(model, 1).step(document), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_the_table_is_of_architectures_that_transformers_has() -> None:
+    for family in FAMILIES:
+        hf_model, _ = tiny(family)
+        assert TABLE[hf_model.config.model_type].architecture == type(hf_model).__name__
+    assert len(TABLE) == len(FAMILIES)
+
+
+@pytest.mark.parametrize("family", ["olmo2", "gemma2", "qwen3_moe"])
+def test_what_the_kernels_lack_is_logged_once_and_named(family: str, caplog: pytest.LogCaptureFixture) -> None:
+    _, folder = tiny(family)
+    ops._log_gap.cache_clear()
+    with caplog.at_level(logging.INFO, logger="plait"):
+        load_model(folder)
+        load_model(folder)
+    (message,) = (r.getMessage() for r in caplog.records if "plain torch" in r.getMessage())
+    assert message.startswith(TABLE[family].architecture)
+    with pytest.raises(InvalidInput, match="compiled kernels have no"):
+        load_model(folder, impl="cpu")
