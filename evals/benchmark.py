@@ -5,9 +5,8 @@ A benchmark knows no engine and no runner: whoever runs methods, here or behind 
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +31,22 @@ class Sample:
     """The right answer, for people; None where there is more than one."""
     data: Any = field(default=None, repr=False)
     """The benchmark's own."""
+
+
+def check_samples(samples: Sequence[Sample]) -> None:
+    """Raise `InvalidInput` unless there are problems, with ids that differ and texts that can be written."""
+    if not samples:
+        raise InvalidInput("the benchmark holds no problems")
+    places: dict[str, int] = {}
+    for number, sample in enumerate(samples, start=1):
+        for name in ("id", "question", "reference"):
+            try:
+                (getattr(sample, name) or "").encode()
+            except UnicodeEncodeError:
+                raise InvalidInput(f"problem {number}: {name}: it holds half a surrogate pair") from None
+        if sample.id in places:
+            raise InvalidInput(f"problems {places[sample.id]} and {number} have the id {sample.id!r}")
+        places[sample.id] = number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,26 +112,3 @@ def benchmark_names() -> list[str]:
 def parse_benchmark(data: object) -> Benchmark:
     """The benchmark of a configuration table. Raises `InvalidInput`."""
     return _benchmarks.make(data)
-
-
-def read_rows(path: Path, fields: Iterable[str]) -> list[dict[str, Any]]:
-    """Objects of a JSON Lines file that have all `fields`. Raises `InvalidInput` naming the first wrong line."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read the problems in {path}: {error}") from None
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            missing = [name for name in fields if name not in row]
-        except (ValueError, TypeError) as error:
-            raise InvalidInput(f"{path}:{number}: not a JSON object: {error}") from None
-        if missing:
-            raise InvalidInput(f"{path}:{number}: a problem needs the field {missing[0]!r}")
-        rows.append(row)
-    if not rows:
-        raise InvalidInput(f"{path} holds no problems")
-    return rows

@@ -75,7 +75,7 @@ def json_fields(data: BaseModel, title: str) -> dict[str, Any]:
     for name in type(data).model_fields:
         try:
             written |= data.model_dump(mode="json", include={name}, warnings=False)
-            json.dumps(written[name], allow_nan=False)
+            json.dumps(written[name], allow_nan=False, ensure_ascii=False).encode()
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"malformed {title}: {name}: it cannot be written as JSON: {error}") from None
     return written

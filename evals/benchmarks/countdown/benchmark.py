@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ....runtime.errors import InvalidInput
 from ....runtime.methods.apr.compact import CAP, LEAF, prompt
-from ...benchmark import Benchmark, Sample, Verdict, read_rows
-from .problems import Problem, validation
+from ...benchmark import Benchmark, Sample, Verdict
+from ...records import read_rows
+from .problems import Problem, Row, validation
 from .verify import verify
 
 MODES = {"apr": "apr", "multiverse": "mv", "tree_search": "step"}
 """Method -> the mode word of the shipped model's language; all others search in one line."""
+
+
+Number = Annotated[int, Field(ge=1, le=CAP)]
+"""What the compact language can write."""
+
+
+class BenchmarkRow(Row):
+    nums: list[Number] = Field(min_length=LEAF)
+    target: Number
 
 
 class Countdown(Benchmark):
@@ -30,18 +39,7 @@ class Countdown(Benchmark):
         if self.data is None:
             problems = validation(self.numbers, self.count or 1000, self.seed)
             return [as_sample(f"validation-{self.numbers}-{self.seed}-{i}", p) for i, p in enumerate(problems)]
-        samples = []
-        for number, row in enumerate(read_rows(self.data, ("nums", "target"))[: self.count], start=1):
-            try:
-                problem = Problem(tuple(map(int, row["nums"])), int(row["target"]))
-            except (TypeError, ValueError):
-                raise InvalidInput(f"{self.data}: problem {number}: `nums` and `target` must be integers") from None
-            if len(problem.nums) < LEAF or not all(1 <= n <= CAP for n in (*problem.nums, problem.target)):
-                raise InvalidInput(
-                    f"{self.data}: problem {number}: at least {LEAF} numbers, all and the target from 1 to {CAP}"
-                )
-            samples.append(as_sample(str(row.get("id", number)), problem))
-        return samples
+        return [as_sample(row.id, row.problem) for row in read_rows(self.data, BenchmarkRow)[: self.count]]
 
     def prompt(self, sample: Sample, method: str) -> dict[str, Any]:
         problem: Problem = sample.data

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...records import Record, read_rows
 from .solver import is_solvable
 
 SMALLEST, LARGEST = 1, 99
@@ -29,6 +29,17 @@ class Problem:
     def key(self) -> Key:
         """Equal for equal problems, whatever the order of the numbers."""
         return tuple(sorted(self.nums)), self.target
+
+
+class Row(Record):
+    """A line of a file of problems."""
+
+    nums: list[int]
+    target: int
+
+    @property
+    def problem(self) -> Problem:
+        return Problem(tuple(self.nums), self.target)
 
 
 def is_validation(nums: Iterable[int], target: int) -> bool:
@@ -58,7 +69,5 @@ def validation(size: int, count: int = 1000, seed: int = 0) -> list[Problem]:
 
 
 def load(path: Path) -> list[Problem]:
-    """Problems of a JSON Lines file with the fields `nums` and `target`."""
-    with path.open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file if line.strip()]
-    return [Problem(tuple(int(n) for n in row["nums"]), int(row["target"])) for row in rows]
+    """Problems of a JSON Lines file with the fields `nums` and `target`. Raises `InvalidInput`."""
+    return [row.problem for row in read_rows(path, Row)]

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import AliasChoices, Field, PrivateAttr
 
 from ....runtime.errors import InvalidInput
-from ...benchmark import Benchmark, Sample, Verdict, read_rows
+from ...benchmark import Benchmark, Sample, Verdict
+from ...records import Label, Record, Text, read_rows
 from .grading import MathGrader
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+class Row(Record):
+    """A line of `data`."""
+
+    id: Label = Field(default="", min_length=1, validation_alias=AliasChoices("id", "unique_id"))
+    problem: Text
+    answer: Label
 
 
 class Mathematics(Benchmark):
@@ -41,7 +50,7 @@ class Mathematics(Benchmark):
     def rows(self) -> list[dict[str, Any]]:
         """The problems as they are kept, with `problem` and `answer`."""
         if self.data is not None:
-            return read_rows(self.data, ("problem", "answer"))
+            return [row.model_dump() for row in read_rows(self.data, Row)]
         name, split = self.hub
         try:
             from datasets import load_dataset

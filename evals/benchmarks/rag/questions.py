@@ -6,7 +6,6 @@ and F1 are SQuAD's (arXiv 1606.05250, section 6.1), the best over the accepted a
 
 from __future__ import annotations
 
-import json
 import re
 import string
 from collections import Counter
@@ -15,11 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....runtime.errors import InvalidInput
+from pydantic import Field
+
 from ....runtime.methods.sequential import Sequential
+from ...records import Record, Text, read_rows
 
 INSTRUCTION = "Answer the question from the documents below. Give only the answer, in as few words as possible.\n\n"
 TEMPLATE = "Question: {question}\nAnswer:"
+
+
+class Line(Record):
+    """A line of a file of questions."""
+
+    question: Text
+    contexts: list[Text]
+    answers: list[Text] = Field(min_length=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,23 +66,11 @@ class Style:
 
 
 def load(path: Path) -> list[Row]:
-    """Rows of a JSON Lines file. Raises `InvalidInput` naming the line that is wrong."""
-    rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {path}: {error}") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            data = json.loads(line)
-            texts = tuple(data["contexts"]), tuple(data["answers"])
-            if not all(isinstance(text, str) for text in (data["question"], *texts[0], *texts[1])) or not texts[1]:
-                raise ValueError("question, contexts and answers are texts, and there is an answer")
-        except (ValueError, TypeError, KeyError) as error:
-            raise InvalidInput(f"{path}:{number}: not a question with contexts and answers: {error!r}") from None
-        id = str(data.get("id", number))
-        rows.append(Row(id=id, question=data["question"], contexts=texts[0], answers=texts[1]))
-    return rows
+    """Rows of a JSON Lines file. Raises `InvalidInput` naming the line and field that is wrong."""
+    return [
+        Row(id=row.id, question=row.question, contexts=tuple(row.contexts), answers=tuple(row.answers))
+        for row in read_rows(path, Line)
+    ]
 
 
 def normalise(text: str) -> str:

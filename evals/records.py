@@ -1,0 +1,90 @@
+"""Problems in a file of JSON Lines: every field is of the type that its benchmark says, or the line is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ..runtime.errors import InvalidInput
+
+MAX_SHOWN = 60
+"""Characters of a wrong value in a message."""
+
+
+def _whole(text: str) -> str:
+    """Half a surrogate pair is no character: no file, tokenizer or page takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half a surrogate pair at character {error.start}") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+"""A text that can be written as UTF-8."""
+
+Label = Annotated[Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+"""A text that files also give as an integer: an id, an answer such as 204."""
+
+
+class Record(BaseModel):
+    """One line. Fields are read strictly: 3.0, true and "3" are no integers, null is no text; other fields are left."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    id: Annotated[Label, Field(min_length=1)] = ""
+    """As `read_rows` gives it: the line's own, else its number among the problems from 1."""
+
+
+R = TypeVar("R", bound=Record)
+
+
+def read_rows(path: Path, kind: type[R]) -> list[R]:
+    """The problems of a JSON Lines file in UTF-8; a byte order mark and empty lines are skipped.
+
+    Raises `InvalidInput` that names the first wrong line and its field, or both lines of an id that stands there twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read the problems in {path}: {error}") from None
+    rows: list[R] = []
+    places: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        row = _row(line, kind, f"{path}:{number}")
+        id = row.id or str(len(rows) + 1)
+        if id in places:
+            raise InvalidInput(f"{path}:{number}: id: {id!r} is the id of line {places[id]} too")
+        places[id] = number
+        rows.append(row.model_copy(update={"id": id}))
+    if not rows:
+        raise InvalidInput(f"{path} holds no problems")
+    return rows
+
+
+def _row(line: str, kind: type[R], where: str) -> R:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{where}: not a JSON object: {error}") from None
+    if not isinstance(data, dict):
+        raise InvalidInput(f"{where}: not a JSON object: {_short(data)}")
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        if first["type"] == "missing":
+            raise InvalidInput(f"{where}: a problem needs the field {field!r}") from None
+        message = first["msg"].removeprefix("Value error, ").partition(", not ")[0].replace("Input", "this")
+        raise InvalidInput(f"{where}: {field}: {message[:1].lower()}{message[1:]}: {_short(first['input'])}") from None
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)  # ASCII: what is wrong with it must not come back in the message
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
