@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..runtime.result import Usage
 from .trees import Thread
 
 
@@ -34,11 +34,12 @@ class Measured:
     mean_kv_blocks: float
 
     @classmethod
-    def of(cls, usage: Usage) -> Measured:
+    def of(cls, usage: Mapping[str, Any]) -> Measured:
+        """`usage`: as `Usage.to_json` gives it."""
         return cls(
-            seconds=round(usage.seconds, 4),
-            peak_kv_blocks=usage.peak_kv_blocks,
-            mean_kv_blocks=round(usage.mean_kv_blocks, 2),
+            seconds=round(usage["seconds"], 4),
+            peak_kv_blocks=usage["peak_kv_blocks"],
+            mean_kv_blocks=round(usage["mean_kv_blocks"], 2),
         )
 
 
@@ -54,7 +55,9 @@ class Row:
     finish: str
     """`Finish`, or `failed`, `timeout`, `prompt_too_long`."""
     error: str | None = None
-    """Why there is no result; such rows count as wrong and are run again on request."""
+    """Why there is no verdict: the job failed, for a reason that is none of the method's. Such rows are neither right
+    nor wrong, whatever `correct` is, count in no accuracy, and are run again on request. Tokens and times are what the
+    job had cost until then."""
     total_tokens: int = 0
     critical_tokens: int = 0
     branches: int = 0

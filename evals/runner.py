@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,15 @@ from rich.console import Console
 
 from ..runtime.engine import Engine
 from ..runtime.errors import EngineClosed, InvalidInput, PromptTooLong
-from ..runtime.result import Result, Usage
+from ..runtime.jobs.job import Job
+from ..runtime.result import Result
 from ..runtime.runtime import Runtime
-from .benchmark import Sample
+from ..runtime.trace.trace import Trace
+from .benchmark import Sample, check_samples
 from .config import EvalConfig, MethodConfig
 from .environment import environment, model_digest, samples_digest
 from .evaluation import Evaluation
+from .failures import failure
 from .progress import progress
 from .report import write_report
 from .rows import Key, Measured, Row, Unit
@@ -42,19 +44,11 @@ async def run(
 ) -> Path:
     """Run what is missing of the evaluation in the folder `out`, then write its report; returns the report's path.
 
-    `engine`: run on this one instead of `config.model`. Being cancelled or killed loses the jobs in flight; calling it
-    again goes on. Raises `InvalidInput` when the folder holds an evaluation with other settings, and whatever is wrong
-    with the model, the problems or a method, before any work.
+    `engine`: run on this one instead of `config.model`. Being killed loses the jobs in flight; so does being cancelled,
+    which writes the report of what is done. Calling it again goes on. Raises `InvalidInput` when the folder holds an
+    evaluation with other settings, and whatever is wrong with the model, the problems or a method, before any work.
     """
-    samples = config.benchmark.load()
-    ids = [sample.id for sample in samples]
-    if len(set(ids)) < len(ids):
-        raise InvalidInput(f"two problems have the id {next(id for id in ids if ids.count(id) > 1)!r}")
-    settings = {
-        **config.settings(),
-        "model_files": model_digest(config.model) if engine is None else engine.name,
-        "problems": f"{len(samples)} problems, {samples_digest(samples)}",
-    }
+    samples, settings = _problems(config, engine)
     for method in config.methods:
         method.build(config.benchmark, samples[0], None)
     with Store(Path(out)) as store:
@@ -64,9 +58,37 @@ async def run(
             if any(key not in store.units for key, _, _ in evaluation.entries()):
                 async with Runtime(config.model, **config.engine) if engine is None else Runtime(engine=engine) as rt:
                     await _run_missing(evaluation, rt, console)
+        except BaseException:
+            if store.units:
+                write_report(evaluation)
+            raise
         finally:
             config.benchmark.close()
-        return write_report(evaluation, settings)
+        return write_report(evaluation)
+
+
+def report_so_far(config: EvalConfig, out: str | Path) -> Path:
+    """Write the report of what is done so far, and run nothing; another process may be working on the folder.
+
+    Returns the report's path. Raises `InvalidInput` as `run` does, and when nothing is done.
+    """
+    samples, settings = _problems(config, None)
+    store = Store(Path(out)).read()
+    store.check(settings)
+    if not store.units:
+        raise InvalidInput(f"nothing is done in {out}: there is nothing to report")
+    return write_report(Evaluation(config, store, samples))
+
+
+def _problems(config: EvalConfig, engine: Engine | None) -> tuple[list[Sample], dict[str, Any]]:
+    """The problems, and everything that decides about the results."""
+    samples = config.benchmark.load()
+    check_samples(samples)
+    return samples, {
+        **config.settings(),
+        "model_files": model_digest(config.model) if engine is None else engine.name,
+        "problems": f"{len(samples)} problems, {samples_digest(samples)}",
+    }
 
 
 async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Console | None) -> None:
@@ -77,18 +99,15 @@ async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Consol
         except PromptTooLong:
             continue  # Of this problem in this window: an outcome.
     missing = [entry for entry in evaluation.entries() if entry[0] not in store.units]
-    bar = progress(console) if console is not None else nullcontext()
-    with bar as shown:
-        total = len(missing) + len(store.units)
-        task = shown.add_task(config.benchmark.name, total=total, completed=len(store.units)) if shown else None
+    done = len(store.units)
+    async with progress(console, config.benchmark.name, done, done + len(missing)) as count:
         entries = iter(missing)
 
         async def work() -> None:
             for key, method, sample in entries:
                 unit = await _unit(evaluation, runtime, key, method, sample)
                 store.add(unit)
-                if shown is not None and task is not None:
-                    shown.advance(task)
+                count.advance(unit.has_failed)
 
         try:
             async with asyncio.TaskGroup() as workers:
@@ -112,9 +131,9 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
             rows.append(await _narrowed(evaluation, sample, last[1], window, narrowed))
             continue
         trace = _trace(evaluation, key, method, window)
-        last = None
+        last, job = None, None
         try:
-            async with asyncio.timeout(config.timeout):
+            async with asyncio.timeout(config.timeout) as limit:
                 job = await runtime.submit(
                     built,
                     budget=config.budgets[key.budget],
@@ -125,15 +144,19 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
                 )
                 result = await job
         except PromptTooLong as error:
-            rows.append(_failed(window, "prompt_too_long", str(error), is_final=True))
-        except TimeoutError:
-            reason = f"no result within {config.timeout} s"
-            rows.append(_failed(window, "timeout", reason, trace=trace))
+            rows.append(_no_result(window, "prompt_too_long", str(error), job, trace, is_final=True))
         except EngineClosed:
             raise
         except Exception as error:  # One job's failure is data; the others go on.
-            rows.append(_failed(window, "failed", f"{type(error).__name__}: {error}", trace=trace))
+            if limit.expired():
+                rows.append(_no_result(window, "timeout", f"no result within {config.timeout} s", job, trace))
+            else:
+                rows.append(_no_result(window, "failed", f"{type(error).__name__}: {error}", job, trace))
         else:
+            failed = failure(result.trace)
+            if failed is not None:
+                rows.append(_no_result(window, failed[0].value, failed[1], job, trace))
+                continue
             row = await _row(evaluation, sample, window, result, trace)
             rows.append(row)
             last = result, row
@@ -141,19 +164,28 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
 
 
 async def _row(evaluation: Evaluation, sample: Sample, window: int | None, result: Result, trace: str) -> Row:
-    usage: Usage = result.usage
     return Row(
         window=window,
         **await _grade(evaluation, sample, result),
         finish=result.finish_reason.value,
-        total_tokens=usage.total_tokens,
-        critical_tokens=usage.critical_tokens,
-        branches=usage.branches,
-        counts=dict(sorted(usage.counts.items())),
-        measured=Measured.of(usage),
         trace=trace,
-        threads=threads(result.trace),
+        **_cost(result.trace),
     )
+
+
+def _cost(trace: Trace) -> dict[str, Any]:
+    """What a job that has ended, however it ended, had cost: fields of a row."""
+    usage = (trace.end or {}).get("usage")
+    if usage is None:  # it ended before its first step
+        return {"counts": {}}
+    return {
+        "total_tokens": usage["total_tokens"],
+        "critical_tokens": usage["critical_tokens"],
+        "branches": usage["branches"],
+        "counts": dict(sorted(usage["counts"].items())),
+        "measured": Measured.of(usage),
+        "threads": threads(trace),
+    }
 
 
 async def _narrowed(evaluation: Evaluation, sample: Sample, larger: Row, window: int | None, narrowed: Narrowed) -> Row:
@@ -188,8 +220,10 @@ def job_seed(seed: int, sample: str, attempt: int) -> int:
     return int.from_bytes(digest, "big")
 
 
-def _failed(window: int | None, finish: str, reason: str, *, trace: str | None = None, is_final: bool = False) -> Row:
-    """A row without a result. `is_final`: running it again would change nothing."""
+def _no_result(
+    window: int | None, finish: str, reason: str, job: Job | None, trace: str, *, is_final: bool = False
+) -> Row:
+    """A row without a verdict. `is_final`: running it again would change nothing, so it counts as wrong."""
     return Row(
         window=window,
         correct=False,
@@ -197,8 +231,8 @@ def _failed(window: int | None, finish: str, reason: str, *, trace: str | None =
         reason=reason,
         finish=finish,
         error=None if is_final else reason,
-        counts={},
-        trace=trace,
+        trace=None if job is None else trace,
+        **({"counts": {}} if job is None else _cost(job.trace)),
     )
 
 

@@ -13,8 +13,11 @@ from ..runtime.methods.answers import majority
 RESAMPLES = 10_000
 
 
-def wilson(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (E. B. Wilson, 1927); 95 % by default. No trials: (0, 1)."""
+def wilson(successes: float, trials: float, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (E. B. Wilson, 1927); 95 % by default. No trials: (0, 1).
+
+    Fractions of trials are for effective sample sizes.
+    """
     if not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes in {trials} trials")
     if trials == 0:
@@ -69,12 +72,35 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], seed: int = 0) -> D
     return Difference(mean=float(np.mean(a) - np.mean(b)), low=float(low), high=float(high), p=min(1.0, 2 * tail))
 
 
-def bootstrap(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean; for per-problem rates, which are no proportion of independent trials."""
-    if not values:
-        raise ValueError("no values")
-    low, high = np.quantile(_resampled(np.asarray(values, dtype=float), seed), [0.025, 0.975])
-    return float(low), float(high)
+def clustered_wilson(rates: Sequence[float], attempts: int) -> tuple[float, float]:
+    """95 % interval of the mean of per-problem rates, each out of about `attempts` tries: Wilson's with the effective
+    number of trials.
+
+    Tries at one problem are not independent. The design effect (L. Kish, Survey Sampling, 1965, section 8.2) says how
+    many independent trials would vary as much: at least one per problem, at most all tries. With one try per problem
+    this is Wilson's interval itself. Unlike a bootstrap over problems it has a width when all rates are equal, as when
+    nothing was solved.
+    """
+    if not rates:
+        return 0.0, 1.0
+    count, p = len(rates), float(np.mean(rates))
+    between = float(np.var(rates))
+    trials = float(count)
+    if 0 < p < 1:
+        trials = count * min(p * (1 - p) / between, attempts) if between > 0 else float(count * attempts)
+    return wilson(p * trials, trials)
+
+
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
+    """Exact two-sided p of McNemar's test (Q. McNemar, 1947): of the pairs in which only one is true, either is as
+    likely to be it. No such pair: 1."""
+    from scipy.stats import binomtest  # takes a moment
+
+    if len(a) != len(b) or not a:
+        raise ValueError(f"{len(a)} and {len(b)} values: pairs are needed")
+    only_a = sum(x and not y for x, y in zip(a, b, strict=True))
+    only_b = sum(y and not x for x, y in zip(a, b, strict=True))
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def _resampled(values: np.ndarray, seed: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """`Store`: the folder of one evaluation.
 
-    settings.json    what was asked for, and the environment of the first run
+    settings.json    what was asked for, and the environment and date of the first run
     results.jsonl    one line per finished unit, in the order in which they ended; appended and synced
     traces/          one compressed trace per job
     report.html, report.md
@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,7 @@ from ..runtime.errors import InvalidInput
 from .rows import Key, Unit
 
 MISSING = "nothing"
+SETTINGS, RESULTS = "settings.json", "results.jsonl"
 
 
 class Store:
@@ -30,7 +32,10 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.units: dict[Key, Unit] = {}
+        self.settings: dict[str, Any] = {}
         self.environment: dict[str, Any] = {}
+        self.started = ""
+        """When the folder was made, as ISO 8601, in UTC."""
         self._file: IO[bytes] | None = None
 
     def open(self, settings: dict[str, Any], environment: dict[str, Any], *, retry_failed: bool = False) -> Store:
@@ -40,7 +45,7 @@ class Store:
         on it. `retry_failed`: leave out the units that failed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._check(settings, environment)
+        self._begin(settings, environment)
         self._file = self._results.open("ab")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,21 +79,32 @@ class Store:
 
     @property
     def _results(self) -> Path:
-        return self.folder / "results.jsonl"
+        return self.folder / RESULTS
 
-    def _check(self, settings: dict[str, Any], environment: dict[str, Any]) -> None:
-        path = self.folder / "settings.json"
+    def read(self) -> Store:
+        """Take in what is there, without holding the folder: another process may be working on it."""
+        self._take(read_settings(self.folder))
+        self.units, _ = read_units(self.folder)
+        return self
+
+    def _take(self, kept: dict[str, Any]) -> None:
+        self.settings, self.environment = kept["settings"], kept["environment"]
+        self.started = kept.get("started", "")
+
+    def _begin(self, settings: dict[str, Any], environment: dict[str, Any]) -> None:
+        path = self.folder / SETTINGS
         if not path.exists():
             if self._results.exists():
-                raise InvalidInput(f"{self.folder} has results but no settings.json: choose another folder")
-            text = json.dumps({"settings": settings, "environment": environment}, indent=2) + "\n"
-            write_atomically(path, text)
-        try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            self.environment = kept["environment"]
-            changed = differences(kept["settings"], json.loads(json.dumps(settings)))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidInput(f"{path} is damaged: {error!r}") from None
+                raise InvalidInput(f"{self.folder} has results but no {SETTINGS}: choose another folder")
+            started = datetime.now(UTC).isoformat(timespec="minutes")
+            kept = {"settings": settings, "environment": environment, "started": started}
+            write_atomically(path, json.dumps(kept, indent=2) + "\n")
+        self._take(read_settings(self.folder))
+        self.check(settings)
+
+    def check(self, settings: dict[str, Any]) -> None:
+        """Raise `InvalidInput` that says what differs from the settings the folder was made with."""
+        changed = differences(self.settings, json.loads(json.dumps(settings)))
         if changed:
             raise InvalidInput(
                 f"{self.folder} holds an evaluation with other settings ({'; '.join(changed)}): "
@@ -96,19 +112,42 @@ class Store:
             )
 
     def _read(self, retry_failed: bool) -> None:
-        lines = self._results.read_bytes().split(b"\n")
-        torn = lines.pop()
-        for number, line in enumerate(lines, start=1):
-            try:
-                unit = Unit.from_json(json.loads(line))
-            except (ValueError, TypeError, KeyError) as error:
-                raise InvalidInput(f"{self._results}:{number}: not a result: {error!r}") from None
-            self.units[unit.key] = unit
+        self.units, torn = read_units(self.folder)
         if retry_failed:
             self.units = {key: unit for key, unit in self.units.items() if not unit.has_failed}
         if torn:
             assert self._file is not None
-            self._file.truncate(self._file.tell() - len(torn))
+            self._file.truncate(self._file.tell() - torn)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """`settings`, `environment` and `started` of an evaluation's folder. Raises `InvalidInput`."""
+    path = folder / SETTINGS
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(kept["settings"], dict) and isinstance(kept["environment"], dict)):
+            raise TypeError("settings and environment are objects")
+    except FileNotFoundError:
+        raise InvalidInput(f"{folder} holds no evaluation: there is no {SETTINGS}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"{path} is damaged: {error!r}") from None
+    return kept
+
+
+def read_units(folder: Path) -> tuple[dict[Key, Unit], int]:
+    """The units in an evaluation's folder, in the order in which they first ended, and the bytes of a last line that is
+    not whole. Raises `InvalidInput` naming a line that is no result."""
+    path = folder / RESULTS
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    torn = lines.pop()
+    units: dict[Key, Unit] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            unit = Unit.from_json(json.loads(line))
+        except (ValueError, TypeError, KeyError) as error:
+            raise InvalidInput(f"{path}:{number}: not a result: {error!r}") from None
+        units[unit.key] = unit
+    return units, len(torn)
 
 
 def _line(unit: Unit) -> bytes:

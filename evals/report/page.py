@@ -1,30 +1,34 @@
 """The report of an evaluation: one HTML file that needs no network, and the table as Markdown.
 
-What depends on the machine (times, KV blocks) stands in elements of class `m` and in the last columns of the Markdown
-table; everything else is the same, byte for byte, whenever the same settings are run.
+What depends on the machine (times, KV blocks, the date) stands in elements of class `m` and in the last columns of the
+Markdown table and the line below it; everything else is the same, byte for byte, whenever the same settings are run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from ...runtime.trace import viewer
 from ...runtime.trace.viewer.page import embed
 from ..evaluation import Evaluation
 from ..store import write_atomically
+from .columns import Column, columns, interval, percent
+from .headline import headline
 from .plots import Point, Series, line_plot
 from .samples import full_traces, packed, samples_data, traces
-from .summary import Cell, cells, compare
+from .settings import phrase, settings_html
+from .summary import Cell, cells
+from .template import fill
 
 ASSETS = Path(__file__).parent / "assets"
 
 
-def write_report(evaluation: Evaluation, settings: dict[str, Any]) -> Path:
+def write_report(evaluation: Evaluation) -> Path:
     """Write `report.html` and `report.md` into the evaluation's folder; returns the path of the former."""
-    report = Report(evaluation, settings)
+    report = Report(evaluation)
     folder = evaluation.store.folder
     write_atomically(folder / "report.md", report.markdown())
     write_atomically(folder / "report.html", report.html())
@@ -34,9 +38,9 @@ def write_report(evaluation: Evaluation, settings: dict[str, Any]) -> Path:
 class Report:
     """All parts of the report."""
 
-    def __init__(self, evaluation: Evaluation, settings: dict[str, Any]) -> None:
+    def __init__(self, evaluation: Evaluation) -> None:
         self.evaluation = evaluation
-        self.settings = settings
+        self.settings = evaluation.store.settings
         self.environment = evaluation.store.environment
         config = evaluation.config
         methods = [(method.name, method.attempts) for method in config.methods]
@@ -61,64 +65,42 @@ class Report:
         benchmark = self.evaluation.config.benchmark
         return f"{benchmark.name}: {len(self.evaluation.samples)} problems, model {Path(self.settings['model']).name}"
 
+    @property
+    def headline(self) -> str:
+        """What came out, in one line."""
+        total = sum(1 for _ in self.evaluation.entries())
+        done = sum(key in self.evaluation.store.units for key, _, _ in self.evaluation.entries())
+        return headline(self.cells, self.methods[0], self.budgets, done, total)
+
+    @property
+    def date(self) -> str:
+        """When the evaluation was begun; empty: not known."""
+        started = self.evaluation.store.started
+        return started and f"Run of {started.replace('T', ', ').removesuffix('+00:00')} UTC"
+
     # -- the table -------------------------------------------------------------------------------------------------
 
-    def columns(self) -> list[tuple[str, bool, Callable[[Cell], str]]]:
-        """Title, whether it depends on the machine, and the text for a cell."""
-        found: list[tuple[str, bool, Callable[[Cell], str]]] = [("method", False, lambda c: c.method)]
-        if len(self.budgets) > 1:
-            found.append(("budget", False, lambda c: self.budgets[c.budget]))
-        if self.windows != [None]:
-            found.append(("window", False, lambda c: f"{c.window:,}"))
-        found += [
-            ("correct", False, lambda c: f"{c.correct:,} of {len(c.rows):,}"),
-            ("accuracy", False, lambda c: f"{100 * c.accuracy:.1f} %"),
-            ("95 %", False, lambda c: "{:.1f} - {:.1f}".format(*(100 * end for end in c.interval))),
-            (f"less {self.methods[0]}, 95 %, p", False, self._difference),
-        ]
-        for k in sorted({k for cell in self.cells for k in cell.ks if cell.attempts > 1}):
-            found.append((f"pass@{k}", False, lambda c, k=k: _percent(c.pass_at(k)) if k <= c.attempts else ""))  # type: ignore[misc]
-            found.append((f"cons@{k}", False, lambda c, k=k: _percent(c.cons_at(k)) if k <= c.attempts else ""))  # type: ignore[misc]
-        found += [
-            ("total tokens", False, lambda c: f"{c.total_tokens:,.0f}"),
-            ("critical tokens", False, lambda c: f"{c.critical_tokens:,.0f}"),
-            ("parallelism", False, lambda c: "" if c.parallelism is None else f"{c.parallelism:.1f}"),
-            ("branches", False, lambda c: f"{c.mean(lambda row: row.branches):,.1f}"),
-            ("malformed", False, lambda c: ", ".join(f"{name} {n:,}" for name, n in sorted(c.counts.items()))),
-            ("failed", False, lambda c: f"{c.failed:,}"),
-            ("seconds", True, lambda c: _measured(c, "seconds", ".2f")),
-            ("KV blocks, peak", True, lambda c: _measured(c, "peak_kv_blocks", ".0f")),
-            ("KV blocks, mean", True, lambda c: _measured(c, "mean_kv_blocks", ".1f")),
-        ]
-        return found
-
-    def _difference(self, cell: Cell) -> str:
-        first = next(
-            c for c in self.cells if (c.budget, c.window, c.method) == (cell.budget, cell.window, self.methods[0])
-        )
-        if first is cell or len(first.problems) != len(cell.problems):
-            return ""
-        found = compare(cell, first)
-        p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
-        return f"{100 * found.mean:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f}), {p}"
+    @cached_property
+    def columns(self) -> list[Column]:
+        return columns(self.cells, self.methods[0], self.budgets, self.windows != [None])
 
     def markdown(self) -> str:
         """The table, and what it was made with."""
-        columns = self.columns()
         lines = [
-            f"# {self.title}",
+            f"# {_plain(self.title)}",
             "",
-            "| " + " | ".join(_plain(title) for title, _, _ in columns) + " |",
-            "| " + " | ".join("---" for _ in columns) + " |",
+            _plain(self.headline),
+            "",
+            "| " + " | ".join(_plain(column.title) for column in self.columns) + " |",
+            "| " + " | ".join("---" for _ in self.columns) + " |",
         ]
-        lines += ["| " + " | ".join(_plain(text(cell)) for _, _, text in columns) + " |" for cell in self.cells]
+        lines += ["| " + " | ".join(_plain(column.text(cell)) for column in self.columns) + " |" for cell in self.cells]
         hardware, versions = self.environment["hardware"], self.environment["versions"]
         lines += [
             "",
-            f"Seed {self.settings['seed']}. "
-            + ", ".join(f"{name} {number}" for name, number in versions.items())
-            + ". ",
-            ", ".join(f"{name}: {value}" for name, value in hardware.items()) + ".",
+            f"{self.date}.",
+            f"Seed {self.settings['seed']}. {phrase(versions)}. ",
+            f"{phrase(hardware)}.",
         ]
         return "\n".join(lines) + "\n"
 
@@ -134,16 +116,16 @@ class Report:
             "legend": self._legend(),
             "plots": self._plots(),
             "table": self._table(),
-            "settings": self._facts({**self.settings, **self.environment}),
+            "headline": escape(self.headline),
+            "date": escape(self.date),
+            "settings": settings_html(self.settings, self.environment),
             "data": embed(samples_data(self.evaluation, self.budgets, self.windows)),
             "threads": packed(list(threads.values())),
             "full": embed(full_traces(self.evaluation.store.folder, threads)),
             "viewer": viewer.script(),
             "script": (ASSETS / "report.js").read_text(encoding="utf-8"),
         }
-        for name, text in parts.items():
-            page = page.replace(f"{{{{{name}}}}}", text)
-        return page
+        return fill(page, parts)
 
     def _series(self) -> list[tuple[str, list[Cell]]]:
         found: dict[tuple[str, int], list[Cell]] = {}
@@ -177,48 +159,28 @@ class Report:
         return "\n".join(figures)
 
     def _table(self) -> str:
-        columns = self.columns()
-        head = "".join(
-            f"<th{' class=m' if is_measured else ''}>{escape(title)}</th>" for title, is_measured, _ in columns
-        )
+        kinds = [" ".join((*["m"] * column.is_measured, *["wrap"] * column.wraps)) for column in self.columns]
+        tags = [f' class="{kind}"' if kind else "" for kind in kinds]
+        head = "".join(f"<th{tag}>{escape(c.title)}</th>" for tag, c in zip(tags, self.columns, strict=True))
         rows = []
         for cell in self.cells:
-            tds = [
-                f"<td{' class=m' if is_measured else ''}>{escape(text(cell))}</td>" for _, is_measured, text in columns
-            ]
+            tds = [f"<td{tag}>{escape(c.text(cell))}</td>" for tag, c in zip(tags, self.columns, strict=True)]
             rows.append(f"<tr>{''.join(tds)}</tr>")
         return f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody>"
-
-    def _facts(self, value: Any) -> str:
-        if isinstance(value, dict):
-            items = "".join(f"<dt>{escape(str(name))}</dt><dd>{self._facts(one)}</dd>" for name, one in value.items())
-            return f"<dl>{items}</dl>"
-        if isinstance(value, list):
-            return "<ol>" + "".join(f"<li>{self._facts(one)}</li>" for one in value) + "</ol>"
-        return escape(str(value))
 
 
 def _points(group: Sequence[Cell], x_of: Callable[[Cell], float | None]) -> tuple[Point, ...]:
     points = []
     for cell in group:
         x = x_of(cell)
-        if x is not None and x > 0:
+        if x is not None and x > 0 and cell.accuracy is not None:
             window = "" if cell.window is None else f"window {cell.window:,}, "
             low, high = cell.interval
-            note = f"{window}{100 * cell.accuracy:.1f} % ({100 * low:.1f} - {100 * high:.1f}) at {x:,.4g}"
+            note = f"{window}{percent(cell.accuracy)} ({interval(cell)}) at {x:,.4g}"
             points.append(Point(x=x, y=cell.accuracy, low=low, high=high, note=note))
     return tuple(points)
 
 
 def _plain(text: str) -> str:
     """As it may stand in a cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _measured(cell: Cell, name: str, form: str) -> str:
-    value = cell.measured(name)
-    return "" if value is None else format(value, form)
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -41,7 +41,7 @@ def samples_data(evaluation: Evaluation, budgets: Sequence[str], windows: Sequen
                 key.budget,
                 windows.index(row.window),
                 key.attempt,
-                int(row.correct),
+                int(row.correct) if row.error is None else None,
                 row.extracted,
                 reasons.setdefault(row.reason, len(reasons)),
                 row.finish,

@@ -9,61 +9,78 @@ from functools import cached_property
 from statistics import fmean
 
 from ..rows import Key, Row, Unit
-from ..stats import Difference, bootstrap, cons_at_k, paired_bootstrap, pass_at_k, wilson
+from ..stats import Difference, clustered_wilson, cons_at_k, mcnemar, paired_bootstrap, pass_at_k
 
 
 @dataclass(frozen=True)
 class Cell:
-    """All rows of one method within one budget and context window; means are over rows, wrong ones included."""
+    """All rows of one method within one budget and context window.
+
+    Failed rows are neither right nor wrong: shares are of the others. Means of costs are over all rows.
+    """
 
     method: str
     budget: int
     window: int | None
-    problems: tuple[tuple[Row, ...], ...]
-    """The attempts at each problem, in order."""
+    problems: dict[str, tuple[Row, ...]]
+    """Id of a problem -> the attempts at it, in order."""
 
     @cached_property
     def rows(self) -> list[Row]:
-        return [row for attempts in self.problems for row in attempts]
+        return [row for attempts in self.problems.values() for row in attempts]
+
+    @cached_property
+    def judged(self) -> dict[str, tuple[Row, ...]]:
+        """The attempts that have a verdict, of problems of which one has."""
+        found = {id: tuple(row for row in rows if row.error is None) for id, rows in self.problems.items()}
+        return {id: rows for id, rows in found.items() if rows}
+
+    @property
+    def num_judged(self) -> int:
+        return sum(map(len, self.judged.values()))
 
     @property
     def attempts(self) -> int:
-        """Per problem; the smallest number while the evaluation is incomplete."""
-        return min(len(attempts) for attempts in self.problems)
+        """With a verdict, per problem; the smallest number where some failed."""
+        return min(map(len, self.judged.values()), default=0)
+
+    @property
+    def has_one_attempt(self) -> bool:
+        return all(len(attempts) == 1 for attempts in self.problems.values())
 
     @property
     def correct(self) -> int:
-        return sum(row.correct for row in self.rows)
+        return sum(row.correct for rows in self.judged.values() for row in rows)
+
+    @cached_property
+    def rates(self) -> dict[str, float]:
+        """Id of a problem -> share of its attempts with a verdict that are correct."""
+        return {id: fmean(row.correct for row in rows) for id, rows in self.judged.items()}
 
     @property
-    def rates(self) -> list[float]:
-        """Share of correct attempts, by problem."""
-        return [fmean(row.correct for row in attempts) for attempts in self.problems]
-
-    @property
-    def accuracy(self) -> float:
-        return fmean(self.rates)
+    def accuracy(self) -> float | None:
+        """None: everything failed."""
+        return fmean(self.rates.values()) if self.rates else None
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """95 % of the accuracy: Wilson's for one attempt each, else bootstrapped over problems (attempts at one problem
-        are not independent)."""
-        if all(len(attempts) == 1 for attempts in self.problems):
-            return wilson(self.correct, len(self.rows))
-        return bootstrap(self.rates)
+        """95 % of the accuracy."""
+        return clustered_wilson(list(self.rates.values()), max(map(len, self.judged.values()), default=0))
 
     def pass_at(self, k: int) -> float:
-        return fmean(pass_at_k(len(tries), sum(row.correct for row in tries), k) for tries in self.problems)
+        tries = self.judged.values()
+        return fmean(pass_at_k(len(rows), sum(row.correct for row in rows), k) for rows in tries)
 
     def cons_at(self, k: int) -> float:
         """With the first k attempts."""
-        return fmean(
-            cons_at_k([row.extracted for row in tries], [row.correct for row in tries], k) for tries in self.problems
-        )
+        tries = self.judged.values()
+        return fmean(cons_at_k([row.extracted for row in rows], [row.correct for row in rows], k) for rows in tries)
 
     @property
     def ks(self) -> list[int]:
         """1, 2, 4, ... and the number of attempts."""
+        if not self.attempts:
+            return []
         powers = [1 << i for i in range(self.attempts.bit_length()) if 1 << i < self.attempts]
         return [*powers, self.attempts]
 
@@ -95,8 +112,9 @@ class Cell:
         return sum((Counter(row.counts) for row in self.rows), Counter())
 
     @property
-    def failed(self) -> int:
-        return sum(row.error is not None for row in self.rows)
+    def failures(self) -> Counter[str]:
+        """How the jobs without a verdict ended."""
+        return Counter(row.finish for row in self.rows if row.error is not None)
 
 
 def cells(
@@ -118,14 +136,40 @@ def cells(
                 [Key(method=method, budget=budget, sample=sample, attempt=i) for i in range(attempts)]
                 for sample in samples
             ]
-            whole = [[units[key] for key in tries] for tries in keys if all(key in units for key in tries)]
+            whole = {
+                sample: [units[key] for key in tries]
+                for sample, tries in zip(samples, keys, strict=True)
+                if all(key in units for key in tries)
+            }
             for place, window in enumerate(windows):
                 if whole:
-                    rows = tuple(tuple(unit.rows[place] for unit in tries) for tries in whole)
+                    rows = {sample: tuple(unit.rows[place] for unit in tries) for sample, tries in whole.items()}
                     found.append(Cell(method, budget, window, rows))
     return found
 
 
-def compare(cell: Cell, baseline: Cell) -> Difference:
-    """Accuracy of the cell less that of the baseline, on the same problems."""
-    return paired_bootstrap(cell.rates, baseline.rates)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Of two methods, on the problems that both have a verdict on."""
+
+    difference: Difference
+    """Of the accuracies; the interval is the bootstrap's."""
+    p: float
+    test: str
+    """What gave `p`."""
+    problems: int
+
+
+def compare(cell: Cell, baseline: Cell) -> Comparison | None:
+    """The cell less the baseline; None: no problem in common. The test is McNemar's with one attempt per problem, else
+    the paired bootstrap."""
+    common = [id for id in cell.rates if id in baseline.rates]
+    if not common:
+        return None
+    a, b = [cell.rates[id] for id in common], [baseline.rates[id] for id in common]
+    found = paired_bootstrap(a, b)
+    if cell.has_one_attempt and baseline.has_one_attempt:
+        p, test = mcnemar([rate == 1 for rate in a], [rate == 1 for rate in b]), "exact McNemar"
+    else:
+        p, test = found.p, "paired bootstrap"
+    return Comparison(difference=found, p=p, test=test, problems=len(common))

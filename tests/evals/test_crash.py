@@ -9,7 +9,7 @@ import sys
 import time
 
 PLAIT = "import sys; from plait.runtime.cli import main; sys.exit(main())"
-MEASURED = re.compile(r'<(td|th|figure|script)\b[^>]*\bclass="?m"?[^>]*>.*?</\1>', re.DOTALL)
+MEASURED = re.compile(r'<(td|th|figure|script|p)\b[^>]*\bclass="?m"?[^>]*>.*?</\1>', re.DOTALL)
 MEASURED_COLUMNS = 3
 """At the end of the Markdown table."""
 
@@ -29,7 +29,7 @@ def whole(folder, data):
 
 def without_times(folder):
     page = MEASURED.sub("", (folder / "report.html").read_text())
-    lines = (folder / "report.md").read_text().splitlines()
+    lines = [line for line in (folder / "report.md").read_text().splitlines() if not line.startswith("Run of")]
     table = [" | ".join(line.split(" | ")[:-MEASURED_COLUMNS]) if line.startswith("|") else line for line in lines]
     return page, table
 

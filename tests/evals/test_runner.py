@@ -7,10 +7,13 @@ import json
 
 import pytest
 
-from plait import InvalidInput, InvalidJob, Trace, UnsupportedByEngine
+from plait import InvalidInput, InvalidJob, OutOfBlocks, Trace, UnsupportedByEngine
 from plait.evals import EvalConfig, run
+from plait.evals.failures import failure
 from plait.evals.runner import job_seed
 from plait.evals.store import Store
+from plait.runtime.result import Finish
+from plait.runtime.trace.record import BranchRecord
 from plait.tests.evals.tools import engine, grid, solver
 
 
@@ -96,6 +99,75 @@ async def test_a_job_that_takes_too_long_is_a_failure(tmp_path):
     assert not slow.branches and slow.running == 0
 
 
+async def test_what_a_job_cost_until_it_took_too_long_is_counted(tmp_path):
+    endless = engine(lambda context: " x" * 500, seconds_per_token=0.001, ends=False)
+    methods = [{"method": "sequential"}, {"label": "SC", "method": "self_consistency", "n": 2}]
+    report = await run(grid(timeout=0.3, methods=methods), tmp_path, engine=endless)
+    for (method, _, _), (row,) in rows(tmp_path).items():
+        assert row["error"] and row["finish"] == "timeout"
+        trace = Trace.load(tmp_path / row["trace"])
+        sampled = sum(len(p.token_ids) for s in trace.segments for p in s.pieces if p.kind == "sampled")
+        assert row["total_tokens"] == sampled > 0
+        assert 0 < row["critical_tokens"] <= row["total_tokens"]
+        assert (row["critical_tokens"] < row["total_tokens"]) == (method == "SC")
+        assert row["measured"]["seconds"] > 0.25 and row["branches"] == (3 if method == "SC" else 1)
+        assert sum(thread[3] for thread in row["threads"]) == sampled
+    text = report.with_suffix(".md").read_text()
+    assert "There is no verdict yet." in text and "0 of 0" in text and "6: timeout 6" in text
+
+
+async def test_a_timeout_of_the_method_is_not_that_of_the_job(tmp_path):
+    def script(context):
+        raise TimeoutError("the model's")
+
+    await run(grid(timeout=60, methods=[{"method": "sequential"}]), tmp_path, engine=engine(script))
+    assert {row["reason"] for (row,) in rows(tmp_path).values()} == {"TimeoutError: the model's"}
+
+
+@pytest.mark.parametrize(("method", "count"), [("sequential", 12), ("apr", 6)])
+async def test_lack_of_memory_is_a_failure_and_no_wrong_answer(method, count, tmp_path):
+    """What is said of a method must not depend on how many jobs share a small store."""
+    values = {
+        "benchmark": {"name": "countdown", "numbers": 4, "count": count},
+        "methods": [{"method": method}],
+        "engine": {"kv_tokens": 1536},
+    }
+    await run(EvalConfig(**values, concurrency=1), tmp_path / "alone")
+    alone = {key: row["correct"] for key, (row,) in rows(tmp_path / "alone").items()}
+    crowded = EvalConfig(**values, concurrency=count)
+    report = await run(crowded, tmp_path / "crowded")
+    found = {key: row for key, (row,) in rows(tmp_path / "crowded").items()}
+    failed = {key for key, row in found.items() if row["error"] is not None}
+    assert failed and {found[key]["finish"] for key in failed} == {"memory"}
+    assert all(found[key]["reason"].startswith("out of KV memory: ") for key in failed)
+    assert all(found[key]["total_tokens"] and found[key]["critical_tokens"] for key in failed)
+    assert {key: row["correct"] for key, row in found.items() if key not in failed} == {
+        key: correct for key, correct in alone.items() if key not in failed
+    }
+    text = report.with_suffix(".md").read_text()
+    right = sum(alone[key] for key in alone if key not in failed)
+    assert f"| {right} of {count - len(failed)} |" in text and f"| {len(failed)}: memory {len(failed)} |" in text
+    assert "out of KV memory" in report.read_text()
+    await run(EvalConfig(**values, concurrency=1), tmp_path / "crowded", retry_failed=True)
+    assert {key: row["correct"] for key, (row,) in rows(tmp_path / "crowded").items()} == alone
+    assert "none failed" in report.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("error", [OutOfBlocks("no block"), RuntimeError("broke")])
+def test_an_error_in_one_child_is_a_failure_though_the_method_goes_on(error):
+    trace = Trace()
+    trace.branches["0"] = BranchRecord(id="0", parent=None, origin="open", label="", level=0, finish="eos")
+    assert failure(trace) is None
+    child = BranchRecord(id="0.1", parent="0", origin="open", label="", level=1)
+    trace.branches["0.1"] = child
+    child.error = f"{type(error).__name__}: {error}"
+    assert failure(trace) == (Finish.FAILED, f"branch 0.1: {child.error}")
+    child.error = "PromptTooLong: 9 tokens"
+    assert failure(trace) is None
+    child.finish = "memory"
+    assert failure(trace)[0] is Finish.MEMORY
+
+
 async def test_cancelling_loses_what_is_in_flight_only(tmp_path, monkeypatch):
     two, add = asyncio.Event(), Store.add
 
@@ -112,9 +184,10 @@ async def test_cancelling_loses_what_is_in_flight_only(tmp_path, monkeypatch):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not slow.branches and not (tmp_path / "report.html").exists()
+    assert not slow.branches
     done = rows(tmp_path)
     assert 2 <= len(done) < 12
+    assert f"Unfinished: {len(done)} of 12 runs are done" in (tmp_path / "report.md").read_text()
     rest = engine()
     await run(config, tmp_path, engine=rest)
     assert len(rest.prompts) == 12 - len(done)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from plait.evals.stats import bootstrap, cons_at_k, paired_bootstrap, pass_at_k, wilson
+from plait.evals.stats import clustered_wilson, cons_at_k, mcnemar, paired_bootstrap, pass_at_k, wilson
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,55 @@ def test_bootstrap_agrees_with_the_normal_approximation():
     assert found == paired_bootstrap(a.tolist(), b.tolist())
 
 
-def test_bootstrap_agrees_with_scipy():
+def test_the_paired_bootstrap_agrees_with_scipy():
     values = [0.0, 0.25, 0.25, 0.5, 1.0, 0.75, 0.5, 0.0, 0.0, 1.0, 0.25, 0.5]
     interval = scipy_stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=0)
     expected = interval.confidence_interval
-    assert bootstrap(values) == pytest.approx((expected.low, expected.high), abs=0.025)
+    found = paired_bootstrap(values, [0.0] * len(values))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.025)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_with_one_attempt_the_clustered_interval_is_wilsons(correct):
+    assert clustered_wilson(list(map(float, correct)), 1) == pytest.approx(wilson(sum(correct), len(correct)))
+
+
+@given(st.integers(1, 8).flatmap(lambda k: st.tuples(st.lists(st.integers(0, k), min_size=1, max_size=30), st.just(k))))
+def test_the_clustered_interval_is_between_those_of_problems_and_of_attempts(case):
+    solved, attempts = case
+    count = len(solved)
+    rates = [n / attempts for n in solved]
+    p = sum(rates) / count
+    low, high = clustered_wilson(rates, attempts)
+    assert low <= p + 1e-12 and high >= p - 1e-12 and high - low > 0.01
+    widest, narrowest = wilson(p * count, count), wilson(p * count * attempts, count * attempts)
+    assert widest[0] - 1e-9 <= low <= narrowest[0] + 1e-9 and narrowest[1] - 1e-9 <= high <= widest[1] + 1e-9
+
+
+@pytest.mark.parametrize("attempts", [1, 4])
+def test_nothing_solved_is_no_certainty(attempts):
+    assert clustered_wilson([0.0] * 8, attempts) == pytest.approx((0, 0.3244), abs=1e-4)
+    assert clustered_wilson([1.0] * 8, attempts) == pytest.approx((1 - 0.3244, 1), abs=1e-4)
+    assert clustered_wilson([], attempts) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.3, 0.9), (5, 2), (0.5, 20)])
+def test_the_clustered_interval_covers_the_mean(alpha, beta):
+    """Problems of very different, of similar and of hopeless difficulty, four attempts each."""
+    rng = np.random.default_rng(0)
+    rates = rng.binomial(4, rng.beta(alpha, beta, size=(1500, 60))) / 4
+    intervals = [clustered_wilson(list(map(float, row)), 4) for row in rates]
+    assert 0.93 < np.mean([low <= alpha / (alpha + beta) <= high for low, high in intervals]) < 0.975
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=12))
+def test_mcnemar_is_the_sign_test_over_all_ways_to_turn_the_discordant_pairs(pairs):
+    a, b = [x for x, _ in pairs], [y for _, y in pairs]
+    discordant = sum(x != y for x, y in pairs)
+    gap = abs(sum(a) - sum(b))
+    extreme = sum(math.comb(discordant, k) for k in range(discordant + 1) if abs(2 * k - discordant) >= gap)
+    assert mcnemar(a, b) == pytest.approx(extreme / 2**discordant)
+    assert mcnemar(a, b) == mcnemar(b, a)
 
 
 def test_pairs_matter():
@@ -99,3 +143,5 @@ def test_pairs_matter():
 def test_pairs_are_needed(a, b):
     with pytest.raises(ValueError, match="pairs"):
         paired_bootstrap(a, b)
+    with pytest.raises(ValueError, match="pairs"):
+        mcnemar(a, b)

@@ -39,9 +39,10 @@ byId("problems").tHead.append(element("tr", {}, ...["problem", ...data.methods].
 
 const FILTERS = {
   all: () => true,
-  differ: (found) => new Set(found.map((row) => row[CORRECT])).size > 1,
-  wrong: (found) => found.some((row) => !row[CORRECT]),
+  differ: (found) => new Set(found.map((row) => row[CORRECT]).filter((correct) => correct !== null)).size > 1,
+  wrong: (found) => found.some((row) => row[CORRECT] === 0),
   none: (found) => !found.some((row) => row[CORRECT]),
+  failed: (found) => found.some((row) => row[CORRECT] === null),
 };
 
 function matches(problem, found, words) {
@@ -64,9 +65,11 @@ function show() {
   byId("count").textContent = `${lines.length} problems, ${correct} solved by some method`;
 }
 
+const VERDICTS = { 1: ["good", "\u2713", "correct"], 0: ["bad", "\u2717", "wrong"], null: ["failed", "!", "failed"] };
+
 function verdict(row) {
-  const button = element("button", { class: row[CORRECT] ? "good" : "bad", title: data.reasons[row[REASON]] },
-    row[CORRECT] ? "\u2713" : "\u2717");
+  const [name, mark] = VERDICTS[row[CORRECT]];
+  const button = element("button", { class: name, title: data.reasons[row[REASON]] }, mark);
   button.onclick = () => {
     document.querySelectorAll("#problems .picked").forEach((other) => other.classList.remove("picked"));
     button.classList.add("picked");
@@ -88,7 +91,7 @@ const ORIGINS = {
 async function detail(row) {
   const [id, question, reference] = data.problems[row[PROBLEM]];
   const facts = {
-    verdict: row[CORRECT] ? "correct" : `wrong: ${data.reasons[row[REASON]]}`,
+    verdict: row[CORRECT] ? "correct" : `${VERDICTS[row[CORRECT]][2]}: ${data.reasons[row[REASON]]}`,
     extracted: row[EXTRACTED] ?? "nothing",
     ...(reference === null ? {} : { reference }),
     ended: row[FINISH],

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import tempfile
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from plait.evals import run
+from plait.evals.report.columns import columns, interval
+from plait.evals.report.headline import headline
 from plait.evals.report.plots import Point, Series, line_plot, log_ticks, short, ticks
+from plait.evals.report.settings import phrase
+from plait.evals.report.summary import cells, compare
+from plait.evals.report.template import fill
+from plait.evals.rows import Key, Row, Unit
+from plait.evals.stats import mcnemar, wilson
 from plait.tests.browser import browser
 from plait.tests.evals.tools import engine, grid, solver
 
-HOSTILE = "</script><script>throw 1</script><img src=x onerror=throw(1)>\u2028&amp;"
+HOSTILE = "</script><script>throw 1</script><img src=x onerror=throw(1)>\u2028&amp;{{script}}$\\mathbf{{full}}$<!--"
 
 
 def hostile(context):
@@ -48,6 +60,7 @@ def test_the_table_has_a_row_per_cell(folder):
     first = dict(zip(head, rows[2], strict=True))
     assert (first["| method"], first["window"], first["correct"]) == ("| sequential", "300", "1 of 3")
     assert first["95 %"] == "6.1 - 79.2"
+    assert rows[2][6] == "" and rows[5][6].endswith(", paired bootstrap")
     assert dict(zip(head, rows[5], strict=True))["parallelism"] == "2.0"
 
 
@@ -75,7 +88,175 @@ def test_the_page_needs_nothing_else(folder):
     assert links == [{"rel": "icon", "href": "data:,"}]
     assert "img" not in {tag for tag, _ in parser.seen}
     assert not re.search(r"url\(|@import|\bfetch\(|\bimport\(", text)
-    assert "{{" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    for name, count in [("{{script}}", 1), ("{{full}}", 1), ("{{title}}", 0), ("{{viewer}}", 0), ("{{headline}}", 0)]:
+        assert (name in text) == bool(count), name  # only as the method's own label
+
+
+names = st.sampled_from(["a", "b", "script", "full"])
+texts = st.lists(st.sampled_from(["{{a}}", "{{b}}", "{{full}}", "{{", "}}", "{", "\\1", "$&", "\\g<0>", "x"])).map(
+    "".join
+)
+
+
+@given(st.dictionaries(names, texts, min_size=1), st.data())
+def test_values_are_put_in_as_they_are(values, data):
+    parts = data.draw(st.lists(st.sampled_from(list(values)) | st.just(None), max_size=6))
+    template = "".join(" { } " if name is None else f"{{{{{name}}}}}" for name in parts)
+    assert fill(template, values) == "".join(" { } " if name is None else values[name] for name in parts)
+
+
+def test_a_place_without_a_value_is_a_defect():
+    with pytest.raises(KeyError, match="b"):
+        fill("{{a}}{{b}}", {"a": "1"})
+
+
+HOSTILE_PARTS = [
+    "{{script}}",
+    "{{full}}",
+    "</script>",
+    "<!--",
+    "<script>",
+    "]]>",
+    "\\",
+    "'",
+    '"',
+    "`",
+    "$&",
+    "\u2029",
+    "\0",
+]
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.sampled_from(HOSTILE_PARTS), min_size=1, max_size=6).map("".join))
+def test_hostile_texts_come_back_from_the_page(text):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "p.jsonl"
+        path.write_text(json.dumps({"id": text, "problem": text, "answer": text}))
+        config = grid(
+            benchmark={"name": "math500", "data": str(path)},
+            methods=[{"label": text, "method": "sequential", "stop": [text]}],
+        )
+        report = asyncio.run(run(config, Path(folder) / "out", engine=engine(lambda context: text)))
+        page = report.read_text()
+        assert len(report.with_suffix(".md").read_text().splitlines()) == len(MARKDOWN_LINES) + 1
+    parser = Elements()
+    parser.feed(page)
+    assert [tag for tag, _ in parser.seen if tag in ("script", "style", "img")] == ["style", *["script"] * 5]
+    data = json.loads(re.search('<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert data["problems"] == [[text, text, text]] and data["methods"] == [text]
+
+
+MARKDOWN_LINES = ["title", "", "headline", "", "head", "rule", "", "date", "versions", "machine"]
+
+
+def test_the_first_line_says_what_came_out(folder):
+    text = (folder / "report.html").read_text()
+    line = re.search('<p id="headline">(.*?)</p>', text)[1]
+    assert line.startswith("sequential is best: 1 of 3, 33.3 % (6.1 - 79.2) in a window of 300 tokens within no budget.")
+    assert line.endswith("All 18 runs are done, none failed.")
+    assert re.search(r'<p class="m">Run of \d{4}-\d\d-\d\d, \d\d:\d\d UTC</p>', text)
+
+
+def test_settings_can_be_read(folder):
+    text = (folder / "report.html").read_text()
+    methods = re.search('<table id="methods">(.*?)</table>', text, re.DOTALL)[1]
+    assert "<td></td><td>sequential</td><td>1</td><td>defaults</td>" in methods
+    assert "<td>self_consistency</td><td>2</td><td>n 2</td>" in methods
+    facts = dict(re.findall("<tr><td>(.*?)</td><td>(.*?)</td></tr>", text))
+    assert facts["windows"] == "20, 40, 300 tokens" and facts["budgets"] == "no limit; total_tokens 60"
+    assert facts["benchmark"] == "countdown" and facts["seed"] == "0"
+    nested = {"strategy": {"strategy": "ets", "floor": True}, "stop": [";", " x"], "n": 4}
+    assert phrase(nested) == "strategy (strategy ets, floor True), stop [;, ' x'], n 4"
+
+
+def unit(method, sample, **changes):
+    values = {"correct": True, "extracted": "1", "reason": "correct", "finish": "eos", "counts": {}, "window": None}
+    row = Row(**{**values, **changes})
+    return Unit(key=Key(method=method, budget=0, sample=sample, attempt=0), rows=(row,))
+
+
+def test_failed_rows_are_neither_right_nor_wrong():
+    failure = {"correct": False, "error": "out", "finish": "memory", "total_tokens": 8}
+    units = [
+        *(unit("a", str(i), correct=i < 4, total_tokens=2) for i in range(8)),
+        *(unit("b", str(i), **(failure if i < 2 else {"correct": i < 6, "total_tokens": 2})) for i in range(8)),
+    ]
+    found = cells({one.key: one for one in units}, [("a", 1), ("b", 1)], 1, [None], [str(i) for i in range(8)])
+    a, b = found
+    assert (a.correct, a.num_judged, b.correct, b.num_judged) == (4, 8, 4, 6)
+    assert b.accuracy == pytest.approx(4 / 6) and b.interval == wilson(4, 6)
+    assert b.total_tokens == (2 * 8 + 6 * 2) / 8
+    compared = compare(b, a)
+    assert (compared.problems, compared.test) == (6, "exact McNemar")
+    assert compared.difference.mean == pytest.approx(2 / 6) and compared.p == mcnemar([True] * 2, [False] * 2) == 0.5
+    texts = {column.title: column.text(b) for column in columns(found, "a", ["no budget"], False)}
+    assert texts["correct"] == "4 of 6" and texts["failed"] == "2: memory 2"
+    assert texts["less a, 95 %, p"].endswith("p = 0.500, exact McNemar, 6 problems")
+    line = headline(found, "a", ["no budget"], 16, 20)
+    assert line.startswith("b is best: 4 of 6, 66.7 %") and "Unfinished: 16 of 20 runs are done" in line
+    assert "memory 2" in line and "--retry-failed" in line
+
+
+def test_when_everything_failed_there_is_nothing_to_say():
+    units = [unit(m, "0", correct=False, error="e", finish="failed") for m in "ab"]
+    found = cells({one.key: one for one in units}, [("a", 1), ("b", 1)], 1, [None], ["0"])
+    assert compare(*found) is None and found[0].accuracy is None
+    texts = {column.title: column.text(found[0]) for column in columns(found, "b", ["no budget"], False)}
+    assert (texts["correct"], texts["accuracy"], texts["95 %"], texts["failed"]) == ("0 of 0", "", "", "1: failed 1")
+    assert headline(found, "a", ["no budget"], 2, 2).startswith("There is no verdict yet. All 2 runs are done")
+
+
+def test_none_of_eight_is_no_certainty():
+    found = cells(
+        {one.key: one for one in (unit("a", str(i), correct=False) for i in range(8))},
+        [("a", 1)], 1, [None], [str(i) for i in range(8)],
+    )  # fmt: skip
+    assert interval(found[0]) == "0.0 - 32.4"
+    assert headline(found, "a", ["no budget"], 8, 8).startswith("a solves: none of 8, 0.0 % (0.0 - 32.4).")
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """Long names, many columns, long reasons."""
+    path = tmp_path_factory.mktemp("wide")
+    names = ["Selbstkonsistenz" * 9, "several words in a name that goes on and on, with n=16 and temperature=0.65 " * 2]
+    data = path / "problems.jsonl"
+    data.write_text(json.dumps({"id": "i" * 300, "nums": [8, 3, 1], "target": 24}) + "\n")
+    methods = [{"label": name, "method": "self_consistency", "n": 2, "attempts": 9} for name in names]
+    methods += [{"label": f"method number {i}", "method": "sequential"} for i in range(12)]
+    config = grid(
+        benchmark={"name": "countdown", "data": str(data)}, methods=methods, windows=[20, 4000],
+        budgets=[{"total_tokens": 100_000, "critical_tokens": 90_000, "seconds": 3600.5, "width": 64, "depth": 3}, {}],
+    )  # fmt: skip
+    asyncio.run(run(config, path / "out", engine=engine(hostile)))
+    return path / "out" / "report.html"
+
+
+OVERFLOW = """[...document.querySelectorAll("main *")].filter((one) => {
+  const box = one.getBoundingClientRect();
+  return box.right > innerWidth + 1 && !one.closest(".scroll, svg, #detail, #viewer");
+}).map((one) => `${one.tagName} ${one.id} ${one.className}`)"""
+"""What sticks out of the page and cannot be scrolled to."""
+
+
+@pytest.mark.parametrize("width", [1280, 800, 400])
+def test_wide_tables_and_long_names_fit(chromium, wide, width):
+    chromium.problems.clear()
+    chromium.open(wide, width=width, height=900)
+    assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+    assert chromium.evaluate(OVERFLOW) == []
+    first = "document.querySelector('#figures td').getBoundingClientRect()"
+    assert chromium.evaluate(f"{first}.width") <= 281
+    table = "document.querySelector('#figures')"
+    assert chromium.evaluate(f"{table}.offsetWidth > {table}.parentNode.clientWidth")
+    chromium.evaluate(f"{table}.parentNode.scrollLeft = 1e6")
+    last = "document.querySelector('#figures tr:last-child td:last-child').getBoundingClientRect().right"
+    assert chromium.evaluate(last) <= width
+    assert chromium.evaluate(f"{first}.left") >= 0  # the name stays
+    chromium.evaluate("document.querySelector('#problems button').click()")
+    assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+    assert chromium.problems == []
 
 
 @pytest.fixture(scope="module")
