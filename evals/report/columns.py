@@ -15,22 +15,20 @@ class Column:
     text: Callable[[Cell], str]
     is_measured: bool = False
     """Does it depend on the machine?"""
-    wraps: bool = False
-    """May its text be long?"""
 
 
 def columns(cells: Sequence[Cell], first: str, budgets: Sequence[str], has_windows: bool) -> list[Column]:
     """`first`: the method that the others are compared with. `budgets`: in words, by index."""
-    found = [Column("method", lambda c: c.method, wraps=True)]
+    found = [Column("method", lambda c: c.method)]
     if len(budgets) > 1:
-        found.append(Column("budget", lambda c: budgets[c.budget], wraps=True))
+        found.append(Column("budget", lambda c: budgets[c.budget]))
     if has_windows:
         found.append(Column("window", lambda c: f"{c.window:,}"))
     found += [
         Column("correct", lambda c: f"{c.correct:,} of {c.num_judged:,}"),
         Column("accuracy", lambda c: percent(c.accuracy)),
         Column("95 %", interval),
-        Column(f"less {first}, 95 %, p", lambda c: difference(c, baseline(cells, c, first)), wraps=True),
+        Column(f"less {first}, 95 %, p", lambda c: difference(c, baseline(cells, c, first))),
     ]
     for k in sorted({k for cell in cells for k in cell.ks if not cell.has_one_attempt}):
         found.append(Column(f"pass@{k}", lambda c, k=k: percent(c.pass_at(k)) if k <= c.attempts else ""))  # type: ignore[misc]
@@ -41,8 +39,8 @@ def columns(cells: Sequence[Cell], first: str, budgets: Sequence[str], has_windo
         Column("critical tokens", lambda c: f"{c.critical_tokens:,.0f}"),
         Column("parallelism", lambda c: "" if c.parallelism is None else f"{c.parallelism:.1f}"),
         Column("branches", lambda c: f"{c.mean(lambda row: row.branches):,.1f}"),
-        Column("malformed", lambda c: ", ".join(f"{name} {n:,}" for name, n in sorted(c.counts.items())), wraps=True),
-        Column("failed", lambda c: failed(c.failures), wraps=True),
+        Column("malformed", lambda c: ", ".join(f"{name} {n:,}" for name, n in sorted(c.counts.items()))),
+        Column("failed", lambda c: failed(c.failures)),
         Column("seconds", lambda c: _measured(c, "seconds", ".2f"), is_measured=True),
         Column("KV blocks, peak", lambda c: _measured(c, "peak_kv_blocks", ".0f"), is_measured=True),
         Column("KV blocks, mean", lambda c: _measured(c, "mean_kv_blocks", ".1f"), is_measured=True),
@@ -64,7 +62,7 @@ def difference(cell: Cell, other: Cell | None) -> str:
     p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
     # Said where not all problems could be compared.
     most = max(len(cell.problems), len(other.problems))
-    part = "" if found.problems == most else f", {found.problems:,} problems"
+    part = "" if found.problems == most else f", {found.problems:,} in common"
     return f"{100 * d.mean:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f}), {p}, {found.test}{part}"
 
 

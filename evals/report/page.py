@@ -24,6 +24,8 @@ from .summary import Cell, cells
 from .template import fill
 
 ASSETS = Path(__file__).parent / "assets"
+LONG = 24
+"""Characters from which on the texts of a column are broken into lines."""
 
 
 def write_report(evaluation: Evaluation) -> Path:
@@ -159,12 +161,16 @@ class Report:
         return "\n".join(figures)
 
     def _table(self) -> str:
-        kinds = [" ".join((*["m"] * column.is_measured, *["wrap"] * column.wraps)) for column in self.columns]
+        texts = [[column.text(cell) for cell in self.cells] for column in self.columns]
+        long = [max(map(len, (c.title, *text))) > LONG for c, text in zip(self.columns, texts, strict=True)]
+        kinds = [
+            "m" if c.is_measured else "wrap" if is_long else "" for c, is_long in zip(self.columns, long, strict=True)
+        ]
         tags = [f' class="{kind}"' if kind else "" for kind in kinds]
         head = "".join(f"<th{tag}>{escape(c.title)}</th>" for tag, c in zip(tags, self.columns, strict=True))
         rows = []
-        for cell in self.cells:
-            tds = [f"<td{tag}>{escape(c.text(cell))}</td>" for tag, c in zip(tags, self.columns, strict=True)]
+        for line in zip(*texts, strict=True):
+            tds = [f"<td{tag}>{escape(text)}</td>" for tag, text in zip(tags, line, strict=True)]
             rows.append(f"<tr>{''.join(tds)}</tr>")
         return f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody>"
 

@@ -153,7 +153,9 @@ MARKDOWN_LINES = ["title", "", "headline", "", "head", "rule", "", "date", "vers
 def test_the_first_line_says_what_came_out(folder):
     text = (folder / "report.html").read_text()
     line = re.search('<p id="headline">(.*?)</p>', text)[1]
-    assert line.startswith("sequential is best: 1 of 3, 33.3 % (6.1 - 79.2) in a window of 300 tokens within no budget.")
+    assert line.startswith(
+        "sequential is best: 1 of 3, 33.3 % (6.1 - 79.2) in a window of 300 tokens within no budget."
+    )
     assert line.endswith("All 18 runs are done, none failed.")
     assert re.search(r'<p class="m">Run of \d{4}-\d\d-\d\d, \d\d:\d\d UTC</p>', text)
 
@@ -192,7 +194,7 @@ def test_failed_rows_are_neither_right_nor_wrong():
     assert compared.difference.mean == pytest.approx(2 / 6) and compared.p == mcnemar([True] * 2, [False] * 2) == 0.5
     texts = {column.title: column.text(b) for column in columns(found, "a", ["no budget"], False)}
     assert texts["correct"] == "4 of 6" and texts["failed"] == "2: memory 2"
-    assert texts["less a, 95 %, p"].endswith("p = 0.500, exact McNemar, 6 problems")
+    assert texts["less a, 95 %, p"].endswith("p = 0.500, exact McNemar, 6 in common")
     line = headline(found, "a", ["no budget"], 16, 20)
     assert line.startswith("b is best: 4 of 6, 66.7 %") and "Unfinished: 16 of 20 runs are done" in line
     assert "memory 2" in line and "--retry-failed" in line
