@@ -3,6 +3,8 @@
 A job is one JSON object; `plait schema` describes it:
 
     {"method": {"method": "apr", "prompt": "apr 24 : 63 9 5 2 ;", "dialect": "compact"}, "budget": {"seconds": 30}}
+
+    plait run job.json --model FOLDER --device cuda --dtype bfloat16 --seed 3 --budget total_tokens=500,seconds=10
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from ..result import Result
 from ..runtime import Runtime
 from .files import read_text
 from .live import watch
+from .options import add_engine_options, add_job_options, engine_options, with_job_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,17 +30,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="countdown", help="a shipped model, a folder or scheme:rest (countdown)")
     parser.add_argument("--trace", type=Path, help="write the trace to this file")
     parser.add_argument("--contexts", type=Path, help="folder of encoded contexts, to read and to add to")
+    add_engine_options(parser)
+    add_job_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    spec = parse_job(read_text(options.job))
+    spec = with_job_options(parse_job(read_text(options.job)), options)
     result = asyncio.run(_run(spec, options, Console(stderr=True)))
     sys.stdout.write(json.dumps(result.to_json(), indent=2) + "\n")
     return 0
 
 
 async def _run(spec: JobSpec, options: argparse.Namespace, console: Console) -> Result:
-    chosen = {} if options.contexts is None else {"contexts": options.contexts}
+    chosen = engine_options(options)
+    if options.contexts is not None:
+        chosen["contexts"] = options.contexts
     async with Runtime(options.model, **chosen) as runtime:
         job = await runtime.submit(spec, trace_file=options.trace)
         await watch(aiter(job), console=console)

@@ -121,5 +121,7 @@ class _ReplayedTokenizer:
 
 
 def load(rest: str, options: dict[str, Any]) -> ReplayEngine:
-    """`replay:FILE`."""
-    return ReplayEngine(rest, **options)
+    """`replay:FILE`. Raises `InvalidInput` for options: what was recorded is all there is."""
+    if options:
+        raise InvalidInput(f"a recording has no options, and {', '.join(options)} was given")
+    return ReplayEngine(rest)

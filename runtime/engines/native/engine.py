@@ -21,6 +21,7 @@ from .context_tier import ContextTier
 from .generation import Delivery
 from .loader import Impl, load_model
 from .model import Model
+from .options import read_options
 from .pool import KVPool
 from .scheduler import Scheduler
 from .store import KVStore
@@ -139,7 +140,7 @@ class NativeEngine:
         for name in options:
             if name not in known:
                 raise InvalidInput(f"the native engine has no option {name!r}; known: {', '.join(known)}")
-        chosen = NativeOptions(**options)
+        chosen = NativeOptions(**read_options(options))
         model = load_model(
             path,
             device=chosen.device,
