@@ -1,9 +1,10 @@
-"""Evaluations: benchmarks, runner, statistics, reports. `await run(EvalConfig(...), folder)`."""
+"""Evaluations: benchmarks, runner, statistics, reports. `await run(EvalConfig(...), folder)`, then `load(folder)`."""
 
 from __future__ import annotations
 
 from .benchmark import Benchmark, Sample, Verdict, benchmark_names, parse_benchmark, register_benchmark
 from .config import EvalConfig, MethodConfig
+from .export import load
 from .runner import run
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Sample",
     "Verdict",
     "benchmark_names",
+    "load",
     "parse_benchmark",
     "register_benchmark",
     "run",

@@ -3,6 +3,10 @@
     plait eval evals/configs/countdown.toml
     plait eval --benchmark countdown --method sequential --method self_consistency:n=4 --window 512 --window 2048
     plait eval --benchmark math500 --data math500.jsonl --method sequential:max_tokens=2048 --model ./model
+    plait eval --benchmark countdown --method 'sequential:temperature=[0,0.6],stop=["a","b"]'   # two methods: a sweep
+    plait eval runs/countdown                           # go on with this one, by the settings in its folder
+    plait eval runs/countdown --report                  # the report of what is done so far; run nothing
+    plait eval runs/countdown --export countdown.csv    # its results as a table, or as .jsonl; run nothing
 
 Running the same command again goes on where it stopped. Flags go before what the file says.
 """
@@ -11,21 +15,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from ..runtime.cli.options import add_engine_options, engine_options, parse_field, parse_fields
 from ..runtime.errors import InvalidInput
 from . import runner
 from .benchmark import benchmark_names
 from .config import EvalConfig, read_toml
+from .export import export
+from .store import read_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, nargs="?", help="a TOML file; see evals/config.py")
+    parser.add_argument(
+        "config", type=Path, nargs="?", help="a TOML file (see evals/config.py), or a folder of results"
+    )
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--report", action="store_true", help="write the report of what is done so far; run nothing")
+    action.add_argument("--export", type=Path, metavar="FILE", help="write the results as .csv or .jsonl; run nothing")
     parser.add_argument("--out", type=Path, help="folder of results, traces and report (runs/NAME)")
     parser.add_argument("--retry-failed", action="store_true", help="run again what failed or timed out")
     parser.add_argument("--benchmark", choices=benchmark_names())
@@ -38,55 +49,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--timeout", type=float, help="seconds a job may take")
     parser.add_argument("--concurrency", type=int, help="jobs at a time (16)")
+    add_engine_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    config = EvalConfig(**_config(options))
-    out = options.out or Path("runs") / (options.config.stem if options.config else config.benchmark.name)
     console = Console(stderr=True)
+    if options.export is not None:
+        count = export(_folder(options), options.export)
+        console.print(f"{count:,} rows in {options.export}", highlight=False, soft_wrap=True)
+        return 0
+    config, out = EvalConfig(**_config(options)), _folder(options)
     try:
-        report = asyncio.run(runner.run(config, out, retry_failed=options.retry_failed, console=console))
+        if options.report:
+            report = runner.report_so_far(config, out)
+        else:
+            report = asyncio.run(runner.run(config, out, retry_failed=options.retry_failed, console=console))
     except KeyboardInterrupt:
-        console.print(f"interrupted; what is done is in {out}, the same command goes on", highlight=False)
+        text = f"interrupted; what is done is in {out}, with its report; the same command goes on"
+        console.print(text, highlight=False, soft_wrap=True)
         raise
     sys.stdout.write(report.with_suffix(".md").read_text(encoding="utf-8"))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     return 0
 
 
+def _folder(options: argparse.Namespace) -> Path:
+    """Of results, traces and report."""
+    out: Path | None = options.out
+    given: Path | None = options.config
+    if out is not None:
+        return out
+    if given is not None:
+        return given if given.is_dir() else Path("runs") / given.stem
+    if options.benchmark is None:
+        raise InvalidInput("give a configuration file, a folder of results or a --benchmark")
+    return Path("runs") / options.benchmark
+
+
 def _config(options: argparse.Namespace) -> dict[str, Any]:
-    data = read_toml(options.config) if options.config else {}
+    data = {}
+    if options.config is not None:
+        data = read_folder(options.config) if options.config.is_dir() else read_toml(options.config)
     benchmark = dict(data.get("benchmark", {}))
     if options.benchmark is not None and options.benchmark != benchmark.get("name"):
         benchmark = {"name": options.benchmark}
     for name in ("data", "count"):
         if getattr(options, name) is not None:
             benchmark[name] = getattr(options, name)
-    benchmark.update(_field(text) for text in options.set)
+    benchmark.update(map(parse_field, options.set))
     if not benchmark:
-        raise InvalidInput("give a configuration file or a --benchmark")
+        raise InvalidInput("give a configuration file, a folder of results or a --benchmark")
     data["benchmark"] = benchmark
     if options.method:
         data["methods"] = [_method(text) for text in options.method]
     if options.window:
         data["windows"] = options.window
+    if engine := engine_options(options):
+        data["engine"] = {**data.get("engine", {}), **engine}
     for name in ("model", "seed", "timeout", "concurrency"):
         if getattr(options, name) is not None:
             data[name] = getattr(options, name)
     return data
 
 
+def read_folder(folder: Path) -> dict[str, Any]:
+    """The fields of the `EvalConfig` that a folder of results was made with. Raises `InvalidInput`."""
+    settings = read_settings(folder)["settings"]
+    return {name: value for name, value in settings.items() if name in EvalConfig.model_fields}
+
+
 def _method(text: str) -> dict[str, Any]:
     name, _, rest = text.partition(":")
-    return {"method": name, **dict(_field(part) for part in rest.split(",") if part)}
-
-
-def _field(text: str) -> tuple[str, Any]:
-    """`n=4`; a value that is no JSON is text."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InvalidInput(f"{text!r} should be FIELD=VALUE")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    return {"method": name, **parse_fields(rest)}

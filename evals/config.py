@@ -16,6 +16,7 @@ from ..runtime.methods.registry import parse_method
 from ..runtime.spec import Spec
 from .benchmark import Benchmark, Sample, parse_benchmark
 from .fields import describe, json_fields, method_fields
+from .sweep import expand
 
 
 class MethodConfig(Spec):
@@ -67,6 +68,18 @@ def _benchmark(value: object) -> object:
     return parse_benchmark(value) if isinstance(value, dict) else value
 
 
+def _methods(value: object) -> object:
+    if not isinstance(value, (list, tuple)):
+        return value
+    found: list[object] = []
+    for number, one in enumerate(value):
+        try:
+            found += expand(one)
+        except InvalidInput as error:
+            raise InvalidInput(f"number {number}: {error}") from None
+    return found
+
+
 class EvalConfig(Spec):
     """A grid: every method within every budget and context window, on every problem. Raises `InvalidInput`."""
 
@@ -74,8 +87,9 @@ class EvalConfig(Spec):
 
     benchmark: Annotated[SerializeAsAny[Benchmark], BeforeValidator(_benchmark)]
     """The problems: an object, or a dict with its `name` and fields."""
-    methods: tuple[MethodConfig, ...]
-    """Dicts, methods, their classes or `MethodConfig`s. The first one is what the others are compared with."""
+    methods: Annotated[tuple[MethodConfig, ...], BeforeValidator(_methods)]
+    """Dicts, methods, their classes or `MethodConfig`s. The first one is what the others are compared with. Lists in a
+    dict are sweeps where the field takes no list: `temperature = [0, 0.6]` is two methods; see `sweep.expand`."""
     model: str = "countdown"
     """As for `Runtime`."""
     engine: dict[str, Any] = Field(default_factory=dict)

@@ -89,6 +89,11 @@ def describe(fields: dict[str, Any]) -> str:
     return " ".join((name, *(f"{name}={_brief(getattr(read, name))}" for name in sorted(values))))
 
 
+def describe_value(cls: type[Method], name: str, value: Any) -> str:
+    """One field in short, as `describe` has it."""
+    return _brief(getattr(read_fields(cls, {name: value}), name))
+
+
 def _brief(value: Any) -> str:
     """`ets(floor=True)`: an object by its kind and what is not the default."""
     if isinstance(value, Spec):

@@ -74,7 +74,8 @@ def report_so_far(config: EvalConfig, out: str | Path) -> Path:
     """
     samples, settings = _problems(config, None)
     store = Store(Path(out)).read()
-    store.check(settings)
+    # The model may have moved since, or be another engine than the settings name: what is done is done.
+    store.check({**settings, "model_files": store.settings.get("model_files")})
     if not store.units:
         raise InvalidInput(f"nothing is done in {out}: there is nothing to report")
     return write_report(Evaluation(config, store, samples))

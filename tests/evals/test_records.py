@@ -6,6 +6,7 @@ import json
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from plait.evals.benchmark import check_samples
 from plait.evals.benchmarks.countdown.problems import load
 from plait.tests.evals.tools import engine, grid
 
-ROWS = {
+ROWS: dict[str, dict[str, Any]] = {
     "countdown": {"id": "c", "nums": [3, 5, 9], "target": 24},
     "math500": {"id": "m", "problem": "What is $1+1$?", "answer": "2"},
     "rag": {"id": "r", "question": "Who?", "contexts": ["Ada", "Bob"], "answers": ["Ada"]},
