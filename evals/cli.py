@@ -83,7 +83,7 @@ def _folder(options: argparse.Namespace) -> Path:
         return given if given.is_dir() else Path("runs") / given.stem
     if options.benchmark is None:
         raise InvalidInput("give a configuration file, a folder of results or a --benchmark")
-    return Path("runs") / options.benchmark
+    return Path("runs", options.benchmark)
 
 
 def _config(options: argparse.Namespace) -> dict[str, Any]:

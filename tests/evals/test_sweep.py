@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import plait
 from plait import InvalidInput
 from plait.evals import EvalConfig
 from plait.evals.config import read_toml
@@ -50,6 +54,14 @@ def test_in_a_file(tmp_path):
     assert [m.fields["temperature"] for m in config.methods] == [0, 0.6]
     assert [m.fields["stop"] for m in config.methods] == [["x", "y"]] * 2
     assert grid(methods=config.settings()["methods"]).methods == config.methods  # what is expanded stays as it is
+
+
+def test_the_example_of_the_docs():
+    text = (Path(plait.__file__).parent / "docs" / "evaluations.md").read_text()
+    methods = tomllib.loads(re.search("```toml\n(.*?)```", text, re.DOTALL)[1])["methods"]
+    found = grid(methods=methods).methods
+    assert [(m.fields["n"], m.fields["temperature"]) for m in found] == [(4, 0.6), (4, 1.0), (16, 0.6), (16, 1.0)]
+    assert all(m.fields["stop"] == ["\n\n", "END"] for m in found)
 
 
 @given(
