@@ -172,14 +172,21 @@ def wide(tmp_path_factory):
     path = tmp_path_factory.mktemp("wide")
     names = ["Selbstkonsistenz" * 9, "several words in a name that goes on and on, with n=16 and temperature=0.65 " * 2]
     data = path / "problems.jsonl"
-    data.write_text(json.dumps({"id": "i" * 300, "nums": [8, 3, 1], "target": 24}) + "\n")
+    rows = [{"id": "i" * 300, "nums": [8, 3, 1], "target": 24}, {"nums": [8, 3, 2], "target": 24}]
+    data.write_text("\n".join(map(json.dumps, rows)))
+
+    def script(context):
+        if context.endswith(" 3 2 ;"):
+            raise RuntimeError("out of luck")
+        return hostile(context)
+
     methods = [{"label": name, "method": "self_consistency", "n": 2, "attempts": 9} for name in names]
     methods += [{"label": f"method number {i}", "method": "sequential"} for i in range(12)]
     config = grid(
         benchmark={"name": "countdown", "data": str(data)}, methods=methods, windows=[20, 4000],
         budgets=[{"total_tokens": 100_000, "critical_tokens": 90_000, "seconds": 3600.5, "width": 64, "depth": 3}, {}],
     )  # fmt: skip
-    asyncio.run(run(config, path / "out", engine=engine(hostile)))
+    asyncio.run(run(config, path / "out", engine=engine(script)))
     return path / "out" / "report.html"
 
 
@@ -206,6 +213,21 @@ def test_wide_tables_and_long_names_fit(chromium, wide, width):
     assert chromium.evaluate(f"{first}.left") >= 0  # the name stays
     chromium.evaluate("document.querySelector('#problems button').click()")
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+    assert chromium.problems == []
+
+
+def test_failed_samples_are_marked(chromium, wide):
+    chromium.problems.clear()
+    chromium.open(wide)
+    chromium.evaluate("document.getElementById('show').value = 'failed'")
+    chromium.evaluate("document.getElementById('show').onchange()")
+    assert chromium.evaluate("document.querySelectorAll('#problems tbody tr').length") == 1
+    chromium.evaluate("document.querySelector('#problems button.failed').click()")
+    assert "failed: RuntimeError: out of luck" in chromium.evaluate("document.getElementById('detail').innerText")
+    for name, count in [("wrong", 1), ("differ", 0), ("none", 2)]:
+        chromium.evaluate(f"document.getElementById('show').value = '{name}'")
+        chromium.evaluate("document.getElementById('show').onchange()")
+        assert chromium.evaluate("document.querySelectorAll('#problems tbody tr').length") == count, name
     assert chromium.problems == []
 
 
