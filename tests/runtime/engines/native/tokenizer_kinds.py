@@ -64,8 +64,8 @@ def _byte_fallback(prepend: bool) -> Tokenizer:
     # Trained word by word; pieces of several words would be of no use.
     words = [f"▁{word}" for text in CORPUS[:4] for word in text.split()]
     trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=["<unk>", BOS, EOS, *BYTES])
-    normalizer, tokenizer.normalizer = tokenizer.normalizer, None  # type: ignore[assignment]
-    before, tokenizer.pre_tokenizer = tokenizer.pre_tokenizer, None  # type: ignore[assignment]
+    normalizer, tokenizer.normalizer = tokenizer.normalizer, None
+    before, tokenizer.pre_tokenizer = tokenizer.pre_tokenizer, None
     tokenizer.train_from_iterator(words, trainer)
     if normalizer is not None:
         tokenizer.normalizer = normalizer
@@ -102,7 +102,9 @@ def raw(kind: str) -> Tokenizer:
 @cache
 def ours(kind: str) -> HFTokenizer:
     tokenizer = Tokenizer.from_str(raw(kind).to_str())
-    return HFTokenizer(tokenizer, bos_id=tokenizer.token_to_id(BOS), eos_ids=(tokenizer.token_to_id(EOS),))
+    eos = tokenizer.token_to_id(EOS)
+    assert eos is not None
+    return HFTokenizer(tokenizer, bos_id=tokenizer.token_to_id(BOS), eos_ids=(eos,))
 
 
 def save(kind: str, folder: Path) -> Path:
