@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from plait.runtime.engine import SamplingParams
 from plait.runtime.engines.native import ops
@@ -49,6 +52,22 @@ async def test_greedy_tokens_are_those_of_transformers(case: str) -> None:
     with torch.no_grad():
         logits = hf_model(torch.tensor([[*prompt, *tokens]]), use_cache=False).logits[0, 32:-1]
     assert logits.argmax(-1).tolist() == tokens
+
+
+@pytest.mark.skipif("PLAIT_REAL_MODELS" not in os.environ, reason="PLAIT_REAL_MODELS names no folder of models")
+def test_real_models_have_the_logits_of_transformers() -> None:
+    folders = [path.parent for path in sorted(Path(os.environ["PLAIT_REAL_MODELS"]).glob("*/config.json"))]
+    smallest = [folder for folder in folders if (folder / "model.safetensors").stat().st_size < 1.5e9]
+    if not smallest:
+        pytest.skip("no small model in PLAIT_REAL_MODELS")
+    document = [(37 * i * i + 11) % 40000 for i in range(120)]
+    for folder in smallest:
+        hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        with torch.no_grad():
+            expected = hf_model(torch.tensor([document])).logits[0]
+        del hf_model
+        got = Sequences(load_model(folder, dtype=torch.float32), 1).step([document])
+        torch.testing.assert_close(got, expected, atol=2e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
