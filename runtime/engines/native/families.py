@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ...errors import UnsupportedModel
+
 BiasRule = Literal["never", "always", "config"]
 """`config`: where config.json says so (`attention_bias`, `mlp_bias`)."""
 SlidingRule = Literal["never", "always", "qwen", "switch", "alternate", "no_rope"]
@@ -144,12 +146,18 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def windows(family: Family, data: Mapping[str, Any], has_rope: Sequence[bool]) -> list[int | None]:
-    """How many tokens each layer sees; None: all. `data` has the family's defaults."""
+    """How many tokens each layer sees; None: all. `data` has the family's defaults.
+
+    Raises `UnsupportedModel` for layers of another kind.
+    """
     layers, window, rule = len(has_rope), data.get("sliding_window"), family.sliding
+    kinds = data.get("layer_types")
+    for kind in kinds or ():
+        if kind not in ("full_attention", "sliding_attention"):
+            raise UnsupportedModel(f"layers of type {kind!r} are not supported; supported: full and sliding attention")
     needs_switch = rule in ("qwen", "switch", "no_rope")
     if rule == "never" or not window or (needs_switch and not data.get("use_sliding_window")):
         return [None] * layers
-    kinds = data.get("layer_types")
     if rule in ("always", "switch"):
         slides = [True] * layers
     elif kinds is not None:

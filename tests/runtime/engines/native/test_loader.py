@@ -139,6 +139,7 @@ def test_no_folder(tmp_path: Path) -> None:
         ({"quantization_config": {"quant_method": "awq"}}, "awq"),
         ({"rope_parameters": {"rope_type": "proportional", "factor": 4.0}}, "proportional"),
         ({"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]}, "Gemma3ForConditional"),
+        ({"layer_types": ["full_attention", "linear_attention"] * 2}, "linear_attention"),
         ({"model_type": "gemma2", "architectures": None, "use_bidirectional_attention": True}, "both directions"),
     ],
 )
