@@ -8,9 +8,12 @@ but the last only edit the view, return at once and never wait: tokens they add 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
+
+from .sampling import SamplingDefaults as SamplingDefaults
+from .sampling import SamplingParams as SamplingParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,39 +48,6 @@ class FinishReason(StrEnum):
     """No KV block could be had: every other job was waiting for memory too."""
     GANG = "gang"
     """Another member of the branch's gang ended in the same pass; see `Branch.lockstep`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingParams:
-    """How `Branch.generate` samples and when it stops."""
-
-    max_tokens: int | None = None
-    """New tokens at most; None: as many as the context allows; 0: only prefill what is pending."""
-    temperature: float = 0.0
-    """0 is greedy (the lowest id among equal logits)."""
-    top_k: int = 0
-    """0: off."""
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    stop: tuple[str, ...] = ()
-    """Strings that end generation; they may span tokens. What was generated past the string is rolled back."""
-    include_stop: bool = False
-    """True: the branch keeps the stop string (as the shortest run of tokens that holds it). False: the branch is rolled
-    back to the longest run of tokens that ends before it."""
-    stop_token_ids: tuple[int, ...] = ()
-    """Tokens that end generation, as EOS does; the token itself stays in `Completion.token_ids` and in the branch."""
-    ignore_eos: bool = False
-    forced: tuple[int, ...] = ()
-    """Tokens to take instead of sampling, in order, one per step as if they had been sampled: replays, and the
-    log-probabilities of a given text. Sampling goes on behind them; limits and stop conditions hold for them too."""
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    forbidden_ids: tuple[int, ...] = ()
-    logprobs: int | None = None
-    """None: none; 0: of the sampled token; k: also of the k most likely. Natural log, after temperature is *not*
-    applied: they are the model's own log-probabilities."""
-    hidden_state: bool = False
-    """Fill `Completion.hidden_state`. Needs `hidden_states`; engines without leave it None."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -211,7 +181,10 @@ class Branch(Protocol):
         ...
 
     def generate(self, params: SamplingParams | None = None) -> Generation:
-        """Prefill pending tokens and decode. Starts at once, not at the first await."""
+        """Prefill pending tokens and decode. Starts at once, not at the first await.
+
+        Raises `InvalidInput` for parameters that the model's vocabulary does not allow, before anything is scheduled.
+        """
         ...
 
     def fork(self, n: int) -> list[Branch]:
@@ -301,6 +274,11 @@ class Engine(Protocol):
     @property
     def context_limit(self) -> int:
         """Positions one branch may span."""
+        ...
+
+    @property
+    def sampling_defaults(self) -> SamplingDefaults:
+        """What the model's makers sample with; greedy where they do not say."""
         ...
 
     def open(

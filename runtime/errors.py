@@ -12,6 +12,7 @@
     +-- BranchClosed          an operation on a closed branch
     +-- EngineClosed          an operation on a closed engine or runtime
     +-- OutOfBlocks           the KV store cannot hold this even when everything else is evicted
+    +-- NonFiniteLogits       the model gave NaN or infinite numbers: its weights are damaged, or overflow
 
 Malformed *model output* is never an exception: every method defines an outcome for it. A failing `assert` is a defect
 of plait itself.
@@ -64,3 +65,7 @@ class EngineClosed(PlaitError):
 
 class OutOfBlocks(PlaitError):
     """The KV store is too small for the request even with everything else evicted."""
+
+
+class NonFiniteLogits(PlaitError):
+    """The model gave NaN or infinite numbers; the generation ended where it did, others go on."""

@@ -93,7 +93,8 @@ class Usage:
     phases: dict[str, float] = field(default_factory=dict)
     """Wall seconds during which a phase of the method was active somewhere; phases may overlap."""
     counts: Counter[str] = field(default_factory=Counter)
-    """What the method had to put up with: malformed sections, truncated or failed children."""
+    """What the method had to put up with: malformed sections, truncated or failed children, and generations that the
+    model gave no numbers for (`non_finite_logits`)."""
 
     @property
     def total_tokens(self) -> int:
@@ -115,7 +116,7 @@ class Result:
     usage: Usage
     trace: Trace
     details: dict[str, Any] = field(default_factory=dict)
-    """What the method adds: votes, rounds."""
+    """What the method adds: votes, rounds; `bound`, if its own bound on new tokens ended a text (`Decoding.bound`)."""
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the trace."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..engine import Branch, Completion, FinishReason, Generation, SamplingParams
 from ..engines.text_stream import TextStream
+from ..errors import NonFiniteLogits
 from ..events import Stopped, Text
 from ..result import Finish, Generated
 from ..trace.record import BranchRecord, Piece
@@ -60,6 +61,7 @@ class Call:
             ended = Finish.CANCELLED
             raise
         except Exception as error:
+            scope.count("non_finite_logits", isinstance(error, NonFiniteLogits))
             self.record.error = f"{type(error).__name__}: {error}"
             raise
         finally:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ....attention.plan import Group
 from ...engine import Block, Branch, SamplingParams, Tokenizer
 from ...errors import BranchBusy, BranchClosed, InvalidInput
+from ...sampling import MIN_TEMPERATURE
 from .blocks import NativeBlock, spans_of
 from .checks import check_blocks, check_contexts, check_ids, check_prompt
 from .context_tier import ContextTier
@@ -117,11 +118,11 @@ class NativeBranch:
         engine = self.engine
         with engine.lock:
             self._check_idle()
-            if params is not None:
-                check_ids(params.forced, engine.vocab_size)
+            params = params or SamplingParams()
+            params.check_vocabulary(engine.vocab_size)
             generation = NativeGeneration(
                 self,
-                params or SamplingParams(),
+                params,
                 tokenizer=engine.tokenizer,
                 loop=engine.loop,
                 lock=engine.lock,
@@ -293,6 +294,6 @@ class NativeBranch:
 
 
 def _group(temperature: float, scale: float) -> Group:
-    if temperature <= 0:
-        raise InvalidInput(f"temperature must be positive, not {temperature}")
+    if not (MIN_TEMPERATURE <= temperature <= 1 / MIN_TEMPERATURE and abs(scale) <= 1 / MIN_TEMPERATURE):
+        raise InvalidInput(f"temperature {temperature} and scale {scale}: positive, finite, not beyond 1e6 (or 1e-6)")
     return Group(temperature=temperature, factor=scale * temperature)

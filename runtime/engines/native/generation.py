@@ -51,6 +51,11 @@ class Delivery:
     completion: Completion | None = None
     error: BaseException | None = None
 
+    @property
+    def is_last(self) -> bool:
+        """Has the generation ended with this?"""
+        return self.completion is not None or self.error is not None
+
 
 class NativeGeneration:
     """See `runtime.engine.Generation`. What is sampled is touched under the engine's lock, the future on the loop."""
@@ -157,6 +162,10 @@ class NativeGeneration:
         )
         return Delivery(self, self.sampled[self._num_delivered :], completion)
 
+    def fail(self, error: BaseException) -> Delivery:
+        """End the generation with an error; what was sampled stays."""
+        return Delivery(self, self.sampled[self._num_delivered :], error=error)
+
     def _deliver(self, certain: int) -> Delivery | None:
         if not self.is_streamed or certain <= self._num_delivered:
             return None
@@ -209,7 +218,7 @@ class NativeGeneration:
         """Runs on the loop."""
         for token in delivery.tokens:
             self._tokens.put_nowait(token)
-        if delivery.completion is None and delivery.error is None:
+        if not delivery.is_last:
             return
         self._tokens.put_nowait(None)
         if self._future.done():

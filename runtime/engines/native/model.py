@@ -166,7 +166,8 @@ class Model:
         The first four are those of the first step as `forward` takes them, with float32 positions and one causal entry
         per row; they are moved on in place and are those of the last step in the end. The runs have the blocks of all
         steps. Stops after a step in which row r samples one of `ids[start[r] : start[r + 1]]`, where `stops` is `start,
-        ids` (N + 1,) and (I,) int64, or by the end of which `interrupt` is not 0.
+        ids` (N + 1,) and (I,) int64, or -1, there being no token (sampling.py), or by the end of which `interrupt` is
+        not 0.
 
         Returns the sampled tokens (S, N) int64 of the S steps that were run.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ...engine import SamplingParams
 
+NO_TOKEN = -1
+"""In the place of a token: there is none, since the logits are NaN, +inf, or all -inf."""
 _MASK = (1 << 64) - 1
 
 
@@ -43,48 +45,58 @@ class Draw:
 @dataclass(slots=True)
 class Drawn:
     token: int
+    """`NO_TOKEN`: the logits are no distribution."""
     logprob: float | None = None
     top: dict[int, float] | None = None
 
 
 def greedy(logits: Tensor) -> list[Drawn]:
     """The likeliest token of each row of `logits` (M, V)."""
-    return list(map(Drawn, logits.argmax(dim=-1).tolist()))
+    return list(map(Drawn, _likeliest(logits)))
 
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
     """One token for each row of `logits` (M, V), float32, by `draws[row]`."""
-    likeliest = logits.argmax(dim=-1).tolist() if any(is_greedy(d.params) for d in draws) else []
+    likeliest = _likeliest(logits)
 
     def choose(i: int, draw: Draw) -> int:
+        if likeliest[i] == NO_TOKEN:
+            return NO_TOKEN
         if draw.forced is not None:
             return draw.forced
-        return likeliest[i] if is_greedy(draw.params) else _draw(_adjust(logits[i], draw), draw)
+        return likeliest[i] if is_greedy(draw.params) else _draw(logits[i], draw)
 
     drawn = [Drawn(choose(i, draw)) for i, draw in enumerate(draws)]
     if any(d.params.logprobs is not None for d in draws):
-        tokens = torch.tensor([d.token for d in drawn], device=logits.device)
+        tokens = torch.tensor([max(d.token, 0) for d in drawn], device=logits.device)
         lse = logits.logsumexp(-1)
         logprobs = (logits.gather(1, tokens[:, None])[:, 0] - lse).tolist()
         for i, draw in enumerate(draws):
             if draw.params.logprobs is not None:
                 drawn[i].logprob = logprobs[i]
             if draw.params.logprobs:
-                values, ids = logits[i].topk(min(draw.params.logprobs, logits.shape[1]))
+                values, ids = logits[i].topk(draw.params.logprobs)
                 drawn[i].top = dict(zip(ids.tolist(), (values - lse[i]).tolist(), strict=True))
     return drawn
 
 
 def is_greedy(p: SamplingParams) -> bool:
     """Does the likeliest token win, with the logits as they are?"""
-    return p.temperature <= 0 and not p.logit_bias and not p.forbidden_ids and p.repetition_penalty == 1.0
+    return p.temperature == 0 and not p.logit_bias and not p.forbidden_ids and p.repetition_penalty == 1.0
 
 
-def _adjust(row: Tensor, draw: Draw) -> Tensor:
-    params = draw.params
-    row = row.clone()
-    if draw.seen and params.repetition_penalty != 1.0:
-        ids = torch.tensor(sorted(draw.seen), device=row.device)
+def _likeliest(logits: Tensor) -> list[int]:
+    """Of each row; `NO_TOKEN` where one logit is NaN or +inf, or all are -inf: the largest is then not finite."""
+    values, tokens = logits.max(dim=-1)
+    return tokens.where(values.isfinite(), NO_TOKEN).tolist()
+
+
+def adjusted(row: Tensor, params: SamplingParams, seen: Collection[int] | None = None) -> Tensor:
+    """Logits (V,) with repetition penalty, biases and forbidden tokens; a copy in double precision, where nothing that
+    `SamplingParams` allows overflows. `seen`: tokens of the view."""
+    row = row.to(torch.float64, copy=True)
+    if seen and params.repetition_penalty != 1.0:
+        ids = torch.tensor(sorted(seen), device=row.device)
         values = row[ids]
         row[ids] = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
     for token, bias in params.logit_bias.items():
@@ -94,21 +106,32 @@ def _adjust(row: Tensor, draw: Draw) -> Tensor:
     return row
 
 
-def _draw(row: Tensor, draw: Draw) -> int:
-    params = draw.params
-    if params.temperature <= 0:
-        return int(row.argmax())
-    # Double precision and id order: the inverse of the cumulative distribution then moves only with the model.
-    scaled = row.double() / params.temperature
+def weights(row: Tensor, params: SamplingParams) -> Tensor:
+    """What the tokens (V,) of an `adjusted` row are drawn by: their probabilities by temperature, but 0 where top-k,
+    top-p and min-p, in this order, leave one out. Their sum is not brought back to 1. Among equals top-p keeps those
+    with the lowest ids; top-k keeps all that are equal to the k-th."""
+    scaled = row / params.temperature
     if 0 < params.top_k < scaled.numel():
         scaled[scaled < scaled.topk(params.top_k).values[-1]] = -torch.inf
     probs = scaled.softmax(-1)
-    if params.min_p > 0:
-        probs = torch.where(probs >= params.min_p * probs.max(), probs, 0.0)
     if params.top_p < 1:
         ordered, ids = probs.sort(descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered
         probs[ids[before >= params.top_p * ordered.sum()]] = 0.0
+    if params.min_p > 0:
+        probs = torch.where(probs >= params.min_p * probs.max(), probs, 0.0)
+    return probs
+
+
+def _draw(row: Tensor, draw: Draw) -> int:
+    row = adjusted(row, draw.params, draw.seen)
+    top = row.max(dim=-1)
+    if top.values == -torch.inf:  # the model itself rules out what is not forbidden
+        return NO_TOKEN
+    if draw.params.temperature == 0:
+        return int(top.indices)
+    # Double precision and id order: the inverse of the cumulative distribution then moves only with the model.
+    probs = weights(row, draw.params)
     cumulative = probs.cumsum(-1)
     index = int(torch.searchsorted(cumulative, draw.uniform * float(cumulative[-1]), right=True))
     if index >= probs.numel() or probs[index] == 0:  # rounding at the very end of the distribution

@@ -14,9 +14,10 @@ from ctypes import c_int32
 from torch import Tensor
 
 from ...engine import FinishReason
+from ...errors import NonFiniteLogits
 from .generation import DecodingBranch, Delivery, NativeGeneration
 from .planner import Planner
-from .sampling import Draw, Drawn, greedy, sample, uniform
+from .sampling import NO_TOKEN, Draw, Drawn, greedy, sample, uniform
 from .step import Step
 from .store import KVStore
 
@@ -170,7 +171,11 @@ class Scheduler:
         drawn = self._sample(logits, [g for _, g in live]) if live else []
         ended = [g for g in step.prefilled if not g.is_done]
         ended += [g for g, _ in step.sampling if not g.is_done and g.limit == 0]
-        deliveries = [self._finish(g, g.limit_reason) for g in ended]
+        deliveries = []
+        for g in ended:
+            self._retire(g)
+            is_sound = all(bool(state.isfinite().all()) for state in g.hidden)
+            deliveries.append(g.finish(g.limit_reason) if is_sound else self._break(g))
         if step.num_plain == step.num_rows == len(live) == len(self.running):
             self._repeatable = step  # unless somebody retires below
         for i, (_, g) in enumerate(live):
@@ -210,12 +215,13 @@ class Scheduler:
         for num_taken, token in enumerate(tokens, 1):
             if (delivery := self._push(g, Drawn(token))) is not None:
                 deliveries.append(delivery)
-                if delivery.completion is not None:
+                if delivery.is_last:
                     return deliveries, num_taken
         return deliveries, len(tokens)
 
-    @staticmethod
-    def _push(g: NativeGeneration, drawn: Drawn) -> Delivery | None:
+    def _push(self, g: NativeGeneration, drawn: Drawn) -> Delivery | None:
+        if drawn.token == NO_TOKEN:
+            return self._break(g)
         g.branch.num_sampled += 1
         g.branch.view.open_segment().tokens.append(drawn.token)
         return g.push(drawn.token, drawn.logprob, drawn.top)
@@ -223,9 +229,9 @@ class Scheduler:
     def _retire_if_complete(self, delivery: Delivery) -> list[NativeGeneration]:
         """The generation, if this was its last delivery."""
         g = delivery.generation
-        if delivery.completion is None:
+        if not delivery.is_last:
             return []
-        if delivery.completion.rolled_back:
+        if delivery.completion is not None and delivery.completion.rolled_back:
             g.branch.view.cut(g.start_length + len(g.sampled))
         self._retire(g)
         return [g]
@@ -247,8 +253,19 @@ class Scheduler:
         deliveries = []
         for g in list(self.running):
             self._retire(g)
-            deliveries.append(Delivery(g, [], error=error))
+            deliveries.append(g.fail(error))
         return deliveries
+
+    def _break(self, g: NativeGeneration) -> Delivery:
+        """The model gave this generation no number to go on from. Others may go on; nobody may reuse what it saw."""
+        for segment in g.branch.view.segments:
+            self.store.distrust(segment)
+        return g.fail(
+            NonFiniteLogits(
+                f"branch {g.branch.path}, position {g.branch.view.position}: the model gave NaN or infinite numbers; "
+                f"its weights are damaged, or overflow in this dtype (try dtype=torch.float32)"
+            )
+        )
 
     def _finish(self, g: NativeGeneration, reason: FinishReason) -> Delivery:
         self._retire(g)

@@ -141,9 +141,7 @@ class KVStore:
         del segment.tokens[length:]
         segment.computed = min(segment.computed, length)
         segment.version += 1
-        for i in range(length // self.block_size, len(segment.keys)):
-            if self._index.get(segment.keys[i]) == (segment, i):
-                del self._index[segment.keys[i]]
+        self._unindex(segment, length // self.block_size)
         del segment.keys[length // self.block_size :]
         while segment.seen and segment.seen[-1][0] >= length:
             segment.seen.pop()
@@ -154,9 +152,7 @@ class KVStore:
         self._num_cached -= segment.num_held
         if segment.name is not None:
             self._forget_name(segment)
-        for i, key in enumerate(segment.keys):
-            if self._index.get(key) == (segment, i):
-                del self._index[key]
+        self._unindex(segment)
         self._free.extend(segment.pop_blocks(0))
 
     def _forget_name(self, segment: Segment) -> None:
@@ -186,6 +182,15 @@ class KVStore:
             key = _digest(before, _token_bytes(segment.tokens[i * size : (i + 1) * size]))
             segment.keys.append(key)
             self._index.setdefault(key, (segment, i))
+
+    def distrust(self, segment: Segment) -> None:
+        """Let nobody find what was computed here: what some of it saw was not finite."""
+        self._unindex(segment)
+
+    def _unindex(self, segment: Segment, first: int = 0) -> None:
+        for i, key in enumerate(segment.keys[first:], first):
+            if self._index.get(key) == (segment, i):
+                del self._index[key]
 
     def match(self, lineage: bytes | None, tokens: Sequence[int]) -> list[Span]:
         """The longest run of full blocks of `tokens`, seen after `lineage`, whose KV is in the store.

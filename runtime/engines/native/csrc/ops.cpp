@@ -158,6 +158,7 @@ struct Work {  // activations; strides are in elements of 4 bytes
 
 enum { kFloat32, kBFloat16, kFloat32Halved };         // types
 enum { kDone = 0, kBadToken = -1, kBadSlot = -2 };  // results
+constexpr int64_t kNoToken = -1;                    // sampled from logits that are no distribution; as in sampling.py
 
 struct Stack {  // a whole decoder
     const Linear *embedding, *head;
@@ -411,22 +412,23 @@ bool are_tokens(const int64_t* tokens, int64_t rows, int64_t vocabulary) {
     return true;
 }
 
-// The first of the largest.
+// The first of the largest; kNoToken where one is NaN or +inf, or all are -inf.
 int64_t argmax(const float* x, int64_t size) {
     int64_t best = 0, i = 0;
+    // From NaN on nothing compares, so that it stays the best.
     const auto scan = [&](int64_t end) {
         for (; i < end; i++)
-            if (x[i] > x[best]) best = i;
+            if (!(x[i] <= x[best]) && x[best] == x[best]) best = i;
     };
     while (i + kPanel <= size) {
-        Int larger = {};
-        for (int j = 0; j < kPanel; j += kLanes) larger |= load(x + i + j) > x[best];
+        Int other = {};  // larger, or NaN
+        for (int j = 0; j < kPanel; j += kLanes) other |= ~(load(x + i + j) <= x[best]);
         int any = 0;
-        for (int lane = 0; lane < kLanes; lane++) any |= larger[lane];
+        for (int lane = 0; lane < kLanes; lane++) any |= other[lane];
         any ? scan(i + kPanel) : static_cast<void>(i += kPanel);
     }
     scan(size);
-    return best;
+    return std::isfinite(x[best]) ? best : kNoToken;
 }
 
 bool is_stop(const Burst& burst, int64_t row, int64_t token) {
@@ -458,7 +460,7 @@ int64_t decode(const Stack& stack, const Work& work, const Step& step, const Bur
         bool is_last = done + 1 == burst.steps || __atomic_load_n(burst.interrupt, __ATOMIC_RELAXED);
         for (int64_t row = 0; row < step.rows; row++) {
             sampled[row] = argmax(step.logits + row * stack.head->outputs, stack.vocabulary);
-            is_last |= is_stop(burst, row, sampled[row]);
+            is_last |= sampled[row] == kNoToken || is_stop(burst, row, sampled[row]);
         }
         if (is_last) return done + 1;
         advance(stack, step, burst, sampled);
@@ -478,7 +480,7 @@ auto with_type(const Work& work, F f) {
 }  // namespace
 
 // Changes with every function or struct above that ops.py knows.
-EXPORT int plait_ops_abi() { return 3; }
+EXPORT int plait_ops_abi() { return 4; }
 
 EXPORT int plait_panel() { return kPanel; }
 
@@ -514,8 +516,8 @@ EXPORT int plait_forward(const Stack* stack, const Work* work, const Step* step)
     return with_type(*work, [&](auto type) { return forward<decltype(type)>(*stack, *work, *step); });
 }
 
-// Greedy steps until one of a burst's ends; tokens, positions, slots and entries are then those of the last step. Returns
-// the number of steps, or as plait_forward.
+// Greedy steps until one of a burst's ends, or samples kNoToken; tokens, positions, slots and entries are then those of
+// the last step. Returns the number of steps, or as plait_forward.
 EXPORT int64_t plait_decode(const Stack* stack, const Work* work, const Step* step, const Burst* burst) {
     if (!are_tokens(step->tokens, step->rows, stack->vocabulary)) return kBadToken;
     return with_type(*work, [&](auto type) { return decode<decltype(type)>(*stack, *work, *step, *burst); });
