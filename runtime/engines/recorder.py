@@ -8,7 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..engine import Block, BlockUsage, Branch, Capabilities, Completion, Engine, Generation, SamplingParams, Tokenizer
+from ..engine import (
+    Block,
+    BlockUsage,
+    Branch,
+    Capabilities,
+    Completion,
+    Engine,
+    Generation,
+    SamplingDefaults,
+    SamplingParams,
+    Tokenizer,
+)
 from ..errors import InvalidInput
 from .replay import FORMAT, call_key, text_key
 from .text_stream import TextStream
@@ -30,6 +41,7 @@ class Recorder:
             engine=engine.name,
             context_limit=engine.context_limit,
             capabilities=asdict(engine.capabilities),
+            sampling_defaults=asdict(engine.sampling_defaults),
             bos_id=engine.tokenizer.bos_id,
             prefix_ids=engine.tokenizer.prefix_ids,
             byte_ids=sorted(engine.tokenizer.byte_ids),
@@ -48,6 +60,10 @@ class Recorder:
     @property
     def context_limit(self) -> int:
         return self._engine.context_limit
+
+    @property
+    def sampling_defaults(self) -> SamplingDefaults:
+        return self._engine.sampling_defaults
 
     def write(self, kind: str, **values: Any) -> None:
         self._file.write(json.dumps({"type": kind, **values}, separators=(",", ":")) + "\n")

@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..engine import Capabilities, Completion, FinishReason, SamplingParams
+from ..engine import Capabilities, Completion, FinishReason, SamplingDefaults, SamplingParams
 from ..errors import InvalidInput, PlaitError
 from .token_engine import TokenEngine, TokenGeneration
 
@@ -61,9 +61,14 @@ class ReplayEngine(TokenEngine):
                 _ReplayedTokenizer(self.file, texts, header),
                 context_limit=header["context_limit"],
                 capabilities=replace(Capabilities(**header["capabilities"]), live_views=False),
+                # Recordings from before there were defaults are of engines without any.
+                sampling_defaults=SamplingDefaults(**header.get("sampling_defaults", {})),
             )
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InvalidInput(f"{self.file}: not a recording of an engine: {error}") from None
+
+    def check_params(self, params: SamplingParams) -> None:
+        """What was recorded was checked then: a model may have more tokens than its tokenizer."""
 
     async def complete(self, generation: TokenGeneration) -> Completion:
         branch = generation.branch

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
-from ..engine import Capabilities, Completion, Tokenizer
+from ..engine import Capabilities, Completion, SamplingDefaults, Tokenizer
 from ..errors import InvalidInput
 from .token_decoding import decode
 from .token_engine import TokenEngine, TokenGeneration
@@ -75,12 +75,19 @@ class ScriptedEngine(TokenEngine):
         tokenizer: Tokenizer | None = None,
         context_limit: int = 4096,
         capabilities: Capabilities | None = None,
+        sampling_defaults: SamplingDefaults | None = None,
         seconds_per_token: float = 0.0,
         ends: bool = True,
         name: str = "scripted",
     ) -> None:
         """`ends=False`: the model never writes EOS but repeats its text."""
-        super().__init__(name, tokenizer or CharTokenizer(), context_limit=context_limit, capabilities=capabilities)
+        super().__init__(
+            name,
+            tokenizer or CharTokenizer(),
+            context_limit=context_limit,
+            capabilities=capabilities,
+            sampling_defaults=sampling_defaults,
+        )
         self._script = script
         self._seconds = seconds_per_token
         self._ends = ends

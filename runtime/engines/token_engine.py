@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Generator, Sequence
 from typing import Any
 
-from ..engine import Block, BlockUsage, Branch, Capabilities, Completion, SamplingParams, Tokenizer
+from ..engine import Block, BlockUsage, Branch, Capabilities, Completion, SamplingDefaults, SamplingParams, Tokenizer
 from ..errors import BranchBusy, BranchClosed, EngineClosed, InvalidInput, PromptTooLong, UnsupportedByEngine
 
 BLOCK_TOKENS = 16
@@ -24,12 +24,14 @@ class TokenEngine(ABC):
     """See `engine.Engine`."""
 
     def __init__(
-        self, name: str, tokenizer: Tokenizer, *, context_limit: int, capabilities: Capabilities | None = None
-    ) -> None:
+        self, name: str, tokenizer: Tokenizer, *, context_limit: int, capabilities: Capabilities | None = None,
+        sampling_defaults: SamplingDefaults | None = None,
+    ) -> None:  # fmt: skip
         self.name = name
         self.tokenizer = tokenizer
         self.context_limit = context_limit
         self.capabilities = capabilities or Capabilities(logprobs=True)
+        self.sampling_defaults = sampling_defaults or SamplingDefaults()
         self.branches: set[TokenBranch] = set()
         """Open ones."""
         self.is_closed = False
@@ -37,6 +39,10 @@ class TokenEngine(ABC):
     @abstractmethod
     async def complete(self, generation: TokenGeneration) -> Completion:
         """Do what `generation.params` ask for, adding tokens through `generation.append`."""
+
+    def check_params(self, params: SamplingParams) -> None:
+        """Raise `InvalidInput` for what the vocabulary does not allow."""
+        params.check_vocabulary(self.tokenizer.vocab_size)
 
     def open(
         self,
@@ -115,7 +121,8 @@ class TokenBranch:
 
     def generate(self, params: SamplingParams | None = None) -> TokenGeneration:
         self._check_idle()
-        self.generation = TokenGeneration(self, params or SamplingParams())
+        self.engine.check_params(params := params or SamplingParams())
+        self.generation = TokenGeneration(self, params)
         return self.generation
 
     def fork(self, n: int) -> list[Branch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from ...engine import BlockUsage, Branch, Capabilities, Tokenizer
+from ...engine import BlockUsage, Branch, Capabilities, SamplingDefaults, Tokenizer
 from ...errors import EngineClosed, InvalidInput
 from ..registry import model_folder
 from .branch import NativeBranch
@@ -19,7 +20,9 @@ from .context_files import DEFAULT_BYTES, ContextFiles
 from .context_scaling import read_scaling
 from .context_tier import ContextTier
 from .generation import Delivery
+from .generation_config import read_defaults
 from .loader import Impl, load_model
+from .memory import default_blocks, free_memory
 from .model import Model
 from .options import read_options
 from .pool import KVPool
@@ -28,7 +31,9 @@ from .store import KVStore
 from .tokenizer import HFTokenizer
 from .view import View
 
-_DEFAULT_KV_BYTES = 1 << 30
+logger = logging.getLogger(__name__)
+
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +48,8 @@ class NativeOptions:
     num_threads: int = 1
     """OpenMP threads of the compiled kernels. One is best for small models, above all on a busy machine."""
     kv_tokens: int | None = None
-    """Tokens the KV store holds; None: as many as fit into 1 GiB."""
+    """Tokens the KV store holds; None: a quarter of the free memory, but no more than 64 branches at the end of their
+    context hold (memory.py). On the CPU it is taken as it is needed, not at once."""
     block_size: int = 16
     """Tokens per KV block; a multiple of 16."""
     max_rows: int = 1024
@@ -95,7 +101,9 @@ class NativeEngine:
         self.context_limit = min(longest, options.context_limit or longest)
         block_bytes = KVPool.bytes_per_block(model.config, options.block_size, model.dtype)
         if options.kv_tokens is None:
-            num_blocks = max(64, _DEFAULT_KV_BYTES // block_bytes)
+            free = free_memory(model.device)
+            num_blocks = default_blocks(block_bytes, options.block_size, self.context_limit, free)
+            logger.info("KV store: up to %.0f MiB of %.0f MiB free", num_blocks * block_bytes / _MIB, free / _MIB)
         else:
             num_blocks = -(-options.kv_tokens // options.block_size)
             if num_blocks < 1:
@@ -123,6 +131,7 @@ class NativeEngine:
             hidden_states=True,
             **({} if source is None else read_scaling(source)),
         )
+        self.sampling_defaults = SamplingDefaults() if source is None else read_defaults(source)
         self.contexts: ContextTier | None = None
         """Of contexts on disk."""
         if options.contexts is not None:
