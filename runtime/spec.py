@@ -13,9 +13,10 @@ T = TypeVar("T", bound="Spec")
 
 
 class Spec(BaseModel):
-    """Immutable data without unknown fields. Wrong fields raise one `PlaitError` that names them all."""
+    """Immutable data without unknown fields, whose numbers are finite. Wrong fields raise one `PlaitError` that names
+    them all."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     refusal: ClassVar[type[PlaitError]] = InvalidJob
     """What wrong fields raise."""

@@ -67,15 +67,13 @@ class Expansion:
                 children[key] = self._child(parent, branch, step)
         return list(children.values())
 
-    def _limit(self, node: Node) -> int | None:
+    def _limit(self, node: Node) -> int:
         """Tokens that may be written behind a node."""
         method = self._method
-        left = None if method.max_tokens is None else method.max_tokens - node.trajectory_tokens
-        if not method.strategy.steps:
-            return left
-        return method.step_tokens if left is None else min(left, method.step_tokens)
+        left = method.limit - node.trajectory_tokens
+        return min(left, method.step_tokens) if method.strategy.steps else left
 
-    async def _decode(self, _part: Context, branch: TracedBranch, limit: int | None) -> _Written:
+    async def _decode(self, _part: Context, branch: TracedBranch, limit: int) -> _Written:
         method = self._method
         ends = method.delimiters if method.strategy.steps else ()
         params = method.sampling(
@@ -89,7 +87,7 @@ class Expansion:
         is_complete = result.finish is Finish.EOS or (result.finish is Finish.STOP and result.stop not in ends)
         return _Written(result.text, tuple(result.token_ids), result.finish, is_complete, result.hidden_state)
 
-    async def _run(self, part: Context, branch: TracedBranch, limit: int | None) -> _Written:
+    async def _run(self, part: Context, branch: TracedBranch, limit: int) -> _Written:
         """Let the generator write the step, and put it into the branch."""
         method, tokenizer = self._method, self._ctx.tokenizer
         outcome = await part.run(method.continuing(branch.tokens), parent=branch)
@@ -97,7 +95,7 @@ class Expansion:
         if not is_complete and not text.endswith(method.delimiters):
             text += method.delimiters[0]
         tokens = tokenizer.encode_continuation(branch.tokens, text)
-        room = branch.room if limit is None else min(limit, branch.room)
+        room = min(limit, branch.room)
         finish = outcome.finish if len(tokens) <= room else Finish.LENGTH
         tokens = tokens[:room]
         branch.extend(tokens)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from ..runtime.methods.base import Method
+from ..runtime.methods.base import Method, Temperature, Text
 from ..runtime.methods.registry import parse_method
 from ..runtime.methods.sequential import Answering
 from .aggregation import Aggregate, Vote
@@ -33,16 +33,17 @@ class SearchFields(Answering):
     embedding: Annotated[Any, BeforeValidator(parse_embedding)] = HIDDEN
     """What strategies tell different steps by: `hidden` (the mean of the hidden states the policy wrote the step
     from), `sentence-transformers:MODEL`, or a function `f(texts) -> vectors`."""
-    delimiters: tuple[str, ...] = Field(default=("\n\n",), min_length=1)
+    delimiters: tuple[Text, ...] = Field(default=("\n\n",), min_length=1)
     """Strings that end a step; they stay in its text."""
     step_tokens: int = Field(default=256, ge=1)
     """Tokens of one step at most; a step that is cut goes on as the next one."""
-    max_tokens: int | None = Field(default=1024, ge=1)
-    """Tokens of one trajectory at most."""
+    bound: ClassVar[int] = 1024
+    max_tokens: int | None = Field(default=None, ge=1, strict=True)
+    """Tokens of one trajectory at most; None: 1024."""
     max_depth: int = Field(default=25, ge=1)
     """Steps of one trajectory at most."""
-    temperature: float = Field(default=1.0, ge=0)
-    """At 0 all samples of a step are the same."""
+    temperature: Temperature | None = 1.0
+    """At 0 all samples of a step are the same; None: the model's own."""
     vote: Vote = "weighted"
     """How finished trajectories vote for their answers; see `aggregation`."""
     aggregate: Aggregate = "last"

@@ -102,8 +102,10 @@ class SearchRun:
             or not node.num_tokens
             or not method.strategy.steps
             or node.depth >= method.max_depth
-            or (method.max_tokens is not None and node.trajectory_tokens >= method.max_tokens)
+            or node.trajectory_tokens >= method.limit
         )
+        if not node.is_complete and node.trajectory_tokens >= method.limit:
+            method.note_bound(self._ctx)
         if not (node.is_complete or is_cut):
             return False
         self._budget -= node.copies

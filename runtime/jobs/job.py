@@ -29,6 +29,9 @@ class Reasoning(Runnable, Protocol):
         ...
 
     def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+    def settings(self, engine: Engine) -> dict[str, Any]:
+        """What the trace's header says of it beside its fields."""
+        ...
 
 
 class Description(Protocol):
@@ -75,6 +78,7 @@ class Job:
                     "budget": spec.budget.model_dump(exclude_none=True),
                     "priority": spec.priority,
                     "metadata": spec.metadata,
+                    **spec.method.settings(engine),
                 },
             },
             engine.tokenizer,

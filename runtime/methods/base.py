@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ..engine import Engine, SamplingParams, Tokenizer
+from ..errors import InvalidInput
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
 from ..result import Outcome
+from ..sampling import MAX_PENALTY, check_temperature
 from ..spec import Spec
 from .contexts import WithContexts, check_room
 from .prompt import Prompt, chat_messages, prompt_tokens
+
+Temperature = Annotated[float, Field(ge=0, strict=True), AfterValidator(check_temperature)]
+"""As `SamplingParams` takes it: 0, or at least 1e-6."""
+Text = Annotated[str, Field(min_length=1, strict=True)]
+Token = Annotated[int, Field(ge=0, strict=True)]
 
 
 class Method(Spec):
@@ -37,6 +45,10 @@ class Method(Spec):
         Called before any work.
         """
 
+    def settings(self, engine: Engine) -> dict[str, Any]:
+        """What comes of the fields on `engine`: JSON values for the settings in the trace's header."""
+        return {}
+
 
 class Decoding(WithContexts, Method):
     """Fields of methods that decode from one prompt, which may come with contexts."""
@@ -47,28 +59,44 @@ class Decoding(WithContexts, Method):
     """Put a text prompt as a user's message, through the model's chat template; messages always go through it."""
     system: str | None = None
     """System message in front of a chat; it makes a text prompt one."""
-    max_tokens: int | None = Field(default=None, ge=1)
-    """New tokens of one generation at most; None: as many as the context allows."""
-    temperature: float = Field(default=0.0, ge=0)
-    """0 is greedy."""
-    top_k: int = Field(default=0, ge=0)
-    """0: off."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1, strict=True)
+    """New tokens of one generation at most; None: the method's own bound (`bound`), or what the context allows where
+    that is less."""
+    temperature: Temperature | None = None
+    """0 is greedy; None: the model's own (its generation_config.json), as for the next four."""
+    top_k: int | None = Field(default=None, ge=0, strict=True)
+    """Sample from the k likeliest tokens; 0: off."""
+    top_p: float | None = Field(default=None, gt=0, le=1, strict=True)
     """Sample from the likeliest tokens that together have this probability; 1: off."""
-    min_p: float = Field(default=0.0, ge=0, le=1)
+    min_p: float | None = Field(default=None, ge=0, le=1, strict=True)
     """Leave out tokens less likely than this share of the likeliest one; 0: off."""
-    repetition_penalty: float = Field(default=1.0, gt=0)
+    repetition_penalty: float | None = Field(default=None, ge=1 / MAX_PENALTY, le=MAX_PENALTY, strict=True)
     """Divides the logits of tokens that stand in the context already (multiplies negative ones); 1: off."""
-    stop: tuple[str, ...] = ()
+    stop: tuple[Text, ...] = ()
     """Strings that end a generation; they are cut off."""
-    stop_token_ids: tuple[int, ...] = ()
+    stop_token_ids: tuple[Token, ...] = ()
     """Tokens that end a generation, as an end of sequence does."""
     logprobs: bool = True
     """Record the model's log-probability of every sampled token in the trace, where the engine can."""
     context_limit: int | None = Field(default=None, ge=1)
     """Tokens one thread may span, prompt included; None: the engine's own limit."""
 
+    bound: ClassVar[int] = 4096
+    """Takes the place of `max_tokens` where that is None, so that no job runs on to the end of a long context by
+    itself. What it ended has `Finish.LENGTH`, and `Result.details["bound"]` says so."""
+
+    @property
+    def limit(self) -> int:
+        """New tokens of one generation at most."""
+        return self.bound if self.max_tokens is None else self.max_tokens
+
+    def note_bound(self, ctx: Context) -> None:
+        """A text ended at `limit`: say so in `Result.details` if nobody asked for that limit."""
+        if self.max_tokens is None:
+            ctx.state.details["bound"] = self.bound
+
     def check(self, engine: Engine) -> None:
+        self.check_stop_tokens(engine)
         self.check_prompt(self.tokens(engine.tokenizer), engine)
 
     def tokens(self, tokenizer: Tokenizer) -> list[int]:
@@ -93,17 +121,26 @@ class Decoding(WithContexts, Method):
             ctx.state.details["contexts"] = layout.details
         return ctx.open(layout.tokens, label=label, context_limit=self.context_limit, contexts=layout.parallel)
 
+    def check_stop_tokens(self, engine: Engine) -> None:
+        size = engine.tokenizer.vocab_size
+        if (token := max(self.stop_token_ids, default=0)) >= size:
+            raise InvalidInput(f"stop_token_ids: token id {token} is outside the vocabulary of {size}")
+
+    def settings(self, engine: Engine) -> dict[str, Any]:
+        return {"sampling": {**self._shape(engine), "max_tokens": self.limit}}
+
     def sampling(self, ctx: Context, **changes: Any) -> SamplingParams:
-        """The fields as engine parameters."""
+        """The fields as engine parameters, the model's own where they are None."""
         values: dict[str, Any] = {
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "min_p": self.min_p,
-            "repetition_penalty": self.repetition_penalty,
+            **self._shape(ctx.state.engine),
+            "max_tokens": self.limit,
             "stop": self.stop,
             "stop_token_ids": self.stop_token_ids,
             "logprobs": 0 if self.logprobs and ctx.capabilities.logprobs else None,
         }
         return SamplingParams(**{**values, **changes})
+
+    def _shape(self, engine: Engine) -> dict[str, Any]:
+        """What shapes the distribution."""
+        own = {name: getattr(self, name) for name in asdict(engine.sampling_defaults)}
+        return asdict(engine.sampling_defaults) | {name: value for name, value in own.items() if value is not None}

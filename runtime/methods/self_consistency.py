@@ -11,6 +11,7 @@ from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
 from ..result import Generated, Outcome
 from .answers import extract, majority
+from .base import Temperature
 from .sequential import Answering
 
 
@@ -24,8 +25,8 @@ class SelfConsistency(Answering):
     """The method's name."""
     n: int = Field(default=8, ge=1)
     """Samples that vote."""
-    temperature: float = Field(default=1.0, ge=0)
-    """At 0 all samples are the same."""
+    temperature: Temperature | None = 1.0
+    """At 0 all samples are the same; None: the model's own."""
 
     async def run(self, ctx: Context) -> Outcome:
         root = self.open(ctx, self.tokens(ctx.tokenizer))

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
-from ..result import Generated, Outcome
+from ..result import Finish, Generated, Outcome
 from .answers import check_rule, extract
 from .base import Decoding
 
@@ -31,12 +31,14 @@ class Answering(Decoding):
         """Decode, and conclude if need be. Returns the whole new text and the last generation."""
         encode = ctx.tokenizer.encode_continuation
         room = branch.room - len(encode(branch.tokens, self.conclusion or "")) - self.conclusion_tokens
-        if self.conclusion is None or room <= 0:
-            result = await branch.generate(self.sampling(ctx))
-            return result.text, result
-        tokens = room if self.max_tokens is None else min(room, self.max_tokens)
+        concludes = self.conclusion is not None and room > 0
+        tokens = min(room, self.limit) if concludes else self.limit
         result = await branch.generate(self.sampling(ctx, max_tokens=tokens))
+        if result.finish is Finish.LENGTH and tokens == self.limit:
+            self.note_bound(ctx)
         text = result.text
+        if self.conclusion is None or not concludes:
+            return text, result
         forced = encode(branch.tokens, self.conclusion)
         if extract(self.answer, text) is None and not ctx.is_late and branch.room > len(forced):
             branch.extend(forced)

@@ -115,6 +115,8 @@ class _Run:
                 level < method.depth and ctx.may_go_deeper and rounds < method.max_rounds and empty < MAX_EMPTY_ROUNDS
             )
             call = await self.call(ctx, branch, may_spawn)
+            if call.finish is Finish.LENGTH:
+                method.note_bound(ctx)
             text, finish = context_text(branch.tokens, ctx.tokenizer), call.finish
             if not may_spawn or call.stop != self.dialect.spawn_end:
                 break
@@ -138,7 +140,7 @@ class _Run:
         """Decode up to the end of a spawn section or of the thread; text only the runtime may write is replaced."""
         replaced = {**self.dialect.reserved, **dict.fromkeys(self.method.stop, "")}
         stops = (*replaced, self.dialect.spawn_end) if may_spawn else tuple(replaced)
-        left = self.method.max_tokens
+        left = self.method.limit
         while True:
             params = self.method.sampling(ctx, max_tokens=left, stop=stops, include_stop=True)
             call = await branch.generate(params)
@@ -156,10 +158,9 @@ class _Run:
             ctx.count("reserved_text")
             if may_spawn and replaced[call.stop].endswith(self.dialect.spawn_end):
                 return replace(call, stop=self.dialect.spawn_end)
-            if left is not None:
-                left -= len(call.token_ids)
-                if left <= 0:
-                    return replace(call, finish=Finish.LENGTH, stop=None)
+            left -= len(call.token_ids)
+            if left <= 0:
+                return replace(call, finish=Finish.LENGTH, stop=None)
 
     async def children(self, ctx: Context, branch: TracedBranch, spawn: Spawn, level: int) -> dict[str, Thread | None]:
         """Run the section's children; by prompt, so that duplicates run once. None: failed or cancelled."""

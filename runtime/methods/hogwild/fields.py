@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ..base import Decoding
+from ..base import Decoding, Token
 from ..sequential import AnswerRule
 from .group import Layout
 from .text import CONCLUSION, DEFAULT_NAMES, SELF_CHECK, build_prompt
@@ -24,6 +24,9 @@ class HogwildFields(Decoding):
 
     method: Literal["hogwild"] = "hogwild"
     """The method's name."""
+    bound: ClassVar[int] = 8192
+    max_tokens: int | None = Field(default=None, ge=1, strict=True)
+    """Forward passes at most, which are tokens that each worker samples; None: 8192."""
     workers: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(default=DEFAULT_NAMES[:2], min_length=1)
     """Names, or how many."""
     layout: Layout = "combined"
@@ -61,7 +64,7 @@ class HogwildFields(Decoding):
     greedily behind it. None: leave it."""
     conclusion_tokens: int = Field(default=64, ge=1)
     """New tokens after `conclusion` at most; kept back from the budget and the context for it."""
-    resume: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    resume: dict[str, tuple[Token, ...]] = Field(default_factory=dict)
     """Worker -> tokens it has sampled already (`sampled_tokens`). They are taken instead of sampling, so that the group
     goes on exactly as it would have: same passes, same views."""
 

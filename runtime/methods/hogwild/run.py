@@ -106,10 +106,10 @@ class Run:
             return Finish.DEADLINE
         events = [n for n in (*method.join_at.values(), *method.leave_at.values()) if n > self.passes]
         passes = min((n - self.passes for n in events), default=self.limit)
-        if method.max_tokens is not None:
-            passes = min(passes, method.max_tokens - self.passes)
-            if passes < 1:
-                return Finish.LENGTH
+        passes = min(passes, method.limit - self.passes)
+        if passes < 1:
+            method.note_bound(ctx)
+            return Finish.LENGTH
         while (left := self._context_left() // count) < 1:
             if method.overflow == "stop" or not group.forget_oldest():
                 return Finish.CONTEXT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,9 @@ class MultiverseFields(Answering):
 
     method: Literal["multiverse"] = "multiverse"
     """The method's name."""
+    bound: ClassVar[int] = 16384
+    max_tokens: int | None = Field(default=None, ge=1, strict=True)
+    """Tokens along the critical path at most; None: 16384, blocks and all."""
     mode: Literal["trained", "guided"] = "trained"
     """`trained`: the model writes the tags itself. `guided`: for any instruct model, the runtime asks for the outlines,
     forks once and asks for the conclusion."""

@@ -20,8 +20,8 @@ class Line:
     """Of the path; empty for the root."""
     level: int = 0
     """Blocks around it."""
-    limit: int | None = None
-    """Tokens it may take along its critical path; None: whatever budget and context allow."""
+    limit: int
+    """Tokens it may take along its critical path."""
     paths: int = 0
     """Paths it may still open, with all that these open."""
     may_fork: bool = True
@@ -46,15 +46,14 @@ class Line:
     @property
     def room(self) -> int:
         """Tokens it may take now."""
-        room = self.branch.room
-        return room if self.limit is None else max(min(room, self.limit - self.used), 0)
+        return max(min(self.branch.room, self.limit - self.used), 0)
 
     @property
     def shortage(self) -> Finish:
         """What sets `room`."""
         scope = self.branch.scope
         limits = (
-            (None if self.limit is None else self.limit - self.used, Finish.LENGTH),
+            (self.limit - self.used, Finish.LENGTH),
             (self.branch.context_limit - self.branch.position, Finish.CONTEXT),
             (scope.ledger.left, Finish.TOTAL_TOKENS),
             (scope.critical_left, Finish.CRITICAL_TOKENS),

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from ...engine import Tokenizer
 from ...jobs.context import Context
-from ...result import Generated, Outcome
+from ...result import Finish, Generated, Outcome
 from ..answers import extract
 from .fields import MultiverseFields
 from .grammar import closers, elements
@@ -38,7 +38,7 @@ class Multiverse(MultiverseFields):
 
     async def run(self, ctx: Context) -> Outcome:
         branch = self.open(ctx, self.tokens(ctx.tokenizer))
-        line = Line(branch=branch, start=branch.length, limit=self.max_tokens, paths=self.max_branches)
+        line = Line(branch=branch, start=branch.length, limit=self.limit, paths=self.max_branches)
         tail = line.size("\n</Conclusion>\n</Parallel>\n</Think>\n\n")
         if self.conclusion is not None:
             tail += line.size(self.conclusion) + self.conclusion_tokens
@@ -50,6 +50,8 @@ class Multiverse(MultiverseFields):
     async def finish(self, ctx: Context, run: Run, line: Line, call: Generated) -> Outcome:
         """Close what is open, force an answer where one is asked for, and say what there is."""
         finish = call.finish
+        if finish is line.shortage is Finish.LENGTH:
+            self.note_bound(ctx)
         opened = elements(line.text)[1]
         if opened:
             ctx.count("unclosed_structure")

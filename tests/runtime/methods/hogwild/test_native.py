@@ -493,3 +493,13 @@ async def test_traces_of_branches_that_look_on_and_stop_at_strings():
         torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=1e-4)
     await native.close()
     assert native.block_usage().used == 0
+
+
+async def test_without_max_tokens_the_methods_own_bound_holds(monkeypatch):
+    assert Hogwild.bound == 8192
+    monkeypatch.setattr(Hogwild, "bound", 20)
+    result, _ = await run(job(2, None))
+    assert (result.finish_reason, result.details["passes"], result.details["bound"]) == (Finish.LENGTH, 20, 20)
+    result, _ = await run(job(2, 21))
+    assert (result.finish_reason, result.details["passes"]) == (Finish.LENGTH, 21)
+    assert "bound" not in result.details

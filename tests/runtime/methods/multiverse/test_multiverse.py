@@ -563,3 +563,15 @@ async def _settled(job):
         return await job
     except OSError:
         return None
+
+
+async def test_without_max_tokens_the_methods_own_bound_holds(monkeypatch):
+    assert Multiverse.bound == 16384
+    monkeypatch.setattr(Multiverse, "bound", 60)
+    endless = "so " * 100
+    result, _ = await play(lambda _: endless)
+    assert (result.finish_reason, result.details["bound"]) == (Finish.LENGTH, 60)
+    assert 0 < result.usage.critical_tokens <= 60
+    for fields in ({"max_tokens": 80}, {"context_limit": 50}):
+        result, _ = await play(lambda _: endless, **fields)
+        assert result.finish_reason in (Finish.LENGTH, Finish.CONTEXT) and "bound" not in result.details
