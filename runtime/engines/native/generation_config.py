@@ -14,8 +14,8 @@ _SHAPE = ("top_k", "top_p", "min_p", "repetition_penalty")
 
 
 def read_defaults(folder: str | Path) -> SamplingDefaults:
-    """Of a model folder (a model in one file has none); raises `InvalidInput`, naming file and field, for what cannot be
-    sampled with.
+    """Of a model folder (a model in one file has none); raises `InvalidInput`, naming file and field, for what
+    nobody can sample with.
 
     Without the file, and without `do_sample: true` in it, the model decodes greedily; with that, at the temperature of
     the file, else at 1. What else the file says holds beside a temperature of the caller's own as well. What it does
