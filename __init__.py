@@ -32,6 +32,7 @@ from .runtime.engines.recorder import Recorder
 from .runtime.engines.registry import register_scheme
 from .runtime.engines.replay import ReplayEngine
 from .runtime.engines.scripted import ScriptedEngine
+from .runtime.equality.registry import register_equality
 from .runtime.errors import (
     BranchBusy,
     BranchClosed,
@@ -130,6 +131,7 @@ __all__ = [
     "prompt_tokens",
     "register",
     "register_dialect",
+    "register_equality",
     "register_scheme",
     "search",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..runtime.equality.registry import text
 from ..runtime.methods.answers import majority
 
 RESAMPLES = 10_000
@@ -42,8 +43,11 @@ def pass_at_k(attempts: int, correct: int, k: int) -> float:
 
 
 def cons_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> bool:
-    """Is the majority's answer among the first k attempts correct? Attempts without an answer do not vote."""
-    answer, _ = majority(answers[:k])
+    """Is the majority's answer among the first k attempts correct? Attempts without an answer do not vote.
+
+    `answers` are in a form in which equal ones look equal, as `Verdict.extracted` is.
+    """
+    answer, _ = majority(answers[:k], text)
     return answer is not None and correct[answers.index(answer)]
 
 

@@ -135,6 +135,7 @@ def test_public_names_are_pinned():
         "prompt_tokens",
         "register",
         "register_dialect",
+        "register_equality",
         "register_scheme",
         "search",
     ]
@@ -160,7 +161,7 @@ def test_every_entry_point_leads_somewhere():
     groups = project["entry-points"]
     assert set(groups) == {
         f"plait.{kind}"
-        for kind in ("benchmarks", "commands", "dialects", "engines", "methods", "rewards", "strategies")
+        for kind in ("benchmarks", "commands", "dialects", "engines", "equalities", "methods", "rewards", "strategies")
     }
     for group, entries in groups.items():
         for name, value in entries.items():

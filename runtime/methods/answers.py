@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
+from ..equality import numbers
+from ..equality.registry import Equality
 from ..errors import InvalidInput
 
-_BRACE = re.compile(r"\\boxed\{|[{}]")
+# Of `\\boxed{` too, as texts have it that were escaped once too often; other escaped braces are no braces to TeX.
+_BRACE = re.compile(r"\\{1,2}boxed\s*\{|\\.|[{}]", re.DOTALL)
 
 _EQUATION = re.compile(r"\d+ *[-+*/] *\d+ *= *\d+")
 
@@ -51,25 +54,33 @@ def extract(rule: str, text: str) -> str | None:
     return found
 
 
-def majority(answers: Iterable[str | None]) -> tuple[str | None, Counter[str]]:
-    """The answer given most often, ties by the first given, and the votes; None does not vote (arXiv 2203.11171)."""
-    votes = Counter(answer for answer in answers if answer is not None)
-    # Counter keeps the order of first occurrence, and max takes the first of equals.
-    return max(votes, key=lambda key: votes[key], default=None), votes
+def majority(answers: Iterable[str | None], equal: Equality = numbers.classes) -> tuple[str | None, Counter[str]]:
+    """The answer given most often, ties by the first given, and the votes; None does not vote (arXiv 2203.11171).
+
+    Answers that `equal` says are equal vote for one, under the spelling most often given (ties: the first).
+    """
+    given = [answer for answer in answers if answer is not None]
+    groups: dict[Hashable, Counter[str]] = {}
+    for answer, label in zip(given, equal(given), strict=True):
+        groups.setdefault(label, Counter())[answer] += 1
+    # Both dict and Counter keep the order of first occurrence, and max takes the first of equals.
+    votes = Counter({max(group, key=lambda answer: group[answer]): group.total() for group in groups.values()})
+    return max(votes, key=lambda answer: votes[answer], default=None), votes
 
 
 def boxes(text: str) -> list[tuple[int, int]]:
     """Where the contents of the text's `\\boxed{...}` with balanced braces begin and end, by their beginning.
 
-    Linear in the text, whatever its braces.
+    Linear in the text, whatever its braces. There may be space before the brace.
     """
     opened: list[int | None] = []
     found = []
     for match in _BRACE.finditer(text):
-        if match[0] != "}":
+        if match[0] == "}":
+            if opened and (begin := opened.pop()) is not None:
+                found.append((begin, match.start()))
+        elif match[0].endswith("{") and match[0] != "\\{":
             opened.append(match.end() if match[0] != "{" else None)
-        elif opened and (begin := opened.pop()) is not None:
-            found.append((begin, match.start()))
     return sorted(found)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from plait import InvalidInput
+from plait.runtime.equality.registry import text
 from plait.runtime.methods.answers import boxes, check_rule, extract, majority
 
 CASES = [
@@ -16,6 +19,10 @@ CASES = [
     ("boxed", r"\boxed{1} and \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
     ("boxed", r"\boxed{1} and \boxed{2", "1"),
     ("boxed", r"\boxed{}", None),
+    ("boxed", r"\boxed{1} \boxed{}", None),
+    ("boxed", "\\boxed {73}", "73"),
+    ("boxed", r"\boxed{\left\{1, 2\right.}", r"\left\{1, 2\right."),
+    ("boxed", r"\\boxed{\\frac{1}{2}}", r"\\frac{1}{2}"),
     ("boxed", "nothing", None),
     ("countdown", "apr 24 : 8 3 ; answer none ; answer 8 * 3 = 24", "8 * 3 = 24"),
     ("countdown", "answer 8 * 3 = 24 answer none", None),
@@ -46,19 +53,29 @@ def test_any_text_has_an_answer_or_none(rule, text):
 
 
 def spans(text):
-    """The plain reading of the rule: count braces from every `\\boxed{`."""
-    for start in (i for i in range(len(text)) if text.startswith("\\boxed{", i)):
-        depth, begin = 1, start + len("\\boxed{")
-        for end in range(begin, len(text)):
-            depth += (text[end] == "{") - (text[end] == "}")
-            if depth == 0:
-                yield begin, end
-                break
+    """The plain reading of the rule: count braces from every `\\boxed{`; what follows a backslash is no brace."""
+    starts = {match.start(): match.end() for match in re.finditer(r"\\boxed\s*\{", text)}
+    at, opened, found = 0, [], []
+    while at < len(text):
+        doubled = at + 1 in starts and text[at] == "\\"
+        if at in starts or doubled:
+            at = starts[at + doubled]
+            opened.append(at)
+            continue
+        if text[at] == "\\":
+            at += 2
+            continue
+        if text[at] == "{":
+            opened.append(None)
+        if text[at] == "}" and opened and (begin := opened.pop()) is not None:
+            found.append((begin, at))
+        at += 1
+    return sorted(found)
 
 
-@given(st.lists(st.sampled_from(["\\boxed{", "{", "}", "1", "\\"]), max_size=14).map("".join))
+@given(st.lists(st.sampled_from(["\\boxed{", "\\boxed \n{", "\\boxed", "{", "}", "1", "\\"]), max_size=14).map("".join))
 def test_boxes_are_those_found_by_counting_braces(text):
-    assert boxes(text) == list(spans(text))
+    assert boxes(text) == spans(text)
 
 
 @pytest.mark.parametrize("part", ["\\boxed{", "\\boxed{}", "{", "}"])
@@ -70,3 +87,10 @@ def test_a_megabyte_of_braces_is_no_trouble(part):
 def test_the_majority_is_the_first_of_the_most_frequent():
     assert majority(["b", None, "a", "a", "b", None, None]) == ("b", {"b": 2, "a": 2})
     assert majority([None]) == (None, {})
+
+
+def test_equal_numbers_vote_for_one():
+    answers = [r"\frac{1}{2}", r"\dfrac{1}{2}", "0.5", "3", "3"]
+    assert majority(answers) == (r"\frac{1}{2}", {r"\frac{1}{2}": 3, "3": 2})
+    assert majority(answers, text)[0] == "3"
+    assert majority(["1/2", "0.5", "0.5"]) == ("0.5", {"0.5": 3})

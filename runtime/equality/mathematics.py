@@ -1,0 +1,199 @@
+"""`math`: equality of mathematics, and what grading shares with it.
+
+Numbers, words and numerals of a base are compared here and exactly; all else by math-verify, in its process.
+"""
+
+from __future__ import annotations
+
+import cmath
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .numbers import MAX_CHARS, Reading, read
+from .process import MathProcess, shared
+
+SECONDS = 2.0
+"""Limit of one comparison in a vote."""
+VOTE_SECONDS = 20.0
+"""Limit of all comparisons of a vote; what is not known to be equal by then counts as different."""
+
+_BASE = re.compile(r"\(?(-?(?:\d[0-9A-Fa-f.]*|[A-F][0-9A-F]*(?=\)?_\{16\})))\)?_\{(?:\\text\{)?(\d+|[a-z]+)\}?\}\Z")
+_BASES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_LETTERS = re.compile(r"\(?[A-Za-z]+\)?\Z")
+_MIXED = re.compile(r"(?<![\d.^_A-Za-z])(\d+)(?: (\d+)/(\d+)|\\frac\{(\d+)\}\{(\d+)\})")
+_DECIMAL = re.compile(r"(\^)?(\d*)\.(\d+)|(\d+)\.(?!\d)")
+_UNCLEAR = re.compile(r"[\d.] [\d.]|[\d.]\\overline|\.\d+\.")
+"""What math-verify takes for something else: `1 2` for 1 + 2."""
+_PRODUCT = re.compile(r"(?<=\d)(?=\()|(?<=\))(?=[\d(])")
+"""Math-verify takes `2(3)` for a mixed number."""
+_POWER = re.compile(r"\^\(([^()]*)\)")
+_ROOT = re.compile(r"(?<![\\A-Za-z])sqrt\(([^()]*)\)")
+_NAMES = re.compile(r"(?<![\\A-Za-z])(pi|infinity|theta|alpha|sin|cos|tan|log|ln)(?![A-Za-z])")
+
+
+def settle(gold: Reading, answer: Reading) -> bool | None:
+    """Are they equal, as far as that needs no algebra? None: it does.
+
+    The gold says what is asked for: an answer may leave out its percent sign or the base it is written in, and may put
+    a percent sign of its own, as the unit.
+    """
+    if gold.form == answer.form:
+        return True
+    if gold.words is not None or answer.words is not None:
+        words = gold.words or _word(gold), answer.words or _word(answer)
+        return words[0] == words[1] if None not in words else None
+    asked, given = _numeral(gold.body), _numeral(answer.body)
+    if asked is not None or given is not None:
+        return asked == given or (asked is not None and asked[0] == answer.body)
+    if gold.number is None or answer.number is None:
+        choices = _choice(gold.form), _choice(answer.form)
+        return True if choices[0] is not None and choices[0] == choices[1] else None
+    if gold.name and answer.name and gold.name != answer.name:
+        return False
+    return gold.value == answer.value or (gold.is_percent != answer.is_percent and gold.number == answer.number)
+
+
+def legible(reading: Reading, *, named: bool = False) -> str | None:
+    """The answer as math-verify reads it rightly; None: it cannot. `named`: with the `x = ` it has."""
+    text = _MIXED.sub(r"(\1+\\frac{\2\4}{\3\5})", reading.body)
+    if _UNCLEAR.search(text) or len(text) > MAX_CHARS:
+        return None
+    text = _POWER.sub(r"^{\1}", text.replace("**", "^"))
+    text = _ROOT.sub(r"\\sqrt{\1}", text)
+    text = _PRODUCT.sub(r"\\cdot ", text)
+    text = _NAMES.sub(lambda match: "\\" + {"infinity": "infty"}.get(match[1], match[1]) + " ", text)
+    text = _DECIMAL.sub(_fraction, text).replace("%", r"\%")
+    text += r"\%" if reading.is_percent else ""
+    return f"{reading.name}={text}" if named and reading.name else text
+
+
+def classes(answers: Sequence[str], process: MathProcess | None = None) -> list[str]:
+    """Labels: answers of the same label are equal. Starts the process (`shared`) only where there is algebra to do.
+
+    Units and the name in `x = 5` are left out; percent are hundredths; lists are sets, `(1,2)` is not. Raises
+    `MathUnavailable`.
+    """
+    readings = {answer: read(answer) for answer in answers if len(answer) <= MAX_CHARS}
+    plain = {answer: _plain_key(reading) for answer, reading in readings.items()}
+    labels: dict[str, str] = {}
+    distinct = list(dict.fromkeys(plain.values()))
+    if len(distinct) > 1 and any(one.label.startswith("formula") for one in distinct):
+        labels = _group(distinct, process or shared())
+    found = []
+    for answer in answers:
+        label = plain[answer].label if answer in plain else f"text {answer}"
+        found.append(labels.get(label, label))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """What an answer is without algebra."""
+
+    label: str
+    text: str | None
+    """For math-verify; None: the label is all there is to know."""
+    value: complex | None = None
+
+
+@dataclass(slots=True)
+class _Group:
+    label: str
+    kind: str
+    key: str
+    near: complex | None
+    text: str
+
+
+def _plain_key(reading: Reading) -> _Plain:
+    if reading.value is not None:
+        try:
+            about: complex | None = complex(float(reading.value))
+        except OverflowError:
+            about = None
+        return _Plain(f"number {reading.value}", None, about)
+    if reading.words is not None:
+        return _Plain(f"words {reading.words}", None)
+    if (numeral := _numeral(reading.body)) is not None:
+        return _Plain("numeral {}_{}".format(*numeral), None)
+    if (choice := _choice(reading.form)) is not None:
+        return _Plain(f"letter {choice}", choice)
+    text = legible(reading)
+    return _Plain(f"form {reading.form}" if text is None else f"formula {text}", text)
+
+
+def _group(answers: Sequence[_Plain], process: MathProcess) -> dict[str, str]:
+    """Label -> label of its group. A group is compared by its first member."""
+    end = time.monotonic() + VOTE_SECONDS
+    groups: list[_Group] = []
+    found: dict[str, str] = {}
+    for answer in answers:
+        one = _read(answer, process, end)
+        if one is None:
+            continue
+        for group in groups:
+            if _is_same(group, one, process, end):
+                found[answer.label] = group.label
+                break
+        else:
+            groups.append(one)
+    return found
+
+
+def _read(answer: _Plain, process: MathProcess, end: float) -> _Group | None:
+    if answer.text is None:
+        kind, _, key = answer.label.partition(" ")
+        return _Group(answer.label, kind, key, answer.value, key)
+    reply = _ask(process, {"read": answer.text}, end)
+    if reply is None or reply.get("key") is None:
+        return None
+    near = None if reply["near"] is None else complex(*reply["near"])
+    return _Group(answer.label, reply["kind"], reply["key"], near, answer.text)
+
+
+def _is_same(a: _Group, b: _Group, process: MathProcess, end: float) -> bool:
+    if a.kind != b.kind:
+        return False
+    if a.key == b.key:
+        return True
+    if a.kind in ("words", "numeral", "form"):
+        return False
+    if a.near is not None and b.near is not None and not cmath.isclose(a.near, b.near, rel_tol=1e-9, abs_tol=1e-12):
+        return False
+    reply = _ask(process, {"same": a.text, "other": b.text}, end)
+    return reply is not None and reply.get("equal") is True
+
+
+def _ask(process: MathProcess, request: dict[str, str], end: float) -> dict[str, Any] | None:
+    left = end - time.monotonic()
+    return process.ask(request, min(SECONDS, left)) if left > 0 else None
+
+
+def _numeral(body: str) -> tuple[str, str] | None:
+    """Digits and base of `52_{8}`."""
+    match = _BASE.match(body)
+    if match is None:
+        return None
+    base = str(_BASES.index(match[2]) + 2) if match[2] in _BASES else match[2]
+    return (match[1], base) if base.isdigit() else None
+
+
+def _word(reading: Reading) -> str | None:
+    return reading.form.lower() if _LETTERS.match(reading.form) else None
+
+
+def _choice(form: str) -> str | None:
+    """`C` of `(C)`."""
+    bare = form.removeprefix("(").removesuffix(")")
+    return bare if len(bare) == 1 and bare.isalpha() and bare.isascii() else None
+
+
+def _fraction(match: re.Match[str]) -> str:
+    raised, whole, digits, alone = match.groups()
+    if alone is not None:
+        return str(alone)
+    fraction = rf"{{\frac{{{int(whole + digits)}}}{{{10 ** len(digits)}}}}}"
+    return (raised or "") + fraction

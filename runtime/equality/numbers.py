@@ -1,0 +1,128 @@
+"""`numbers`: exact values of numbers as answers write them; needs no library and no process.
+
+Integers, decimals (`.5`, `0.\\overline{3}`), `a/b`, `\\frac{a}{b}`, mixed numbers (`11 5/6`), percent, thousands
+separators, currencies in front and units behind, which are left out, and `x = ` before any of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from .tex import typeset
+
+MAX_CHARS = 1000
+"""Longer answers are text."""
+
+_DECIMAL = r"(?:\d+(?:\.(?:\d*(?:\\overline\{\d+\})?))?|\.\d+(?:\\overline\{\d+\})?|\.\\overline\{\d+\})"
+_SIGN = r"[+-]?"
+_FRACTION = re.compile(
+    rf"(?:\\frac\{{(?P<top>{_SIGN}{_DECIMAL})\}}\{{(?P<bottom>{_SIGN}{_DECIMAL})\}}"
+    rf"|(?P<over>{_DECIMAL})/(?P<under>{_DECIMAL}))\Z"
+)
+_MIXED = re.compile(r"(\d+)(?:(\\frac\{\d+\}\{\d+\})| (\d+/\d+))\Z")
+_PLAIN = re.compile(rf"{_DECIMAL}\Z")
+_NAME = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?(?:\([a-z]\))?|\\[a-z]+)=(?!.*=)", re.DOTALL)
+_CURRENCY = re.compile(r"([+-]?)(?:\\\$|[£€])")
+_PERCENT = re.compile(r"(?:%|\\text\{(?:percent|per cent|%)\}|(?<=\d)percent)\Z")
+_NOUNS = (
+    "degree|deg|radian|rad|cent|dollar|euro|pound|inche|inch|in|foot|feet|ft|yard|yd|mile|mph|km/h|mm|cm|dm|km|meter|metre"
+    "|kilometer|centimeter|kg|gram|ounce|oz|lb|hour|hr|minute|min|second|sec|day|week|month|year|unit|point|liter|litre"
+    "|people|person|student|way|ml"
+)
+_UNIT = re.compile(
+    r"(?:\\text\{[^{}]*\}(?:\^\{?\d\}?|\^\{\\circ\})?|\^\{\\circ\}[CF]?"
+    rf"|(?<=[\d}}])(?:square|sq|cubic|cu)?(?:{_NOUNS})(?:s|es)?(?:\^\{{\d\}})?)\Z"
+)
+_WORDS = re.compile(r"(?:\\text\{[^{}\\]*\})+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An answer taken apart."""
+
+    form: str
+    """As `typeset` gives it."""
+    name: str | None
+    """`x` of `x = 5`."""
+    body: str
+    """Without name, currency, unit and percent sign."""
+    is_percent: bool
+    number: Fraction | None
+    """The body's value; a percent sign is not counted in."""
+    words: str | None
+    """Its letters and digits in small letters, where the whole is text."""
+
+    @property
+    def value(self) -> Fraction | None:
+        """With the percent sign counted in."""
+        return self.number / 100 if self.number is not None and self.is_percent else self.number
+
+
+def read(answer: str, *, commas: bool = True) -> Reading:
+    """Take an answer apart; see `tex.typeset` for `commas`."""
+    form = typeset(answer, commas=commas)
+    words = "".join(filter(str.isalnum, form.replace(r"\text", ""))).lower() if _WORDS.match(form) else None
+    body, name = form, None
+    if match := _NAME.match(body):
+        name, body = match[1], body[match.end() :]
+    if words is None:
+        body = _unbracketed(body)
+        body = _CURRENCY.sub(r"\1", body, count=1) if _CURRENCY.match(body) else body
+    bare = _PERCENT.sub("", body)
+    is_percent = bare != body and bool(bare)
+    if is_percent:
+        body = bare
+    elif words is None and (bare := _UNIT.sub("", body)):
+        body = bare
+    return Reading(form=form, name=name, body=body, is_percent=is_percent, number=_number(body), words=words)
+
+
+def key(answer: str) -> str:
+    """The value as `p/q` where the answer is a number, else its form."""
+    if len(answer) > MAX_CHARS:
+        return answer
+    reading = read(answer)
+    return reading.form if reading.value is None else str(reading.value)
+
+
+def classes(answers: Sequence[str]) -> list[int]:
+    """Equal are numbers of one value, and what TeX sets the same."""
+    first: dict[str, int] = {}
+    return [first.setdefault(key(answer), place) for place, answer in enumerate(answers)]
+
+
+def _unbracketed(body: str) -> str:
+    """Without brackets around the whole; `(1,2)` keeps them."""
+    inner = body[1:-1]
+    return inner if body.startswith("(") and body.endswith(")") and not set("(),") & set(inner) else body
+
+
+def _number(body: str) -> Fraction | None:
+    sign = 1
+    if body[:1] in ("+", "-"):
+        sign, body = -1 if body[0] == "-" else 1, body[1:]
+    try:
+        if _PLAIN.match(body):
+            return sign * _decimal(body)
+        if match := _MIXED.match(body):
+            part = _number(match[2] or match[3])
+            return None if part is None else sign * (int(match[1]) + part)
+        if match := _FRACTION.match(body):
+            top, bottom = match["top"] or match["over"], match["bottom"] or match["under"]
+            return sign * _decimal(top) / _decimal(bottom)
+    except ZeroDivisionError:
+        pass
+    return None
+
+
+def _decimal(text: str) -> Fraction:
+    sign = -1 if text[0] == "-" else 1
+    whole, _, rest = text.lstrip("+-").partition(".")
+    digits, _, period = rest.partition(r"\overline{")
+    value = Fraction(int(whole + digits or "0"), 10 ** len(digits))
+    if period:
+        value += Fraction(int(period[:-1]), (10 ** (len(period) - 1) - 1) * 10 ** len(digits))
+    return sign * value

@@ -1,0 +1,110 @@
+"""math-verify in a process that can be stopped.
+
+math-verify hands what a model wrote to a computer algebra system: a tower of exponents keeps that busy for ever, and
+its own time limit works in a main thread only. So it runs in a child process with limited memory, is given a limited
+number of characters and of seconds, and is replaced when it overruns them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import select
+import subprocess
+import sys
+import threading
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+from ..errors import PlaitError
+
+START_SECONDS = 60.0
+"""Importing sympy on a busy machine."""
+
+
+class MathUnavailable(PlaitError):
+    """The mathematics process cannot be started."""
+
+
+class MathProcess:
+    """A child process that compares formulas, one request at a time; safe to call from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, request: dict[str, str], seconds: float) -> dict[str, Any] | None:
+        """The reply, see `worker.answer`; None if there is none in time, or the process died of the request. What the
+        process cannot do gives `{"error": message}`. Starts the process, which is not counted. Raises
+        `MathUnavailable`."""
+        with self._lock:
+            if self._process is None:
+                self._start()
+            process = self._process
+            assert process is not None and process.stdin is not None
+            try:
+                process.stdin.write(json.dumps(request) + "\n")
+                process.stdin.flush()
+            except OSError:
+                self._stop()
+                return None
+            reply = self._read(seconds)
+            if reply is None:
+                self._stop()
+            return reply
+
+    def close(self) -> None:
+        """End the process; idempotent."""
+        with self._lock:
+            self._stop()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            start_new_session=True,
+        )
+        if self._read(START_SECONDS) is None:
+            process = self._process
+            process.kill()
+            _, errors = process.communicate()
+            self._process = None
+            raise MathUnavailable(
+                "math-verify does not start; is it installed? pip install 'plait[evals]'. "
+                + (errors.strip().splitlines() or ["no message"])[-1]
+            )
+
+    def _read(self, seconds: float) -> dict[str, Any] | None:
+        process = self._process
+        assert process is not None and process.stdout is not None
+        # One request, one short line in reply: either nothing is there yet or all of it is on its way.
+        ready, _, _ = select.select([process.stdout], [], [], max(0.0, seconds))
+        line = process.stdout.readline() if ready else ""
+        return json.loads(line) if line else None
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+def is_installed() -> bool:
+    """Is math-verify here? Imports nothing."""
+    try:
+        return find_spec("math_verify") is not None
+    except ValueError:  # Somebody put None into sys.modules.
+        return False
+
+
+@cache
+def shared() -> MathProcess:
+    """The process that votes use, started by the first that needs it, ended with the interpreter."""
+    process = MathProcess()
+    atexit.register(process.close)
+    return process

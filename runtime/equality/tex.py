@@ -1,0 +1,256 @@
+"""One form for formulas that TeX sets the same (Knuth, The TeXbook, chapters 7 and 16 to 18).
+
+Only what is typographic is taken out: spaces of mathematics, `\\left` and `\\right`, sizes, colours, bold and italics,
+braces around the whole or around one symbol, and which spelling of a fraction, a thousands separator or a symbol is
+used. Nothing is computed.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_DEPTH = 100
+"""Braces inside braces; deeper formulas stay as they are."""
+
+_TOKEN = re.compile(r"\\(?:[a-zA-Z]+|.)|\s+|\d+|.", re.DOTALL)
+_COMMAND_END = re.compile(r"\\[a-zA-Z]+\Z")
+_WORD = re.compile(r"[A-Za-z]{2,}")
+_DIGITS = frozenset("0123456789.")
+
+_SPACES = frozenset(
+    [r"\,", r"\;", r"\:", r"\>", "\\ ", "~", "$", r"\(", r"\)", r"\[", r"\]"]
+    + [r"\quad", r"\qquad", r"\thinspace", r"\medspace", r"\thickspace", r"\enspace", r"\space"]
+)
+_NOTHING = frozenset(
+    [r"\!", r"\/", r"\left", r"\right", r"\middle", r"\mleft", r"\mright", r"\limits", r"\nolimits", r"\negthinspace"]
+    + [rf"\{size}{side}" for size in ("big", "Big", "bigg", "Bigg") for side in ("", "l", "r", "m")]
+    + [rf"\{style}style" for style in ("display", "text", "script", "scriptscript")]
+    + [r"\mathbf", r"\boldsymbol", r"\bm", r"\pmb", r"\mathit", r"\mathsf", r"\mathnormal", r"\bf", r"\it", r"\rm"]
+    + [r"\boxed", r"\fbox", r"\tiny", r"\small", r"\normalsize", r"\large", r"\Large", r"\LARGE", r"\huge", r"\Huge"]
+)
+_SIDES = frozenset([r"\left", r"\right", r"\mleft", r"\mright"])
+_TEXTS = frozenset([rf"\text{face}" for face in ("", "rm", "bf", "it", "sf", "tt", "normal")]) | {
+    r"\mbox",
+    r"\hbox",
+    r"\mathrm",
+}
+_SAME = {
+    **{rf"\{size}frac": r"\frac" for size in "dtc"},
+    **{rf"\{size}binom": r"\binom" for size in "dt"},
+    **{r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[", r"\rbrack": "]", r"\lparen": "(", r"\rparen": ")"},
+    **{r"\le": r"\leq", r"\ge": r"\geq", r"\ne": r"\neq", r"\lvert": "|", r"\rvert": "|", r"\vert": "|"},
+    **{r"\leqslant": r"\leq", r"\geqslant": r"\geq", r"\ast": "*", r"\colon": ":", r"\infin": r"\infty"},
+    **{r"\degree": r"^\circ", r"\%": "%", "÷": r"\div ", "±": r"\pm ", "\u2212": "-", "\u2013": "-", "\u00a0": " "},
+    **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "°": r"^\circ ", "√": r"\sqrt "},
+    **{"≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "θ": r"\theta "},
+    **{"²": "^2 ", "³": "^3 ", "½": r"\frac12 ", "⅓": r"\frac13 ", "¼": r"\frac14 ", "¾": r"\frac34 "},
+}
+_ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\sqrt": 1, r"\overline": 1}
+_DROPPED = {r"\color": 1, r"\textcolor": 1, r"\phantom": 1, r"\hphantom": 1, r"\hspace": 1, r"\label": 1}
+"""Commands that are left out together with their first argument."""
+
+_MARK = re.compile(r"\\!\s*")
+_THOUSANDS = re.compile(
+    r"(?<![\d.,])([1-9]\d{0,2})(\{,\}|\\[,;: ]|\\thinspace |~| |,)(\d{3}(?:\2\d{3})*)(?!\d|,\d|\{,\}\d)(?! ?/| \d)"
+)
+
+
+class _Unbalanced(Exception):
+    """The braces do not close, or are too deep."""
+
+
+def typeset(text: str, *, commas: bool = True) -> str:
+    """The form that all formulas share that look the same; of what is no formula, the text with single spaces.
+
+    A space stays between digits: `1 2` is not `12`. Thousands are joined where they are set apart by `{,}`, `,\\!`, a
+    space of any kind, or, outside brackets and if `commas`, by a comma alone. The result is its own form.
+    """
+    source = "".join(_SAME.get(char, char) if ord(char) > 127 else char for char in text)
+    try:
+        return _Reader(_join_thousands(source, commas)).whole()
+    except _Unbalanced:
+        return " ".join(text.split())
+
+
+def _join_thousands(text: str, commas: bool) -> str:
+    def join(match: re.Match[str]) -> str:
+        mark = match[2]
+        if mark == "," and (not commas or _is_inside(text[: match.start()])):
+            return match[0]
+        return match[1] + match[3].replace(mark, "")
+
+    text = re.sub(r",\\!\s*", "{,}", text)
+    return _THOUSANDS.sub(join, _MARK.sub("", text))
+
+
+def _is_inside(before: str) -> bool:
+    """Is a bracket open?"""
+    return sum(map(before.count, ("(", "[", r"\{"))) > sum(map(before.count, (")", "]", r"\}")))
+
+
+class _Reader:
+    def __init__(self, source: str, depth: int = 0) -> None:
+        self._tokens = _TOKEN.findall(source)
+        self._at = 0
+        self._depth = depth
+
+    def whole(self) -> str:
+        pieces = self._pieces(None)
+        while pieces and pieces[-1] in (".", ",", ";", " "):
+            pieces.pop()
+        return _unwrapped(_join(pieces))
+
+    def _next(self) -> str:
+        token: str = self._tokens[self._at] if self._at < len(self._tokens) else ""
+        self._at += 1
+        return token
+
+    def _skip_spaces(self) -> str:
+        """The next token that is no space; it stays."""
+        while self._at < len(self._tokens):
+            token: str = self._tokens[self._at]
+            if not token.isspace() and token not in _SPACES:
+                return token
+            self._at += 1
+        return ""
+
+    def _pieces(self, closing: str | None) -> list[str]:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _Unbalanced
+        pieces: list[str] = []
+        has_space = False
+        while True:
+            token = self._next()
+            token = _SAME.get(token, token)
+            if token == closing or (not token and closing is None):
+                self._depth -= 1
+                return pieces
+            if not token or token == "}":
+                raise _Unbalanced
+            if token.isspace() or token in _SPACES:
+                has_space = True
+                continue
+            piece = self._piece(token, pieces)
+            if not piece:
+                continue
+            if has_space and pieces and pieces[-1][-1] in _DIGITS and piece[0] in _DIGITS:
+                pieces.append(" ")
+            has_space = False
+            pieces.append(piece)
+
+    def _piece(self, token: str, before: list[str]) -> str:
+        """What one token and its arguments become; empty: nothing."""
+        if token in _NOTHING:
+            if token in _SIDES and self._skip_spaces() == ".":
+                self._at += 1
+            return ""
+        if token in _DROPPED:
+            self._argument()
+            return ""
+        if token in _TEXTS:
+            return self._text()
+        if token in _ARGUMENTS:
+            return self._command(token)
+        if token in ("\\begin", "\\end", "\\operatorname"):
+            return f"{token}{{{self._raw()}}}"
+        if token == "\\\\" and self._skip_spaces() == "[":
+            while self._next() not in ("]", ""):
+                pass
+            return token
+        if token in ("^", "_"):
+            return self._script(token)
+        if token == r"^\circ":
+            return r"^{\circ}"
+        if token == "{":
+            pieces = self._pieces("}")
+            keeps = len(pieces) != 1 or (before and _COMMAND_END.search(before[-1]))
+            return f"{{{_unwrapped(_join(pieces))}}}" if keeps and pieces else _join(pieces)
+        return token
+
+    def _command(self, token: str) -> str:
+        option = ""
+        if token == r"\sqrt" and self._skip_spaces() == "[":
+            self._at += 1
+            option = f"[{_join(self._pieces(']'))}]"
+            option = "" if option == "[2]" else option
+        arguments = [self._argument() for _ in range(_ARGUMENTS[token])]
+        return token + option + "".join(f"{{{argument}}}" for argument in arguments)
+
+    def _argument(self) -> str:
+        """A group, or one symbol: of `12`, the 1."""
+        token = self._skip_spaces()
+        if not token or token == "}" or self._depth >= MAX_DEPTH:
+            raise _Unbalanced
+        self._at += 1
+        if token == "{":
+            return _unwrapped(_join(self._pieces("}")))
+        if token.isdigit() and len(token) > 1:
+            self._at -= 1
+            self._tokens[self._at] = token[1:]
+            return token[0]
+        self._depth += 1
+        piece = self._piece(_SAME.get(token, token), [])
+        self._depth -= 1
+        return piece
+
+    def _script(self, mark: str) -> str:
+        # TeX raises the 1 of x^10 alone, who writes that means both: it stays for others to read.
+        following = self._skip_spaces()
+        if following == "{" or following.startswith("\\"):
+            return f"{mark}{{{self._argument()}}}"
+        if following.isalpha() or (following.isdigit() and len(following) == 1):
+            after = self._tokens[self._at + 1 : self._at + 3]
+            if not (after[:1] == ["."] and after[1:] and after[1].isdigit()):
+                return f"{mark}{{{self._argument()}}}"
+        return mark
+
+    def _raw(self) -> str:
+        """The group that follows, as it is."""
+        if self._skip_spaces() != "{":
+            return self._next()
+        self._at += 1
+        begin, depth = self._at, 1
+        while depth:
+            token = self._next()
+            if not token:
+                raise _Unbalanced
+            depth += (token == "{") - (token == "}")
+        return "".join(self._tokens[begin : self._at - 1])
+
+    def _text(self) -> str:
+        content = " ".join(self._raw().split())
+        if content in ("and", "or", ", and", ", or"):
+            return ","
+        if "\\" not in content and "$" not in content and _WORD.search(content):
+            return f"\\text{{{content}}}"
+        if self._depth >= MAX_DEPTH:
+            raise _Unbalanced
+        return _Reader(content, self._depth + 1).whole()
+
+
+def _join(pieces: list[str]) -> str:
+    parts: list[str] = []
+    for piece in pieces:
+        # A comma between digits shows that it does not mark thousands.
+        if parts and (
+            (piece[:1].isalpha() and _COMMAND_END.search(parts[-1]))
+            or (parts[-1] == "," and len(parts) > 1 and parts[-2][-1] in _DIGITS and piece[:1] in _DIGITS)
+        ):
+            parts.append(" ")
+        parts.append(piece)
+    return "".join(parts)
+
+
+def _unwrapped(text: str) -> str:
+    """Without braces around the whole."""
+    while text.startswith("{") and text.endswith("}"):
+        depth = 0
+        for match in re.finditer(r"\\.|[{}]", text):
+            depth += (match[0] == "{") - (match[0] == "}")
+            if depth == 0 and match.end() < len(text):
+                return text
+        if depth or text.endswith(r"\}"):
+            return text
+        text = text[1:-1]
+    return text

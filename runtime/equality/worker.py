@@ -1,0 +1,188 @@
+"""The mathematics process: reads one JSON request per line, answers with one line; run by `process.MathProcess`.
+
+It has no way to know how long a comparison takes, so it is ended from outside when one takes too long; memory is
+limited from within. Comparisons are math-verify's, made exact: decimals are fractions, and what it compares by the
+first 15 decimals, which takes 1/2004! for 1/2006!, is decided by sympy's algebra.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import sys
+from functools import lru_cache, partial
+from hashlib import sha256
+from typing import Any
+
+MEMORY = 2 << 30
+"""Bytes of address space."""
+MAX_KEY = 1000
+"""Characters."""
+
+
+class Algebra:
+    """What needs sympy; imported in the process alone."""
+
+    def __init__(self) -> None:
+        import math_verify
+        import sympy
+        from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig
+        from math_verify import grader, parser
+
+        self.sympy = sympy
+        self.verify = math_verify.verify
+        self.parse = math_verify.parse
+        rules = NormalizationConfig(basic_latex=True, boxed="last")
+        self.formula = [math_verify.LatexExtractionConfig(normalization_config=rules, boxed_match_priority=0)]
+        # Where math-verify has no setting: R is not r, and numbers are compared exactly.
+        parser.latex2sympy = partial(parser.latex2sympy, conversion_config=ConversionConfig(lowercase_symbols=False))
+        grader.sympy_numeric_eq = self.is_same_number
+        self._solutions_agree = grader.sympy_solve_and_compare
+        grader.sympy_solve_and_compare = self.has_same_solutions
+
+    @lru_cache(maxsize=1000)  # noqa: B019 - there is one, as long as the process.
+    def read(self, text: str) -> Any:
+        """The formula of a text; None: there is none. Raises whatever parsers raise."""
+        found = self.parse(rf"\boxed{{{text}}}", self.formula, "no_fallback", parsing_timeout=None, raise_on_error=True)
+        return self.exact(found[-1]) if found else None
+
+    def find(self, text: str) -> Any:
+        """The last number or formula of a text without a box."""
+        found = self.parse(text, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
+        return self.exact(found[-1]) if found else None
+
+    def exact(self, formula: Any) -> Any:
+        """With fractions for decimals, one kind of symbols, and the imaginary unit for `i`."""
+        sympy = self.sympy
+        changes: dict[Any, Any] = {number: sympy.Rational(str(number)) for number in formula.atoms(sympy.Float)}
+        for symbol in formula.free_symbols:
+            same = sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name, real=True)
+            if same != symbol:
+                changes[symbol] = same
+        return formula.xreplace(changes) if changes else formula
+
+    def is_equal(self, gold: Any, answer: Any) -> bool:
+        """Is the answer math-verify's equal of the gold? Inequalities are the sets they describe."""
+        return bool(
+            self.verify([gold], [answer], allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
+        )
+
+    def is_same_number(self, a: Any, b: Any, *_: int) -> bool:
+        """In place of math-verify's comparison of decimals."""
+        if isinstance(a, self.sympy.MatrixBase) and isinstance(b, self.sympy.MatrixBase):
+            return a.shape == b.shape and all(map(self.is_same_number, a.flat(), b.flat()))
+        try:
+            difference = self.sympy.expand((a - b).doit())
+        except (TypeError, AttributeError):
+            return False
+        if difference.is_Rational or difference.free_symbols:
+            return bool(difference == 0)
+        # sympy proves it by the minimal polynomial; None: it does not know.
+        return difference.equals(0) is True
+
+    def has_same_solutions(self, gold: Any, answer: Any, *limits: int) -> bool:
+        """Without taking two equations that have no solutions for one."""
+        solve = self.sympy.solve
+        if not solve(gold, gold.free_symbols) or not solve(answer, answer.free_symbols):
+            return False
+        return bool(self._solutions_agree(gold, answer, *limits))
+
+    # -- canonical forms ---------------------------------------------------------------------------------------
+
+    def value(self, formula: Any) -> Any:
+        """The right side of `x = ...` and `f(x) = ...`, the last one of several; else the formula."""
+        equations = getattr(formula, "_unsorted_args", None) or [formula]
+        if not all(isinstance(equation, self.sympy.Eq) for equation in equations):
+            return formula
+        name = equations[0].lhs
+        is_named = name.is_Symbol or isinstance(name, self.sympy.core.function.AppliedUndef)
+        return equations[-1].rhs if is_named else formula
+
+    def kind(self, formula: Any) -> str:
+        sympy = self.sympy
+        kinds = {
+            "matrix": sympy.MatrixBase,
+            "list": sympy.FiniteSet,
+            "interval": sympy.Interval,
+            "set": sympy.Set,
+            "tuple": sympy.Tuple,
+            "number": sympy.Expr,
+        }
+        return next((name for name, cls in kinds.items() if isinstance(formula, cls)), "relation")
+
+    def key(self, formula: Any) -> str:
+        """LaTeX of a form in which most equal formulas look equal; fractions as `p/q`. A digest of what is long."""
+        sympy = self.sympy
+        formula = self.simple(formula)
+        text = str(formula) if isinstance(formula, sympy.Rational) else str(sympy.latex(formula))
+        return text if len(text) <= MAX_KEY else f"{text[:40]} ... {sha256(text.encode()).hexdigest()}"
+
+    def simple(self, formula: Any) -> Any:
+        kind = self.kind(formula)
+        if kind == "matrix":
+            return self.sympy.ImmutableMatrix(formula.applyfunc(self.simple))
+        if kind in ("list", "tuple"):
+            cls = self.sympy.FiniteSet if kind == "list" else self.sympy.Tuple
+            return cls(*map(self.simple, formula.args))
+        if kind != "number":  # Done, a relation would be no more than true or false.
+            return formula if kind == "relation" else formula.doit()
+        formula = self.sympy.expand(formula.doit())
+        return self.sympy.radsimp(formula) if not formula.free_symbols else formula
+
+    def near(self, formula: Any) -> list[float] | None:
+        """About the value of a number or term, its symbols standing for 1/3, 2/3, ...: what tells most from another."""
+        if self.kind(formula) != "number":
+            return None
+        symbols = sorted(formula.free_symbols, key=str)
+        places = {symbol: self.sympy.Rational(place, 3) for place, symbol in enumerate(symbols, start=1)}
+        value = complex(formula.doit().subs(places).evalf(15))
+        return [value.real, value.imag] if abs(value) < 1e300 else None
+
+
+def answer(algebra: Algebra, request: dict[str, str]) -> dict[str, object]:
+    """`read`: kind, key and value of one formula; `equal`: are two the same, where one is the gold?"""
+    if "read" in request:
+        formula = algebra.read(request["read"])
+        if formula is None:
+            return {"key": None}
+        formula = algebra.value(formula)
+        found: dict[str, object] = {"kind": algebra.kind(formula), "key": algebra.key(formula)}
+        try:
+            return {**found, "near": algebra.near(formula)}
+        except (TypeError, ValueError, ArithmeticError):  # No number: infinity, a function without a name.
+            return {**found, "near": None}
+    if "same" in request:
+        a, b = (algebra.value(algebra.read(text)) for text in (request["same"], request["other"]))
+        return {"equal": algebra.is_equal(a, b) and algebra.is_equal(b, a)}
+    gold = algebra.read(request["gold"])
+    given = algebra.find(request["text"]) if "text" in request else algebra.read(request["answer"])
+    if gold is None or given is None:
+        return {"equal": False, "key": None}
+    if algebra.is_equal(gold, given):
+        return {"equal": True, "key": ""}
+    return {"equal": False, "key": algebra.key(algebra.value(given))}
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    logging.disable(logging.CRITICAL)
+    sys.set_int_max_str_digits(0)  # 2004! has more; time is limited anyway.
+    # The channel is the true standard output; whatever a library prints goes to standard error.
+    channel, sys.stdout = sys.stdout, sys.stderr
+    algebra = Algebra()
+    print(json.dumps({"ready": True}), file=channel, flush=True)
+    # Nobody reads on: a full pipe would stop the process.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    for line in sys.stdin:
+        try:
+            reply = answer(algebra, json.loads(line))
+        except (Exception, RecursionError, MemoryError) as error:
+            reply = {"error": f"{type(error).__name__}: {error}"[:200]}
+        print(json.dumps(reply), file=channel, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""`math`: classes of answers are an equivalence, exact, and the same in any order."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plait.runtime.equality import mathematics
+from plait.runtime.equality.mathematics import classes
+from plait.runtime.equality.process import MathProcess, MathUnavailable
+from plait.tests.runtime.equality.written import fractions, numbers, surds, wrapped
+
+pytest.importorskip("math_verify")
+
+
+@pytest.fixture(scope="module")
+def process():
+    process = MathProcess()
+    yield process
+    process.close()
+
+
+def partition(answers, process):
+    """Place of the first equal answer, for each."""
+    labels = classes(answers, process)
+    return [labels.index(label) for label in labels]
+
+
+@st.composite
+def answers(draw):
+    """(value, text); numbers among a + b sqrt(c) may equal none of these."""
+    if draw(st.booleans()):
+        value = draw(fractions(3, 2))
+        return value, draw(wrapped(draw(numbers(value))))
+    a, b, c = draw(st.tuples(st.integers(0, 2), st.sampled_from([-2, -1, 1, 2]), st.sampled_from([2, 3])))
+    return (a, b, c), draw(surds(a, b, c))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(answers(), max_size=6))
+def test_classes_are_those_of_the_values(process, drawn):
+    values, texts = [value for value, _ in drawn], [text for _, text in drawn]
+    assert partition(texts, process) == [values.index(value) for value in values], texts
+
+
+@pytest.mark.parametrize(
+    ("answers", "places"),
+    [
+        (["(1,2)", "1,2", "2,1", "(2,1)", r"\{2,1\}", "[1,2]"], [0, 1, 1, 3, 1, 5]),
+        (["x=5", "5", "y=5", r"5\%", "0.05", r"5^\circ", "5 cm"], [0, 0, 0, 3, 3, 0, 0]),
+        (["(x+1)^2", "x^2+2x+1", "x^2+2x+2", "1+x(x+2)"], [0, 0, 2, 0]),
+        (["A", "(A)", r"\text{A}", "B", r"\text{Evelyn}", r"\text{evelyn}"], [0, 0, 0, 3, 4, 4]),
+        (["52_8", "52_{8}", "52", "42", "52_9", r"52_{\text{eight}}"], [0, 0, 2, 3, 4, 0]),
+        (["1/2004!", "1/2006!", r"\frac{1}{2004!}", "0"], [0, 1, 0, 3]),
+        (["1", "e^{1/2004!}", "0.999999999999"], [0, 1, 2]),
+        ([r"\cos^2 x", r"1-\sin^2 x", "R^2", "r^2"], [0, 0, 2, 3]),
+        ([r"1\pm\sqrt2", r"1-\sqrt2, 1+\sqrt{2}", r"\sqrt2"], [0, 0, 2]),
+        (["x \\in [0,1]", "[0,1]", "[0,1)"], [0, 0, 2]),
+        (["2i", "(1+i)^2", "1+i", "i+1"], [0, 0, 2, 2]),
+        (["x^2+1=0", "x^2+2=0"], [0, 1]),
+        ([r"\begin{pmatrix}1/2\\0\end{pmatrix}", r"\begin{bmatrix} \frac12 \\ 0 \end{bmatrix}", "1/2"], [0, 0, 2]),
+        (["9^{9^{9^9}}", "1", "9^{9^{9^{9}}}", "}", "}", "\x00", "\ud800", "\ud800"], [0, 1, 0, 3, 3, 5, 6, 6]),
+    ],
+)
+def test_partitions(process, answers, places):
+    assert partition(answers, process) == places
+    back = partition(answers[::-1], process)
+    last = len(answers) - 1
+    assert {frozenset(last - i for i, p in enumerate(back) if p == q) for q in back} == {
+        frozenset(i for i, p in enumerate(places) if p == q) for q in places
+    }
+
+
+def test_numbers_words_and_equal_answers_start_no_process(monkeypatch):
+    monkeypatch.setattr(MathProcess, "_start", lambda self: pytest.fail("started"))
+    classes([r"\frac12", "0.5", "3", r"\text{east}", "52_8", "A", "B"])
+    classes([r"\sqrt{2}", r"\sqrt 2"])
+
+
+def test_comparisons_end(process, monkeypatch):
+    monkeypatch.setattr(mathematics, "VOTE_SECONDS", 1.0)
+    start = time.perf_counter()
+    hostile = [rf"{k}^{{{k}^{{{k}^{k}}}}}" for k in range(5, 10)]
+    assert partition(["7", *hostile, "7.0"], process) == [0, 1, 2, 3, 4, 5, 0]
+    assert time.perf_counter() - start < 10
+    assert partition(["a" * 1_000_000, "1", "a" * 1_000_000], process) == [0, 1, 0]
+
+
+def test_a_process_that_does_not_start_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("plait.runtime.equality.process.__package__", "plait.runtime.nowhere")
+    with pytest.raises(MathUnavailable, match=r"pip install 'plait\[evals\]'"):
+        classes([r"\sqrt{2}", "x"], MathProcess())

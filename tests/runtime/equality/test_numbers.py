@@ -1,0 +1,46 @@
+"""Exact values of numbers, however they are written."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plait.runtime.equality.numbers import classes, key, read
+from plait.tests.runtime.equality.written import fractions, numbers, wrapped
+
+
+@settings(max_examples=400)
+@given(fractions(3000, 40), st.data())
+def test_every_way_to_write_a_number_has_its_value(value, data):
+    text = data.draw(wrapped(data.draw(numbers(value))))
+    assert read(text).value == value, text
+    assert key(text) == str(value)
+
+
+@given(st.lists(fractions(4, 3), max_size=8), st.data())
+def test_classes_are_those_of_the_values(values, data):
+    labels = classes([data.draw(numbers(value)) for value in values])
+    assert [labels.index(label) for label in labels] == [values.index(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r"\$32,\!348", "32348"), (r"-\$5", "-5"), (r"5.4 \text{ cents}", "5.4"), (r"864 \mbox{ inches}^2", "864"),
+        ("90^\\circ", "90"), ("10 sq cm", "10"), ("10 degrees", "10"), ("x = 25", "25"), (r"x_{1}=\frac12", "1/2"),
+        (r"0.\overline{3}", "1/3"), (r".1\overline{6}", "1/6"), ("025", "25"), ("12 percent", "0.12"), ("+3", "3"),
+        (r"\frac{270}7\text{ degrees}", "270/7"), ("((-2))", None), ("(-2)", "-2"), ("1/0", None), ("1 2", None),
+        ("3r", None), ("2t", None), ("5c", None), ("1,2", None), ("x=y=5", None), ("--5", None), ("52_8", None),
+        ("", None), ("(1,000)", None), ("1.2.3", None), ("1e5", None), ("9" * 2000, None),
+    ],
+)  # fmt: skip
+def test_values(text, value):
+    assert read(text).value == (None if value is None else Fraction(value)) if len(text) < 1000 else key(text) == text
+
+
+@given(st.text(max_size=30) | st.text("0123456789./\\{}frac,-%x= ", max_size=15))
+def test_any_text_has_a_key_that_is_its_own(text):
+    assert key(key(text)) == key(text)

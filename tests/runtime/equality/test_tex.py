@@ -1,0 +1,116 @@
+"""One form for what TeX sets the same, and another for what it does not."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plait.runtime.equality.tex import typeset
+
+LEAVES = ["1", "7", "23", "450", "x", "y", r"\pi", r"\alpha", r"\infty"]
+
+trees = st.recursive(
+    st.sampled_from(LEAVES),
+    lambda inner: st.one_of(
+        st.tuples(st.just("frac"), inner, inner),
+        st.tuples(st.just("sqrt"), inner),
+        st.tuples(st.just("power"), st.sampled_from(["x", "y", "e"]), inner),
+        st.tuples(st.just("brackets"), inner),
+        st.tuples(st.just("sum"), inner, inner),
+    ),
+    max_leaves=8,
+)
+
+
+def write(tree, draw):
+    """The formula, in a way that `draw` chooses."""
+    pick = lambda *forms: draw(st.sampled_from(forms))  # noqa: E731
+    gap = pick("", " ", r"\,", r"\;", "\n", r"\!")
+    if isinstance(tree, str):
+        return pick(tree, f"{{{tree}}}", f" {tree} ", rf"\mathbf{{{tree}}}")
+    kind, *parts = tree
+    parts = [write(part, draw) for part in parts]
+    if kind == "sum":
+        return f"{parts[0]}{gap}+{gap}{parts[1]}"
+    if kind == "brackets":
+        left, right = pick(("(", ")"), (r"\left(", r"\right)"), (r"\bigl (", r"\bigr )"))
+        return f"{left}{gap}{parts[0]}{gap}{right}"
+    bare = tree[-1] if isinstance(tree[-1], str) and len(tree[-1]) == 1 else None
+    last = pick(f"{{{parts[-1]}}}", *([bare, f" {bare}"] if bare else []))
+    if kind == "power":
+        return f"{tree[1]}^{last}"
+    if kind == "sqrt":
+        return rf"\sqrt {last}"
+    return pick(r"\frac", r"\dfrac", r"\tfrac") + f"{{{parts[0]}}}{gap if gap.isspace() else ''}{last}"
+
+
+@given(trees, st.data())
+def test_ways_to_write_a_formula_have_one_form(tree, data):
+    assert typeset(write(tree, data.draw)) == typeset(write(tree, data.draw))
+
+
+@given(trees, trees, st.data())
+def test_formulas_that_look_different_keep_different_forms(one, other, data):
+    assert (typeset(write(one, data.draw)) == typeset(write(other, data.draw))) == (flat(one) == flat(other))
+
+
+def flat(tree):
+    """Sums are written without brackets."""
+    if isinstance(tree, str):
+        return (tree,)
+    kind, *parts = tree
+    return flat(parts[0]) + ("+",) + flat(parts[1]) if kind == "sum" else ((kind, *map(flat, parts)),)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("5", ".5"), (r"\frac{1}{23}", r"\frac{12}{3}"), ("12", "1 2"), ("12", r"1\ 2"), ("x^{2}y", "x^{2y}"),
+        ("e^{x+1}", "e^{x}+1"), ("x_{12}", "x_{1}2"), (r"\sqrt{2}3", r"\sqrt{23}"), ("3,500", "3, 500"), ("X", "x"),
+        ("(3,500)", "(3500)"), ("11 5/6", "115/6"), ("1,2", "1.2"), (r"\{1\}", "1"), ("0.5", "0 5"), ("5!", "5"),
+        ("1 .5", "1.5"), (r"\sqrt[3]{2}", r"\sqrt{2}"), (r"\text{a b}", r"\text{ab}"), ("2^{10}", "2^{1}0"),
+    ],
+)  # fmt: skip
+def test_what_differs(one, other):
+    assert typeset(one) != typeset(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        (r"11,\! 111,\! 111,\! 100", "11111111100"), ("58,500", "58500"), (r"10{,}080", "10080"), ("10 080", "10080"),
+        (r"1\,234\,567", "1234567"), ("1,2345", "1, 2345"), ("1,234,5", "1, 234, 5"), ("5 123/456", "5 123/456"),
+        ("90°", r"90^{\circ}"), ("−½", r"-\frac{1}{2}"), (r"\text{(C)}", "(C)"), 
+        (r"1 \text{ and } 2", "1, 2"), (r"\left. x \right|", "x|"), (r"\lbrace 1 \rbrace", r"\{1\}"),
+        (r"\mbox{ two  words }", r"\text{two words}"), ("", ""), ("}", "}"),
+        (r"\begin{pmatrix} 1 \\[4pt] 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), (r"\frac", r"\frac"),
+    ],
+)  # fmt: skip
+def test_forms(text, form):
+    assert typeset(text) == form
+
+
+PIECES = [*"{}[]^_1x .,$()", r"\frac", r"\text{a b}", r"\left", r"\sqrt", "22", r"\,", r"\{", r"\begin", r"\boxed"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_a_form_is_its_own(text):
+    assert typeset(typeset(text)) == typeset(text)
+
+
+@given(st.text(max_size=30))
+def test_any_text_has_a_form(text):
+    assert isinstance(typeset(text), str)
+
+
+PARTS = [*"{}^(", "{}", "\\frac", "\\text{", "1,234", "1 ", "\\sqrt[", "\x00", "\ud800", "\\left"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_thousand_characters_take_no_time(part):
+    start = time.perf_counter()
+    typeset(part * (1000 // len(part)))
+    assert time.perf_counter() - start < 1
