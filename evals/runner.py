@@ -127,7 +127,7 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
         built = method.build(config.benchmark, sample, window)
         narrowed = None
         if last is not None and window is not None:
-            narrowed = narrow(built, last[0], window, runtime.engine.tokenizer)
+            narrowed = await asyncio.to_thread(narrow, built, last[0], window, runtime.engine.tokenizer)
         if narrowed is not None and last is not None:
             rows.append(await _narrowed(evaluation, sample, last[1], window, narrowed))
             continue

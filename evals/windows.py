@@ -36,7 +36,7 @@ class Narrowed:
 
 
 def narrow(method: Method, result: Result, window: int, tokenizer: Tokenizer) -> Narrowed | None:
-    """The outcome with `context_limit=window`, or None where only running it tells."""
+    """The outcome with `context_limit=window`, or None where only running it tells. May block: answers vote."""
     usage = result.usage
     if result.finish_reason.is_budget or (isinstance(method, Decoding) and method.contexts):
         return None
@@ -84,10 +84,12 @@ def _cut(method: Sequential | SelfConsistency, trace: Trace, window: int, tokeni
                     lengths.append(len(kept))
                 start += len(piece.token_ids)
     answers = [extract(method.answer, text) for text in texts]
-    answer, _ = majority(answers)
-    chosen = answers.index(answer)
+    chosen = 0
+    if isinstance(method, SelfConsistency):
+        (answer, _), _ = method.settle_now(answers, lambda equal: majority(answers, equal))
+        chosen = answers.index(answer)
     return Narrowed(
-        answer=answer,
+        answer=answers[chosen],
         text=texts[chosen],
         finish=finishes[chosen],
         total_tokens=sum(lengths),

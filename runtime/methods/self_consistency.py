@@ -12,13 +12,13 @@ from ..jobs.context import Context
 from ..result import Generated, Outcome
 from .answers import extract, majority
 from .base import Temperature
-from .sequential import Answering
+from .voting import Voting
 
 
-class SelfConsistency(Answering):
+class SelfConsistency(Voting):
     """Sample n answers from one prefilled prompt; the answer given most often wins, ties by the first given.
 
-    Samples without an answer do not vote.
+    Answers that are equal (`equal`) are one, in the spelling most often given. Samples without an answer do not vote.
     """
 
     method: Literal["self_consistency"] = "self_consistency"
@@ -36,11 +36,11 @@ class SelfConsistency(Answering):
             samples = await ctx.parallel(self._sample, root.fork(self.n))
         texts = [sample[0] for sample in samples if sample]
         answers = [extract(self.answer, text) for text in texts]
-        answer, votes = majority(answers)
+        (answer, votes), notes = await self.settle(answers, lambda equal: majority(answers, equal))
         chosen = answers.index(answer)
         last = samples[chosen]
         assert last is not None
-        details = {"votes": dict(votes), "samples": self.n}
+        details = {"votes": dict(votes), "samples": self.n, **notes}
         return Outcome(text=texts[chosen], answer=answer, finish=last[1].finish, details=details)
 
     async def _sample(self, part: Context, branch: TracedBranch) -> tuple[str, Generated]:
