@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from ..runtime.equality.registry import Equality, text
 
 Vote = Literal["weighted", "best", "majority"]
 Aggregate = Literal["last", "min", "mean", "product"]
@@ -33,27 +36,31 @@ class Trajectory:
 
 
 def choose(
-    trajectories: Sequence[Trajectory], vote: Vote, aggregate: Aggregate
+    trajectories: Sequence[Trajectory], vote: Vote, aggregate: Aggregate, equal: Equality = text
 ) -> tuple[Trajectory | None, dict[str, float]]:
     """The winner, and the weight of every answer.
 
-    `weighted`: an answer weighs the sum of its trajectories' values; `majority`: their number; `best`: the largest of
-    them. Ties go to the answer of more trajectories, then of the higher best value, then to the first. What wins is the
-    best trajectory of that answer; trajectories without an answer have no vote.
+    Trajectories whose answers `equal` says are equal vote together. `weighted`: an answer weighs the sum of its
+    trajectories' values; `majority`: their number; `best`: the largest of them. Ties go to the answer of more
+    trajectories, then of the higher best value, then to the first. An answer stands in the spelling most often
+    given (ties: the first); what wins is the best trajectory that gives it. Without an answer there is no vote.
     """
-    groups: dict[str, list[Trajectory]] = {}
-    for trajectory in trajectories:
-        if trajectory.answer is not None:
-            groups.setdefault(trajectory.answer, []).append(trajectory)
+    voters = [(t, t.answer) for t in trajectories if t.answer is not None]
+    groups: dict[Hashable, list[tuple[Trajectory, str]]] = {}
+    for voter, label in zip(voters, equal([answer for _, answer in voters]), strict=True):
+        groups.setdefault(label, []).append(voter)
     weights: dict[str, float] = {}
-    ranks: dict[str, tuple[float, int, float]] = {}
-    for answer, group in groups.items():
-        count = sum(t.copies for t in group)
-        best = max(t.value(aggregate) for t in group)
-        total = math.fsum(t.value(aggregate) * t.copies for t in group)
-        weights[answer] = {"weighted": total, "majority": float(count), "best": best}[vote]
-        ranks[answer] = weights[answer], count, best
-    if not groups:
-        return None, {}
-    winner = max(groups, key=lambda answer: ranks[answer])
-    return max(groups[winner], key=lambda t: t.value(aggregate)), weights
+    winner, highest = None, (-math.inf, 0, -math.inf)
+    for group in groups.values():
+        spellings: Counter[str] = Counter()
+        for t, answer in group:
+            spellings[answer] += t.copies
+        spelling = max(spellings, key=lambda answer: spellings[answer])
+        best = max(t.value(aggregate) for t, _ in group)
+        total = math.fsum(t.value(aggregate) * t.copies for t, _ in group)
+        weights[spelling] = {"weighted": total, "majority": float(spellings.total()), "best": best}[vote]
+        rank = weights[spelling], spellings.total(), best
+        if winner is None or rank > highest:
+            highest = rank
+            winner = max((t for t, answer in group if answer == spelling), key=lambda t: t.value(aggregate))
+    return winner, weights

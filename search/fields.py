@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from ..runtime.methods.base import Method, Temperature, Text
 from ..runtime.methods.registry import parse_method
-from ..runtime.methods.sequential import Answering
+from ..runtime.methods.voting import Voting
 from .aggregation import Aggregate, Vote
 from .embeddings import HIDDEN, parse_embedding
 from .rewards import parse_reward
@@ -19,7 +19,7 @@ def _parse_generator(value: object) -> object:
     return parse_method(value) if isinstance(value, dict) else value
 
 
-class SearchFields(Answering):
+class SearchFields(Voting):
     """The fields; see `tree_search.TreeSearch`."""
 
     method: Literal["tree_search"] = "tree_search"

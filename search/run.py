@@ -160,7 +160,10 @@ class SearchRun:
             ): node
             for node in self._finished
         }
-        winner, votes = choose(list(trajectories), method.vote, method.aggregate)
+        voters = list(trajectories)
+        (winner, votes), notes = await method.settle(
+            [voter.answer for voter in voters], lambda equal: choose(voters, method.vote, method.aggregate, equal)
+        )
         details: dict[str, Any] = {
             "votes": votes,
             "finished": sum(node.copies for node in self._finished),
@@ -171,6 +174,7 @@ class SearchRun:
                 "peak": max(level["kv_blocks"] for level in self._levels),
             },
             "reward": self._scorer.statistics,
+            **notes,
         }
         if winner is not None:
             finish = trajectories[winner].finish or Finish.EOS
