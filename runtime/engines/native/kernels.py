@@ -9,7 +9,7 @@ import importlib.machinery
 import warnings
 from pathlib import Path
 
-_ABI = 4
+_ABI = 5
 """Of the functions and structures below; csrc/ops.cpp has the same number."""
 
 _POINTER, _INT64, _FLOAT, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32

@@ -480,7 +480,7 @@ auto with_type(const Work& work, F f) {
 }  // namespace
 
 // Changes with every function or struct above that ops.py knows.
-EXPORT int plait_ops_abi() { return 4; }
+EXPORT int plait_ops_abi() { return 5; }
 
 EXPORT int plait_panel() { return kPanel; }
 
