@@ -27,7 +27,7 @@ def engine(kind: str) -> NativeEngine:
 @given(
     seed=st.integers(0, 10**6),
     stop=st.lists(st.sampled_from(STOPS), max_size=2),
-    ids=st.lists(st.integers(0, 300), max_size=30),
+    ids=st.lists(st.integers(0, 130), max_size=30),
     total=st.one_of(st.none(), st.integers(1, 40)),
 )
 async def test_text_events_join_to_the_text(kind, seed, stop, ids, total):
