@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from .budget import Budget
 from .engine import Engine
+from .engines.loading import load_in_thread
 from .engines.registry import load_engine
 from .errors import EngineClosed, InvalidInput, InvalidJob
 from .job_spec import JobSpec
@@ -25,10 +26,11 @@ logger = logging.getLogger(__name__)
 class Runtime:
     """Runs jobs on one engine; an async context manager.
 
-    `Runtime("countdown")` names a shipped model, a folder, or `replay:FILE` and other schemes. It is loaded on
-    entering, which blocks the event loop meanwhile; `options` go to the loader. `Runtime(engine=...)` takes an engine
-    that exists. Either way the engine is started on entering and closed on leaving. Leaving cancels all jobs and waits
-    for them: no task outlives the runtime.
+    `Runtime("countdown")` names a shipped model, a folder, a GGUF file, a model of the Hugging Face hub (`org/name`,
+    `org/name@revision`, `org/name:FILE.gguf`), or `replay:FILE` and other schemes. It is loaded on entering, in a
+    thread; `options` go to the loader. `Runtime(engine=...)` takes an engine that exists. Either way the engine is
+    started on entering and closed on leaving. Leaving cancels all jobs and waits for them: no task outlives the
+    runtime.
     """
 
     def __init__(self, model: str | Path | None = None, *, engine: Engine | None = None, **options: Any) -> None:
@@ -58,9 +60,10 @@ class Runtime:
 
     async def __aenter__(self) -> Self:
         if self._engine is None:
-            assert self._model is not None
+            model, options = self._model, self._options
+            assert model is not None
             began = time.perf_counter()
-            self._engine = load_engine(self._model, self._options)
+            self._engine = await load_in_thread(lambda: load_engine(model, options))
             kv = self._engine.block_usage()
             logger.info(
                 "loaded %s in %.2f s: windows of %d tokens, %d KV blocks of %d",

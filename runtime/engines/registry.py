@@ -1,14 +1,16 @@
-"""Models by name: the shipped ones, folders, and schemes (`replay:FILE`) of ours and of other packages."""
+"""Models by name: shipped ones, folders, GGUF files, the hub's, and schemes (`replay:FILE`) of ours and of others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..engine import Engine
 from ..errors import UnknownModel, UnsupportedByEngine
 from ..plugins import Registry
+from .hub import HubName, download
 
 EngineLoader = Callable[[str, dict[str, Any]], Engine]
 """(what follows the scheme, options) -> an engine that is not started yet."""
@@ -32,29 +34,49 @@ def shipped_models() -> list[str]:
     return sorted(path.parent.name for path in MODELS.glob("*/config.json"))
 
 
-def model_folder(model: str | Path) -> Path:
-    """The folder of a shipped model, or the given one. Raises `UnknownModel`."""
-    folder = MODELS / str(model) if str(model) in shipped_models() else Path(model)
-    if not folder.is_dir():
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """Where a model is."""
+
+    path: Path
+    """A folder in Hugging Face's layout, or a GGUF file."""
+    name: str
+    """What to call it."""
+
+
+def find_model(model: str | Path) -> FoundModel:
+    """A shipped model, a folder, a GGUF file, or a model of the Hugging Face hub (`org/name`, `org/name@revision`,
+    `org/name:FILE.gguf`), which is fetched if need be. Raises `UnknownModel`."""
+    if str(model) in shipped_models():
+        return FoundModel(MODELS / str(model), str(model))
+    path = Path(model)
+    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+        return FoundModel(path, path.name)
+    if path.exists():
+        raise UnknownModel(f"{path} is not a folder, nor a GGUF file (their names end in .gguf)")
+    name = HubName.parse(model) if isinstance(model, str) else None
+    if name is None:
         raise UnknownModel(
-            f"no model {str(model)!r}: not a shipped model ({', '.join(shipped_models()) or 'none'}), not a folder, "
-            f"and not one of the schemes {', '.join(f'{name}:' for name in _schemes.names())}"
+            f"no model {str(model)!r}: not a shipped model ({', '.join(shipped_models()) or 'none'}), not a folder or "
+            f"GGUF file, not a name of the hub (org/name), and not one of the schemes "
+            f"{', '.join(f'{name}:' for name in _schemes.names())}"
         )
-    return folder
+    return FoundModel(download(name), str(name))
 
 
 def load_engine(model: str | Path, options: dict[str, Any]) -> Engine:
-    """The engine for a model string: a scheme, or what the native engine takes (a shipped model, a folder).
+    """The engine for a model string: a scheme, or what the native engine takes (see `find_model`). It may take minutes:
+    see `loading.load_in_thread`.
 
     Raises `UnknownModel` with what there is to choose from.
     """
     scheme, colon, rest = str(model).partition(":")
     load = _schemes.find(scheme) if colon else None
-    if load is None:
-        if colon and scheme in PLANNED:
-            raise UnsupportedByEngine(f"{model}: this version has no {scheme} engine; use a local folder")
-        scheme, rest = "native", str(model_folder(model))
-        load = _schemes.find(scheme)
-    if load is None:
-        raise UnknownModel(f"no engine {scheme!r}: plait is not installed whole, its entry points are missing")
-    return load(rest, options)
+    if load is not None:
+        return load(rest, options)
+    if colon and scheme in PLANNED:
+        raise UnsupportedByEngine(f"{model}: this version has no {scheme} engine; use a local folder")
+    native = _schemes.find("native")
+    if native is None:
+        raise UnknownModel("no engine 'native': plait is not installed whole, its entry points are missing")
+    return native(str(model), options)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from typing import Any
 
 from ..engine import Engine
+from ..engines.loading import load_in_thread
 from ..engines.registry import load_engine
 
 logger = logging.getLogger(__name__)
@@ -17,16 +19,20 @@ class Companions:
 
     def __init__(self) -> None:
         self._engines: dict[object, Engine] = {}
-        self._lock = asyncio.Lock()
+        self._locks: defaultdict[object, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def get(self, model: str, **options: Any) -> Engine:
-        """The started engine of a model, named and loaded as for `Runtime`; loading blocks the event loop. Raises
-        `UnknownModel` and what else loading raises."""
+        """The started engine of a model, named and loaded as for `Runtime`, in a thread and once however many ask.
+        Raises `UnknownModel` and what else loading raises."""
         key = model, tuple(sorted(options.items()))
-        async with self._lock:
+        async with self._locks[key]:
             if key not in self._engines:
-                engine = load_engine(model, options)
-                await engine.start()
+                engine = await load_in_thread(lambda: load_engine(model, options))
+                try:
+                    await engine.start()
+                except BaseException:
+                    await engine.close()
+                    raise
                 logger.info("loaded %s beside the runtime's own model", model)
                 self._engines[key] = engine
             return self._engines[key]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from ...runtime.engine import Branch, Engine, Generation, SamplingParams, Tokenizer
-from ...runtime.engines.registry import model_folder
+from ...runtime.engines.registry import find_model
 from ...runtime.errors import PromptTooLong, UnsupportedByEngine
 from ...runtime.methods.prompt import context_text
 from ..node import Node
@@ -34,7 +34,7 @@ class PRM(Reward):
     reward: Literal["prm"] = "prm"
     """The kind's name."""
     model: str = Field(min_length=1)
-    """A shipped model or a folder."""
+    """As for `Runtime`: a shipped model, a folder, a GGUF file or a model of the hub."""
     good: str = "+"
     """What a language model would write behind a good step; one token."""
     bad: str = "-"
@@ -44,21 +44,21 @@ class PRM(Reward):
     EOS for a step that the policy ended with it."""
 
     def check(self) -> None:
-        from ...runtime.engines.native.tokenizer import HFTokenizer
+        from ...runtime.engines.native.gguf_tokenizer import load_tokenizer
         from .head import load_head
 
-        folder = model_folder(self.model)
-        load_head(folder, HFTokenizer.load(folder), self.good, self.bad)
+        path = find_model(self.model).path
+        load_head(path, load_tokenizer(path), self.good, self.bad)
 
     async def open(self, ctx: Context, prompt: Sequence[int], tokenizer: Tokenizer) -> Scorer:
         from .head import is_classifier, load_head
 
-        folder = model_folder(self.model)
-        options: dict[str, Any] = {"headless": True} if is_classifier(folder) else {}
+        path = find_model(self.model).path
+        options: dict[str, Any] = {"headless": True} if is_classifier(path) else {}
         engine = await ctx.companion(self.model, **options)
         if not engine.capabilities.hidden_states:
             raise UnsupportedByEngine(f"{engine.name} gives no hidden states to score steps by; the native engine does")
-        head = load_head(folder, engine.tokenizer, self.good, self.bad)
+        head = load_head(path, engine.tokenizer, self.good, self.bad)
         text = context_text(prompt, tokenizer)
         return PRMScorer(engine, head, self.tag, text, job=f"{ctx.state.job} reward", priority=ctx.state.priority)
 

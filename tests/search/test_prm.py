@@ -193,5 +193,5 @@ def test_models_that_cannot_judge_are_refused(tmp_path):
     with pytest.raises(InvalidInput, match=r"config\.json|tokenizer\.json"):
         PRM(model=str(tmp_path / "empty")).check()
     (folder / "model.safetensors").unlink()
-    with pytest.raises(InvalidInput, match="lm_head"):
+    with pytest.raises(InvalidInput, match="holds no weights"):
         PRM(model=str(folder)).check()

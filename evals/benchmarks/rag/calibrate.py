@@ -23,7 +23,7 @@ from rich.progress import track
 from ....runtime.cli.table import table
 from ....runtime.engine import Engine, SamplingParams
 from ....runtime.engines.native.context_scaling import write_scaling
-from ....runtime.engines.registry import model_folder
+from ....runtime.engines.registry import find_model
 from ....runtime.errors import InvalidInput, UnsupportedByEngine
 from ....runtime.runtime import Runtime
 from .compare import answer
@@ -125,7 +125,9 @@ def run(options: argparse.Namespace) -> int:
 async def _run(options: argparse.Namespace, console: Console) -> None:
     rows = load(options.data)[: options.count]
     style = Style(instruction=options.instruction, template=options.template, chat=options.chat)
-    folder = model_folder(options.model)
+    folder = find_model(options.model).path
+    if options.write and not folder.is_dir():
+        raise InvalidInput(f"{folder} is a file: --write needs a folder to keep the pair in")
     async with Runtime(options.model) as runtime:
         points = await calibrate(runtime, rows, style, by=options.by)
         default = runtime.engine.capabilities

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...engine import Tokenizer
 from .context_files import ContextFiles
+from .gguf_file import model_parts
 from .model import Model
 from .pool import KVPool
 from .segment import Segment
@@ -53,7 +54,7 @@ class ContextTier:
     """Belongs to one engine. `engine.lock` guards the queues."""
 
     def __init__(self, engine: ContextEngine, files: ContextFiles, source: Path) -> None:
-        """`source`: the folder the engine's model was loaded from."""
+        """`source`: the folder or file the engine's model was loaded from."""
         self.files = files
         self._engine = engine
         self._source = source
@@ -75,7 +76,7 @@ class ContextTier:
             # The layers: which frequencies a RoPE type uses may depend on the context limit.
             settings = engine.model.dtype, engine.pool.block_size, engine.model.config.layers
             digest.update(repr(settings).encode())
-            for path in sorted([self._source / "config.json", *self._source.glob("*.safetensors")]):
+            for path in _files(self._source):
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "blake2b").digest())
             self._fingerprint = digest.hexdigest()
@@ -184,3 +185,10 @@ class ContextTier:
                 k[-1, :, :, tail:] = 0
                 v[-1, :, tail:] = 0
         return torch.stack(keys), torch.stack(values)
+
+
+def _files(source: Path) -> list[Path]:
+    """All that a model's numbers depend on."""
+    if source.is_file():
+        return model_parts(source)
+    return sorted([source / "config.json", *source.glob("*.safetensors")])

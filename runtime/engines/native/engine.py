@@ -14,13 +14,14 @@ import torch
 
 from ...engine import BlockUsage, Branch, Capabilities, SamplingDefaults, Tokenizer
 from ...errors import EngineClosed, InvalidInput
-from ..registry import model_folder
+from ..registry import find_model
 from .branch import NativeBranch
 from .context_files import DEFAULT_BYTES, ContextFiles
 from .context_scaling import read_scaling
 from .context_tier import ContextTier
 from .generation import Delivery
 from .generation_config import read_defaults
+from .gguf_tokenizer import load_tokenizer
 from .loader import Impl, load_model
 from .memory import default_blocks, free_memory
 from .model import Model
@@ -28,7 +29,6 @@ from .options import read_options
 from .pool import KVPool
 from .scheduler import Scheduler
 from .store import KVStore
-from .tokenizer import HFTokenizer
 from .view import View
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class NativeEngine:
         name: str = "",
         source: Path | None = None,
     ) -> None:
-        """`source`: the folder the model was loaded from. Raises `InvalidInput` for contexts on disk without one."""
+        """`source`: the folder or file of the model. Raises `InvalidInput` for contexts on disk without one."""
         self.options = options = options or NativeOptions()
         self.model = model
         self.tokenizer = tokenizer
@@ -136,19 +136,20 @@ class NativeEngine:
         """Of contexts on disk."""
         if options.contexts is not None:
             if source is None:
-                raise InvalidInput("contexts are kept on disk for models loaded from a folder only: their weights stay")
+                raise InvalidInput("contexts are kept on disk for models loaded from disk only: their weights stay")
             self.contexts = ContextTier(self, ContextFiles(options.contexts, options.context_bytes), source)
 
     @classmethod
-    def load(cls, path: str | Path, **options: Any) -> NativeEngine:
-        """From a Hugging Face folder; `options` are those of `NativeOptions`.
+    def load(cls, path: str | Path, *, name: str = "", **options: Any) -> NativeEngine:
+        """From a Hugging Face folder or a GGUF file; `options` are those of `NativeOptions`. `name`: the engine's;
+        empty: that of the folder or file.
 
         Raises `UnknownModel`, `UnsupportedModel` or `InvalidInput`.
         """
         known = [f.name for f in fields(NativeOptions)]
-        for name in options:
-            if name not in known:
-                raise InvalidInput(f"the native engine has no option {name!r}; known: {', '.join(known)}")
+        for option in options:
+            if option not in known:
+                raise InvalidInput(f"the native engine has no option {option!r}; known: {', '.join(known)}")
         chosen = NativeOptions(**read_options(options))
         model = load_model(
             path,
@@ -159,7 +160,7 @@ class NativeEngine:
             headless=chosen.headless,
             context_limit=chosen.context_limit,
         )
-        return cls(model, HFTokenizer.load(path), chosen, name=Path(path).name, source=Path(path))
+        return cls(model, load_tokenizer(path), chosen, name=name or Path(path).name, source=Path(path))
 
     # -- the Engine contract -----------------------------------------------------------------------------------
 
@@ -299,5 +300,6 @@ def _receive(deliveries: list[Delivery]) -> None:
 
 
 def load(rest: str, options: dict[str, Any]) -> NativeEngine:
-    """`native:MODEL`, a shipped model or a folder."""
-    return NativeEngine.load(model_folder(rest), **options)
+    """`native:MODEL`: a shipped model, a folder, a GGUF file or a model of the hub."""
+    found = find_model(rest)
+    return NativeEngine.load(found.path, name=found.name, **options)

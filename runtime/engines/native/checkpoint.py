@@ -1,0 +1,137 @@
+"""Where weights come from: a `Checkpoint` gives tensors by their Hugging Face names, whatever it is stored as."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ...errors import InvalidInput, UnknownModel
+from .gguf_file import SUFFIX, GGUFFile
+from .quantised import Quantisation
+
+
+class Checkpoint(Protocol):
+    """A model on disk. Making one reads headers only."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """As in config.json, of the weights as `tensor` gives them."""
+        ...
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The type that keeps what is stored."""
+        ...
+
+    @property
+    def num_tensors(self) -> int:
+        """About as many as there are to load."""
+        ...
+
+    def tensor(self, name: str, dtype: torch.dtype, rows: Sequence[int] | None = None) -> Tensor:
+        """The tensor of this name, or some of its rows. Raises `KeyError` if there is none."""
+        ...
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """A folder, or a GGUF file. Raises `UnknownModel`, `UnsupportedModel`, or `InvalidInput` for what is damaged or
+    incomplete."""
+    path = Path(path)
+    return GGUFFile(path) if path.is_file() or path.suffix == SUFFIX else Folder(path)
+
+
+class Folder:
+    """config.json and the tensors of one safetensors file, or of shards with an index. What AWQ or GPTQ packed is
+    unpacked."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise UnknownModel(f"no model folder {path}")
+        self.path = path
+        self.config = read_json(path, "config.json")
+        quantisation = self.config.pop("quantization_config", None)
+        self._quantisation = Quantisation.from_hf(quantisation) if quantisation else None
+        self._files: dict[str, Any] = {}
+        """Tensor name -> open file; filled when a tensor is asked for first."""
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        if self._quantisation is not None:
+            return torch.bfloat16  # of what was float16 before, but 4 bits of it are left
+        try:
+            kind = self._file("model.embed_tokens.weight").get_slice("model.embed_tokens.weight").get_dtype()
+        except KeyError:
+            return torch.float32  # who asks for the tensor will say that it is missing
+        return {"BF16": torch.bfloat16, "F16": torch.float16}.get(kind, torch.float32)
+
+    @property
+    def num_tensors(self) -> int:
+        self._open()
+        return sum(name.endswith((".weight", ".bias", ".qweight")) for name in self._files)
+
+    def tensor(self, name: str, dtype: torch.dtype, rows: Sequence[int] | None = None) -> Tensor:
+        base, _, suffix = name.rpartition(".")
+        self._open()
+        if self._quantisation is not None and suffix == "weight" and name not in self._files:
+            weight = self._quantisation.weight(base, self._stored, dtype)
+            return weight if rows is None else weight[list(rows)]
+        if rows is None:
+            return self._stored(name).to(dtype)
+        picked: Tensor = self._file(name).get_slice(name)[list(rows)]
+        return picked.to(dtype)
+
+    def _stored(self, name: str) -> Tensor:
+        tensor: Tensor = self._file(name).get_tensor(name)
+        return tensor
+
+    def _file(self, name: str) -> Any:
+        self._open()
+        return self._files[name]
+
+    def _open(self) -> None:
+        if self._files:
+            return
+        for name in weight_files(self.path):
+            try:
+                file: Any = safe_open(self.path / name, framework="pt")
+            except SafetensorError as error:
+                raise InvalidInput(f"{self.path / name} is not a complete safetensors file: {error}") from error
+            self._files.update(dict.fromkeys(file.keys(), file))
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of a folder's weight files. Raises `InvalidInput` if there is none, or one is missing."""
+    if (folder / "model.safetensors.index.json").is_file():
+        index = read_json(folder, "model.safetensors.index.json").get("weight_map")
+        if not isinstance(index, dict):
+            raise InvalidInput(f"{folder}/model.safetensors.index.json has no weight_map")
+        names = sorted(set(index.values()))
+    elif (folder / "model.safetensors").is_file():
+        names = ["model.safetensors"]
+    else:
+        raise InvalidInput(f"{folder} holds no weights: neither model.safetensors nor model.safetensors.index.json")
+    for name in names:
+        if not (folder / name).is_file():
+            raise InvalidInput(f"{folder} lacks the weight file {name} that its index names")
+    return names
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object. Raises `InvalidInput`."""
+    try:
+        data = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidInput(f"{folder} holds no {name}; it is not a Hugging Face model folder") from None
+    except ValueError as error:
+        raise InvalidInput(f"{folder / name} is not valid JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise InvalidInput(f"{folder / name} must hold a JSON object")
+    return data

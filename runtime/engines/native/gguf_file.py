@@ -1,0 +1,282 @@
+"""`GGUFFile`: weights and metadata of a GGUF file (the format of llama.cpp), under their Hugging Face names.
+
+Layout, keys and tensor names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Blocks of every type are
+turned into ordinary numbers by the `gguf` package, a piece at a time.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import (
+    GGML_QUANT_SIZES,
+    MODEL_ARCH_NAMES,
+    GGUFReader,
+    GGUFValueType,
+    ReaderTensor,
+    get_tensor_name_map,
+    quants,
+)
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...errors import InvalidInput, UnknownModel, UnsupportedModel
+
+SUFFIX = ".gguf"
+_PIECE = 1 << 15
+"""Numbers that are dequantised at a time. They stay in the cache, and torch does not share out copies of this size
+among threads, which wait for each other on a busy machine (eight times slower there)."""
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+_UNQUANTISED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_DAMAGE = (ValueError, IndexError, KeyError, OverflowError, TypeError, MemoryError, struct.error)
+"""What the reader raises on bytes that are not what they should be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Architecture:
+    """How a GGUF architecture differs from its Hugging Face counterpart."""
+
+    model_type: str
+    pairs_rotated_rows: bool = False
+    """Rows of the query and key projections lie as llama.cpp rotates them: neighbours belong together, instead of the
+    two halves of a head."""
+
+
+_ARCHITECTURES = {
+    "llama": _Architecture(model_type="llama", pairs_rotated_rows=True),
+    "qwen2": _Architecture(model_type="qwen2"),
+    "qwen3": _Architecture(model_type="qwen3"),
+}
+"""Mistral's models are of the architecture `llama` there."""
+
+_CONFIG = {
+    "block_count": "num_hidden_layers",
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+}
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+"""What all Llama 3 models with scaled RoPE share. A GGUF file holds the outcome only, as the tensor `rope_freqs`."""
+
+
+class GGUFFile:
+    """One file, or all parts of one that was split; memory-mapped."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads the header. Raises `UnknownModel`, `UnsupportedModel` for an unknown architecture, or `InvalidInput`
+        for a damaged or incomplete file."""
+        self.path = path
+        readers = [_read(part) for part in model_parts(path)]
+        self._fields = readers[0].fields
+        self._tensors: dict[str, ReaderTensor] = {t.name: t for reader in readers for t in reader.tensors}
+        self.architecture = str(self.value("general.architecture", ""))
+        if self.architecture not in _ARCHITECTURES:
+            raise UnsupportedModel(
+                f"{path}: GGUF architecture {self.architecture!r} is not supported; "
+                f"supported: {', '.join(_ARCHITECTURES)}"
+            )
+        self._architecture = _ARCHITECTURES[self.architecture]
+        self.config = self._config()
+        number = next(k for k, name in MODEL_ARCH_NAMES.items() if name == self.architecture)
+        self._names = get_tensor_name_map(number, self.config["num_hidden_layers"])
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """Metadata: a number, text or list. Raises `InvalidInput` if it cannot be read."""
+        field = self._fields.get(key)
+        if field is None:
+            return default
+        try:
+            return field.contents()
+        except _DAMAGE as error:
+            raise InvalidInput(f"{self.path}: the metadata {key} cannot be read: {error}") from error
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """What the weights are worth: the embedding's type; bfloat16 where it is quantised."""
+        embedding = self._tensors.get("token_embd.weight")
+        return torch.bfloat16 if embedding is None else _UNQUANTISED.get(embedding.tensor_type.name, torch.bfloat16)
+
+    @property
+    def num_tensors(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(tensor.n_elements for tensor in self._tensors.values())
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """Block types, and how many numbers are stored in each."""
+        counts: dict[str, int] = {}
+        for tensor in self._tensors.values():
+            counts[tensor.tensor_type.name] = counts.get(tensor.tensor_type.name, 0) + tensor.n_elements
+        return counts
+
+    def tensor(self, name: str, dtype: torch.dtype, rows: Sequence[int] | None = None) -> Tensor:
+        """The tensor of a Hugging Face name, or some of its rows. Raises `KeyError` if there is none."""
+        base, _, suffix = name.rpartition(".")
+        stored = self._tensors[f"{self._names.get_name(base)}.{suffix}"]
+        shape = [int(n) for n in reversed(stored.shape)]
+        is_rotated = base.endswith(("q_proj", "k_proj")) and self._architecture.pairs_rotated_rows
+        if rows is not None and not is_rotated:
+            data, shape[0] = stored.data[list(rows)], len(rows)
+        else:
+            data = stored.data
+        found = self._dequantise(data, stored, dtype).view(shape)
+        if not is_rotated:
+            return found
+        heads = self.config["num_attention_heads" if base.endswith("q_proj") else "num_key_value_heads"]
+        if shape[0] % (2 * heads):
+            raise InvalidInput(f"{self.path}: {name} has {shape[0]} rows, which {heads} heads cannot share")
+        found = found.view(heads, shape[0] // heads // 2, 2, -1).transpose(1, 2).reshape(shape)
+        return found if rows is None else found[list(rows)]
+
+    def _dequantise(self, data: NDArray[Any], stored: ReaderTensor, dtype: torch.dtype) -> Tensor:
+        """All numbers, in one dimension; piece by piece, so that no more than one piece is ever in float32."""
+        kind = stored.tensor_type
+        block, size = GGML_QUANT_SIZES[kind]
+        flat = data.reshape(-1)
+        step = _PIECE // block * (size if flat.dtype == np.uint8 else 1)
+        out = torch.empty(flat.size // (size if flat.dtype == np.uint8 else 1) * block, dtype=dtype)
+        begin = 0
+        for at in range(0, flat.size, step):
+            try:
+                piece = quants.dequantize(flat[at : at + step].reshape(1, -1), kind).reshape(-1)
+            except NotImplementedError:
+                raise UnsupportedModel(
+                    f"{self.path}: {stored.name} is of the block type {kind.name}, which cannot be dequantised"
+                ) from None
+            # Where nothing was computed it is a view of the read-only file.
+            piece = piece if piece.flags.writeable else piece.copy()
+            out[begin : begin + piece.size] = torch.from_numpy(piece)
+            begin += piece.size
+        return out
+
+    def _config(self) -> dict[str, Any]:
+        """The contents of the config.json that this file was made from, as far as they matter."""
+        at = self.architecture
+        if self.value(f"{at}.expert_count", 0):
+            raise UnsupportedModel(f"{self.path}: GGUF architecture {at!r} with experts is not supported")
+        config: dict[str, Any] = {"model_type": self._architecture.model_type}
+        for key, name in _CONFIG.items():
+            value = self.value(f"{at}.{key}")
+            if isinstance(value, list):
+                if len(set(value)) != 1:
+                    raise UnsupportedModel(f"{self.path}: layers that differ in {key} are not supported")
+                value = value[0]
+            if value is not None:
+                config[name] = value
+        missing = [key for key, name in _CONFIG.items() if name not in config and key in _NEEDED]
+        if missing or "token_embd.weight" not in self._tensors:
+            raise InvalidInput(f"{self.path} lacks {', '.join(f'{at}.{m}' for m in missing) or 'token_embd.weight'}")
+        config.setdefault("num_key_value_heads", config["num_attention_heads"])
+        head_dim = config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
+        config["partial_rotary_factor"] = self.value(f"{at}.rope.dimension_count", head_dim) / head_dim
+        config["vocab_size"] = int(self._tensors["token_embd.weight"].shape[-1])
+        config["tie_word_embeddings"] = "output.weight" not in self._tensors
+        config["attention_bias"] = "blk.0.attn_q.bias" in self._tensors
+        config["mlp_bias"] = "blk.0.ffn_gate.bias" in self._tensors
+        config["rope_parameters"] = self._rope(head_dim)
+        return config
+
+    def _rope(self, head_dim: int) -> dict[str, Any]:
+        at = f"{self.architecture}.rope"
+        rope: dict[str, Any] = {"rope_type": "default", "rope_theta": float(self.value(f"{at}.freq_base", 10000.0))}
+        kind = self.value(f"{at}.scaling.type", "linear" if self.value(f"{at}.scale_linear") else "none")
+        if kind != "none":
+            rope["rope_type"] = kind
+            rope["factor"] = self.value(f"{at}.scaling.factor", self.value(f"{at}.scale_linear"))
+            if original := self.value(f"{at}.scaling.original_context_length"):
+                rope["original_max_position_embeddings"] = original
+        if (divisors := self._tensors.get("rope_freqs.weight")) is not None:
+            found = self._dequantise(divisors.data, divisors, torch.float32)
+            rope |= {"rope_type": "llama3", "factor": float(found.max()), **_LLAMA3}
+            if not torch.allclose(found, _llama3_divisors(rope, head_dim), rtol=1e-3):
+                raise UnsupportedModel(f"{self.path}: RoPE factors (rope_freqs) other than Llama 3's are not supported")
+        return rope
+
+
+_NEEDED = {key for key in _CONFIG if key not in ("attention.head_count_kv", "attention.key_length")}
+
+
+def _llama3_divisors(rope: dict[str, Any], head_dim: int) -> Tensor:
+    """By what Llama 3's scaling divides the inverse frequencies, (head_dim / 2,)."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    turns = rope["original_max_position_embeddings"] * rope["rope_theta"] ** -exponents / (2 * torch.pi)
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    smooth = ((turns - low) / (high - low)).clamp(0, 1)
+    divisors: Tensor = 1 / ((1 - smooth) / rope["factor"] + smooth)
+    return divisors
+
+
+class _Reader(GGUFReader):
+    """The package's reader, in 1/40 of its time: it makes an array, and a `numpy.memmap` of all things, of every piece
+    of every token."""
+
+    @property  # type: ignore[override]
+    def data(self) -> NDArray[Any]:
+        return self._data
+
+    @data.setter
+    def data(self, data: NDArray[Any]) -> None:
+        self._data = np.asarray(data)
+
+    def _get_field_parts(
+        self, orig_offs: int, raw_type: int
+    ) -> tuple[int, list[NDArray[Any]], list[int], list[GGUFValueType]]:
+        if raw_type != GGUFValueType.ARRAY:
+            return super()._get_field_parts(orig_offs, raw_type)
+        kind = GGUFValueType(int(self._get(orig_offs, np.uint32)[0]))
+        count = int(self._get(orig_offs + 4, np.uint64)[0])
+        types = [GGUFValueType.ARRAY, kind]
+        begin = orig_offs + 12
+        if number := self.gguf_scalar_to_np.get(kind):
+            part = self._get(begin, number, count)
+            return 12 + part.nbytes, [part], [0], types
+        if kind != GGUFValueType.STRING:
+            return super()._get_field_parts(orig_offs, raw_type)
+        length, view = struct.Struct("<Q"), self._data.data
+        texts, at = [], begin
+        for _ in range(count):
+            end = at + 8 + length.unpack_from(view, at)[0]
+            texts.append(self._data[at + 8 : end])
+            at = end
+        return at - orig_offs, texts, list(range(count)), types
+
+
+def model_parts(path: Path) -> list[Path]:
+    """All files of a model, whichever part of a split one is named. Raises `UnknownModel` or `InvalidInput`."""
+    if not path.is_file():
+        raise UnknownModel(f"no file {path}")
+    found = _SHARD.search(path.name)
+    if found is None:
+        return [path]
+    count = int(found[2])
+    parts = [path.with_name(f"{path.name[: found.start()]}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1)]
+    for part in parts:
+        if not part.is_file():
+            raise InvalidInput(f"{path} is part of a split model that lacks {part.name}")
+    return parts
+
+
+def _read(path: Path) -> _Reader:
+    try:
+        reader = _Reader(path)
+    except _DAMAGE as error:
+        raise InvalidInput(f"{path} is not a complete GGUF file: {error}") from error
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error}") from error
+    if reader.byte_order != "I":
+        raise UnsupportedModel(f"{path} is for machines of the other byte order")
+    return reader
