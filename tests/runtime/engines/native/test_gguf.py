@@ -1,0 +1,218 @@
+"""GGUF files against the Hugging Face folders they were made from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGML_QUANT_SIZES, GGUFWriter, quants
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from plait.runtime.engines.native import gguf_file
+from plait.runtime.engines.native.gguf_file import GGUFFile
+from plait.runtime.engines.native.loader import load_config, load_model
+from plait.runtime.errors import InvalidInput, UnknownModel, UnsupportedModel
+from plait.tests.runtime.engines.native.gguf_files import TYPES, write_gguf
+from plait.tests.runtime.engines.native.helpers import Sequences, tiny
+
+DOCUMENT = [3, 1, 4, 1, 5, 9, 2, 6]
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def _expect(model: Any, path: Path) -> None:
+    """The file's logits are transformers', of the model that holds what the file holds."""
+    with torch.no_grad():
+        expected = model(torch.tensor([DOCUMENT])).logits[0]
+    for impl in ("torch", "auto"):
+        found = Sequences(load_model(path, impl=impl), 1).step([DOCUMENT])
+        torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
+@pytest.mark.parametrize("type", [TYPES.F32, TYPES.F16, TYPES.BF16, TYPES.Q8_0, TYPES.Q4_0, TYPES.Q5_1])
+def test_logits_are_those_of_the_folder(family: str, type: TYPES, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"head_dim": 32} if family == "qwen3" else {}  # whole blocks of 32
+    model, folder = tiny(family, **options)
+    path = write_gguf(tmp_path / "model.gguf", model, type=type)
+    _expect(model, path)
+    ours, theirs = load_config(path), load_config(folder)
+    for name in ("hidden_size", "num_kv_heads", "head_dim", "vocab_size", "qk_norm", "qkv_bias", "tie_embeddings"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    model.save_pretrained(tmp_path / "folder")
+    whole = Sequences(load_model(tmp_path / "folder"), 1).step([DOCUMENT])
+    assert torch.equal(Sequences(load_model(path), 1).step([DOCUMENT]), whole)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tie_word_embeddings": True},
+        {"num_key_value_heads": 4},
+        {"attention_bias": True, "mlp_bias": True},
+        {"rope_parameters": LLAMA3},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 1000.0, "factor": 2.0}},
+    ],
+    ids=["tied", "no groups", "biases", "llama3 rope", "linear rope"],
+)
+def test_variants_of_llama(options: dict[str, Any], tmp_path: Path) -> None:
+    model, folder = tiny("llama", **options)
+    rope, extra, metadata = options.get("rope_parameters", {}), {}, {}
+    if rope.get("rope_type") == "llama3":
+        default = 1 / 500000.0 ** (torch.arange(0, 16, 2) / 16)
+        extra["rope_freqs.weight"] = (default / load_config(folder).rope.inv_freq(16)).numpy()
+    if rope.get("rope_type") == "linear":
+        metadata = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 2.0}
+    path = write_gguf(tmp_path / "model.gguf", model, type=TYPES.Q8_0, extra=extra, metadata=metadata)
+    _expect(model, path)
+    assert load_config(path).rope == load_config(folder).rope
+
+
+def test_old_key_of_linear_scaling(tmp_path: Path) -> None:
+    model, _ = tiny("llama")
+    path = write_gguf(tmp_path / "model.gguf", model, metadata={"llama.rope.scale_linear": 4.0})
+    assert (load_config(path).rope.type, load_config(path).rope.factor) == ("linear", 4.0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_blocks_of_every_type_piece_by_piece(data: st.DataObject) -> None:
+    """However a tensor is cut into pieces, the numbers are those of the whole, in any dtype."""
+    kind = data.draw(st.sampled_from(sorted(quants._type_traits)))
+    block, size = GGML_QUANT_SIZES[kind]
+    rows, blocks = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 4))
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    raw = rng.integers(0, 64, (rows, blocks * size)).astype(np.uint8)  # scales without NaN and infinity
+    expected = quants.dequantize(raw, kind)
+    piece = data.draw(st.sampled_from([256, 512, 1024]))
+    file = GGUFFile.__new__(GGUFFile)
+    stored: Any = type("Stored", (), {"tensor_type": kind, "name": "x"})
+    before, gguf_file._PIECE = gguf_file._PIECE, piece
+    try:
+        for dtype in (torch.float32, torch.bfloat16):
+            found = file._dequantise(raw, stored, dtype)
+            assert torch.equal(found.view(rows, -1), torch.from_numpy(expected.copy()).to(dtype))
+    finally:
+        gguf_file._PIECE = before
+
+
+def test_rows_of_a_tensor(tmp_path: Path) -> None:
+    model, _ = tiny("llama")
+    file = GGUFFile(write_gguf(tmp_path / "model.gguf", model, type=TYPES.Q4_0))
+    for name in ("lm_head.weight", "model.layers.1.self_attn.q_proj.weight"):
+        whole = file.tensor(name, torch.float32)
+        assert torch.equal(whole, model.state_dict()[name])
+        assert torch.equal(file.tensor(name, torch.float32, [5, 2]), whole[[5, 2]])
+
+
+def test_dtype(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = tiny("llama")
+    kinds = {TYPES.F32: "float32", TYPES.F16: "float32", TYPES.BF16: "bfloat16", TYPES.Q4_0: "bfloat16"}
+    paths = {type: write_gguf(tmp_path / f"{type.name}.gguf", model, type=type) for type in kinds}
+    assert all(load_model(path).dtype == torch.float32 for path in paths.values())
+    monkeypatch.setattr("plait.runtime.engines.native.loader._SMALL", 1000)
+    for type, name in kinds.items():
+        assert str(load_model(paths[type]).dtype) == f"torch.{name}"
+
+
+def test_a_split_model(tmp_path: Path) -> None:
+    model, folder = tiny("llama", tie_word_embeddings=True)
+    first = write_gguf(tmp_path / "m-00001-of-00002.gguf", model, leave_out=["model.norm.weight"])
+    with pytest.raises(InvalidInput, match="lacks m-00002-of-00002.gguf"):
+        load_model(first)
+    writer = GGUFWriter(tmp_path / "m-00002-of-00002.gguf", "llama")
+    writer.add_tensor("output_norm.weight", model.state_dict()["model.norm.weight"].numpy())
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    for part in (first, tmp_path / "m-00002-of-00002.gguf"):
+        _expect(model, part)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("gguf") / "model.gguf"
+    return write_gguf(
+        path, tiny("llama")[0], tokenizer={"ggml.tokens": ["a", "b"], "ggml.token_type": [1, 1]}
+    ).read_bytes()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_every_cut_is_one_clear_message(whole: bytes, tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
+    end = data.draw(st.one_of(st.integers(0, 3000), st.integers(0, len(whole) - 40)))
+    path = tmp_path_factory.mktemp("cut") / "model.gguf"
+    path.write_bytes(whole[:end])
+    with pytest.raises(InvalidInput, match="model.gguf"):
+        load_model(path)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.tuples(st.integers(0, 2600), st.integers(0, 255)), min_size=1, max_size=4))
+def test_damaged_bytes_never_raise_anything_else(
+    whole: bytes, tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
+) -> None:
+    damaged = bytearray(whole)
+    for at, value in changes:
+        damaged[at] = value
+    path = tmp_path_factory.mktemp("damaged") / "model.gguf"
+    path.write_bytes(damaged)
+    try:
+        load_model(path, impl="torch")
+    except InvalidInput as error:
+        assert "model.gguf" in str(error) or "config.json" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"metadata": {"llama.embedding_length": None}}, InvalidInput, "lacks llama.embedding_length"),
+        ({"metadata": {"llama.expert_count": 8}}, UnsupportedModel, "with experts"),
+        ({"metadata": {"llama.feed_forward_length": [96, 64]}}, UnsupportedModel, "layers that differ"),
+        ({"metadata": {"llama.rope.scaling.type": "telepathy"}}, UnsupportedModel, "telepathy"),
+        ({"metadata": {"llama.rope.dimension_count": 8}}, UnsupportedModel, "partial rotary"),
+        ({"leave_out": ["model.embed_tokens.weight"]}, InvalidInput, "lacks token_embd.weight"),
+        ({"leave_out": ["model.layers.1.mlp.up_proj.weight"]}, InvalidInput, "lacks the tensor .*up_proj"),
+        ({"metadata": {"llama.attention.head_count": 3}}, InvalidInput, "3 attention heads"),
+        ({"extra": {"rope_freqs.weight": np.full(8, 5.0, np.float32)}}, UnsupportedModel, "rope_freqs"),
+    ],
+)
+def test_what_cannot_be_loaded(options: dict[str, Any], kind: Any, message: str, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf", tiny("llama")[0], **options)
+    if kind is not None:
+        with pytest.raises(kind, match=message):
+            load_model(path)
+
+
+def test_other_architectures_are_named(tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "model.gguf", "mamba")
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    with pytest.raises(UnsupportedModel, match="'mamba' is not supported; supported: llama"):
+        load_model(tmp_path / "model.gguf")
+    with pytest.raises(UnknownModel, match="no file"):
+        load_model(tmp_path / "nothing.gguf")
+
+
+@pytest.mark.parametrize("name", ["smol135", "q05"])
+def test_real_weights_are_those_of_the_converted_folder(name: str) -> None:
+    models = Path(os.environ.get("PLAIT_REAL_MODELS", "/nowhere"))
+    if not (models / name / "model.safetensors").is_file() or not (models / f"{name}.gguf").is_file():
+        pytest.skip("PLAIT_REAL_MODELS holds no such model")
+    file = GGUFFile(models / f"{name}.gguf")
+    with safe_open(models / name / "model.safetensors", framework="pt") as tensors:
+        for tensor in tensors.keys():
+            assert torch.equal(file.tensor(tensor, torch.bfloat16), tensors.get_tensor(tensor)), tensor
