@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..runtime.cli.options import add_engine_options, engine_options, parse_field, parse_fields
+from ..runtime.cli.options import add_engine_options, engine_options, method_of, parse_field
 from ..runtime.errors import InvalidInput
 from . import runner
 from .benchmark import benchmark_names
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of the benchmark")
     parser.add_argument("--method", action="append", metavar="NAME[:FIELD=VALUE,...]", help="may be repeated")
     parser.add_argument("--window", action="append", type=int, metavar="TOKENS", help="context window; may be repeated")
-    parser.add_argument("--model", help="a shipped model, a folder or scheme:rest (countdown)")
+    parser.add_argument("--model", help="as for Runtime: a name, a folder, a GGUF file (countdown)")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--timeout", type=float, help="seconds a job may take")
     parser.add_argument("--concurrency", type=int, help="jobs at a time (16)")
@@ -101,7 +101,7 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
         raise InvalidInput("give a configuration file, a folder of results or a --benchmark")
     data["benchmark"] = benchmark
     if options.method:
-        data["methods"] = [_method(text) for text in options.method]
+        data["methods"] = [method_of(text) for text in options.method]
     if options.window:
         data["windows"] = options.window
     if engine := engine_options(options):
@@ -116,8 +116,3 @@ def read_folder(folder: Path) -> dict[str, Any]:
     """The fields of the `EvalConfig` that a folder of results was made with. Raises `InvalidInput`."""
     settings = read_settings(folder)["settings"]
     return {name: value for name, value in settings.items() if name in EvalConfig.model_fields}
-
-
-def _method(text: str) -> dict[str, Any]:
-    name, _, rest = text.partition(":")
-    return {"method": name, **parse_fields(rest)}

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown = actions.add_parser("list", help="show them, most recently used first")
     add = actions.add_parser("add", help="encode text files, each as one context")
     add.add_argument("files", type=Path, nargs="+")
-    add.add_argument("--model", required=True, help="a shipped model or a folder")
+    add.add_argument("--model", required=True, help="as for Runtime: a name, a folder, a GGUF file")
     add.add_argument("--instruction", default="", help="as in the jobs that are to find them")
     add.add_argument("--chat", action="store_true", help="for jobs whose prompt is a chat")
     add.add_argument("--system", help="the chat's system message")

@@ -11,6 +11,7 @@ from ..budget import Budget
 from ..errors import InvalidInput
 from ..job_spec import JobSpec
 
+_SHORT = re.compile(r"sc(\d+)")
 _DECODER = json.JSONDecoder()
 _NAME = re.compile(r"\s*([^=,\s]+)\s*=")
 _END = re.compile(r"\s*(,|$)")
@@ -58,6 +59,15 @@ def with_job_options(spec: JobSpec, options: argparse.Namespace) -> JobSpec:
     if limits:
         given["budget"] = Budget(**{**spec.budget.model_dump(exclude_none=True), **limits})
     return spec.model_copy(update=given)
+
+
+def method_of(text: str) -> dict[str, Any]:
+    """The fields of a method that is one word of a command line: `sequential`, `self_consistency:n=8,stop=["a"]`, or
+    `sc8` for short. Raises `InvalidInput`."""
+    name, _, rest = text.partition(":")
+    short = _SHORT.fullmatch(name)
+    method = {"method": "self_consistency", "n": int(short[1])} if short else {"method": name}
+    return {**method, **parse_fields(rest)}
 
 
 def parse_field(text: str) -> tuple[str, Any]:

@@ -107,7 +107,7 @@ async def answer_loss(engine: Engine, row: Row, style: Style, temperature: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="a shipped model or a folder")
+    parser.add_argument("model", help="as for Runtime: a name, a folder, a GGUF file")
     parser.add_argument("--data", type=Path, required=True, help="JSON Lines with question, contexts and answers")
     parser.add_argument("--count", type=int, default=20, help="rows at most (20)")
     parser.add_argument("--by", choices=["perplexity", "answer"], default="perplexity")

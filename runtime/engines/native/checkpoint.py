@@ -27,6 +27,11 @@ class Checkpoint(Protocol):
         ...
 
     @property
+    def format(self) -> str:
+        """How the weights are stored, in a word or two."""
+        ...
+
+    @property
     def stored_dtype(self) -> torch.dtype:
         """The type that keeps what is stored."""
         ...
@@ -61,6 +66,10 @@ class Folder:
         self._quantisation = Quantisation.from_hf(quantisation) if quantisation else None
         self._files: dict[str, Any] = {}
         """Tensor name -> open file; filled when a tensor is asked for first."""
+
+    @property
+    def format(self) -> str:
+        return f"{self._quantisation.method} {self._quantisation.bits} bits" if self._quantisation else "safetensors"
 
     @property
     def stored_dtype(self) -> torch.dtype:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,16 +113,12 @@ class GGUFFile:
         return len(self._tensors)
 
     @property
-    def num_parameters(self) -> int:
-        return sum(tensor.n_elements for tensor in self._tensors.values())
-
-    @property
-    def kinds(self) -> dict[str, int]:
-        """Block types, and how many numbers are stored in each."""
-        counts: dict[str, int] = {}
+    def format(self) -> str:
+        """With the block type that holds most numbers."""
+        counts: Counter[str] = Counter()
         for tensor in self._tensors.values():
-            counts[tensor.tensor_type.name] = counts.get(tensor.tensor_type.name, 0) + tensor.n_elements
-        return counts
+            counts[tensor.tensor_type.name] += tensor.n_elements
+        return " ".join(["GGUF", *(kind for kind, _ in counts.most_common(1))])
 
     def tensor(self, name: str, dtype: torch.dtype, rows: Sequence[int] | None = None) -> Tensor:
         """The tensor of a Hugging Face name, or some of its rows. Raises `KeyError` if there is none."""

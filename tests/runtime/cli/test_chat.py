@@ -1,0 +1,203 @@
+"""`plait chat` by a pipe and by a pseudo-terminal, on a scripted model."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from plait import InvalidInput
+from plait.runtime.cli.method_text import field_of, method_of
+
+CODE = r"""
+import argparse, sys
+import plait
+from plait.runtime.cli import chat
+from plait.runtime.errors import PlaitError
+
+def write(context):
+    last = context.split("<user>")[-1].split("\n")[0]
+    if last == "long":
+        return "endless " * 100000
+    return f"[{context.count('<user>')}] you said {last}" if "<user>" in context else f"after {context!r}"
+
+def load(rest, options):
+    engine = plait.ScriptedEngine(write, seconds_per_token=0.002, context_limit=300 if rest == "short" else 1000000)
+    if rest == "plain":
+        def chat(messages):
+            raise plait.InvalidInput("this model's tokenizer has no chat template")
+        engine.tokenizer.chat = chat
+    return engine
+
+plait.register_scheme("script", load)
+parser = argparse.ArgumentParser()
+chat.add_arguments(parser)
+try:
+    sys.exit(chat.run(parser.parse_args(sys.argv[1:])))
+except PlaitError as error:
+    sys.exit(f"plait: {error}")
+"""
+
+
+def piped(text, *arguments):
+    run = subprocess.run(
+        [sys.executable, "-c", CODE, *arguments], input=text, capture_output=True, text=True, timeout=60
+    )
+    return run.returncode, run.stdout, run.stderr
+
+
+def test_a_conversation_through_a_pipe():
+    code, out, err = piped("hello\n\nand\n/reset\nagain\n/what\n/quit\nnever\n", "script:x")
+    assert code == 0
+    assert out.splitlines() == ["[1] you said hello", "[2] you said and", "[1] you said again"]
+    assert err.splitlines() == ["forgotten", "/reset forgets the conversation, /quit ends it, Ctrl-C stops an answer"]
+
+
+def test_a_system_message_and_a_method_with_threads():
+    code, out, err = piped("hello\n", "script:x", "--system", "be brief", "--method", "sc3:max_tokens=400")
+    assert (code, out) == (0, "[1] you said hello\n")
+    assert "4 threads" in err  # the tree in one line, where it is no terminal
+
+
+def test_plain_text_goes_on():
+    code, out, _ = piped("a\nb\n", "script:plain", "--plain")
+    assert (code, out.splitlines()[0]) == (0, "after 'a'")
+    assert out.splitlines()[1] == repr("aafter 'a'\nb").join(["after ", ""])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["script:plain"], "script:plain cannot chat: this model's tokenizer has no chat template; with --plain"),
+        (["script:x", "--method", "telepathy"], "unknown method 'telepathy'"),
+        (["script:x", "--method", "sequential:max_tokens=no"], "malformed Sequential: max_tokens"),
+        (["script:x", "--plain", "--system", "x"], "--system needs a chat template"),
+        (["no-such-model"], "no model 'no-such-model'"),
+    ],
+)
+def test_what_is_refused(arguments, message):
+    code, out, err = piped("hello\n", *arguments)
+    assert code == 1 and out == "" and err.startswith(f"plait: {message}") and err.count("\n") == 1
+
+
+def test_a_conversation_that_grows_too_long():
+    code, out, err = piped(f"hello\n{'x' * 400}\nand\n", "script:short")
+    assert code == 0 and out.splitlines()[-1] == "[2] you said and"  # what did not fit is not kept
+    assert "/reset begins anew" in err
+
+
+class Terminal:
+    """The program on a pseudo-terminal, as a person has it."""
+
+    def __init__(self, *arguments):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm", COLUMNS="100")
+            os.execv(sys.executable, [sys.executable, "-c", CODE, *arguments])
+        self.seen = ""
+        self.has_ended = False
+
+    def wait_for(self, text, seconds=30):
+        """What came until then, without control sequences."""
+        end = time.monotonic() + seconds
+        while text not in self.seen:
+            assert time.monotonic() < end, f"no {text!r} in {self.seen!r}"
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    data = os.read(self.fd, 4096).decode()
+                except OSError:  # it has ended
+                    raise AssertionError(f"no {text!r} in {self.seen!r}") from None
+                self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data)
+        before, _, self.seen = self.seen.partition(text)
+        return before
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def status(self, seconds=20):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.has_ended = True
+                os.close(self.fd)
+                return os.waitstatus_to_exitcode(status)
+            if select.select([self.fd], [], [], 0.05)[0]:
+                try:
+                    os.read(self.fd, 4096)
+                except OSError:
+                    time.sleep(0.05)
+        raise AssertionError("it goes on")
+
+
+@pytest.fixture
+def start():
+    """Starts programs, and ends those that a failing test leaves."""
+    started = []
+
+    def begin(*arguments):
+        started.append(Terminal(*arguments))
+        return started[-1]
+
+    yield begin
+    for terminal in started:
+        if not terminal.has_ended:
+            os.kill(terminal.pid, signal.SIGKILL)
+            os.waitpid(terminal.pid, 0)
+
+
+def test_on_a_terminal(start):
+    terminal = start("script:x")
+    terminal.wait_for("> ")
+    terminal.type("hello\n")
+    terminal.wait_for("[1] you said hello")
+    terminal.wait_for("> ")
+    terminal.type("long\n")
+    terminal.wait_for("endless endless")  # as it is written
+    terminal.type("\x03")
+    terminal.wait_for("(stopped)")
+    terminal.wait_for("> ")
+    terminal.type("\x03")  # no answer to stop: a hint
+    terminal.wait_for("/quit ends the conversation")
+    terminal.wait_for("> ")
+    terminal.type("still there\n")
+    terminal.wait_for("[3] you said still there")
+    terminal.wait_for("> ")
+    terminal.type("\x04")
+    assert terminal.status() == 0
+
+
+def test_the_tree_on_a_terminal(start):
+    terminal = start("script:x", "--method", "sc4")
+    terminal.wait_for("> ")
+    terminal.type("hello\n")
+    terminal.wait_for("5 threads")
+    terminal.wait_for("[1] you said hello\r\n> ")
+    terminal.type("long\n")
+    terminal.wait_for("running")
+    terminal.type("\x03")
+    terminal.wait_for("cancelled")
+    terminal.wait_for("> ")
+    terminal.type("/quit\n")
+    assert terminal.status() == 0
+
+
+def test_methods_as_one_word():
+    assert method_of("sequential") == {"method": "sequential"}
+    assert method_of("sc8") == {"method": "self_consistency", "n": 8}
+    assert method_of("sc8:temperature=0.5") == {"method": "self_consistency", "n": 8, "temperature": 0.5}
+    assert method_of("tree_search:strategy=rebase,width=4") == {
+        "method": "tree_search",
+        "strategy": "rebase",
+        "width": 4,
+    }
+    assert field_of("answer=regex:a=b") == ("answer", "regex:a=b")
+    with pytest.raises(InvalidInput, match="FIELD=VALUE"):
+        method_of("sequential:x")
