@@ -62,11 +62,13 @@ def measure(side: str, path: Path) -> dict[str, float]:
 
     sampler = threading.Thread(target=sample)
     sampler.start()
-    start = time.perf_counter()
-    kept = SIDES[side](path)
-    seconds = time.perf_counter() - start
-    done.set()
-    sampler.join()
+    try:
+        start = time.perf_counter()
+        kept = SIDES[side](path)
+        seconds = time.perf_counter() - start
+    finally:
+        done.set()
+        sampler.join()
     held = _own_bytes()
     del kept
     return {"seconds": seconds, "peak": max(peak[0], held) - before, "held": held - before}
@@ -94,7 +96,7 @@ def main() -> None:
         for _ in range(args.repeats):
             for side, figures in runs.items():
                 command = [sys.executable, "-m", "plait.benchmarks.gguf", str(path.resolve()), "--side", side]
-                out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 figures.append(json.loads(out.splitlines()[-1]))
         for side, figures in runs.items():
             medians = [statistics.median(run[name] for run in figures) for name in ("seconds", "peak", "held")]

@@ -2,8 +2,8 @@
 
     PlaitError
     +-- InvalidInput          the caller's input is wrong; raised before any work, says what to do (also a ValueError)
-    |   +-- UnknownModel      no such shipped model, folder or scheme
-    |   +-- UnsupportedModel  the checkpoint's architecture or RoPE type is not supported
+    |   +-- UnknownModel      no such shipped model, folder, file, model of the hub or scheme
+    |   +-- UnsupportedModel  the checkpoint's architecture, RoPE type or quantisation is not supported
     |   +-- PromptTooLong     the prompt does not fit the context window
     |   +-- InvalidBudget     a budget that allows no work at all
     |   +-- InvalidJob        malformed job JSON, unknown method
@@ -28,7 +28,7 @@ class InvalidInput(PlaitError, ValueError):
 
 
 class UnknownModel(InvalidInput):
-    """The model string names no shipped model, local folder or known scheme."""
+    """The model string names no shipped model, folder, GGUF file, known scheme or model of the hub that can be had."""
 
 
 class UnsupportedModel(InvalidInput):

@@ -27,9 +27,7 @@ from .options import add_engine_options, add_job_options, engine_options, with_j
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", help="a JSON file, or - for standard input")
-    parser.add_argument(
-        "--model", default="countdown", help="as for Runtime: a name, a folder, a GGUF file (countdown)"
-    )
+    parser.add_argument("--model", default="countdown", help="as for Runtime: a name, folder, GGUF file (countdown)")
     parser.add_argument("--trace", type=Path, help="write the trace to this file")
     parser.add_argument("--contexts", type=Path, help="folder of encoded contexts, to read and to add to")
     add_engine_options(parser)

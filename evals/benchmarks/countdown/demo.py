@@ -60,7 +60,7 @@ def _row(name: str, results: Sequence[Result], solved: int) -> dict[str, object]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="countdown", help="a shipped model or a folder")
+    parser.add_argument("--model", default="countdown", help="as for Runtime: a name, folder, GGUF file")
     parser.add_argument("--count", type=int, default=5, help="problems")
     parser.add_argument("--numbers", type=int, default=4, help="numbers in each")
     parser.add_argument("--seed", type=int, default=0)

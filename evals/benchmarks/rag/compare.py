@@ -91,7 +91,7 @@ async def _main(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="a shipped model or a folder")
+    parser.add_argument("--model", required=True, help="as for Runtime: a name, folder, GGUF file")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--count", type=int, help="rows at most")
     parser.add_argument("--chat", action="store_true", help="use the model's chat template")
