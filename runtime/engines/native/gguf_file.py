@@ -160,6 +160,11 @@ class GGUFFile:
             begin += piece.size
         return out
 
+    def _positive(self, key: str, value: Any) -> Any:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            raise InvalidInput(f"{self.path}: {key} must be a positive number, not {str(value)[:40]!r}")
+        return value
+
     def _config(self) -> dict[str, Any]:
         """The contents of the config.json that this file was made from, as far as they matter."""
         at = self.architecture
@@ -173,13 +178,18 @@ class GGUFFile:
                     raise UnsupportedModel(f"{self.path}: layers that differ in {key} are not supported")
                 value = value[0]
             if value is not None:
-                config[name] = value
+                config[name] = self._positive(f"{at}.{key}", value)
         missing = [key for key, name in _CONFIG.items() if name not in config and key in _NEEDED]
         if missing or "token_embd.weight" not in self._tensors:
             raise InvalidInput(f"{self.path} lacks {', '.join(f'{at}.{m}' for m in missing) or 'token_embd.weight'}")
         config.setdefault("num_key_value_heads", config["num_attention_heads"])
-        head_dim = config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
-        config["partial_rotary_factor"] = self.value(f"{at}.rope.dimension_count", head_dim) / head_dim
+        head_dim = config.setdefault("head_dim", max(config["hidden_size"] // config["num_attention_heads"], 1))
+        if config["num_hidden_layers"] > self.num_tensors:
+            raise InvalidInput(
+                f"{self.path}: {at}.block_count says {config['num_hidden_layers']} layers, there are fewer"
+            )
+        rotated = self._positive(f"{at}.rope.dimension_count", self.value(f"{at}.rope.dimension_count", head_dim))
+        config["partial_rotary_factor"] = rotated / head_dim
         config["vocab_size"] = int(self._tensors["token_embd.weight"].shape[-1])
         config["tie_word_embeddings"] = "output.weight" not in self._tensors
         config["attention_bias"] = "blk.0.attn_q.bias" in self._tensors
@@ -189,17 +199,19 @@ class GGUFFile:
 
     def _rope(self, head_dim: int) -> dict[str, Any]:
         at = f"{self.architecture}.rope"
-        rope: dict[str, Any] = {"rope_type": "default", "rope_theta": float(self.value(f"{at}.freq_base", 10000.0))}
+        theta = self._positive(f"{at}.freq_base", self.value(f"{at}.freq_base", 10000.0))
+        rope: dict[str, Any] = {"rope_type": "default", "rope_theta": theta}
         kind = self.value(f"{at}.scaling.type", "linear" if self.value(f"{at}.scale_linear") else "none")
         if kind != "none":
-            rope["rope_type"] = kind
-            rope["factor"] = self.value(f"{at}.scaling.factor", self.value(f"{at}.scale_linear"))
+            factor = self.value(f"{at}.scaling.factor", self.value(f"{at}.scale_linear"))
+            rope |= {"rope_type": kind, "factor": self._positive(f"{at}.scaling.factor", factor)}
             if original := self.value(f"{at}.scaling.original_context_length"):
                 rope["original_max_position_embeddings"] = original
         if (divisors := self._tensors.get("rope_freqs.weight")) is not None:
             found = self._dequantise(divisors.data, divisors, torch.float32)
             rope |= {"rope_type": "llama3", "factor": float(found.max()), **_LLAMA3}
-            if not torch.allclose(found, _llama3_divisors(rope, head_dim), rtol=1e-3):
+            expected = _llama3_divisors(rope, head_dim)
+            if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3):
                 raise UnsupportedModel(f"{self.path}: RoPE factors (rope_freqs) other than Llama 3's are not supported")
         return rope
 

@@ -119,7 +119,7 @@ def _load(file: GGUFFile) -> HFTokenizer:
 
     def special(name: str) -> int | None:
         number: int | None = file.value(f"tokenizer.ggml.{name}_token_id")
-        if number is not None and not 0 <= number < len(tokens):
+        if number is not None and not (isinstance(number, int) and 0 <= number < len(tokens)):
             raise InvalidInput(f"{file.path}: the {name} token {number} is beyond the vocabulary of {len(tokens)}")
         return number
 

@@ -179,9 +179,26 @@ def test_damaged_bytes_never_raise_anything_else(
     ("options", "kind", "message"),
     [
         ({"metadata": {"llama.embedding_length": None}}, InvalidInput, "lacks llama.embedding_length"),
+        (
+            {"metadata": {"llama.attention.head_count": 0}},
+            InvalidInput,
+            "head_count must be a positive number",
+        ),
+        (
+            {"metadata": {"llama.block_count": 4_000_000_000}},
+            InvalidInput,
+            "4000000000 layers, there are fewer",
+        ),
+        ({"metadata": {"llama.rope.freq_base": "x"}}, InvalidInput, "freq_base must be a positive number"),
+        ({"metadata": {"llama.rope.scaling.type": "linear"}}, InvalidInput, "scaling.factor must be a positive number"),
+        ({"extra": {"rope_freqs.weight": np.ones(3, np.float32)}}, UnsupportedModel, "rope_freqs"),
         ({"metadata": {"llama.expert_count": 8}}, UnsupportedModel, "with experts"),
         ({"metadata": {"llama.feed_forward_length": [96, 64]}}, UnsupportedModel, "layers that differ"),
-        ({"metadata": {"llama.rope.scaling.type": "telepathy"}}, UnsupportedModel, "telepathy"),
+        (
+            {"metadata": {"llama.rope.scaling.type": "telepathy", "llama.rope.scaling.factor": 2.0}},
+            UnsupportedModel,
+            "telepathy",
+        ),
         ({"metadata": {"llama.rope.dimension_count": 8}}, UnsupportedModel, "partial rotary"),
         ({"leave_out": ["model.embed_tokens.weight"]}, InvalidInput, "lacks token_embd.weight"),
         ({"leave_out": ["model.layers.1.mlp.up_proj.weight"]}, InvalidInput, "lacks the tensor .*up_proj"),
