@@ -89,7 +89,10 @@ def _snapshot(name: HubName, patterns: list[str]) -> Path:
     stop()
 
     class Bar(tqdm):
-        """The hub's own, which ends the download when nobody waits for it any more."""
+        """The hub's own, on terminals alone, which ends the download when nobody waits for it any more."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "disable": options.get("disable") or None})  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> Any:
             stop()

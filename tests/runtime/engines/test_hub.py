@@ -59,6 +59,8 @@ class Hub(BaseHTTPRequestHandler):
         if path.startswith("api/models/"):
             org, name, *rest = path.removeprefix("api/models/").split("/")
             self._api(f"{org}/{name}", rest)
+        elif "/resolve/" not in path:
+            self._error(404, "EntryNotFound")
         else:
             org, name, _, _, *file = path.split("/")
             data = REPOS[f"{org}/{name}"]["/".join(file)]
@@ -126,7 +128,7 @@ def ask(name, home, endpoint, code=CODE, **variables):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     environment |= {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1", **variables}
     run = subprocess.run([sys.executable, "-c", code, name], env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == 0 and "Fetching" not in run.stderr, run.stderr  # bars are for terminals
     first, _, rest = run.stdout.strip().partition("\n")
     return first, rest
 
