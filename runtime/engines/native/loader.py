@@ -105,5 +105,3 @@ def from_transformers(
 def _model(config: ModelConfig, weights: Weights, ops: LayerOps, impl: Impl, num_threads: int) -> Model:
     stack = KernelStack.fitting(ops, weights, num_threads)
     return Model(config, weights, ops, stack=stack, impl=impl, num_threads=num_threads)
-
-

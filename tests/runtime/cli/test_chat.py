@@ -14,7 +14,7 @@ import time
 import pytest
 
 from plait import InvalidInput
-from plait.runtime.cli.method_text import field_of, method_of
+from plait.runtime.cli.options import method_of, parse_field
 
 CODE = r"""
 import argparse, sys
@@ -198,6 +198,6 @@ def test_methods_as_one_word():
         "strategy": "rebase",
         "width": 4,
     }
-    assert field_of("answer=regex:a=b") == ("answer", "regex:a=b")
+    assert parse_field("answer=regex:a=b") == ("answer", "regex:a=b")
     with pytest.raises(InvalidInput, match="FIELD=VALUE"):
         method_of("sequential:x")

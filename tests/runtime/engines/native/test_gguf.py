@@ -17,6 +17,7 @@ from safetensors import safe_open
 from plait.runtime.engines.native import gguf_file
 from plait.runtime.engines.native.gguf_file import GGUFFile
 from plait.runtime.engines.native.loader import load_config, load_model
+from plait.runtime.engines.native.rope import RopeConfig
 from plait.runtime.errors import InvalidInput, UnknownModel, UnsupportedModel
 from plait.tests.runtime.engines.native.gguf_files import TYPES, write_gguf
 from plait.tests.runtime.engines.native.helpers import Sequences, tiny
@@ -72,18 +73,24 @@ def test_variants_of_llama(options: dict[str, Any], tmp_path: Path) -> None:
     rope, extra, metadata = options.get("rope_parameters", {}), {}, {}
     if rope.get("rope_type") == "llama3":
         default = 1 / 500000.0 ** (torch.arange(0, 16, 2) / 16)
-        extra["rope_freqs.weight"] = (default / load_config(folder).rope.inv_freq(16)).numpy()
+        extra["rope_freqs.weight"] = (default / rope_of(folder).inv_freq(16)).numpy()
     if rope.get("rope_type") == "linear":
         metadata = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 2.0}
     path = write_gguf(tmp_path / "model.gguf", model, type=TYPES.Q8_0, extra=extra, metadata=metadata)
     _expect(model, path)
-    assert load_config(path).rope == load_config(folder).rope
+    assert rope_of(path) == rope_of(folder)
+
+
+def rope_of(path: Path) -> RopeConfig:
+    rope = load_config(path).layers[0].rope
+    assert rope is not None
+    return rope
 
 
 def test_old_key_of_linear_scaling(tmp_path: Path) -> None:
     model, _ = tiny("llama")
     path = write_gguf(tmp_path / "model.gguf", model, metadata={"llama.rope.scale_linear": 4.0})
-    assert (load_config(path).rope.type, load_config(path).rope.factor) == ("linear", 4.0)
+    assert (rope_of(path).type, rope_of(path).factor) == ("linear", 4.0)
 
 
 @settings(deadline=None, max_examples=40)
