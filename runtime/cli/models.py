@@ -55,7 +55,7 @@ def describe(path: Path) -> dict[str, object]:
     config = ModelConfig.from_hf(checkpoint.config, headless=True)
     dtype = auto_dtype(config, checkpoint.stored_dtype, torch.device("cpu"))
     return {
-        "architecture": config.family,
+        "architecture": config.family.architecture.removesuffix("ForCausalLM"),
         "format": checkpoint.format,
         "parameters": _short(config.num_parameters, ""),
         "on disk": _short(_size(path), "B"),

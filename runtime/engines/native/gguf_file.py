@@ -189,7 +189,8 @@ class GGUFFile:
                 f"{self.path}: {at}.block_count says {config['num_hidden_layers']} layers, there are fewer"
             )
         rotated = self._positive(f"{at}.rope.dimension_count", self.value(f"{at}.rope.dimension_count", head_dim))
-        config["partial_rotary_factor"] = rotated / head_dim
+        if rotated != head_dim:
+            raise UnsupportedModel(f"{self.path}: partial rotary embeddings ({rotated} of {head_dim}) of GGUF files")
         config["vocab_size"] = int(self._tensors["token_embd.weight"].shape[-1])
         config["tie_word_embeddings"] = "output.weight" not in self._tensors
         config["attention_bias"] = "blk.0.attn_q.bias" in self._tensors

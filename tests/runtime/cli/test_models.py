@@ -61,7 +61,7 @@ def test_shipped_and_cached_models(cache, capsys):
     out = show(capsys)
     rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert {"countdown", "recall", "org/model", "org/quants:m-q4_0.gguf"} <= set(rows)
-    assert "qwen2" in rows["org/model"] and "safetensors" in rows["org/model"]
+    assert "Qwen2" in rows["org/model"] and "safetensors" in rows["org/model"]
     assert "GGUF Q4_0" in rows["org/quants:m-q4_0.gguf"]
     assert rows["org/strange@v2:"] == (
         "org/strange@v2: architecture 'mamba' is not supported; supported: LlamaForCausalLM, Qwen2ForCausalLM, "
@@ -82,7 +82,7 @@ def test_given_paths(tmp_path, capsys):
     (tmp_path / "c.gguf").write_bytes(b"GGUF")
     (tmp_path / "d").mkdir()
     out = show(capsys, tmp_path, tmp_path / "b", tmp_path / "d")
-    assert out.count("llama ") == 3
+    assert out.count("Llama ") == 3
     assert f"{tmp_path}/c.gguf is not a complete GGUF file" in out
     assert f"{tmp_path / 'd'} holds no config.json" in out
     with pytest.raises(InvalidInput, match="there is no"):

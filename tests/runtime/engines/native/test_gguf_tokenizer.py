@@ -193,7 +193,6 @@ def test_sentencepiece_options(folder: Path) -> None:
         ({"ggml.merges": ["\u0120t \u0120\u0120zz"]}, InvalidInput, "merges do not fit"),
         ({"ggml.eos_token_id": 10**6}, InvalidInput, "eos token 1000000 is beyond"),
         ({"ggml.model": "llama"}, InvalidInput, "0 scores"),
-        ({"chat_template": "{% if %}"}, InvalidInput, "template"),
     ],
 )
 def test_what_cannot_be_read(change: dict[str, Any], kind: Any, message: str, folder: Path, tmp_path: Path) -> None:

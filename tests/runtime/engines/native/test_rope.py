@@ -138,7 +138,7 @@ def test_an_engine_chooses_by_its_context_limit() -> None:
     folder = tiny("phi3", rope_parameters=LONG, original_max_position_embeddings=64)[1]
     assert NativeEngine(load_model(folder), IdTokenizer(131), NativeOptions(kv_tokens=64)).context_limit == 64
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("plait.runtime.engines.native.engine.HFTokenizer.load", lambda path: IdTokenizer(131))
+        patch.setattr("plait.runtime.engines.native.engine.load_tokenizer", lambda path: IdTokenizer(131))
         engine = NativeEngine.load(folder, context_limit=100, kv_tokens=64)
     assert engine.context_limit == 100
     assert {layer.rope.factors for layer in engine.model.config.layers if layer.rope} == {tuple(LONG["long_factor"])}
