@@ -27,8 +27,9 @@ from rich.console import Console
 
 from ..runtime.cli.table import table
 from ..runtime.engine import SamplingParams
-from ..runtime.engines.native.engine import NativeEngine, NativeOptions
+from ..runtime.engines.native.engine import NativeEngine
 from ..runtime.engines.native.loader import load_model
+from ..runtime.engines.native.options import NativeOptions
 from . import machine
 from .decode import NoTokenizer, qwen3_folder
 

@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..runtime.engine import SamplingParams
-from ..runtime.engines.native.engine import NativeEngine, NativeOptions
+from ..runtime.engines.native.engine import NativeEngine
+from ..runtime.engines.native.options import NativeOptions
 from . import machine
 
 SHIPPED = Path(__file__).parent.parent / "models" / "countdown"

@@ -30,8 +30,9 @@ from torch.nn import functional
 
 from ..runtime.engine import Block, SamplingParams
 from ..runtime.engines.native.blocks import NativeBlock
-from ..runtime.engines.native.engine import NativeEngine, NativeOptions
+from ..runtime.engines.native.engine import NativeEngine
 from ..runtime.engines.native.loader import load_model
+from ..runtime.engines.native.options import NativeOptions
 from . import machine
 from .decode import NoTokenizer, qwen3_folder
 

@@ -32,8 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..runtime.engine import Branch, SamplingParams
-from ..runtime.engines.native.engine import NativeEngine, NativeOptions
+from ..runtime.engines.native.engine import NativeEngine
 from ..runtime.engines.native.loader import load_model
+from ..runtime.engines.native.options import NativeOptions
 from ..runtime.methods.multiverse.replay import Fork, Item, PathItems, Run, count, layout, replay
 from . import machine
 from .decode import NoTokenizer, qwen3_folder

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from plait import InvalidInput, Multiverse, Runtime
 from plait.rl.masks import TreeMask, text_mask, text_trace, trace_mask
 from plait.runtime.engine import SamplingParams
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.methods.multiverse.grammar import TAGS
 from plait.runtime.methods.multiverse.replay import Run, count, layout, replay
 from plait.runtime.trace.record import Piece, SpanRecord

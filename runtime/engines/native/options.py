@@ -1,17 +1,60 @@
-"""Options of the native engine as configurations and commands give them: JSON values."""
+"""`NativeOptions`: how the native engine runs; in Python, or as configurations and commands give it: JSON values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
 
 from ....attention import Impl
 from ...errors import InvalidInput
+from .context_files import DEFAULT_BYTES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _COUNTS = ("num_threads", "kv_tokens", "block_size", "max_rows", "prefill_chunk", "context_limit", "context_bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NativeOptions:
+    """How a `NativeEngine` runs."""
+
+    device: str = "cpu"
+    dtype: torch.dtype | Literal["auto"] = "auto"
+    """Of weights and KV; "auto": float32 for small models on the CPU, else the checkpoint's."""
+    impl: Impl = "auto"
+    """"cpu": the compiled kernels; "torch"; "auto": what is there. As in `attention`."""
+    num_threads: int = 1
+    """OpenMP threads of the compiled kernels. One is best for small models, above all on a busy machine."""
+    kv_tokens: int | None = None
+    """Tokens the KV store holds; None: a quarter of the free memory, but no more than 64 branches at the end of their
+    context hold (memory.py). On the CPU it is taken as it is needed, not at once."""
+    block_size: int = 16
+    """Tokens per KV block; a multiple of 16."""
+    max_rows: int = 1024
+    """Tokens per forward pass at most."""
+    prefill_chunk: int = 512
+    """Of those, tokens of prompts at most."""
+    context_limit: int | None = None
+    """Positions one branch may span; None: what the model was made for. Beyond that only where the model's RoPE can be
+    stretched: "longrope" and "dynamic", with other results for short texts too (rope.py)."""
+    headless: bool = False
+    """Load classifiers too, for their hidden states (`SamplingParams.hidden_state`)."""
+    contexts: str | Path | None = None
+    """Folder in which encoded contexts are kept, for other processes too; None: in memory alone."""
+    context_bytes: int = DEFAULT_BYTES
+    """Size of that folder at most; what was used least recently goes."""
+    keep_logits: bool = False
+    """Keep every branch's last logits in `NativeBranch.logits`, for tests and analysis."""
+
+    def __post_init__(self) -> None:
+        if self.block_size < 16 or self.block_size % 16:
+            raise InvalidInput(f"block_size must be a multiple of 16, not {self.block_size}")
+        for name in ("num_threads", "max_rows", "prefill_chunk"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
 def read_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plait import Budget, Runtime, Sequential
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.events import Text
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.engines.native.tokenizer_kinds import KINDS, ours

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from plait.runtime.engine import Completion, FinishReason, SamplingParams
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.engines.native.scheduler import Scheduler
 from plait.runtime.errors import BranchClosed
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny

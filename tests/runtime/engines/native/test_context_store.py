@@ -21,8 +21,9 @@ import torch
 import plait
 from plait.runtime.engines.native import context_files
 from plait.runtime.engines.native.context_files import ContextFiles
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.engines.native.test_contexts import Numbers, ask, assert_all_blocks_came_back, logprobs, text
 

@@ -9,8 +9,9 @@ import torch
 
 import plait
 from plait.runtime.engine import SamplingParams
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.methods.contexts import SEPARATOR
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from plait.runtime.engine import FinishReason, SamplingParams
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.errors import BranchBusy, BranchClosed, EngineClosed, InvalidInput, OutOfBlocks, PromptTooLong
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 

@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from plait.runtime.engine import SamplingParams
 from plait.runtime.engines.native import ops
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.families import FAMILIES as TABLE
 from plait.runtime.engines.native.loader import from_transformers, load_model
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.errors import InvalidInput
 from plait.tests.runtime.engines.native.helpers import FAMILIES, IdTokenizer, Sequences, tiny
 

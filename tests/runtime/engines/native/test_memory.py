@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait import InvalidInput, Runtime
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.memory import BRANCHES, MIN_BLOCKS, default_blocks, free_memory
+from plait.runtime.engines.native.options import NativeOptions
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 
 CPU, GIB = torch.device("cpu"), 1 << 30

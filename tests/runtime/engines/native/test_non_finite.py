@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from plait import NonFiniteLogits, Runtime, SamplingParams, SelfConsistency, Sequential
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.engines.native.sampling import NO_TOKEN, Draw, greedy, sample
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.engines.native.test_engine import running

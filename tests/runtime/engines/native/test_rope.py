@@ -13,8 +13,9 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 
 from plait.runtime.engines.native.config import ModelConfig
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import from_transformers, load_model
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.engines.native.rope import RopeConfig
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, Sequences, tiny
 

@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from plait import InvalidInput, SamplingParams
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.engines.native.sampling import adjusted, weights
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.engines.native.test_engine import running

@@ -25,8 +25,9 @@ from plait import (
     TracedBranch,
     register,
 )
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.methods.hogwild.method import sampled_tokens
 from plait.runtime.trace.sights import sights
 from plait.tests.runtime.engines.native.helpers import tiny

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from plait import Hogwild, Result, Runtime
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.methods.hogwild.oracle import ToyTokenizer
 

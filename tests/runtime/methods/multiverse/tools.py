@@ -13,7 +13,8 @@ import pytest
 from hypothesis import strategies as st
 
 from plait import Capabilities, ScriptedEngine
-from plait.runtime.engines.native.engine import NativeEngine, NativeOptions
+from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.engines.scripted import CharTokenizer
 from plait.runtime.methods.multiverse.grammar import TAGS
 from plait.tests.data import SHARED
