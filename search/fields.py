@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from ..runtime.methods.base import Method, Temperature, Text
+from ..runtime.methods.base import Decoding, Method, Temperature, Text
 from ..runtime.methods.registry import parse_method
 from ..runtime.methods.voting import Voting
 from .aggregation import Aggregate, Vote
@@ -58,4 +58,6 @@ class SearchFields(Voting):
         """The generator, set to go on behind these tokens. Raises `InvalidJob` if it takes no prompt."""
         assert self.generator is not None
         values: dict[str, Any] = {**self.generator.model_dump(), "prompt": tokens}
+        if isinstance(self.generator, Decoding):
+            values |= {"chat": False, "system": None}  # the tokens are a chat already, if it is one
         return type(self.generator)(**values)

@@ -285,7 +285,7 @@ async def test_any_method_writes_the_steps():
 
 
 async def test_self_consistent_steps():
-    generator = SelfConsistency(prompt="replaced", n=2, answer=r"regex:=\d")
+    generator = SelfConsistency(prompt="replaced", n=2, answer=r"regex:=\d", chat=True, system="s")
     result, _ = await solve({"q": ["=1", "=2", "=2", "=2"]}, generator=generator, width=2)
     assert result.details["finished"] == 2 and result.answer in ("1", "2")
 
