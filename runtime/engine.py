@@ -7,13 +7,14 @@ but the last only edit the view, return at once and never wait: tokens they add 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from .sampling import SamplingDefaults as SamplingDefaults
 from .sampling import SamplingParams as SamplingParams
+from .tokenizer import Tokenizer as Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,47 +74,6 @@ class Completion:
     """Pending tokens whose KV was found in the prefix index."""
     rolled_back: int = 0
     """Tokens sampled past a stop string and dropped again; they cost compute but are in no ledger."""
-
-
-class Tokenizer(Protocol):
-    """The part of a tokenizer that methods use."""
-
-    @property
-    def prefix_ids(self) -> tuple[int, ...]:
-        """What the tokenizer puts in front of every text: BOS for most models that have one, nothing for others."""
-        ...
-
-    @property
-    def bos_id(self) -> int | None:
-        """The token that is called so, whether or not it is put in front; None: there is none."""
-        ...
-
-    @property
-    def eos_ids(self) -> tuple[int, ...]: ...
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def byte_ids(self) -> frozenset[int]:
-        """Tokens that stand for one byte, whose text depends on the bytes that follow (byte fallback)."""
-        ...
-
-    def encode(self, text: str) -> list[int]:
-        """A whole text: behind `prefix_ids`, but for a text that begins with what these stand for. The text of a
-        special token becomes that token."""
-        ...
-
-    def encode_continuation(self, before: Sequence[int], text: str) -> list[int]:
-        """A text that goes on behind other tokens, as it would be encoded there; nothing is put in front. Without
-        `before` it is a text in the midst of one that is not known."""
-        ...
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """The text, special tokens included."""
-        ...
-
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of the chat template with the generation prompt; raises `InvalidInput` without a template."""
-        ...
 
 
 class Generation(Protocol):

@@ -142,12 +142,17 @@ class NativeGeneration:
             return self.finish(self.limit_reason)
         return self._deliver(certain)
 
-    def finish(self, reason: FinishReason, stop: str | int | None = None, rolled_back: int = 0) -> Delivery:
-        """End the generation; `sampled` is what stays."""
-        text_ids = self.sampled[:-1] if isinstance(stop, int) else self.sampled
-        text = self._tokenizer.decode(text_ids)
-        if isinstance(stop, str) and not self.params.include_stop and (at := text.find(stop)) >= 0:
-            text = text[:at]
+    def finish(
+        self,
+        reason: FinishReason,
+        stop: str | int | None = None,
+        *,
+        rolled_back: int = 0,
+        text: str | None = None,
+    ) -> Delivery:
+        """End the generation; `sampled` is what stays. `text`: None: that of `sampled`, without a stop token."""
+        if text is None:
+            text = self._tokenizer.decode(self.sampled[:-1] if isinstance(stop, int) else self.sampled)
         completion = Completion(
             token_ids=list(self.sampled),
             text=text,
@@ -191,12 +196,10 @@ class NativeGeneration:
         rolled_back = len(self.sampled) - keep
         end, known = at + len(stop) if self.params.include_stop else at, self._ends[keep - 1] if keep else 0
         del self.sampled[keep:], self.logprobs[keep:], self.top_logprobs[keep:], self.hidden[keep:]
-        delivery = self.finish(FinishReason.STOP, stop, rolled_back)
-        assert delivery.completion is not None
         # Of the kept tokens' whole text, as it is spelled in the end: cut inside the last one, or on into the next.
         text = self._tokenizer.decode(self.sampled)
-        delivery.completion.text = text[: len(text) + min(end - known, 0)] + self._text[known : max(end, known)]
-        return delivery
+        text = text[: len(text) + min(end - known, 0)] + self._text[known : max(end, known)]
+        return self.finish(FinishReason.STOP, stop, rolled_back=rolled_back, text=text)
 
     def _num_certain(self) -> int:
         """Tokens no stop string can reach back to any more."""

@@ -1,0 +1,47 @@
+"""`Tokenizer`: from texts and chats to token ids and back, as far as methods need it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+
+class Tokenizer(Protocol):
+    """The part of a tokenizer that methods use."""
+
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """What the tokenizer puts in front of every text: BOS for most models that have one, nothing for others."""
+        ...
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that is called so, whether or not it is put in front; None: there is none."""
+        ...
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def byte_ids(self) -> frozenset[int]:
+        """Tokens that stand for one byte, whose text depends on the bytes that follow (byte fallback)."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """A whole text: behind `prefix_ids`, but for a text that begins with what these stand for. The text of a
+        special token becomes that token."""
+        ...
+
+    def encode_continuation(self, before: Sequence[int], text: str) -> list[int]:
+        """A text that goes on behind other tokens, as it would be encoded there; nothing is put in front. Without
+        `before` it is a text in the midst of one that is not known."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text, special tokens included."""
+        ...
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of the chat template with the generation prompt; raises `InvalidInput` without a template."""
+        ...
