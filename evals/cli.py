@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
         text = f"interrupted; what is done is in {out}, with its report; the same command goes on"
         console.print(text, highlight=False, soft_wrap=True)
         raise
-    sys.stdout.write(report.with_suffix(".md").read_text(encoding="utf-8"))
+    # The table as it stands, without what Markdown asks for.
+    sys.stdout.write(unescape(report.with_suffix(".md").read_text(encoding="utf-8")))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     return 0
 

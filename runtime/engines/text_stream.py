@@ -11,7 +11,7 @@ REPLACEMENT = "\ufffd"
 
 
 class TextStream:
-    """Decodes a growing list of tokens piecewise: what `push` and `flush` return, joined, is the text of all tokens.
+    """Decodes a growing list of tokens piecewise: what `push` returned, joined, begins the text of all tokens.
 
     Text is given out once no later token can change it: bytes of an unfinished character wait for the rest, and so does
     a run of byte tokens (`Tokenizer.byte_ids`), which becomes one replacement character a byte if any part of it turns
@@ -37,13 +37,6 @@ class TextStream:
         after = self._tokenizer.decode(self._tail)
         if after.endswith(REPLACEMENT):
             return "", 0
-        return self._give(after)
-
-    def flush(self) -> tuple[str, int]:
-        """What was held back. No token may follow."""
-        return self._give(self._tokenizer.decode(self._tail)) if self._count else ("", 0)
-
-    def _give(self, after: str) -> tuple[str, int]:
         fresh, count = after[len(self._before) :], self._count
         del self._tail[: self._known]
         self._known, self._count = len(self._tail), 0

@@ -48,7 +48,7 @@ def asked(monkeypatch, tmp_path):
 
     async def record(config, out, **options):
         calls.append((config, out, options["retry_failed"]))
-        (tmp_path / "report.md").write_text("| table |\n")
+        (tmp_path / "report.md").write_text("| table, p &lt; 0.001 |\n")
         return tmp_path / "report.html"
 
     monkeypatch.setattr("plait.evals.runner.run", record)
@@ -66,7 +66,7 @@ def test_a_file(asked, tmp_path, capsys):
     assert config.budgets[0].total_tokens == 50
     (method,) = config.methods
     assert (method.name, method.fields) == ("one line", {"method": "sequential", "max_tokens": 7})
-    assert capsys.readouterr().out == "| table |\n"
+    assert capsys.readouterr().out == "| table, p < 0.001 |\n"
 
 
 def test_flags_go_before_the_file(asked, tmp_path):

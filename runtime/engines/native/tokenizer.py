@@ -140,10 +140,9 @@ class HFTokenizer:
 
 
 class IncrementalDecoder:
-    """Text of a growing token sequence, in pieces that never hold half a character.
-
-    All pieces of `push` and the last one of `flush` joined are `decode` of the whole sequence.
-    """
+    """Text of a growing token sequence as it reads so far, in pieces that never hold half a character: what stop
+    strings are looked for in. A byte token (`Tokenizer.byte_ids`) is read with those so far, whatever may follow it;
+    what readers are shown is `TextStream`'s, which waits until nothing can change it."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -167,10 +166,6 @@ class IncrementalDecoder:
         else:
             self._emitted += len(piece)
         return piece
-
-    def flush(self) -> str:
-        """What was held back: an incomplete character, as U+FFFD. Call it once, at the end."""
-        return self._tokenizer.decode(self._window)[self._emitted :]
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

@@ -109,10 +109,14 @@ def test_what_was_streamed_joins_to_the_text(kind, rng: random.Random):
     tokens = [
         rng.choice(some) if some and rng.random() < 0.5 else rng.randrange(size) for _ in range(rng.randrange(30))
     ]
-    stream = TextStream(tokenizer)
-    parts = [*map(stream.push, tokens), stream.flush()]
-    assert "".join(text for text, _ in parts) == tokenizer.decode(tokens)
-    assert sum(count for _, count in parts) == len(tokens)
+    tokens.append(tokenizer.encode_continuation((), "a")[-1])  # behind which nothing is left open
+    stream, whole = TextStream(tokenizer), tokenizer.decode(tokens)
+    said, count = "", 0
+    for token in tokens:
+        text, number = stream.push(token)
+        said, count = said + text, count + number
+        assert whole.startswith(said)
+    assert (said, count) == (whole, len(tokens))
 
 
 @pytest.mark.parametrize("kind", KINDS)
