@@ -35,6 +35,7 @@ class Added:
 def commands(monkeypatch):
     """Entry points of another package: a command, one that cannot be loaded, one with the name of a built-in one."""
     others = [("added", f"{__name__}:added"), ("broken", "no_such_module"), ("run", f"{__name__}:added")]
+    others += [("twice", f"{__name__}:added"), ("twice", "another:added")]
     monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(added=Added()))
 
     def found(group):
@@ -62,6 +63,13 @@ def test_other_packages_add_commands(capsys):
     assert "added" in capsys.readouterr().err
     assert main(["run", "/no/such/job.json"]) == 1  # built-in commands cannot be replaced
     assert "cannot read /no/such/job.json" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("commands")
+def test_a_name_that_two_packages_have_is_nobodys(capsys):
+    assert main(["twice"]) == 1
+    assert "the command 'twice' comes from" in capsys.readouterr().err
+    assert main(["added", "x"]) == 1  # the number of words
 
 
 @pytest.mark.usefixtures("commands")

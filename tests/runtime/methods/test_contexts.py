@@ -9,6 +9,7 @@ from plait import Capabilities, ScriptedEngine
 from plait.runtime.engines.scripted import CharTokenizer
 from plait.runtime.methods.contexts import Layout
 from plait.runtime.methods.prompt import prompt_tokens
+from plait.tests.runtime.engines.native.tokenizer_kinds import KINDS, ours
 from plait.tests.runtime.tools import run
 
 PARALLEL = Capabilities(logprobs=True, parallel_contexts=True)
@@ -130,3 +131,14 @@ async def test_contexts_are_prompt_and_no_ledger_counts_them():
     assert result.usage.prompt_tokens == len(prompt_tokens("q", engine.tokenizer)) + 32 + 42
     job = plait.parse_job({"method": method.model_dump(mode="json")})
     assert job.method == method
+
+
+# GPT-2's pattern splits a blank line differently before a word than at the end of a text, and contexts end with one.
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "byte-level"])
+def test_sequential_contexts_are_encoded_as_one_text(kind):
+    tokenizer = ours(kind)
+    contexts = ["The quick brown fox", "don't worry. 12 + 345", "def solve(nums):"]
+    asked = {"prompt": "Answer: 7", "instruction": "Pack my box.\n", "contexts": contexts, "encoding": "sequential"}
+    method = plait.Sequential(**asked)
+    tokens = method.lay_out(method.prompt, method.tokens(tokenizer), tokenizer, PARALLEL).tokens
+    assert tokens == tokenizer.encode("Pack my box.\n" + "".join(f"{text}\n\n" for text in contexts) + "Answer: 7")
