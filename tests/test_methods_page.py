@@ -78,6 +78,8 @@ def test_from_the_shell(place):
         seen = side.seen[watched.id]
         assert seen == sorted(seen) and seen[-1] == len(watched) == len(side)
     assert [join.children for join in trace.joins] == [("0.0", "0.1")]
+    injected = [piece.text for segment in trace.segments for piece in segment.pieces if piece.kind == "injected"]
+    assert sorted(injected) == [" 5", " 63", " answer"]
     assert (folder / "debate.jsonl.html").stat().st_size > 10_000
     labels = {"results": ["debate", "tree_search"], "more": ["debate", "sequential"], "parrots": ["sequential"]}
     for out, methods in labels.items():
