@@ -1,0 +1,1 @@
+"""Agents that work on repositories: CodeMonkeys (arXiv 2501.14723)."""

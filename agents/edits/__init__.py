@@ -1,0 +1,1 @@
+"""Forms in which a model writes an edit, and what makes a patch of it."""

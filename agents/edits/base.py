@@ -1,0 +1,59 @@
+"""`EditForm`: how a model is asked for an edit, and how its text is read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...runtime.plugins import Registry
+
+
+class EditError(Exception):
+    """A text that is no edit; the message tells the model which block, which line, why, and what comes nearest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excerpt:
+    """A part of a file, or all of it, as it stands in the model's context."""
+
+    path: str
+    """In the repository, with forward slashes."""
+    text: str
+    first_line: int = 1
+    name: str | None = None
+    """Qualified name of the function or class it is (`Blueprint.__init__`); None: the whole file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What an edit is relative to."""
+
+    files: Mapping[str, str]
+    """All text files of the snapshot by path; may read lazily."""
+    excerpts: Sequence[Excerpt]
+    """What the model was shown."""
+
+
+Edit = dict[str, str | None]
+"""Path -> the whole new text of the file; None: it is removed. Only files that change."""
+
+
+class EditForm(ABC):
+    """One form; stateless."""
+
+    name: ClassVar[str]
+    example: ClassVar[str]
+    """A worked edit, as the prompt shows it."""
+
+    @abstractmethod
+    def instructions(self) -> str:
+        """The rules of the form for the prompt, without the example; names the tag `<edit>` around all of it."""
+
+    @abstractmethod
+    def parse(self, text: str, source: Source) -> Edit:
+        """The edit in what stands between `<edit>` and `</edit>`. Raises `EditError`."""
+
+
+FORMS: Registry[type[EditForm]] = Registry("edit form", "plait.edits")

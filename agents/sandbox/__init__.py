@@ -1,0 +1,1 @@
+"""Where commands run that a model wrote: one protocol, and what enforces it."""
