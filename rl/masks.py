@@ -106,13 +106,14 @@ class TreeMask:
 
 
 def trace_mask(trace: Trace, segment: int | None = None) -> TreeMask:
-    """The mask of a recorded job: all its tokens, forgotten ones included, segment after segment.
+    """The mask of a recorded job: all tokens of its own model, forgotten ones included, segment after segment.
 
     With `segment`, only the text that this segment was written in and the segment itself, in the order of the text: the
     sequence to train on. Raises `InvalidInput` for traces whose views a mask cannot express: attached contexts, shifted
     spans, text that saw what is not in its sequence.
     """
-    spans = [SpanRecord(segment=s.id, length=len(s)) for s in trace.segments if len(s)]
+    own = [s for s in trace.segments if len(s) and trace.model_of(s.branch) is None]
+    spans = [SpanRecord(segment=s.id, length=len(s)) for s in own]
     if segment is not None:
         last = trace.segments[segment]
         spans = [span for span in last.view if span.is_text] + [SpanRecord(segment=segment, length=len(last))]

@@ -122,6 +122,14 @@ class ToolFinished(BranchEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StateEntered(BranchEvent):
+    """What the branch belongs to, a state machine, went over into another state."""
+
+    type = "state_entered"
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetUsed(Event):
     type = "budget"
     total_tokens: int
@@ -158,6 +166,7 @@ _CLASSES: tuple[type[Event], ...] = (
     Pruned,
     ToolStarted,
     ToolFinished,
+    StateEntered,
     BudgetUsed,
     Done,
     Failed,

@@ -33,7 +33,7 @@ class Expansion:
         self._method = method
         self._ctx = ctx
         self._wants_hidden = method.strategy.uses_embeddings and method.embedding == HIDDEN
-        self._block_size = ctx.state.engine.block_usage().block_size
+        self._block_size = ctx.engine.block_usage().block_size
         forced = ctx.tokenizer.encode_continuation((), method.conclusion or "")
         self._reserve = len(forced) + method.conclusion_tokens if forced else 0
 

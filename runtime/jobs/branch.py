@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from ..engine import Branch, SamplingParams
 from ..errors import BranchClosed
-from ..events import BranchStarted, Forked, Joined, Merged, Pruned, Scored
+from ..events import (
+    BranchStarted,
+    Forked,
+    Joined,
+    Merged,
+    Pruned,
+    Scored,
+    StateEntered,
+    ToolFinished,
+    ToolStarted,
+)
 from ..result import Generated
-from ..trace.record import BranchRecord, JoinRecord, Piece, SpanRecord
+from ..trace.record import BranchRecord, JoinRecord, Piece, SpanRecord, StateRecord, ToolRecord
 from ..trace.writer import SegmentWriter, TracedBlock
 from .call import Call
 from .scope import Scope
@@ -50,6 +61,7 @@ class TracedBranch:
             level=scope.level,
             step=scope.now,
             opened=state.seconds,
+            model=scope.model,
         )
         self._segments = SegmentWriter(state.trace, self.id, view, packed_at)
         state.trace.branches[self.id] = self.record
@@ -259,6 +271,30 @@ class TracedBranch:
         """Note a reward."""
         self.record.scores.append(value)
         self.scope.emit(Scored, branch=self.id, score=value)
+
+    def enter(self, state: str) -> None:
+        """Note that what the branch belongs to, a state machine, goes over into another state."""
+        self.scope.state.trace.states.append(
+            StateRecord(branch=self.id, state=state, time=self.scope.state.seconds, step=self.scope.now)
+        )
+        self.scope.emit(StateEntered, branch=self.id, state=state)
+
+    @contextmanager
+    def tool(self, tool: str, **arguments: Any) -> Iterator[ToolRecord]:
+        """Use a tool inside: fill in `ok` and `output`. Both ends are announced and recorded; left by an exception, it
+        has failed."""
+        scope = self.scope
+        record = ToolRecord(branch=self.id, tool=tool, arguments=arguments, began=scope.state.seconds, step=scope.now)
+        scope.state.trace.tools.append(record)
+        scope.emit(ToolStarted, branch=self.id, tool=tool, arguments=arguments)
+        try:
+            yield record
+            record.ended = scope.state.seconds
+        except BaseException as error:
+            record.ok, record.output = False, f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            scope.emit(ToolFinished, branch=self.id, tool=tool, ok=record.ok, output=record.output)
 
     def prune(self, reason: str) -> None:
         """Give the branch up and close it."""

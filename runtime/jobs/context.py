@@ -64,7 +64,7 @@ class Context(Scope):
         """
         limit = min(context_limit or self.context_limit, self.context_limit)
         first = len(tokens) if contexts is None else contexts.at
-        branch = self.state.engine.open(
+        branch = self.engine.open(
             tokens[:first],
             path=(*self.path, self.next_slot()),
             seed=self.state.seed,
@@ -124,6 +124,7 @@ class Context(Scope):
                 critical_limit=limit,
                 now=self.now,
                 parent=parent.id if parent else self.parent,
+                engine=self.engine,
             )
             for index, ledger in enumerate(self.ledger.split(len(items), reserve))
         ]
@@ -172,7 +173,21 @@ class Context(Scope):
 
     async def run(self, method: Runnable, *, parent: TracedBranch | None = None) -> Outcome:
         """Run another method inside this one, on the same ledger. Raises what its `check` raises."""
-        method.check(self.state.engine)
+        method.check(self.engine)
+        with self._part(self.engine, parent) as part:
+            return await method.run(part)
+
+    @contextmanager
+    def on(self, engine: Engine, *, parent: TracedBranch | None = None) -> Iterator[Context]:
+        """A part of this scope, on the same ledger, whose branches run on another engine (a `companion`): they are in
+        the job's books and in its trace, all but their KV blocks."""
+        if engine is not self.state.engine:
+            self.state.trace.tokenizers[engine.name] = engine.tokenizer
+        with self._part(engine, parent) as part:
+            yield part
+
+    @contextmanager
+    def _part(self, engine: Engine, parent: TracedBranch | None) -> Iterator[Context]:
         part = Context(
             self.state,
             path=(*self.path, self.next_slot()),
@@ -181,10 +196,11 @@ class Context(Scope):
             critical_limit=self.critical_limit,
             now=self.now,
             parent=parent.id if parent else self.parent,
+            engine=engine,
         )
         try:
             with part.closing():
-                return await method.run(part)
+                yield part
         finally:
             self.now = max(self.now, part.now)
 

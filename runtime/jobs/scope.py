@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ..budget import Ledger, OutOfBudget
-from ..engine import Capabilities, Tokenizer
+from ..engine import Capabilities, Engine, Tokenizer
 from ..events import BranchEvent
 from .state import JobState, OpenBranch
 
@@ -30,8 +30,11 @@ class Scope:
         critical_limit: int | None,
         now: int = 0,
         parent: str | None = None,
+        engine: Engine | None = None,
     ) -> None:
+        """`engine`: what its branches run on; None: the job's own."""
         self.state = state
+        self.engine = engine or state.engine
         self.path = path
         """Place in the job's tree. Slots below it are handed out in program order, so sampling does not depend on
         scheduling: branch roots are at `path + (slot,)`, parts of `parallel` at `path + (slot, index)`."""
@@ -49,16 +52,21 @@ class Scope:
     # -- questions ---------------------------------------------------------------------------------------------
 
     @property
+    def model(self) -> str | None:
+        """The engine's name if it is not the job's own."""
+        return None if self.engine is self.state.engine else self.engine.name
+
+    @property
     def tokenizer(self) -> Tokenizer:
-        return self.state.engine.tokenizer
+        return self.engine.tokenizer
 
     @property
     def capabilities(self) -> Capabilities:
-        return self.state.engine.capabilities
+        return self.engine.capabilities
 
     @property
     def context_limit(self) -> int:
-        return self.state.engine.context_limit
+        return self.engine.context_limit
 
     @property
     def critical_left(self) -> int | None:

@@ -132,7 +132,7 @@ class Decoding(WithContexts, Method):
     def sampling(self, ctx: Context, **changes: Any) -> SamplingParams:
         """The fields as engine parameters, the model's own where they are None."""
         values: dict[str, Any] = {
-            **self._shape(ctx.state.engine),
+            **self._shape(ctx.engine),
             "max_tokens": self.limit,
             "stop": self.stop,
             "stop_token_ids": self.stop_token_ids,

@@ -7,10 +7,23 @@ import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InvalidInput
-from .record import FORMAT, BranchRecord, GroupRecord, JoinRecord, Piece, Records, SegmentRecord, SpanRecord
+from .record import (
+    FORMAT,
+    BranchRecord,
+    GroupRecord,
+    JoinRecord,
+    Piece,
+    Records,
+    SegmentRecord,
+    SpanRecord,
+    StateRecord,
+    ToolRecord,
+)
+
+R = TypeVar("R", ToolRecord, StateRecord)
 
 GZIP = b"\x1f\x8b"
 """What a compressed file begins with."""
@@ -117,6 +130,20 @@ def _join(records: Records, data: dict[str, Any]) -> None:
     records.joins.append(join)
 
 
+def _tool(records: Records, data: dict[str, Any]) -> None:
+    records.tools.append(_of_branch(records, ToolRecord(**data)))
+
+
+def _state(records: Records, data: dict[str, Any]) -> None:
+    records.states.append(_of_branch(records, StateRecord(**data)))
+
+
+def _of_branch(records: Records, record: R) -> R:
+    if record.branch not in records.branches:
+        raise InvalidInput(f"it names an unknown branch {record.branch!r}")
+    return record
+
+
 def _end(records: Records, data: dict[str, Any]) -> None:
     records.end = data
 
@@ -125,5 +152,7 @@ _READERS: dict[str, Callable[[Records, dict[str, Any]], None]] = {
     "branch": _branch,
     "segment": _segment,
     "join": _join,
+    "tool": _tool,
+    "state": _state,
     "end": _end,
 }

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-FORMAT = 3
-"""Version of the file format. `Trace.load` also reads format 2, whose groups have no ids, and format 1, which has
-neither times nor steps nor `Piece.chars`; it refuses others."""
+FORMAT = 4
+"""Version of the file format. `Trace.load` also reads format 3, which knows no tools, states and other models, format 2,
+whose groups have no ids, and format 1, which has neither times nor steps nor `Piece.chars`; it refuses others."""
 
 Kind = Literal["prompt", "injected", "sampled"]
 
@@ -107,6 +107,8 @@ class BranchRecord:
     """At its opening."""
     opened: float | None = None
     closed: float | None = None
+    model: str | None = None
+    """Name of the engine it ran on, if that is not the job's own; its token ids are of that one's vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,32 @@ class JoinRecord:
 
 
 @dataclass(slots=True, kw_only=True)
+class ToolRecord:
+    """A tool that was used on behalf of a branch."""
+
+    branch: str
+    tool: str
+    arguments: dict[str, Any]
+    """JSON values."""
+    began: float
+    ended: float | None = None
+    """None: it was interrupted."""
+    ok: bool = False
+    output: str = ""
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateRecord:
+    """What a branch belongs to went over into another state."""
+
+    branch: str
+    state: str
+    time: float
+    step: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
 class Records:
     """All of one job, in the order in which they came."""
 
@@ -131,5 +159,7 @@ class Records:
     branches: dict[str, BranchRecord] = field(default_factory=dict)
     segments: list[SegmentRecord] = field(default_factory=list)
     joins: list[JoinRecord] = field(default_factory=list)
+    tools: list[ToolRecord] = field(default_factory=list)
+    states: list[StateRecord] = field(default_factory=list)
     end: dict[str, Any] | None = None
     """Finish, answer and usage; None while the job runs."""

@@ -6,8 +6,8 @@ merge, watch, attach; its birth). So the record says of every token, the forgott
 stood and which other tokens it attended to: its segment's view, then the segment itself, causally. Attention masks and
 training rows are derived from that, never stored.
 
-On disk a trace is one JSON Lines file, plain or compressed by gzip: a header, one line per branch, segment and join,
-and an end line; see `save`.
+On disk a trace is one JSON Lines file, plain or compressed by gzip: a header, one line per branch, segment, join, use
+of a tool and state, and an end line; see `save`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,17 @@ from typing import Any
 from ..engine import Tokenizer
 from ..engines.text_stream import piecewise
 from .reader import read
-from .record import FORMAT, BranchRecord, GroupRecord, JoinRecord, Piece, SegmentRecord, SpanRecord
+from .record import (
+    FORMAT,
+    BranchRecord,
+    GroupRecord,
+    JoinRecord,
+    Piece,
+    SegmentRecord,
+    SpanRecord,
+    StateRecord,
+    ToolRecord,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +64,8 @@ class Trace:
     def __init__(self, header: dict[str, Any] | None = None, tokenizer: Tokenizer | None = None) -> None:
         """`tokenizer`: of the job's engine; a trace that was loaded has none and needs none."""
         self.tokenizer = tokenizer
+        self.tokenizers: dict[str, Tokenizer] = {}
+        """Those of other models that branches ran on, by name."""
         self.header: dict[str, Any] = {
             "format": FORMAT,
             "plait": version("plait"),
@@ -66,6 +78,8 @@ class Trace:
         self.branches: dict[str, BranchRecord] = {}
         self.segments: list[SegmentRecord] = []
         self.joins: list[JoinRecord] = []
+        self.tools: list[ToolRecord] = []
+        self.states: list[StateRecord] = []
         self.end: dict[str, Any] | None = None
         """Finish, answer and usage; None while the job runs."""
         self._group_ids = count()
@@ -75,9 +89,11 @@ class Trace:
         if self.tokenizer is None:
             return
         for segment in self.segments:
+            model = self.model_of(segment.branch)
+            tokenizer = self.tokenizer if model is None else self.tokenizers[model]
             for piece in segment.pieces:
                 if piece.kind == "sampled" and piece.chars is None:
-                    piece.chars = piecewise(self.tokenizer, piece.token_ids, piece.text)
+                    piece.chars = piecewise(tokenizer, piece.token_ids, piece.text)
 
     def new_segment(
         self, branch: str, position: int, view: tuple[SpanRecord, ...], *, is_packed: bool = False
@@ -97,6 +113,11 @@ class Trace:
     def new_group(self, temperature: float, scale: float) -> GroupRecord:
         return GroupRecord(next(self._group_ids), temperature, scale)
 
+    def model_of(self, branch: str) -> str | None:
+        """The model that the branch ran on; None: the job's own, as for branches without a record."""
+        record = self.branches.get(branch)
+        return None if record is None else record.model
+
     def segments_of(self, branch: str) -> list[SegmentRecord]:
         return [segment for segment in self.segments if segment.branch == branch]
 
@@ -108,8 +129,9 @@ class Trace:
         return "".join(piece.text for segment in self.segments_of(branch) for piece in segment.pieces)
 
     def for_training(self) -> list[TrainingRow]:
-        """One row per segment in which something was sampled."""
-        return [self._row(s) for s in self.segments if any(piece.kind == "sampled" for piece in s.pieces)]
+        """One row per segment in which the job's own model sampled something."""
+        own = (segment for segment in self.segments if self.model_of(segment.branch) is None)
+        return [self._row(segment) for segment in own if any(piece.kind == "sampled" for piece in segment.pieces)]
 
     def _row(self, segment: SegmentRecord) -> TrainingRow:
         tokens: list[int] = []
@@ -155,6 +177,10 @@ class Trace:
             yield {"type": "segment", **asdict(segment)}
         for join in self.joins:
             yield {"type": "join", **asdict(join)}
+        for tool in self.tools:
+            yield {"type": "tool", **asdict(tool)}
+        for state in self.states:
+            yield {"type": "state", **asdict(state)}
         if self.end is not None:
             yield {"type": "end", **self.end}
 
@@ -172,7 +198,6 @@ class Trace:
         """Read and check a file, compressed or not. Raises `InvalidInput` naming the line that is wrong."""
         found = read(Path(path))
         trace = cls(found.header)
-        trace.branches, trace.segments, trace.joins, trace.end = (
-            found.branches, found.segments, found.joins, found.end,
-        )  # fmt: skip
+        trace.branches, trace.segments, trace.joins = found.branches, found.segments, found.joins
+        trace.tools, trace.states, trace.end = found.tools, found.states, found.end
         return trace

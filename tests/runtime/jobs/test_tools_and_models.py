@@ -1,0 +1,65 @@
+"""Tools and states of a branch, and branches on another model: in events, trace and books, and back from the file."""
+
+from __future__ import annotations
+
+import pytest
+
+from plait import SamplingParams, ScriptedEngine
+from plait.rl.masks import trace_mask
+from plait.runtime.engines.scripted import WordTokenizer
+from plait.runtime.errors import InvalidInput
+from plait.runtime.events import StateEntered, ToolFinished, ToolStarted, parse_event
+from plait.runtime.trace.trace import Trace
+from plait.tests.runtime.tools import context
+
+
+async def test_a_tool_is_announced_and_recorded(tmp_path):
+    async with context(ScriptedEngine("x")) as ctx:
+        events = ctx.state.hub.subscribe()
+        branch = ctx.open([2])
+        branch.enter("run_test")
+        with branch.tool("test", script="print(1)") as call:
+            call.ok, call.output = True, "1\n"
+        with pytest.raises(ValueError), branch.tool("test", script="x"):
+            raise ValueError("broken")
+        trace = ctx.state.trace
+    seen = [event for event in list(events._pending) if isinstance(event, (StateEntered, ToolStarted, ToolFinished))]
+    assert [event.type for event in seen] == [
+        "state_entered", "tool_started", "tool_finished", "tool_started", "tool_finished",
+    ]  # fmt: skip
+    assert [parse_event(event.to_json()) for event in seen] == seen
+    good, bad = trace.tools
+    assert (good.tool, good.arguments, good.ok, good.output) == ("test", {"script": "print(1)"}, True, "1\n")
+    assert good.ended is not None and good.ended >= good.began
+    assert (bad.ok, bad.output, bad.ended) == (False, "ValueError: broken", None)
+    assert [state.state for state in trace.states] == ["run_test"]
+    trace.save(tmp_path / "t.jsonl")
+    again = Trace.load(tmp_path / "t.jsonl")
+    assert (again.tools, again.states) == (trace.tools, trace.states)
+    lines = (tmp_path / "t.jsonl").read_text().replace('"state","branch":"0"', '"state","branch":"7"')
+    (tmp_path / "t.jsonl").write_text(lines)
+    with pytest.raises(InvalidInput, match="unknown branch '7'"):
+        Trace.load(tmp_path / "t.jsonl")
+
+
+async def test_a_part_on_another_model_is_in_the_books():
+    other = ScriptedEngine(["three more words"], tokenizer=WordTokenizer(), name="other", context_limit=100)
+    async with context(ScriptedEngine(["ab", "cd"]), total_tokens=20) as ctx:
+        own = ctx.open(ctx.tokenizer.encode("p"))
+        await own.generate(SamplingParams())
+        with ctx.on(other, parent=own) as part:
+            assert part.context_limit == 100 and part.tokenizer is other.tokenizer
+            branch = part.open(part.tokenizer.encode("to the other"))
+            assert (await branch.generate(SamplingParams())).text == "three more words"
+        assert not other.branches, "its branches close with the part"
+        assert ctx.state.usage.generated_tokens == 3 + 6 and ctx.ledger.left == 20 - 9
+        assert ctx.now == 9, "the clock goes on from the part's"
+        trace = ctx.state.trace
+        assert [branch.model for branch in trace.branches.values()] == [None, "other"]
+        assert trace.branches[branch.id].parent == own.id
+        assert [row.branch for row in trace.for_training()] == [own.id], "other vocabularies are not trained on"
+        assert len(trace_mask(trace)) == len(own.tokens)
+        list(trace.lines())
+        pieces = [piece for segment in trace.segments_of(branch.id) for piece in segment.pieces]
+        assert pieces[-1].chars is None, "the trace of this test knows no tokenizer of its own"
+    await other.close()
