@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 FORMAT = 4
-"""Version of the file format. `Trace.load` also reads format 3, which knows no tools, states and other models, format 2,
-whose groups have no ids, and format 1, which has neither times nor steps nor `Piece.chars`; it refuses others."""
+"""Version of the file format. `Trace.load` also reads format 3, which knows no tools, states and other models, format
+2, whose groups have no ids, and format 1, which has neither times nor steps nor `Piece.chars`; it refuses others."""
 
 Kind = Literal["prompt", "injected", "sampled"]
 

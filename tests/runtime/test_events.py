@@ -150,5 +150,6 @@ def test_unknown_events_are_refused(data):
 
 
 def test_every_event_type_has_its_own_name():
-    concrete = {cls for base in (Event, BranchEvent) for cls in base.__subclasses__()} - {BranchEvent}
-    assert set(EVENT_TYPES.values()) == concrete
+    # By name: a dataclass with slots leaves the class it was made of behind, as a second subclass.
+    names = {cls.__name__ for base in (Event, BranchEvent) for cls in base.__subclasses__()} - {"BranchEvent"}
+    assert {cls.__name__ for cls in EVENT_TYPES.values()} == names
