@@ -15,15 +15,40 @@ from rich.live import Live
 from rich.text import Text as Line
 from rich.tree import Tree
 
-from ..events import BranchStarted, BudgetUsed, Done, Event, Failed, Joined, Merged, Pruned, Started, Stopped, Text
+from ..events import (
+    BranchStarted,
+    BudgetUsed,
+    Done,
+    Event,
+    Failed,
+    Joined,
+    Merged,
+    Pruned,
+    Started,
+    StateEntered,
+    Stopped,
+    Text,
+    ToolFinished,
+    ToolStarted,
+)
+from ..printable import printable
 
 REFRESH_SECONDS = 0.08
 MAX_CHILDREN = 12
 """Children drawn under one thread, those with results first, then those at work; the others are counted in one line."""
 MAX_LABEL = 28
+MAX_DOING = 44
 TAIL_CHARS = 200
 
-_STYLES = {"waiting": "dim", "running": "cyan", "done": "", "found": "green", "no result": "dim", "pruned": "yellow"}
+_STYLES = {
+    "waiting": "dim",
+    "running": "cyan",
+    "tool": "magenta",
+    "done": "",
+    "found": "green",
+    "no result": "dim",
+    "pruned": "yellow",
+}
 
 
 @dataclass(slots=True)
@@ -36,13 +61,29 @@ class _Thread:
     unfinished: int = 0
     """Tokens of the generation that goes on."""
     tail: str = ""
+    state: str = ""
+    """The last one entered."""
+    tools: list[ToolStarted] = field(default_factory=list)
+    """That run now."""
     children: list[_Thread] = field(default_factory=list)
     size: int = 1
     """Threads of its subtree."""
 
     @property
     def name(self) -> str:
-        return self.label or self.id
+        return printable(self.label or self.id)
+
+    @property
+    def phase(self) -> str:
+        return "tool" if self.tools else self.status
+
+    @property
+    def doing(self) -> str:
+        """State and running tools."""
+        tools = [_call(tool) for tool in self.tools[:1]]
+        if len(self.tools) > 1:
+            tools.append(f"and {len(self.tools) - 1} more")
+        return ": ".join(filter(None, [self.state, " ".join(tools)]))
 
 
 class JobView:
@@ -90,13 +131,23 @@ class JobView:
                 self._thread(event.branch).status = "running"
             case Pruned():
                 self._thread(event.branch).status = "pruned"
+            case StateEntered():
+                self._thread(event.branch).state = event.state
+            case ToolStarted():
+                self._thread(event.branch).tools.append(event)
+            case ToolFinished():
+                tools = self._thread(event.branch).tools
+                # Which of several runs of one tool it was is not said; one that started unseen is in no list.
+                first = next((tool for tool in tools if tool.tool == event.tool), None)
+                if first is not None:
+                    tools.remove(first)
             case BudgetUsed():
                 self.total_tokens, self.critical_tokens = event.total_tokens, event.critical_tokens
             case Done():
                 self.total_tokens, self.critical_tokens = event.total_tokens, event.critical_tokens
-                self.outcome = f"{event.reason}: {event.answer if event.answer is not None else 'no answer'}"
+                self.outcome = printable(f"{event.reason}: {event.answer if event.answer is not None else 'no answer'}")
             case Failed():
-                self.outcome = f"failed: {event.error}"
+                self.outcome = printable(f"failed: {event.error}")
 
     def _thread(self, branch: str) -> _Thread:
         # A reader that came late has not seen the thread start.
@@ -131,30 +182,38 @@ def _grow(tree: Tree, thread: _Thread) -> None:
         if child.status not in ("found", "no result"):
             _grow(branch, child)
     if hidden:
-        counts = Counter(child.status for child in hidden)
+        counts = Counter(child.phase for child in hidden)
         tree.add(Line(f"... {len(hidden)} more: {', '.join(f'{n} {name}' for name, n in counts.items())}", style="dim"))
 
 
 def _chosen(children: Sequence[_Thread]) -> tuple[list[_Thread], list[_Thread]]:
     """Which to draw and which to count, both in their order."""
-    ranks = {"found": 0, "running": 1, "waiting": 1}
-    best = sorted(children, key=lambda child: ranks.get(child.status, 2))[:MAX_CHILDREN]
+    ranks = {"found": 0, "running": 1, "tool": 1, "waiting": 1}
+    best = sorted(children, key=lambda child: ranks.get(child.phase, 2))[:MAX_CHILDREN]
     ids = {child.id for child in best}
     return [c for c in children if c.id in ids], [c for c in children if c.id not in ids]
 
 
 def _line(thread: _Thread, width: int = 0) -> Line:
-    tail = " ".join(thread.tail.split())
+    tail = printable(" ".join(thread.tail.split()))
     line = Line(no_wrap=True, overflow="ellipsis")
     name = thread.name if len(thread.name) <= MAX_LABEL else f"{thread.name[: MAX_LABEL - 3]}..."
     line.append(f"{name:<{width}}  ", style="bold")
-    line.append(f"{thread.status:<9}  ", style=_STYLES.get(thread.status, "yellow"))
+    line.append(f"{thread.phase:<9}  ", style=_STYLES.get(thread.phase, "yellow"))
     tokens = thread.tokens + thread.unfinished
     line.append(f"{tokens:>6,} tokens  " if tokens else " " * 15, style="dim")
     if size := thread.size - 1:
         line.append(f"{size:,} below  ", style="dim")
+    if doing := printable(" ".join(thread.doing.split())):
+        line.append(f"{doing if len(doing) <= MAX_DOING else f'{doing[: MAX_DOING - 3]}...'}  ")
     line.append(tail[-60:].lstrip(), style="dim")
     return line
+
+
+def _call(tool: ToolStarted) -> str:
+    """The tool with those of its arguments that are short."""
+    short = [f"{name}={value}" for name, value in tool.arguments.items() if len(str(value)) <= MAX_LABEL]
+    return " ".join([tool.tool, *short])
 
 
 async def watch(events: AsyncIterable[Event], *, title: str = "", console: Console | None = None) -> JobView:

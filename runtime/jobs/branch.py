@@ -176,7 +176,7 @@ class TracedBranch:
             key = position, before, tuple(text)
             segment = state.contexts.get(key)
             if segment is None:
-                segment = state.trace.add_prompt(self.id, position, view, list(text), self.scope.tokenizer)
+                segment = state.trace.add_prompt(self.id, position, view, self._given("prompt", text))
                 state.contexts[key] = segment
             spans.append(SpanRecord(segment=segment, length=len(text), group=group))
         self._segments.see(spans)

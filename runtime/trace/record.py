@@ -140,6 +140,12 @@ class ToolRecord:
     output: str = ""
     step: int | None = None
 
+    @property
+    def outcome(self) -> Literal["ok", "failed", "interrupted"]:
+        if self.ended is None:
+            return "interrupted"
+        return "ok" if self.ok else "failed"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .record import Piece, SegmentRecord
+from .record import Piece, SegmentRecord, StateRecord, ToolRecord
 from .trace import Trace
 
 
@@ -64,6 +64,27 @@ class Timeline:
                 return Moment(step, piece.began + (piece.ended - piece.began) * token / max(count, 1))
             token -= count
         return self.begin(segment.branch)
+
+    def note(self, record: ToolRecord | StateRecord) -> Moment:
+        """When the tool was started, or the state entered."""
+        step = record.step if record.step is not None else self.begin(record.branch).step
+        return Moment(step, record.began if isinstance(record, ToolRecord) else record.time)
+
+    def tool_end(self, tool: ToolRecord) -> float:
+        """Seconds at which the tool was done. One that was interrupted was so at the latest when its branch went on
+        writing or was closed, or when the record ends."""
+        if tool.ended is not None:
+            return tool.ended
+        pieces = (piece.began for segment in self.segments[tool.branch] for piece in segment.pieces)
+        limits = [*pieces, self._trace.branches[tool.branch].closed, self._last_second()]
+        return min((limit for limit in limits if limit is not None and limit >= tool.began), default=tool.began)
+
+    def _last_second(self) -> float:
+        trace = self._trace
+        times = [piece.ended for segment in trace.segments for piece in segment.pieces]
+        times += [record.closed for record in trace.branches.values()]
+        times += [tool.ended for tool in trace.tools] + [state.time for state in trace.states]
+        return max((time for time in times if time is not None), default=0.0)
 
     def _place(self, segment: SegmentRecord) -> None:
         now = max([self._ends.get(segment.branch, self._spawned(segment.branch)), *self._seen(segment)])

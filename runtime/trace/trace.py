@@ -102,12 +102,10 @@ class Trace:
         self.segments.append(segment)
         return segment
 
-    def add_prompt(
-        self, branch: str, position: int, view: tuple[SpanRecord, ...], token_ids: list[int], tokenizer: Tokenizer
-    ) -> int:
+    def add_prompt(self, branch: str, position: int, view: tuple[SpanRecord, ...], prompt: Piece) -> int:
         """A segment of given text; its id."""
         segment = self.new_segment(branch, position, view)
-        segment.pieces.append(Piece(kind="prompt", token_ids=token_ids, text=tokenizer.decode(token_ids)))
+        segment.pieces.append(prompt)
         return segment.id
 
     def new_group(self, temperature: float, scale: float) -> GroupRecord:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+
 from rich.console import Console
 from rich.text import Text as Line
 from rich.tree import Tree
 
-from .record import BranchRecord, JoinRecord, Piece
+from ..printable import printable
+from .record import BranchRecord, JoinRecord, Piece, StateRecord, ToolRecord
+from .timeline import Timeline
 from .trace import Trace
 
+MAX_VALUE = 60
+"""Characters of a tool's argument that are shown."""
+OUTPUT_LINES = 12
+"""Lines of a tool's output that are shown, from its end, where the result stands."""
+
 _KINDS = {"prompt": "dim", "injected": "yellow", "sampled": ""}
+_OUTCOMES = {"ok": "green", "failed": "red", "interrupted": "yellow"}
+
+_Part = Piece | BranchRecord | JoinRecord | ToolRecord | StateRecord
 
 
 def show(trace: Trace, console: Console) -> None:
@@ -20,9 +33,9 @@ def show(trace: Trace, console: Console) -> None:
         console.print(drawing.tree(root))
     end = trace.end or {"finish": "unfinished"}
     answer = end.get("answer")
-    console.print(Line(f"{end['finish']}: {'no answer' if answer is None else answer}", style="bold"))
+    console.print(Line(f"{end['finish']}: {'no answer' if answer is None else printable(answer)}", style="bold"))
     if error := end.get("error"):
-        console.print(Line(error, style="red"))
+        console.print(Line(printable(error), style="red"))
 
 
 def _header(trace: Trace) -> Line:
@@ -30,10 +43,29 @@ def _header(trace: Trace) -> Line:
     line = Line(str((trace.header["method"] or {}).get("method")), style="bold")
     line.append(f" on {trace.header['model']}", style="not bold")
     if usage:
-        figures = f"{len(trace.branches):,} branches, {usage['total_tokens']:,} tokens, "
+        figures = f"{len(trace.branches):,} branches, {_tools(trace)}{usage['total_tokens']:,} tokens, "
         figures += f"{usage['critical_tokens']:,} on the critical path, {usage['seconds']:.2f} s"
         line.append(f"  {figures}", style="not bold dim")
     return line
+
+
+def _tools(trace: Trace) -> str:
+    if not trace.tools:
+        return ""
+    counts = Counter(tool.outcome for tool in trace.tools)
+    bad = ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in ("failed", "interrupted") if counts[outcome])
+    calls = f"{len(trace.tools):,} tool {'call' if len(trace.tools) == 1 else 'calls'}"
+    return f"{calls}{f' ({bad})' if bad else ''}, "
+
+
+def _time(part: _Part) -> float | None:
+    match part:
+        case Piece() | ToolRecord():
+            return part.began
+        case BranchRecord():
+            return part.opened
+        case _:
+            return part.time
 
 
 class _Drawing:
@@ -41,26 +73,59 @@ class _Drawing:
         self._trace = trace
         self._found = {name for join in trace.joins for name in join.found}
         self._joined = {name for join in trace.joins for name in join.children}
-        self._parts: dict[str, list[tuple[int, Piece | BranchRecord | JoinRecord]]] = {
-            name: [] for name in trace.branches
-        }
+        self._timeline = Timeline(trace)
+        self._parts: dict[str, list[tuple[int, _Part]]] = {name: [] for name in trace.branches}
         """Of each branch: what came into it or out of it, by the running number of the segment with which it did."""
         self._collect()
+        self._notes: dict[str, list[ToolRecord | StateRecord]] = {name: [] for name in trace.branches}
+        for state in trace.states:
+            self._notes[state.branch].append(state)
+        for tool in trace.tools:
+            self._notes[tool.branch].append(tool)
 
     def tree(self, record: BranchRecord) -> Tree:
         """The branch, its text and its children, in the order in which they were written."""
         tree = Tree(self._title(record), guide_style="dim")
-        for _, part in sorted(self._parts[record.id], key=lambda part: part[0]):
+        for part in self._in_order(record.id):
             if isinstance(part, Piece):
                 line = Line(f"{part.kind} {len(part.token_ids)} ", style="dim")
-                tree.add(line.append(part.text, style=f"not dim {_KINDS[part.kind]}"))
+                tree.add(line.append(printable(part.text), style=f"not dim {_KINDS[part.kind]}"))
             elif isinstance(part, JoinRecord):
                 name = "merge" if part.segment is None else "join"
                 results = f"{name} of {len(part.children)}, {len(part.found)} with a result"
                 tree.add(Line(results, style="green" if part.found else "dim"))
+            elif isinstance(part, StateRecord):
+                line = Line(printable(part.state), style="bold cyan")
+                tree.add(line.append(f"  at {part.time:.2f} s", style="not bold dim"))
+            elif isinstance(part, ToolRecord):
+                self._tool(tree, part)
             else:
                 tree.add(self.tree(part))
         return tree
+
+    def _in_order(self, branch: str) -> list[_Part]:
+        """What the branch consists of, by the clock; what has no time stays behind what was written before it."""
+        timed: list[tuple[float, _Part]] = []
+        for _, part in sorted(self._parts[branch], key=lambda part: part[0]):
+            time = _time(part)
+            timed.append((time if time is not None else timed[-1][0] if timed else 0.0, part))
+        timed += [(_time(note) or 0.0, note) for note in self._notes[branch]]
+        return [part for _, part in sorted(timed, key=lambda item: item[0])]
+
+    def _tool(self, tree: Tree, tool: ToolRecord) -> None:
+        line = Line(f"tool {printable(tool.tool)}", style="bold")
+        line.append(f"  {tool.outcome}", style=f"not bold {_OUTCOMES[tool.outcome]}")
+        line.append(f"  {self._timeline.tool_end(tool) - tool.began:.2f} s", style="not bold dim")
+        for name, value in tool.arguments.items():
+            text = " ".join((value if isinstance(value, str) else json.dumps(value)).split())
+            shown = text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 3]}..."
+            line.append(f"  {printable(f'{name}={shown}')}", style="not bold")
+        lines = tool.output.rstrip().splitlines()
+        node = tree.add(line)
+        if len(lines) > OUTPUT_LINES:
+            node.add(Line(f"... {len(lines) - OUTPUT_LINES:,} lines before", style="dim"))
+        if lines:
+            node.add(Line(printable("\n".join(lines[-OUTPUT_LINES:])), style="dim"))
 
     def _collect(self) -> None:
         first: dict[str, int] = {}
@@ -78,13 +143,13 @@ class _Drawing:
             self._parts[join.branch].insert(0, (number, join))
 
     def _title(self, record: BranchRecord) -> Line:
-        line = Line(record.label or record.id, style="bold")
+        line = Line(printable(record.label or record.id), style="bold")
         if record.label:
             line.append(f"  {record.id}", style="not bold dim")
         if record.error is not None:
-            line.append(f"  failed: {record.error}", style="not bold red")
+            line.append(f"  failed: {printable(record.error)}", style="not bold red")
         elif record.pruned is not None:
-            line.append(f"  pruned: {record.pruned}", style="not bold red")
+            line.append(f"  pruned: {printable(record.pruned)}", style="not bold red")
         elif record.id in self._joined:
             is_found = record.id in self._found
             line.append("  found" if is_found else "  no result", style=f"not bold {'green' if is_found else 'dim'}")

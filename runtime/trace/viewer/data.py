@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import accumulate, pairwise
 from typing import Any
 
-from ..record import BranchRecord, JoinRecord, Piece, SegmentRecord, SpanRecord
+from ..record import BranchRecord, JoinRecord, Piece, SegmentRecord, SpanRecord, StateRecord, ToolRecord
 from ..timeline import Moment, Timeline
 from ..trace import Trace
 
@@ -21,13 +22,17 @@ def trace_data(trace: Trace) -> dict[str, Any]:
     """What `mountTrace(element, data)` takes; about 15 bytes of JSON per token.
 
     - `job`: what was asked for and how it ended.
-    - `branches`: objects in the order in which they were opened; `parent` is an index into the list.
+    - `branches`: objects in the order in which they were opened; `parent` is an index into the list. `model`: null but
+      for branches on another model than the job's.
     - `pieces`: columns with one entry per piece, the pieces of a branch in order. `kept`: how many of a piece's tokens
       the branch had not forgotten in the end.
     - `tokens`: columns with one entry per token, piece after piece. `surprise`: -logprob in hundredths of a nat;
       `chars`: UTF-16 units of the piece's text that the token completed, all 0 where that is not known.
     - `joins`: results of branches that came into another one, as text or (`merge`) as KV.
     - `watches`: stretches during which a branch saw another one live.
+    - `tools`: uses of tools. `arguments`: pairs of name and value, values that are no text as JSON; `outcome`: "ok",
+      "failed" or "interrupted"; `begin` and `end`: a tool takes seconds but no steps.
+    - `states`: what branches went over into, and when; each lasts until the branch's next.
 
     Times are in seconds or null, steps in tokens on the critical path.
     """
@@ -41,6 +46,8 @@ def trace_data(trace: Trace) -> dict[str, Any]:
         **_pieces(trace, index, timeline),
         "joins": [_join(join, index, timeline) for join in trace.joins],
         "watches": [watch for name in index for watch in _watches(trace, name, index, timeline)],
+        "tools": [_tool(tool, index, timeline) for tool in sorted(trace.tools, key=lambda tool: tool.began)],
+        "states": [_state(state, index, timeline) for state in trace.states],
     }
 
 
@@ -65,6 +72,7 @@ def _branch(record: BranchRecord, index: dict[str, int], timeline: Timeline) -> 
         "origin": record.origin,
         "label": record.label,
         "level": record.level,
+        "model": record.model,
         "finish": record.finish,
         "error": record.error,
         "scores": record.scores,
@@ -188,3 +196,22 @@ def _watches(trace: Trace, name: str, index: dict[str, int], timeline: Timeline)
 
 def _watched(trace: Trace, view: tuple[SpanRecord, ...]) -> set[str]:
     return {trace.segments[span.segment].branch for span in view if span.length is None}
+
+
+def _tool(tool: ToolRecord, index: dict[str, int], timeline: Timeline) -> dict[str, Any]:
+    begin = timeline.note(tool)
+    return {
+        "branch": index[tool.branch],
+        "tool": tool.tool,
+        "arguments": [
+            [name, value if isinstance(value, str) else json.dumps(value)] for name, value in tool.arguments.items()
+        ],
+        "outcome": tool.outcome,
+        "output": tool.output,
+        "begin": _moment(begin),
+        "end": [begin.step, timeline.tool_end(tool)],
+    }
+
+
+def _state(state: StateRecord, index: dict[str, int], timeline: Timeline) -> dict[str, Any]:
+    return {"branch": index[state.branch], "state": state.state, "at": _moment(timeline.note(state))}

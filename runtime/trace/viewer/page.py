@@ -13,6 +13,8 @@ from .data import trace_data
 
 SCRIPTS = (
     "text",
+    "tools",
+    "states",
     "model",
     "camera",
     "palette",
@@ -21,13 +23,14 @@ SCRIPTS = (
     "links",
     "labels",
     "overview",
+    "log",
     "details",
     "search",
     "parts",
     "controls",
     "viewer",
 )
-"""Files of the script, in an order in which each uses only those before it."""
+"""Files of the script, in an order in which the definitions of each need only those before it."""
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -9,7 +9,16 @@ from rich.console import Console
 from plait import APR, Runtime, ScriptedEngine, Trace
 from plait.runtime.cli.live import JobView, watch
 from plait.runtime.cli.table import table
-from plait.runtime.events import BranchStarted, Joined, Pruned, Stopped, Text
+from plait.runtime.events import (
+    BranchStarted,
+    Joined,
+    Pruned,
+    StateEntered,
+    Stopped,
+    Text,
+    ToolFinished,
+    ToolStarted,
+)
 from plait.runtime.trace.tree import show
 from plait.tests.runtime.methods.apr.test_apr import model
 from plait.tests.runtime.methods.apr.test_paper import ROOT
@@ -98,6 +107,39 @@ def drawn(view):
 
 def started(branch, parent, label):
     return BranchStarted(job="j", time=0.0, branch=branch, parent=parent, label=label, prompt_tokens=0)
+
+
+def test_state_and_running_tools_of_a_thread():
+    view = JobView("job")
+    view.feed(started("0", None, "edit 0"))
+    view.feed(StateEntered(job="j", time=1.0, branch="0", state="exec_script"))
+    assert "waiting" in drawn(view) and "exec_script" in drawn(view)
+    for on in ("original", "edit"):
+        arguments = {"on": on, "script": "print(1)\n" * 50}
+        view.feed(ToolStarted(job="j", time=1.0, branch="0", tool="test", arguments=arguments))
+    (line,) = drawn(view).splitlines()[1:]
+    assert "tool " in line and "exec_script: test on=original and 1 more" in line and "print" not in line
+    view.feed(ToolFinished(job="j", time=2.0, branch="0", tool="test", ok=True, output=""))
+    assert "exec_script: test on=edit" in drawn(view) and "more" not in drawn(view)
+    view.feed(ToolFinished(job="j", time=2.0, branch="0", tool="test", ok=False, output=""))
+    view.feed(StateEntered(job="j", time=3.0, branch="0", state="done"))
+    assert "test" not in drawn(view) and "tool" not in drawn(view) and "done" in drawn(view)
+
+
+def test_a_tool_that_started_unseen_may_end():
+    view = JobView("job")
+    view.feed(ToolFinished(job="j", time=2.0, branch="7", tool="test", ok=True, output=""))
+    assert "waiting" in drawn(view)
+
+
+def test_nothing_that_a_model_wrote_steers_the_terminal():
+    view = JobView("job")
+    view.feed(started("0", None, "\x1b]0;label\x07"))
+    view.feed(StateEntered(job="j", time=1.0, branch="0", state="\x1b[31m"))
+    view.feed(ToolStarted(job="j", time=1.0, branch="0", tool="t", arguments={"x": "\x9b2J"}))
+    view.feed(Text(job="j", time=1.0, branch="0", text="\x1b[2J\u202e", tokens=1))
+    assert not set("\x1b\x9b\x07\u202e") & set(drawn(view))
+    assert "\\x1b[2J" in drawn(view)
 
 
 async def test_many_children_are_counted():

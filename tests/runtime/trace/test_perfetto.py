@@ -57,11 +57,31 @@ def test_samples(name):
     data = perfetto(trace)
     slices = check(data)
     pieces = sum(len(segment.pieces) for segment in trace.segments)
-    assert sum(map(len, slices.values())) == pieces + len(trace.branches)
+    assert sum(map(len, slices.values())) == pieces + len(trace.branches) + len(trace.tools)
+    instants = [event["name"] for event in data["traceEvents"] if event["ph"] == "i" and event["cat"] == "state"]
+    assert instants == [state.state for state in trace.states]
     children = Counter({"open": "spawn", "fork": "fork"}[b.origin] for b in trace.branches.values() if b.parent)
     for join in trace.joins:
         children["merge" if join.segment is None else "join"] += len(join.found)
     assert count(data) == children
+
+
+def test_tools_that_ran_at_once_lie_on_threads_of_their_own():
+    trace = sample("repair")
+    data = perfetto(trace)
+    threads = {event["tid"]: event["args"]["name"] for event in data["traceEvents"] if event["name"] == "thread_name"}
+    tools = [event for event in data["traceEvents"] if event.get("cat") == "tool"]
+    assert len(tools) == len(trace.tools)
+    for event, record in zip(tools, trace.tools, strict=True):
+        label = trace.branches[record.branch].label
+        assert threads[event["tid"]] in (f"{label} ({record.branch})", f"{label}: tools")
+        assert event["args"] == {"outcome": record.outcome, "arguments": record.arguments, "output": record.output}
+        if record.ended is not None:
+            assert event["dur"] == pytest.approx((record.ended - record.began) * 1e6, abs=1)
+    crossed = [event["tid"] for event in tools if "repository" in threads[event["tid"]]]
+    assert len(set(crossed)) == len(crossed) == 6, "all six began before any had ended"
+    (model,) = {e["args"]["model"] for e in data["traceEvents"] if e.get("cat") == "branch" and "model" in e["args"]}
+    assert model == "ranker"
 
 
 def test_without_times_a_step_is_a_millisecond():

@@ -3,7 +3,9 @@
 const MIN_ROW = 1, MAX_ROW = 36, MARGIN = 28;
 
 class Camera {
-  constructor() {
+  // `hasBands`: lanes have bands above their bars, for states.
+  constructor(hasBands) {
+    this.hasBands = hasBands;
     this.origin = 0;
     this.scale = 1;
     this.row = 20;
@@ -11,6 +13,17 @@ class Camera {
     this.width = 1;
     this.length = 1;
     this.maxScale = 1;
+  }
+
+  // Heights of a lane's parts.
+  get band() {
+    if (!this.hasBands || this.row < 8) return 0;
+    return this.row >= 24 ? 12 : 4;
+  }
+
+  get bar() {
+    if (this.band) return Math.round((this.row - this.band) * 0.82);
+    return this.row >= 10 ? Math.round(this.row * 0.72) : Math.max(this.row * 0.8, 1);
   }
 
   // Everything in sight. `left`: pixels that labels take; `width`: of the whole canvas.

@@ -71,7 +71,7 @@ class Controls {
 
   #step(by) {
     const match = this.viewer.search.step(by);
-    if (match) this.viewer.select({ branch: match.branch, piece: match.piece, token: this.#tokenOf(match) });
+    if (match) this.viewer.select({ branch: match.branch, piece: match.piece, token: this.#tokenOf(match), tool: match.tool });
     this.#tell();
   }
 

@@ -12,13 +12,23 @@ class Details {
       for (const entry of entries) if (entry.isIntersecting) this.#fill(entry.target);
     }, { root: element, rootMargin: "600px" });
     element.addEventListener("click", (event) => {
-      const target = event.target.closest("[data-token], [data-branch], [data-piece]");
+      const target = event.target.closest("[data-token], [data-branch], [data-piece], [data-state]");
       if (!target) return;
-      const { token, branch, piece } = target.dataset;
+      const { token, branch, piece, state } = target.dataset;
       if (branch !== undefined) select({ branch: +branch, piece: null, token: null });
+      else if (state !== undefined) select({ branch: this.branch, piece: null, token: null, state: +state });
       else if (token !== undefined) select({ branch: this.branch, piece: model.pieceOf(+token), token: +token });
       else select({ branch: this.branch, piece: +piece, token: null });
     });
+    element.addEventListener("toggle", ({ target }) => this.#open(target), true);  // It does not bubble.
+  }
+
+  // A tool that was opened is filled and selected.
+  #open(element) {
+    if (!element.open || element.dataset.tool === undefined) return;
+    const tool = +element.dataset.tool;
+    fillTool(element, this.model.tools.list[tool]);
+    if (this.selected?.tool !== tool) this.select({ branch: this.branch, piece: null, token: null, tool });
   }
 
   destroy() {
@@ -28,6 +38,7 @@ class Details {
   // `selection`: null, or branch, piece and token, the last two of which may be null.
   show(selection) {
     const branch = selection?.branch ?? null;
+    this.selected = selection;
     if (branch !== this.branch) {
       this.branch = branch;
       this.observer.disconnect();
@@ -43,6 +54,7 @@ class Details {
     const facts = {
       Answer: job.answer ?? "none", Finish: job.finish, Error: job.error, Model: job.model, Seed: job.seed,
       Branches: number(branches.length),
+      Tools: toolCounts(this.model.tools.list),
       Generated: usage.generated_tokens !== undefined ? plural(usage.generated_tokens, "token") : null,
       Injected: usage.injected_tokens ? plural(usage.injected_tokens, "token") : null,
       Prompts: usage.prompt_tokens ? plural(usage.prompt_tokens, "token") : null,
@@ -66,7 +78,7 @@ class Details {
     const status = model.status(index);
     const joins = model.joins.filter((join) => join.branch === index);
     const facts = {
-      Branch: branch.label ? branch.id : null,
+      Branch: branch.label ? branch.id : null, Model: branch.model,
       [branch.origin === "fork" ? "Forked from" : "Spawned by"]:
         branch.parent === null ? null : this.#link(branch.parent),
       Pruned: branch.pruned, Error: branch.error,
@@ -87,9 +99,11 @@ class Details {
           .join("; ")
         : null,
     };
+    const log = branchLog(model, index);
     return [
       h("h2", {}, model.label(index), " ", h("span", { className: `status ${statusClass(status)}` }, status)),
       table(facts),
+      ...(log.length ? [h("h3", {}, "States and tools"), h("div", { className: "log" }, ...log)] : []),
       h("h3", {}, "Token"),
       this.facts,
       h("h3", {}, "Text"),
@@ -153,7 +167,7 @@ class Details {
   #mark(selection) {
     this.element.querySelector(".selected")?.classList.remove("selected");
     if (selection === null) return;
-    const { token, piece } = selection;
+    const { token, piece, tool, state } = selection;
     this.facts.replaceChildren(token === null
       ? h("p", { className: "hint" }, "None selected: click one, or walk with the arrow keys.")
       : table(this.#token(token)));
@@ -164,6 +178,13 @@ class Details {
       target = this.element.querySelector(`[data-token="${token}"]`);
     } else if (piece !== null) {
       target = this.element.querySelector(`[data-piece="${piece}"]`);
+    }
+    if (tool !== undefined) {
+      target = this.element.querySelector(`[data-tool="${tool}"]`);
+      fillTool(target, this.model.tools.list[tool]);
+      target.open = true;
+    } else if (state !== undefined) {
+      target = this.element.querySelector(`[data-state="${state}"]`);
     }
     if (!target) return;
     target.classList.add("selected");

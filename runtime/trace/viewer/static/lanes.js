@@ -30,9 +30,8 @@ class Lanes {
     this.firstLane = Math.max(Math.floor(this.top / this.camera.row), 0);
     this.lastLane = Math.min(Math.ceil((this.top + this.height - AXIS_HEIGHT) / this.camera.row),
       this.model.order.length) - 1;
-    const row = this.camera.row;
-    this.bar = row >= 10 ? Math.round(row * 0.72) : Math.max(row * 0.8, 1);
-    this.isCoarse = row < 8;
+    this.bar = this.camera.bar;
+    this.isCoarse = this.camera.row < 8;
     this.bins = new Bins(scene, Math.max(this.lastLane - this.firstLane + 1, 0), this.isCoarse ? 2 : 1);
     this.solid = new Batch();
     this.faded = new Batch();
@@ -41,7 +40,7 @@ class Lanes {
 
   // Top of a branch's bar.
   y(branch) {
-    return AXIS_HEIGHT + this.model.lane[branch] * this.camera.row - this.top + (this.camera.row - this.bar) / 2;
+    return laneTop(this, branch);
   }
 
   middle(branch) {
@@ -142,13 +141,22 @@ class Lanes {
   }
 }
 
-// What is at a point: the branch of the lane and, on one of its pieces, piece and token.
+// Where the bar of a branch begins.
+function laneTop({ model, camera, top }, branch) {
+  const { row, band, bar } = camera;
+  return AXIS_HEIGHT + model.lane[branch] * row - top + band + (row - band - bar) / 2;
+}
+
+// What is at a point: the branch of the lane and, if one is there, its tool, its state, or its piece and token.
 function hit(scene, x, y) {
   const { model, camera, axis, top } = scene;
   const lane = Math.floor((y - AXIS_HEIGHT + top) / camera.row);
   if (y < AXIS_HEIGHT || lane < 0 || lane >= model.order.length) return null;
   const branch = model.order[lane];
   if (x < camera.left) return { branch, piece: null, token: null };
+  const tool = model.tools.at(scene, branch, x, y), state = model.states.at(scene, branch, x, y);
+  if (tool !== undefined) return { branch, piece: null, token: null, tool };
+  if (state !== undefined) return { branch, piece: null, token: null, state };
   for (const piece of model.piecesOf[branch].toReversed()) {
     const x0 = camera.x(axis.begin[piece]), x1 = camera.x(axis.end[piece]), count = model.pieces.count[piece];
     const slack = x1 - x0 < 6 ? 4 : 0, before = model.pieces.kind[piece] === PROMPT ? 7 : slack;

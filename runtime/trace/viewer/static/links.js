@@ -25,10 +25,9 @@ class Links {
     return this.camera.x(moment[this.unit] ?? this.axis.last);
   }
 
-  // Where the branch's last token ends.
+  // Where the branch's last token or tool ends.
   written(branch) {
-    const pieces = this.model.piecesOf[branch];
-    return pieces.length ? this.camera.x(this.axis.end[pieces.at(-1)]) : this.x(this.model.branches[branch].begin);
+    return this.camera.x(this.axis.worked[branch]);
   }
 
   #lifelines(ctx) {

@@ -11,6 +11,8 @@ class Model {
     this.pieces = data.pieces;
     this.joins = data.joins;
     this.watches = data.watches;
+    this.tools = new Tools(data.tools, data.branches.length);
+    this.states = new States(data.states, data.branches.length);
     this.numPieces = data.pieces.count.length;
     this.ids = data.tokens.id;
     this.surprise = Int16Array.from(data.tokens.surprise);
@@ -69,21 +71,26 @@ class Model {
     }
   }
 
-  // Where pieces and branches lie on one time axis; null if the trace does not say.
+  // Where pieces and branches lie on one time axis; `worked`: where each branch's last token or tool ends. Null if the
+  // trace does not say.
   #axis(unit) {
-    const { count, kind, step, began, ended } = this.pieces;
+    const { branch, count, kind, step, began, ended } = this.pieces;
     const isUnknown = began.includes(null) || this.branches.some((branch) => branch.begin[SECONDS] === null);
     if (unit === SECONDS && isUnknown) return null;
     const begin = new Float64Array(this.numPieces), end = new Float64Array(this.numPieces);
+    const worked = Float64Array.from(this.branches, (branch) => branch.begin[unit]);
     let last = 0;
     for (let piece = 0; piece < this.numPieces; piece++) {
       const steps = kind[piece] === PROMPT ? 0 : count[piece];
       begin[piece] = unit === STEPS ? step[piece] : began[piece];
       end[piece] = unit === STEPS ? step[piece] + steps : ended[piece];
-      last = Math.max(last, end[piece]);
+      worked[branch[piece]] = Math.max(worked[branch[piece]], end[piece]);
     }
-    for (const branch of this.branches) last = Math.max(last, branch.end[unit] ?? branch.begin[unit]);
-    return { unit, begin, end, last: last || 1 };
+    for (const { end: closed } of this.branches) last = Math.max(last, closed[unit] ?? 0);
+    for (const tool of this.tools.list) worked[tool.branch] = Math.max(worked[tool.branch], tool.end[unit]);
+    last = worked.reduce((a, b) => Math.max(a, b), last);
+    for (const state of this.states.list) last = Math.max(last, state.at[unit]);
+    return { unit, begin, end, worked, last: last || 1 };
   }
 
   label(branch) {

@@ -16,6 +16,7 @@ class Palette {
     this.ramp = ramp.map((rgb) => `rgb(${rgb.join(" ")})`);
     // As pixels without their opacity, which is the highest byte.
     this.shades = Uint32Array.from(ramp, ([r, g, b]) => r | (g << 8) | (b << 16));
+    this.states = Array.from({ length: STATE_COLOURS }, (_, i) => style.getPropertyValue(`--state-${i}`).trim());
     this.mono = style.getPropertyValue("--mono").trim();
     this.sans = style.fontFamily;
   }

@@ -56,6 +56,7 @@ function heading(model) {
     plural(model.branches.length, "branch", "branches"),
     usage.total_tokens !== undefined ? plural(usage.total_tokens, "token") : plural(model.numTokens, "token"),
     usage.critical_tokens !== undefined ? `${number(usage.critical_tokens)} on the critical path` : null,
+    model.tools.list.length ? plural(model.tools.list.length, "tool call") : null,
     usage.seconds !== undefined ? seconds(usage.seconds) : null,
   ].filter(Boolean);
   return [
@@ -89,9 +90,22 @@ function legend(model) {
     [joins.some((join) => join.found.length < join.children.length), "lost", "no result"],
     [watches.length > 0, "live", "reads another branch live"],
     [branches.some((branch) => branch.pruned !== null || branch.error !== null), "pruned", "pruned or failed"],
+    ...["ok", "failed", "interrupted"].map((outcome) =>
+      [model.tools.list.some((tool) => tool.outcome === outcome), `tool ${outcome}`, `tool: ${outcome}`]),
     [model.outcome.includes("found"), "dot good", "handed back a result"],
     [branches.some((_, i) => statusClass(model.status(i)) === "warn"), "dot warn", "cut short"],
   ];
   return h("ul", { className: "legend", ariaLabel: "Legend" }, ...entries.filter(([isThere]) => isThere)
-    .map(([, kind, text, before]) => h("li", {}, before ?? "", h("i", { className: `key ${kind}` }), text)));
+    .map(([, kind, text, before]) => h("li", {}, before ?? "", h("i", { className: `key ${kind}` }), text)),
+  ...stateKeys(model.states));
+}
+
+// The names of states beside their colours; where there are too many for colours of their own, only what they are.
+function stateKeys(states) {
+  const names = states.names.length <= STATE_COLOURS ? states.names : states.names.length ? ["states"] : [];
+  return names.map((name, colour) => {
+    const key = h("i", { className: "key" });
+    key.style.background = `var(--state-${colour})`;
+    return h("li", {}, key, clip(name, 40));
+  });
 }

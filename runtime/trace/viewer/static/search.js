@@ -1,4 +1,4 @@
-// Text search over everything the branches wrote or were given, and over their labels.
+// Text search over everything the branches wrote or were given, their tools with arguments and output, and their labels.
 
 const MOST_MATCHES = 20000;
 
@@ -16,6 +16,8 @@ class Search {
       // A few letters change their length in lower case; their branch is searched as it is written.
       return { text: lower.length === text.length ? lower : text, starts };
     });
+    this.tools = model.tools.list.map(({ tool, arguments: all, output }) =>
+      [tool, ...all.flat(), output].join("\n").toLowerCase());
     this.clear();
   }
 
@@ -25,7 +27,7 @@ class Search {
     this.current = -1;
   }
 
-  // Matches in the order of the lanes. Of one in a label, piece and token are null.
+  // Matches in the order of the lanes. Of one in a label or a tool, piece and token are null.
   find(query) {
     this.clear();
     const wanted = query.toLowerCase();
@@ -34,6 +36,9 @@ class Search {
       const found = [];
       if (this.model.branches[branch].label.toLowerCase().includes(wanted)) {
         found.push({ branch, piece: null, token: null, last: null });
+      }
+      for (const tool of this.model.tools.of[branch]) {
+        if (this.tools[tool].includes(wanted)) found.push({ branch, piece: null, token: null, last: null, tool });
       }
       const { text, starts } = this.texts[branch];
       for (let at = text.indexOf(wanted); at >= 0; at = text.indexOf(wanted, at + wanted.length)) {

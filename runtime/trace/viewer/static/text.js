@@ -28,6 +28,11 @@ function clip(text, chars) {
   return text.length <= chars ? text : `${text.slice(0, Math.max(chars - 1, 0))}\u2026`;
 }
 
+// The last line of a text that says something, where tools put their result.
+function lastLine(text, chars = 100) {
+  return clip(text.trimEnd().slice(-2 * chars).split("\n").at(-1).trim(), chars);
+}
+
 // An element with properties and children; text is never taken as HTML.
 function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);

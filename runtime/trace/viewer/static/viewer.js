@@ -9,7 +9,7 @@ function mountTrace(element, data) {
 class Viewer {
   constructor(element, model) {
     this.model = model;
-    this.camera = new Camera();
+    this.camera = new Camera(model.states.list.length > 0);
     this.search = new Search(model);
     this.unit = STEPS;
     this.selection = null;
@@ -72,7 +72,9 @@ class Viewer {
   // Rows as high as they can be with all of them in sight, if their labels can be read then.
   fitRows(isWhole = false) {
     const fitting = (this.height - AXIS_HEIGHT - 8) / Math.max(this.model.order.length, 1);
-    this.setRow(Math.min(Math.max(fitting, isWhole ? MIN_ROW : 18), 28));
+    const [least, most] = this.camera.hasBands ? [26, 34] : [18, 28];
+    this.setRow(Math.min(Math.max(fitting, isWhole ? MIN_ROW : least), most));
+    this.parts.scroller.scrollTop = 0;
   }
 
   setRow(row, y = this.height / 2) {
@@ -91,11 +93,20 @@ class Viewer {
     this.refresh();
   }
 
-  #reveal({ branch, piece, token }) {
-    const { scroller } = this.parts, y = this.model.lane[branch] * this.camera.row;
+  #reveal(selection) {
+    const { scroller } = this.parts, y = this.model.lane[selection.branch] * this.camera.row;
     const room = this.height - AXIS_HEIGHT - this.camera.row;
     if (y < scroller.scrollTop || y > scroller.scrollTop + room) scroller.scrollTop = y - room / 2;
-    if (piece !== null) this.camera.show(...this.stretch(piece, token));
+    const stretch = this.#stretchOf(selection);
+    if (stretch) this.camera.show(...stretch);
+  }
+
+  // Where what is selected in a branch lies on the time axis; null if it is the branch itself.
+  #stretchOf({ piece, token, last, tool, state }) {
+    const { tools, states } = this.model;
+    if (tool !== undefined) return [tools.list[tool].begin[this.axis.unit], tools.list[tool].end[this.axis.unit]];
+    if (state !== undefined) return states.stretch(state, this.axis);
+    return piece === null ? null : this.stretch(piece, token, last);
   }
 
   // Where a piece, or tokens of it, lie on the time axis.
@@ -107,8 +118,10 @@ class Viewer {
     return [begin[piece] + (token - first) * each, begin[piece] + (until - first) * each];
   }
 
-  describe({ branch, piece, token }) {
+  describe({ branch, piece, token, tool, state }) {
     const { model } = this, parts = [model.label(branch)];
+    if (tool !== undefined) return [...parts, ...model.tools.describe(tool)].join(" \u00b7 ");
+    if (state !== undefined) return [...parts, ...model.states.describe(state, this.axis)].join(" \u00b7 ");
     if (piece === null) {
       const { scores } = model.branches[branch];
       if (scores.length) parts.push(`score ${+scores.at(-1).toPrecision(4)}`);
@@ -147,34 +160,42 @@ class Viewer {
     ctx.clip();
     drawBand(ctx, lanes, this.selection, this.palette.select);
     links.drawBehind(ctx);
+    this.model.states.draw(ctx, lanes);
     lanes.draw(ctx);
+    this.model.tools.draw(ctx, lanes);
     links.drawFront(ctx);
     this.#drawMarks(ctx, lanes);
     ctx.restore();
     drawLabels(ctx, lanes, this.selection);
-    this.overview.draw(scene, this.search.matches.filter((match) => match.piece !== null)
-      .map((match) => this.stretch(match.piece, match.token)[0]));
+    this.overview.draw(scene, this.search.matches.map((match) => this.#stretchOf(match)?.[0])
+      .filter((begin) => begin !== undefined));
   }
 
   #drawMarks(ctx, lanes) {
     ctx.strokeStyle = this.palette.match;
     ctx.lineWidth = 2;
     for (let lane = lanes.firstLane; lane <= lanes.lastLane; lane++) {
-      for (const { branch, piece, token, last } of this.search.of.get(this.model.order[lane]) ?? []) {
-        if (piece !== null) this.#outline(ctx, lanes, branch, this.stretch(piece, token, last));
-      }
+      for (const match of this.search.of.get(this.model.order[lane]) ?? []) this.#outline(ctx, lanes, match);
     }
     for (const [place, colour] of [[this.hover, this.palette.soft], [this.selection, this.palette.ink]]) {
-      if (!place || place.piece === null) continue;
       ctx.strokeStyle = colour;
-      this.#outline(ctx, lanes, place.branch, this.stretch(place.piece, place.token));
+      if (place) this.#outline(ctx, lanes, place);
     }
   }
 
-  #outline(ctx, lanes, branch, [begin, end]) {
-    const x = this.camera.x(begin), width = Math.max(this.camera.x(end) - x - 1, 2);
-    if (x > this.width || x + width < this.left) return;
-    ctx.strokeRect(x - 0.5, lanes.y(branch) - 1, width + 1, lanes.bar + 2);
+  #outline(ctx, lanes, place) {
+    const box = this.#boxOf(lanes, place);
+    if (!box || box.x > this.width || box.x + box.width < this.left) return;
+    ctx.strokeRect(box.x - 0.5, box.y - 1, box.width + 1, box.height + 2);
+  }
+
+  #boxOf(lanes, place) {
+    const { tools, states } = this.model;
+    if (place.tool !== undefined) return tools.box(lanes, place.tool);
+    if (place.state !== undefined) return states.box(lanes, place.state);
+    if (place.piece === null) return null;
+    const [begin, end] = this.#stretchOf(place), x = this.camera.x(begin);
+    return { x, y: lanes.y(place.branch), width: Math.max(this.camera.x(end) - x - 1, 2), height: lanes.bar };
   }
 
   #useTheme() {
@@ -184,6 +205,7 @@ class Viewer {
 
   #resize() {
     const { scroller, canvas, overview } = this.parts;
+    overview.style.height = `${OVERVIEW_HEIGHT}px`;  // The rest is the scroller's.
     this.width = Math.max(scroller.clientWidth, 200);
     this.height = Math.max(scroller.clientHeight, 80);
     this.ratio = devicePixelRatio || 1;

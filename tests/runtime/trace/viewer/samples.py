@@ -8,11 +8,20 @@ from collections import defaultdict
 from typing import Literal
 
 from plait import APR, Method, Multiverse, Runtime, ScriptedEngine, SelfConsistency, Trace, TreeSearch
-from plait.runtime.trace.record import BranchRecord, JoinRecord, Piece, SegmentRecord, SpanRecord
+from plait.runtime.trace.record import (
+    BranchRecord,
+    JoinRecord,
+    Piece,
+    SegmentRecord,
+    SpanRecord,
+    StateRecord,
+    ToolRecord,
+)
 from plait.tests.runtime.methods.apr.test_apr import model
 from plait.tests.runtime.methods.apr.test_paper import ROOT
 from plait.tests.runtime.methods.hogwild import tools as hogwild_tools
 from plait.tests.runtime.methods.multiverse.tools import Par, scripted
+from plait.tests.runtime.trace.viewer.repair import repair
 from plait.tests.search.tools import Steps, by_value
 
 
@@ -76,11 +85,14 @@ async def hostile() -> Trace:
     logprobs = [-float("inf"), -0.0, float("nan"), *[-1.0] * (len(text) - 3)]
     segment.pieces.append(Piece(kind="prompt", token_ids=[1], text=text))
     segment.pieces.append(Piece(kind="sampled", token_ids=ids, text=text, logprobs=logprobs, chars=[1] * len(text)))
+    tool = ToolRecord(branch="0", tool=text, arguments={"<b>": text, "__proto__": "x"}, began=0.0, output=text)
+    trace.tools.append(tool)
+    trace.states.append(StateRecord(branch="0", state=text, time=0.0))
     trace.end = {"finish": "eos", "answer": text}
     return trace
 
 
-SAMPLES = {f.__name__: f for f in (apr, multiverse, hogwild, tree_search, samples, cancelled, empty, hostile)}
+SAMPLES = {f.__name__: f for f in (apr, multiverse, hogwild, tree_search, samples, repair, cancelled, empty, hostile)}
 
 
 def sample(name: str) -> Trace:

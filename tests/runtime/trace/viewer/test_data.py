@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from plait import ScriptedEngine, Trace
-from plait.runtime.trace.record import BranchRecord, Piece
+from plait import Capabilities, ScriptedEngine, Trace
+from plait.runtime.trace.record import BranchRecord, Piece, ToolRecord
 from plait.runtime.trace.viewer import trace_data
 from plait.tests.runtime.tools import context
 from plait.tests.runtime.trace.test_trace import OPERATIONS, play
@@ -118,6 +118,61 @@ def test_live_views_are_stretches():
         assert watch["begin"] == [own[0]["step"], own[0]["began"]]
         assert watch["end"] == [own[-1]["step"] + own[-1]["count"], own[-1]["ended"]]
     assert trace_data(sample("apr"))["watches"] == []
+
+
+def test_tools_and_states():
+    trace = sample("repair")
+    data = trace_data(trace)
+    names = [branch["label"] for branch in data["branches"]]
+    assert [branch["model"] for branch in data["branches"] if branch["label"] == "relevance"] == ["ranker"]
+    assert {branch["model"] for branch in data["branches"] if branch["label"] != "relevance"} == {None}
+    assert len(data["tools"]) == len(trace.tools) and len(data["states"]) == len(trace.states)
+    outcomes = {tool["outcome"] for tool in data["tools"]}
+    assert outcomes == {"ok", "failed", "interrupted"}
+    for tool in data["tools"]:
+        step, began = tool["begin"]
+        assert tool["end"][0] == step and began < tool["end"][1]
+        own = [row for row in rows(data) if row["branch"] == tool["branch"]]
+        # The branch waits: before its tools are done it writes nothing, however they ended.
+        assert all(row["ended"] <= began or row["began"] >= tool["end"][1] for row in own)
+        assert all(row["step"] + row["count"] * (row["kind"] != 0) <= step for row in own if row["ended"] <= began)
+    arguments = dict(data["tools"][0]["arguments"])
+    assert arguments["on"] == "original" and arguments["number"] == "0" and "Blueprint" in arguments["script"]
+    trunk = [state["state"] for state in data["states"] if names[state["branch"]] == "repository"]
+    assert trunk == ["relevance", "test_and_edit", "cross_execution", "selection", "done"]
+    times = [state["at"] for state in data["states"] if names[state["branch"]] == "edit 0"]
+    assert times == sorted(times)
+
+
+def test_where_an_interrupted_tool_ends():
+    """Nobody noted it: before the branch's next text, before it was closed, or with the record."""
+    trace = Trace()
+    trace.branches["0"] = BranchRecord(id="0", parent=None, origin="open", label="", level=0, opened=0.0)
+    trace.tools = [
+        ToolRecord(branch="0", tool="a", arguments={}, began=1.0, step=0),
+        ToolRecord(branch="0", tool="b", arguments={"n": [1, None]}, began=4.0, ended=5.0),
+    ]
+
+    def ends():
+        return [(tool["outcome"], tool["end"]) for tool in trace_data(trace)["tools"]]
+
+    assert ends() == [("interrupted", [0, 5.0]), ("failed", [0, 5.0])]
+    trace.branches["0"].closed = 3.0
+    assert ends()[0] == ("interrupted", [0, 3.0])
+    piece = Piece(kind="injected", token_ids=[1], text="x", began=2.0, ended=2.5, step=0)
+    trace.new_segment("0", 0, ()).pieces.append(piece)
+    assert ends()[0] == ("interrupted", [0, 2.0])
+    assert trace_data(trace)["tools"][1]["arguments"] == [["n", "[1, null]"]]
+
+
+async def test_attached_contexts_have_their_time():
+    """Else no trace with them could be drawn by the clock."""
+    engine = ScriptedEngine("abc", capabilities=Capabilities(parallel_contexts=True))
+    async with context(engine) as ctx:
+        ctx.open(ctx.tokenizer.encode("q")).attach_contexts([[7, 8], [9]])
+        data = trace_data(ctx.state.trace)
+    assert [row["count"] for row in rows(data)] == [2, 2, 1]
+    assert all(row["began"] is not None and row["began"] == row["ended"] for row in rows(data))
 
 
 def test_pruned_branches_and_joins():

@@ -134,6 +134,92 @@ def test_search_finds_what_is_there(page):
     assert text(opened, ".found") == "no match"
 
 
+def test_tools_and_states_are_drawn_and_told_of(page):
+    trace = sample("repair")
+    opened = page(trace)
+    legend = text(opened, ".legend")
+    assert "tool: failed" in legend and "states" in legend
+    assert "tool" not in (text(page(sample("apr")), ".legend") + text(opened, ".figures"))
+    opened = page(trace)
+    assert "tool call" in text(opened, ".figures") and "interrupted" in facts(opened)["Tools"]
+    focus(opened)
+    opened.press("t", text="t")
+    opened.press("ArrowDown")
+    assert text(opened, ".details h2").startswith("repository")
+    opened.press("ArrowDown")
+    assert facts(opened)["Model"] == "ranker" and text(opened, ".log") is None
+    opened.press("ArrowDown")
+    assert text(opened, ".details h2").startswith("edit 0") and "Model" not in facts(opened)
+    entries = opened.evaluate("[...document.querySelectorAll('.log .entry')].map((entry) => entry.textContent)")
+    (branch,) = [name for name, record in trace.branches.items() if record.label == "edit 0"]
+    own = [record for record in [*trace.states, *trace.tools] if record.branch == branch]
+    assert len(entries) == len(own) and "write_initial_edit" in entries[0] and "exec_script" in entries[1]
+    before = opened.evaluate(PICTURE)
+    opened.evaluate("document.querySelector('.log summary').click()")
+    opened.settle()
+    first = min((tool for tool in trace.tools if tool.branch == branch), key=lambda tool: tool.began)
+    shown = opened.evaluate("[...document.querySelectorAll('.log details[open] pre')].map((pre) => pre.textContent)")
+    assert shown == [first.arguments["script"], first.output]
+    assert facts(opened)["on"] == "original" and facts(opened)["Outcome"] == first.outcome
+    assert opened.evaluate(PICTURE) != before and "edit 0 \u00b7 test on=original" in text(opened, ".sr-only")
+    opened.evaluate("document.querySelector('[data-state]').click()")
+    assert "write_initial_edit" in text(opened, ".sr-only")
+
+
+@pytest.mark.parametrize("axis", ["steps", "seconds"])
+def test_tools_and_states_are_found_under_the_pointer(page, axis):
+    opened = page(sample("repair"))
+    if axis == "seconds":
+        focus(opened)
+        opened.press("t", text="t")
+    tips = opened.evaluate(
+        """(() => {
+          const canvas = document.querySelector('.sticky canvas'), tips = new Set();
+          const box = canvas.getBoundingClientRect();
+          for (let y = 30; y < canvas.clientHeight; y += 8) {
+            for (let x = 160; x < canvas.clientWidth; x += 3) {
+              canvas.dispatchEvent(new PointerEvent('pointermove', {clientX: box.left + x, clientY: box.top + y}));
+              tips.add(document.querySelector('.tip').textContent);
+            }
+          }
+          return [...tips];
+        })()"""
+    )
+    assert any("test on=original" in tip for tip in tips) and any("exec_script" in tip for tip in tips)
+    assert any("cross_execution" in tip for tip in tips) and any("exit code 0" in tip for tip in tips)
+
+
+def test_search_finds_what_tools_said(page):
+    trace = sample("repair")
+    opened = page(trace)
+    opened.evaluate(
+        """(() => {
+          const query = document.querySelector('input');
+          query.value = 'PASSED';
+          query.dispatchEvent(new Event('input'));
+        })()"""
+    )
+    count = sum("PASSED" in tool.output for tool in trace.tools)
+    assert count > 2 and text(opened, ".found") == f"{count} matches"
+    opened.evaluate("document.querySelector('[title^=Next]').click()")
+    assert "PASSED" in opened.evaluate("document.querySelector('.log details[open] > pre').textContent")
+
+
+def test_output_of_tools_is_text(page):
+    trace = sample("hostile")
+    opened = page(trace)
+    focus(opened)
+    opened.press("ArrowDown")
+    opened.evaluate("document.querySelector('.log summary').click()")
+    opened.settle()
+    (tool,) = trace.tools
+    output = opened.evaluate("document.querySelector('.log details > pre').textContent")
+    assert output == tool.output.replace("\ud800", "?")
+    assert facts(opened)["__proto__"] == "x" and "<b>" in facts(opened)
+    assert opened.evaluate("document.images.length + document.querySelectorAll('script').length") == 2
+    assert opened.evaluate("document.querySelectorAll('.details b').length") == 0
+
+
 def test_the_time_axis_changes_with_the_unit(page):
     opened = page(sample("apr"))
     focus(opened)
