@@ -78,6 +78,11 @@ def classes(answers: Sequence[str], process: MathProcess | None = None) -> list[
     """
     readings = {answer: read(answer) for answer in answers if len(answer) <= MAX_CHARS}
     plain = {answer: _plain_key(reading) for answer, reading in readings.items()}
+    # As in `settle`: letters are a product only where nobody says that they are a word.
+    said = {reading.words for reading in readings.values() if reading.words is not None}
+    for answer, reading in readings.items():
+        if (word := _word(reading)) in said:
+            plain[answer] = _Plain(f"words {word}", None)
     labels: dict[str, str] = {}
     distinct = list(dict.fromkeys(plain.values()))
     if len(distinct) > 1 and any(one.label.startswith("formula") for one in distinct):
