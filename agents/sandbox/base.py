@@ -9,12 +9,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from ...runtime.errors import InvalidInput
+from ...runtime.errors import InvalidInput, PlaitError
 from ...runtime.spec import Kinds, Spec
 from ..repository import Snapshot
 
 TREE, SCRATCH = "/testbed", "/tmp/repro"
 """Where the snapshot's files and the given ones are, inside (the sandbox that isolates nothing has them elsewhere)."""
+
+
+class SandboxFailed(PlaitError):
+    """The sandbox could not be set up: nothing of the command ran."""
 
 
 class Limits(Spec):
@@ -25,7 +29,7 @@ class Limits(Spec):
     seconds: float = Field(default=100.0, gt=0)
     """Wall clock; then the whole process group is killed and what was written so far is kept."""
     memory_mb: int = Field(default=4096, ge=16)
-    """Address space of each process, and of all together where the system can enforce that."""
+    """Address space of each process, and memory of all together that is no file's."""
     processes: int = Field(default=128, ge=1)
     """Processes and threads at a time."""
     file_mb: int = Field(default=256, ge=1)
@@ -41,7 +45,7 @@ class Execution:
     """What came of a command."""
 
     exit_code: int
-    """Its own; 1 if it was killed or its patch did not apply."""
+    """Its own, 128 + n if signal n ended it; 1 if it was killed at a limit or its patch did not apply."""
     output: str
     """Standard output and error together, as written; the middle is cut out where it is too long, and says so."""
     seconds: float
@@ -88,7 +92,8 @@ class Sandbox(Spec):
         `python` as the first word is the environment's. `files`: name -> text, put into a scratch folder of its own,
         which is the working directory unless `inside` says that the snapshot's folder is. Environment variables are a
         fixed few and those of the sandbox's own fields: nothing of this process's. Cancelling kills the command and
-        cleans up. Nothing the command does raises.
+        cleans up. Nothing the command does raises. Raises `InvalidInput` for a commit that cannot be read, and
+        `SandboxFailed`.
         """
 
 
