@@ -1,0 +1,122 @@
+"""A folder as the user has it now, as a commit; and patches put into it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..runtime.errors import InvalidInput
+from .git import GitError, git
+from .repository import Repository
+
+LEFT_OUT = (".venv", "venv", "node_modules", "__pycache__", ".git", ".tox", ".mypy_cache", ".pytest_cache")
+"""Folders that are no one's source, unless git knows files in them."""
+
+
+@contextmanager
+def working_copy(path: Path | str, *, max_bytes: int = 500_000_000) -> Iterator[Repository]:
+    """All files below a folder as one commit of a temporary repository, which goes away at the end.
+
+    A git checkout, or a folder in one: all of it, with what is not committed yet and without what it ignores. Any other
+    folder: all but `LEFT_OUT`. The folder and its git folder are only read, though objects may get a new time.
+    `max_bytes`: of files that git does not know yet. May block. Raises `InvalidInput`.
+    """
+    folder, git_folder = _places(Path(path))
+    with tempfile.TemporaryDirectory(prefix="plait-copy-") as name:
+        copy = Path(name) / "copy.git"
+        try:
+            git("init", "--quiet", "--bare", "--template=", str(copy), folder=Path(name))
+            if git_folder is not None:
+                _borrow(folder, git_folder, copy)
+            (copy / "info").mkdir(exist_ok=True)
+            with (copy / "info" / "exclude").open("a") as file:
+                file.writelines(f"{one}/\n" for one in LEFT_OUT)
+            commit = _commit(folder, copy, max_bytes)
+        except GitError as error:
+            raise InvalidInput(f"{folder} cannot be read as it is: {error}") from None
+        yield Repository(copy, commit)
+
+
+def apply(path: Path | str, patch: str) -> None:
+    """Put a patch into the files of a checkout or of any other folder: all of it, or none.
+
+    Raises `InvalidInput` where it does not fit, or makes what is no plain file.
+    """
+    if re.search(r"(?m)^(?:new file |new )mode (?!100)", patch):
+        raise InvalidInput("the patch makes a symbolic link or a submodule: it is not applied")
+    folder, git_folder = _places(Path(path))
+    # In a folder that is no repository, git must not look for one above it.
+    extra = {} if git_folder is not None else {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
+    data = patch.encode(errors="surrogateescape")
+    options = ("apply", "--whitespace=nowarn")
+    try:
+        git(*options, "--check", "-", folder=folder, stdin=data, extra=extra)
+        git(*options, "-", folder=folder, stdin=data, extra=extra)
+    except GitError as error:
+        raise InvalidInput(f"the patch does not fit {folder}: {'; '.join(str(error).splitlines())}") from None
+
+
+def _places(path: Path) -> tuple[Path, Path | None]:
+    """The folder and its git folder; the top of the checkout, where it is in one."""
+    if not path.is_dir():
+        raise InvalidInput(f"{path} is no folder")
+    try:
+        if git("rev-parse", "--is-bare-repository", folder=path).strip() == b"true":
+            raise InvalidInput(f"{path} is a bare repository, without files to work on: give a checkout of it")
+    except GitError:
+        return path.resolve(), None
+    try:
+        top = git("rev-parse", "--show-toplevel", folder=path).decode().removesuffix("\n")
+        git_folder = git("rev-parse", "--absolute-git-dir", folder=path).decode().removesuffix("\n")
+    except GitError:
+        return path.resolve(), None
+    return Path(top), Path(git_folder)
+
+
+def _borrow(folder: Path, git_folder: Path, copy: Path) -> None:
+    """Let the copy read the checkout's objects, and start from what its index knows."""
+
+    def place(name: str) -> Path:
+        found = git("rev-parse", "--git-path", name, folder=folder).decode().removesuffix("\n")
+        return folder / found
+
+    objects = place("objects").resolve()
+    (copy / "objects" / "info" / "alternates").write_text(f"{objects}\n")
+    # With its time: git tells by it which files may have changed within the same tick.
+    for source in (place("index"), *git_folder.glob("sharedindex.*")):
+        if source.is_file():
+            shutil.copy2(source, copy / source.name)
+    exclude = place("info/exclude")
+    if exclude.is_file():
+        (copy / "info").mkdir(exist_ok=True)
+        shutil.copy(exclude, copy / "info" / "exclude")
+
+
+def _commit(folder: Path, copy: Path, max_bytes: int) -> str:
+    extra = {"GIT_DIR": str(copy), "GIT_WORK_TREE": str(folder)}
+    listed = git("ls-files", "--others", "--exclude-standard", "-z", folder=folder, extra=extra)
+    total = 0
+    for name in listed.split(b"\0")[:-1]:
+        with suppress(OSError):  # Gone in the meantime.
+            total += (folder / os.fsdecode(name)).lstat().st_size
+        if total > max_bytes:
+            raise InvalidInput(
+                f"{folder} holds more than {max_bytes / 1e6:.0f} MB in files that git does not know: "
+                "add what is no source to its .gitignore"
+            )
+    git("add", "--all", folder=folder, extra=extra)
+    tree = git("write-tree", folder=folder, extra=extra).decode().strip()
+    who = {
+        f"GIT_{role}_{what}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for what, value in (("NAME", "plait"), ("EMAIL", "plait@localhost"), ("DATE", "2000-01-01T00:00:00Z"))
+    }
+    made = git("commit-tree", "-m", "working copy", tree, folder=folder, extra={**extra, **who}).decode().strip()
+    # So that a clone brings it.
+    git("update-ref", "HEAD", made, folder=folder, extra=extra)
+    return made
