@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +12,10 @@ from ...runtime.plugins import Registry
 
 class EditError(Exception):
     """A text that is no edit; the message tells the model which block, which line, why, and what comes nearest."""
+
+
+class NothingFound(EditError):
+    """The text holds nothing of the form at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,14 @@ class Source:
     """All text files of the snapshot by path; may read lazily."""
     excerpts: Sequence[Excerpt]
     """What the model was shown."""
+    paths: Collection[str] = ()
+    """All paths of the snapshot, those of binary files, symbolic links and submodules too: nothing is written there or
+    below them. Empty: those of `files`."""
+
+    @property
+    def shown(self) -> list[str]:
+        """Paths of the excerpts, in their order."""
+        return list(dict.fromkeys(excerpt.path for excerpt in self.excerpts))
 
 
 Edit = dict[str, str | None]
