@@ -1,0 +1,78 @@
+"""What the stages of a job cost, as a provider would bill it: tokens read anew, read before, and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from time import perf_counter
+from typing import Any
+
+from pydantic import Field
+
+from ..runtime.errors import InvalidInput
+from ..runtime.spec import Spec
+
+MILLION = 1_000_000
+
+
+class Price(Spec):
+    """Of one model, per million tokens, in any one currency."""
+
+    refusal = InvalidInput
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached: float | None = Field(default=None, ge=0)
+    """Of input that was read before; None: as other input."""
+
+    def of(self, stage: StageCost) -> float:
+        cached = self.input if self.cached is None else self.cached
+        return (stage.input * self.input + stage.cached * cached + stage.output * self.output) / MILLION
+
+
+@dataclass(slots=True, kw_only=True)
+class StageCost:
+    """Tokens of all calls of one stage. A call reads its whole conversation: `cached` is what was read before, by an
+    earlier call of the conversation or by the one it was forked from."""
+
+    model: str
+    calls: int = 0
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+    seconds: float = 0.0
+    """Wall time from the stage's beginning to its end; stages may overlap."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Costs:
+    """The book of one job."""
+
+    prices: Mapping[str, Price]
+    """By model, or by stage."""
+    stages: dict[str, StageCost] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, model: str) -> Iterator[StageCost]:
+        """The stage's account, its clock running inside."""
+        account = self.stages.setdefault(name, StageCost(model=model))
+        began = perf_counter()
+        try:
+            yield account
+        finally:
+            account.seconds += perf_counter() - began
+
+    def to_json(self) -> dict[str, Any]:
+        """The stages, their sum, and money where all prices are known."""
+        found: dict[str, Any] = {"stages": {}}
+        total: float | None = 0.0
+        for name, stage in self.stages.items():
+            price = self.prices.get(name, self.prices.get(stage.model))
+            money = None if price is None else price.of(stage)
+            total = None if money is None or total is None else total + money
+            seconds = round(stage.seconds, 3)
+            found["stages"][name] = asdict(stage) | {"seconds": seconds} | ({} if money is None else {"price": money})
+        for name in ("calls", "input", "cached", "output"):
+            found[name] = sum(getattr(stage, name) for stage in self.stages.values())
+        return found if total is None or not self.stages else {**found, "price": total}

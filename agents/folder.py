@@ -1,0 +1,94 @@
+"""`Folder`: what jobs keep on disk, so that one that was killed goes on where it stopped.
+
+HASH/                 one job, by what makes it the same one
+  job.json            that
+  states/NAME.json    each state machine, as it was after its last transition
+  runs/HASH.json      every execution, by what was run on what
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import InvalidInput
+
+
+class Folder:
+    """JSON values of one job that are whole or not there; without a path, it keeps nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        """`path`: of the folder of all jobs."""
+        self._jobs = path
+        self.path: Path | None = None
+        """The job's own, while it is open."""
+
+    @contextlib.contextmanager
+    def open(self, job: dict[str, Any]) -> Iterator[None]:
+        """The place of the job that this describes, held by this process alone: begun anew, or gone on with. Raises
+        `InvalidInput` if it is held, or cannot be written."""
+        if self._jobs is None:
+            yield
+            return
+        text = json.dumps(job, sort_keys=True)
+        path = self._jobs / hashlib.sha256(text.encode()).hexdigest()[:16]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = (path / "lock").open("w")
+        except OSError as error:
+            raise InvalidInput(f"cannot write to {path}: {error}") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InvalidInput(f"another process works on this job in {path}") from None
+            self.path = path
+            try:
+                if self.read("job") is None:
+                    self.write("job", job)
+                yield
+            finally:
+                self.path = None
+
+    def read(self, name: str) -> Any:
+        """The value of this name; None: there is none. Raises `InvalidInput` for a damaged file."""
+        if self.path is None:
+            return None
+        file = self.path / f"{name}.json"
+        try:
+            return json.loads(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"{file} is damaged: {error}; remove it to do that part again") from None
+
+    def write(self, name: str, value: Any) -> None:
+        """Keep a value: it is on disk, whole, when this returns."""
+        if self.path is None:
+            return
+        file = self.path / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        with part.open("w", encoding="utf-8") as out:
+            json.dump(value, out, ensure_ascii=True)
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(file)
+        with _opened(file.parent) as folder:
+            os.fsync(folder)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """The folder itself, for its entries to be synced."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)

@@ -1,0 +1,125 @@
+"""`Machine`: a small explicit state machine around one conversation, saved after every transition."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ...runtime.errors import InvalidInput
+from ...runtime.result import Finish
+from ..chat import Answer, Chat, Message
+from ..executions import Executions
+from ..folder import Folder
+
+DONE, ATTEMPTS, CONTEXT, BUDGET, LATE, MEMORY = "done", "attempts", "context", "budget", "deadline", "memory"
+ENDS = (DONE, ATTEMPTS, CONTEXT, BUDGET, LATE, MEMORY)
+"""Terminal states: the machine ended by itself, or for want of calls, context, tokens, time or KV blocks."""
+
+WANTS = (BUDGET, LATE, MEMORY)
+"""Those that are the run's and not the machine's: with more of it, it goes on from where it was."""
+
+
+class Step(BaseModel):
+    """What one model call gave."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["test", "edit", "done", "choice", "misparse"]
+    text: str = ""
+    """The test, the edit's patch, the choice, or what was wrong."""
+
+
+class Data(BaseModel):
+    """All of a machine that is kept: it goes on from this."""
+
+    state: str
+    messages: list[Message] = []
+    attempts: int = 0
+    """Model calls so far, malformed answers included."""
+    history: list[Step] = []
+    """One for each of them."""
+    states: list[str] = []
+    """All that were entered."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in ENDS
+
+
+D = TypeVar("D", bound=Data)
+
+
+class Machine(ABC, Generic[D]):
+    """A machine is its data, a conversation, and one coroutine for each state, which acts and names the next state."""
+
+    kind: ClassVar[str]
+    first: ClassVar[str]
+    """The state it begins in."""
+
+    def __init__(
+        self, record: type[D], name: str, chat: Chat, folder: Folder, executions: Executions, *, attempts: int
+    ) -> None:
+        """`record`: the kind of its data. `name`: of its file. `attempts`: model calls at most. It goes on with what
+        the folder holds of it; raises `InvalidInput` if that is damaged."""
+        self.name = name
+        self.chat = chat
+        self.executions = executions
+        self.attempts = attempts
+        self._folder = folder
+        self.data: D = self.kept(record, folder, name) or record(state=self.first)
+        if self.data.messages:
+            chat.messages = list(self.data.messages)
+
+    @staticmethod
+    def kept(record: type[D], folder: Folder, name: str) -> D | None:
+        """What the folder holds of a machine. Raises `InvalidInput` if that is damaged."""
+        kept = folder.read(f"states/{name}")
+        try:
+            return None if kept is None else record.model_validate(kept)
+        except ValidationError as error:
+            raise InvalidInput(f"{folder.path}: states/{name}.json is damaged: {error.errors()[0]['msg']}") from None
+
+    async def run(self) -> D:
+        """To the end, wherever it is."""
+        if not self.data.states:
+            self._enter(self.data.state)
+        while not self.data.has_ended:
+            state: Callable[[], Awaitable[str]] = getattr(self, self.data.state)
+            self._enter(await state())
+        return self.data
+
+    def _enter(self, state: str) -> None:
+        self.data.state = state
+        self.data.states.append(state)
+        self.data.messages = list(self.chat.messages)
+        if state not in WANTS:
+            self._folder.write(f"states/{self.name}", self.data.model_dump(mode="json"))
+        self.chat.branch.enter(state)
+
+    async def ask(self, text: str) -> Answer | str:
+        """The model's answer, or the state in which the machine ends for want of something."""
+        if self.data.attempts >= self.attempts:
+            return ATTEMPTS
+        answer = await self.chat.ask(text)
+        if answer.text or not (end := _end(answer.finish)):
+            self.data.attempts += 1
+            return answer
+        return end
+
+    def note(self, kind: Literal["test", "edit", "done", "choice", "misparse"], text: str = "") -> None:
+        """What the last call gave."""
+        self.data.history.append(Step(kind=kind, text=text))
+
+
+def _end(finish: Finish) -> str | None:
+    known: dict[Any, str] = {
+        Finish.CONTEXT: CONTEXT,
+        Finish.TOTAL_TOKENS: BUDGET,
+        Finish.CRITICAL_TOKENS: BUDGET,
+        Finish.DEADLINE: LATE,
+        Finish.MEMORY: MEMORY,
+    }
+    return known.get(finish)

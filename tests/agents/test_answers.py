@@ -1,0 +1,64 @@
+"""Tags and scripts in what models write, the careless ways of small ones among them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plait.agents.answers import one_of, script
+from plait.agents.edits.base import EditError
+
+SCRIPT = "import sys\nprint(1)\nsys.exit(2)\n"
+
+
+@pytest.mark.parametrize("text", ["<done></done>", "Good.\n<done>", "It is right <done/>.", "<done> </done>\n"])
+def test_done_may_be_left_open(text):
+    assert one_of(text, "done", "test")[0] == "done"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<test>\n{SCRIPT}</test>",
+        f"First I think.\n<test>\n```python\n{SCRIPT}```\n</test>\nThen more.",
+        f"Without a tag:\n```python\n{SCRIPT}```\n",
+        f"The whole script between <test> and </test>:\n```python\n{SCRIPT}```\nIt prints:\n```\n1\n```\n",
+        f"<test>\n{SCRIPT}</test>\n</test>",
+        f"<test>\r\n{SCRIPT}</test>".replace("\n", "\r\n"),
+    ],
+)
+def test_a_script_is_found(text):
+    tag, content = one_of(text, "done", "test")
+    assert tag == "test" and script(content) == SCRIPT
+
+
+def test_a_script_may_write_its_own_closing_tag():
+    own = 'print("""\n</test>\n""")\n'
+    assert script(one_of(f"<test>\n{own}</test>", "test")[1]) == own
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ("nothing", "has no <done>"),
+        (f"<test>\n{SCRIPT}</test>\n<done></done>", "<done> and <test>"),
+        (f"```python\n{SCRIPT}```\n```python\n{SCRIPT}```\n", "has no <done>"),
+        ("<test>\nif not day:\n</test>", "no valid Python: line 1"),
+        ("<test>\n\n</test>", "empty"),
+        ("Between <test> and </test> I write nothing.", "no valid Python"),
+    ],
+)
+def test_what_is_no_script_is_said_why(text, why):
+    with pytest.raises(EditError, match=why):
+        script(one_of(text, "done", "test")[1])
+
+
+@given(st.text(alphabet="<>/testdoneg `\n(exit)=1", max_size=80))
+def test_any_text_is_read_or_refused(text):
+    try:
+        tag, content = one_of(text, "done", "test", "edit")
+        if tag == "test":
+            assert script(content).endswith("\n")
+    except EditError:
+        pass

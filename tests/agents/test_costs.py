@@ -1,0 +1,35 @@
+"""What stages cost: sums by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from plait.agents.costs import Costs, Price
+
+
+def test_money_is_the_sum_of_tokens_by_price():
+    costs = Costs(prices={"big": Price(input=3, output=15, cached=0.3), "ranking": Price(input=1, output=2)})
+    with costs.stage("edits", "big") as stage:
+        stage.calls, stage.input, stage.cached, stage.output = 2, 1_000_000, 2_000_000, 100_000
+    with costs.stage("ranking", "big") as stage:
+        stage.calls, stage.input, stage.cached, stage.output = 1, 500_000, 500_000, 0
+    found = costs.to_json()
+    assert found["stages"]["edits"]["price"] == pytest.approx(3 + 0.6 + 1.5)
+    assert found["stages"]["ranking"]["price"] == pytest.approx(1.0), "the stage's own price goes before its model's"
+    assert found["price"] == pytest.approx(6.1)
+    assert (found["calls"], found["input"], found["cached"], found["output"]) == (3, 1_500_000, 2_500_000, 100_000)
+
+
+def test_without_all_prices_there_is_no_sum_of_money():
+    costs = Costs(prices={"big": Price(input=1, output=1)})
+    with costs.stage("edits", "big"), costs.stage("tests", "small"):
+        pass
+    assert "price" not in costs.to_json() and "price" in costs.to_json()["stages"]["edits"]
+
+
+def test_a_stage_that_is_entered_again_goes_on():
+    costs = Costs(prices={})
+    for _ in range(2):
+        with costs.stage("edits", "m") as stage:
+            stage.calls += 1
+    assert costs.to_json()["stages"]["edits"]["calls"] == 2 and stage.seconds > 0
