@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from . import search
+from .agents.code_monkeys import CodeMonkeys
 from .runtime import errors, events
 from .runtime.budget import Budget
 from .runtime.engine import (
@@ -80,6 +81,7 @@ __all__ = [
     "BranchClosed",
     "Budget",
     "Capabilities",
+    "CodeMonkeys",
     "Completion",
     "Context",
     "Decoding",

@@ -1,0 +1,126 @@
+"""The context stages: the relevance of every file, their ranking, and what the trajectories see (section 3.1)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ..runtime.jobs.context import Context
+from .edits.base import Excerpt
+from .fields import CONTEXT_SHARE, Fields
+from .lexical import rank_files, rank_functions
+from .machines.ranking import SYSTEM as RANKING_SYSTEM
+from .machines.ranking import RankingMachine, merge
+from .machines.relevance import SYSTEM as RELEVANCE_SYSTEM
+from .machines.relevance import RelevanceMachine
+from .machines.wording import quoted
+from .selecting import Chosen, block
+from .work import Work
+
+RANKINGS = 3
+"""A model's order of many files differs from time to time, so several are merged."""
+READERS = 32
+"""Files that are read at a time, at most (the paper's number of workers)."""
+
+
+async def choose(work: Work, ctx: Context) -> Chosen:
+    """The context of a job; where no file is relevant, what a search for the issue's words finds."""
+    fields, texts = work.fields, work.fields.source.files()
+    report: dict[str, Any] = {"chosen_by": "user"}
+    order = list(fields.files)
+    if not order:
+        found = await asyncio.to_thread(_by_words, fields)
+        summaries = await _relevant(work, ctx, found if fields.scan is None else found[: fields.scan])
+        order = await _ranked(work, ctx, summaries) or found
+        report = {"chosen_by": "relevance" if summaries else "search", "files": len(found), "relevant": len(summaries)}
+    parts = [Excerpt(path=path, text=texts[path]) for path in order]
+    most = None
+    if fields.context != "files":
+        functions = await asyncio.to_thread(rank_functions, fields.issue, texts, order)
+        parts, most = functions or parts, fields.functions
+
+    def length(part: Excerpt) -> int:
+        return len(ctx.tokenizer.encode(block(part)))
+
+    tokens = min(fields.context_tokens, int(fields.limit(ctx.context_limit) * CONTEXT_SHARE))
+    chosen = pack(parts, length, tokens, most=most)
+    names = [f"{part.path}::{part.name}" if part.name else part.path for part in chosen]
+    return Chosen(excerpts=chosen, report={**report, "parts": names, "tokens": sum(map(length, chosen))})
+
+
+def pack(
+    parts: Iterable[Excerpt], length: Callable[[Excerpt], int], tokens: int, *, most: int | None = None
+) -> list[Excerpt]:
+    """The parts from the first on that fit, `most` at most. One that does not fit is passed over, so that a long file
+    costs no others."""
+    chosen: list[Excerpt] = []
+    for part in parts:
+        if len(chosen) == most:
+            break
+        if (needed := length(part)) <= tokens:
+            chosen.append(part)
+            tokens -= needed
+    return chosen
+
+
+def _by_words(fields: Fields) -> list[str]:
+    """All files that may be context, the likeliest by the issue's words first. Blocks."""
+    texts = fields.source.files()
+    return rank_files(fields.issue, {path: texts[path] for path in texts if fields.may_show(path)})
+
+
+async def _relevant(work: Work, ctx: Context, paths: Sequence[str]) -> dict[str, str]:
+    """Relevant file -> what it is for."""
+    if not paths:
+        return {}
+    fields, texts = work.fields, work.fields.source.files()
+    async with work.stage("relevance", ctx) as (part, cost):
+        limit = min(fields.file_tokens, fields.limit(part.context_limit) // 2)
+        lengths = {path: len(part.tokenizer.encode(texts[path])) for path in paths}
+        read = [path for path in paths if lengths[path] <= limit]
+        system = RELEVANCE_SYSTEM.format(project=fields.project_name, issue=quoted(fields.issue))
+        chat = work.open(part, "relevance", system, cost, label="relevance")
+        names = [f"relevance {number}" for number in range(len(read))]
+        machines = [
+            RelevanceMachine(name, one, work.folder, work.executions, path=path, content=texts[path])
+            for name, path, one in zip(names, read, await work.fork(chat, read, names), strict=True)
+        ]
+        longest = max(map(lengths.__getitem__, read), default=0) + fields.max_tokens
+        found = await work.run(part, machines, at_once=_at_once(part, longest))
+    return {path: data.summary for path, data in zip(read, found, strict=True) if data.is_relevant is not False}
+
+
+def _at_once(part: Context, tokens: int) -> int:
+    """How many conversations of so many tokens run at a time: few enough for half of the engine's KV store, where it
+    shows its size."""
+    usage = part.engine.block_usage()
+    room = usage.total * usage.block_size // 2
+    return max(1, min(READERS, room // tokens)) if room else READERS
+
+
+async def _ranked(work: Work, ctx: Context, summaries: Mapping[str, str]) -> list[str]:
+    """The relevant files, the most important first; in the order in which they come if no ranking could be read."""
+    if len(summaries) < 2:
+        return list(summaries)
+    fields, texts = work.fields, work.fields.source.files()
+    async with work.stage("ranking", ctx) as (part, cost):
+        chat = work.open(part, "ranking", RANKING_SYSTEM, cost, label="ranking")
+        labels = [f"ranking {number}" for number in range(RANKINGS)]
+        machines = [
+            RankingMachine(
+                label,
+                one,
+                work.folder,
+                work.executions,
+                issue=fields.issue,
+                project=fields.project_name,
+                summaries=summaries,
+                lengths={path: len(part.tokenizer.encode(texts[path])) for path in summaries},
+                tokens=fields.context_tokens,
+            )
+            for label, one in zip(labels, await work.fork(chat, labels), strict=True)
+        ]
+        found = await work.run(part, machines)
+    orders = [data.order for data in found if data.order]
+    return merge(orders, list(summaries)) if orders else list(summaries)

@@ -1,0 +1,487 @@
+"""The whole job: every state and every transition, budgets and kills in each of them, on scripted models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from plait import Budget, CodeMonkeys, Finish, InvalidInput, InvalidJob, Runtime, ScriptedEngine, Trace
+from plait.agents.folder import Folder
+from plait.tests.agents.tools import (
+    GOOD,
+    ISSUE,
+    PRETENDED,
+    RUNS,
+    SANDBOX,
+    TEST,
+    WRONG,
+    Model,
+    edit,
+    run,
+    test,
+    texttools,
+)
+
+PASSES_GOOD = "# passes if: raise ValueError\n"
+"""A right test, for the pretended sandbox."""
+CONTEXT = [
+    ("^The file ", ["RELEVANCE: Relevant\nSUMMARY: slugs"]),
+    ("^Somebody is to fix", ['```json\n["texttools/slug.py"]\n```']),
+]
+DONE = "<done></done>"
+
+
+def model(
+    *,
+    tests=None,
+    revised=(DONE,),
+    edits=None,
+    decided=(DONE,),
+    again=(),
+    selected=None,
+    choices=("<chosen_candidate_fix_id>0</chosen_candidate_fix_id>",),
+):
+    """A model that says these things when it is asked for tests, edits, decisions and choices; where it is not said
+    what, it is right."""
+    return Model(
+        [
+            ("^Write a Python script", tests or [test(PASSES_GOOD)]),
+            ("^Your script ran", revised),
+            ("Plan the fix", edits or [edit(GOOD)]),
+            ("^Your edit is", decided),
+            ("^Several candidate", selected or [test(PASSES_GOOD)]),
+            ("^The script gave", choices),
+            *CONTEXT,
+            *([("", again)] if again else []),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return texttools(tmp_path_factory.mktemp("texttools"))
+
+
+def histories(result, which="edit_trajectories"):
+    return [[step["kind"] for step in one["history"]] for one in result.details[which]]
+
+
+async def test_the_right_edit_is_chosen_by_tests_that_really_run(folder):
+    script = model(tests=[test(TEST)], edits=[edit(WRONG), edit(GOOD), edit(GOOD)], selected=[test(TEST)])
+    result, _ = await run(script, folder, n=3, sandbox=SANDBOX)
+    assert 'raise ValueError("there is no word in the text")' in result.answer
+    first, second = result.details["candidates"]
+    assert (first["sources"], first["votes"], first["votes_of_reproducing"]) == (["edit 1", "edit 2"], 3, 3)
+    assert (second["sources"], second["votes"]) == (["edit 0"], 0)
+    assert result.details["chosen_by"] == "selection" and result.finish_reason is Finish.STOP
+    assert [one["exit_code"] for one in result.details["tests"]] == [2, 2, 2]
+
+
+async def test_with_only_wrong_edits_no_test_passes_and_a_candidate_is_given_all_the_same(folder):
+    result, _ = await run(model(edits=[edit(WRONG)]), folder)
+    assert result.details["candidates"][0]["votes"] == 0
+    assert result.answer and result.details["chosen_by"] == "only candidate", "identical candidates are one"
+    assert result.details["candidates"][0]["sources"] == ["edit 0", "edit 1"]
+
+
+async def test_an_edit_that_cannot_be_read_is_said_why_and_tried_again(folder):
+    script = model(
+        edits=["I would raise an error.", edit("def slugify(:\n    pass\n"), edit(WRONG)],
+        again=["still nothing", edit(GOOD)],
+    )
+    result, _ = await run(script, folder, n=2)
+    assert histories(result) == [["misparse", "misparse", "edit", "done"], ["misparse", "edit", "done"]]
+    why = [one["history"][0]["text"] for one in result.details["edit_trajectories"]]
+    assert "<edit>" in why[0] and "invalid syntax" in why[1]
+    assert any("Try again" in said and why[1] in said for said in script.asked), "the model is told"
+
+
+async def test_edits_and_tests_are_revised_by_what_running_them_shows(folder):
+    script = model(
+        tests=["no script at all", test("# passes if: never\n# else: 0\n")],
+        again=[test("# passes if: never\n# else: 1\n")],
+        revised=[test(PASSES_GOOD), DONE],
+        edits=[edit(WRONG)],
+        decided=["I am not sure <done> or <edit>x</edit>", test("# passes if: raise\n"), edit(GOOD), DONE],
+    )
+    script.rules[-1][1].extend([edit(GOOD), DONE])
+    result, _ = await run(script, folder, n=1)
+    assert histories(result, "test_trajectories") == [["misparse", "test", "test", "done"]]
+    assert result.details["test_trajectories"][0]["end"] == "done"
+    kinds = histories(result)[0]
+    assert kinds[0] == "edit" and "misparse" in kinds and kinds[-1] == "done"
+    said = "\n".join(script.asked)
+    assert "exit code 1" in said.lower() and "the script itself is broken" in said
+    assert "raise ValueError" in result.answer
+
+
+async def test_the_model_is_shown_both_sides(folder):
+    script = model(edits=[edit(WRONG)], decided=[edit(GOOD), DONE])
+    await run(script, folder, n=1)
+    decisions = [said for said in script.asked if said.startswith("Your edit is")]
+    assert [said.count("Exit code 2.\n") for said in decisions] == [2, 1], (
+        "original and changed; then only the original"
+    )
+    assert 'or "empty"' in decisions[0] and "there is no word" in decisions[1]
+
+
+async def test_a_test_that_hangs_is_stopped_and_says_what_it_had_written(folder):
+    hangs = "import time\nprint('so far', flush=True)\ntime.sleep(60)\n"
+    script = model(tests=[test(hangs)], revised=[test(TEST), DONE])
+    result, _ = await run(script, folder, n=1, sandbox=SANDBOX, seconds=1.0)
+    told = next(said for said in script.asked if said.startswith("Your script ran"))
+    assert "stopped after 1 s" in told and "so far" in told
+    assert result.details["tests"][0]["exit_code"] == 2
+
+
+async def test_a_test_that_passes_before_the_edit_is_said_to_show_nothing(folder):
+    script = model(tests=[test("# else: 0\n")], revised=[DONE])
+    result, _ = await run(script, folder, n=1)
+    assert "does not show the issue" in next(said for said in script.asked if said.startswith("Your script ran"))
+    assert result.details["candidates"][0]["votes_of_reproducing"] == 0
+
+
+async def test_only_tests_that_show_the_issue_count_where_that_is_asked_for(folder):
+    """Three tests pass with the wrong edit, which they passed without it too; one shows the issue."""
+    answers = [test(f"# passes if: empty\n# else: 0\n# {i}\n") for i in range(3)]
+    script = model(tests=[*answers, test(PASSES_GOOD)], edits=[edit(WRONG), edit(WRONG), edit(WRONG), edit(GOOD)])
+    fields = {"n": 4, "selection_calls": 0}
+    by_all, _ = await run(script, folder, **fields)
+    script = model(tests=[*answers, test(PASSES_GOOD)], edits=[edit(WRONG), edit(WRONG), edit(WRONG), edit(GOOD)])
+    by_shown, _ = await run(script, folder, vote="reproducing", **fields)
+    assert by_shown.details["candidates"][0]["sources"] == ["edit 3"]
+    assert by_all.details["candidates"][0]["votes"] == 4, "to those that always pass the right edit is right, too"
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+async def test_calls_are_counted_malformed_ones_too(folder, calls):
+    script = model(tests=["nothing"], edits=["nothing"], again=["nothing"])
+    result, _ = await run(script, folder, n=1, test_calls=calls, edit_calls=calls)
+    assert histories(result) == histories(result, "test_trajectories") == [["misparse"] * calls]
+    assert result.details["edit_trajectories"][0]["end"] == "attempts"
+    assert (result.answer, result.details["chosen"], result.details["chosen_by"]) == (None, None, "no candidate")
+
+
+async def test_an_edit_without_a_test_may_ask_for_one(folder):
+    script = model(decided=[test(PASSES_GOOD), DONE])
+    result, _ = await run(script, folder, n=1, test_calls=0)
+    assert any("no test script yet" in said for said in script.asked)
+    assert histories(result) == [["edit", "test", "done"]] and len(result.details["tests"]) == 1
+
+
+@pytest.mark.parametrize(
+    "answer, choice",
+    [
+        ("<chosen_candidate_fix_id>1</chosen_candidate_fix_id>", 1),
+        ("<chosen_candidate_fix_id> 0\n</chosen_candidate_fix_id>", 0),
+        ("<chosen_candidate_fix_id>7</chosen_candidate_fix_id>", None),
+        ("<chosen_candidate_fix_id>²</chosen_candidate_fix_id>", None),
+        ("<chosen_candidate_fix_id>-1</chosen_candidate_fix_id>", None),
+        ("the first one", None),
+    ],
+)
+async def test_a_choice_is_a_candidate_or_there_is_none(folder, answer, choice):
+    script = model(edits=[edit(GOOD), edit(WRONG)], choices=[answer], again=[answer])
+    result, _ = await run(script, folder, selection_calls=4)
+    assert result.details["chosen"] == (choice or 0)
+    assert result.details["chosen_by"] == ("votes" if choice is None else "selection")
+    assert ("there is no word" in result.answer) == (choice != 1)
+
+
+async def test_candidates_of_other_systems_join_and_one_that_does_not_apply_comes_last(folder, tmp_path):
+    patch = "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-does not apply\n+raise ValueError\n"
+    lines = [
+        {"instance_id": name, "model_name_or_path": "other", "model_patch": patch} for name in ("slug-1", "slug-2")
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result, _ = await run(model(edits=[edit(WRONG)]), folder, n=1, candidates=tmp_path / "p.jsonl", instance="slug-1")
+    own, other = result.details["candidates"]
+    assert (own["sources"], other["sources"], other["applies"]) == (["edit 0"], ["p"], False)
+
+
+async def test_a_check_that_a_candidate_breaks_puts_it_behind(folder):
+    check = ("check", "passes if: never", "else: 0")
+    script = model(edits=[edit(GOOD), edit(WRONG)])
+    result, _ = await run(script, folder, check_command=check, selection_calls=0)
+    assert [one["keeps"] for one in result.details["candidates"]] == [True, True]
+    broken = ("check", "passes if: empty")
+    script = model(edits=[edit(GOOD), edit(WRONG)])
+    result, _ = await run(script, folder, check_command=broken, selection_calls=0)
+    assert result.details["candidates"][0]["keeps"], "it fails on the original code as well: nobody broke it"
+    assert result.details["check_before"] == 2
+
+
+async def test_what_is_the_same_runs_once(folder):
+    RUNS.clear()
+    result, _ = await run(model(), folder, n=4)
+    assert len(RUNS) == result.details["executions"] == 2, "one test on the original code and on one patch"
+    assert set(Counter((patch, tuple(files.values())) for _, patch, files in RUNS).values()) == {1}
+
+
+# -- budgets ------------------------------------------------------------------------------------------------------
+
+
+async def test_budgets_end_a_job_in_every_state_gracefully(folder):
+    full, _ = await run(model(edits=[edit(GOOD), edit(WRONG)]), folder)
+    total, ends = full.usage.total_tokens, set()
+    for tokens in [*range(1, 2 * total, max(total // 45, 1)), 3 * total]:
+        result, _ = await run(model(edits=[edit(GOOD), edit(WRONG)]), folder, budget=Budget(total_tokens=tokens))
+        assert result.usage.total_tokens <= tokens
+        ends |= {one["end"] for name in ("test", "edit") for one in result.details.get(f"{name}_trajectories", ())}
+    assert result.answer == full.answer and result.finish_reason is Finish.STOP
+    assert {"budget", "done"} <= ends
+
+
+async def test_the_critical_path_is_bounded(folder):
+    full, _ = await run(model(), folder)
+    for tokens in range(1, full.usage.critical_tokens, max(full.usage.critical_tokens // 20, 1)):
+        result, _ = await run(model(), folder, budget=Budget(critical_tokens=tokens))
+        assert result.usage.critical_tokens <= tokens
+
+
+async def test_a_deadline_ends_machines_and_the_job(folder):
+    engine = ScriptedEngine(model(), context_limit=60_000, seconds_per_token=0.005)
+    result, _ = await run(None, folder, engine=engine, budget=Budget(seconds=0.8))
+    assert result.finish_reason is Finish.DEADLINE and result.usage.seconds < 3
+
+
+async def test_a_context_window_that_is_too_small_is_an_end_like_others(folder):
+    script = model(decided=[edit(GOOD), edit(WRONG)] * 20)
+    engine = ScriptedEngine(script, context_limit=9_000)
+    result, _ = await run(None, folder, engine=engine, n=1, edit_calls=40, context_tokens=2_000)
+    assert result.details["edit_trajectories"][0]["end"] == "context" and result.answer
+
+
+# -- resuming -----------------------------------------------------------------------------------------------------
+
+
+def stateless(context: str) -> str:
+    """A model whose answers depend on the conversation alone, as a resumed job needs it; every kind of answer."""
+    said = context.rpartition("<user>")[2]
+    turn = context.count("<assistant>")
+    if said.startswith("The file"):
+        return "RELEVANCE: Relevant\nSUMMARY: s" if "slug" in said else "hm" if turn == 1 else "RELEVANCE: Not Relevant"
+    if said.startswith("Somebody"):
+        return '```json\n["texttools/slug.py"]\n```'
+    if said.startswith("Write a Python"):
+        return "no script"
+    if said.startswith("Your script ran"):
+        return DONE if turn > 3 else test(PASSES_GOOD)
+    if "Plan the fix" in said:
+        return "no edit"
+    if said.startswith("Your edit is"):
+        return DONE if turn > 3 else edit(GOOD)
+    if said.startswith("Several candidate"):
+        return test(PASSES_GOOD)
+    if said.startswith("The script gave"):
+        return (
+            "<chosen_candidate_fix_id>0</chosen_candidate_fix_id>" if turn > 2 else test("# passes if: x\n# else: 1\n")
+        )
+    return edit(WRONG) if "edit" in said else test("# else: 0\n")
+
+
+class Killed(BaseException):
+    """Ends a job as a kill does: nothing is written after it."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_job_killed_in_any_state_goes_on_from_there(folder, tmp_path, monkeypatch, when):
+    other = {
+        "instance_id": "i",
+        "model_name_or_path": "o",
+        "model_patch": "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -0,0 +1 @@\n+y\n",
+    }
+    (tmp_path / "p.json").write_text(json.dumps([other]))
+    fields = {"candidates": tmp_path / "p.json", "n": 1}
+    whole = ScriptedEngine(stateless, context_limit=60_000)
+    expected, _ = await run(None, folder, engine=whole, folder=tmp_path / "whole", **fields)
+    states = {
+        state for file in (tmp_path / "whole").glob("*/states/*") for state in json.loads(file.read_text())["states"]
+    }
+    assert states >= {
+        "judge", "fix_formatting", "rank", "write_initial_script", "initial_fix_formatting", "exec_script",
+        "approve_or_revise_script", "write_initial_edit", "validate_initial_edit", "approve_or_revise", "done",
+    }  # fmt: skip
+    write, count = Folder.write, 0
+
+    def killing(self, name, value):
+        nonlocal count
+        count += 1
+        if when == "after" or count < at:
+            write(self, name, value)
+        if count >= at:
+            raise Killed
+
+    at = 1
+    while True:
+        path, count = tmp_path / f"{when}-{at}", 0
+        first = ScriptedEngine(stateless, context_limit=60_000)
+        with monkeypatch.context() as patch:
+            patch.setattr(Folder, "write", killing)
+            try:
+                await run(None, folder, engine=first, folder=path, **fields)
+                break
+            except Killed:
+                pass
+        second = ScriptedEngine(stateless, context_limit=60_000)
+        result, _ = await run(None, folder, engine=second, folder=path, **fields)
+        assert (result.answer, result.details["candidates"]) == (expected.answer, expected.details["candidates"])
+        assert histories(result) == histories(expected)
+        made = len(first.prompts) + len(second.prompts)
+        assert made <= len(whole.prompts) + 5, "at most the calls in flight are made again"
+        at += 1
+    assert at > 25
+
+
+KILL = """
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from plait.tests.agents.test_code_monkeys import stateless
+from plait.tests.agents.tools import run
+from plait import ScriptedEngine
+engine = ScriptedEngine(stateless, context_limit=60_000, seconds_per_token=0.001)
+asyncio.run(run(None, Path(sys.argv[1]), engine=engine, folder=Path(sys.argv[2])))
+"""
+
+
+async def test_a_process_that_is_killed_leaves_what_goes_on(folder, tmp_path):
+    root, kept = str(Path(__file__).parents[2]), tmp_path / "f"
+    for files in (2, 7):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", KILL, str(folder), str(tmp_path / "f"), root
+        )
+        while process.returncode is None and len(list(kept.glob("*/states/*.json"))) < files:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    result, engine = await run(
+        None, folder, engine=ScriptedEngine(stateless, context_limit=60_000), folder=tmp_path / "f"
+    )
+    assert "raise ValueError" in result.answer
+
+
+async def test_what_ended_for_want_of_tokens_goes_on_with_more(folder, tmp_path):
+    full, _ = await run(None, folder, engine=ScriptedEngine(stateless, context_limit=60_000))
+    short, _ = await run(
+        None,
+        folder,
+        engine=ScriptedEngine(stateless, context_limit=60_000),
+        folder=tmp_path / "f",
+        budget=Budget(total_tokens=full.usage.total_tokens // 2),
+    )
+    assert short.finish_reason is not Finish.STOP or short.answer != full.answer
+    engine = ScriptedEngine(stateless, context_limit=60_000)
+    result, _ = await run(None, folder, engine=engine, folder=tmp_path / "f")
+    assert histories(result) == histories(full) and result.answer == full.answer
+
+
+async def test_what_makes_another_job_begins_anew(folder, tmp_path):
+    engines = []
+    for n, name in ((1, "a"), (1, "a"), (2, "a"), (1, "b")):
+        engines.append(ScriptedEngine(stateless, context_limit=60_000, name=name))
+        await run(
+            None, folder, engine=engines[-1], n=n, folder=tmp_path / "f", prices={name: {"input": n, "output": 1}}
+        )
+    calls = [len(engine.prompts) for engine in engines]
+    assert calls[1] == 0 < calls[0] == calls[3] < calls[2]
+
+
+async def test_a_damaged_state_is_said(folder, tmp_path):
+    await run(model(), folder, n=1, folder=tmp_path / "f")
+    (state,) = (tmp_path / "f").glob("*/states/edit 0.json")
+    state.write_text('{"state": 7}')
+    with pytest.raises(InvalidInput, match="edit 0.json is damaged"):
+        await run(model(), folder, n=1, folder=tmp_path / "f")
+
+
+# -- what is shown and what is refused -------------------------------------------------------------------------------
+
+
+async def test_events_and_trace_tell_states_and_tools(folder, tmp_path):
+    engine = ScriptedEngine(model(), context_limit=60_000)
+    async with Runtime(engine=engine) as runtime:
+        fields = {"issue": ISSUE, "project": "texttools", "n": 1, "edits": "functions", "sandbox": PRETENDED}
+        job = await runtime.submit(CodeMonkeys(repository=folder, **fields), trace_file=tmp_path / "t.jsonl")
+        events = [event async for event in job]
+        result = await job
+    seen = Counter(event.type for event in events)
+    assert seen["tool_started"] == seen["tool_finished"] == len(result.trace.tools) > 0
+    states = [event.state for event in events if event.type == "state_entered"]
+    assert {"relevance", "tests", "edits", "votes", "write_initial_script", "exec_script", "done"} <= set(states)
+    trace = Trace.load(tmp_path / "t.jsonl")
+    assert [state.state for state in trace.states] == states
+    assert all(tool.arguments["reproduce.py"] == PASSES_GOOD for tool in trace.tools)
+    labels = {branch.label for branch in trace.branches.values()}
+    assert {"issue of texttools", "test 0", "edit 0", "texttools/slug.py"} <= labels
+
+
+async def test_a_cancelled_job_leaves_nothing(folder):
+    sleeps = test("import time\ntime.sleep(50)\n")
+    engine = ScriptedEngine(model(tests=[sleeps]), context_limit=60_000)
+    async with Runtime(engine=engine) as runtime:
+        fields = {"repository": folder, "issue": ISSUE, "n": 2, "edits": "functions", "sandbox": SANDBOX}
+        job = await runtime.submit(CodeMonkeys(**fields))
+        async for event in job:
+            if event.type == "tool_started":
+                break
+        await asyncio.sleep(0.3)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+    assert not engine.branches
+    running = await asyncio.create_subprocess_exec("pgrep", "-f", "reproduce.py")
+    assert await running.wait() == 1, "no process is left"
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"repository": "/nowhere"}, "nowhere"),
+        ({"commit": "0123456"}, "no commit '0123456'"),
+        ({"commit": "--help"}, "is no commit"),
+        ({"files": ("texttools/none.py",)}, "'texttools/none.py' is not in"),
+        ({"encoding": "parallel"}, "parallel contexts"),
+        ({"candidates": "/nowhere.json"}, "nowhere"),
+        ({"issue": "word " * 10_000}, "of the 60000 of scripted's context they may take 30000"),
+    ],
+)
+async def test_wrong_input_is_refused_before_any_work(folder, fields, message):
+    engine = ScriptedEngine("x", context_limit=60_000)
+    async with Runtime(engine=engine) as runtime:
+        with pytest.raises((InvalidInput, Exception), match=message) as caught:
+            given = {"repository": folder, "issue": ISSUE, "sandbox": PRETENDED, **fields}
+            await runtime.submit(CodeMonkeys(**given))
+    assert type(caught.value).__module__ == "plait.runtime.errors" and not engine.prompts
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"issue": ""},
+        {"issue": "\ud800"},
+        {"edits": "poem"},
+        {"sandbox": {"sandbox": "moon"}},
+        {"models": {"sleep": "x"}},
+        {"models": {"edits": {"model": ""}}},
+        {"prices": {"m": {"input": -1, "output": 0}}},
+        {"n": 0},
+        {"vote": "some"},
+        {"seconds": float("nan")},
+    ],
+)
+def test_wrong_fields_are_refused_when_it_is_made(folder, fields):
+    with pytest.raises((InvalidJob, InvalidInput)):
+        CodeMonkeys(**{"repository": folder, "issue": ISSUE, "sandbox": PRETENDED, **fields})
+
+
+async def test_it_is_json(folder):
+    made = CodeMonkeys(repository=folder, issue=ISSUE, sandbox=SANDBOX, models={"relevance": "small"})
+    again = CodeMonkeys(**json.loads(made.model_dump_json()))
+    assert again == made and type(again.sandbox) is type(made.sandbox)

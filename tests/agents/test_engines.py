@@ -1,0 +1,65 @@
+"""On several models, and on a real one: what is shared is read once, whatever way the context is encoded."""
+
+from __future__ import annotations
+
+import pytest
+
+from plait import CodeMonkeys, Runtime, ScriptedEngine, register_scheme
+from plait.agents.fields import CONTEXT_SHARE
+from plait.tests import real
+from plait.tests.agents.test_code_monkeys import folder, model  # noqa: F401 - a fixture
+from plait.tests.agents.tools import ISSUE, PRETENDED, run
+
+OTHERS: list[ScriptedEngine] = []
+
+
+def load_other(rest, options):
+    OTHERS.append(ScriptedEngine(model(), name=f"other-{rest}", **options))
+    return OTHERS[-1]
+
+
+register_scheme("test_monkeys", load_other)
+
+
+async def test_stages_run_on_models_of_their_own(folder):  # noqa: F811
+    OTHERS.clear()
+    models = {"tests": {"model": "test_monkeys:t", "options": {"context_limit": 9_000}}, "ranking": "test_monkeys:r"}
+    result, own = await run(model(), folder, models=models, prices={"tests": {"input": 1, "output": 1}})
+    stages = result.details["costs"]["stages"]
+    assert {name: stage["model"] for name, stage in stages.items()} == {
+        "relevance": "scripted", "ranking": "other-r", "tests": "other-t", "edits": "scripted",
+    }  # fmt: skip
+    assert not any("Write a Python script" in prompt for prompt in own.prompts)
+    assert {engine.context_limit for engine in OTHERS} == {9_000, 4_096}
+    labels = {branch.label: branch.model for branch in result.trace.branches.values()}
+    assert labels["test 0"] == "other-t" and labels["edit 0"] is None
+    assert "price" in stages["tests"] and "price" not in stages["edits"]
+    assert all(not engine.branches for engine in OTHERS)
+
+
+@pytest.mark.parametrize("encoding", ["sequential", "parallel"])
+async def test_a_real_model_reads_shared_context_once(folder, encoding):  # noqa: F811
+    """SmolLM2 fixes nothing; that what it writes is no edit is normal."""
+    fields = {
+        "issue": ISSUE,
+        "n": 4,
+        "edits": "functions",
+        "sandbox": PRETENDED,
+        "scan": 0,
+        "test_calls": 1,
+        "edit_calls": 2,
+        "max_tokens": 24,
+        "encoding": encoding,
+    }
+    async with Runtime(str(real.folder("smol135")), kv_tokens=16_384) as runtime:
+        job = await runtime.submit(CodeMonkeys(repository=folder, **fields))
+        result = await job
+        usage = runtime.engine.block_usage()
+        assert usage.used == 0 and usage.free + usage.cached == usage.total
+    costs, context = result.details["costs"], result.details["context"]
+    assert set(context["parts"]) == {"texttools/slug.py", "texttools/__init__.py", "texttools/numbers.py"}
+    assert 0 < context["tokens"] < CONTEXT_SHARE * 8192
+    naive = costs["input"] + costs["cached"] + (4 * 2 * context["tokens"] if encoding == "parallel" else 0)
+    assert result.usage.prefilled_tokens < naive / 3, "four trajectories, two calls each, and one reading"
+    calls = [one["calls"] for one in result.details["edit_trajectories"]]
+    assert calls == [2, 2, 2, 2] and result.answer is None
