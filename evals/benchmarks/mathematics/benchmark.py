@@ -1,7 +1,8 @@
-"""Benchmarks of mathematics: AIME and MATH-500, graded by math-verify."""
+"""Benchmarks of mathematics, graded by math-verify; those of the hub: AIME and MATH-500."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, PrivateAttr
@@ -25,8 +26,6 @@ class Row(Record):
 class Mathematics(Benchmark):
     """Problems with one answer in LaTeX; `data` has the fields `problem` and `answer`, and may have `id`."""
 
-    hub: ClassVar[tuple[str, str]]
-    """Data set of the Hugging Face hub, and its split; read by `datasets`."""
     chat: bool = True
     """Put the problem as a chat message; False: as text, for models without a chat template."""
     instruction: str = INSTRUCTION
@@ -51,19 +50,11 @@ class Mathematics(Benchmark):
         """The problems as they are kept, with `problem` and `answer`."""
         if self.data is not None:
             return [row.model_dump() for row in read_rows(self.data, Row)]
-        name, split = self.hub
-        try:
-            from datasets import load_dataset
-        except ImportError:
-            raise InvalidInput(
-                f"{self.name} comes from the hub by `datasets`: pip install 'plait[evals]', or give --data FILE"
-            ) from None
-        try:
-            # The hub's data sets differ in the case of their columns.
-            rows = [{key.lower(): value for key, value in row.items()} for row in load_dataset(name, split=split)]
-            return [{**row, "problem": row.get("problem", row.get("question"))} for row in rows]
-        except Exception as error:  # Whatever the network and the hub raise.
-            raise InvalidInput(f"cannot read {name} from the hub, give --data FILE: {error}") from None
+        return self.source()
+
+    @abstractmethod
+    def source(self) -> list[dict[str, Any]]:
+        """The problems where there is no `data`. Raises `InvalidInput` when they cannot be had."""
 
     def prompt(self, sample: Sample, method: str) -> dict[str, Any]:
         text = f"{sample.question}\n\n{self.instruction}"
@@ -81,7 +72,29 @@ class Mathematics(Benchmark):
             self._grader.close()
 
 
-class Aime(Mathematics):
+class FromHub(Mathematics):
+    """Problems that the Hugging Face hub has."""
+
+    hub: ClassVar[tuple[str, str]]
+    """Data set and its split; read by `datasets`."""
+
+    def source(self) -> list[dict[str, Any]]:
+        name, split = self.hub
+        try:
+            from datasets import load_dataset
+        except ImportError:
+            raise InvalidInput(
+                f"{self.name} comes from the hub by `datasets`: pip install 'plait[evals]', or give --data FILE"
+            ) from None
+        try:
+            # The hub's data sets differ in the case of their columns.
+            rows = [{key.lower(): value for key, value in row.items()} for row in load_dataset(name, split=split)]
+            return [{**row, "problem": row.get("problem", row.get("question"))} for row in rows]
+        except Exception as error:  # Whatever the network and the hub raise.
+            raise InvalidInput(f"cannot read {name} from the hub, give --data FILE: {error}") from None
+
+
+class Aime(FromHub):
     """AIME 1983-2024."""
 
     name: Literal["aime"] = "aime"
@@ -89,7 +102,7 @@ class Aime(Mathematics):
     hub = ("di-zhang-fdu/AIME_1983_2024", "train")
 
 
-class Aime24(Mathematics):
+class Aime24(FromHub):
     """AIME 2024 I and II, 30 problems."""
 
     name: Literal["aime24"] = "aime24"
@@ -97,7 +110,7 @@ class Aime24(Mathematics):
     hub = ("HuggingFaceH4/aime_2024", "train")
 
 
-class Aime25(Mathematics):
+class Aime25(FromHub):
     """AIME 2025 I and II, 30 problems."""
 
     name: Literal["aime25"] = "aime25"
@@ -105,7 +118,7 @@ class Aime25(Mathematics):
     hub = ("math-ai/aime25", "test")
 
 
-class Math500(Mathematics):
+class Math500(FromHub):
     """500 problems of MATH's test split (arXiv 2305.20050)."""
 
     name: Literal["math500"] = "math500"

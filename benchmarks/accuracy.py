@@ -1,0 +1,300 @@
+"""Accuracy of a finished `plait eval` against the same model through transformers' `generate`, graded by math-verify.
+
+    python -m plait.benchmarks.accuracy FOLDER --rows FILE.jsonl [--model MODEL_FOLDER] [--limit 50] [--samples 8]
+
+The problems, prompts, methods (Sequential at temperature 0, SelfConsistency), limits and sampling are those of the
+folder. On the side of transformers nothing is plait's: its own tokenizer and chat template, `generate` on batches with
+left padding, verdicts and votes by math-verify's `parse` and `verify`. Texts of padded batches differ from those of
+unpadded ones in bfloat16, so what is compared is accuracy. plait's own texts, as many as of transformers, are also
+graded and voted on here, which tells a difference in grading from one in texts.
+
+Rows are appended as they are done; the same command goes on where it stopped, and only grades when all are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from math_verify import parse, verify
+
+from ..evals.benchmark import Sample
+from ..evals.cli import read_folder
+from ..evals.config import EvalConfig
+from ..evals.rows import Key
+from ..evals.stats import mcnemar, wilson
+from ..evals.store import read_units
+from ..runtime.trace.trace import Trace
+
+OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""What shapes no distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One method of the evaluation, as both sides run it."""
+
+    label: str
+    samples: int
+    """Texts per problem."""
+    max_tokens: int
+    shape: dict[str, float]
+    """What the evaluation itself says about sampling, the temperature at least."""
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.shape["temperature"] == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One text of a side; of transformers, a line of the file."""
+
+    label: str
+    problem: str
+    number: int
+    """Among the texts of the problem."""
+    prompt: list[int]
+    ids: list[int]
+    """Without the prompt."""
+    text: str
+    is_whole: bool
+    """Did it end by itself, within the limit?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """What plait did with one problem."""
+
+    correct: bool
+    texts: list[Row]
+    sampling: dict[str, float]
+
+
+class Folder:
+    """A finished evaluation."""
+
+    def __init__(self, folder: Path, limit: int | None) -> None:
+        self.folder = folder
+        self.config = EvalConfig(**read_folder(folder))
+        self.samples = self.config.benchmark.load()[:limit]
+        self.units, _ = read_units(folder)
+
+    def parts(self, samples: int | None, max_tokens: int | None) -> list[Part]:
+        """What can be compared of its methods."""
+        found = []
+        for method in self.config.methods:
+            fields = method.fields
+            if fields["method"] in ("sequential", "self_consistency") and method.attempts == 1:
+                n = fields.get("n", 8) if fields["method"] == "self_consistency" else 1
+                limit = max_tokens or fields["max_tokens"]
+                shape = {name: fields[name] for name in ("temperature", *OFF) if name in fields}
+                found.append(Part(method.name, min(n, samples or n), limit, shape))
+        return found
+
+    def ours(self, part: Part, sample: Sample) -> Ours | None:
+        """None: there is no verdict."""
+        unit = self.units.get(Key(method=part.label, budget=0, sample=sample.id, attempt=0))
+        if unit is None or unit.has_failed:
+            return None
+        row = unit.rows[0]
+        assert row.trace is not None
+        trace = Trace.load(self.folder / row.trace)
+        prompt = next(piece.token_ids for piece in trace.segments[0].pieces if piece.kind == "prompt")
+        texts: list[Row] = []
+        for name, branch in sorted(trace.branches.items()):
+            pieces = [piece for s in trace.segments_of(name) for piece in s.pieces if piece.kind == "sampled"]
+            if pieces:
+                ids = [token for piece in pieces for token in piece.token_ids]
+                text = "".join(piece.text for piece in pieces)
+                texts.append(Row(part.label, sample.id, len(texts), prompt, ids, text, branch.finish == "eos"))
+        return Ours(row.correct, texts, trace.header["settings"]["sampling"])
+
+
+class Theirs:
+    """transformers, loaded when it is first needed."""
+
+    def __init__(self, folder: str, batch: int, seed: int) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.torch, self.batch, self.seed = torch, batch, seed
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        self.model.train(False)
+
+    def sampling(self, part: Part) -> dict[str, Any]:
+        """The model's own where the evaluation says nothing. What generation_config.json does not name is off, as it is
+        for plait: `generate` would take top-k 50."""
+        own = self.model.generation_config
+        found = {name: getattr(own, name) for name in OFF if getattr(own, name) is not None}
+        found = {**OFF, **found, **part.shape}
+        # Greedy decoding needs no more, and `generate` warns of it.
+        return {"repetition_penalty": found["repetition_penalty"]} if part.is_greedy else found
+
+    def run(self, part: Part, todo: Sequence[tuple[str, int, list[dict[str, str]]]]) -> Iterator[list[Row]]:
+        """Batches of (problem, number, messages), in the given order."""
+        tokenizer = self.tokenizer
+        ends = self.model.generation_config.eos_token_id
+        ends = {ends} if isinstance(ends, int) else set(ends)
+        sampling = self.sampling(part)
+        for first in range(0, len(todo), self.batch):
+            some = todo[first : first + self.batch]
+            texts = [tokenizer.apply_chat_template(m, add_generation_prompt=True, tokenize=False) for _, _, m in some]
+            inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+            self.torch.manual_seed(self.seed + first)
+            with self.torch.inference_mode():
+                out = self.model.generate(
+                    **inputs, max_new_tokens=part.max_tokens, do_sample=not part.is_greedy, **sampling
+                )
+            rows = []
+            for (problem, number, _), mask, line in zip(some, inputs["attention_mask"], out, strict=True):
+                width = inputs["input_ids"].shape[1]
+                ids = line[width:].tolist()
+                end = next((i + 1 for i, token in enumerate(ids) if token in ends), None)
+                text = str(tokenizer.decode(ids[:end], skip_special_tokens=True))
+                prompt = line[:width][mask.bool()].tolist()
+                rows.append(Row(part.label, problem, number, prompt, ids[:end], text, end is not None))
+            yield rows
+
+
+class Verdicts:
+    """By math-verify alone."""
+
+    def __init__(self, gold: str) -> None:
+        self.gold = parse(f"${gold}$")
+
+    def single(self, text: str) -> bool:
+        return bool(verify(self.gold, parse(text)))
+
+    def vote(self, texts: Sequence[str]) -> bool:
+        """Is the answer given most often right? Ties: the first given; texts without one do not vote."""
+        groups: list[list[Any]] = []
+        for answer in filter(None, map(parse, texts)):
+            group = next((g for g in groups if verify(g[0], answer) or verify(answer, g[0])), None)
+            if group is None:
+                groups.append([answer])
+            else:
+                group.append(answer)
+        return bool(groups) and bool(verify(self.gold, max(groups, key=len)[0]))
+
+    def of(self, texts: Sequence[Row]) -> bool:
+        return self.single(texts[0].text) if len(texts) == 1 else self.vote([text.text for text in texts])
+
+
+def generate(folder: Folder, parts: Sequence[Part], args: argparse.Namespace) -> dict[tuple[str, str, int], Row]:
+    """All rows, those of the file and new ones."""
+    path: Path = args.rows
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = {(row.label, row.problem, row.number): row for row in (Row(**json.loads(line)) for line in lines)}
+    theirs: Theirs | None = None
+    for part in parts:
+        ours = {sample.id: found for sample in folder.samples if (found := folder.ours(part, sample))}
+        # Texts of about the same length end together: plait's tell.
+        todo = [
+            (sample.id, number, folder.config.benchmark.prompt(sample, "sequential")["prompt"])
+            for sample in sorted(
+                (sample for sample in folder.samples if sample.id in ours),
+                key=lambda sample: sum(len(text.ids) for text in ours[sample.id].texts),
+            )
+            for number in range(part.samples)
+            if (part.label, sample.id, number) not in rows
+        ]
+        if not todo:
+            continue
+        theirs = theirs or Theirs(args.model or folder.config.model, args.batch, args.seed)
+        sampling = ours[todo[0][0]].sampling
+        if other := {name: value for name, value in theirs.sampling(part).items() if sampling[name] != value}:
+            raise SystemExit(f"{part.label}: plait sampled with {sampling}, this would sample with {other}")
+        start, done = time.monotonic(), 0
+        with path.open("a", encoding="utf-8") as file:
+            for batch in theirs.run(part, todo):
+                file.writelines(json.dumps(asdict(row)) + "\n" for row in batch)
+                file.flush()
+                rows.update({(row.label, row.problem, row.number): row for row in batch})
+                done += len(batch)
+                seconds = time.monotonic() - start
+                print(f"{part.label}: {done}/{len(todo)} texts, {seconds:,.0f} s", file=sys.stderr, flush=True)
+    return rows
+
+
+def compare(folder: Folder, part: Part, rows: dict[tuple[str, str, int], Row]) -> list[str]:
+    """The lines of one method in the table. Prints what else is to be told."""
+    # Per problem: the verdicts, and both sides' texts.
+    plait: list[bool] = []
+    again: list[bool] = []
+    theirs: list[bool] = []
+    texts: dict[str, list[Row]] = {"plait": [], "transformers": []}
+    same_prompts = same_texts = 0
+    notes = []
+    for sample in folder.samples:
+        ours = folder.ours(part, sample)
+        given = [row for n in range(part.samples) if (row := rows.get((part.label, sample.id, n)))]
+        if ours is None or len(given) < part.samples:
+            continue
+        verdicts = Verdicts(str(sample.reference))
+        plait.append(ours.correct)
+        again.append(verdicts.of(ours.texts[: part.samples]))
+        theirs.append(verdicts.of(given))
+        texts["plait"] += ours.texts[: part.samples]
+        texts["transformers"] += given
+        same_prompts += ours.texts[0].prompt == given[0].prompt
+        same_texts += ours.texts[0].ids == given[0].ids
+        if len({plait[-1], again[-1], theirs[-1]}) > 1:
+            said = ["right" if right else "wrong" for right in (plait[-1], again[-1], theirs[-1])]
+            notes.append(f"  {sample.id}: plait {said[0]}, its texts by math-verify {said[1]}, transformers {said[2]}")
+    if not plait:
+        return []
+    lines = []
+    for name, side, right in (
+        ("plait", "plait", plait),
+        ("plait's texts, math-verify", "plait", again),
+        ("transformers", "transformers", theirs),
+    ):
+        low, high = wilson(sum(right), len(right))
+        cells = (
+            part.label,
+            name,
+            f"{sum(right)}/{len(right)}",
+            f"{100 * sum(right) / len(right):.1f} %",
+            f"{100 * low:.1f} - {100 * high:.1f} %",
+            f"{sum(len(text.ids) for text in texts[side]) / len(texts[side]):,.0f}",
+            f"{sum(not text.is_whole for text in texts[side])}/{len(texts[side])}",
+            "" if right is plait else f"{mcnemar(plait, right):.2f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    print(f"{part.label}: prompts equal in {same_prompts} of {len(plait)} problems")
+    if part.is_greedy:
+        print(f"{part.label}: texts equal in {same_texts} of {len(plait)} problems")
+    print("\n".join([f"{part.label}: verdicts that differ: {len(notes)}", *notes]))
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of a finished `plait eval`")
+    parser.add_argument("--rows", type=Path, required=True, help="JSON Lines file of transformers' texts")
+    parser.add_argument("--model", help="as for from_pretrained; else the evaluation's")
+    parser.add_argument("--limit", type=int, help="problems at most")
+    parser.add_argument("--samples", type=int, help="texts per problem and vote at most")
+    parser.add_argument("--max-tokens", type=int, help="of a text; else the evaluation's")
+    parser.add_argument("--batch", type=int, default=16, help="texts at a time")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    folder = Folder(args.folder, args.limit)
+    parts = folder.parts(args.samples, args.max_tokens)
+    rows = generate(folder, parts, args)
+    lines = [line for part in parts for line in compare(folder, part, rows)]
+    columns = ("method", "side", "right", "share", "95 % interval", "tokens per text", "cut off", "McNemar p")
+    print(f"\n{folder.config.benchmark.name}, {len(folder.samples)} problems\n")
+    print("\n".join([f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|", *lines]))
+
+
+if __name__ == "__main__":
+    main()
