@@ -1,0 +1,75 @@
+"""`repairs` as a benchmark: issues of five small repositories; right is a patch with which all tests pass."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from ....agents.sandbox.base import Sandbox, parse_sandbox
+from ....runtime.errors import InvalidInput
+from ...benchmark import Benchmark, Sample, Verdict
+from .grading import grade
+from .problems import Problem, default_cache, read_problems
+
+
+def _sandbox(value: object) -> object:
+    if isinstance(value, str):
+        value = {"sandbox": value}
+    return parse_sandbox(value) if isinstance(value, dict) else value
+
+
+class Repairs(Benchmark):
+    """Fix an issue of a repository. For the method `code_monkeys`."""
+
+    name: Literal["repairs"] = "repairs"
+    """What configurations call it."""
+    cache: Path | None = None
+    """Folder in which the repositories are made; None: one in the user's cache."""
+    sandbox: Annotated[SerializeAsAny[Sandbox], BeforeValidator(_sandbox)] = Field(
+        default_factory=lambda: parse_sandbox({"sandbox": "bubblewrap"})
+    )
+    """What tests run in, both the method's and those that grade: a name (`bubblewrap`, `local`), or a table."""
+    seconds: float = Field(default=30.0, gt=0)
+    """Wall clock of one run of tests at most."""
+
+    def load(self) -> list[Sample]:
+        if self.data is not None:
+            raise InvalidInput("the benchmark repairs has its own problems: leave out data")
+        return [
+            Sample(id=problem.name, question=problem.issue, reference=problem.gold, data=problem)
+            for problem in read_problems()[: self.count]
+        ]
+
+    def prompt(self, sample: Sample, method: str) -> dict[str, Any]:
+        if method != "code_monkeys":
+            raise InvalidInput(f"the benchmark repairs is for the method code_monkeys, not for {method}")
+        problem: Problem = sample.data
+        repository = problem.repository(self._cache)
+        return {
+            "repository": str(repository.path),
+            "commit": repository.commit,
+            "issue": problem.issue,
+            "project": problem.project,
+            "sandbox": self._checked.model_dump(mode="json"),
+            "seconds": self.seconds,
+        }
+
+    def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
+        if answer is None:
+            return Verdict(correct=False, extracted=None, reason="no patch")
+        problem: Problem = sample.data
+        reason = grade(problem, problem.repository(self._cache), answer, self.sandbox, self.seconds)
+        return Verdict(correct=reason == "correct", extracted=answer.strip() or None, reason=reason)
+
+    @cached_property
+    def _checked(self) -> Sandbox:
+        """The sandbox, which works here: what is wrong with it is said before any job, and once."""
+        self.sandbox.check()
+        return self.sandbox
+
+    @property
+    def _cache(self) -> Path:
+        return self.cache or default_cache()
