@@ -5,8 +5,9 @@ A benchmark knows no engine and no runner: whoever runs methods, here or behind 
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,9 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from ..runtime.errors import InvalidInput
+from ..runtime.methods.base import Method
 from ..runtime.spec import Kinds, Spec
+from .extras import Extra
 
 B = TypeVar("B", bound="Benchmark")
 
@@ -58,6 +61,22 @@ class Verdict:
     """What was judged, in a form in which equal answers look equal where there is one; None: no answer was found."""
     reason: str
     """`correct`, or what is wrong."""
+    extra: Extra | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """An answer that was judged."""
+
+    sample: str
+    """Id of the problem."""
+    method: str
+    """The method's label."""
+    place: str
+    """Tells answers to one problem by one method apart: budget, window and attempt; empty: there is only one."""
+    model: str
+    answer: str | None
+    """As in `Verdict.extracted`."""
 
 
 class Benchmark(Spec):
@@ -80,6 +99,10 @@ class Benchmark(Spec):
     def load(self) -> list[Sample]:
         """The problems. Raises `InvalidInput` when they cannot be read."""
 
+    async def prepare(self, sample: Sample) -> None:
+        """Get ready for a problem, before its prompt is made for a job; may take minutes. Called for every job, several
+        at a time. A `PlaitError` makes the job a failed one, and of the first job ends the evaluation."""
+
     @abstractmethod
     def prompt(self, sample: Sample, method: str) -> dict[str, Any]:
         """Fields for the method of this name, as in its JSON: the prompt, and how to find the answer. What a
@@ -89,6 +112,16 @@ class Benchmark(Spec):
     def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
         """Judge the answer a method found in its text; any strings give a verdict, within a time limit. May block and
         be called from several threads."""
+
+    async def judge(
+        self, sample: Sample, method: Method, answer: str | None, text: str, details: Mapping[str, Any]
+    ) -> Verdict:
+        """Judge what a job gave: by `grade`, unless a benchmark looks at the method and the result's details, too. A
+        `PlaitError` says that no verdict can be given here; the job counts as failed."""
+        return await asyncio.to_thread(self.grade, sample, answer, text)
+
+    def export(self, folder: Path, answers: Sequence[Answered]) -> None:
+        """Write files for other programs into the evaluation's folder, beside its report."""
 
     def close(self) -> None:
         """Let go of what grading holds; idempotent."""

@@ -4,6 +4,7 @@
     plait eval --benchmark countdown --method sequential --method self_consistency:n=4 --window 512 --window 2048
     plait eval --benchmark math500 --data math500.jsonl --method sequential:max_tokens=2048 --model ./model
     plait eval --benchmark countdown --method 'sequential:temperature=[0,0.6],stop=["a","b"]'   # two methods: a sweep
+    plait eval --benchmark swebench --data verified.jsonl --repos ./mirrors --method code_monkeys:n=4 --model ./model
     plait eval runs/countdown                           # go on with this one, by the settings in its folder
     plait eval runs/countdown --report                  # the report of what is done so far; run nothing
     plait eval runs/countdown --export countdown.csv    # its results as a table, or as .jsonl; run nothing
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retry-failed", action="store_true", help="run again what failed or timed out")
     parser.add_argument("--benchmark", choices=benchmark_names())
     parser.add_argument("--data", help="the benchmark's problems, JSON Lines")
+    parser.add_argument("--repos", metavar="DIR", help="of swebench: a folder of local git mirrors")
     parser.add_argument("--count", type=int, help="problems at most")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of the benchmark")
     parser.add_argument("--method", action="append", metavar="NAME[:FIELD=VALUE,...]", help="may be repeated")
@@ -95,7 +97,7 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
     benchmark = dict(data.get("benchmark", {}))
     if options.benchmark is not None and options.benchmark != benchmark.get("name"):
         benchmark = {"name": options.benchmark}
-    for name in ("data", "count"):
+    for name in ("data", "repos", "count"):
         if getattr(options, name) is not None:
             benchmark[name] = getattr(options, name)
     benchmark.update(map(parse_field, options.set))

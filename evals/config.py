@@ -133,13 +133,18 @@ class EvalConfig(Spec):
         return self.model_dump(mode="json", exclude={"concurrency"}, exclude_none=True)
 
 
+PATHS = ("data", "repos", "recipes", "cache")
+"""Fields of benchmarks that name files and folders."""
+
+
 def read_toml(path: Path) -> dict[str, Any]:
-    """The fields in a TOML file; a relative `benchmark.data` is relative to it. Raises `InvalidInput`."""
+    """The fields in a TOML file; the benchmark's relative paths are relative to it. Raises `InvalidInput`."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the evaluation {path}: {error}") from None
     benchmark = data.get("benchmark")
-    if isinstance(benchmark, dict) and "data" in benchmark:
-        data["benchmark"] = {**benchmark, "data": str(path.parent / str(benchmark["data"]))}
+    if isinstance(benchmark, dict):
+        paths = {name: str(path.parent / str(benchmark[name])) for name in PATHS if name in benchmark}
+        data["benchmark"] = {**benchmark, **paths}
     return data

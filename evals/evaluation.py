@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .benchmark import Sample
+from .benchmark import Answered, Sample
 from .config import EvalConfig, MethodConfig
 from .rows import Key
 from .store import Store
@@ -32,3 +32,23 @@ class Evaluation:
                     for attempt in range(method.attempts):
                         key = Key(method=method.name, budget=budget, sample=sample.id, attempt=attempt)
                         yield key, method, sample
+
+    def answers(self) -> Iterator[Answered]:
+        """What was judged, in the grid's order."""
+        names = ("budget", "window", "attempt")
+        for key, method, sample in self.entries():
+            counts = (len(self.config.budgets), len(self.windows), method.attempts)
+            unit = self.store.units.get(key)
+            for row in () if unit is None else unit.rows:
+                if row.error is None:
+                    places = (key.budget, row.window, key.attempt)
+                    place = " ".join(
+                        f"{n} {at}" for n, at, count in zip(names, places, counts, strict=True) if count > 1
+                    )
+                    yield Answered(
+                        sample=sample.id,
+                        method=method.name,
+                        place=place,
+                        model=self.config.model,
+                        answer=row.extracted,
+                    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ COLUMNS = {
     "counts": "what the method had to put up with, a JSON object",
     "origin": "`run` in this window, `same` as or `cut` from the run in a larger one",
     "trace": "the trace's file, relative to the folder; empty: none",
+    "extra": "further figures of the benchmark, a JSON object (`evals/extras.py`); empty: none",
 }
 """Name -> what stands there. One row per job and context window."""
 
@@ -78,6 +80,7 @@ def records(folder: str | Path) -> Iterator[dict[str, Any]]:
                 "counts": json.dumps(row.counts),
                 "origin": row.origin,
                 "trace": row.trace,
+                "extra": None if row.extra is None else json.dumps(asdict(row.extra)),
             }
 
 
@@ -90,7 +93,12 @@ def load(folder: str | Path) -> pandas.DataFrame:
         raise InvalidInput(
             "plait.evals.load needs pandas: pip install 'plait[evals]'; `plait eval FOLDER --export FILE.csv` does not"
         ) from None
-    return pandas.DataFrame(list(records(folder)), columns=list(COLUMNS)).astype(_TYPES)
+    # With pyarrow beside it, pandas takes no half of a surrogate pair.
+    rows = [
+        {name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for name, value in row}
+        for row in (record.items() for record in records(folder))
+    ]
+    return pandas.DataFrame(rows, columns=list(COLUMNS)).astype(_TYPES)
 
 
 _TYPES = {

@@ -74,6 +74,11 @@ def _row(line: str, kind: type[R], where: str) -> R:
         raise InvalidInput(f"{where}: not a JSON object: {error}") from None
     if not isinstance(data, dict):
         raise InvalidInput(f"{where}: not a JSON object: {_short(data)}")
+    return read_record(data, kind, where)
+
+
+def read_record(data: dict[str, Any], kind: type[R], where: str) -> R:
+    """One problem; its id is as it stands there. Raises `InvalidInput` that names `where` and the first wrong field."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -86,5 +91,5 @@ def _row(line: str, kind: type[R], where: str) -> R:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)  # ASCII: what is wrong with it must not come back in the message
+    text = json.dumps(value, default=repr)  # ASCII: what is wrong with it must not come back in the message
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

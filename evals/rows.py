@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from .extras import Extra
 from .trees import Thread
 
 
@@ -72,6 +73,8 @@ class Row:
     """The trace's file, relative to the evaluation's folder."""
     threads: list[Thread] | None = None
     """The job's threads; None: in the row that the trace was made for."""
+    extra: Extra | None = None
+    """As in the verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,5 +97,6 @@ class Unit:
         rows = []
         for row in data["rows"]:
             measured = None if row["measured"] is None else Measured(**row["measured"])
-            rows.append(Row(**{**row, "measured": measured}))
+            extra = None if row.get("extra") is None else Extra(**row["extra"])
+            rows.append(Row(**{**row, "measured": measured, "extra": extra}))
         return cls(key=Key(**data["key"]), rows=tuple(rows))

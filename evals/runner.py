@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from typing import Any
 from rich.console import Console
 
 from ..runtime.engine import Engine
-from ..runtime.errors import EngineClosed, InvalidInput, PromptTooLong
+from ..runtime.errors import EngineClosed, InvalidInput, PlaitError, PromptTooLong
 from ..runtime.jobs.job import Job
+from ..runtime.methods.base import Method
 from ..runtime.result import Result
 from ..runtime.runtime import Runtime
 from ..runtime.trace.trace import Trace
@@ -26,6 +27,7 @@ from .config import EvalConfig, MethodConfig
 from .environment import environment, model_digest, samples_digest
 from .evaluation import Evaluation
 from .failures import failure
+from .names import slug
 from .progress import progress
 from .report import write_report
 from .rows import Key, Measured, Row, Unit
@@ -60,11 +62,11 @@ async def run(
                     await _run_missing(evaluation, rt, console)
         except BaseException:
             if store.units:
-                write_report(evaluation)
+                _write(evaluation)
             raise
         finally:
             config.benchmark.close()
-        return write_report(evaluation)
+        return _write(evaluation)
 
 
 def report_so_far(config: EvalConfig, out: str | Path) -> Path:
@@ -78,7 +80,13 @@ def report_so_far(config: EvalConfig, out: str | Path) -> Path:
     store.check({**settings, "model_files": store.settings.get("model_files")})
     if not store.units:
         raise InvalidInput(f"nothing is done in {out}: there is nothing to report")
-    return write_report(Evaluation(config, store, samples))
+    return _write(Evaluation(config, store, samples))
+
+
+def _write(evaluation: Evaluation) -> Path:
+    """All that is made of what is done; the report's path."""
+    evaluation.config.benchmark.export(evaluation.store.folder, list(evaluation.answers()))
+    return write_report(evaluation)
 
 
 def _problems(config: EvalConfig, engine: Engine | None) -> tuple[list[Sample], dict[str, Any]]:
@@ -94,12 +102,15 @@ def _problems(config: EvalConfig, engine: Engine | None) -> tuple[list[Sample], 
 
 async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Console | None) -> None:
     config, store = evaluation.config, evaluation.store
+    missing = [entry for entry in evaluation.entries() if entry[0] not in store.units]
+    first = missing[0][2]
+    await config.benchmark.prepare(first)
     for method in config.methods:
         try:
-            method.build(config.benchmark, evaluation.samples[0], evaluation.windows[0]).check(runtime.engine)
+            built = await asyncio.to_thread(method.build, config.benchmark, first, evaluation.windows[0])
+            await asyncio.to_thread(built.check, runtime.engine)
         except PromptTooLong:
             continue  # Of this problem in this window: an outcome.
-    missing = [entry for entry in evaluation.entries() if entry[0] not in store.units]
     done = len(store.units)
     async with progress(console, config.benchmark.name, done, done + len(missing)) as count:
         entries = iter(missing)
@@ -123,13 +134,18 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
     config = evaluation.config
     rows: list[Row] = []
     last: tuple[Result, Row] | None = None
+    try:
+        await config.benchmark.prepare(sample)
+    except PlaitError as error:
+        reason = f"{type(error).__name__}: {error}"
+        return Unit(key=key, rows=tuple(_no_result(w, "failed", reason, None, "") for w in evaluation.windows))
     for window in evaluation.windows:
         built = method.build(config.benchmark, sample, window)
         narrowed = None
         if last is not None and window is not None:
             narrowed = await asyncio.to_thread(narrow, built, last[0], window, runtime.engine.tokenizer)
         if narrowed is not None and last is not None:
-            rows.append(await _narrowed(evaluation, sample, last[1], window, narrowed))
+            rows.append(await _narrowed(evaluation, sample, built, last[1], window, narrowed))
             continue
         trace = _trace(evaluation, key, method, window)
         last, job = None, None
@@ -158,16 +174,23 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
             if failed is not None:
                 rows.append(_no_result(window, failed[0].value, failed[1], job, trace))
                 continue
-            row = await _row(evaluation, sample, window, result, trace)
+            try:
+                row = await _row(evaluation, sample, built, window, result, trace)
+            except PlaitError as error:
+                reason = f"no verdict: {type(error).__name__}: {error}"
+                rows.append(_no_result(window, "failed", reason, job, trace))
+                continue
             rows.append(row)
             last = result, row
     return Unit(key=key, rows=tuple(rows))
 
 
-async def _row(evaluation: Evaluation, sample: Sample, window: int | None, result: Result, trace: str) -> Row:
+async def _row(
+    evaluation: Evaluation, sample: Sample, method: Method, window: int | None, result: Result, trace: str
+) -> Row:
     return Row(
         window=window,
-        **await _grade(evaluation, sample, result),
+        **await _judge(evaluation, sample, method, result, result.details),
         finish=result.finish_reason.value,
         trace=trace,
         **_cost(result.trace),
@@ -189,11 +212,13 @@ def _cost(trace: Trace) -> dict[str, Any]:
     }
 
 
-async def _narrowed(evaluation: Evaluation, sample: Sample, larger: Row, window: int | None, narrowed: Narrowed) -> Row:
+async def _narrowed(
+    evaluation: Evaluation, sample: Sample, method: Method, larger: Row, window: int | None, narrowed: Narrowed
+) -> Row:
     return replace(
         larger,
         window=window,
-        **await _grade(evaluation, sample, narrowed),
+        **await _judge(evaluation, sample, method, narrowed, {}),
         finish=narrowed.finish.value,
         total_tokens=narrowed.total_tokens,
         critical_tokens=narrowed.critical_tokens,
@@ -203,16 +228,23 @@ async def _narrowed(evaluation: Evaluation, sample: Sample, larger: Row, window:
     )
 
 
-async def _grade(evaluation: Evaluation, sample: Sample, found: Result | Narrowed) -> dict[str, Any]:
+async def _judge(
+    evaluation: Evaluation, sample: Sample, method: Method, found: Result | Narrowed, details: Mapping[str, Any]
+) -> dict[str, Any]:
     """The verdict, as fields of a row."""
-    verdict = await asyncio.to_thread(evaluation.config.benchmark.grade, sample, found.answer, found.text)
-    return {"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}
+    verdict = await evaluation.config.benchmark.judge(sample, method, found.answer, found.text, details)
+    return {
+        "correct": verdict.correct,
+        "extracted": verdict.extracted,
+        "reason": verdict.reason,
+        "extra": verdict.extra,
+    }
 
 
 def _trace(evaluation: Evaluation, key: Key, method: MethodConfig, window: int | None) -> str:
     place = evaluation.config.methods.index(method)
-    cell = f"{place}-{_slug(method.name)}-{key.budget}-{window or 'own'}"
-    return f"traces/{cell}/{evaluation.place(key.sample):05d}-{_slug(key.sample)}-{key.attempt}.jsonl.gz"
+    cell = f"{place}-{slug(method.name)}-{key.budget}-{window or 'own'}"
+    return f"traces/{cell}/{evaluation.place(key.sample):05d}-{slug(key.sample)}-{key.attempt}.jsonl.gz"
 
 
 def job_seed(seed: int, sample: str, attempt: int) -> int:
@@ -235,7 +267,3 @@ def _no_result(
         trace=None if job is None else trace,
         **({"counts": {}} if job is None else _cost(job.trace)),
     )
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.=-]+", "_", text)[:60]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from .extras import flat, names, number
 from .summary import Cell, compare
 
 
@@ -33,6 +34,10 @@ def columns(cells: Sequence[Cell], first: str, budgets: Sequence[str], has_windo
     for k in sorted({k for cell in cells for k in cell.ks if not cell.has_one_attempt}):
         found.append(Column(f"pass@{k}", lambda c, k=k: percent(c.pass_at(k)) if k <= c.attempts else ""))  # type: ignore[misc]
         found.append(Column(f"cons@{k}", lambda c, k=k: percent(c.cons_at(k)) if k <= c.attempts else ""))  # type: ignore[misc]
+    found += [
+        Column(name, lambda c, name=name: percent(number(c, name)))  # type: ignore[misc]
+        for name in names(one.numbers for cell in cells for one in flat(cell))
+    ]
     return [
         *found,
         Column("total tokens", lambda c: f"{c.total_tokens:,.0f}"),

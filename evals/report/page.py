@@ -16,6 +16,7 @@ from ...runtime.trace.viewer.page import embed
 from ..evaluation import Evaluation
 from ..store import write_atomically
 from .columns import Column, columns, interval, percent
+from .extras import curves, notes, parts_html, parts_table
 from .headline import headline
 from .plots import Point, Series, line_plot
 from .samples import full_traces, packed, samples_data, traces
@@ -97,6 +98,13 @@ class Report:
             "| " + " | ".join("---" for _ in self.columns) + " |",
         ]
         lines += ["| " + " | ".join(_plain(column.text(cell)) for column in self.columns) + " |" for cell in self.cells]
+        parts = parts_table(self._named_cells(), has_seconds=False)
+        for number, row in enumerate(parts):
+            lines += [""] if number == 0 else []
+            lines.append("| " + " | ".join(map(_plain, row)) + " |")
+            lines += ["| " + " | ".join("---" for _ in row) + " |"] if number == 0 else []
+        if said := notes(self.cells):
+            lines += ["", *map(_plain, said)]
         hardware, versions = self.environment["hardware"], self.environment["versions"]
         lines += [
             "",
@@ -118,6 +126,8 @@ class Report:
             "legend": self._legend(),
             "plots": self._plots(),
             "table": self._table(),
+            "notes": "\n".join(f"<p><strong>{escape(note)}</strong></p>" for note in notes(self.cells)),
+            "parts": parts_html(parts_table(self._named_cells(), has_seconds=True)),
             "headline": escape(self.headline),
             "date": escape(self.date),
             "settings": settings_html(self.settings, self.environment),
@@ -135,6 +145,11 @@ class Report:
             found.setdefault((cell.method, cell.budget), []).append(cell)
         several = len(self.budgets) > 1
         return [(f"{name}, {self.budgets[b]}" if several else name, group) for (name, b), group in found.items()]
+
+    def _named_cells(self) -> list[tuple[str, Cell]]:
+        has_windows = self.windows != [None]
+        series = [(name, cell) for name, group in self._series() for cell in group]
+        return [(f"{name}, window {cell.window:,}" if has_windows else name, cell) for name, cell in series]
 
     def _legend(self) -> str:
         names = [name for name, _ in self._series()]
@@ -158,7 +173,7 @@ class Report:
             plot = line_plot(series, x_label=label, is_logarithmic=True)
             if plot:
                 figures.append(f'<figure class="{kind}">{plot}</figure>')
-        return "\n".join(figures)
+        return "\n".join([*figures, curves(self._series())]).strip()
 
     def _table(self) -> str:
         texts = [[column.text(cell) for cell in self.cells] for column in self.columns]

@@ -30,6 +30,8 @@ class Series:
     index: int
     """Decides colour and mark."""
     points: tuple[Point, ...]
+    variant: int = 0
+    """Of several lines of one colour: how it is drawn."""
 
 
 def line_plot(series: Sequence[Series], *, x_label: str, is_logarithmic: bool) -> str:
@@ -58,7 +60,8 @@ def line_plot(series: Sequence[Series], *, x_label: str, is_logarithmic: bool) -
     parts.append(f'<text class="label" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
     for one in series:
         places = [(x_scale(point.x), y_scale(point.y), point) for point in one.points]
-        parts.append(f'<g class="series c{one.index % COLOURS}" data-series="{one.index}">')
+        variant = f" v{one.variant}" if one.variant else ""
+        parts.append(f'<g class="series c{one.index % COLOURS}{variant}" data-series="{one.index}">')
         if len(places) > 1:
             parts.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y, _ in places)}"/>')
         for x, y, point in places:
