@@ -1,0 +1,95 @@
+"""`Instance`: one row of SWE-bench, and where rows come from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BeforeValidator, Field
+
+from ....agents.patches import touched
+from ....runtime.errors import InvalidInput
+from ...records import Record, Text, read_record, read_rows
+
+NO_TESTS = (".json", ".png", ".csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
+"""Files of a test patch that are data for tests."""
+START, END = ">>>>> Start Test Output", ">>>>> End Test Output"
+"""Around the tests' command in an evaluation script, and around their output in a log."""
+
+
+def _listed(value: Any) -> Any:
+    """Lists of tests are published as JSON in a string."""
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        raise ValueError("a list of tests is a list, or one as JSON in a string") from None
+    return tuple(value) if isinstance(value, list) else value
+
+
+Tests = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+
+
+class Instance(Record):
+    """One issue. The last four fields are those of rows for the official harness since its version 5."""
+
+    id: Text = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", validation_alias=AliasChoices("instance_id", "id"))
+    repo: Text = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*$")
+    """Owner and name."""
+    version: Text = ""
+    base_commit: Text = Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")
+    problem_statement: Text = Field(min_length=1)
+    patch: Text = ""
+    """The fix that was made; grading does not need it."""
+    test_patch: Text = Field(min_length=1)
+    FAIL_TO_PASS: Tests
+    PASS_TO_PASS: Tests
+    image: Text = ""
+    log_parser: Text = ""
+    eval_type: Text = ""
+    eval_script: Text = ""
+
+    @property
+    def is_official(self) -> bool:
+        """Does it say all that the official harness needs?"""
+        return bool(self.image and self.log_parser and self.eval_type and self.eval_script)
+
+    @property
+    def test_paths(self) -> list[str]:
+        """The files that the test patch changes."""
+        return touched(self.test_patch)
+
+    @property
+    def test_files(self) -> list[str]:
+        """Those of them that hold tests and are there afterwards."""
+        removed = re.findall(r"(?m)^--- a/(.*)\n\+\+\+ /dev/null$", self.test_patch)
+        return [path for path in self.test_paths if PurePosixPath(path).suffix not in NO_TESTS and path not in removed]
+
+    @property
+    def test_command(self) -> str:
+        """What the evaluation script runs between its marks; empty: it says nothing."""
+        lines = self.eval_script.split("\n")
+        marks = [number for mark in (START, END) for number, line in enumerate(lines) if mark in line][:2]
+        return "\n".join(lines[marks[0] + 1 : marks[1]]).strip() if len(marks) == 2 else ""
+
+
+def read_instances(path: Path) -> list[Instance]:
+    """Raises `InvalidInput` that names the line and field that is wrong."""
+    return read_rows(path, Instance)
+
+
+def load_instances(name: str, split: str) -> list[Instance]:
+    """The instances of a data set of the Hugging Face hub. Raises `InvalidInput`."""
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise InvalidInput(
+            "swebench comes from the hub by `datasets`: pip install 'plait[swebench]', or give --data FILE"
+        ) from None
+    try:
+        rows: Sequence[dict[str, Any]] = list(load_dataset(name, split=split))
+    except Exception as error:  # Whatever the network and the hub raise.
+        raise InvalidInput(f"cannot read {name} from the hub, give --data FILE: {error}") from None
+    return [read_record(row, Instance, f"{name}, row {number}") for number, row in enumerate(rows)]

@@ -1,0 +1,165 @@
+"""Grading in a sandbox: what resolves an instance, what does not, and what the environment is to blame for."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plait.agents.sandbox.base import Execution
+from plait.evals.benchmarks.swebench.grading import CannotGrade, log_of, phrase, read_log, test_spec, without
+from plait.evals.benchmarks.swebench.instances import Instance
+from plait.tests.evals.benchmarks.swebench.tools import PATCHES, SLUG_TESTS, benchmark, clamp_patch, diff
+
+TESTS = "tests/test_slug.py"
+MACHINE = f"{TESTS}::test_other_machine"
+
+
+async def verdicts(bench, *patches):
+    (sample,) = bench.load()
+    await bench.prepare(sample)
+    return [await bench.judge(sample, None, patch, patch or "", {}) for patch in patches]
+
+
+@pytest.mark.parametrize("name", ["texttools", "numbertools"])
+async def test_the_gold_patch_resolves_and_no_other(tiny, name):
+    folder, rows = tiny
+    patches = PATCHES[name]
+    stale = patches["gold"].replace("\n ", "\n x")
+    gold, wrong, nothing, none, old = await verdicts(
+        benchmark(folder, [rows[name]]), patches["gold"], patches["wrong"], "", None, stale
+    )
+    assert (gold.correct, gold.reason, gold.extracted) == (True, "resolved (local)", patches["gold"])
+    assert not wrong.correct and wrong.reason.startswith("unresolved; 1 of 1 FAIL_TO_PASS fail: ")
+    assert [v.reason for v in (nothing, none)] == ["unresolved: there is no patch"] * 2
+    assert (old.correct, old.reason) == (False, "the patch does not apply (local)")
+
+
+async def test_a_patch_of_which_no_file_can_be_made_does_not_apply(tiny):
+    folder, rows = tiny
+    odd = clamp_patch("    return 'a\0b'\n"), diff("a\0b", "", "1\n"), clamp_patch("    return '\ud800'\n")
+    for verdict in await verdicts(benchmark(folder, [rows["numbertools"]]), *odd):
+        assert not verdict.correct and verdict.reason.startswith(("the patch does not apply", "unresolved"))
+
+
+async def test_what_breaks_other_tests_does_not_resolve(tiny):
+    folder, rows = tiny
+    (verdict,) = await verdicts(benchmark(folder, [rows["numbertools"]]), clamp_patch("    return min(high, x)\n"))
+    assert (verdict.correct, verdict.reason) == (False, "unresolved; 1 of 2 PASS_TO_PASS fail: test_low (local)")
+
+
+async def test_a_patch_cannot_change_the_tests(tiny):
+    folder, rows = tiny
+    easy = diff(TESTS, SLUG_TESTS, "def test_empty():\n    pass\n")
+    alone, beside = await verdicts(benchmark(folder, [rows["texttools"]]), easy, PATCHES["texttools"]["gold"] + easy)
+    assert not alone.correct and "FAIL_TO_PASS" in alone.reason
+    assert beside.correct
+
+
+async def test_a_log_that_the_code_forges_is_not_believed(tiny):
+    """A patch that prints a whole log, marks and all, and ends the run."""
+    folder, rows = tiny
+    passed = ["test_empty", "test_words[a-b]", "test_words[A b]"]
+    lines = [f"PASSED {TESTS}::{name}" for name in passed] + [">>>>> End Test Output", ">>>>> Test Exit Code: 0"]
+    code = "".join(f"+print({line!r}, flush=True)\n" for line in lines) + "+import os; os._exit(3)\n"
+    forged = "diff --git a/texttools/more.py b/texttools/more.py\nnew file mode 100644\n--- /dev/null\n"
+    forged += f"+++ b/texttools/more.py\n@@ -0,0 +1,{len(lines) + 1} @@\n{code}"
+    forged += diff("texttools/__init__.py", "from .slug import slugify, words\n", "from . import more\n")
+    (verdict,) = await verdicts(benchmark(folder, [rows["texttools"]]), forged)
+    assert (verdict.correct, verdict.reason) == (False, "unresolved: the log shows no run of the tests (local)")
+
+
+async def test_tests_that_never_pass_here_are_named_and_not_excused(tiny):
+    folder, rows = tiny
+    row = {**rows["texttools"], "PASS_TO_PASS": [f"{TESTS}::test_words[a-b]", MACHINE]}
+    patches = PATCHES["texttools"]
+    (strict,) = await verdicts(benchmark(folder, [row]), patches["gold"])
+    reason = f"1 of 2 PASS_TO_PASS fail because of the environment: without any patch, too: {MACHINE}"
+    assert (strict.correct, strict.reason) == (False, f"unresolved; {reason} (local)")
+    bench = benchmark(folder, [row], excuse_environment=True)
+    excused, wrong = await verdicts(bench, patches["gold"], patches["wrong"])
+    assert excused.correct and "without any patch, too, excused: " in excused.reason
+    assert not wrong.correct
+
+
+async def test_tests_that_pass_without_a_patch_are_named(tiny):
+    folder, rows = tiny
+    row = {**rows["numbertools"], "FAIL_TO_PASS": ["test_high", "test_mean"], "PASS_TO_PASS": ["test_low"]}
+    (verdict,) = await verdicts(benchmark(folder, [row]), PATCHES["numbertools"]["gold"])
+    assert verdict.reason == "resolved; 1 of 2 FAIL_TO_PASS pass without any patch: test_mean (local)"
+
+
+async def test_an_environment_without_the_tests_gives_no_verdict(tiny):
+    folder, rows = tiny
+    bench = benchmark(folder, [{**rows["numbertools"], "PASS_TO_PASS": ["test_of_another_project"]}])
+    with pytest.raises(CannotGrade, match="(?s)acme__numbertools-2: the tests do not run here.*none of the tests"):
+        await bench.prepare(bench.load()[0])
+    bench = benchmark(folder, [{**rows["numbertools"], "test_patch": diff("checks/check_clamp.py", "a\n", "b\n")}])
+    with pytest.raises(CannotGrade, match="the test patch does not apply"):
+        await bench.prepare(bench.load()[0])
+
+
+async def test_tests_that_hang_are_stopped(tiny):
+    folder, rows = tiny
+    endless = clamp_patch("    while True:\n        pass\n")
+    (verdict,) = await verdicts(benchmark(folder, [rows["numbertools"]], seconds=2), endless)
+    assert (verdict.correct, verdict.reason) == (False, "the tests were stopped: timeout (2 s at most) (local)")
+
+
+def test_grading_without_a_loop(tiny):
+    folder, rows = tiny
+    bench = benchmark(folder, [rows["numbertools"]])
+    (sample,) = bench.load()
+    assert bench.grade(sample, PATCHES["numbertools"]["gold"], "").correct
+
+
+# -- logs ----------------------------------------------------------------------------------------------------------
+
+
+def spec(parser, repo="acme/x"):
+    pytest.importorskip("swebench")
+    row = {"repo": repo, "base_commit": "0" * 40, "problem_statement": "?", "test_patch": "?"}
+    row |= {"instance_id": "x-1", "FAIL_TO_PASS": ["a"], "PASS_TO_PASS": []}
+    return test_spec(Instance.model_validate(row), parser)
+
+
+def read(output, parser, exit_code=0):
+    return read_log(log_of(Execution(exit_code=exit_code, output=output, seconds=1.0)), spec(parser))
+
+
+def test_logs_of_real_runners():
+    pytest_log = "= short test summary info =\nPASSED t.py::test_a[with spaces]\nFAILED t.py::test_b - ValueError: no\n"
+    assert read(pytest_log, "parse_log_pytest", 1) == {"t.py::test_a[with": "PASSED", "t.py::test_b": "FAILED"}
+    own = "a/test_x.py[3] \ntest_a ok\ntest_b E\ntest_c f\ntest_d ok    [FAIL]\n\n____ a/test_x.py:test_b ____\n"
+    found = read(own, "parse_log_sympy", 1)
+    assert (found["test_a"], found["test_b"]) == ("PASSED", "ERROR") and not {"test_c", "test_d"} & set(found)
+
+
+def test_logs_without_results_are_none():
+    assert read("ImportError: no\n", "parse_log_pytest", 1) is None
+    assert read("PASSED t.py::test_a\n", "parse_log_pytest", 1) is None, "it fails, but no test does"
+
+
+def test_parsers_are_found_by_the_repository():
+    assert spec("", "pallets/flask").log_parser == "parse_log_pytest"
+    with pytest.raises(ValueError, match="no log parser ''.*parse_log_pytest"):
+        spec("")
+
+
+@given(st.lists(st.sampled_from(["a.py", "tests/t.py", "b c.py", "u/v.py"]), unique=True), st.data())
+def test_a_patch_is_cut_by_whole_files(paths, data):
+    parts = {path: diff(path, "1\n2\n", "1\n3\n") for path in paths}
+    dropped = data.draw(st.lists(st.sampled_from([*paths, "none.py"])))
+    left = [part for path, part in parts.items() if path not in dropped]
+    assert without("".join(parts.values()), dropped) == "".join(left)
+
+
+def test_a_renamed_test_file_is_cut_by_both_names():
+    renamed = "diff --git a/tests/t.py b/x.py\nsimilarity index 100%\nrename from tests/t.py\nrename to x.py\n"
+    assert without(renamed + diff("a.py", "1\n", "2\n"), ["tests/t.py"]) == diff("a.py", "1\n", "2\n")
+    assert without("no diff at all", ["a"]) == "no diff at all"
+
+
+def test_phrases():
+    assert phrase([], 3, "fail") == "" and phrase(["a"], 3, "fail") == "1 of 3 fail: a"
+    assert phrase(list("abcd"), 1234, "fail") == "4 of 1,234 fail: a, b, c, ..."
