@@ -159,10 +159,9 @@ def test_every_error_is_a_plait_error_and_exported():
 def test_every_entry_point_leads_somewhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     groups = project["entry-points"]
-    assert set(groups) == {
-        f"plait.{kind}"
-        for kind in ("benchmarks", "commands", "dialects", "engines", "equalities", "methods", "rewards", "strategies")
-    }
+    kinds = {"benchmarks", "commands", "dialects", "edits", "engines", "equalities", "methods", "rewards"}
+    kinds |= {"sandboxes", "strategies"}
+    assert set(groups) == {f"plait.{kind}" for kind in kinds}
     for group, entries in groups.items():
         for name, value in entries.items():
             assert EntryPoint(name, value, group).load() is not None
