@@ -97,7 +97,6 @@ class EditData(Data):
 class EditMachine(Machine[EditData]):
     """write_initial_edit -> validate_initial_edit -> exec_script -> approve_or_revise -> validate_... -> done"""
 
-    kind = "edit"
     first = "write_initial_edit"
 
     def __init__(

@@ -55,7 +55,6 @@ D = TypeVar("D", bound=Data)
 class Machine(ABC, Generic[D]):
     """A machine is its data, a conversation, and one coroutine for each state, which acts and names the next state."""
 
-    kind: ClassVar[str]
     first: ClassVar[str]
     """The state it begins in."""
 

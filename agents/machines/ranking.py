@@ -43,7 +43,6 @@ class RankingData(Data):
 class RankingMachine(Machine[RankingData]):
     """rank -> [fix_formatting] -> done"""
 
-    kind = "ranking"
     first = "rank"
 
     def __init__(

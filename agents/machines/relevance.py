@@ -54,7 +54,6 @@ class RelevanceData(Data):
 class RelevanceMachine(Machine[RelevanceData]):
     """judge -> [fix_formatting] -> done"""
 
-    kind = "relevance"
     first = "judge"
 
     def __init__(

@@ -59,7 +59,6 @@ class SelectionData(Data):
 class SelectionMachine(Machine[SelectionData]):
     """write_initial_script -> [initial_fix_formatting] -> exec_script -> [select_fix_formatting] -> ... -> done"""
 
-    kind = "select"
     first = "write_initial_script"
 
     def __init__(

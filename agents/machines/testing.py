@@ -70,7 +70,6 @@ class TestMachine(Machine[TestData]):
     """write_initial_script -> [initial_fix_formatting] -> exec_script -> approve_or_revise_script -> ... -> done"""
 
     __test__ = False
-    kind = "test"
     first = "write_initial_script"
 
     def __init__(

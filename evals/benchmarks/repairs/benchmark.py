@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
+from ....agents.fields import Fields
 from ....agents.sandbox.base import Sandbox, parse_sandbox
 from ....runtime.errors import InvalidInput
+from ....runtime.methods.base import Method
 from ...benchmark import Benchmark, Sample, Verdict
+from ...extras import Extra
+from ...trajectories import figures
+from ...trajectories.replay import Trajectories, run_tests
 from .grading import grade
 from .problems import Problem, default_cache, read_problems
 
@@ -63,6 +71,29 @@ class Repairs(Benchmark):
         problem: Problem = sample.data
         reason = grade(problem, problem.repository(self._cache), answer, self.sandbox, self.seconds)
         return Verdict(correct=reason == "correct", extracted=answer.strip() or None, reason=reason)
+
+    async def judge(
+        self, sample: Sample, method: Method, answer: str | None, text: str, details: Mapping[str, Any]
+    ) -> Verdict:
+        """With what the choice is measured against: the best candidate, one trajectory, what most agree on without
+        tests, and both curves over fewer model calls."""
+        verdict = await super().judge(sample, method, answer, text, details)
+        if not isinstance(method, Fields):
+            return verdict
+        trajectories = Trajectories.of(details)
+        candidates = {str(one["patch"]) for one in details.get("candidates", ())}
+        resolved = {
+            patch: (await asyncio.to_thread(self.grade, sample, patch, "")).correct
+            for patch in sorted(candidates | trajectories.all_patches)
+        }
+        results = await run_tests(trajectories, method, method.executions)
+        extra = Extra(
+            numbers=figures.shares(trajectories, candidates, resolved),
+            parts=figures.costs(details),
+            curves=figures.curves(trajectories, resolved, results, method.vote),
+            limit=figures.LIMIT,
+        )
+        return replace(verdict, extra=extra)
 
     @cached_property
     def _checked(self) -> Sandbox:

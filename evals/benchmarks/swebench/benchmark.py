@@ -22,16 +22,15 @@ from ....runtime.errors import InvalidInput
 from ....runtime.methods.base import Method
 from ...benchmark import Answered, Benchmark, Sample, Verdict
 from ...extras import Extra
-from . import figures, official
+from ...trajectories import figures
+from ...trajectories.replay import Trajectories, run_tests
+from . import official
 from .export import export
 from .grading import LOCAL, Grade, LocalGrader, check_package
 from .instances import Instance, load_instances, read_instances
 from .mirrors import clone, find_mirror
 from .recipes import Recipes, TestRecipe, script_command, shipped
-from .replay import Trajectories, run_tests
 from .work import Prepared, Work
-
-LIMIT = "model calls of each edit trajectory"
 
 
 def _sandbox(value: object) -> object:
@@ -278,7 +277,11 @@ class SweBench(Benchmark):
         if self.excuse_environment:
             notes.append("tests of PASS_TO_PASS that fail without any patch are left out, against the official rule")
         extra = Extra(
-            numbers=numbers, parts=figures.costs(details), curves=curves, limit=LIMIT if curves else "", notes=notes
+            numbers=numbers,
+            parts=figures.costs(details),
+            curves=curves,
+            limit=figures.LIMIT if curves else "",
+            notes=notes,
         )
         return replace(verdict, extra=extra)
 

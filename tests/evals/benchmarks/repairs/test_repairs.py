@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from plait import InvalidInput, ScriptedEngine
+from plait import CodeMonkeys, InvalidInput, ScriptedEngine
 from plait.agents.patches import make_patch
 from plait.agents.repository import Repository
 from plait.evals import EvalConfig, parse_benchmark, run
@@ -215,3 +215,22 @@ async def test_an_evaluation(tmp_path):
     units = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     reasons = {unit["key"]["sample"]: unit["rows"][0]["reason"] for unit in units}
     assert reasons == {"bookings": "correct", "cache": "no patch", "tables": "correct"}
+
+
+async def test_a_verdict_says_what_the_choice_is_measured_against(benchmark):
+    sample = next(sample for sample in benchmark.load() if sample.id == "till")
+    problem, fields = sample.data, benchmark.prompt(sample, "code_monkeys")
+    wrong = make_patch(problem.files, {"README.md": "nothing\n"})
+    histories = [[("edit", wrong), ("edit", problem.gold)], [("edit", wrong)], [("misparse", ""), ("edit", wrong)]]
+    details = {
+        "candidates": [{"patch": wrong}, {"patch": problem.gold}],
+        "edit_trajectories": [
+            {"history": [{"kind": kind, "text": text} for kind, text in history]} for history in histories
+        ],
+        "test_trajectories": [],
+        "costs": {"stages": {"edits": {"calls": 5, "input": 7, "cached": 2, "output": 3, "seconds": 0.5}}},
+    }
+    verdict = await benchmark.judge(sample, CodeMonkeys(**fields), wrong, wrong, details)
+    assert not verdict.correct and verdict.extra is not None
+    assert verdict.extra.numbers == {"coverage": 1.0, "one trajectory": pytest.approx(1 / 3), "most frequent": 0.0}
+    assert verdict.extra.curves["coverage"] == [0.0, 1.0] and verdict.extra.parts["edits"]["output"] == 3

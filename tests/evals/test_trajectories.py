@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait.agents.sandbox.base import Execution
-from plait.evals.benchmarks.swebench.figures import context_recall, costs, curves, shares
-from plait.evals.benchmarks.swebench.replay import Trajectories, by_votes
+from plait.evals.trajectories.figures import context_recall, costs, curves, shares
+from plait.evals.trajectories.replay import Trajectories, by_votes
 
 
 def details(*edits, tests=()):

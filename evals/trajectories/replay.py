@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from ....agents.executions import SCRIPT
-from ....agents.fields import Fields
-from ....agents.sandbox.base import Execution
-from ....agents.voting import VoteRule, gather, rank, take_results
+from ...agents.executions import SCRIPT
+from ...agents.fields import Fields
+from ...agents.sandbox.base import Execution
+from ...agents.voting import VoteRule, gather, rank, take_results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,13 @@ from collections.abc import Collection, Mapping, Set
 from statistics import fmean
 from typing import Any
 
-from ....agents.patches import touched
-from ....agents.sandbox.base import Execution
-from ....agents.voting import VoteRule
+from ...agents.patches import touched
+from ...agents.sandbox.base import Execution
+from ...agents.voting import VoteRule
 from .replay import Trajectories, by_votes
 
+LIMIT = "model calls of each edit trajectory"
+"""What the curves are over."""
 COSTS = ("calls", "input", "cached", "output", "seconds", "price")
 
 
