@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from plait import CodeMonkeys, Runtime, ScriptedEngine, register_scheme
+from plait import CodeMonkeys, Recorder, ReplayEngine, Runtime, ScriptedEngine, register_scheme
 from plait.agents.fields import CONTEXT_SHARE
 from plait.tests import real
-from plait.tests.agents.test_code_monkeys import folder, model  # noqa: F401 - a fixture
-from plait.tests.agents.tools import ISSUE, PRETENDED, run
+from plait.tests.agents.test_code_monkeys import PASSES_GOOD, folder, model  # noqa: F401 - a fixture
+from plait.tests.agents.tools import GOOD, ISSUE, PRETENDED, WRONG, edit, run, test
 
 OTHERS: list[ScriptedEngine] = []
 
@@ -63,3 +63,18 @@ async def test_a_real_model_reads_shared_context_once(folder, encoding):  # noqa
     assert result.usage.prefilled_tokens < naive / 3, "four trajectories, two calls each, and one reading"
     calls = [one["calls"] for one in result.details["edit_trajectories"]]
     assert calls == [2, 2, 2, 2] and result.answer is None
+
+
+async def test_a_recorded_job_is_played_back(folder, tmp_path):  # noqa: F811
+    """Any engine's run comes again without the engine: the same calls, patches and votes."""
+    script = model(edits=[edit(WRONG), edit(GOOD)], decided=["<done>", test(PASSES_GOOD), "<done>"])
+    recorder = Recorder(ScriptedEngine(script, context_limit=60_000), tmp_path / "calls.jsonl")
+    fields = {"repository": folder, "issue": ISSUE, "project": "texttools", "edits": "functions", "n": 2}
+    job = CodeMonkeys(**fields, sandbox=PRETENDED)
+    async with Runtime(engine=recorder) as runtime:
+        first = await (await runtime.submit(job, seed=3))
+    async with Runtime(engine=ReplayEngine(tmp_path / "calls.jsonl")) as runtime:
+        again = await (await runtime.submit(job, seed=3))
+    assert again.answer == first.answer is not None
+    for name in ("candidates", "tests", "edit_trajectories", "test_trajectories", "chosen_by"):
+        assert again.details[name] == first.details[name]
