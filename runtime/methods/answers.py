@@ -4,6 +4,7 @@
 - `boxed`: the content of the last `\\boxed{...}` with balanced braces.
 - `countdown`: what follows the last word `answer` (the compact Countdown language), `none` meaning no answer.
 - `equations`: all equations `a + b = c`, joined by commas (its mode `step`).
+- `path`: the operations of the solution path that a text in the language of the APR paper ends with, joined by commas.
 - `regex:PATTERN`: the last match; its first group where it has one.
 """
 
@@ -16,13 +17,14 @@ from collections.abc import Hashable, Iterable
 from ..equality import numbers
 from ..equality.registry import Equality
 from ..errors import InvalidInput
+from .apr.paper import final_path, operations
 
 # Of `\\boxed{` too, as texts have it that were escaped once too often; other escaped braces are no braces to TeX.
 _BRACE = re.compile(r"\\{1,2}boxed\s*\{|\\.|[{}]", re.DOTALL)
 
 _EQUATION = re.compile(r"\d+ *[-+*/] *\d+ *= *\d+")
 
-RULES = ("text", "boxed", "countdown", "equations", "regex:PATTERN")
+RULES = ("text", "boxed", "countdown", "equations", "path", "regex:PATTERN")
 
 
 def check_rule(rule: str) -> str:
@@ -47,6 +49,8 @@ def extract(rule: str, text: str) -> str | None:
         return _countdown(text)
     if rule == "equations":
         return " , ".join(_EQUATION.findall(text)) or None
+    if rule == "path":
+        return ", ".join(operations(final_path(text) or "")) or None
     matches = list(re.finditer(rule.removeprefix("regex:"), text))
     if not matches:
         return None

@@ -25,6 +25,7 @@ from ...result import Finish, Generated, Outcome
 from ..base import Decoding
 from ..prompt import context_text, cut, prompt_tokens
 from .dialect import Child, Dialect, Joined, Spawn, find_dialect
+from .sequences import Sequences
 
 MAX_EMPTY_ROUNDS = 2
 """After so many spawn sections in a row without a child, a thread may spawn no more."""
@@ -61,12 +62,13 @@ class APR(Decoding):
     """`paper`, `compact` or a registered name."""
     depth: int = Field(default=1, ge=0)
     """Levels of children; 1: children do not spawn (the paper); 0: spawn sections are plain text."""
-    max_rounds: int = Field(default=8, ge=0)
-    """Spawn sections a thread may have; later ones are plain text."""
+    max_rounds: int | None = Field(default=8, ge=0)
+    """Spawn sections a thread may have; later ones are plain text. None: as many as its context holds (the paper)."""
     max_children: int | None = Field(default=None, ge=0)
     """Children of one section that are run; the rest get "no solution". None: all."""
     sub_call_budget: int | None = Field(default=None, ge=0)
-    """Puts `Sub Call Budget: N ` in front of a text prompt: the paper's way to tell the model how many to spawn."""
+    """Puts `Sub Call Budget: N ` in front of a text prompt: the paper's way to tell the model how many to spawn. Only
+    the root is told; the paper draws its curves with 0 to 10."""
     reserve: int = Field(default=256, ge=0)
     """Budget tokens kept back from the children for the join and what follows; at most half of what is left."""
     retries: int = Field(default=1, ge=0)
@@ -91,7 +93,7 @@ class APR(Decoding):
         run = _Run(self, find_dialect(self.dialect))
         thread = await run.thread(ctx, self.tokens(ctx.tokenizer), level=0, label="root")
         text = thread.text.removeprefix(thread.prompt)
-        details = {"rounds": thread.rounds, "threads": run.threads}
+        details = {"rounds": thread.rounds, "threads": run.threads, "sequences": run.sequences.summary()}
         return Outcome(text=text, answer=thread.result, finish=thread.finish, details=details)
 
 
@@ -102,6 +104,7 @@ class _Run:
         self.method = method
         self.dialect = dialect
         self.threads = 0
+        self.sequences = Sequences()
 
     async def thread(self, ctx: Context, prompt: Sequence[int], *, level: int, label: str) -> Thread:
         """Run one thread to its end."""
@@ -112,7 +115,10 @@ class _Run:
         rounds = empty = 0
         while True:
             may_spawn = (
-                level < method.depth and ctx.may_go_deeper and rounds < method.max_rounds and empty < MAX_EMPTY_ROUNDS
+                level < method.depth
+                and ctx.may_go_deeper
+                and (method.max_rounds is None or rounds < method.max_rounds)
+                and empty < MAX_EMPTY_ROUNDS
             )
             call = await self.call(ctx, branch, may_spawn)
             if call.finish is Finish.LENGTH:
@@ -132,6 +138,7 @@ class _Run:
             if overflow is not None:
                 text, finish = context_text(branch.tokens, ctx.tokenizer), overflow
                 break
+        self.sequences.end(len(branch.tokens))
         return Thread(
             branch=branch.id, prompt=opened, text=text, result=self.dialect.result(text), finish=finish, rounds=rounds
         )
@@ -243,6 +250,7 @@ class _Run:
             kept, tokens = cut(branch.tokens, keep, write(joined, level), ctx.tokenizer)
             overflow = self.overflow(ctx, branch, kept, tokens)
             if overflow is None:
+                self.sequences.end(len(branch.tokens), shared=kept)
                 branch.rewind(kept)
                 branch.join(tokens, {thread.branch: thread.result is not None for thread in by_child if thread})
                 return None

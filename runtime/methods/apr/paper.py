@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import add, floordiv, mul, sub
 
 from .dialect import Child, Joined, Spawn
@@ -59,6 +60,11 @@ class PaperDialect:
     def root_prompt(self, nums: Sequence[int], target: int) -> str:
         """The root thread's context at birth."""
         return _prompt("0", _Node(target, tuple(nums), ()))
+
+    def serial_prompt(self, nums: Sequence[int], target: int, token_budget: int | None = None) -> str:
+        """What a search in one line (SoS+) starts from; `token_budget` tells the model how long it may get."""
+        budget = "" if token_budget is None else f"Token Budget: {token_budget} "
+        return f"{budget}{_state_line(_Node(target, tuple(nums), ()))}"
 
     def spawn(self, context: str, level: int) -> Spawn | None:
         text = context.removesuffix("\n")
@@ -120,25 +126,42 @@ def _solves(numbers: list[int], target: int, path: str) -> bool:
 
 
 def _nodes(text: str) -> dict[str, _Node]:
-    """Every node the text describes; a later description replaces an earlier one."""
+    """Every node the text describes. As published: of several states the last one counts, and a node without a state
+    is what it was first generated as."""
     nodes: dict[str, _Node] = {}
     lines = text.split("\n")
-    for line, after in zip(lines, [*lines[1:], ""], strict=True):
-        if moving := _moving.fullmatch(line):
-            if state := _state.fullmatch(after):
-                operations = tuple(state[3].replace("'", "").split(", ")) if state[3] else ()
-                nodes[moving[1]] = _Node(int(state[1]), tuple(_ints(state[2])), operations)
-        elif generated := _generated.fullmatch(line):
-            parent = nodes.get(generated[1].rpartition(",")[0])
-            if parent is not None:
-                operations = (*parent.operations, generated[4])
-                nodes[generated[1]] = _Node(int(generated[2]), tuple(_ints(generated[3])), operations)
+    for line, after in pairwise(lines):
+        if (moving := _moving.fullmatch(line)) and (state := _state.fullmatch(after)):
+            operations = tuple(state[3].replace("'", "").split(", ")) if state[3] else ()
+            nodes[moving[1]] = _Node(int(state[1]), tuple(_ints(state[2])), operations)
+    for line in lines:
+        generated = _generated.fullmatch(line)
+        if generated is None or generated[1] in nodes:
+            continue
+        parent = nodes.get(generated[1].rpartition(",")[0])
+        if parent is not None:
+            operations = (*parent.operations, generated[4])
+            nodes[generated[1]] = _Node(int(generated[2]), tuple(_ints(generated[3])), operations)
     return nodes
 
 
+def operations(path: str) -> list[str]:
+    """The operations that a solution path explores, in order; lines that cannot be read are left out."""
+    return [f"{a}{op}{b}={c}" for a, op, b, c, _ in _exploring.findall(path)]
+
+
+def final_path(text: str) -> str | None:
+    """The solution path that a search ends with: from behind its find to the last line that says so."""
+    path = PaperDialect().result(text)
+    return path[: path.rfind(GOAL) + len(GOAL)] if path else None
+
+
 def _prompt(name: str, node: _Node) -> str:
-    state = f"{node.target}:{list(node.numbers)}, Operations: {list(node.operations)}"
-    return f"Moving to Node #{name}\nCurrent State: {state}"
+    return f"Moving to Node #{name}\n{_state_line(node)}"
+
+
+def _state_line(node: _Node) -> str:
+    return f"Current State: {node.target}:{list(node.numbers)}, Operations: {list(node.operations)}"
 
 
 def _result_lines(index: int, entry: Joined, level: int) -> list[str]:

@@ -61,7 +61,7 @@ async def test_golden_trace(tokenizer, tmp_path):
     ]
     assert (result.answer, result.finish_reason) == (WHOLE, Finish.EOS)
     assert result.text == EXPLORED + JOIN + CONCLUSION
-    assert result.details == {"rounds": 1, "threads": 3} and not result.usage.counts
+    assert (result.details["rounds"], result.details["threads"]) == (1, 3) and not result.usage.counts
     trace = Trace.load(tmp_path / "trace")
     assert list(trace.branches) == ["0", "1.0.0", "1.1.0"]
     assert [trace.branches[name].parent for name in trace.branches] == [None, "0", "0"]
@@ -89,6 +89,41 @@ async def test_ledgers_of_the_golden_trace():
     assert result.usage.total_tokens == parent + len(FAILED) + len(FOUND) + 2 * ends
     assert result.usage.injected_tokens == len(JOIN)
     assert result.usage.phases["children"] > 0
+
+
+async def test_sequences_are_counted_whole_and_with_shared_prefixes_once():
+    result, _ = await solve()
+    bos = eos = 1  # of a token each; the call that spawns ends at its tag
+    first, last = ROOT + EXPLORED + SECTION, ROOT + EXPLORED + JOIN + CONCLUSION
+    bad, good = (f"{start}, Operations: ['{made}']" for start, made in ((BAD, "22-4=18"), (GOOD, "53-22=31")))
+    lengths = [len(first) + bos, *(len(text) + bos + eos for text in (bad + FAILED, good + FOUND, last))]
+    assert result.details["sequences"] == {
+        "count": 4,
+        "tokens": sum(lengths),
+        "tokens_once": sum(lengths) - bos - len(ROOT + EXPLORED),
+        "longest": max(lengths),
+    }
+
+
+@pytest.mark.parametrize(("rounds", "expected"), [(None, 12), (8, 8), (0, 0)])
+async def test_rounds_are_bounded_only_if_asked(rounds, expected):
+    def write(context):
+        if context.startswith(BAD) or context.startswith(GOOD):
+            return FAILED
+        return "\n" + SECTION if context.count("<End Sub Searches>") < 12 else FAILED
+
+    prompt = ROOT + EXPLORED.rstrip("\n")
+    result, _ = await solve(engine=ScriptedEngine(write, context_limit=16384), prompt=prompt, max_rounds=rounds)
+    assert result.details["rounds"] == expected
+
+
+async def test_unbounded_rounds_end_with_the_context():
+    def write(context):
+        return FAILED if context.startswith((BAD, GOOD)) else "\n" + SECTION
+
+    prompt = ROOT + EXPLORED.rstrip("\n")
+    result, _ = await solve(write, prompt=prompt, max_rounds=None, context_limit=3000)
+    assert result.details["rounds"] > 8 and result.finish_reason is Finish.CONTEXT
 
 
 async def test_only_the_join_text_is_new_in_the_parents_context():
@@ -423,6 +458,6 @@ async def test_a_reserved_word_that_becomes_the_spawn_end_spawns():
 
     engine = ScriptedEngine(script, tokenizer=WordTokenizer())
     result, _ = await solve(engine=engine, prompt=prompt, dialect="compact")
-    assert result.details == {"rounds": 1, "threads": 5}
+    assert (result.details["rounds"], result.details["threads"]) == (1, 5)
     assert result.usage.counts["reserved_text"] == 1 and result.answer == "1 + 1 = 2"
     assert result.text.endswith("/ 7 ; join end answer 1 + 1 = 2")

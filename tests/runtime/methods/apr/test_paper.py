@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plait.runtime.methods.answers import extract
 from plait.runtime.methods.apr.dialect import Child, Joined, find_dialect
-from plait.runtime.methods.apr.paper import PaperDialect
+from plait.runtime.methods.apr.paper import PaperDialect, final_path, operations
 from plait.tests.data import SHARED
 
 TRACES = SHARED / "countdown_traces.jsonl"
@@ -81,6 +82,33 @@ def test_operations_add_up_along_the_ids():
     ) + SECTION.replace("#0,0", "#0,2,0")
     prompt = PAPER.spawn(text, 0).children[1].prompt
     assert prompt.endswith("27:[27], Operations: ['1+1=2', '53-22=31', '31-4=27']")
+
+
+def test_a_node_described_twice_is_what_its_last_state_or_first_generation_says():
+    text = ROOT + EXPLORED + EXPLORED.lstrip("\n").replace("53-22=31", "53+4=57").replace("[4, 31]", "[22, 57]")
+    assert [child.prompt for child in PAPER.spawn(text + SECTION, 0).children] == [
+        child.prompt for child in PAPER.spawn(ROOT + EXPLORED + SECTION, 0).children
+    ]
+    moved = "Moving to Node #0,1\nCurrent State: 27:[1, 2], Operations: ['1+1=2']\n"
+    again = moved + "Generated Node #0,1: 27:[53, 18] Operation: 22-4=18\n"
+    later = moved.replace("[1, 2]", "[3, 5]")
+    assert "27:[1, 2]" in PAPER.spawn(ROOT + EXPLORED + again + SECTION, 0).children[0].prompt
+    assert "27:[3, 5]" in PAPER.spawn(ROOT + EXPLORED + moved + later + SECTION, 0).children[0].prompt
+
+
+def test_prompts():
+    assert PAPER.root_prompt((53, 22, 4), 27) == ROOT
+    assert PAPER.serial_prompt((53, 22, 4), 27) == "Current State: 27:[53, 22, 4], Operations: []"
+    assert PAPER.serial_prompt((53, 22, 4), 27, 1024).startswith("Token Budget: 1024 Current State: 27:[")
+
+
+def test_the_final_path_ends_where_it_says_so():
+    found = f"x\n27,27 equal: Goal Reached\n{PATH}"
+    assert final_path(found + "\nExit Sub Search at level 1\n") == PATH
+    assert final_path(PATH) is None
+    assert operations(PATH) == ["31-4=27"]
+    assert extract("path", found + "\nExploring Operation: 1+1=2, Resulting Numbers: [2]") == "31-4=27"
+    assert extract("path", "27,27 equal: Goal Reached\n27,27 equal: Goal Reached") is None
 
 
 def test_join_section():
@@ -187,6 +215,7 @@ soup = st.lists(
 def test_any_text_is_parsed_without_an_exception(text):
     spawn = PAPER.spawn(text, 0)
     result = PAPER.result(text)
+    operations(final_path(text) or "")
     if spawn is not None:
         joined = [Joined(child=child, result=result) for child in spawn.children]
         assert text[: spawn.keep] + PAPER.join(joined, 0) and PAPER.join_short(joined, 0)
