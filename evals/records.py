@@ -1,8 +1,10 @@
-"""Problems in a file of JSON Lines: every field is of the type that its benchmark says, or the line is refused."""
+"""Problems in a file of JSON Lines, or of one JSON array: every field is of the type that its benchmark says, or the
+problem is refused."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -43,46 +45,57 @@ R = TypeVar("R", bound=Record)
 
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
-    """The problems of a JSON Lines file in UTF-8; a byte order mark and empty lines are skipped.
+    """The problems of a file in UTF-8: JSON Lines, or one JSON array if it begins with `[`; a byte order mark and empty
+    lines are skipped.
 
-    Raises `InvalidInput` that names the first wrong line and its field, or both lines of an id that stands there twice.
+    Raises `InvalidInput` that names the first wrong line (in an array: item) and its field, or both lines of an id that
+    stands there twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot read the problems in {path}: {error}") from None
     rows: list[R] = []
-    places: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        row = _row(line, kind, f"{path}:{number}")
+    places: dict[str, str] = {}
+    for place, where, data in _array(text, path) if text.lstrip().startswith("[") else _lines(text, path):
+        row = read_record(data, kind, where)
         id = row.id or str(len(rows) + 1)
         if id in places:
-            raise InvalidInput(f"{path}:{number}: id: {id!r} is the id of line {places[id]} too")
-        places[id] = number
+            raise InvalidInput(f"{where}: id: {id!r} is the id of {places[id]} too")
+        places[id] = place
         rows.append(row.model_copy(update={"id": id}))
     if not rows:
         raise InvalidInput(f"{path} holds no problems")
     return rows
 
 
-def _row(line: str, kind: type[R], where: str) -> R:
+def _lines(text: str, path: Path) -> Iterator[tuple[str, str, Any]]:
+    """Place in short, place in full, value."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield f"line {number}", f"{path}:{number}", json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise InvalidInput(f"{path}:{number}: not a JSON object: {error}") from None
+
+
+def _array(text: str, path: Path) -> Iterator[tuple[str, str, Any]]:
     try:
-        data = json.loads(line)
+        items = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{where}: not a JSON object: {error}") from None
-    if not isinstance(data, dict):
-        raise InvalidInput(f"{where}: not a JSON object: {_short(data)}")
-    return read_record(data, kind, where)
+        raise InvalidInput(f"{path}: not a JSON array: {error}") from None
+    for number, item in enumerate(items, start=1):
+        yield f"item {number}", f"{path}: item {number}", item
 
 
-def read_record(data: dict[str, Any], kind: type[R], where: str) -> R:
+def read_record(data: Any, kind: type[R], where: str) -> R:
     """One problem; its id is as it stands there. Raises `InvalidInput` that names `where` and the first wrong field."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        if first["type"] == "model_type":
+            raise InvalidInput(f"{where}: not a JSON object: {_short(data)}") from None
         field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
         if first["type"] == "missing":
             raise InvalidInput(f"{where}: a problem needs the field {field!r}") from None

@@ -119,6 +119,21 @@ def test_lines_that_are_no_objects(name, text):
         read(name, lines(FIRST[name]) + text)
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_one_array_is_read_as_its_lines_are(name):
+    rows = [FIRST[name], ROWS[name]]
+    assert read(name, "\ufeff\n" + json.dumps(rows, indent=4)) == read(name, lines(*rows))
+    with pytest.raises(InvalidInput, match="jsonl: item 3: id: 'first' is the id of item 1 too"):
+        read(name, json.dumps([*rows, FIRST[name]]))
+    with pytest.raises(InvalidInput, match="jsonl: item 2: not a JSON object: 7"):
+        read(name, json.dumps([FIRST[name], 7]))
+    for text in (f"{lines(ROWS[name])[:-1]},", json.dumps(rows)[:-1], "[" * 100_000):
+        with pytest.raises(InvalidInput, match="jsonl: not a JSON array" if text[0] == "[" else "not a JSON object"):
+            read(name, text)
+    with pytest.raises(InvalidInput, match="holds no problems"):
+        read(name, "[]")
+
+
 def test_problems_to_train_on_are_read_likewise(tmp_path):
     path = tmp_path / "problems.jsonl"
     path.write_text('{"nums": [3, 5], "target": "24"}\n')
