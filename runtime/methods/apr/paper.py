@@ -71,7 +71,7 @@ class PaperDialect:
         keep = text.rfind(CALLING)
         if END_CALLING not in text[text.rfind("\n") + 1 :] or keep < 0:
             return None
-        nodes = _nodes(text[:keep])
+        nodes = _nodes(text)
         children = []
         for line in text[keep:].split("\n"):
             if start := _start.fullmatch(line):
@@ -143,6 +143,12 @@ def _nodes(text: str) -> dict[str, _Node]:
             operations = (*parent.operations, generated[4])
             nodes[generated[1]] = _Node(int(generated[2]), tuple(_ints(generated[3])), operations)
     return nodes
+
+
+def token_budget(tokens: int) -> int:
+    """The budget that the published SoS+ models are told for a search of so many tokens: the next multiple of 512, at
+    most their context."""
+    return min(-(-tokens // 512) * 512, 4096)
 
 
 def operations(path: str) -> list[str]:

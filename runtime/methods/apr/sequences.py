@@ -26,8 +26,8 @@ class Sequences:
         self.longest = max(self.longest, length)
 
     def summary(self) -> dict[str, int]:
-        """`tokens`: of all sequences, as they are trained on; `tokens_once`: with what a thread's sequences share counted
-        once, the paper's total; `longest`: the paper's sequential tokens."""
+        """`tokens`: of all sequences, as they are trained on; `tokens_once`: the paper's total, where what a thread's
+        sequences share counts once; `longest`: what its code gives as sequential tokens."""
         return {
             "count": self.count,
             "tokens": self.tokens,
