@@ -1,14 +1,17 @@
-"""Countdown as a benchmark: our own held-out problems, or any JSON Lines with `nums` and `target`."""
+"""Countdown as a benchmark: our own held-out problems, or any file with `nums` and `target`, in two languages."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ....runtime.methods.apr.compact import CAP, LEAF, prompt
+from ....runtime.methods.apr.paper import GOAL, final_path
 from ...benchmark import Benchmark, Sample, Verdict
 from ...records import read_rows
+from . import paper, paths
 from .problems import Problem, Row, validation
 from .verify import verify
 
@@ -26,7 +29,7 @@ class BenchmarkRow(Row):
 
 
 class Countdown(Benchmark):
-    """Make the target from all numbers; prompts are in the compact language of the shipped model."""
+    """Make the target from all numbers."""
 
     name: Literal["countdown"] = "countdown"
     """What configurations call it."""
@@ -34,15 +37,38 @@ class Countdown(Benchmark):
     """How many numbers our own problems have."""
     seed: int = 0
     """What our own problems are drawn with."""
+    language: Literal["compact", "paper"] = "compact"
+    """Of the prompts: `compact`, the shipped model's, or `paper`, that of arXiv 2504.15466 (APR by `apr`, SoS+ by
+    methods that search in one line)."""
+    verifier: Literal["strict", "apr", "sosp"] = "strict"
+    """Who judges searches in the paper's language: `strict`, or as published for APR or for SoS+, which let some wrong
+    ones pass; see `paths`."""
+    token_budget: Annotated[int, Field(ge=1)] | Literal["data"] | None = None
+    """In the paper's language puts `Token Budget: N ` in front of prompts for one line, for models trained so; `data`:
+    what each problem's `token_count` rounds up to."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.language != "paper" and (self.verifier != "strict" or self.token_budget is not None):
+            raise ValueError('verifier and token_budget are for language = "paper"')
+        return self
 
     def load(self) -> list[Sample]:
         if self.data is None:
             problems = validation(self.numbers, self.count or 1000, self.seed)
             return [as_sample(f"validation-{self.numbers}-{self.seed}-{i}", p) for i, p in enumerate(problems)]
-        return [as_sample(row.id, row.problem) for row in read_rows(self.data, BenchmarkRow)[: self.count]]
+        rows: Sequence[Row] = read_rows(self.data, paper.PaperRow if self.language == "paper" else BenchmarkRow)
+        samples = [as_sample(row.id, row.problem) for row in rows[: self.count]]
+        if self.token_budget == "data":
+            for sample in samples:
+                paper.budget_of(sample.data)
+        return samples
 
     def prompt(self, sample: Sample, method: str) -> dict[str, Any]:
         problem: Problem = sample.data
+        if self.language == "paper":
+            budget = paper.budget_of(problem) if self.token_budget == "data" else self.token_budget
+            return paper.fields(problem, method, budget)
         fields: dict[str, Any] = {
             "prompt": prompt(problem.nums, problem.target, MODES.get(method, "seq")),
             "logprobs": False,
@@ -58,8 +84,22 @@ class Countdown(Benchmark):
         problem: Problem = sample.data
         if answer is None:
             return Verdict(correct=False, extracted=None, reason="no answer")
+        if self.language == "paper":
+            return self._grade_search(problem, answer, text)
         verdict = verify(problem.nums, problem.target, answer)
         return Verdict(correct=verdict.ok, extracted=answer, reason=verdict.reason)
+
+    def _grade_search(self, problem: Problem, answer: str, text: str) -> Verdict:
+        """APR answers with a path, other methods with its operations."""
+        path = answer[: answer.rfind(GOAL) + len(GOAL)] if GOAL in answer else final_path(text)
+        nums, target = problem.nums, problem.target
+        if path is None:
+            verdict = verify(nums, target, answer)
+        elif self.verifier == "strict":
+            verdict = paths.strict(nums, target, path)
+        else:
+            verdict = paths.apr(nums, target, path) if self.verifier == "apr" else paths.sosp(nums, target, text)
+        return Verdict(correct=verdict.ok, extracted=paths.said(path or "") or answer, reason=verdict.reason)
 
 
 def as_sample(id: str, problem: Problem) -> Sample:
