@@ -11,6 +11,7 @@ from plait.evals import MethodConfig
 from plait.evals.benchmarks.countdown.benchmark import Countdown
 from plait.evals.windows import longest_context, narrow
 from plait.runtime.methods.prompt import prompt_tokens
+from plait.tests.evals.benchmarks.countdown.players import engine, player
 
 METHODS = [
     {"method": "sequential"},
@@ -34,27 +35,43 @@ async def outcome(runtime, method):
 
 @pytest.mark.parametrize("fields", METHODS, ids=lambda fields: fields["method"])
 async def test_narrowed_equals_run(benchmark, fields):
-    derived, seen = 0, set()
     async with Runtime("countdown") as runtime:
-        for sample in benchmark.load():
-            method = MethodConfig(fields=fields)
-            _, result = await outcome(runtime, method.build(benchmark, sample, 400))
-            whole = longest_context(result.trace)
-            built = {
-                window: method.build(benchmark, sample, window) for window in {*WINDOWS, whole - 1, whole, whole + 1}
-            }
-            found = {window: narrow(built[window], result, window, runtime.engine.tokenizer) for window in built}
-            found = {window: narrowed for window, narrowed in found.items() if narrowed is not None}
-            runs = await asyncio.gather(*(outcome(runtime, built[window]) for window in found))
-            for (window, narrowed), (expected, again) in zip(found.items(), runs, strict=True):
-                values = (narrowed.answer, narrowed.text, narrowed.finish)
-                assert (*values, narrowed.total_tokens, narrowed.critical_tokens) == expected
-                assert narrowed.is_same == (window > whole)
-                assert longest_context(again.trace) <= window
-                derived += 1
-                seen.add(narrowed.is_same)
+        derived, seen = await compare(runtime, benchmark, fields, 400, WINDOWS)
     assert derived >= 6
     assert seen == ({True} if fields["method"] == "apr" else {True, False})
+
+
+@pytest.mark.parametrize("fields", [{**fields, "sub_call_budget": 3} if fields["method"] == "apr" else fields
+                                    for fields in METHODS], ids=lambda fields: fields["method"])  # fmt: skip
+async def test_narrowed_equals_run_in_the_papers_language(fields):
+    paper = Countdown(language="paper", count=4, token_budget=1024)
+    script = player([sample.data for sample in paper.load()])
+    async with Runtime(engine=engine(script)) as runtime:
+        derived, seen = await compare(runtime, paper, fields, 4000, [30, 200, 600, 1500, 3000])
+    assert derived >= 6
+    assert seen == ({True} if fields["method"] == "apr" else {True, False})
+
+
+async def compare(runtime, benchmark, fields, largest, windows):
+    """Derive the outcomes in these windows from runs in the largest, and run in each; how many there were, and whether
+    all fitted in."""
+    derived, seen = 0, set()
+    for sample in benchmark.load():
+        method = MethodConfig(fields=fields)
+        _, result = await outcome(runtime, method.build(benchmark, sample, largest))
+        whole = longest_context(result.trace) + result.usage.rolled_back_tokens
+        built = {window: method.build(benchmark, sample, window) for window in {*windows, whole - 1, whole, whole + 1}}
+        found = {window: narrow(built[window], result, window, runtime.engine.tokenizer) for window in built}
+        found = {window: narrowed for window, narrowed in found.items() if narrowed is not None}
+        runs = await asyncio.gather(*(outcome(runtime, built[window]) for window in found))
+        for (window, narrowed), (expected, again) in zip(found.items(), runs, strict=True):
+            values = (narrowed.answer, narrowed.text, narrowed.finish)
+            assert (*values, narrowed.total_tokens, narrowed.critical_tokens) == expected
+            assert narrowed.is_same == (window > whole)
+            assert longest_context(again.trace) <= window
+            derived += 1
+            seen.add(narrowed.is_same)
+    return derived, seen
 
 
 async def test_what_would_run_differently_is_not_derived(benchmark):
