@@ -17,7 +17,8 @@ from itertools import combinations, pairwise
 from statistics import fmean
 
 from ...runtime.methods.apr.dialect import Child, Joined
-from ...runtime.methods.apr.paper import CALLING, END_CALLING, GOAL, PaperDialect
+from ...runtime.methods.apr.paper import CALLING, END_CALLING, PaperDialect
+from ...runtime.methods.search_path import GOAL
 
 MOST_BEAMS = (10, 15)
 """The published APR data draws beams from 1 to 10, and those of children from there to 15."""

@@ -17,7 +17,7 @@ from collections.abc import Hashable, Iterable
 from ..equality import numbers
 from ..equality.registry import Equality
 from ..errors import InvalidInput
-from .apr.paper import final_path, operations
+from .search_path import final_path, operations
 
 # Of `\\boxed{` too, as texts have it that were escaped once too often; other escaped braces are no braces to TeX.
 _BRACE = re.compile(r"\\{1,2}boxed\s*\{|\\.|[{}]", re.DOTALL)

@@ -20,7 +20,7 @@ class Answering(Decoding):
     """Fields of methods whose answer is taken out of a text."""
 
     answer: AnswerRule = "text"
-    """`text`, `boxed`, `countdown` or `regex:PATTERN`; see `answers`."""
+    """`text`, `boxed`, `countdown`, `path` or `regex:PATTERN`; see `answers`."""
     conclusion: str | None = None
     """Text put in when a generation ends without an answer, to make the model give one (`\\nFinal answer: \\boxed{`).
     None: leave it."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ....runtime.methods.apr.compact import CAP, LEAF, prompt
-from ....runtime.methods.apr.paper import GOAL, final_path
+from ....runtime.methods.search_path import GOAL, final_path
 from ...benchmark import Benchmark, Sample, Verdict
 from ...records import read_rows
 from . import paper, paths

@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from ....runtime.methods.apr.paper import GOAL, operations
+from ....runtime.methods.search_path import GOAL, operations
 from .verify import Verdict, verify
 
 _INT = "[0-9]{1,9}"

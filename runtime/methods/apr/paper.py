@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import add, floordiv, mul, sub
 
+from ..search_path import GOAL, after_find
 from .dialect import Child, Joined, Spawn
 
 CALLING, END_CALLING = "<Calling Sub Searches>", "<End Calling Sub Searches>"
 RESULTS, END_RESULTS = "<Sub Searches>", "<End Sub Searches>"
-GOAL = "Goal Reached"
 
 _INT = "[0-9]{1,12}"
 _OPERATION = rf"({_INT})([-+*/])({_INT})=({_INT})"
@@ -99,9 +99,7 @@ class PaperDialect:
         return "\n".join([*lines, END_RESULTS, ""])
 
     def result(self, context: str) -> str | None:
-        last = context.rfind(GOAL)
-        before = context.rfind(GOAL, 0, last) if last > 0 else -1
-        return context[before + len(GOAL) :].strip() if before >= 0 else None
+        return after_find(context)
 
     def verify(self, child: Child, result: str) -> bool:
         state = _state.search(child.prompt or "")
@@ -149,17 +147,6 @@ def token_budget(tokens: int) -> int:
     """The budget that the published SoS+ models are told for a search of so many tokens: the next multiple of 512, at
     most their context."""
     return min(-(-tokens // 512) * 512, 4096)
-
-
-def operations(path: str) -> list[str]:
-    """The operations that a solution path explores, in order; lines that cannot be read are left out."""
-    return [f"{a}{op}{b}={c}" for a, op, b, c, _ in _exploring.findall(path)]
-
-
-def final_path(text: str) -> str | None:
-    """The solution path that a search ends with: from behind its find to the last line that says so."""
-    path = PaperDialect().result(text)
-    return path[: path.rfind(GOAL) + len(GOAL)] if path else None
 
 
 def _prompt(name: str, node: _Node) -> str:

@@ -8,7 +8,8 @@ from plait.evals.benchmarks.countdown.verify import verify
 from plait.rl.countdown.paper import PaperSearch, Thread, draw_search
 from plait.rl.countdown.serial import SerialSearch, conditioned
 from plait.runtime.methods.apr.dialect import Joined
-from plait.runtime.methods.apr.paper import PaperDialect, final_path, operations
+from plait.runtime.methods.apr.paper import PaperDialect
+from plait.runtime.methods.search_path import final_path, operations
 
 DIALECT = PaperDialect()
 

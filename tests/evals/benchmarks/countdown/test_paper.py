@@ -145,13 +145,21 @@ async def test_a_vote_is_over_paths_whatever_their_node_ids():
     nums, target = (53, 22, 4), 27
 
     def found(node, first, left, last):
-        state = f"Current State: {target}:{left}, Operations: ['{first}']"
-        return (
-            f"\n27,27 equal: Goal Reached\nMoving to Node #0\nCurrent State: {target}:[53, 22, 4], Operations: []\n"
-            f"Exploring Operation: {first}, Resulting Numbers: {left}\nGenerated Node #{node}: {target}:{left} Operation: "
-            f"{first}\nMoving to Node #{node}\n{state}\nExploring Operation: {last}, Resulting Numbers: [27]\n"
-            "27,27 equal: Goal Reached\nExit Sub Search at level 1\n"
+        lines = (
+            "",
+            "27,27 equal: Goal Reached",
+            "Moving to Node #0",
+            f"Current State: {target}:{list(nums)}, Operations: []",
+            f"Exploring Operation: {first}, Resulting Numbers: {left}",
+            f"Generated Node #{node}: {target}:{left} Operation: {first}",
+            f"Moving to Node #{node}",
+            f"Current State: {target}:{left}, Operations: ['{first}']",
+            f"Exploring Operation: {last}, Resulting Numbers: [27]",
+            "27,27 equal: Goal Reached",
+            "Exit Sub Search at level 1",
+            "",
         )
+        return "\n".join(lines)
 
     wrong = found("0,0", "22-4=18", [53, 18], "53-18=27")
     right = [found(node, "53-22=31", [4, 31], "31-4=27") for node in ("0,1", "0,2")]

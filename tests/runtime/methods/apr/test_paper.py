@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from plait.runtime.methods.answers import extract
 from plait.runtime.methods.apr.dialect import Child, Joined, find_dialect
-from plait.runtime.methods.apr.paper import PaperDialect, final_path, operations
+from plait.runtime.methods.apr.paper import PaperDialect
+from plait.runtime.methods.search_path import final_path, operations
 from plait.tests.data import SHARED
 
 TRACES = SHARED / "countdown_traces.jsonl"
