@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder of results, traces and report (runs/NAME)")
     parser.add_argument("--retry-failed", action="store_true", help="run again what failed or timed out")
     parser.add_argument("--benchmark", choices=benchmark_names())
-    parser.add_argument("--data", help="the benchmark's problems, JSON Lines")
+    parser.add_argument("--data", help="the benchmark's problems, JSON Lines or one JSON array")
     parser.add_argument("--repos", metavar="DIR", help="of swebench: a folder of local git mirrors")
     parser.add_argument("--count", type=int, help="problems at most")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of the benchmark")

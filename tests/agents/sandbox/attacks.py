@@ -26,7 +26,7 @@ from plait.agents.sandbox.bubblewrap import Bubblewrap
 from plait.agents.sandbox.local import Local
 from plait.tests.agents.sandbox.tools import leftovers, make_repository, state
 
-LIMITS = Limits(seconds=3, memory_mb=512, processes=48, file_mb=64, disk_mb=96, output_chars=2000)
+LIMITS = Limits(seconds=20, memory_mb=512, processes=48, file_mb=64, disk_mb=96, output_chars=2000)
 
 FORK_BOMB = """
 import os, time

@@ -120,7 +120,12 @@ def test_what_cannot_be_loaded_is_said(hub, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InvalidInput, match="pip install"):
         parse_benchmark({"name": "aime25"}).load()
-    for text, message in [("", "no problems"), ("[1]\n", ":1: "), ('{"problem": "x"}\n', "'answer'"), ("{\n", ":1: ")]:
+    for text, message in [
+        ("", "no problems"),
+        ("[1]\n", ": item 1: "),
+        ('{"problem": "x"}\n', "'answer'"),
+        ("{\n", ":1: "),
+    ]:
         file = tmp_path / "data.jsonl"
         file.write_text(text)
         with pytest.raises(InvalidInput, match=re.escape(message)):
