@@ -19,7 +19,7 @@ from .selecting import Chosen, block
 from .work import Work
 
 RANKINGS = 3
-"""A model's order of many files differs from time to time, so several are merged."""
+"""A model's order of many files differs from sample to sample, so several are merged."""
 READERS = 32
 """Files that are read at a time, at most (the paper's number of workers)."""
 

@@ -89,7 +89,7 @@ class Fields(Method):
     """Run inside the repository, before and after: candidates on which it fails where it passed come last
     (`("python", "-m", "pytest", "-q")`)."""
     temperature: Temperature | None = 0.5
-    """Of tests and edits; the other stages are greedy. None: the model's own."""
+    """Of rankings, tests and edits; relevance and selection are greedy. None: the model's own."""
     max_tokens: int = Field(default=4096, ge=1, strict=True)
     """New tokens of one call at most; twice that in the selection."""
     sandbox: Annotated[
@@ -148,10 +148,10 @@ class Fields(Method):
 
     def check(self, engine: Engine) -> None:
         """Raises `InvalidInput` for a repository, sandbox or file that is not there, and `UnsupportedByEngine`."""
-        known = self.source.paths()
+        texts = self.source.files()
         for path in self.files:
-            if path not in known:
-                raise InvalidInput(f"files: {path!r} is not in {self.repository} at {self.commit}")
+            if texts.get(path) is None:
+                raise InvalidInput(f"files: there is no text file {path!r} in {self.repository} at {self.commit}")
         self.foreign()
         self.sandbox.check()
         if "edits" not in self.models:
@@ -217,7 +217,7 @@ class Fields(Method):
         """Parameters of a stage's calls; the model's own where no field says otherwise, but for the repetition penalty:
         who edits code has to repeat it."""
         own = ctx.engine.sampling_defaults
-        greedy = stage not in ("tests", "edits")
+        greedy = stage in ("relevance", "selection")
         temperature = own.temperature if self.temperature is None else self.temperature
         return SamplingParams(
             max_tokens=self.max_tokens * (2 if stage == "selection" else 1),

@@ -446,7 +446,7 @@ async def test_a_cancelled_job_leaves_nothing(folder):
         ({"repository": "/nowhere"}, "nowhere"),
         ({"commit": "0123456"}, "no commit '0123456'"),
         ({"commit": "--help"}, "is no commit"),
-        ({"files": ("texttools/none.py",)}, "'texttools/none.py' is not in"),
+        ({"files": ("texttools/none.py",)}, "no text file 'texttools/none.py'"),
         ({"encoding": "parallel"}, "parallel contexts"),
         ({"candidates": "/nowhere.json"}, "nowhere"),
         ({"issue": "word " * 10_000}, "of the 60000 of scripted's context they may take 30000"),
