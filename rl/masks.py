@@ -1,21 +1,17 @@
 """What is trained is what is served: attention masks and position ids from the views that decoding had.
 
 A `TreeMask` comes from a recorded trace, of any method, or from a text in Multiverse form, and then is the mask of the
-run that would have written it. One masked forward over its tokens gives the logits that decoding gave. It holds a few
-numbers per token and a small table, never an L x L mask, until `dense` or `block_mask` makes one.
+run that would have written it. One masked forward over its tokens gives the logits that decoding gave.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.multiverse.replay import Encode, Item, Positions, Run, layout
@@ -23,106 +19,69 @@ from ..runtime.trace.record import Kind, Piece, SegmentRecord, SpanRecord
 from ..runtime.trace.sights import Sight, sights
 from ..runtime.trace.trace import Trace
 from ..runtime.trace.writer import SegmentWriter
-
-if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
-
-Ints = NDArray[np.int32]
+from .frames import settle
+from .tree_mask import Ints
+from .tree_mask import TreeMask as TreeMask
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TreeMask:
-    """Which of L tokens see which: a token sees its own segment up to itself, and of every other segment so many
-    tokens as its row of `reach` says. There is one row per segment (live views: one per forward pass)."""
-
-    token_ids: list[int]
-    positions: Ints
-    """(L,) position ids."""
-    segment: Ints
-    """(L,) column of `reach` that a token is counted in."""
-    offset: Ints
-    """(L,) place within its segment."""
-    row: Ints
-    """(L,) row of `reach` that holds for a token."""
-    reach: Ints
-    """(rows, segments): first tokens of each segment that are seen; 0 for the own one."""
-    is_sampled: NDArray[np.bool_]
-    """(L,) written by the model: what a loss is taken of."""
-    source: Ints
-    """(L,) which token's logits a token was sampled from; -1: none among these."""
-
-    def __len__(self) -> int:
-        return len(self.token_ids)
-
-    def allows(self, query: int, key: int) -> bool:
-        """Does token `query` see token `key`?"""
-        if self.segment[query] == self.segment[key]:
-            return bool(self.offset[key] <= self.offset[query])
-        return bool(self.offset[key] < self.reach[self.row[query], self.segment[key]])
-
-    def position_ids(self) -> Tensor:
-        """(1, L) int64."""
-        return torch.from_numpy(self.positions.astype(np.int64))[None]
-
-    def input_ids(self) -> Tensor:
-        """(1, L) int64."""
-        return torch.tensor([self.token_ids])
-
-    def dense(self) -> Tensor:
-        """(1, 1, L, L) bool, True where attention is allowed: the `attention_mask` for SDPA. On the CPU the only form
-        that trains, since FlexAttention has no backward there."""
-        segment, offset = torch.from_numpy(self.segment), torch.from_numpy(self.offset)
-        mask = torch.empty(len(self), len(self), dtype=torch.bool)
-        for row, reach in enumerate(torch.from_numpy(self.reach)):
-            own = torch.from_numpy(np.flatnonzero(self.row == row))
-            mask[own] = offset < reach[segment.long()]
-        for index in range(self.reach.shape[1]):
-            own = torch.from_numpy(np.flatnonzero(self.segment == index))
-            mask[own[:, None], own[None, :]] = offset[own][:, None] >= offset[own][None, :]
-        return mask[None, None]
-
-    def predicate(self, device: torch.device | str = "cpu") -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-        """`mask_mod(batch, head, query, key)` of FlexAttention, over the metadata on `device`."""
-        segment, offset, row, reach = (
-            torch.from_numpy(a).to(device) for a in (self.segment, self.offset, self.row, self.reach)
-        )
-
-        def mask_mod(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            is_own = segment[query] == segment[key]
-            limit = torch.where(is_own, offset[query] + 1, reach[row[query], segment[key]])
-            return offset[key] < limit
-
-        return mask_mod
-
-    def block_mask(self, device: torch.device | str = "cuda", block_size: int = 128) -> BlockMask:
-        """For FlexAttention; building it takes L x L booleans on the device for a moment."""
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        make: Any = create_block_mask
-        made: BlockMask = make(
-            self.predicate(device), None, None, len(self), len(self), device=device, BLOCK_SIZE=block_size
-        )
-        return made
-
-
-def trace_mask(trace: Trace, segment: int | None = None) -> TreeMask:
+def trace_mask(trace: Trace, segment: int | None = None, *, is_moving: bool = False) -> TreeMask:
     """The mask of a recorded job: all tokens of its own model, forgotten ones included, segment after segment.
 
     With `segment`, only the text that this segment was written in and the segment itself, in the order of the text: the
-    sequence to train on. Raises `InvalidInput` for traces whose views a mask cannot express: attached contexts, shifted
-    spans, text that saw what is not in its sequence.
+    sequence to train on. `is_moving`: readers may see a segment at different places, as Hogwild!'s workers do, and the
+    forward pass is one with `frames`. Raises `InvalidInput` for views that a mask cannot express: a segment at two
+    places of one view, contexts that are weighed (T or S is not 1), text that saw what is not in its sequence.
     """
-    own = [s for s in trace.segments if len(s) and trace.model_of(s.branch) is None]
-    spans = [SpanRecord(segment=s.id, length=len(s)) for s in own]
-    if segment is not None:
+    if segment is None:
+        spans = [_whole(s) for s in _own(trace)]
+    else:
         last = trace.segments[segment]
-        spans = [span for span in last.view if span.is_text] + [SpanRecord(segment=segment, length=len(last))]
+        spans = [span for span in last.view if span.is_text] + [_whole(last)]
+    mask = settle(_mask(trace, spans))
+    if mask.is_moving and not is_moving:
+        raise InvalidInput("readers see one segment at different places: a mask alone does not say where")
+    return mask
+
+
+def part_masks(trace: Trace) -> list[TreeMask]:
+    """As `trace_mask` with `is_moving`, cut into parts that do not see each other, such as a parent and the children
+    it spawned. Parts in which nothing was sampled are left out."""
+    own = _own(trace)
+    part = {segment.id: segment.id for segment in own}
+
+    def find(one: int) -> int:
+        while part[one] != one:
+            one = part[one]
+        return one
+
+    for segment in own:
+        for view in (segment.view, *(view for _, view in segment.views)):
+            for span in view:
+                if span.length != 0:
+                    part[find(segment.id)] = find(span.segment)
+    parts: dict[int, list[SegmentRecord]] = {}
+    for segment in own:
+        parts.setdefault(find(segment.id), []).append(segment)
+    found = [p for p in parts.values() if any(piece.kind == "sampled" for s in p for piece in s.pieces)]
+    return [settle(_mask(trace, [_whole(segment) for segment in p])) for p in found]
+
+
+def _own(trace: Trace) -> list[SegmentRecord]:
+    """What the job's own model read and wrote."""
+    return [s for s in trace.segments if len(s) and trace.model_of(s.branch) is None]
+
+
+def _whole(segment: SegmentRecord) -> SpanRecord:
+    return SpanRecord(segment=segment.id, length=len(segment))
+
+
+def _mask(trace: Trace, spans: Sequence[SpanRecord]) -> TreeMask:
     column = {span.segment: i for i, span in enumerate(spans)}
     if len(column) < len(spans):
         raise InvalidInput("a segment is twice in this view: one mask cannot hold it")
     lengths = [span.length or 0 for span in spans]
     firsts = np.cumsum([0, *lengths])
-    rows: list[list[int]] = []
+    rows: list[tuple[list[int], list[int]]] = []
     row: list[int] = []
     source: list[int] = []
     for at, span in enumerate(spans):
@@ -146,8 +105,10 @@ def trace_mask(trace: Trace, segment: int | None = None) -> TreeMask:
         segment=_ints([at for at, n in enumerate(lengths) for _ in range(n)]),
         offset=_ints([i for n in lengths for i in range(n)]),
         row=_ints(row),
-        reach=_ints(rows).reshape(len(rows), len(spans)),
+        reach=_ints([reach for reach, _ in rows]).reshape(len(rows), len(spans)),
+        shift=_ints([shift for _, shift in rows]).reshape(len(rows), len(spans)),
         is_sampled=np.array([flag for record, n in pairs for flag in _sampled(record)[:n]], dtype=np.bool_),
+        logprobs=np.array([value for record, n in pairs for value in _logprobs(record)[:n]], dtype=np.float32),
         source=_ints(source),
     )
 
@@ -234,22 +195,39 @@ def _sights(trace: Trace, record: SegmentRecord, is_fixed: bool) -> Iterator[lis
     yield from repeat(last)
 
 
-def _reach(record: SegmentRecord, seen: Sequence[Sight], column: dict[int, int], lengths: Sequence[int]) -> list[int]:
-    """How much of each segment a token sees."""
-    reach = [0] * len(column)
+def _reach(
+    record: SegmentRecord, seen: Sequence[Sight], column: dict[int, int], lengths: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """How much of each segment a token sees, and how far from its place."""
+    reach, shift = [0] * len(column), [0] * len(column)
     for sight in seen:
         at = column.get(sight.segment)
-        if sight.end and (at is None or sight.end > lengths[at]):
+        if not sight.end:
+            continue
+        if at is None or sight.end > lengths[at]:
             raise InvalidInput(f"segment {record.id} saw text of segment {sight.segment} that is not in this sequence")
-        if sight.end and (sight.shift or sight.group is not None):
-            raise InvalidInput(f"segment {record.id} sees segment {sight.segment} shifted or as a group: no mask is it")
-        if at is not None:
-            reach[at] = max(reach[at], sight.end)
-    return reach
+        if sight.group is not None and (sight.group.temperature, sight.group.scale) != (1.0, 1.0):
+            raise InvalidInput(
+                f"segment {record.id} sees segment {sight.segment} as a context weighed by temperature "
+                f"{sight.group.temperature:g} and scale {sight.group.scale:g}: no mask is it"
+            )
+        if reach[at] and shift[at] != sight.shift:
+            raise InvalidInput(f"segment {record.id} sees segment {sight.segment} at two places: no mask is it")
+        reach[at], shift[at] = max(reach[at], sight.end), sight.shift
+    return reach, shift
 
 
 def _sampled(record: SegmentRecord) -> list[bool]:
     return [piece.kind == "sampled" for piece in record.pieces for _ in piece.token_ids]
+
+
+def _logprobs(record: SegmentRecord) -> list[float]:
+    """Of each token; NaN where there is none."""
+    found: list[float] = []
+    for piece in record.pieces:
+        known = piece.kind == "sampled" and piece.logprobs is not None
+        found += (piece.logprobs or []) if known else [math.nan] * len(piece.token_ids)
+    return found
 
 
 def _ints(values: Sequence[Any]) -> Ints:

@@ -18,7 +18,7 @@ from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.methods.multiverse.grammar import TAGS
 from plait.runtime.methods.multiverse.replay import Run, count, layout, replay
-from plait.runtime.trace.record import Piece, SpanRecord
+from plait.runtime.trace.record import GroupRecord, Piece, SpanRecord
 from plait.runtime.trace.trace import Trace
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.methods.multiverse.tools import (
@@ -60,6 +60,10 @@ def scores(hf_model, mask: TreeMask) -> torch.Tensor:
 
 def allowed(mask: TreeMask) -> list[list[bool]]:
     return [[mask.allows(q, k) for k in range(len(mask))] for q in range(len(mask))]
+
+
+def causal(length: int) -> list[list[bool]]:
+    return torch.ones(length, length).tril().bool().tolist()
 
 
 # -- golden values ---------------------------------------------------------------------------------------------
@@ -177,9 +181,25 @@ def test_views_that_no_mask_expresses_are_refused():
             segment.pieces.append(Piece(kind="sampled", token_ids=[1, 2], text=""))
         return made
 
-    for span in ({"length": 2, "shift": 1}, {"length": 2, "group": (0.5, 0.9)}):
-        with pytest.raises(InvalidInput, match="shifted or as a group"):
-            trace_mask(trace(**span))
+    weighed = GroupRecord(0, 0.5, 0.9)
+    with pytest.raises(InvalidInput, match=r"weighed by temperature 0\.5 and scale 0\.9"):
+        trace_mask(trace(length=2, group=weighed))
+    assert allowed(trace_mask(trace(length=2, group=GroupRecord(0, 1.0, 1.0)))) == causal(4)
+    # Seen one place further on by all of its readers, a segment simply stands there.
+    assert trace_mask(trace(length=2, shift=1)).positions.tolist() == [0, 1, 1, 2]
+    assert trace_mask(trace(length=2, shift=-3)).positions.tolist() == [0, 1, 5, 6]
+    moving = trace(length=2, shift=1)
+    moving.new_segment("0", 4, (SpanRecord(segment=0, length=2), SpanRecord(segment=1, length=2))).pieces.append(
+        Piece(kind="sampled", token_ids=[3], text="")
+    )
+    with pytest.raises(InvalidInput, match="at different places"):
+        trace_mask(moving)
+    mask = trace_mask(moving, is_moving=True)
+    assert mask.is_moving and mask.positions.tolist() == [0, 1, 2, 3, 4] and allowed(mask) == causal(5)
+    twice = trace(length=2)
+    twice.segments[1].view = (SpanRecord(segment=0, length=2), SpanRecord(segment=0, length=2, shift=2))
+    with pytest.raises(InvalidInput, match="at two places"):
+        trace_mask(twice)
     live = trace(length=None)
     live.segments[1].seen = {0: [1, 2]}
     mask = trace_mask(live)
