@@ -1,0 +1,85 @@
+"""Checkpoints that a kill cannot spoil: written beside their place and moved there when they are whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+PREFIX = "checkpoint-"
+STAGING = ".saving"
+"""Folder in the output folder where the checkpoint being written is."""
+
+if TYPE_CHECKING:
+    from transformers import Trainer as _Base
+else:
+    _Base = object
+
+
+class SafeCheckpoints(_Base):
+    """A mixin for transformers' `Trainer`. A checkpoint is in the output folder whole or not at all, and the one
+    before goes only when it is there."""
+
+    _is_staging = False
+
+    def _get_output_dir(self, trial: Any) -> str:
+        assert self.args.output_dir is not None
+        return str(Path(self.args.output_dir, STAGING)) if self._is_staging else self.args.output_dir
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        assert self.args.output_dir is not None
+        out = Path(self.args.output_dir)
+        if self.args.should_save:
+            shutil.rmtree(out / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._is_staging = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._is_staging = False
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            name = f"{PREFIX}{self.state.global_step}"
+            publish(out / STAGING / name, out / name)
+            shutil.rmtree(out / STAGING)
+            if self.args.save_total_limit:
+                best = self.state.best_model_checkpoint
+                kept = checkpoints(out)[-self.args.save_total_limit :]
+                for old in checkpoints(out):
+                    if old not in kept and old.name != Path(best or "").name:
+                        shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+
+def publish(folder: Path, place: Path) -> None:
+    """Move a folder to its place, in which nothing or an older one is, once all of it is on disk."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+    if place.exists():
+        shutil.rmtree(place)
+    folder.replace(place)
+    _sync(place.parent)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(text, encoding="utf-8")
+    _sync(beside)
+    beside.replace(path)
+    _sync(path.parent)
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """Of an output folder, oldest first."""
+    found = [p for p in out.glob(f"{PREFIX}*") if p.name.removeprefix(PREFIX).isdigit() and p.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

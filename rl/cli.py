@@ -1,0 +1,69 @@
+"""`plait train`: train a model as a TOML file says; the same command goes on where it stopped.
+
+plait train sft rl/configs/multiverse_smollm2.toml --out runs/smollm2
+plait train sft runs/smollm2                        # go on, by the configuration in its folder
+plait train sft config.toml --set max_minutes=60 --set trainer.learning_rate=1e-4
+torchrun --nproc-per-node 2 -m plait train sft config.toml
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ..runtime.cli.options import parse_field
+from ..runtime.errors import InvalidInput
+from .config import read_toml
+
+KINDS = {"sft": "sft:run"}
+"""What can be trained: module and function, `run(fields, out, fresh)`; loaded when it is asked for."""
+
+CONFIG = "config.json"
+"""In the output folder: the fields that the training was begun with."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", choices=sorted(KINDS))
+    parser.add_argument("config", type=Path, help="a TOML file (see rl/config.py), or the folder of an earlier run")
+    parser.add_argument("--out", type=Path, help="folder of checkpoints and logs (runs/NAME)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field; may be repeated")
+    parser.add_argument("--fresh", action="store_true", help="begin anew, whatever checkpoints there are")
+
+
+def run(options: argparse.Namespace) -> int:
+    given: Path = options.config
+    out: Path = options.out or (given if given.is_dir() else Path("runs") / given.stem)
+    data = read_folder(given) if given.is_dir() else read_toml(given)
+    for text in options.set:
+        put(data, *parse_field(text))
+    module, _, name = KINDS[options.kind].partition(":")
+    train: Callable[[dict[str, Any], Path, bool], None] = getattr(import_module(f".{module}", __package__), name)
+    train(data, out, options.fresh)
+    return 0
+
+
+def read_folder(folder: Path) -> dict[str, Any]:
+    """The fields that a run was begun with. Raises `InvalidInput`."""
+    import json
+
+    try:
+        data = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{folder} is not the folder of a training: {error}") from None
+    if not isinstance(data, dict):
+        raise InvalidInput(f"{folder / CONFIG} holds no fields")
+    return data
+
+
+def put(data: dict[str, Any], name: str, value: Any) -> None:
+    """Set a field; `trainer.learning_rate` is one of a table."""
+    *tables, last = name.split(".")
+    for table in tables:
+        inner = data.setdefault(table, {})
+        if not isinstance(inner, dict):
+            raise InvalidInput(f"{name}: {table} is not a table")
+        data = inner
+    data[last] = value

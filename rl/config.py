@@ -1,0 +1,116 @@
+"""What a training is, as a TOML file: a few fields of ours, and TRL's and peft's own arguments in tables of theirs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
+
+from ..runtime.errors import InvalidInput
+from ..runtime.methods.multiverse.replay import Positions
+from ..runtime.spec import Spec
+
+T = TypeVar("T")
+
+
+class TrainConfig(Spec):
+    """What all kinds of training share. Raises `InvalidInput`."""
+
+    refusal = InvalidInput
+
+    model: str
+    """As for `Runtime`: a shipped model, a folder, a name of the hub; no GGUF file."""
+    seed: int = 0
+    """Of everything that is drawn."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights while they are trained."""
+    threads: int | None = Field(default=None, ge=1)
+    """Of each process on a CPU; None: torch's choice."""
+    max_minutes: float | None = Field(default=None, gt=0)
+    """Minutes after which this run stops with a checkpoint; one that goes on has as many again. None: no limit."""
+    tags: bool = False
+    """Add Multiverse's control tags to the vocabulary first (`tags.add_tags`)."""
+    lora: dict[str, Any] | None = None
+    """Arguments of `peft.LoraConfig`; None: all weights are trained. With `tags`, the tags' rows are trained too."""
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of TRL's trainer (`learning_rate`, `max_steps`, `report_to`, ...)."""
+
+
+class DataConfig(Spec):
+    """One source of samples."""
+
+    refusal = InvalidInput
+
+    kind: Literal["texts", "chat", "traces"]
+    """`texts`: JSON Lines with `prompt` and `text` (in Multiverse form, or any), maybe `sequential`, the text told
+    without blocks. `chat`: JSON Lines with `messages`, or `prompt` and `completion`; every turn of the assistant is
+    trained. `traces`: trace files of `plait`; what the model sampled is trained."""
+    paths: tuple[str, ...] = Field(min_length=1)
+    """Files, relative to the configuration's folder; `*` may stand in them."""
+    suffix: str = ""
+    """Put behind every prompt that is text."""
+    sequential_suffix: str = ""
+    """The same, for texts without blocks."""
+    chat: bool = True
+    """Put a prompt that is text as a user's message, if the model has a chat template."""
+    positions: Positions = "train"
+    """Of Multiverse's blocks; see `Multiverse`."""
+    too_long: Literal["drop", "cut"] = "drop"
+    """What becomes of samples longer than `max_tokens`."""
+    held_out: int = Field(default=0, ge=0)
+    """Samples from the end that are not trained; their loss is what TRL calls `eval_loss`."""
+
+
+class SFTConfig(TrainConfig):
+    """Supervised training. Raises `InvalidInput`."""
+
+    data: tuple[DataConfig, ...] = Field(min_length=1)
+    """Where samples come from."""
+    max_tokens: Annotated[int, Field(ge=2)] = 4096
+    """Of a sample."""
+    epochs: int = Field(default=1, ge=1)
+    """Passes over the samples, each in an order of its own; without `curriculum`."""
+    curriculum: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
+    """Share of the samples that are shown with blocks in each of several passes; the others are shown without
+    (`sequential`). Multiverse's: 0, 0, 0.1, 0.5, 0.5, 0.9, 1, 1."""
+
+    @classmethod
+    def title(cls) -> str:
+        return "training"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The fields in a TOML file; relative `paths` of `data` are relative to it. Raises `InvalidInput`."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"cannot read the training {path}: {error}") from None
+    sources = data.get("data")
+    for source in sources if isinstance(sources, list) else ():
+        if isinstance(source, dict) and isinstance(source.get("paths"), list):
+            source["paths"] = [str(path.parent / str(one)) for one in source["paths"]]
+    return data
+
+
+def arguments(
+    cls: type[T], table: str, given: dict[str, Any], ours: dict[str, Any], defaults: dict[str, Any] | None = None
+) -> T:
+    """Another library's dataclass of arguments: those given in `[table]`, over `defaults`; `ours` are not to be given.
+
+    Raises `InvalidInput` naming every argument that is unknown, ours, or refused by the class.
+    """
+    known: Collection[str] = {f.name for f in fields(cls) if f.init}  # type: ignore[arg-type]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise InvalidInput(f"[{table}]: {cls.__name__} knows no {', '.join(unknown)}")
+    taken = [name for name in given if name in ours]
+    if taken:
+        raise InvalidInput(f"[{table}]: {', '.join(taken)}: decided by the training's other fields")
+    try:
+        return cls(**{**(defaults or {}), **given, **ours})
+    except (ValueError, TypeError, ImportError) as error:
+        raise InvalidInput(f"[{table}]: {error}") from None

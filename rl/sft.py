@@ -1,0 +1,267 @@
+"""`plait train sft`: supervised training by TRL's `SFTTrainer` on tree-packed samples of texts, chats and traces.
+
+What is trained is what is served: masks, positions and labels are those of the decoding that wrote the text or would
+have written it (`samples.py`), and only what the model writes is trained. The output folder:
+
+    config.json      what the run was begun with
+    checkpoint-N/    whole or not there; the same command goes on from the last one, to the same losses
+    trainer_state.json  the metrics of every step
+    adapter/         with `[lora]`: what peft loads
+    model/           what `plait.Runtime` loads, adapter merged
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..runtime.engines.native.gguf_tokenizer import load_tokenizer
+from ..runtime.engines.registry import find_model
+from ..runtime.errors import InvalidInput, UnsupportedModel
+from ..runtime.tokenizer import Tokenizer
+from .checkpoints import STAGING, checkpoints, publish, replace_file
+from .config import SFTConfig, arguments
+from .curriculum import mixed, shuffled
+from .frames import enable
+from .samples import Sample
+from .tags import add_tags, merge, save
+from .texts import Samples, read_samples
+
+if TYPE_CHECKING:
+    from .trainer import SampleTrainer
+
+CONFIG = "config.json"
+MAY_CHANGE = ("max_minutes", "threads")
+"""Fields that a run that goes on may have other values of."""
+OURS = (
+    "output_dir seed data_seed resume_from_checkpoint num_train_epochs train_sampling_strategy group_by_length "
+    "remove_unused_columns dataset_kwargs dataset_text_field dataset_num_proc max_length packing packing_strategy "
+    "padding_free eval_packing assistant_only_loss completion_only_loss truncation_mode eos_token pad_token "
+    "chat_template_path shuffle_dataset model_init_kwargs use_cpu"
+).split()
+"""Arguments of TRL that our fields decide."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """How a run ended."""
+
+    steps: int
+    is_finished: bool
+    """False: its time was up first."""
+    losses: dict[int, float]
+    """Step -> training loss, of all runs so far, where it was logged."""
+    model: Path
+    """The folder for `plait.Runtime`."""
+
+
+def run(fields: dict[str, Any], out: Path, fresh: bool) -> None:
+    """The command."""
+    done = train(SFTConfig(**fields), out, fresh=fresh)
+    if torch.distributed.is_initialized():
+        rank = torch.distributed.get_rank()
+        torch.distributed.destroy_process_group()
+        if rank:
+            return
+    end = "done" if done.is_finished else "time is up, the same command goes on"
+    print(f"{done.steps:,} steps, {end}; model: {done.model}")
+
+
+def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
+    """Train, going on from the last checkpoint in `out`. `fresh`: begin anew.
+
+    Raises `InvalidInput` before any work for what is wrong with the configuration, its data, or a folder that another
+    configuration made.
+    """
+    given = set(OURS) & set(config.trainer)
+    if given:
+        raise InvalidInput(f"[trainer]: {', '.join(sorted(given))}: decided by the training's other fields")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    args = _arguments(config, out)
+    lora = _lora(config)
+    is_main = args.process_index == 0
+    if is_main:
+        _claim(config, out, fresh)
+    from transformers import set_seed
+
+    set_seed(config.seed)
+    model, hf_tokenizer, tags = _load(config)
+    tokenizer = _tokenizer(model, hf_tokenizer)
+    trained, held_out, dropped = _samples(config, tokenizer)
+    longest = _check_lengths(model, [*trained, *held_out])
+    if any(sample.mask.is_moving for sample in (*trained, *held_out)):
+        enable(model)
+    if is_main:
+        counts = f"{len(trained):,} samples to show, {len(held_out):,} held out, {dropped:,} too long"
+        print(f"{counts}; {longest:,} tokens at most", flush=True)
+    if lora is not None and tags:
+        lora.trainable_token_indices = _rows(model, tags)
+    from .trainer import make_trainer
+
+    with args.main_process_first():
+        found = checkpoints(out)
+    trainer = make_trainer(model, args, hf_tokenizer, trained, held_out, lora, config.max_minutes, tokenizer.eos_ids)
+    trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+    return _finish(trainer, out, hf_tokenizer, is_main)
+
+
+def _samples(config: SFTConfig, tokenizer: Tokenizer) -> tuple[list[Sample], list[Sample], int]:
+    """(in the order of training, held out, how many were too long)."""
+    all_trained, all_held, dropped = Samples(), Samples(), 0
+    for source in config.data:
+        trained, held = read_samples(source, tokenizer, config.max_tokens).split(source.held_out)
+        dropped += trained.dropped
+        for whole, part in ((all_trained, trained), (all_held, held)):
+            whole.parallel += part.parallel
+            whole.sequential += part.sequential
+    if not len(all_trained):
+        raise InvalidInput(f"there is no sample to train on; {dropped:,} had more than {config.max_tokens:,} tokens")
+    if config.curriculum:
+        order = mixed(len(all_trained), config.curriculum, config.seed)
+    else:
+        order = [(i, True) for i in shuffled(len(all_trained), config.epochs, config.seed)]
+    forms = {True: all_trained.parallel, False: all_trained.sequential}
+    return [forms[is_parallel][i] for i, is_parallel in order], all_held.parallel, dropped
+
+
+def _check_lengths(model: Any, samples: list[Sample]) -> int:
+    """Tokens of the longest. Raises where a model's windows would hide what a mask shows."""
+    longest = max(map(len, samples))
+    config = model.config
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"]
+    if window and "sliding_attention" in kinds and longest > window:
+        raise UnsupportedModel(f"the model's layers see {window:,} tokens, a sample has {longest:,}: set max_tokens")
+    return longest
+
+
+def _arguments(config: SFTConfig, out: Path) -> Any:
+    """TRL's. What it warns of by printing is left to it."""
+    from trl.trainer.sft_config import SFTConfig as Arguments
+
+    has_gpu = torch.cuda.is_available()
+    defaults = {
+        "per_device_train_batch_size": 1,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 100,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "bf16": has_gpu,
+        "gradient_checkpointing": has_gpu,
+        "dataloader_pin_memory": has_gpu,
+        "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
+    }
+    ours = {
+        "output_dir": str(out),
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "num_train_epochs": 1,
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "max_length": None,
+        "use_cpu": not has_gpu,
+    }
+    return arguments(Arguments, "trainer", config.trainer, ours, defaults)
+
+
+def _lora(config: SFTConfig) -> Any:
+    if config.lora is None:
+        return None
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise InvalidInput("[lora] needs the package peft: pip install peft") from None
+    return arguments(LoraConfig, "lora", config.lora, {"task_type": "CAUSAL_LM"}, {"target_modules": "all-linear"})
+
+
+def _rows(model: Any, ids: list[int]) -> dict[str, list[int]]:
+    """Rows of the embedding, and of an untied head, to train beside an adapter."""
+    tables = [model.get_input_embeddings()]
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is not tables[0].weight:
+        tables.append(head)
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    return {names[id(table)]: list(ids) for table in tables}
+
+
+def _claim(config: SFTConfig, out: Path, fresh: bool) -> None:
+    """Write the configuration down, or see that it is that of the folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    fields = config.model_dump(mode="json")
+    file = out / CONFIG
+    shutil.rmtree(out / STAGING, ignore_errors=True)
+    if fresh:
+        for old in checkpoints(out):
+            shutil.rmtree(old)
+    elif file.exists():
+        try:
+            known = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InvalidInput(f"{file} is damaged; --fresh begins anew") from None
+        differ = [name for name in fields if name not in MAY_CHANGE and known.get(name) != fields[name]]
+        if differ and checkpoints(out):
+            raise InvalidInput(
+                f"{out} was made with other {', '.join(differ)}: give another --out, or --fresh to begin anew"
+            )
+    replace_file(file, json.dumps(fields, indent=1) + "\n")
+
+
+def _load(config: SFTConfig) -> tuple[Any, Any, list[int]]:
+    """(model, tokenizer, ids of the tags that were asked for)."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    found = find_model(config.model)
+    if not found.path.is_dir():
+        raise InvalidInput(f"{found.path} is a GGUF file: its weights are quantised and cannot be trained")
+    tokenizer = AutoTokenizer.from_pretrained(found.path)
+    model = AutoModelForCausalLM.from_pretrained(
+        found.path, dtype=getattr(torch, config.dtype), attn_implementation="sdpa"
+    )
+    return model, tokenizer, add_tags(model, tokenizer) if config.tags else []
+
+
+def _tokenizer(model: Any, tokenizer: Any) -> Tokenizer:
+    """The one that serves."""
+    with tempfile.TemporaryDirectory(prefix="plait-") as folder:
+        tokenizer.save_pretrained(folder)
+        model.config.save_pretrained(folder)
+        if model.generation_config is not None:
+            model.generation_config.save_pretrained(folder)
+        return load_tokenizer(folder)
+
+
+def _finish(trainer: SampleTrainer, out: Path, tokenizer: Any, is_main: bool) -> Trained:
+    """Save what there is to serve."""
+    if trainer.eval_dataset is not None and len(trainer.eval_dataset):  # type: ignore[arg-type]
+        trainer.log({"eval_loss": trainer.evaluate()["eval_loss"]})
+    state = trainer.state
+    losses = {int(entry["step"]): float(entry["loss"]) for entry in state.log_history if "loss" in entry}
+    done = Trained(
+        steps=state.global_step,
+        is_finished=state.global_step >= state.max_steps,
+        losses=losses,
+        model=out / "model",
+    )
+    if is_main:
+        trainer.save_state()
+        staging = out / STAGING
+        shutil.rmtree(staging, ignore_errors=True)
+        model: Any = trainer.accelerator.unwrap_model(trainer.model)
+        if hasattr(model, "merge_and_unload"):
+            model.save_pretrained(staging / "adapter")
+            publish(staging / "adapter", out / "adapter")
+        save(merge(model), tokenizer, staging / "model")
+        publish(staging / "model", out / "model")
+        shutil.rmtree(staging)
+    trainer.accelerator.wait_for_everyone()
+    return done

@@ -1,0 +1,191 @@
+"""Samples of texts: JSON Lines of Multiverse texts, chats, and prompts with completions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import InvalidInput
+from ..runtime.methods.multiverse.replay import Positions
+from ..runtime.methods.prompt import prompt_tokens
+from ..runtime.tokenizer import Tokenizer
+from ..runtime.trace.record import Piece
+from ..runtime.trace.trace import Trace
+from .config import DataConfig
+from .masks import text_mask, trace_mask
+from .samples import Sample, trace_samples
+
+
+def files(paths: Sequence[str]) -> list[Path]:
+    """All files that these name. Raises `InvalidInput` for a name without any."""
+    found: list[Path] = []
+    for name in paths:
+        path = Path(name)
+        some = sorted(path.parent.glob(path.name)) if "*" in path.name else [path] if path.is_file() else []
+        if not some:
+            raise InvalidInput(f"there is no file {name}")
+        found += map(Path, some)
+    return found
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, object) of every line. Raises `InvalidInput` for one that is no object."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read {path}: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+        except ValueError as error:
+            raise InvalidInput(f"{path}:{number}: {error}") from None
+        if not isinstance(data, dict):
+            raise InvalidInput(f"{path}:{number}: not an object")
+        yield f"{path}:{number}", data
+
+
+def text_sample(tokenizer: Tokenizer, prompt: Sequence[int], text: str, positions: Positions = "train") -> Sample:
+    """What the model is to write behind a prompt, blocks in parallel, and EOS."""
+    encode = partial(tokenizer.encode_continuation, ())
+    return Sample.of(text_mask(text, encode, positions, prompt=prompt, end=tokenizer.eos_ids[:1]))
+
+
+def chat_samples(tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> list[Sample]:
+    """Every turn of the assistant as it would be written: behind the template of what was before, and ended by EOS.
+
+    They are one sequence as far as a turn's prompt begins with the sequence before it; templates that rewrite earlier
+    turns give several. Raises `InvalidInput` for a chat without such a turn, or one that the template refuses.
+    """
+    sequences: list[list[Piece]] = []
+    tokens: list[int] = []
+    for number, message in enumerate(messages):
+        if message.get("role") != "assistant":
+            continue
+        prompt = tokenizer.chat(messages[:number])
+        if not sequences or prompt[: len(tokens)] != tokens:
+            sequences.append([])
+            tokens = []
+        written = [*tokenizer.encode_continuation(prompt, message["content"]), *tokenizer.eos_ids[:1]]
+        sequences[-1].append(Piece(kind="prompt", token_ids=prompt[len(tokens) :], text=""))
+        sequences[-1].append(Piece(kind="sampled", token_ids=written, text=""))
+        tokens = [*prompt, *written]
+    if not sequences:
+        raise InvalidInput("a chat in which the assistant says nothing")
+    return [_causal(pieces) for pieces in sequences]
+
+
+def _causal(pieces: Sequence[Piece]) -> Sample:
+    trace = Trace()
+    trace.new_segment("0", 0, ()).pieces += pieces
+    return Sample.of(trace_mask(trace))
+
+
+class Samples:
+    """Samples as they are shown: with blocks, and the same told without, which is the same one where there is none."""
+
+    def __init__(self) -> None:
+        self.parallel: list[Sample] = []
+        self.sequential: list[Sample] = []
+        self.dropped = 0
+        """That were too long."""
+
+    def __len__(self) -> int:
+        return len(self.parallel)
+
+    def add(self, parallel: Sample, sequential: Sample | None, max_tokens: int, too_long: str) -> None:
+        pair = (parallel, parallel if sequential is None else sequential)
+        if too_long == "cut":
+            pair = (pair[0].cut(max_tokens), pair[1].cut(max_tokens))
+        if max(map(len, pair)) > max_tokens:
+            self.dropped += 1
+            return
+        self.parallel.append(pair[0])
+        self.sequential.append(pair[1])
+
+    def split(self, held_out: int) -> tuple[Samples, Samples]:
+        """All but the last ones, and these."""
+        at = len(self) - min(held_out, len(self))
+        first, last = Samples(), Samples()
+        for part, some in ((first, slice(at)), (last, slice(at, None))):
+            part.parallel, part.sequential = self.parallel[some], self.sequential[some]
+        first.dropped = self.dropped
+        return first, last
+
+
+def read_samples(config: DataConfig, tokenizer: Tokenizer, max_tokens: int) -> Samples:
+    """All samples of a source. Raises `InvalidInput` naming the line that is wrong."""
+    found = Samples()
+    if config.kind == "traces":
+        for path in files(config.paths):
+            trace = Trace.load(path)
+            try:
+                for sample in trace_samples(trace):
+                    found.add(sample, None, max_tokens, config.too_long)
+            except InvalidInput as error:
+                raise InvalidInput(f"{path}: {error}") from None
+        return found
+    read: Callable[[DataConfig, Tokenizer, dict[str, Any]], list[tuple[Sample, Sample | None]]]
+    read = _texts if config.kind == "texts" else _chat
+    for path in files(config.paths):
+        for where, data in read_lines(path):
+            try:
+                for parallel, sequential in read(config, tokenizer, data):
+                    found.add(parallel, sequential, max_tokens, config.too_long)
+            except InvalidInput as error:
+                raise InvalidInput(f"{where}: {error}") from None
+    return found
+
+
+def _texts(config: DataConfig, tokenizer: Tokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:
+    text, sequential = _string(data, "text"), data.get("sequential")
+    if sequential is not None and not isinstance(sequential, str):
+        raise InvalidInput("`sequential` is no text")
+    prompt = data.get("prompt", "")
+    whole = text_sample(tokenizer, _prompt(config, tokenizer, prompt, config.suffix), text, config.positions)
+    if sequential is None:
+        return [(whole, None)]
+    plain = text_sample(tokenizer, _prompt(config, tokenizer, prompt, config.sequential_suffix), sequential)
+    return [(whole, plain)]
+
+
+def _chat(config: DataConfig, tokenizer: Tokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:
+    if "messages" in data:
+        messages = data["messages"]
+        if not isinstance(messages, list) or not all(_is_message(message) for message in messages):
+            raise InvalidInput("`messages` is no list of objects with `role` and `content`")
+        return [(sample, None) for sample in chat_samples(tokenizer, messages)]
+    prompt = _prompt(config, tokenizer, data.get("prompt", ""), config.suffix)
+    written = [*tokenizer.encode_continuation(prompt, _string(data, "completion")), *tokenizer.eos_ids[:1]]
+    pieces = [Piece(kind="prompt", token_ids=prompt, text=""), Piece(kind="sampled", token_ids=written, text="")]
+    return [(_causal(pieces), None)]
+
+
+def _prompt(config: DataConfig, tokenizer: Tokenizer, prompt: object, suffix: str) -> list[int]:
+    if isinstance(prompt, list) and prompt and all(_is_message(message) for message in prompt):
+        return prompt_tokens(prompt, tokenizer)
+    if not isinstance(prompt, str):
+        raise InvalidInput("`prompt` is neither text nor messages")
+    text = prompt + suffix
+    if config.chat and text:
+        try:
+            return prompt_tokens(text, tokenizer, chat=True)
+        except InvalidInput as error:
+            if "no chat template" not in str(error):
+                raise
+    return tokenizer.encode(text)
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("role", "content"))
+
+
+def _string(data: dict[str, Any], name: str) -> str:
+    value = data.get(name)
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(f"no `{name}`")
+    return value

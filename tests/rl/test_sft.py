@@ -1,0 +1,322 @@
+"""`plait train sft`: what is trained, that a killed run goes on to the same losses, that its model is served."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import plait
+from plait import InvalidInput, Multiverse, Runtime, Sequential, UnsupportedModel
+from plait.rl.checkpoints import PREFIX, STAGING, checkpoints
+from plait.rl.config import DataConfig, SFTConfig
+from plait.rl.curriculum import MULTIVERSE, mixed, shuffled
+from plait.rl.samples import IGNORED
+from plait.rl.sft import train
+from plait.rl.texts import chat_samples, read_samples
+from plait.runtime.cli.main import main
+from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
+from plait.runtime.methods.multiverse.grammar import TAGS
+from plait.tests.rl.tools import REWRITING, folder, text, texts
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+"""What TRL, peft and accelerate warn of is theirs."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return folder(tmp_path_factory.mktemp("model"))
+
+
+def config(folder: Path, data: Path, **fields) -> SFTConfig:
+    trainer = {"learning_rate": 1e-2, "lr_scheduler_type": "constant", **fields.pop("trainer", {})}
+    source = {"kind": "texts", "paths": [str(data)], **fields.pop("source", {})}
+    return SFTConfig(**{"model": str(folder), "data": [source], "trainer": trainer, "threads": 1, **fields})
+
+
+# -- what is trained -------------------------------------------------------------------------------------------
+
+
+def labelled(sample) -> list[int]:
+    """What is trained, in the order of the text."""
+    assert (sample.shift_labels()[0] != IGNORED).sum() == sample.is_trained.sum()
+    return [sample.mask.token_ids[at] for at in sorted(sample.target[sample.is_trained].tolist())]
+
+
+def test_texts_are_trained_whole_and_prompts_are_not(model, tmp_path):
+    tokenizer = load_tokenizer(model)
+    source = DataConfig(kind="texts", paths=(str(texts(tmp_path / "t.jsonl")),), suffix=" In parallel.")
+    found = read_samples(source, tokenizer, 4096)
+    assert len(found) == 6
+    whole, plain = found.parallel[1], found.sequential[1]
+    prompt = "<|start|>user\nq1? In parallel.<|end|>\n<|start|>assistant"
+    assert tokenizer.decode(whole.mask.token_ids).startswith(prompt)
+    assert tokenizer.decode(labelled(whole)) == text(1) + "<|end|>"
+    assert tokenizer.decode(labelled(plain)) == "<Think>\nx1\n</Think><|end|>"
+    assert "In parallel" not in tokenizer.decode(plain.mask.token_ids)
+    dropped = read_samples(source, tokenizer, 50)
+    assert len(dropped) + dropped.dropped == 6 and dropped.dropped
+    cut = read_samples(source.model_copy(update={"too_long": "cut"}), tokenizer, 50)
+    assert {len(sample) for sample in cut.parallel} == {50}
+
+
+@pytest.mark.parametrize(("template", "count"), [(None, 1), (REWRITING, 2)])
+def test_every_turn_of_the_assistant_is_trained(template, count, tmp_path):
+    tokenizer = load_tokenizer(folder(tmp_path, **({} if template is None else {"template": template})))
+    messages = [{"role": "user" if i % 2 == 0 else "assistant", "content": content} for i, content in enumerate("abcd")]
+    samples = chat_samples(tokenizer, messages)
+    assert len(samples) == count
+    assert "".join(tokenizer.decode(labelled(sample)) for sample in samples) == "b<|end|>d<|end|>"
+    # Every turn stands behind the prompt it would be served with.
+    for turn, sample in zip((3,), samples[-1:], strict=True):
+        served = tokenizer.chat(messages[:turn])
+        assert sample.mask.token_ids[: len(served)] == served
+    with pytest.raises(InvalidInput, match="says nothing"):
+        chat_samples(tokenizer, messages[:1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "message"),
+    [
+        ("texts", "[1]", r"one\.jsonl:2: not an object"),
+        ("texts", '{"prompt": "a"}', r"one\.jsonl:2: no `text`"),
+        ("texts", '{"prompt": 3, "text": "a"}', "neither text nor messages"),
+        ("chat", '{"messages": [{"role": "user"}]}', "no list of objects"),
+        ("chat", '{"messages": [{"role": "user", "content": "x"}]}', "says nothing"),
+        ("chat", '{"prompt": "x"}', "no `completion`"),
+        ("traces", "{}", "one.jsonl"),
+    ],
+)
+def test_wrong_data_is_named(kind, line, message, model, tmp_path):
+    good = {"texts": '{"text": "a"}', "chat": '{"prompt": "a", "completion": "b"}', "traces": "{}"}[kind]
+    (tmp_path / "one.jsonl").write_text(f"{good}\n{line}\n")
+    source = DataConfig(kind=kind, paths=(str(tmp_path / "one.jsonl"),))
+    with pytest.raises(InvalidInput, match=message):
+        read_samples(source, load_tokenizer(model), 4096)
+    with pytest.raises(InvalidInput, match="no file"):
+        read_samples(source.model_copy(update={"paths": (str(tmp_path / "none*"),)}), load_tokenizer(model), 4096)
+
+
+def test_a_curriculum_shows_every_sample_in_every_pass():
+    order = mixed(20, MULTIVERSE, seed=1)
+    passes = [order[i * 20 : (i + 1) * 20] for i in range(8)]
+    assert all(sorted(i for i, _ in one) == list(range(20)) for one in passes)
+    assert [sum(is_parallel for _, is_parallel in one) for one in passes] == [0, 0, 2, 10, 10, 18, 20, 20]
+    halves = [{i for i, is_parallel in one if is_parallel} for one in passes[3:5]]
+    assert not halves[0] & halves[1]
+    assert mixed(20, MULTIVERSE, seed=1) == order != mixed(20, MULTIVERSE, seed=2)
+    epochs = shuffled(9, 2, 0)
+    assert sorted(epochs[:9]) == sorted(epochs[9:]) == list(range(9)) and epochs[:9] != epochs[9:]
+
+
+# -- training --------------------------------------------------------------------------------------------------
+
+
+def test_losses_fall_and_the_model_is_served(model, tmp_path):
+    data = texts(tmp_path / "t.jsonl")
+    done = train(
+        config(model, data, tags=True, epochs=12, source={"held_out": 1}, trainer={"per_device_train_batch_size": 2}),
+        tmp_path / "out",
+    )
+    losses = list(done.losses.values())
+    assert done.is_finished and done.steps == len(losses) == 30
+    assert losses[-1] < losses[0] / 3
+    log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    assert any("eval_loss" in entry for entry in log)
+    # Tokens, not cells of the mask.
+    assert max(entry.get("num_tokens", 0) for entry in log) < 60 * 200
+
+    async def served():
+        async with Runtime(str(done.model), kv_tokens=4096) as runtime:
+            assert all(len(runtime.engine.tokenizer.encode(tag)) == 1 for tag in TAGS)
+            job = Multiverse(prompt="q1?", chat=True, max_tokens=300, temperature=0.0)
+            return await (await runtime.submit(job))
+
+    result = asyncio.run(served())
+    assert "<Parallel>" in result.text and len(result.trace.branches) > 1, result.text
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_an_adapter_is_merged_with_the_rows_of_new_tags(family, tmp_path):
+    tied = family == "llama"
+    base = folder(tmp_path / "model", family, tie_word_embeddings=tied)
+    data = texts(tmp_path / "t.jsonl", 4)
+    given = config(
+        base, data, tags=True, epochs=3, lora={"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+    )
+    done = train(given, tmp_path / "out")
+    losses = list(done.losses.values())
+    assert losses[-1] < losses[0]
+    assert (tmp_path / "out" / "adapter" / "adapter_config.json").is_file()
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    merged = AutoModelForCausalLM.from_pretrained(done.model)
+    first = AutoModelForCausalLM.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(done.model)
+    assert merged.config.vocab_size % 64 == 0
+    ids = tokenizer.convert_tokens_to_ids(list(TAGS))
+    pieces = [tokenizer.encode(tag.strip("<>"), add_special_tokens=False) for tag in TAGS]
+    for table in ("get_input_embeddings", "get_output_embeddings"):
+        new, old = getattr(merged, table)().weight, getattr(first, table)().weight
+        # Only the tags' rows were trained.
+        torch.testing.assert_close(new[: ids[0]], old[: ids[0]])
+        begin = torch.stack([old[some].mean(0) for some in pieces])
+        assert (new[ids] - begin).abs().amax(1).min() > 1e-3
+    weights = [one.model.layers[0].self_attn.q_proj.weight for one in (first, merged)]
+    assert (weights[0] - weights[1]).abs().max() > 1e-3
+    assert (merged.get_input_embeddings().weight is merged.get_output_embeddings().weight) == tied
+
+    async def served():
+        async with Runtime(str(done.model), kv_tokens=2048) as runtime:
+            result = await (await runtime.submit(Sequential(prompt="q1?", chat=True, max_tokens=5)))
+            (segment,) = result.trace.segments
+            return segment
+
+    segment = asyncio.run(served())
+    with torch.no_grad():
+        logprobs = merged(torch.tensor([segment.token_ids])).logits[0].log_softmax(-1)
+    first_sampled = len(segment.pieces[0].token_ids)
+    for i, recorded in enumerate(segment.pieces[1].logprobs):
+        at = first_sampled + i
+        assert logprobs[at - 1, segment.token_ids[at]].item() == pytest.approx(recorded, abs=1e-4)
+
+
+# -- going on --------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_goes_on_to_the_same_losses(model, tmp_path):
+    """6 steps, against 3, a kill in the middle of the next, and the rest; with dropout, so that randomness counts."""
+    data = texts(tmp_path / "t.jsonl")
+    fields = {
+        "lora": {"r": 4, "lora_dropout": 0.2},
+        "trainer": {"save_steps": 3, "lr_scheduler_type": "cosine"},
+        "seed": 5,
+    }
+    straight = train(config(model, data, **fields), tmp_path / "straight")
+    (tmp_path / "c.json").write_text(config(model, data, **fields).model_dump_json())
+    script = (
+        "import os, signal, sys\n"
+        "from plait.rl import sft, trainer\n"
+        "from plait.rl.config import SFTConfig\n"
+        "step = trainer.SampleTrainer.training_step\n"
+        "def killed(self, *args, **options):\n"
+        "    if self.state.global_step == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return step(self, *args, **options)\n"
+        "trainer.SampleTrainer.training_step = killed\n"
+        "from pathlib import Path\n"
+        "sft.train(SFTConfig.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))\n"
+    )
+    out = tmp_path / "killed"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script, tmp_path / "c.json", out], env=environment())
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in checkpoints(out)] == [f"{PREFIX}3"] and not (out / "model").exists()
+    # A kill while a checkpoint was written leaves something of it.
+    (out / STAGING / f"{PREFIX}6").mkdir(parents=True)
+    resumed = train(config(model, data, **fields), out)
+    assert resumed.losses == straight.losses and len(straight.losses) == 6
+    assert not (out / STAGING).exists()
+    from safetensors.torch import load_file
+
+    weights = [load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "straight", out)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(plait.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+
+
+def test_time_that_is_up_ends_with_a_checkpoint_and_a_model(model, tmp_path):
+    data = texts(tmp_path / "t.jsonl")
+    given = config(model, data, epochs=3, max_minutes=1e-5)
+    first = train(given, tmp_path / "out")
+    assert first.steps == 1 and not first.is_finished and first.model.is_dir()
+    assert [path.name for path in checkpoints(tmp_path / "out")] == [f"{PREFIX}1"]
+    second = train(given.model_copy(update={"max_minutes": None}), tmp_path / "out")
+    assert second.is_finished and len(second.losses) == 18
+    with pytest.raises(InvalidInput, match="made with other epochs"):
+        train(given.model_copy(update={"epochs": 4}), tmp_path / "out")
+    again = train(given.model_copy(update={"epochs": 1, "max_minutes": None}), tmp_path / "out", fresh=True)
+    assert again.steps == 6
+
+
+def test_old_checkpoints_go(model, tmp_path):
+    data = texts(tmp_path / "t.jsonl")
+    train(config(model, data, trainer={"save_steps": 1, "save_total_limit": 2}), tmp_path / "out")
+    assert [path.name for path in checkpoints(tmp_path / "out")] == [f"{PREFIX}5", f"{PREFIX}6"]
+
+
+def test_two_processes(model, tmp_path):
+    """The same samples, half of them each: the losses of one process with batches of two."""
+    data = texts(tmp_path / "t.jsonl")
+    alone = train(config(model, data, trainer={"per_device_train_batch_size": 2}), tmp_path / "alone")
+    lines = [
+        f'model = "{model}"', "threads = 1", "[[data]]", 'kind = "texts"', f'paths = ["{data}"]',
+        "[trainer]", "learning_rate = 1e-2", 'lr_scheduler_type = "constant"', 'ddp_backend = "gloo"',
+    ]  # fmt: skip
+    (tmp_path / "c.toml").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    command += ["-m", "plait", "train", "sft", str(tmp_path / "c.toml"), "--out", str(tmp_path / "out")]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment(), stdout=log, stderr=log, start_new_session=True)
+    try:
+        status = process.wait(timeout=90)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert status == 0, (tmp_path / "log").read_text()[-3000:]
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    losses = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
+    assert losses == pytest.approx(alone.losses, rel=1e-3) and len(losses) == 3
+    assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
+
+
+# -- configurations --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"trainer": {"learnin_rate": 1, "foo": 2}}, "knows no learnin_rate, foo"),
+        ({"trainer": {"output_dir": "x"}}, "output_dir: decided by"),
+        ({"trainer": {"packing": True}}, "packing: decided by"),
+        ({"trainer": {"save_strategy": "never"}}, r"\[trainer\]"),
+        ({"lora": {"rank": 3}}, "LoraConfig knows no rank"),
+        ({"max_tokens": 10}, "there is no sample to train on; 6"),
+        ({"curriculum": [2]}, "curriculum"),
+        ({"model": "nothing"}, "no model 'nothing'"),
+    ],
+)
+def test_wrong_configurations_are_one_error(fields, message, model, tmp_path):
+    with pytest.raises(plait.PlaitError, match=message):
+        train(config(model, texts(tmp_path / "t.jsonl"), **fields), tmp_path / "out")
+
+
+def test_windows_that_hide_what_a_mask_shows_are_refused(tmp_path):
+    base = folder(tmp_path / "model", "mistral", sliding_window=16)
+    with pytest.raises(UnsupportedModel, match="see 16 tokens"):
+        train(config(base, texts(tmp_path / "t.jsonl")), tmp_path / "out")
+
+
+def test_the_command(model, tmp_path, capsys):
+    data = texts(tmp_path / "t.jsonl", 2)
+    (tmp_path / "c.toml").write_text(f'model = "{model}"\nthreads = 1\n[[data]]\nkind = "texts"\npaths = ["t.jsonl"]\n')
+    out = tmp_path / "out"
+    command = ["train", "sft", str(tmp_path / "c.toml"), "--out", str(out), "--set", "trainer.max_steps=1"]
+    assert main(command) == 0
+    assert "1 steps, done" in capsys.readouterr().out
+    assert json.loads((out / "config.json").read_text())["trainer"] == {"max_steps": 1}
+    # By the folder alone: there is nothing left to do.
+    assert main(["train", "sft", str(out)]) == 0
+    assert main(["train", "sft", str(tmp_path / "none.toml")]) == 1
+    assert "cannot read the training" in capsys.readouterr().err
+    assert data.is_file()

@@ -1,0 +1,65 @@
+"""Tiny models with tokenizers, as folders that both transformers and plait load, and texts to train them on."""
+
+from __future__ import annotations
+
+import json
+import random
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from plait.tests.runtime.engines.native.helpers import tiny
+from plait.tests.runtime.methods.multiverse.tools import Par, render
+
+TEMPLATE = (
+    "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+REWRITING = TEMPLATE.replace("{{ m.content }}", "{{ m.content if loop.last else '...' }}")
+"""A template that shortens earlier turns."""
+SIZE = 320
+
+
+@cache
+def _tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=SIZE - 4,
+        special_tokens=["<|pad|>", "<|start|>", "<|end|>"],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(["Parallel Path Goal Outline Conclusion Think the plan so"] * 4, trainer)
+    return tokenizer
+
+
+def folder(path: Path, family: str = "llama", *, template: str = TEMPLATE, **overrides: Any) -> Path:
+    """A model folder with a byte-level tokenizer."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_tokenizer().to_str()), eos_token="<|end|>", pad_token="<|pad|>"
+    )
+    tokenizer.chat_template = template
+    size = {"vocab_size": SIZE, "max_position_embeddings": 2048, "eos_token_id": 2, "pad_token_id": 0}
+    model, _ = tiny(family, **{**size, **overrides})
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def text(number: int) -> str:
+    """A short Multiverse text."""
+    rng = random.Random(number)
+    paths = {str(i): [f" {rng.randrange(90)} and {rng.randrange(90)}"] for i in (1, 2)}
+    return render(["<Think>\n", Par(paths, f"got {number}"), f"</Think>\n\nAnswer: {number}"])
+
+
+def texts(path: Path, count: int = 6) -> Path:
+    """JSON Lines of them, with what they are without blocks."""
+    rows = [{"prompt": f"q{i}?", "text": text(i), "sequential": f"<Think>\nx{i}\n</Think>"} for i in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
