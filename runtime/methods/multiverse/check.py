@@ -34,6 +34,25 @@ def problems(text: str) -> list[str]:
     return found
 
 
+def well_formed(text: str) -> tuple[int, int]:
+    """(blocks of a text that are in the exact format, with all that is in them; blocks that it opens)."""
+    opened = good = 0
+    waiting = elements(text)[0]
+    while waiting:
+        element = waiting.pop()
+        waiting += element.children
+        if element.name == "Parallel":
+            opened += 1
+            good += not any(_all_problems(text, element))
+    return good, opened
+
+
+def _all_problems(text: str, element: Element) -> Iterator[str]:
+    yield from _element_problems(text, element)
+    for child in element.children:
+        yield from _all_problems(text, child)
+
+
 def _element_problems(text: str, element: Element) -> Iterator[str]:
     """What is wrong with one element, apart from what is inside its children."""
     where = f"{element.name} at {element.start}"
