@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Collection
 from dataclasses import fields
@@ -45,12 +46,14 @@ class DataConfig(Spec):
 
     refusal = InvalidInput
 
-    kind: Literal["texts", "chat", "traces"]
+    kind: Literal["texts", "excerpts", "chat", "traces"]
     """`texts`: JSON Lines with `prompt` and `text` (in Multiverse form, or any), maybe `sequential`, the text told
-    without blocks. `chat`: JSON Lines with `messages`, or `prompt` and `completion`; every turn of the assistant is
+    without blocks. `excerpts`: JSON Lines with a long `text` each, of which every block is a sample, with the lines
+    before it as the prompt. `chat`: JSON Lines with `messages`, or `prompt` and `completion`; the assistant's turns are
     trained. `traces`: trace files of `plait`; what the model sampled is trained."""
     paths: tuple[str, ...] = Field(min_length=1)
-    """Files, relative to the configuration's folder; `*` may stand in them."""
+    """Files, relative to the configuration's folder; `*` and environment variables (`$PLAIT_DATA/texts.jsonl`) may
+    stand in them."""
     suffix: str = ""
     """Put behind every prompt that is text."""
     sequential_suffix: str = ""
@@ -63,6 +66,21 @@ class DataConfig(Spec):
     """What becomes of samples longer than `max_tokens`."""
     held_out: int = Field(default=0, ge=0)
     """Samples from the end that are not trained; their loss is what TRL calls `eval_loss`."""
+
+
+class ProbeConfig(Spec):
+    """What is looked at before and after the training: held-out prompts, run by `Multiverse`, merges and all."""
+
+    refusal = InvalidInput
+
+    prompts: int = Field(default=16, ge=1)
+    """At most; the first of those held out."""
+    max_tokens: int = Field(default=512, ge=1)
+    """Along the critical path."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Of sampling."""
+    kv_tokens: int = Field(default=32768, ge=256)
+    """Tokens that the engine has room for."""
 
 
 class SFTConfig(TrainConfig):
@@ -78,6 +96,9 @@ class SFTConfig(TrainConfig):
     """Share of the samples that are shown with blocks in each of several passes; the others are shown without
     (`sequential`). Multiverse's: 0, 0, 0.1, 0.5, 0.5, 0.9, 1, 1."""
 
+    probe: ProbeConfig | None = None
+    """Count the well-formed blocks that the model writes, before and after; None: do not."""
+
     @classmethod
     def title(cls) -> str:
         return "training"
@@ -92,7 +113,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     sources = data.get("data")
     for source in sources if isinstance(sources, list) else ():
         if isinstance(source, dict) and isinstance(source.get("paths"), list):
-            source["paths"] = [str(path.parent / str(one)) for one in source["paths"]]
+            source["paths"] = [str(path.parent / os.path.expandvars(str(one))) for one in source["paths"]]
     return data
 
 

@@ -6,6 +6,7 @@ have written it (`samples.py`), and only what the model writes is trained. The o
     config.json      what the run was begun with
     checkpoint-N/    whole or not there; the same command goes on from the last one, to the same losses
     trainer_state.json  the metrics of every step
+    probe.json       with `[probe]`: what the model made of held-out prompts, before and after; traces in probe/
     adapter/         with `[lora]`: what peft loads
     model/           what `plait.Runtime` loads, adapter merged
 """
@@ -29,6 +30,7 @@ from .checkpoints import STAGING, checkpoints, publish, replace_file
 from .config import SFTConfig, arguments
 from .curriculum import mixed, shuffled
 from .frames import enable
+from .probe import probe
 from .samples import Sample
 from .tags import add_tags, merge, save
 from .texts import Samples, read_samples
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from .trainer import SampleTrainer
 
 CONFIG = "config.json"
-MAY_CHANGE = ("max_minutes", "threads")
+PROBE = "probe.json"
+MAY_CHANGE = ("max_minutes", "threads", "probe")
 """Fields that a run that goes on may have other values of."""
 OURS = (
     "output_dir seed data_seed resume_from_checkpoint num_train_epochs train_sampling_strategy group_by_length "
@@ -103,13 +106,20 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
         print(f"{counts}; {longest:,} tokens at most", flush=True)
     if lora is not None and tags:
         lora.trainable_token_indices = _rows(model, tags)
+    ask = _asked(config, held_out)
+    if ask and is_main and not (out / PROBE).exists():
+        _probe(config, out, "before", ask, model=model, tokenizer=hf_tokenizer)
     from .trainer import make_trainer
 
     with args.main_process_first():
         found = checkpoints(out)
     trainer = make_trainer(model, args, hf_tokenizer, trained, held_out, lora, config.max_minutes, tokenizer.eos_ids)
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-    return _finish(trainer, out, hf_tokenizer, is_main)
+    done = _finish(trainer, out, hf_tokenizer, is_main)
+    if ask and is_main:
+        _probe(config, out, "after", ask)
+    trainer.accelerator.wait_for_everyone()
+    return done
 
 
 def _samples(config: SFTConfig, tokenizer: Tokenizer) -> tuple[list[Sample], list[Sample], int]:
@@ -201,6 +211,7 @@ def _claim(config: SFTConfig, out: Path, fresh: bool) -> None:
     file = out / CONFIG
     shutil.rmtree(out / STAGING, ignore_errors=True)
     if fresh:
+        (out / PROBE).unlink(missing_ok=True)
         for old in checkpoints(out):
             shutil.rmtree(old)
     elif file.exists():
@@ -238,6 +249,33 @@ def _tokenizer(model: Any, tokenizer: Any) -> Tokenizer:
         if model.generation_config is not None:
             model.generation_config.save_pretrained(folder)
         return load_tokenizer(folder)
+
+
+def _asked(config: SFTConfig, held_out: list[Sample]) -> list[list[int]]:
+    """Prompts of held-out samples."""
+    if config.probe is None:
+        return []
+    if not held_out:
+        raise InvalidInput("[probe] needs prompts: let a source of [[data]] have `held_out`")
+    asked = held_out[: config.probe.prompts]
+    return [sample.mask.token_ids[: int(sample.mask.is_sampled.argmax())] for sample in asked]
+
+
+def _probe(
+    config: SFTConfig, out: Path, when: str, asked: list[list[int]], model: Any = None, tokenizer: Any = None
+) -> None:
+    """Add a row to the file of probes. `model`: one that is not saved yet."""
+    assert config.probe is not None
+    with tempfile.TemporaryDirectory(prefix="plait-") as temporary:
+        folder = out / "model"
+        if model is not None:
+            folder = Path(temporary)
+            save(model, tokenizer, folder)
+        found = probe(config.probe, folder, asked, out / "probe" / when, seed=config.seed)
+    known = json.loads((out / PROBE).read_text(encoding="utf-8")) if (out / PROBE).exists() else {}
+    replace_file(out / PROBE, json.dumps({**known, when: found.row()}, indent=1) + "\n")
+    share = f"{found.answered} of {found.prompts} held-out prompts get a well-formed block"
+    print(f"{when}: {share}; {found.well_formed} of {found.blocks} blocks are", flush=True)
 
 
 def _finish(trainer: SampleTrainer, out: Path, tokenizer: Any, is_main: bool) -> Trained:

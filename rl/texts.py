@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import InvalidInput
@@ -15,38 +13,10 @@ from ..runtime.tokenizer import Tokenizer
 from ..runtime.trace.record import Piece
 from ..runtime.trace.trace import Trace
 from .config import DataConfig
+from .curate.excerpts import excerpts
+from .lines import files, read_lines
 from .masks import text_mask, trace_mask
 from .samples import Sample, trace_samples
-
-
-def files(paths: Sequence[str]) -> list[Path]:
-    """All files that these name. Raises `InvalidInput` for a name without any."""
-    found: list[Path] = []
-    for name in paths:
-        path = Path(name)
-        some = sorted(path.parent.glob(path.name)) if "*" in path.name else [path] if path.is_file() else []
-        if not some:
-            raise InvalidInput(f"there is no file {name}")
-        found += map(Path, some)
-    return found
-
-
-def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where it stands, object) of every line. Raises `InvalidInput` for one that is no object."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {path}: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            data = json.loads(line)
-        except ValueError as error:
-            raise InvalidInput(f"{path}:{number}: {error}") from None
-        if not isinstance(data, dict):
-            raise InvalidInput(f"{path}:{number}: not an object")
-        yield f"{path}:{number}", data
 
 
 def text_sample(tokenizer: Tokenizer, prompt: Sequence[int], text: str, positions: Positions = "train") -> Sample:
@@ -130,7 +100,7 @@ def read_samples(config: DataConfig, tokenizer: Tokenizer, max_tokens: int) -> S
                 raise InvalidInput(f"{path}: {error}") from None
         return found
     read: Callable[[DataConfig, Tokenizer, dict[str, Any]], list[tuple[Sample, Sample | None]]]
-    read = _texts if config.kind == "texts" else _chat
+    read = {"texts": _texts, "chat": _chat, "excerpts": _excerpts}[config.kind]
     for path in files(config.paths):
         for where, data in read_lines(path):
             try:
@@ -151,6 +121,13 @@ def _texts(config: DataConfig, tokenizer: Tokenizer, data: dict[str, Any]) -> li
         return [(whole, None)]
     plain = text_sample(tokenizer, _prompt(config, tokenizer, prompt, config.sequential_suffix), sequential)
     return [(whole, plain)]
+
+
+def _excerpts(config: DataConfig, tokenizer: Tokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:
+    found: list[tuple[Sample, Sample | None]] = []
+    for one in excerpts(_string(data, "text")):
+        found += _texts(config, tokenizer, {"prompt": one.prompt, "text": one.text, "sequential": one.sequential})
+    return found
 
 
 def _chat(config: DataConfig, tokenizer: Tokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:

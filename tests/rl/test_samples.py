@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,7 @@ from plait import (
 from plait.rl.frames import enable
 from plait.rl.masks import part_masks, text_mask
 from plait.rl.samples import IGNORED, Sample, collate, trace_dataset, trace_samples
+from plait.runtime.cli.main import main
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
@@ -313,3 +316,12 @@ async def test_parts_hold_what_the_whole_holds():
     parts = part_masks(trace)
     own = sorted(token for segment in trace.segments for token in segment.token_ids)
     assert sorted(token for mask in parts for token in mask.token_ids) == own
+
+
+async def test_traces_are_exported(tmp_path, capsys):
+    (await served("apr")).save(tmp_path / "one.jsonl.gz")
+    command = ["data", "export", str(tmp_path / "one.jsonl.gz"), "--out", str(tmp_path / "set")]
+    assert await asyncio.to_thread(main, command) == 0
+    assert "3 samples" in capsys.readouterr().out
+    found = datasets.load_from_disk(str(tmp_path / "set"))
+    assert [row["part"] for row in found] == [0, 1, 2] and Sample.from_row(found[0]).is_trained.any()

@@ -19,7 +19,7 @@ from plait import InvalidInput, Multiverse, Runtime, Sequential, UnsupportedMode
 from plait.rl.checkpoints import PREFIX, STAGING, checkpoints
 from plait.rl.config import DataConfig, SFTConfig
 from plait.rl.curriculum import MULTIVERSE, mixed, shuffled
-from plait.rl.samples import IGNORED
+from plait.rl.samples import IGNORED, trace_samples
 from plait.rl.sft import train
 from plait.rl.texts import chat_samples, read_samples
 from plait.runtime.cli.main import main
@@ -121,18 +121,26 @@ def test_a_curriculum_shows_every_sample_in_every_pass():
 
 
 def test_losses_fall_and_the_model_is_served(model, tmp_path):
-    data = texts(tmp_path / "t.jsonl")
+    data = texts(tmp_path / "t.jsonl", 24)
     done = train(
-        config(model, data, tags=True, epochs=12, source={"held_out": 1}, trainer={"per_device_train_batch_size": 2}),
+        config(
+            model, data, tags=True, epochs=8, source={"held_out": 1}, trainer={"per_device_train_batch_size": 2},
+            probe={"prompts": 3, "max_tokens": 200, "kv_tokens": 4096},
+        ),
         tmp_path / "out",
-    )
+    )  # fmt: skip
     losses = list(done.losses.values())
-    assert done.is_finished and done.steps == len(losses) == 30
+    assert done.is_finished and done.steps == len(losses) == 92
     assert losses[-1] < losses[0] / 3
     log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
     assert any("eval_loss" in entry for entry in log)
+    probes = json.loads((tmp_path / "out" / "probe.json").read_text())
+    assert [(probes[when]["prompts"], probes[when]["answered"]) for when in ("before", "after")] == [(1, 0), (1, 1)]
+    assert probes["after"]["branches"] == 2 and probes["after"]["total_tokens"] > probes["after"]["critical_tokens"]
+    trace = plait.Trace.load(tmp_path / "out" / "probe" / "after" / "0.jsonl.gz")
+    assert trace.joins and trace_samples(trace)
     # Tokens, not cells of the mask.
-    assert max(entry.get("num_tokens", 0) for entry in log) < 60 * 200
+    assert max(entry.get("num_tokens", 0) for entry in log) < 23 * 8 * 200
 
     async def served():
         async with Runtime(str(done.model), kv_tokens=4096) as runtime:
@@ -293,6 +301,7 @@ def test_two_processes(model, tmp_path):
         ({"lora": {"rank": 3}}, "LoraConfig knows no rank"),
         ({"max_tokens": 10}, "there is no sample to train on; 6"),
         ({"curriculum": [2]}, "curriculum"),
+        ({"probe": {}}, "`held_out`"),
         ({"model": "nothing"}, "no model 'nothing'"),
     ],
 )

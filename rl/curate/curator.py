@@ -1,0 +1,209 @@
+"""`curate`: chains of thought become Multiverse texts, stage by stage, through any engine.
+
+    stage1.jsonl    outlines: the list of steps, with what may be done in parallel (stages 1 to 3, one chat)
+    stage4.jsonl    outlines refilled with the sentences of the chain; checked for content
+    stage5.jsonl    the same in Multiverse's form; checked for grammar, every block then rewritten if that is sound too
+    texts.jsonl     what came through: `prompt`, `text` and `sequential`, as training takes them
+    report.json     how many came through which check
+
+A line is written when its sample is through a stage; the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ...runtime.errors import InvalidInput, PromptTooLong
+from ...runtime.methods.sequential import Sequential
+from ...runtime.runtime import Runtime
+from ...runtime.spec import Spec
+from ..lines import read_lines
+from . import stages
+from .distance import relative_distance
+from .journal import Journal
+from .plain import plain
+from .stages import Message
+
+Stage = Callable[[dict[str, str], int], Awaitable[dict[str, Any]]]
+"""(sample, number of the attempt) -> what came of it; `problem`: why it does not do, or None."""
+
+
+class CurateConfig(Spec):
+    """How to curate. Raises `InvalidInput`."""
+
+    refusal = InvalidInput
+
+    attempts: int = Field(default=3, ge=1)
+    """Of a stage, until its check is passed."""
+    max_distance: float = Field(default=0.2, ge=0, le=1)
+    """Of a refilled text from the chain (relative Levenshtein distance)."""
+    max_tokens: int = Field(default=4096, ge=1)
+    """Of one reply."""
+    temperature: float = Field(default=0.6, ge=0)
+    """Of sampling; attempts have seeds of their own."""
+    rewrites: bool = True
+    """Rewrite blocks so that paths stand by themselves."""
+    concurrency: int = Field(default=4, ge=1)
+    """Samples at a time."""
+    seed: int = 0
+    """What the seeds of all calls are made of."""
+
+
+async def curate(source: Path, out: Path, runtime: Runtime, config: CurateConfig) -> dict[str, int]:
+    """Curate JSON Lines with `problem`, `solution` and perhaps `id` and `answer`; how many came through what.
+
+    Raises `InvalidInput` for a line without these.
+    """
+    samples = read(source)
+    curator = _Curator(out, runtime, config)
+    room = asyncio.Semaphore(config.concurrency)
+
+    async def one(sample: dict[str, str]) -> None:
+        async with room:
+            await curator.run(sample)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for sample in samples:
+                group.create_task(one(sample))
+    finally:
+        curator.close()
+    return curator.report(samples)
+
+
+def read(source: Path) -> list[dict[str, str]]:
+    """The samples of a file. Raises `InvalidInput` naming the line."""
+    found: list[dict[str, str]] = []
+    for where, data in read_lines(source):
+        for name in ("problem", "solution"):
+            if not isinstance(data.get(name), str) or not data[name].strip():
+                raise InvalidInput(f"{where}: no `{name}`")
+        own = str(data.get("id", len(found)))
+        found.append(
+            {
+                "id": own,
+                "problem": data["problem"],
+                "solution": data["solution"],
+                "answer": str(data.get("answer", data["solution"].strip().splitlines()[-1])),
+            }
+        )
+    ids = [sample["id"] for sample in found]
+    twice = [one for i, one in enumerate(ids) if one in ids[:i]]
+    if twice:
+        raise InvalidInput(f"{source}: the id {twice[0]!r} stands there twice")
+    return found
+
+
+class _Curator:
+    def __init__(self, out: Path, runtime: Runtime, config: CurateConfig) -> None:
+        self.out = out
+        self.runtime = runtime
+        self.config = config
+        self.outlines = Journal(out / "stage1.jsonl")
+        self.refilled = Journal(out / "stage4.jsonl")
+        self.formed = Journal(out / "stage5.jsonl")
+
+    def close(self) -> None:
+        for journal in (self.outlines, self.refilled, self.formed):
+            journal.close()
+
+    async def run(self, sample: dict[str, str]) -> None:
+        """All stages of one sample that are not done; the first that fails is its last."""
+        for journal, stage in (
+            (self.outlines, self._outline),
+            (self.refilled, self._refill),
+            (self.formed, self._form),
+        ):
+            row = journal.rows.get(sample["id"])
+            if row is None:
+                row = journal.add({"id": sample["id"], **await self._attempts(sample, stage)})
+            if row["problem"] is not None:
+                return
+
+    async def _attempts(self, sample: dict[str, str], stage: Stage) -> dict[str, Any]:
+        """What the first attempt without a problem gives, or the last one's problem."""
+        row: dict[str, Any] = {}
+        for attempt in range(self.config.attempts):
+            try:
+                row = {**await stage(sample, attempt), "attempts": attempt + 1}
+            except PromptTooLong as error:
+                return {"text": "", "problem": str(error), "attempts": attempt + 1}
+            if row["problem"] is None:
+                break
+        return row
+
+    async def _outline(self, sample: dict[str, str], attempt: int) -> dict[str, Any]:
+        messages: list[Message] = []
+        for number, turn in enumerate(stages.outline_turns(sample["problem"], sample["solution"])):
+            messages.append({"role": "user", "content": turn})
+            reply = await self._ask(messages, f"{sample['id']} outline {attempt} {number}")
+            messages.append({"role": "assistant", "content": reply})
+        outline = stages.listed(messages[-1]["content"])
+        return {"text": outline, "problem": stages.outline_problem(outline)}
+
+    async def _refill(self, sample: dict[str, str], attempt: int) -> dict[str, Any]:
+        outline = self.outlines.rows[sample["id"]]["text"]
+        prompt = stages.refill_prompt(sample["solution"], outline)
+        text = await self._ask(_question(prompt), f"{sample['id']} refill {attempt}")
+        flat = stages.unstructured(text)
+        distance = await asyncio.to_thread(relative_distance, flat, sample["solution"])
+        problem = None if distance <= self.config.max_distance else f"its distance from the chain is {distance:.2f}"
+        return {"text": text, "distance": distance, "problem": problem}
+
+    async def _form(self, sample: dict[str, str], attempt: int) -> dict[str, Any]:
+        refilled = self.refilled.rows[sample["id"]]["text"]
+        body = await self._ask(_question(stages.blocks_prompt(refilled)), f"{sample['id']} form {attempt}")
+        text = stages.whole(body, sample["solution"], sample["answer"])
+        problem = stages.grammar_problem(text)
+        rewritten = 0
+        if problem is None and self.config.rewrites:
+            for number, (start, end) in reversed(list(enumerate(stages.outermost(text)))):
+                prompt = stages.rewrite_prompt(text[start:end])
+                reply = await self._ask(_question(prompt), f"{sample['id']} rewrite {attempt} {number}")
+                block = stages.block_of(reply)
+                if block and stages.grammar_problem(new := text[:start] + block + text[end:]) is None:
+                    text, rewritten = new, rewritten + 1
+        return {"text": text, "rewritten": rewritten, "problem": problem}
+
+    async def _ask(self, messages: list[Message], purpose: str) -> str:
+        digest = hashlib.blake2s(f"{self.config.seed} {purpose}".encode(), digest_size=4).digest()
+        method = Sequential(
+            prompt=messages, max_tokens=self.config.max_tokens, temperature=self.config.temperature, answer="text"
+        )
+        job = await self.runtime.submit(method, seed=int.from_bytes(digest, "big"))
+        return (await job).text.strip()
+
+    def report(self, samples: list[dict[str, str]]) -> dict[str, int]:
+        """Write the texts that came through and how many did."""
+        through = set(_passed(self.formed))
+        lines = []
+        for sample in samples:
+            if sample["id"] in through:
+                text = self.formed.rows[sample["id"]]["text"]
+                line = {"id": sample["id"], "prompt": sample["problem"], "text": text, "sequential": plain(text)}
+                lines.append(json.dumps(line) + "\n")
+        (self.out / "texts.jsonl").write_text("".join(lines), encoding="utf-8")
+        counts = {
+            "samples": len(samples),
+            "outline": len(_passed(self.outlines)),
+            "content": len(_passed(self.refilled)),
+            "grammar": len(through),
+            "rewritten": sum(row.get("rewritten", 0) > 0 for row in self.formed.rows.values()),
+        }
+        (self.out / "report.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+        return counts
+
+
+def _passed(journal: Journal) -> list[str]:
+    return [name for name, row in journal.rows.items() if row["problem"] is None]
+
+
+def _question(prompt: str) -> list[Message]:
+    return [{"role": "user", "content": prompt}]
