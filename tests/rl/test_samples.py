@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -94,9 +95,9 @@ def nested_script(text: str) -> str:
 
 
 ADD = TagTokenizer().encode("add these")
-WORKERS = {"workers": ("A", "B", "C"), "openers": ("I am A. ", "B here, ", "and C ")}
+WORKERS: dict[str, Any] = {"workers": ("A", "B", "C"), "openers": ("I am A. ", "B here, ", "and C ")}
 WORKERS |= {"max_step": 7, "conclusion": None, "answer": "regex:never", "check_repeats": False}
-JOBS = {
+JOBS: dict[str, tuple[Callable[[str], NativeEngine], Method]] = {
     "sequential": (sampling, Sequential(prompt="12 apples", max_tokens=40, temperature=1.0)),
     "voting": (sampling, SelfConsistency(prompt="12 apples", n=4, max_tokens=12, temperature=1.0)),
     "apr": (lambda family: played(family, model()), APR(prompt=ROOT)),
@@ -153,7 +154,7 @@ def found_and_recorded(hf_model, samples: list[Sample]) -> tuple[torch.Tensor, t
 
 
 def sampled(trace: Trace) -> list[float]:
-    return [p for s in trace.segments for piece in s.pieces if piece.kind == "sampled" for p in piece.logprobs]
+    return [p for s in trace.segments for piece in s.pieces if piece.kind == "sampled" for p in piece.logprobs or ()]
 
 
 def check(family: str, trace: Trace) -> list[Sample]:

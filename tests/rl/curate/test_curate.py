@@ -54,7 +54,7 @@ class Played:
         if self.wrong.get(kind):
             return self.wrong[kind].pop(0)
         if kind == "refill":
-            chain = re.search(r"Chain of thought:\n(.*)\n\nOutline:", asked, re.DOTALL)[1]
+            (chain,) = re.findall(r"Chain of thought:\n(.*)\n\nOutline:", asked, re.DOTALL)
             return REFILLED if chain == CHAIN else f"S1: {chain}"
         if kind == "form":
             chain = unstructured(asked[asked.index("S1:") :])
