@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..runtime.jobs.context import Context
@@ -23,10 +23,13 @@ RANKINGS = 3
 READERS = 32
 """Files that are read at a time, at most (the paper's number of workers)."""
 
+LEAST_PART = 32
+"""Tokens that a part of the context has, with its frame."""
+
 
 async def choose(work: Work, ctx: Context) -> Chosen:
     """The context of a job; where no file is relevant, what a search for the issue's words finds."""
-    fields, texts = work.fields, work.fields.source.files()
+    fields = work.fields
     report: dict[str, Any] = {"chosen_by": "user"}
     order = list(fields.files)
     if not order:
@@ -34,29 +37,42 @@ async def choose(work: Work, ctx: Context) -> Chosen:
         summaries = await _relevant(work, ctx, found if fields.scan is None else found[: fields.scan])
         order = await _ranked(work, ctx, summaries) or found
         report = {"chosen_by": "relevance" if summaries else "search", "files": len(found), "relevant": len(summaries)}
-    parts = [Excerpt(path=path, text=texts[path]) for path in order]
-    most = None
-    if fields.context != "files":
-        functions = await asyncio.to_thread(rank_functions, fields.issue, texts, order)
-        parts, most = functions or parts, fields.functions
 
     def length(part: Excerpt) -> int:
         return len(ctx.tokenizer.encode(block(part)))
 
     tokens = min(fields.context_tokens, int(fields.limit(ctx.context_limit) * CONTEXT_SHARE))
-    chosen = pack(parts, length, tokens, most=most)
+    chosen = await asyncio.to_thread(
+        lambda: pack(_parts(fields, order, tokens, length), length, tokens, most=fields.most_parts)
+    )
     names = [f"{part.path}::{part.name}" if part.name else part.path for part in chosen]
     return Chosen(excerpts=chosen, report={**report, "parts": names, "tokens": sum(map(length, chosen))})
+
+
+def _parts(fields: Fields, order: Sequence[str], tokens: int, length: Callable[[Excerpt], int]) -> Iterator[Excerpt]:
+    """What may be shown of these files, the likeliest first. Files without functions are shown whole. Blocks."""
+    texts = fields.source.files()
+    whole = (Excerpt(path=path, text=texts[path]) for path in order)
+    if fields.context == "files":
+        yield from whole
+    elif fields.context == "mixed":
+        for part in whole:
+            if length(part) <= tokens:
+                yield part
+            else:
+                yield from rank_functions(fields.issue, texts, [part.path])[: fields.functions]
+    else:
+        yield from rank_functions(fields.issue, texts, order) or whole
 
 
 def pack(
     parts: Iterable[Excerpt], length: Callable[[Excerpt], int], tokens: int, *, most: int | None = None
 ) -> list[Excerpt]:
     """The parts from the first on that fit, `most` at most. One that does not fit is passed over, so that a long file
-    costs no others."""
+    costs no others; with less than `LEAST_PART` left, none is looked for any more."""
     chosen: list[Excerpt] = []
     for part in parts:
-        if len(chosen) == most:
+        if len(chosen) == most or tokens < LEAST_PART:
             break
         if (needed := length(part)) <= tokens:
             chosen.append(part)

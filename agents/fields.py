@@ -60,11 +60,12 @@ class Fields(Method):
     """Candidates that the selection is among."""
     edits: str = "blocks"
     """The form of edits: `blocks` (search and replace), `functions` and `files` (written anew), `diff`."""
-    context: Literal["files", "functions", "function"] = "files"
-    """What a trajectory sees of the repository: the chosen files whole; the functions in them that belong most to the
-    issue; or one of these functions each, dealt out so that the likelier ones are seen more often."""
+    context: Literal["files", "mixed", "functions", "function"] = "files"
+    """What a trajectory sees of the repository. `files`: the chosen files whole. `functions`: the functions in them
+    that belong most to the issue. `mixed`: files whole where they fit, of longer ones these functions. `function`: one
+    of the functions each, dealt out so that the likelier ones are seen more often."""
     functions: int = Field(default=4, ge=1, strict=True)
-    """Functions that are chosen, where `context` is of functions."""
+    """Functions that are chosen, of a file with `mixed`, else in all."""
     files: tuple[str, ...] = ()
     """Paths that make up the context; empty: the relevance and ranking stages choose."""
     scan: int | None = Field(default=None, ge=0, strict=True)
@@ -156,6 +157,11 @@ class Fields(Method):
         self.sandbox.check()
         if "edits" not in self.models:
             self.check_engine(engine)
+
+    @property
+    def most_parts(self) -> int | None:
+        """Parts of the context at most."""
+        return self.functions if self.context in ("functions", "function") else None
 
     def may_show(self, path: str) -> bool:
         """May the file be context?"""

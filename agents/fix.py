@@ -46,8 +46,8 @@ from .working_copy import apply, working_copy
 
 SMALL: dict[str, Any] = {
     "edits": "functions",
-    "context": "functions",
-    "context_tokens": 4000,
+    "context": "mixed",
+    "context_tokens": 3000,
     "scan": 0,
     "shows_tests": True,
     "test_calls": 3,

@@ -217,6 +217,14 @@ async def test_a_check_that_a_candidate_breaks_puts_it_behind(folder):
     assert result.details["check_before"] == 2
 
 
+async def test_long_files_are_shown_by_their_functions(folder):
+    fields = {"n": 1, "scan": 0, "context": "mixed", "functions": 1, "context_tokens": 250}
+    result, _ = await run(model(), folder, **fields)
+    assert result.details["context"]["parts"] == ["texttools/slug.py::slugify", "texttools/__init__.py"]
+    result, _ = await run(model(), folder, **{**fields, "context_tokens": 2_000})
+    assert result.details["context"]["parts"][:2] == ["texttools/slug.py", "texttools/__init__.py"]
+
+
 async def test_what_is_the_same_runs_once(folder):
     RUNS.clear()
     result, _ = await run(model(), folder, n=4)

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.agents.contexts import pack
+from plait.agents.contexts import LEAST_PART, pack
 from plait.agents.edits.base import Excerpt
 from plait.agents.selecting import Chosen, block, deal
 
@@ -31,12 +31,14 @@ def test_likelier_parts_are_seen_by_at_least_as_many(n, parts):
     assert order[0] >= n // 2 and (n < 2 ** (parts - 1) or min(order) >= 1)
 
 
-@given(st.lists(st.integers(1, 50), max_size=8), st.integers(0, 100), st.none() | st.integers(0, 5))
+@given(st.lists(st.integers(1, 50), max_size=8), st.integers(0, 200), st.none() | st.integers(0, 5))
 def test_parts_that_fit_are_packed_in_order_and_long_ones_passed_over(lengths, tokens, most):
     parts = [Excerpt(path=str(i), text="x" * length) for i, length in enumerate(lengths)]
     chosen = pack(parts, lambda part: len(part.text), tokens, most=most)
     left, expected = tokens, []
     for i, length in enumerate(lengths):
+        if left < LEAST_PART:
+            break
         if length <= left and (most is None or len(expected) < most):
             expected.append(str(i))
             left -= length
