@@ -84,6 +84,7 @@ def test_public_names_are_pinned():
         "BranchClosed",
         "Budget",
         "Capabilities",
+        "CodeMonkeys",
         "Completion",
         "Context",
         "Decoding",
