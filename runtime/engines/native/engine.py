@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engine import BlockUsage, Branch, Capabilities, SamplingDefaults, Tokenizer
-from ...errors import EngineClosed, InvalidInput
+from ...errors import BranchBusy, EngineClosed, InvalidInput
 from ..registry import find_model
 from .branch import NativeBranch
 from .context_files import ContextFiles
@@ -172,6 +172,15 @@ class NativeEngine:
                 branch.close()
                 raise
             return branch
+
+    def refresh(self) -> None:
+        """The parameters of the live model that this engine serves have changed in place: use them as they are now, and
+        forget what was computed with the old ones. Raises `BranchBusy` while branches are open."""
+        with self.lock:
+            if self._branches:
+                raise BranchBusy(f"{self.num_branches} branches are open: what they have read is of the old weights")
+            self.model.refresh()
+            self.store.evict_all()
 
     def block_usage(self, job: str | None = None) -> BlockUsage:
         with self.lock:

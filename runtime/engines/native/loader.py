@@ -14,7 +14,7 @@ from .assembly import assemble
 from .checkpoint import open_checkpoint
 from .config import ModelConfig
 from .model import LayerOps, Model
-from .ops import choose_ops
+from .ops import KernelOps, choose_ops
 from .stack import KernelStack
 from .torch_ops import TorchOps
 from .weights import Weights
@@ -90,7 +90,8 @@ def from_transformers(
 
     With `share` its parameters are used where they are, by plain torch: what an optimizer step changes in place is what
     the next forward uses (and so is a reassigned `.data`, but for fused projections). Without, they are packed as they
-    are now (a copy) if `impl` allows it, which decodes faster; call again after they changed.
+    are now (a copy) if `impl` allows it, which decodes faster; `Model.refresh` packs them again after they changed. The
+    KV of an engine is of the weights it was computed with: call `NativeEngine.refresh` in either case.
 
     Raises `UnsupportedModel`, or `InvalidInput` where a parameter is missing (adapters must be merged first).
     """
@@ -98,8 +99,17 @@ def from_transformers(
     tensors = hf_model.state_dict(keep_vars=True)
     config = ModelConfig.from_hf(hf_model.config.to_dict(), context_limit=context_limit)
     weights = assemble(config, tensors.__getitem__, "the model")
-    ops = TorchOps(config, weights) if share else choose_ops(config, weights, impl, num_threads)
-    return _model(config, weights, ops, impl, num_threads)
+    ops = TorchOps(config, weights) if share else choose_ops(config, weights, impl, num_threads, is_live=True)
+    model = _model(config, weights, ops, impl, num_threads)
+
+    def follow() -> None:
+        if isinstance(ops, KernelOps):
+            ops.packed.refresh(weights)
+        if isinstance(model.stack, KernelStack):
+            model.stack.refresh(weights)
+
+    model.follow = follow
+    return model
 
 
 def _model(config: ModelConfig, weights: Weights, ops: LayerOps, impl: Impl, num_threads: int) -> Model:

@@ -10,6 +10,7 @@ too, one call does it all (stack.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ctypes import c_int32
 from typing import Protocol
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ....attention import AttentionPlan, Impl, rope_and_store, span_attention
+from ...errors import InvalidInput
 from .config import ModelConfig
 from .pool import KVPool
 from .rope import RopeConfig
@@ -102,10 +104,19 @@ class Model:
         self._windows = {layer.window for layer in config.layers if layer.window is not None}
         self.stack = stack
         """What `decode` needs."""
+        self.follow: Callable[[], None] | None = None
+        """Takes over what became of the weights of a live model; None: they stay as they are."""
         is_headwise = config.family.qk_norm == "head"
         self._head_norms = [(layer.q_norm, layer.k_norm) if is_headwise else (None, None) for layer in weights.layers]
         self._impl: Impl = "torch" if impl == "torch" else "auto"
         self._num_threads = num_threads
+
+    def refresh(self) -> None:
+        """Follow the parameters of a live model that changed in place, where there are copies of them. Raises
+        `InvalidInput` for other models: nobody can change what they were loaded from."""
+        if self.follow is None:
+            raise InvalidInput("only a model made by `from_transformers` can follow another one")
+        self.follow()
 
     @torch.inference_mode()
     def forward(

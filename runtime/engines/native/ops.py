@@ -22,8 +22,11 @@ from .weights import Weights
 logger = logging.getLogger(__name__)
 
 
-def choose_ops(config: ModelConfig, weights: Weights, impl: Impl, num_threads: int) -> LayerOps:
-    """Compiled kernels ("cpu"), plain torch ("torch"), or ("auto") kernels where they can serve.
+def choose_ops(
+    config: ModelConfig, weights: Weights, impl: Impl, num_threads: int, *, is_live: bool = False
+) -> LayerOps:
+    """Compiled kernels ("cpu"), plain torch ("torch"), or ("auto") kernels where they can serve. `is_live`: the weights
+    will change.
 
     Raises `InvalidInput` for "cpu" where they cannot: weights on another device, neither float32 nor bfloat16, a family
     that has what they have not, or no library.
@@ -31,7 +34,7 @@ def choose_ops(config: ModelConfig, weights: Weights, impl: Impl, num_threads: i
     embedding, gap = weights.embedding, _gap(config)
     fits = embedding.device.type == "cpu" and embedding.dtype in (torch.float32, torch.bfloat16)
     if impl in ("auto", "cpu") and fits and gap is None and (library := kernel_library()) is not None:
-        return KernelOps(library, config, weights, num_threads)
+        return KernelOps(library, config, weights, num_threads, is_live=is_live)
     if impl == "cpu" and gap is not None:
         raise InvalidInput(f"impl='cpu': the compiled kernels have no {gap}; leave impl out for plain torch")
     if impl == "cpu":
@@ -72,10 +75,12 @@ class KernelOps:
     whatever other rows there are.
     """
 
-    def __init__(self, library: ctypes.CDLL, config: ModelConfig, weights: Weights, num_threads: int) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, config: ModelConfig, weights: Weights, num_threads: int, *, is_live: bool = False
+    ) -> None:
         self.library = library
         self.config = config
-        self.packed = packed = PackedWeights(weights, library.plait_panel())
+        self.packed = packed = PackedWeights(weights, library.plait_panel(), is_live=is_live)
         self._layer_at = [
             ctypes.addressof(packed.layers) + i * ctypes.sizeof(LayerArguments) for i in range(config.num_layers)
         ]

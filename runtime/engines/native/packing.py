@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,22 +15,37 @@ from .weights import MLP, LayerWeights, Linear, Weights
 class PackedWeights:
     """Panels of all linear layers, and the structures that point to them."""
 
-    def __init__(self, weights: Weights, panel: int) -> None:
-        """`panel`: outputs of a panel, `plait_panel()`."""
+    def __init__(self, weights: Weights, panel: int, *, is_live: bool = False) -> None:
+        """`panel`: outputs of a panel, `plait_panel()`. `is_live`: the weights will change (`refresh`)."""
         self._panel = panel
         if weights.embedding.dtype == torch.bfloat16:
             self.type = BFLOAT16
         else:
             # What was shipped in bfloat16 takes half the memory and gives the same numbers.
-            self.type = FLOAT32_HALVED if all(map(_is_bfloat16, _matrices(weights))) else FLOAT32
+            is_halved = not is_live and all(map(_is_bfloat16, _matrices(weights)))
+            self.type = FLOAT32_HALVED if is_halved else FLOAT32
         self._kept: list[Tensor] = []
         """What the structures point to."""
-        layers = [self._layer(layer) for layer in weights.layers]
+        self._refilled: Iterator[Tensor] | None = None
+        """Those of them that are still to be filled anew; None: they are being made."""
+        layers = self._layers(weights)
         self.layers = (LayerArguments * len(layers))(*layers)
-        self.norm = self._vector(weights.norm)
-        self.embedding = self._linear([Linear(weights.embedding)])
-        tied = weights.lm_head is weights.embedding
-        self.head = self.embedding if tied else self._linear([Linear(weights.lm_head)])
+        self.norm, self.embedding, self.head = self._rest(weights)
+
+    def refresh(self, weights: Weights) -> None:
+        """Pack weights of the same shapes in the memory of the old ones: what points there stays."""
+        self._refilled = iter(self._kept)
+        self._layers(weights)
+        self._rest(weights)
+
+    def _layers(self, weights: Weights) -> list[LayerArguments]:
+        return [self._layer(layer) for layer in weights.layers]
+
+    def _rest(self, weights: Weights) -> tuple[int, LinearArguments, LinearArguments]:
+        """The last norm, the embedding and the head."""
+        norm, embedding = self._vector(weights.norm), self._linear([Linear(weights.embedding)])
+        is_tied = weights.lm_head is weights.embedding
+        return norm, embedding, embedding if is_tied else self._linear([Linear(weights.lm_head)])
 
     def padded(self, n: int) -> int:
         """Up to whole panels."""
@@ -57,16 +72,16 @@ class PackedWeights:
         outputs, inputs = self.padded(end), parts[0].weight.shape[1]
         dtype = torch.float32 if self.type == FLOAT32 else torch.bfloat16
         rows = torch.zeros(outputs, inputs + inputs % 2, dtype=dtype)
-        bias = torch.zeros(outputs)
+        bias = self._room(lambda: torch.zeros(outputs))
         for part, start in zip(parts, starts, strict=True):
             rows[start : start + len(part.weight), :inputs] = part.weight.detach()
             if part.bias is not None:
                 bias[start : start + len(part.weight)] = part.bias.detach()
         units = rows[:, :inputs] if dtype == torch.float32 else rows
         units = units.contiguous().view(torch.int32)
-        panels = zeros((outputs // self._panel, units.shape[1], self._panel), torch.int32)
+        shape = (outputs // self._panel, units.shape[1], self._panel)
+        panels = self._room(lambda: zeros(shape, torch.int32))
         panels.copy_(units.view(outputs // self._panel, self._panel, -1).transpose(1, 2))
-        self._kept += [panels, bias]
         has_bias = any(part.bias is not None for part in parts)
         return LinearArguments(
             panels=panels.data_ptr(), bias=bias.data_ptr() if has_bias else None, inputs=inputs, outputs=outputs
@@ -74,10 +89,16 @@ class PackedWeights:
 
     def _vector(self, weight: Tensor) -> int:
         """Address of a norm's weights, float32 and padded."""
-        padded = torch.zeros(self.padded(len(weight)))
+        padded = self._room(lambda: torch.zeros(self.padded(len(weight))))
         padded[: len(weight)] = weight.detach()
-        self._kept.append(padded)
         return padded.data_ptr()
+
+    def _room(self, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gives: zeros; the next time, what was packed here the time before."""
+        if self._refilled is not None:
+            return next(self._refilled)
+        self._kept.append(make())
+        return self._kept[-1]
 
 
 def _matrices(weights: Weights) -> Iterator[Tensor]:

@@ -59,6 +59,13 @@ class KernelStack:
         self._step: Any = StepArguments()
         self._at = [ctypes.addressof(part) for part in (self._stack, ops.work, self._step)]
 
+    def refresh(self, weights: Weights) -> None:
+        """Take over norms that changed."""
+        for kept, layer in zip(self._norms, weights.layers, strict=True):
+            for norm, changed in zip(kept, (layer.q_norm, layer.k_norm), strict=True):
+                if norm is not None and changed is not None:
+                    norm.copy_(changed.detach())
+
     @staticmethod
     def fitting(ops: LayerOps, weights: Weights, num_threads: int) -> KernelStack | None:
         """Of these `ops`, if they and attention's kernels can serve the model."""

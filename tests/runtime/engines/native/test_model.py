@@ -133,8 +133,13 @@ def test_bfloat16(family: str, impl: Any) -> None:
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_live_transformers_model(share: bool) -> None:
-    hf_model, _ = tiny("llama", tie_word_embeddings=True)
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "phi3", "gemma2"])
+def test_live_transformers_model(share: bool, family: str) -> None:
+    hf_model, _ = tiny(family, tie_word_embeddings=True)
+    with torch.no_grad():
+        for parameter in hf_model.parameters():
+            # What a checkpoint in bfloat16 gives: the kernels could hold it in half the memory, but not what comes.
+            parameter.copy_(parameter.bfloat16())
     documents = _documents(131)
     model = from_transformers(hf_model, share=share)
     before = Sequences(model, 3).step(documents)
@@ -145,8 +150,7 @@ def test_live_transformers_model(share: bool) -> None:
     torch.optim.SGD(hf_model.parameters(), lr=0.5).step()
     after = torch.cat(_expected(hf_model, documents))
     assert (after - before).abs().max() > 0.01
-    if not share:
-        model = from_transformers(hf_model, share=False)
+    model.refresh()
     torch.testing.assert_close(Sequences(model, 3).step(documents), after, atol=1e-4, rtol=1e-5)
 
 
