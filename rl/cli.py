@@ -18,7 +18,7 @@ from ..runtime.cli.options import parse_field
 from ..runtime.errors import InvalidInput
 from .config import read_toml
 
-KINDS = {"sft": "sft:run"}
+KINDS = {"grpo": "grpo.train:run", "sft": "sft:run"}
 """What can be trained: module and function, `run(fields, out, fresh)`; loaded when it is asked for."""
 
 CONFIG = "config.json"
@@ -27,7 +27,11 @@ CONFIG = "config.json"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=sorted(KINDS))
-    parser.add_argument("config", type=Path, help="a TOML file (see rl/config.py), or the folder of an earlier run")
+    parser.add_argument(
+        "config",
+        type=Path,
+        help="a TOML file (see rl/config.py and rl/grpo/config.py), or the folder of an earlier run",
+    )
     parser.add_argument("--out", type=Path, help="folder of checkpoints and logs (runs/NAME)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field; may be repeated")
     parser.add_argument("--fresh", action="store_true", help="begin anew, whatever checkpoints there are")

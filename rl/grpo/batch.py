@@ -1,0 +1,125 @@
+"""From groups of rollouts to what one optimiser step is computed from: calls with advantages and weights, in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from . import credit
+from .forest import Call, Forest
+from .packed import IGNORED, Layout, Pass, Row, lay_out, pack
+from .rollouts import Rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credited:
+    """A call and its part in the loss."""
+
+    call: Call
+    advantage: float
+    weight: float
+    """Of each token; those of a rollout add up to 1."""
+
+
+def credited(
+    forest: Forest, groups: Sequence[Sequence[Rollout]], mode: credit.Mode, scale: credit.Scale = "std"
+) -> list[Credited]:
+    """All calls of all rollouts; `forest` gets their tokens. Rollouts without a reward have advantage 0."""
+    found = []
+    for group in groups:
+        advantages = credit.normalised([rollout.reward for rollout in group], scale)
+        told = credit.per_thread([rollout.verdicts for rollout in group], scale) if mode == "per_thread" else None
+        for i, (rollout, advantage) in enumerate(zip(group, advantages, strict=True)):
+            calls = forest.add(rollout.trace)
+            parents = {record.id: record.parent for record in rollout.trace.branches.values()}
+            by_branch = credit.shared(advantage, parents)
+            if told is not None:
+                by_branch |= told[i]
+            elif mode == "tree" and rollout.reward is not None:
+                by_branch = credit.tree(advantage, parents, rollout.verdicts, scale)
+            weights = credit.weights([len(call.tokens) for call in calls])
+            found += [
+                Credited(call=call, advantage=by_branch[call.branch], weight=weight)
+                for call, weight in zip(calls, weights, strict=True)
+            ]
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How calls are put into forward passes."""
+
+    share: bool
+    token_cost: int
+    row_tokens: int
+    pass_tokens: int
+    device: torch.device | str = "cpu"
+
+
+def chunks(
+    forest: Forest, calls: Sequence[Credited], count: int, rollouts: float, shape: Shape
+) -> list[dict[str, Any]]:
+    """Split the loss over `calls` into `count` parts that add up to it: the mean over `rollouts` rollouts.
+
+    Each part is a batch as `GRPOTrainer` takes it, one row for each call, with its `Layout`. `tool_mask` holds the
+    tokens' weights; only what the model sampled is in the rows, since the layout has the rest.
+    """
+    rows = pack(
+        forest, [one.call for one in calls], share=shape.share, token_cost=shape.token_cost, most=shape.row_tokens
+    )
+    parts: list[list[Row]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for row in sorted(rows, key=lambda row: -row.cost(shape.token_cost)):
+        least = loads.index(min(loads))
+        parts[least].append(row)
+        loads[least] += row.cost(shape.token_cost)
+    # Weights of 1 in the mean: metrics that TRL divides by their sum are then means over tokens.
+    total = sum(one.weight * len(one.call.tokens) for one in calls)
+    factor = sum(len(one.call.tokens) for one in calls) / total if total else 1.0
+    return [_chunk(forest, calls, part, factor, rollouts, shape) for part in parts]
+
+
+def _chunk(
+    forest: Forest, calls: Sequence[Credited], rows: Sequence[Row], factor: float, rollouts: float, shape: Shape
+) -> dict[str, Any]:
+    numbers = [i for row in rows for i in row.calls]
+    own = [calls[i] for i in numbers]
+    local = {number: place for place, number in enumerate(numbers)}
+    placed = [replace(row, calls=[local[i] for i in row.calls]) for row in rows]
+    if own:
+        layout = lay_out(forest, [one.call for one in own], placed, most=shape.pass_tokens, device=shape.device)
+    else:
+        layout = _nothing(shape.device)
+    size = tuple(layout.index.shape)
+    ids = torch.zeros(size, dtype=torch.int64)
+    mask = torch.zeros(size, dtype=torch.int64)
+    weights, advantages, old = torch.zeros(size), torch.zeros(size), torch.zeros(size)
+    for i, one in enumerate(own):
+        length = len(one.call.tokens)
+        ids[i, :length] = torch.tensor(one.call.tokens)
+        mask[i, :length] = 1
+        weights[i, :length] = factor * one.weight
+        advantages[i, :length] = one.advantage
+        old[i, :length] = torch.tensor(one.call.logprobs)
+    tensors = {
+        "prompt_ids": torch.zeros(size[0], 0, dtype=torch.int64),
+        "prompt_mask": torch.zeros(size[0], 0, dtype=torch.int64),
+        "completion_ids": ids,
+        "completion_mask": mask,
+        "tool_mask": weights,
+        "advantages": advantages,
+        "old_per_token_logps": old,
+        "num_items_in_batch": torch.tensor(factor * rollouts),
+    }
+    return {**{name: tensor.to(shape.device) for name, tensor in tensors.items()}, "layout": layout}
+
+
+def _nothing(device: torch.device | str) -> Layout:
+    """A pass of one token that weighs nothing, where there is nothing to learn: other processes wait for one."""
+    zero = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+    one = Pass(input_ids=zero, positions=zero, mask=mask, labels=torch.full_like(zero, IGNORED))
+    return Layout(passes=[one], index=zero, num_tokens=1)

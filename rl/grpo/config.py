@@ -1,0 +1,129 @@
+"""`GRPOConfig`: a run, as a TOML file states it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+
+from ...evals.benchmark import Benchmark, parse_benchmark
+from ...evals.config import MethodConfig
+from ...runtime.budget import Budget
+from ...runtime.errors import InvalidInput
+from ...runtime.spec import Spec
+from .credit import Mode, Scale
+from .rollouts import PLAIN
+
+OWN = (
+    "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation",
+    "generation_batch_size", "num_generations", "max_steps", "learning_rate", "seed", "loss_type", "temperature",
+    "top_k", "top_p", "min_p", "repetition_penalty", "scale_rewards", "use_vllm", "remove_unused_columns",
+    "max_completion_length", "importance_sampling_level", "gradient_checkpointing",
+)  # fmt: skip
+"""TRL's arguments that follow from the other fields, or that this trainer cannot have otherwise."""
+
+
+def _benchmark(value: object) -> object:
+    return parse_benchmark(value) if isinstance(value, dict) else value
+
+
+def _method(value: object) -> object:
+    return MethodConfig(fields=value) if isinstance(value, dict) else value
+
+
+Problems = Annotated[SerializeAsAny[Benchmark], BeforeValidator(_benchmark)]
+
+
+class HeldOut(Spec):
+    """Problems to look at during training, decoded greedily."""
+
+    refusal = InvalidInput
+
+    benchmark: Problems
+    """As in an evaluation."""
+    every: int = Field(default=25, ge=1)
+    """Steps between two looks; there is one at the start and one at the end, too."""
+
+    @classmethod
+    def title(cls) -> str:
+        return "held_out"
+
+
+class GRPOConfig(Spec):
+    """GRPO over threads (arXiv 2402.03300; arXiv 2504.15466, section 3.4). Raises `InvalidInput`."""
+
+    refusal = InvalidInput
+
+    kind: Literal["grpo"] = "grpo"
+    """What is trained."""
+    model: str
+    """A folder in Hugging Face's layout, a shipped model, or a name of the hub."""
+    out: Path
+    """Folder of checkpoints, traces and, in the end, the model (`out/model`)."""
+    benchmark: Problems
+    """The problems; its grader is the reward."""
+    method: Annotated[MethodConfig, BeforeValidator(_method)]
+    """The method that rollouts are made by, as in an evaluation. They sample at temperature 1."""
+    budget: Budget = Budget()
+    """Of each rollout."""
+    timeout: float | None = Field(default=None, gt=0)
+    """Seconds after which a rollout is neither right nor wrong; None: no limit."""
+    group: int = Field(default=8, ge=2)
+    """Rollouts of each problem."""
+    prompts: int = Field(default=8, ge=1)
+    """Problems of each step, for each process."""
+    steps: int = Field(default=100, ge=1)
+    """Optimiser steps."""
+    chunks: int = Field(default=1, ge=1)
+    """Parts of a step that are computed one after the other, to need less memory; `prompts * group` is a multiple."""
+    credit: Mode = "shared"
+    """Which advantage a thread gets; see `credit`."""
+    scale: Scale = "std"
+    """Are advantages divided by the standard deviation of their group?"""
+    latency: float = Field(default=0.0, ge=0)
+    """Factor of the acceleration term in the reward of right answers; 0: none. Goes with `scale = "none"`."""
+    share: bool = True
+    """Compute tokens that calls share once."""
+    row_tokens: int = Field(default=2048, ge=1)
+    """Tokens of a row that several calls share, at most."""
+    pass_tokens: int = Field(default=16384, ge=1)
+    """Tokens of one forward pass, padding included, at most (one row may be longer)."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    seed: int = 0
+    """Of the order of problems and of all sampling."""
+    engine: dict[str, Any] = Field(default_factory=dict)
+    """Options of the native engine (`kv_tokens`, `num_threads`)."""
+    packed: bool = True
+    """Sample with the weights packed for the compiled kernels, anew after each step; false: by plain torch from the
+    trainer's own parameters, without any copy."""
+    concurrency: int = Field(default=64, ge=1)
+    """Rollouts at a time."""
+    held_out: HeldOut | None = None
+    """None: nothing is held out."""
+    traces_every: int = Field(default=10, ge=0)
+    """Steps between two whose traces are kept, two of each; 0: none are."""
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of `trl.GRPOConfig` (`beta`, `num_iterations`, `save_steps`, `report_to`, ...)."""
+
+    @classmethod
+    def title(cls) -> str:
+        return "training"
+
+    @field_validator("method")
+    @classmethod
+    def _samples_plainly(cls, method: MethodConfig) -> MethodConfig:
+        if odd := [name for name in (*PLAIN, "logprobs") if name in method.fields]:
+            raise ValueError(f"{', '.join(odd)}: rollouts sample from the model's own distribution; leave it out")
+        return method
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if own := [name for name in OWN if name in self.trainer]:
+            raise ValueError(f"trainer.{own[0]} follows from the other fields, or is fixed: leave it out")
+        if self.prompts * self.group % self.chunks:
+            raise ValueError(f"prompts * group = {self.prompts * self.group} is no multiple of chunks = {self.chunks}")
+        every, iterations = self.trainer.get("save_steps", 50), self.trainer.get("num_iterations", 1)
+        if isinstance(every, int) and isinstance(iterations, int) and iterations and every % iterations:
+            raise ValueError("trainer.save_steps must be a multiple of num_iterations: rollouts are not saved")
+        return self

@@ -1,0 +1,166 @@
+"""`Rollouts`: jobs of any method on the model that is being trained, and what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ...evals.benchmark import Benchmark, Sample
+from ...evals.config import MethodConfig
+from ...runtime.budget import Budget
+from ...runtime.engines.native.engine import NativeEngine
+from ...runtime.errors import EngineClosed, PromptTooLong
+from ...runtime.methods.base import Method
+from ...runtime.methods.registry import METHODS
+from ...runtime.result import Result, Usage
+from ...runtime.runtime import Runtime
+from ...runtime.trace.trace import Trace
+from . import credit
+from .judges import Judge
+from .rewards import grown, outcome, told
+
+PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Samples from the model's own distribution: what log-probabilities are recorded of, and what is trained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A rollout to be made."""
+
+    benchmark: Benchmark
+    sample: Sample
+    seed: int
+    is_greedy: bool = False
+    """The likeliest tokens, and no verdicts: to see what the model can do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """A rollout that was made."""
+
+    sample: Sample
+    trace: Trace
+    outcome: float | None
+    """1.0 right, 0.0 wrong, None: nobody can say, since it took too long or the machine failed it."""
+    reason: str
+    reward: float | None
+    """The outcome, with what there is for being fast."""
+    usage: Usage | None
+    verdicts: dict[str, float | None] = field(default_factory=dict)
+    """On branches, where credit needs them."""
+
+
+class Rollouts:
+    """Runs jobs on an engine, from a thread without an event loop; a context manager."""
+
+    def __init__(
+        self,
+        engine: NativeEngine,
+        method: MethodConfig,
+        *,
+        budget: Budget | None = None,
+        timeout: float | None = None,
+        concurrency: int = 64,
+        mode: credit.Mode = "shared",
+        judge: Judge | None = None,
+        latency: float = 0.0,
+    ) -> None:
+        """`engine`: not started. `latency`: factor of the acceleration term. `mode`: `shared` needs no verdicts."""
+        self.engine = engine
+        self._methods = {greedy: sampled(method, greedy=greedy) for greedy in (False, True)}
+        self._budget = budget or Budget()
+        self._timeout = timeout
+        self._concurrency = concurrency
+        self._mode = mode
+        self._judge = judge
+        self._latency = latency
+        self._runner = asyncio.Runner()
+        self._runtime: Runtime | None = None
+
+    def __enter__(self) -> Rollouts:
+        runtime = Runtime(engine=self.engine)
+        self._runner.run(runtime.__aenter__())
+        self._runtime = runtime
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._runtime is not None:
+            self._runner.run(self._runtime.__aexit__(None, None, None))
+        self._runtime = None
+        self._runner.close()
+
+    def run(self, requests: Sequence[Request]) -> list[Rollout]:
+        """One rollout for each request, in their order. Raises whatever is wrong with the method."""
+        return self._runner.run(self._run(requests))
+
+    async def _run(self, requests: Sequence[Request]) -> list[Rollout]:
+        turns = asyncio.Semaphore(self._concurrency)
+
+        async def one(request: Request) -> Rollout:
+            async with turns:
+                return await self._rollout(request)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(request)) for request in requests]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _rollout(self, request: Request) -> Rollout:
+        sample = request.sample
+        method = self._methods[request.is_greedy].build(request.benchmark, sample, None)
+        job = None
+        assert self._runtime is not None
+        try:
+            async with asyncio.timeout(self._timeout) as limit:
+                job = await self._runtime.submit(
+                    method, budget=self._budget, seed=request.seed, metadata={"sample": sample.id}
+                )
+                result = await job
+        except EngineClosed:
+            raise
+        except PromptTooLong as error:
+            return Rollout(sample=sample, trace=Trace(), outcome=0.0, reason=str(error), reward=0.0, usage=None)
+        except Exception as error:  # One job's failure is no judgement of the model; the others go on.
+            if job is None:
+                raise
+            reason = "timeout" if limit.expired() else f"{type(error).__name__}: {error}"
+            return Rollout(sample=sample, trace=job.trace, outcome=None, reason=reason, reward=None, usage=None)
+        return await asyncio.to_thread(self._judged, request, method, result)
+
+    def _judged(self, request: Request, method: Method, result: Result) -> Rollout:
+        benchmark, sample, trace = request.benchmark, request.sample, result.trace
+        usage, tokenizer = result.usage, self.engine.tokenizer
+        right, reason = outcome(benchmark, sample, result)
+        verdicts: dict[str, float | None] = {}
+        is_judged = right is not None and not request.is_greedy
+        if is_judged and self._mode != "shared" and self._judge is not None:
+            verdicts = told(sample, trace, tokenizer, self._judge)
+        if is_judged and self._mode == "tree":
+            verdicts |= grown(benchmark, sample, method, trace, tokenizer)
+        return Rollout(
+            sample=sample,
+            trace=trace,
+            outcome=right,
+            reason=reason,
+            reward=credit.accelerated(right, usage.critical_tokens, usage.total_tokens, self._latency),
+            usage=usage,
+            verdicts=verdicts,
+        )
+
+
+def sampled(method: MethodConfig, *, greedy: bool = False) -> MethodConfig:
+    """The method with what rollouts set of its fields, if it has them."""
+    cls = METHODS.find(method.fields["method"])
+    known = cls.model_fields if cls is not None else {}
+    values = {**PLAIN, "logprobs": not greedy} | ({"temperature": 0.0} if greedy else {})
+    return MethodConfig(fields={**method.fields, **{name: value for name, value in values.items() if name in known}})
+
+
+def rollout_seed(seed: int, place: int, sample: str, member: int) -> int:
+    """A job's seed: its own for every problem in its `place` in the run and every member of its group."""
+    digest = hashlib.blake2s(f"{seed} {place} {member} {sample}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")

@@ -1,0 +1,174 @@
+"""`ThreadTrainer`: TRL's `GRPOTrainer` over rollouts of any method, any number of sequences each.
+
+What is TRL's own stays: its loop, optimiser, loss, metrics, logging and checkpoints. Three private methods are replaced
+(hence the exact version in `pyproject.toml`): where the batches come from, and how log-probabilities are computed.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from ...evals.benchmark import Benchmark, Sample
+from . import credit
+from .batch import Shape, chunks, credited
+from .forest import Forest
+from .packed import Layout, score
+from .rollouts import Request, Rollout, Rollouts, rollout_seed
+
+
+class ThreadTrainer(GRPOTrainer):
+    """The data set only says how much there is: which problems a step takes follows from its number (`problems`), so
+    that a run that goes on takes those that it would have taken."""
+
+    def __init__(
+        self,
+        *args: Any,
+        rollouts: Rollouts,
+        benchmark: Benchmark,
+        samples: Sequence[Sample],
+        mode: credit.Mode,
+        scale: credit.Scale,
+        shape: Shape,
+        traces: Path,
+        traces_every: int,
+        **kwargs: Any,
+    ) -> None:
+        """`traces`: folder of those of each `traces_every`-th step; 0: none."""
+        kwargs["reward_funcs"] = _grade
+        super().__init__(*args, **kwargs)
+        self._rollouts = rollouts
+        self._benchmark = benchmark
+        self._samples = samples
+        self._mode = mode
+        self._scale = scale
+        self._shape = shape
+        self._traces = traces
+        self._traces_every = traces_every
+        arguments: Any = self.args
+        self._group: int = arguments.num_generations
+        self._count: int = arguments.steps_per_generation
+        self._period: int = self._count * self.num_iterations
+        """Passes backward between two generations."""
+        self._chunks: list[dict[str, Any]] = []
+        self._layout: Any = None
+        self._scored: Tensor | None = None
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        place = self._step % self._period
+        if place == 0 or not self._chunks:
+            self._chunks = self._roll_out(len(generation_batch) // self._group)
+        return self._chunks[place % len(self._chunks)]
+
+    def _roll_out(self, count: int) -> list[dict[str, Any]]:
+        """A group of rollouts of each of `count` problems, as chunks that an optimiser step adds up."""
+        began = time.perf_counter()
+        self._rollouts.engine.refresh()
+        step, seed = self.state.global_step, self.args.seed
+        everybody = self.accelerator.num_processes
+        place = (step // self.num_iterations * everybody + self.accelerator.process_index) * count
+        requests = [
+            Request(benchmark=self._benchmark, sample=sample, seed=rollout_seed(seed, at, sample.id, member))
+            for at, sample in enumerate(problems(self._samples, seed, place, count), place)
+            for member in range(self._group)
+        ]
+        made = self._rollouts.run(requests)
+        groups = [made[at : at + self._group] for at in range(0, len(made), self._group)]
+        generated = time.perf_counter()
+        forest = Forest()
+        calls = credited(forest, groups, self._mode, self._scale)
+        total = sum(len(one.call.tokens) for one in calls)
+        if self.beta == 0.0 and not self._entropy_bonus_enabled:
+            # Nothing is learnt where the advantage is 0; such rollouts count in the mean all the same.
+            calls = [one for one in calls if one.advantage]
+        everywhere = float(self.accelerator.reduce(torch.tensor(float(len(made)), device=self._shape.device)).item())
+        parts = chunks(forest, calls, self._count, everywhere, self._shape)
+        if self.ref_model is not None:
+            for part in parts:
+                part["ref_per_token_logps"] = self.reference_logps(part["layout"])
+        self._note(groups, total, {"rollouts": generated - began, "packing": time.perf_counter() - generated})
+        self._note_layouts(parts, sum(len(one.call.tokens) for one in calls))
+        if self._traces_every and step % self._traces_every == 0 and self.accelerator.is_main_process:
+            self._keep(groups[0], step)
+        return parts
+
+    @torch.no_grad()
+    def reference_logps(self, layout: Layout) -> Tensor:
+        """Log-probabilities of a layout's tokens under the model that the run started from."""
+        assert self.ref_model is not None
+        return score(self.ref_model, layout)[0]
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        self._layout = inputs["layout"]
+        loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
+        # Only while the weights are still those that sampled.
+        if self._step % self._period < self._count:
+            assert self._scored is not None
+            gap = (self._scored - inputs["old_per_token_logps"]).abs()[inputs["completion_mask"] > 0]
+            if len(gap):
+                self._metrics["train"]["importance/gap_mean"].append(float(gap.mean()))
+                self._metrics["train"]["importance/gap_max"].append(float(gap.max()))
+        return loss
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, *_args: Any, **_kwargs: Any
+    ) -> tuple[Tensor, Tensor, None]:
+        with self.accelerator.autocast():
+            logps, entropies = score(model, self._layout)
+        self._scored = logps.detach()
+        return logps, entropies, None
+
+    # -- what is told ------------------------------------------------------------------------------------------
+
+    def _note(self, groups: Sequence[Sequence[Rollout]], tokens: int, seconds: dict[str, float]) -> None:
+        rollouts = [rollout for group in groups for rollout in group]
+        usages = [rollout.usage for rollout in rollouts if rollout.usage is not None]
+        noted = self._metrics["train"]
+        for name, values in {
+            "accuracy": [rollout.outcome for rollout in rollouts if rollout.outcome is not None],
+            "reward": [rollout.reward for rollout in rollouts if rollout.reward is not None],
+            "rollout/generated_tokens": [float(usage.generated_tokens) for usage in usages],
+            "rollout/critical_tokens": [float(usage.critical_tokens) for usage in usages],
+            "rollout/branches": [float(usage.branches) for usage in usages],
+            "verdicts": [told for rollout in rollouts for told in rollout.verdicts.values() if told is not None],
+            "failed": [float(rollout.outcome is None) for rollout in rollouts],
+            "even_groups": [float(len({rollout.reward for rollout in group}) < 2) for group in groups],
+        }.items():
+            if values:
+                noted[name].append(sum(values) / len(values))
+        noted["rollout/sampled_tokens"].append(float(tokens))
+        for name, spent in seconds.items():
+            noted[f"seconds/{name}"].append(spent)
+
+    def _note_layouts(self, parts: Sequence[dict[str, Any]], scored: int) -> None:
+        noted = self._metrics["train"]
+        noted["packing/scored_tokens"].append(float(scored))
+        noted["packing/computed_tokens"].append(float(sum(part["layout"].num_tokens for part in parts)))
+
+    def _keep(self, group: Sequence[Rollout], step: int) -> None:
+        for number, rollout in enumerate(group[:2]):
+            rollout.trace.save(self._traces / f"step-{step:05d}" / f"{number}.jsonl.gz")
+
+
+def problems(samples: Sequence[Sample], seed: int, start: int, count: int) -> list[Sample]:
+    """Numbers `start` to `start + count` of an endless sequence that goes through all samples, each time in an order of
+    its own."""
+    found: list[Sample] = []
+    while len(found) < count:
+        epoch, place = divmod(start + len(found), len(samples))
+        order = list(samples)
+        random.Random(f"{seed} {epoch}").shuffle(order)
+        found += order[place : place + count - len(found)]
+    return found
+
+
+def _grade(**_: Any) -> list[float]:
+    """TRL wants a function; rewards come with the rollouts."""
+    raise AssertionError("rollouts are graded by their benchmark")

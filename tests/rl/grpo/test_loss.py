@@ -1,0 +1,142 @@
+"""The loss of two rollouts, one of a single call and one of three, in all modes of credit: against a computation in
+plain torch that knows nothing of packing, weights or TRL."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl.trainer.grpo_config import GRPOConfig
+
+from plait.evals.benchmark import Sample
+from plait.rl.grpo.batch import Shape, chunks, credited
+from plait.rl.grpo.forest import Forest
+from plait.rl.grpo.packed import token_cost
+from plait.rl.grpo.rollouts import Rollout
+from plait.rl.grpo.trainer import ThreadTrainer
+from plait.tests.rl.grpo.tools import TraceWriter, save_tiny
+
+SAMPLE = Sample(id="0", question="go a")
+SQRT2 = math.sqrt(2)
+
+# (context, what was sampled behind it, its log-probabilities then) of each call.
+ONE = [([0, 6, 7], [8, 9, 1], [-1.0, -2.0, -1.5])]
+THREE = [
+    ([0, 6, 7], [8, 10, 3], [-1.0, -1.2, -2.5]),  # the main call up to `spawn`, which is taken back
+    ([0, 6, 8], [11, 1], [-0.9, -2.0]),  # a child
+    ([0, 6, 7, 8, 10, 4, 11, 5], [12, 13, 14, 1], [-2.0, -2.1, -0.7, -1.1]),  # the main call behind the join
+]
+ADVANTAGES = {
+    # The first rollout is wrong and the second right: -1 and 1.
+    "shared": [[-1.0], [1.0, 1.0, 1.0]],
+    # Three children in the group, of whom the second rollout's told the truth and two of another lied: mean 1/3.
+    "per_thread": [[-1.0], [1.0, SQRT2, 1.0]],
+    # The second rollout has a single child, which had nothing to be better than.
+    "tree": [[-1.0], [1.0, 1.0, 1.0]],
+}
+
+
+def rollouts(mode: str) -> list[Rollout]:
+    first = TraceWriter()
+    first.segment(first.branch("0"), (ONE[0][0], None), ONE[0][1:])
+    second = TraceWriter()
+    main = second.segment(second.branch("0"), (THREE[0][0], None), THREE[0][1:])
+    second.segment(second.branch("1", "0"), (THREE[1][0], None), THREE[1][1:])
+    second.segment("0", ([4, 11, 5], None), THREE[2][1:], view=[(main, 5)])
+    told = [{"x": 0.0, "y": 0.0}, {"1": 1.0}] if mode == "per_thread" else [{}, {"1": 1.0}]
+
+    def rollout(trace, reward, verdicts):
+        return Rollout(
+            sample=SAMPLE, trace=trace, outcome=reward, reason="", reward=reward, usage=None, verdicts=verdicts
+        )
+
+    return [rollout(first.trace, 0.0, told[0]), rollout(second.trace, 1.0, told[1])]
+
+
+def expected(model, reference, advantages, beta: float) -> torch.Tensor:
+    """Mean over rollouts of the mean over calls of the mean over tokens: the clipped loss, and `beta` times the
+    divergence from the reference, weighed by the ratio as TRL does."""
+    total = torch.zeros(())
+    for calls, values in zip((ONE, THREE), advantages, strict=True):
+        for (context, tokens, old), advantage in zip(calls, values, strict=True):
+            ids = torch.tensor([context + tokens])
+
+            def logprobs(of, ids=ids, tokens=tokens):
+                found = of(ids).logits[0].log_softmax(-1)[-len(tokens) - 1 : -1]
+                return found[range(len(tokens)), tokens]
+
+            own, kept = logprobs(model), logprobs(reference).detach()
+            ratio = (own - torch.tensor(old)).exp()
+            loss = -torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+            loss = loss + beta * ratio * ((kept - own).exp() - (kept - own) - 1)
+            total = total + loss.mean() / len(calls) / 2
+    return total
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny")
+    save_tiny(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("mode", "share", "count", "beta"),
+    [
+        ("shared", True, 1, 0.0),
+        ("shared", False, 3, 0.0),
+        ("per_thread", True, 2, 0.0),
+        ("tree", True, 2, 0.0),
+        ("shared", True, 2, 0.1),
+    ],
+)
+def test_loss_and_gradient_of_two_rollouts(folder, tmp_path, mode, share, count, beta):
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
+    arguments = GRPOConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=2, gradient_accumulation_steps=count, num_generations=2,
+        loss_type="dapo", beta=beta, use_cpu=True, bf16=False, report_to=[], gradient_checkpointing=False,
+        remove_unused_columns=False,
+    )  # fmt: skip
+    shape = Shape(share=share, token_cost=token_cost(32, 48), row_tokens=64, pass_tokens=64)
+    trainer = ThreadTrainer(
+        model=model, args=arguments, train_dataset=Dataset.from_dict({"prompt": ["go a"] * 4}),
+        processing_class=AutoTokenizer.from_pretrained(folder), rollouts=None, benchmark=None, samples=[SAMPLE],
+        mode=mode, scale="std", shape=shape, traces=tmp_path, traces_every=0,
+    )  # fmt: skip
+    trainer.current_gradient_accumulation_steps = count
+    reference = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    model.train()
+
+    forest = Forest()
+    calls = credited(forest, [rollouts(mode)], mode)
+    flat = [value for values in ADVANTAGES[mode] for value in values]
+    assert [one.advantage for one in calls] == pytest.approx(flat)
+    parts = chunks(forest, calls, count, 2.0, shape)
+    assert sum(int((part["tool_mask"] > 0).any(-1).sum()) for part in parts) == 4
+    total = torch.zeros(())
+    for part in parts:
+        if beta:
+            part["ref_per_token_logps"] = trainer.reference_logps(part["layout"])
+        loss = trainer._compute_loss(model, part)
+        loss.backward()
+        total = total + loss.detach()
+    found = [parameter.grad.clone() for parameter in model.parameters()]
+
+    model.zero_grad()
+    golden = expected(model, reference, ADVANTAGES[mode], beta)
+    golden.backward()
+    assert float(total) == pytest.approx(golden.item(), abs=1e-6)
+    torch.testing.assert_close(found, [parameter.grad for parameter in model.parameters()], atol=1e-6, rtol=1e-4)
+
+
+def test_a_rollout_that_nobody_could_judge_counts_in_the_mean_and_teaches_nothing():
+    made = rollouts("shared")
+    unknown = Rollout(sample=SAMPLE, trace=made[1].trace, outcome=None, reason="timeout", reward=None, usage=None)
+    calls = credited(Forest(), [[*made, unknown]], "tree")
+    assert [one.advantage for one in calls] == pytest.approx([-1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0])

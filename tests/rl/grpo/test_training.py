@@ -1,0 +1,211 @@
+"""Whole runs on a tiny random model: it learns from its own rollouts, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from plait import InvalidInput, Runtime, Sequential, Trace
+from plait.evals.config import MethodConfig
+from plait.rl.grpo.config import GRPOConfig
+from plait.rl.grpo.rollouts import Request, Rollouts
+from plait.rl.grpo.train import last_checkpoint, live_engine, train
+from plait.runtime.cli.main import main
+from plait.tests.rl.grpo.tools import Vowels, judge, save_tiny
+
+APR = {"method": "apr", "max_children": 2, "max_rounds": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny")
+    save_tiny(path)
+    return path
+
+
+def config(folder, out, **fields):
+    return GRPOConfig(
+        **{
+            "model": str(folder),
+            "out": out,
+            "benchmark": {"name": "test_vowels"},
+            "method": APR,
+            "group": 4,
+            "prompts": 3,
+            "steps": 2,
+            "learning_rate": 1e-2,
+            "engine": {"kv_tokens": 16384},
+            "traces_every": 1,
+            **fields,
+            "trainer": {"disable_tqdm": True, "save_steps": 2, **fields.get("trainer", {})},
+        }
+    )
+
+
+def history(folder) -> list[dict[str, float]]:
+    """What was logged at each step, without times."""
+    last = last_checkpoint(folder)
+    assert last is not None
+    state = json.loads((last / "trainer_state.json").read_text())
+    return [
+        {name: value for name, value in line.items() if "second" not in name and "time" not in name}
+        for line in state["log_history"]
+        if "loss" in line
+    ]
+
+
+def weights(folder):
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path):
+    fields = {"credit": "per_thread", "chunks": 2, "latency": 0.1, "scale": "none"}
+    held_out = {"held_out": {"benchmark": {"name": "test_vowels"}, "every": 2}}
+    model = train(config(folder, tmp_path / "whole", steps=4, **fields, **held_out))
+    whole = history(tmp_path / "whole")
+    assert len(whole) == 4 and all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in whole)
+    assert all(0 < line["accuracy"] < 1 and line["rollout/branches"] > 1 for line in whole)
+    # Sampler and trainer agree, after updates too.
+    assert all(0 < line["importance/gap_mean"] < 1e-5 and line["importance/gap_max"] < 1e-4 for line in whole)
+    assert all(line["packing/computed_tokens"] > 0 for line in whole)
+    before, after = weights(folder), weights(model)
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    looks = [json.loads(line) for line in (tmp_path / "whole" / "held_out.jsonl").read_text().splitlines()]
+    assert [look["step"] for look in looks] == [0, 2, 4] and all(look["of"] == 6 for look in looks)
+    traces = sorted((tmp_path / "whole" / "traces").glob("*/*.jsonl.gz"))
+    assert len(traces) == 8 and all(Trace.load(path).end is not None for path in traces)
+
+    train(config(folder, tmp_path / "parts", steps=2, **fields))
+    with pytest.raises(InvalidInput, match="resume"):
+        train(config(folder, tmp_path / "parts", steps=4, **fields))
+    (tmp_path / "parts" / "checkpoint-3").mkdir()  # as a kill leaves it
+    resumed = train(config(folder, tmp_path / "parts", steps=4, **fields), resume=True)
+    # Its optimiser's moments are rounded no other way; what was looked at in between changes nothing.
+    assert [line["loss"] for line in history(tmp_path / "parts")] == [line["loss"] for line in whole]
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in after.items())
+
+
+@pytest.mark.parametrize(
+    ("method", "credit"),
+    [
+        ({"method": "sequential"}, "shared"),
+        ({"method": "self_consistency", "n": 3}, "tree"),
+        (APR, "tree"),
+        ({"method": "multiverse"}, "shared"),
+    ],
+)
+def test_any_method_trains(folder, tmp_path, method, credit):
+    trainer = {"beta": 0.01, "num_iterations": 2, "save_strategy": "no"}
+    train(config(folder, tmp_path, method=method, credit=credit, traces_every=0, trainer=trainer))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_engine_samples_from_the_updated_weights(folder, packed):
+    """Greedy text of the engine is that of transformers, before and after a step, with the same prompt in its cache."""
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
+    engine = live_engine(model, folder, config(folder, folder, packed=packed))
+    prompt = [0, *range(7, 16)] * 4  # longer than a block
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    texts = []
+
+    async def check():
+        async with Runtime(engine=engine) as runtime:
+            for _ in range(3):
+                engine.refresh()
+                job = await runtime.submit(Sequential(prompt=prompt, temperature=0.0, max_tokens=24))
+                found = [piece for segment in (await job).trace.segments for piece in segment.pieces][-1].token_ids
+                expected = model.generate(
+                    torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=1, pad_token_id=2
+                )
+                assert found == expected[0, len(prompt) :].tolist()
+                texts.append(found)
+                model(torch.tensor([prompt]), labels=torch.tensor([prompt])).loss.backward()
+                optimizer.step()
+
+    asyncio.run(check())
+    assert texts[0] != texts[1] != texts[2]
+
+
+def test_rollouts_are_graded_judged_and_the_same_again(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    benchmark = Vowels()
+    requests = [Request(benchmark=benchmark, sample=s, seed=i) for s in benchmark.load() for i in range(4)]
+
+    def made():
+        engine = live_engine(model, folder, config(folder, folder))
+        with Rollouts(engine, MethodConfig(fields=APR), mode="per_thread", judge=judge, latency=0.5) as rollouts:
+            found = rollouts.run(requests)
+            assert engine.num_branches == 0
+        return found
+
+    first, second = made(), made()
+    for one, other in zip(first, second, strict=True):
+        assert one.trace.text_of("0") == other.trace.text_of("0") and one.verdicts == other.verdicts
+    for rollout in first:
+        joined = {child for join in rollout.trace.joins for child in join.children}
+        assert set(rollout.verdicts) == joined
+        expected = rollout.outcome and 1.5 - 0.5 * rollout.usage.critical_tokens / rollout.usage.total_tokens
+        assert rollout.reward == pytest.approx(expected)
+    assert any(rollout.verdicts for rollout in first) and {rollout.outcome for rollout in first} == {0.0, 1.0}
+
+
+def test_a_rollout_that_takes_too_long_is_neither_right_nor_wrong(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    benchmark = Vowels()
+    requests = [Request(benchmark=benchmark, sample=s, seed=0) for s in benchmark.load()]
+    with Rollouts(
+        live_engine(model, folder, config(folder, folder)), MethodConfig(fields=APR), timeout=1e-6
+    ) as rollouts:
+        assert {(one.outcome, one.reward, one.reason) for one in rollouts.run(requests)} == {(None, None, "timeout")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": {"method": "sequential", "temperature": 0.5}}, "temperature"),
+        ({"trainer": {"loss_type": "grpo"}}, "loss_type"),
+        ({"chunks": 5}, "multiple of chunks"),
+        ({"trainer": {"num_iterations": 3}}, "num_iterations"),
+        ({"prompts": 7}, "7"),
+        ({"benchmark": {"name": "math500"}, "method": {"method": "multiverse"}, "credit": "per_thread"}, "judge|data"),
+        ({"engine": {"speed": 1}}, "speed"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_mistakes_are_named_before_any_work(folder, tmp_path, fields, message):
+    with pytest.raises(InvalidInput, match=message):
+        train(config(folder, tmp_path / "out", **fields))
+    assert not (tmp_path / "out").exists()
+
+
+def test_from_the_shell(folder, tmp_path, capsys):
+    lines = [
+        f'model = "{folder}"',
+        "group = 4",
+        "prompts = 3",
+        "steps = 1",
+        "traces_every = 0",
+        "[benchmark]",
+        'name = "test_vowels"',
+        "[method]",
+        'method = "apr"',
+        "max_children = 2",
+        "max_rounds = 2",
+        "[engine]",
+        "kv_tokens = 16384",
+        "[trainer]",
+        "disable_tqdm = true",
+        "save_steps = 1",
+    ]
+    (tmp_path / "run.toml").write_text("\n".join(lines))
+    assert main(["train", "grpo", str(tmp_path / "run.toml"), "--out", str(tmp_path / "out")]) == 0
+    assert "model:" in capsys.readouterr().out and (tmp_path / "out/model/config.json").exists()
+    # Going on by the folder alone: there is nothing left to do.
+    assert main(["train", "grpo", str(tmp_path / "out")]) == 0
+    assert main(["train", "grpo", str(tmp_path / "run.toml"), "--set", "group=1"]) == 1
+    assert "group" in capsys.readouterr().err
