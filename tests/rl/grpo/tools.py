@@ -97,6 +97,7 @@ class Vowels(Benchmark):
     """Right is what ends in a vowel, or has an even number of words."""
 
     name: Literal["test_vowels"] = "test_vowels"
+    """What configurations call it."""
 
     def load(self) -> list[Sample]:
         prompts = ["go a", "go b", "go c d", "go e f", "go g", "go h a"]
