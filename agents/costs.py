@@ -22,7 +22,9 @@ class Price(Spec):
     refusal = InvalidInput
 
     input: float = Field(ge=0)
+    """Of what a model reads."""
     output: float = Field(ge=0)
+    """Of what it writes."""
     cached: float | None = Field(default=None, ge=0)
     """Of input that was read before; None: as other input."""
 
