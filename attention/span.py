@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from . import cpu, library, plain, reference
+from .gpu import attend as gpu
 from .checks import check_call
 from .plan import AttentionPlan
 
-Impl = Literal["auto", "cpu", "torch", "reference"]
+Impl = Literal["auto", "cpu", "triton", "torch", "reference"]
 """`auto`: the compiled kernel where it can serve, else plain torch; `reference`: the float64 oracle, for tests."""
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16)
@@ -53,6 +54,7 @@ def span_attention(
     return_lse: Literal[False] = ...,
     threads: int = ...,
     out: Tensor | None = ...,
+    is_invariant: bool = ...,
 ) -> Tensor: ...
 
 
@@ -70,6 +72,7 @@ def span_attention(
     return_lse: Literal[True],
     threads: int = ...,
     out: Tensor | None = ...,
+    is_invariant: bool = ...,
 ) -> tuple[Tensor, Tensor]: ...
 
 
@@ -86,6 +89,7 @@ def span_attention(
     return_lse: bool = False,
     threads: int = 1,
     out: Tensor | None = None,
+    is_invariant: bool = True,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of every query row over its view: exact softmax over all its spans, merged by log-sum-exp.
 
@@ -105,6 +109,8 @@ def span_attention(
         return_lse: also return the log-sum-exp.
         threads: OpenMP threads of the compiled kernel.
         out: where to write the result, a contiguous tensor like `q`; a new tensor if None.
+        is_invariant: a row's bits do not depend on the other rows of the plan. On a GPU it costs speed: False lets the
+            Triton kernels divide the work as suits the plan. The other kernels are always so.
 
     Returns:
         (N, H, D) in the dtype of `q`: sum over groups g of softmax_g(factor_g * lse_g + bias_g) * o_g, with o_g the
@@ -123,7 +129,12 @@ def span_attention(
         raise ValueError("the compiled kernels cannot cap scores; leave impl out for plain torch")
     kernels = choose_kernels(impl, q) if cap is None else None
     lse: Tensor | None
-    if kernels is not None:
+    if impl == "triton" or impl == "auto" and q.is_cuda and gpu.can_serve(q, k_pool.shape[3]):
+        check_call(q, k_pool, v_pool, plan)
+        result, lse = gpu.span_attention(
+            q, k_pool, v_pool, plan, scale=scale, cap=cap, inv_freq=inv_freq, out=out, is_invariant=is_invariant
+        )
+    elif kernels is not None:
         result, lse = cpu.span_attention(
             q, k_pool, v_pool, plan, scale=scale, inv_freq=inv_freq, return_lse=return_lse, threads=threads, out=out,
             kernels=kernels,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from . import cpu
 from .checks import check_store_call
+from .gpu import store as gpu
 from .span import Impl, choose_kernels
 
 
@@ -73,7 +74,10 @@ def rope_and_store(
         ValueError: shapes or dtypes that do not fit, or a slot beyond the pool.
     """
     kernels = choose_kernels(impl, q)
-    if kernels is not None:
+    if impl == "triton" or (impl == "auto" and q.is_cuda):
+        check_store_call(q, k, v, cos, sin, slots, k_pool, v_pool, q_norm, k_norm)
+        gpu.rope_and_store(q, k, v, cos, sin, slots, k_pool, v_pool, q_norm=q_norm, k_norm=k_norm, eps=eps)
+    elif kernels is not None:
         cpu.rope_and_store(
             q, k, v, cos, sin, slots, k_pool, v_pool,
             q_norm=q_norm, k_norm=k_norm, eps=eps, threads=threads, kernels=kernels,
