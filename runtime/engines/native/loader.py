@@ -59,6 +59,11 @@ def load_model(
             return checkpoint.tensor(name, chosen).to(device)
 
         weights = assemble(config, get, str(path))
+    return build_model(config, weights, impl=impl, num_threads=num_threads)
+
+
+def build_model(config: ModelConfig, weights: Weights, *, impl: Impl = "auto", num_threads: int = 1) -> Model:
+    """From weights that are on their device already; `impl` and `num_threads` as for `load_model`."""
     return _model(config, weights, choose_ops(config, weights, impl, num_threads), impl, num_threads)
 
 
