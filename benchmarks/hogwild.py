@@ -29,10 +29,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..runtime.engine import Block, SamplingParams
-from ..runtime.engines.native.blocks import NativeBlock
 from ..runtime.engines.native.engine import NativeEngine
 from ..runtime.engines.native.loader import load_model
 from ..runtime.engines.native.options import NativeOptions
+from ..runtime.engines.native.segment import Segment
 from . import machine
 from .decode import NoTokenizer, qwen3_folder
 
@@ -153,16 +153,16 @@ def small_folder(root: Path) -> Path:
     return root
 
 
-def _fill(engine: NativeEngine, block: NativeBlock) -> None:
-    """Give the block's pending tokens random keys and values instead of computing them."""
+def fill(engine: NativeEngine, segment: Segment) -> None:
+    """Give the segment's pending tokens random keys and values instead of computing them."""
     with engine.lock:
-        segment = block.spans[-1].segment
         if not engine.store.reserve(segment, len(segment.tokens)):
             raise RuntimeError("the store is too small for the shared text")
         engine.store.advance(segment, len(segment.tokens))
         blocks = torch.from_numpy(segment.blocks.astype("int64"))
         for pool in (*engine.pool.k, *engine.pool.v):
-            pool[blocks] = torch.randn(len(blocks), *pool.shape[1:]).to(pool.dtype)
+            numbers = torch.randn(len(blocks), *pool.shape[1:], device=pool.device)
+            pool[blocks.to(pool.device)] = numbers.to(pool.dtype)
 
 
 class Team:
@@ -218,7 +218,7 @@ async def measure(
         common: Any = engine.open(torch.randint(engine.vocab_size, (shared,)).tolist())
         block = common.seal()
         common.close()
-        _fill(engine, block)
+        fill(engine, block.spans[-1].segment)
         teams = {workers: Team(engine, workers, block) for workers in counts}
         others = {workers: Naive(peer, workers, shared, dtype) for workers in counts}
         for workers in counts:
