@@ -2,14 +2,19 @@
 # make test    make check, and the tests
 # make check   linters, types and import contracts only
 # make bench   speed, each against a named peer
-# Each sets up .venv by itself.
+# make gpu     tests and speed on a GPU, with the packages of PYTHON as they are, and a report; GPU_FLAGS=--dry: on the CPU
+# Each but the last sets up .venv by itself.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := $(wildcard attention/csrc/* runtime/engines/native/csrc/*)
 
-.PHONY: demo test check bench clean
+GPU_TESTS ?= tests/attention
+GPU_OUT ?= build/gpu
+GPU_FLAGS ?=
+
+.PHONY: demo test check bench gpu clean
 
 demo: $(VENV)/.core
 	$(BIN)/plait demo
@@ -30,6 +35,12 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m plait.benchmarks.span_attention
 	$(BIN)/python -m plait.benchmarks.decode
 	$(BIN)/python -m plait.benchmarks.decode --qwen3
+
+# The root is the package: see benchmarks/gpu/link.py.
+gpu:
+	$(PYTHON) benchmarks/gpu/link.py build/link
+	PYTHONPATH="$(CURDIR)/build/link$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m plait.benchmarks.gpu.report \
+		--out "$(GPU_OUT)" --tests $(GPU_TESTS) $(GPU_FLAGS)
 
 # torch first and by its exact version, so that pip never resolves it to a CUDA build.
 $(VENV)/.core: pyproject.toml setup.py $(KERNELS)

@@ -97,7 +97,8 @@ def peer_ms(peer: Any, count: int, context: int, tokens: int, device: torch.devi
 
 async def measure(at: Setting, name: str, limits: Rates, get: Get) -> None:
     book = at.book
-    counts, context, tokens, long = (1, 8, 64), CONTEXT, TOKENS, _LONG
+    counts: tuple[int, ...] = (1, 8, 64)
+    context, tokens, long = CONTEXT, TOKENS, _LONG
     if at.is_dry:
         counts, context, tokens, long = (1, 3), 20, 6, 64
     model = native_model(SHAPES["tiny"] if at.is_dry else SHAPES[name], get)
