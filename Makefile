@@ -2,7 +2,7 @@
 # make test    make check, and the tests
 # make check   linters, types and import contracts only
 # make bench   speed, each against a named peer
-# make gpu     tests and speed on a GPU, with the packages of PYTHON as they are, and a report; GPU_FLAGS=--dry: on the CPU
+# make gpu     tests and speed on a GPU with the packages that PYTHON has; GPU_FLAGS=--dry: in tiny, on the CPU
 # Each but the last sets up .venv by itself.
 
 PYTHON ?= python3
@@ -38,9 +38,9 @@ bench: $(VENV)/.dev
 
 # The root is the package: see benchmarks/gpu/link.py.
 gpu:
-	$(PYTHON) benchmarks/gpu/link.py build/link
-	PYTHONPATH="$(CURDIR)/build/link$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m plait.benchmarks.gpu.report \
-		--out "$(GPU_OUT)" --tests $(GPU_TESTS) $(GPU_FLAGS)
+	$(PYTHON) benchmarks/gpu/link.py $(VENV)/gpu
+	PYTHONPATH="$(CURDIR)/$(VENV)/gpu$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m plait.benchmarks.gpu.report \
+		--out "$(GPU_OUT)" --tests "$(GPU_TESTS)" $(GPU_FLAGS)
 
 # torch first and by its exact version, so that pip never resolves it to a CUDA build.
 $(VENV)/.core: pyproject.toml setup.py $(KERNELS)

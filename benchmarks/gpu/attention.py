@@ -103,10 +103,7 @@ def measure_ours(at: Setting, workload: Workload, limits: Rates, sets: list[Tens
         plan.derived.clear()
         calls[0]()
 
-    kept = dict(plan.derived)
     plan_ms = wall_ms(planned, at.device) - wall_ms(calls[0], at.device)
-    plan.derived.clear()
-    plan.derived.update(kept)
     note = f"relative error {error:.1g}, new plan {max(0.0, plan_ms):.2f} ms"
     bar, is_met = _bar(workload, floor / timed.ms)
     book.add(
@@ -162,7 +159,8 @@ def run(at: Setting, impl: Impl = "auto") -> None:
         for workload in by_weight:
             result = results.get(workload.name)
             if workload.kind in kinds and result is not None and name not in missing:
-                with book.attempt(workload.name, name, seconds=15):
+                with book.attempt(workload.name, name):
+                    book.need(15)
                     measure_peer(at, name, peer, workload, sets_of(workload), result)
 
 

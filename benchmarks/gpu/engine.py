@@ -113,7 +113,8 @@ async def measure(at: Setting, name: str, limits: Rates, get: Get) -> None:
             read = read_bytes(config, DTYPE) + count * (context + REPEATS * tokens // 2) * token_bytes(config, DTYPE)
             floor = limits.floor_ms(read, 2 * config.num_parameters * count)
             book.add(what, FLOOR, floor, note=f"{read / 1e9:.2f} GB")
-            with book.attempt(what, seconds=10):
+            with book.attempt(what):
+                book.need(10)
                 found = await step_ms(engine, count, context, tokens)
                 is_asked = count == 1 and config.num_parameters > 1e9
                 book.add(
@@ -122,11 +123,13 @@ async def measure(at: Setting, name: str, limits: Rates, get: Get) -> None:
                 )  # fmt: skip
         for count in counts[::2]:
             what = f"{name}: {count} at 1k, sampled"
-            with book.attempt(what, seconds=10):
+            with book.attempt(what):
+                book.need(10)
                 found = await step_ms(engine, count, context, tokens // 4 + 1, temperature=0.8, top_p=0.95)
                 book.add(what, value=found, note="temperature 0.8, top-p 0.95")
         what = f"{name}: prefill of 8k"
-        with book.attempt(what, seconds=10):
+        with book.attempt(what):
+            book.need(10)
             flops = (
                 2 * config.num_parameters * long + config.num_layers * 2 * long**2 * config.num_heads * config.head_dim
             )
@@ -144,7 +147,8 @@ def measure_peer(at: Setting, name: str, get: Get) -> None:
     peer = transformers_model(shape, get, at.device, DTYPE)
     for count in counts:
         what = f"{name}: {count} branch{'es' if count > 1 else ''} at 1k"
-        with at.book.attempt(what, "transformers", seconds=15):
+        with at.book.attempt(what, "transformers"):
+            at.book.need(15)
             at.book.add(what, "transformers", peer_ms(peer, count, context, tokens, at.device))
 
 
@@ -159,12 +163,15 @@ def run(at: Setting) -> None:
     limits = rates(at)
     for name in FULL[:1] if at.is_dry else FULL:
         get = random_tensors(SHAPES["tiny"] if at.is_dry else SHAPES[name], at.device, DTYPE)
-        with at.book.attempt(name, seconds=15):
+        with at.book.attempt(name):
+            at.book.need(15)
             asyncio.run(measure(at, name, limits, get))
-        with at.book.attempt(name, "transformers", seconds=15), torch.inference_mode():
+        with at.book.attempt(name, "transformers"), torch.inference_mode():
+            at.book.need(15)
             measure_peer(at, name, get)
     if at.is_cuda:
-        with at.book.attempt(f"{COMPILED}: 1 branch at 1k", "transformers, compiled", seconds=30):
+        with at.book.attempt(f"{COMPILED}: 1 branch at 1k", "transformers, compiled"):
+            at.book.need(30)
             measure_compiled(at)
 
 

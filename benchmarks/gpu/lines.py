@@ -7,7 +7,7 @@ import gc
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,10 +46,6 @@ class Book:
         self._file = file
         self._end = time.monotonic() + seconds
 
-    @property
-    def seconds_left(self) -> float:
-        return self._end - time.monotonic()
-
     def add(
         self,
         what: str,
@@ -72,13 +68,16 @@ class Book:
                 file.write(json.dumps(asdict(line)) + "\n")
         print(describe(line), flush=True)
 
+    def need(self, seconds: float) -> None:
+        """Raises `TimeoutError` if less than that is left."""
+        left = self._end - time.monotonic()
+        if left < seconds:
+            raise TimeoutError(f"not begun: {max(0.0, left):.0f} s left")
+
     @contextmanager
-    def attempt(self, what: str, who: str = OURS, *, seconds: float = 0.0) -> Iterator[None]:
-        """A part that may fail without the rest: an exception becomes a line, and so does that less than `seconds` are
-        left, in which case it is not begun."""
+    def attempt(self, what: str, who: str = OURS) -> Iterator[None]:
+        """A part that may fail without the rest: an exception becomes a line."""
         try:
-            if self.seconds_left < seconds:
-                raise TimeoutError(f"not begun: {max(0.0, self.seconds_left):.0f} s left")
             yield
         except Exception as error:  # Whatever a kernel or a peer raises is a result here.
             lines = str(error).strip().splitlines() or [""]
@@ -87,7 +86,9 @@ class Book:
         finally:
             gc.collect()
             if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+                # Where a kernel has done what it must not, every later call fails, this one too.
+                with suppress(RuntimeError):
+                    torch.cuda.empty_cache()
 
 
 def describe(line: Line) -> str:
@@ -135,4 +136,6 @@ def setting(topic: str, description: str | None, arguments: list[str] | None = N
     if not found.dry and not torch.cuda.is_available():
         parser.error("there is no CUDA device here; --dry runs everything in tiny on the CPU")
     device = torch.device("cpu" if found.dry else "cuda")
+    if found.dry:
+        torch.set_num_threads(1)
     return Setting(device=device, is_dry=found.dry, book=Book(topic, found.out, found.seconds))

@@ -1,7 +1,7 @@
 """Make a checkout importable as `plait` without installing it: `python benchmarks/gpu/link.py FOLDER`.
 
-For machines with no network and no right to install: FOLDER, to be put on PYTHONPATH, gets a link to the checkout and the
-entry points of pyproject.toml, by which methods and engines are found.
+For machines with no network and no right to install: FOLDER, to be put on PYTHONPATH, gets a link to the checkout and
+the entry points of pyproject.toml, by which methods and engines are found.
 """
 
 from __future__ import annotations

@@ -100,10 +100,12 @@ async def measure(at: Setting) -> None:
     engine = NativeEngine(model, NoTokenizer(model.config.vocab_size), options)
     await engine.start()
     try:
-        with at.book.attempt("Hogwild!, 16k", seconds=10):
+        with at.book.attempt("Hogwild!, 16k"):
+            at.book.need(10)
             await hogwild(at, engine, 16384 // scale, passes)
         for thousands in (8, 16, 32):
-            with at.book.attempt(f"Multiverse, {thousands}k", seconds=10):
+            with at.book.attempt(f"Multiverse, {thousands}k"):
+                at.book.need(10)
                 await multiverse(at, engine, thousands * 1024 // scale, f"{thousands}k", passes)
     finally:
         await engine.close()

@@ -1,6 +1,6 @@
 """All of it, in order, within a time limit, and a report for docs/performance/.
 
-    python -m plait.benchmarks.gpu.report --out FOLDER [--minutes 9] [--tests PATHS] [--dry]
+    python -m plait.benchmarks.gpu.report --out FOLDER [--minutes 9] [--tests ARGUMENTS] [--dry]
 
 Each topic is a process of its own with a limit of its own, so that one that fails or hangs costs no other one: what it
 had found by then is in the report, and the last line of what went wrong. FOLDER gets results.jsonl (all figures) and
@@ -14,6 +14,7 @@ import datetime
 import os
 import platform
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -70,8 +71,17 @@ def run_topic(topic: str, command: list[str], limit: float, log: Path) -> Done:
     text = log.read_text(encoding="utf-8", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1][:300] if lines else ""
-    shown = " ".join(["python", *command[1:]])
-    return Done(topic=topic, command=shown, seconds=time.monotonic() - start, error=error, last_line=last)
+    return Done(topic=topic, command=shown(command), seconds=time.monotonic() - start, error=error, last_line=last)
+
+
+def shown(command: Sequence[str]) -> str:
+    """As one would type it."""
+    parts = list(command[1:])
+    for option in ("--out", "--seconds"):
+        if option in parts:
+            at = parts.index(option)
+            del parts[at : at + 2]
+    return " ".join(["python", *parts])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -83,14 +93,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def commands(tests: Sequence[str], out: Path, is_dry: bool) -> dict[str, list[str]]:
+def commands(tests: str, out: Path, is_dry: bool) -> dict[str, list[str]]:
     """`--seconds` is added to those of our own."""
     shared = ["--out", str(out), *(["--dry"] if is_dry else [])]
     found = {
         topic: [sys.executable, "-m", f"plait.benchmarks.gpu.{topic}", *shared] for topic in TOPICS if topic != "tests"
     }
     if tests:
-        return {"tests": [sys.executable, "-m", "pytest", "-q", "-x", *tests], **found}
+        return {"tests": [sys.executable, "-m", "pytest", "--tb=short", *shlex.split(tests)], **found}
     return found
 
 
@@ -184,8 +194,8 @@ def page(lines: Sequence[Line], done: Sequence[Done], title: str, head: str) -> 
     text = [f"# {title}", "", head, ""]
     text += [
         f"{sum(bool(line.is_met) for line in asked)} of {len(asked)} bars met, {len(failed)} measurements failed. "
-        "Medians; every command is below its table. A floor is the time to move the bytes that must be moved at the "
-        "rate of a large copy, or to do the arithmetic at that of a large matrix product, measured in the same process.",
+        "Medians; every command is below its table. A floor is the time to move what must be moved at the rate of a "
+        "large copy, or to do the arithmetic at that of a large matrix product, both measured in the same process.",
         "",
     ]
     for part in done:
@@ -203,8 +213,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the report and the figures")
     parser.add_argument("--minutes", type=float, default=9.0, help="for all of it")
-    parser.add_argument("--tests", nargs="*", default=[], help="tests to run on the card before anything is measured")
-    parser.add_argument("--only", nargs="*", default=[], choices=[*TOPICS, []], help="these topics alone")
+    parser.add_argument("--tests", default="", help="what pytest is given before anything is measured; empty: nothing")
+    parser.add_argument("--only", nargs="*", default=[], choices=list(TOPICS), help="these topics alone")
     parser.add_argument("--dry", action="store_true", help="tiny shapes, on the CPU")
     found = parser.parse_args(arguments)
     if not found.dry and not torch.cuda.is_available():
