@@ -140,7 +140,7 @@ def _replicated_bytes(workload: Workload) -> int:
 def run(at: Setting, impl: Impl = "auto") -> None:
     book = at.book
     limits = rates(at)
-    workloads = TINY if at.is_dry else FULL
+    workloads = [workload for workload in (TINY if at.is_dry else FULL) if at.wants(workload.name)]
     results: dict[str, Tensor | None] = {}
 
     def sets_of(workload: Workload) -> list[Tensors]:
@@ -150,6 +150,8 @@ def run(at: Setting, impl: Impl = "auto") -> None:
     for workload in workloads:
         with book.attempt(workload.name):
             results[workload.name] = measure_ours(at, workload, limits, sets_of(workload), impl)
+    if not at.has_peers:
+        return
     missing = [] if at.is_cuda and peers.has_flashinfer() else ["FlashInfer"]
     for name in missing:
         book.add("peers", name, note="is not there")

@@ -161,15 +161,17 @@ def measure_compiled(at: Setting) -> None:
 
 def run(at: Setting) -> None:
     limits = rates(at)
-    for name in FULL[:1] if at.is_dry else FULL:
+    for name in filter(at.wants, FULL[:1] if at.is_dry else FULL):
         get = random_tensors(SHAPES["tiny"] if at.is_dry else SHAPES[name], at.device, DTYPE)
         with at.book.attempt(name):
             at.book.need(15)
             asyncio.run(measure(at, name, limits, get))
+        if not at.has_peers:
+            continue
         with at.book.attempt(name, "transformers"), torch.inference_mode():
             at.book.need(15)
             measure_peer(at, name, get)
-    if at.is_cuda:
+    if at.is_cuda and at.has_peers and at.wants(COMPILED):
         with at.book.attempt(f"{COMPILED}: 1 branch at 1k", "transformers, compiled"):
             at.book.need(30)
             measure_compiled(at)

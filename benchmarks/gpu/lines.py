@@ -120,6 +120,12 @@ class Setting:
     is_dry: bool
     """Tiny shapes, to see that it runs at all."""
     book: Book
+    only: str = ""
+    """Part of the names of the workloads that are wanted."""
+    has_peers: bool = True
+
+    def wants(self, name: str) -> bool:
+        return self.only.lower() in name.lower()
 
     @property
     def is_cuda(self) -> bool:
@@ -132,10 +138,13 @@ def setting(topic: str, description: str | None, arguments: list[str] | None = N
     parser.add_argument("--dry", action="store_true", help="tiny shapes, on the CPU")
     parser.add_argument("--out", type=Path, help="append the figures to this JSON Lines file")
     parser.add_argument("--seconds", type=float, default=600.0, help="begin nothing that does not fit into them")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only workloads with this in their names")
+    parser.add_argument("--no-peers", action="store_true", help="measure plait alone")
     found = parser.parse_args(arguments)
     if not found.dry and not torch.cuda.is_available():
         parser.error("there is no CUDA device here; --dry runs everything in tiny on the CPU")
     device = torch.device("cpu" if found.dry else "cuda")
     if found.dry:
         torch.set_num_threads(1)
-    return Setting(device=device, is_dry=found.dry, book=Book(topic, found.out, found.seconds))
+    book = Book(topic, found.out, found.seconds)
+    return Setting(device=device, is_dry=found.dry, book=book, only=found.only, has_peers=not found.no_peers)

@@ -234,25 +234,29 @@ async def jobs(at: Setting, count: int) -> None:
 def run(at: Setting) -> None:
     book, rng = at.book, random.Random(3)
     for name, data in list(SMALL.items())[: 1 if at.is_dry else None]:
-        with book.attempt(f"log-probabilities, {name}"):
-            book.need(5)
-            logits(at, name, data)
+        if at.wants(what := f"log-probabilities, {name}"):
+            with book.attempt(what):
+                book.need(5)
+                logits(at, name, data)
     count, tokens = (5, 20) if at.is_dry else (100, 120)
     name, data = next(iter(SMALL.items()))
-    with book.attempt(f"same tokens, {name}"):
-        book.need(5)
-        engine = _engine(data, random_tensors(data, at.device, torch.bfloat16, std=_STD), at.device)
-        prompts = [_tokens(rng, rng.randint(5, 200)) for _ in range(count)]
-        asyncio.run(batches(at, engine, name, prompts, tokens))
-    with book.attempt("same tokens, Countdown"):
-        book.need(5)
-        shipped = NativeEngine.load(SHIPPED, device=str(at.device), kv_tokens=65536)
-        texts = [f"seq {rng.randint(10, 99)} : 90 52 31 {rng.randint(1, 30)} ;" for _ in range(count)]
-        prompts = [[*shipped.tokenizer.prefix_ids, *shipped.tokenizer.encode(text)] for text in texts]
-        asyncio.run(batches(at, shipped, "Countdown", prompts, tokens))
-    with book.attempt("200 jobs, some cancelled"):
-        book.need(5)
-        asyncio.run(jobs(at, 8 if at.is_dry else 200))
+    if at.wants(what := f"same tokens, {name}"):
+        with book.attempt(what):
+            book.need(5)
+            engine = _engine(data, random_tensors(data, at.device, torch.bfloat16, std=_STD), at.device)
+            prompts = [_tokens(rng, rng.randint(5, 200)) for _ in range(count)]
+            asyncio.run(batches(at, engine, name, prompts, tokens))
+    if at.wants(what := "same tokens, Countdown"):
+        with book.attempt(what):
+            book.need(5)
+            shipped = NativeEngine.load(SHIPPED, device=str(at.device), kv_tokens=65536)
+            texts = [f"seq {rng.randint(10, 99)} : 90 52 31 {rng.randint(1, 30)} ;" for _ in range(count)]
+            prompts = [[*shipped.tokenizer.prefix_ids, *shipped.tokenizer.encode(text)] for text in texts]
+            asyncio.run(batches(at, shipped, "Countdown", prompts, tokens))
+    if at.wants(what := "200 jobs, some cancelled"):
+        with book.attempt(what):
+            book.need(5)
+            asyncio.run(jobs(at, 8 if at.is_dry else 200))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -100,13 +100,15 @@ async def measure(at: Setting) -> None:
     engine = NativeEngine(model, NoTokenizer(model.config.vocab_size), options)
     await engine.start()
     try:
-        with at.book.attempt("Hogwild!, 16k"):
-            at.book.need(10)
-            await hogwild(at, engine, 16384 // scale, passes)
-        for thousands in (8, 16, 32):
-            with at.book.attempt(f"Multiverse, {thousands}k"):
+        if at.wants("Hogwild!, 16k"):
+            with at.book.attempt("Hogwild!, 16k"):
                 at.book.need(10)
-                await multiverse(at, engine, thousands * 1024 // scale, f"{thousands}k", passes)
+                await hogwild(at, engine, 16384 // scale, passes)
+        for thousands in (8, 16, 32):
+            if at.wants(f"Multiverse, {thousands}k"):
+                with at.book.attempt(f"Multiverse, {thousands}k"):
+                    at.book.need(10)
+                    await multiverse(at, engine, thousands * 1024 // scale, f"{thousands}k", passes)
     finally:
         await engine.close()
 

@@ -36,6 +36,14 @@ def test_without_a_card_it_says_so(capsys):
     assert "--dry" in capsys.readouterr().err
 
 
+def test_one_workload_alone(tmp_path):
+    file = tmp_path / "results.jsonl"
+    attention.main(["--dry", "--out", str(file), "--only", "hogwild", "--no-peers"])
+    parallel.main(["--dry", "--out", str(file), "--only", "Multiverse, 8k"])
+    assert {line.who for line in read(file)} == {OURS, FLOOR}
+    assert all("Hogwild" in line.what or "Multiverse, 8k" in line.what for line in read(file))
+
+
 @pytest.mark.parametrize("damage", [float("nan"), 1.0])
 def test_what_is_wrong_is_not_timed(at, monkeypatch, damage):
     """One number of one row, the last."""
