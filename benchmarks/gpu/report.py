@@ -107,10 +107,12 @@ def commands(tests: str, out: Path, is_dry: bool) -> dict[str, list[str]]:
 def run_all(wanted: dict[str, list[str]], seconds: float, folder: Path) -> list[Done]:
     end = time.monotonic() + seconds
     done = []
-    builder = subprocess.Popen(  # compiles on the processor while the card is at other things
-        [sys.executable, "-m", "plait.benchmarks.gpu.peers"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    compiled = folder / "peers.log"
+    with compiled.open("wb") as file:  # on the processor, while the card is at other things
+        builder = subprocess.Popen(
+            [sys.executable, "-m", "plait.benchmarks.gpu.peers"],
+            stdout=file, stderr=subprocess.STDOUT, start_new_session=True, cwd=ROOT,
+        )  # fmt: skip
     try:
         topics = list(wanted)
         for i, topic in enumerate(topics):
@@ -126,6 +128,8 @@ def run_all(wanted: dict[str, list[str]], seconds: float, folder: Path) -> list[
             print(log.read_text(encoding="utf-8", errors="replace")[-6000:], flush=True)
             print(f"== {topic}: {done[-1].error or 'done'} in {done[-1].seconds:.0f} s", flush=True)
     finally:
+        if builder.poll():
+            print("== peers could not be compiled:", compiled.read_text(errors="replace")[-3000:], flush=True)
         _end(builder)
     return done
 
