@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import traces
+from .model import Model
 from .tokenizer import BOS, IDS, PAD
 
 IGNORED = -100
@@ -34,6 +35,20 @@ class Batch:
         """The same on another device."""
         positions, mask = (None if x is None else x.to(device) for x in (self.positions, self.mask))
         return Batch(self.inputs.to(device), self.labels.to(device), self.kind, positions, mask)
+
+    @property
+    def tokens(self) -> int:
+        """Padding included."""
+        return self.inputs.numel()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Labels of each kind."""
+        return {self.kind: int((self.labels >= 0).sum())}
+
+    def losses(self, model: Model) -> Tensor:
+        """Summed cross-entropy of each kind of `counts`."""
+        return model.loss(self.inputs, self.labels, self.positions, self.mask)[None]
 
 
 def encode(document: traces.Document) -> tuple[list[int], list[int]]:

@@ -21,7 +21,7 @@ class Decoder:
         config = model.config
         self.model, self.length = model, 0
         shape = (config.layers, 2, rows, config.heads, 64, config.hidden // config.heads)
-        self.cache = torch.zeros(shape, dtype=model.embedding.dtype)
+        self.cache = torch.zeros(shape, dtype=model.embedding.dtype, device=model.embedding.device)
 
     def keep(self, rows: Tensor) -> None:
         """Drop the other rows."""
@@ -57,12 +57,13 @@ def greedy(
     groups: dict[int, list[int]] = defaultdict(list)
     for i, prompt in enumerate(prompts):
         groups[len(prompt)].append(i)
-    ends = torch.tensor([IDS[EOS], *stop])
+    device = model.embedding.device
+    ends = torch.tensor([IDS[EOS], *stop], device=device)
     for length, members in groups.items():
         for at in range(0, len(members), rows):
-            owners = torch.tensor(members[at : at + rows])
-            texts = torch.tensor([list(prompts[i]) for i in members[at : at + rows]])
-            running = torch.ones(len(owners), dtype=torch.bool)
+            owners = torch.tensor(members[at : at + rows], device=device)
+            texts = torch.tensor([list(prompts[i]) for i in members[at : at + rows]], device=device)
+            running = torch.ones(len(owners), dtype=torch.bool, device=device)
             decoder = Decoder(model, len(owners))
             new = texts
             for _ in range(limit - length):

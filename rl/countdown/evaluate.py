@@ -99,7 +99,7 @@ def exactness(model: Model, count: int, seed: int = 1) -> dict[str, float]:
         exact = 0
         rows = sorted((documents.make(kind) for _ in range(count)), key=lambda d: len(d.words))
         for at in range(0, count, 20):
-            batch = collate(rows[at : at + 20], kind)
+            batch = collate(rows[at : at + 20], kind).to(str(model.embedding.device))
             hidden = model(batch.inputs, batch.positions, batch.mask)
             right = F.linear(hidden, model.embedding).argmax(-1) == batch.labels
             exact += int((right | (batch.labels < 0)).all(dim=1).sum())
@@ -117,9 +117,10 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=512, help="tokens of one thread")
     parser.add_argument("--file", type=Path, help="JSON Lines of problems instead of our validation problems")
     parser.add_argument("--documents", type=int, default=100, help="for exactness; 0: skip")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    model = read_model(args.checkpoint)
+    model = read_model(args.checkpoint).to(args.device)
     if args.documents:
         print(json.dumps({"exact": exactness(model, args.documents)}), flush=True)
     problems = (load(args.file) if args.file else validation(args.size))[: args.problems]

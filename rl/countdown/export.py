@@ -29,8 +29,10 @@ def save_model(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
     """config.json, generation_config.json, model.safetensors (bfloat16) and the tokenizer; other files stay."""
     config = model.config
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(model.to_hf(), folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "model.safetensors").chmod(0o644)  # save_file leaves it to its owner alone
+    part = folder / "model.safetensors.part"
+    save_file(model.to_hf(), part, metadata={"format": "pt"})
+    part.chmod(0o644)  # save_file leaves it to its owner alone
+    part.replace(folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config.to_hf(), indent=2) + "\n")
     generation = {
         "do_sample": False,

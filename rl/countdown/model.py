@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from ...runtime.methods.apr import compact as lang
 from .tokenizer import BOS, IDS, PAD, VOCABULARY
@@ -78,12 +80,16 @@ def number_features() -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | None = None) -> Tensor:
     """Attention where the mask allows it (bool, broadcast to [batch, heads, time, time]); None: causal.
 
     Written out where it is short and on the CPU: torch's own CPU kernel takes several times as long in the backward
     pass of many short sequences.
     """
+    if isinstance(mask, BlockMask):
+        mixed = flex_attention(q, k, v, block_mask=mask)
+        assert isinstance(mixed, Tensor)
+        return mixed
     if mask is not None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     t = q.shape[-2]
@@ -92,6 +98,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     future = torch.full((t, t), -torch.inf, dtype=q.dtype).triu(1)
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)) + future
     return torch.matmul(torch.softmax(scores, -1, dtype=q.dtype), v)
+
+
+def token_losses(hidden: Tensor, embedding: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each label; 0 where it is `batch.IGNORED`, which is torch's own mark."""
+    return F.cross_entropy(F.linear(hidden, embedding).float(), labels, reduction="none")
 
 
 class Block(nn.Module):
@@ -123,7 +134,7 @@ class Block(nn.Module):
         gate, up = self.gate_up(F.rms_norm(x, x.shape[-1:], self.norm2, self.eps)).chunk(2, dim=-1)
         return x + F.linear(F.silu(gate) * up, self.down.weight)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
         return self.finish(x, attention(*self.project(x, cos, sin), mask))
 
 
@@ -146,7 +157,16 @@ class Model(nn.Module):
         angles = angles[:, None, None, :]
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
+        self._token_losses: Callable[[Tensor, Tensor, Tensor], Tensor] = token_losses
         self._initialise()
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile what takes the time, for `token_losses` on inputs of one shape: all blocks share what one compiled.
+        The options are those of `torch.compile`."""
+        options = {"fullgraph": True, "dynamic": False, **options}
+        for block in self.blocks:
+            block.compile(*args, **options)
+        self._token_losses = torch.compile(token_losses, *args, **options)
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -160,9 +180,12 @@ class Model(nn.Module):
                     std /= math.sqrt(2 * self.config.layers) if not self.config.zero_outputs else math.inf
                 weight.normal_(std=std)
 
-    def forward(self, tokens: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, positions: Tensor | None = None, mask: Tensor | BlockMask | None = None
+    ) -> Tensor:
         """Hidden states after the last norm, [batch, time, hidden]; see `Batch` for positions and mask."""
-        x = self.embedding[tokens]
+        # Not by an index: its gradient is slow on a GPU where tokens repeat.
+        x = F.embedding(tokens, self.embedding)
         at = slice(tokens.shape[1]) if positions is None else positions
         cos, sin = self.cos[at], self.sin[at]
         for block in self.blocks:
@@ -180,6 +203,13 @@ class Model(nn.Module):
         keep = labels.flatten() >= 0
         hidden = self(tokens, positions, mask).flatten(0, 1)[keep]
         return F.cross_entropy(F.linear(hidden, self.embedding).float(), labels.flatten()[keep], reduction="sum")
+
+    def token_losses(
+        self, tokens: Tensor, labels: Tensor, positions: Tensor, mask: Tensor | BlockMask | None
+    ) -> Tensor:
+        """Cross-entropy of every label, [batch * time]: unlike in `loss`, shapes never depend on values."""
+        hidden = self(tokens, positions, mask).flatten(0, 1)
+        return self._token_losses(hidden, self.embedding, labels.flatten())
 
     def to_hf(self) -> dict[str, Tensor]:
         """Weights under transformers' names, bfloat16."""

@@ -15,21 +15,42 @@ import random
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...evals.benchmarks.countdown.problems import Key, load
-from .batch import Batch
+from .export import save_model
 from .mix import Documents, Mix, batches
 from .model import Model, ModelConfig
+from .muon import StackedMuon
+from .tokenizer import build
 
-Stream = Callable[[random.Random, int], Iterator[Batch]]
+
+class Part(Protocol):
+    """A batch."""
+
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Labels of each kind."""
+        ...
+
+    def to(self, device: str) -> Self: ...
+
+    def losses(self, model: Model) -> Tensor:
+        """Summed cross-entropy of each kind of `counts`."""
+        ...
+
+
+Stream = Callable[[random.Random, int], Iterator[Part]]
 """Endless batches of about so many tokens, made from a source of randomness."""
 
 
@@ -59,7 +80,12 @@ class TrainConfig:
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
+    compile: bool = False
+    """Compile the model; its batches have to have one shape."""
+    log_steps: int = 50
     save_seconds: float = 120.0
+    export: Path | None = None
+    """Folder to write the model to with every checkpoint."""
 
 
 class Trainer:
@@ -72,6 +98,8 @@ class Trainer:
         self.config, self.notes = config, notes
         self.model = Model(model or ModelConfig()).to(config.device)
         self.optimizers = _optimizers(self.model, config)
+        if config.compile:
+            self.model.compile()
         self.steps, self.tokens, self.seconds = 0, 0, 0.0
         self.stopping = False
         config.out.mkdir(parents=True, exist_ok=True)
@@ -104,6 +132,8 @@ class Trainer:
         part = self.checkpoint.with_suffix(".part")
         torch.save(state, part)
         part.replace(self.checkpoint)
+        if self.config.export is not None:
+            save_model(self.model, build(), self.config.export)
 
     @property
     def progress(self) -> float:
@@ -117,16 +147,15 @@ class Trainer:
         warm = min(1.0, (self.steps + 1) / self.config.warmup_steps)
         return warm * max(0.0, min(1.0, (1 - self.progress) / self.config.decay))
 
-    def step(self, parts: list[Batch]) -> dict[str, tuple[float, int]]:
-        """One update; returns summed loss and number of labels per kind."""
-        counts = [int((part.labels >= 0).sum()) for part in parts]
-        sums: list[Tensor] = []
+    def step(self, parts: Sequence[Part]) -> list[Tensor]:
+        """One update; returns what `losses` said of each part, on the device: to read it is to wait for the update."""
+        total = sum(sum(part.counts.values()) for part in parts)
+        losses: list[Tensor] = []
         for part in parts:
-            with torch.autocast(self.config.device, torch.bfloat16):
-                batch = part.to(self.config.device)
-                loss = self.model.loss(batch.inputs, batch.labels, batch.positions, batch.mask)
-            (loss / sum(counts)).backward()  # type: ignore[no-untyped-call]
-            sums.append(loss.detach())
+            with torch.autocast(torch.device(self.config.device).type, torch.bfloat16):
+                found = part.to(self.config.device).losses(self.model)
+            (found.sum() / total).backward()  # type: ignore[no-untyped-call]
+            losses.append(found.detach())
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         rate = self.rate()
         for optimizer in self.optimizers:
@@ -135,38 +164,46 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         self.steps += 1
-        self.tokens += sum(part.inputs.numel() for part in parts)
-        seen: dict[str, tuple[float, int]] = {}
-        for part, loss, count in zip(parts, sums, counts, strict=True):
-            before = seen.get(part.kind, (0.0, 0))
-            seen[part.kind] = before[0] + float(loss), before[1] + count
-        return seen
+        self.tokens += sum(part.tokens for part in parts)
+        return losses
 
     def run(self) -> None:
         """Train until the time or the tokens are used up."""
-        totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        clock = saved = time.monotonic()
-        before = self.tokens
+        try:
+            self._run()
+        finally:
+            if isinstance(self.stream, Generator):
+                self.stream.close()
+
+    def _run(self) -> None:
+        seen: list[tuple[dict[str, int], Tensor]] = []
+        clock = saved = logged = time.monotonic()
+        before = told = self.tokens
         while self.progress < 1 and not self.stopping:
-            for kind, (loss, count) in self.step(list(itertools.islice(self.stream, self.config.accumulate))).items():
-                totals[kind][0] += loss
-                totals[kind][1] += count
+            parts = list(itertools.islice(self.stream, self.config.accumulate))
+            seen += zip([part.counts for part in parts], self.step(parts), strict=True)
             now = time.monotonic()
             self.seconds, clock = self.seconds + now - clock, now
-            if self.steps % 50 == 0:
-                self._log(totals)
-                totals.clear()
+            if self.steps % self.config.log_steps == 0:
+                self._log(seen, (self.tokens - told) / (now - logged))
+                logged, told, seen = now, self.tokens, []
             if now - saved > self.config.save_seconds:
                 saved = now
                 self.save()
         self.save()
         print(f"done: {self.tokens - before} tokens in this run")
 
-    def _log(self, totals: dict[str, list[float]]) -> None:
+    def _log(self, seen: Sequence[tuple[dict[str, int], Tensor]], speed: float) -> None:
+        totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        for counts, losses in seen:
+            for (kind, count), loss in zip(counts.items(), losses.tolist(), strict=True):
+                totals[kind][0] += loss
+                totals[kind][1] += count
         line = {
             "step": self.steps,
             "mtok": round(self.tokens / 1e6, 3),
             "min": round(self.seconds / 60, 2),
+            "tok/s": round(speed),
             "rate": round(self.rate() * self.config.rate, 6),
             "loss": {kind: round(loss / max(count, 1), 4) for kind, (loss, count) in sorted(totals.items())},
         }
@@ -180,7 +217,8 @@ def _optimizers(model: Model, config: TrainConfig) -> list[torch.optim.Optimizer
     others = [p for p in model.parameters() if not any(p is m for m in matrices)]
     betas = (0.9, 0.99)
     if config.optimizer == "muon":
-        muon = torch.optim.Muon(matrices, lr=config.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        kind = StackedMuon if matrices[0].is_cuda else torch.optim.Muon
+        muon = kind(matrices, lr=config.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
         return [muon, torch.optim.AdamW(others, lr=config.rate, betas=betas, weight_decay=0.0, fused=True)]
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
     return [torch.optim.AdamW(groups, lr=config.rate, betas=betas, fused=True)]
@@ -214,6 +252,8 @@ def add_options(parser: argparse.ArgumentParser, defaults: TrainConfig) -> None:
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--threads", type=int, default=defaults.threads)
     parser.add_argument("--device", default=defaults.device)
+    parser.add_argument("--log-steps", type=int, default=defaults.log_steps)
+    parser.add_argument("--save-seconds", type=float, default=defaults.save_seconds)
 
 
 def run_until_stopped(trainer: Trainer) -> None:
@@ -227,15 +267,25 @@ def run_until_stopped(trainer: Trainer) -> None:
     trainer.run()
 
 
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """The options that say which documents are made."""
+    parser.add_argument("--mix", type=parse_mix, default=Mix())
+    parser.add_argument("--exclude", type=Path, action="append", default=[], help="JSON Lines: never train on these")
+
+
+def read_sources(args: dict[str, Any]) -> tuple[Mix, frozenset[Key]]:
+    """Takes these options out."""
+    mix: Mix = args.pop("mix")
+    return mix, frozenset(problem.key for path in args.pop("exclude") for problem in load(path))
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, TrainConfig(out=Path("runs/countdown")))
-    parser.add_argument("--mix", type=parse_mix, default=Mix())
-    parser.add_argument("--exclude", type=Path, action="append", default=[], help="JSON Lines: never train on these")
+    add_sources(parser)
     args = vars(parser.parse_args())
-    mix: Mix = args.pop("mix")
-    excluded = frozenset(problem.key for path in args.pop("exclude") for problem in load(path))
+    mix, excluded = read_sources(args)
     run_until_stopped(Trainer(TrainConfig(**args), documents(mix, excluded), mix=asdict(mix)))
 
 
