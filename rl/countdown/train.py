@@ -179,21 +179,24 @@ class Trainer:
         seen: list[tuple[dict[str, int], Tensor]] = []
         clock = saved = logged = time.monotonic()
         before = told = self.tokens
+        waited = 0.0
         while self.progress < 1 and not self.stopping:
+            began = time.monotonic()
             parts = list(itertools.islice(self.stream, self.config.accumulate))
+            waited += time.monotonic() - began
             seen += zip([part.counts for part in parts], self.step(parts), strict=True)
             now = time.monotonic()
             self.seconds, clock = self.seconds + now - clock, now
             if self.steps % self.config.log_steps == 0:
-                self._log(seen, (self.tokens - told) / (now - logged))
-                logged, told, seen = now, self.tokens, []
+                self._log(seen, (self.tokens - told) / (now - logged), waited / (now - logged))
+                logged, told, waited, seen = now, self.tokens, 0.0, []
             if now - saved > self.config.save_seconds:
                 saved = now
                 self.save()
         self.save()
         print(f"done: {self.tokens - before} tokens in this run")
 
-    def _log(self, seen: Sequence[tuple[dict[str, int], Tensor]], speed: float) -> None:
+    def _log(self, seen: Sequence[tuple[dict[str, int], Tensor]], speed: float, waited: float) -> None:
         totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         for counts, losses in seen:
             for (kind, count), loss in zip(counts.items(), losses.tolist(), strict=True):
@@ -204,6 +207,7 @@ class Trainer:
             "mtok": round(self.tokens / 1e6, 3),
             "min": round(self.seconds / 60, 2),
             "tok/s": round(speed),
+            "waited": round(waited, 2),  # for documents, as a share of the time
             "rate": round(self.rate() * self.config.rate, 6),
             "loss": {kind: round(loss / max(count, 1), 4) for kind, (loss, count) in sorted(totals.items())},
         }

@@ -1,9 +1,9 @@
-"""Train a larger Countdown model on a GPU: 30.7 M parameters, about ten minutes.
+"""Train a larger Countdown model, of 30.7 M parameters, on a GPU.
 
-python -m plait.rl.countdown.train_large --minutes 9 --out runs/large --export models/countdown_large
+python -m plait.rl.countdown.train_large --minutes 9 --out runs/large --export runs/large/model
 
-See `rl.countdown.train`, which it goes on like. Other processes make the documents, rows of one length hold them, and
-attention is FlexAttention; `--device cpu --attention dense --no-compile` with few `--layers` tries everything else out.
+See `rl.countdown.train`. Other processes make the documents, rows of one length hold them, and attention is
+FlexAttention; `--device cpu --attention dense --no-compile` with few `--layers` tries everything else out.
 """
 
 from __future__ import annotations
