@@ -82,7 +82,7 @@ def _train(
     path = find_model(config.model).path
     if not path.is_dir():
         raise InvalidInput(f"{config.model} is a file: what is trained has to be a folder in Hugging Face's layout")
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
     tokenizer = AutoTokenizer.from_pretrained(path)
     arguments = Arguments(
         **{
@@ -103,6 +103,8 @@ def _train(
             "ignore_data_skip": True,
         }
     )
+    # First: the engine's KV lies where the parameters lie now.
+    model.to(arguments.device)
     engine = live_engine(model, path, config)
     rollouts = Rollouts(
         engine,
