@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from . import cpu, library, plain, reference
-from .gpu import attend as gpu
 from .checks import check_call
+from .gpu import attend as gpu
 from .plan import AttentionPlan
 
 Impl = Literal["auto", "cpu", "triton", "torch", "reference"]

@@ -20,7 +20,7 @@ from .schedule import Schedule, make_schedule
 
 TOKEN_TILE = 64
 """Tokens that a program reads at a time; with blocks of as many, by bulk copies (TMA) where there are any."""
-_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _SLOT_TILE = 32
 """Slots that a merge reads at a time."""
 _SMALL_PROGRAMS = 4
@@ -30,7 +30,7 @@ _SMALL_PROGRAMS = 4
 def can_serve(q: Tensor, block_size: int) -> bool:
     """Can the kernels take queries (N, H, D) like `q`, and blocks of so many tokens?"""
     is_differentiated = q.requires_grad and torch.is_grad_enabled()
-    return q.dtype in _DTYPES and 16 <= q.shape[2] <= 256 and TOKEN_TILE % block_size == 0 and not is_differentiated
+    return q.dtype in DTYPES and 16 <= q.shape[2] <= 256 and TOKEN_TILE % block_size == 0 and not is_differentiated
 
 
 def block_ms(dtype: torch.dtype, *, is_invariant: bool) -> tuple[int, ...]:
@@ -127,7 +127,9 @@ def attend(
     rows, heads, size = q.shape
     kv_heads, block_size = k_pool.shape[1], k_pool.shape[3]
     padded = triton.next_power_of_2(size)
-    is_bulk = block_size == TOKEN_TILE and size == padded and k_pool.dtype != torch.float32 and _has_bulk_copies(q.device)
+    is_bulk = (
+        block_size == TOKEN_TILE and size == padded and k_pool.dtype != torch.float32 and _has_bulk_copies(q.device)
+    )
     k_tiles, v_tiles = (_tiles_of(k_pool), _tiles_of(v_pool)) if is_bulk else (k_pool, v_pool)
     d = on_device
 

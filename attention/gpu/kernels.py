@@ -6,7 +6,6 @@ be replayed with other contents.
 
 from __future__ import annotations
 
-
 import triton
 import triton.language as tl
 
@@ -153,7 +152,11 @@ def attend(
     if DIRECT:
         is_alone = is_stored & (tl.load(start_ptr + row + 1) - tl.load(start_ptr + row) == 1)
         place = row.to(tl.int64) * HEADS + head
-        tl.store(out_ptr + place[:, None] * SIZE + d[None, :], acc.to(out_ptr.dtype.element_ty), mask=is_alone[:, None] & is_dim[None, :])
+        tl.store(
+            out_ptr + place[:, None] * SIZE + d[None, :],
+            acc.to(out_ptr.dtype.element_ty),
+            mask=is_alone[:, None] & is_dim[None, :],
+        )
         tl.store(lse_ptr + place, lse, mask=is_alone)
         is_stored = is_stored & (is_alone == 0)
     slot = (tl.load(line + 4) + at).to(tl.int64) * HEADS + head

@@ -32,6 +32,8 @@ from .view import View
 logger = logging.getLogger(__name__)
 
 _MIB = 1 << 20
+_BLOCK, _GPU_BLOCK = 16, 64
+"""Tokens per KV block."""
 
 
 class NativeEngine:
@@ -57,22 +59,23 @@ class NativeEngine:
         self.vocab_size = model.config.vocab_size
         longest = model.config.max_context
         self.context_limit = min(longest, options.context_limit or longest)
-        block_bytes = KVPool.bytes_per_block(model.config, options.block_size, model.dtype)
+        self.block_size = options.block_size or (_GPU_BLOCK if model.device.type == "cuda" else _BLOCK)
+        block_bytes = KVPool.bytes_per_block(model.config, self.block_size, model.dtype)
         if options.kv_tokens is None:
             free = free_memory(model.device)
-            num_blocks = default_blocks(block_bytes, options.block_size, self.context_limit, free)
+            num_blocks = default_blocks(block_bytes, self.block_size, self.context_limit, free)
             logger.info("KV store: up to %.0f MiB of %.0f MiB free", num_blocks * block_bytes / _MIB, free / _MIB)
         else:
-            num_blocks = -(-options.kv_tokens // options.block_size)
+            num_blocks = -(-options.kv_tokens // self.block_size)
             if num_blocks < 1:
                 raise InvalidInput(f"kv_tokens must be positive, not {options.kv_tokens}")
-        self.pool = KVPool(model.config, num_blocks, options.block_size, model.dtype, model.device)
-        self.store = KVStore(num_blocks, options.block_size)
+        self.pool = KVPool(model.config, num_blocks, self.block_size, model.dtype, model.device)
+        self.store = KVStore(num_blocks, self.block_size)
         self.scheduler = Scheduler(
             self.store,
             max_rows=options.max_rows,
             prefill_chunk=options.prefill_chunk,
-            max_steps=1 if model.stack is None or options.keep_logits else options.block_size,
+            max_steps=1 if model.stack is None or options.keep_logits else self.block_size,
         )
         self.lock = threading.RLock()
         self._work = threading.Condition(self.lock)
@@ -117,6 +120,7 @@ class NativeEngine:
             num_threads=chosen.num_threads,
             headless=chosen.headless,
             context_limit=chosen.context_limit,
+            is_invariant=chosen.batch_invariant,
         )
         return cls(model, load_tokenizer(path), chosen, name=name or Path(path).name, source=Path(path))
 
@@ -237,8 +241,8 @@ class NativeEngine:
                     # With deliveries, somebody gave way for lack of memory: let the event loop free it.
                     self._work.wait(0.5 if deliveries else None)
                 return
-            inputs = step.inputs(self.options.block_size)
-        if step.num_steps > 1:
+            inputs = step.inputs(self.block_size)
+        if step.num_steps > 1 or (self.model.draws and step.is_greedy and not self.options.keep_logits):
             sampled = self.model.decode(
                 inputs.tokens, inputs.positions, inputs.slots, inputs.plan, self.pool,
                 steps=step.num_steps, stops=inputs.stops, interrupt=self.scheduler.interrupt,

@@ -13,7 +13,9 @@ from ..loading import loading
 from .assembly import assemble
 from .checkpoint import open_checkpoint
 from .config import ModelConfig
-from .model import LayerOps, Model
+from .gpu.ops import GpuOps
+from .gpu.stack import GpuStack
+from .model import LayerOps, Model, Stack
 from .ops import KernelOps, choose_ops
 from .stack import KernelStack
 from .torch_ops import TorchOps
@@ -38,12 +40,13 @@ def load_model(
     num_threads: int = 1,
     headless: bool = False,
     context_limit: int | None = None,
+    is_invariant: bool = True,
 ) -> Model:
     """Load a folder (config.json and safetensors, plain or packed by AWQ or GPTQ), or a GGUF file.
 
     `dtype="auto"`: as `auto_dtype` chooses. `impl`: "cpu" packs the weights for the compiled kernels, "torch" leaves
     them to torch, "auto" takes the kernels where they can serve. `num_threads`: of the compiled kernels. `headless` and
-    `context_limit`: as in `ModelConfig.from_hf`.
+    `context_limit`: as in `ModelConfig.from_hf`. `is_invariant`: as `NativeOptions.batch_invariant`.
 
     Raises `UnknownModel` (no such folder or file), `UnsupportedModel`, or `InvalidInput` (no config.json, no weights, a
     missing or mis-shaped tensor, a damaged file), each naming what it is about.
@@ -59,12 +62,15 @@ def load_model(
             return checkpoint.tensor(name, chosen).to(device)
 
         weights = assemble(config, get, str(path))
-    return build_model(config, weights, impl=impl, num_threads=num_threads)
+    return build_model(config, weights, impl=impl, num_threads=num_threads, is_invariant=is_invariant)
 
 
-def build_model(config: ModelConfig, weights: Weights, *, impl: Impl = "auto", num_threads: int = 1) -> Model:
-    """From weights that are on their device already; `impl` and `num_threads` as for `load_model`."""
-    return _model(config, weights, choose_ops(config, weights, impl, num_threads), impl, num_threads)
+def build_model(
+    config: ModelConfig, weights: Weights, *, impl: Impl = "auto", num_threads: int = 1, is_invariant: bool = True
+) -> Model:
+    """From weights that are on their device already; the rest as for `load_model`."""
+    ops = choose_ops(config, weights, impl, num_threads, is_invariant=is_invariant)
+    return _model(config, weights, ops, impl, num_threads)
 
 
 def auto_dtype(config: ModelConfig, stored: torch.dtype, device: torch.device) -> torch.dtype:
@@ -118,5 +124,7 @@ def from_transformers(
 
 
 def _model(config: ModelConfig, weights: Weights, ops: LayerOps, impl: Impl, num_threads: int) -> Model:
-    stack = KernelStack.fitting(ops, weights, num_threads)
+    stack: Stack | None = KernelStack.fitting(ops, weights, num_threads)
+    if isinstance(ops, GpuOps):
+        stack = GpuStack.fitting(ops)
     return Model(config, weights, ops, stack=stack, impl=impl, num_threads=num_threads)

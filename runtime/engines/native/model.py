@@ -104,6 +104,8 @@ class Model:
         self._windows = {layer.window for layer in config.layers if layer.window is not None}
         self.stack = stack
         """What `decode` needs."""
+        self.draws = stack is not None and self.device.type == "cuda"
+        """Does `decode` serve single steps too? Then no logits come back from a GPU."""
         self.follow: Callable[[], None] | None = None
         """Takes over what became of the weights of a live model; None: they stay as they are."""
         is_headwise = config.family.qk_norm == "head"

@@ -13,6 +13,7 @@ from ....attention import Impl
 from ...errors import InvalidInput
 from .config import ModelConfig
 from .families import LayerNorms
+from .gpu.ops import GpuOps
 from .kernels import BUFFERS, LayerArguments, WorkArguments, kernel_library
 from .model import LayerOps
 from .packing import PackedWeights
@@ -23,15 +24,25 @@ logger = logging.getLogger(__name__)
 
 
 def choose_ops(
-    config: ModelConfig, weights: Weights, impl: Impl, num_threads: int, *, is_live: bool = False
+    config: ModelConfig,
+    weights: Weights,
+    impl: Impl,
+    num_threads: int,
+    *,
+    is_live: bool = False,
+    is_invariant: bool = True,
 ) -> LayerOps:
-    """Compiled kernels ("cpu"), plain torch ("torch"), or ("auto") kernels where they can serve. `is_live`: the weights
-    will change.
+    """Compiled kernels ("cpu", "triton"), plain torch ("torch"), or ("auto") kernels where they can serve. `is_live`: the
+    weights will change. `is_invariant`: of those on a GPU.
 
     Raises `InvalidInput` for "cpu" where they cannot: weights on another device, neither float32 nor bfloat16, a family
     that has what they have not, or no library.
     """
     embedding, gap = weights.embedding, _gap(config)
+    if impl == "triton" and gap is not None:
+        raise InvalidInput(f"impl='triton': the kernels have no {gap}; leave impl out for plain torch")
+    if gap is None and (impl == "triton" or impl == "auto" and embedding.is_cuda):
+        return GpuOps(config, weights, is_invariant=is_invariant)
     fits = embedding.device.type == "cpu" and embedding.dtype in (torch.float32, torch.bfloat16)
     if impl in ("auto", "cpu") and fits and gap is None and (library := kernel_library()) is not None:
         return KernelOps(library, config, weights, num_threads, is_live=is_live)

@@ -31,8 +31,11 @@ class NativeOptions:
     kv_tokens: int | None = None
     """Tokens the KV store holds; None: a quarter of the free memory, but no more than 64 branches at the end of their
     context hold (memory.py). On the CPU it is taken as it is needed, not at once."""
-    block_size: int = 16
-    """Tokens per KV block; a multiple of 16."""
+    block_size: int | None = None
+    """Tokens per KV block; a multiple of 16. None: 16, or 64 on a GPU, where the kernels copy blocks as a whole."""
+    batch_invariant: bool = True
+    """On a GPU: the bits of a branch's results do not depend on what else runs. Without, long contexts that many branches
+    share are faster. On the CPU it is always so."""
     max_rows: int = 1024
     """Tokens per forward pass at most."""
     prefill_chunk: int = 512
@@ -50,7 +53,7 @@ class NativeOptions:
     """Keep every branch's last logits in `NativeBranch.logits`, for tests and analysis."""
 
     def __post_init__(self) -> None:
-        if self.block_size < 16 or self.block_size % 16:
+        if self.block_size is not None and (self.block_size < 16 or self.block_size % 16):
             raise InvalidInput(f"block_size must be a multiple of 16, not {self.block_size}")
         for name in ("num_threads", "max_rows", "prefill_chunk"):
             if getattr(self, name) < 1:

@@ -196,7 +196,8 @@ class Scheduler:
             self._served.update(step.jobs)
         deliveries = []
         generations = [g for g, _ in step.sampling]
-        if len(generations) == len(self.running) and not any(g.is_done for g in generations):
+        is_plain = step.num_plain == step.num_rows == len(self.running)
+        if is_plain and not any(g.is_done for g in generations):
             self._repeatable = step  # unless somebody retires below
         for g, c, tokens in zip(generations, step.chunks, zip(*sampled, strict=True), strict=True):
             latest, num_taken = ([], 1) if g.is_done else self._push_all(g, tokens)

@@ -69,7 +69,7 @@ class KernelStack:
     @staticmethod
     def fitting(ops: LayerOps, weights: Weights, num_threads: int) -> KernelStack | None:
         """Of these `ops`, if they and attention's kernels can serve the model."""
-        if not isinstance(ops, KernelOps) or not _is_uniform(ops.config):
+        if not isinstance(ops, KernelOps) or not is_uniform(ops.config):
             return None
         kernels = choose_kernels("auto", torch.empty(1, ops.config.num_heads, ops.config.head_dim))
         return None if kernels is None else KernelStack(ops, kernels, weights, num_threads)
@@ -160,7 +160,7 @@ class KernelStack:
             self._calls[i] = cpu.call_arguments(q, k_pool, v_pool, attended, config.attention_scale, threads)
 
 
-def _is_uniform(config: ModelConfig) -> bool:
+def is_uniform(config: ModelConfig) -> bool:
     """Do all layers attend alike, with plain angles and scores?"""
     ropes = {layer.rope for layer in config.layers}
     rope = next(iter(ropes))

@@ -68,6 +68,16 @@ class Step:
     """Steps that may run, each from what the one before sampled, before anybody has to look."""
     _inputs: Inputs | None = None
 
+    @property
+    def is_greedy(self) -> bool:
+        """Does each row give its generation the likeliest token, and nothing else happen?"""
+        rows = [row for _, row in self.sampling]
+        return (
+            rows == list(range(self.num_rows)) == [c.row for c in self.chunks]
+            and not self.prefilled
+            and all(g.is_greedy and g.limit > 0 for g, _ in self.sampling)
+        )
+
     def inputs(self, block_size: int) -> Inputs:
         """Made at the first call, after the KV blocks were reserved."""
         if self._inputs is None:

@@ -1,8 +1,8 @@
 """`GpuStack`: forward passes on a GPU, those of decoding as CUDA graphs.
 
-A graph is one step of some rows: embedding, layers, logits, the likeliest token, and the step from there to the next one
-(`kernels.advance`). It is made for sizes (`_Sizes`) that the step's arrays must fit in, rounded up, so that a few graphs
-serve all steps; what is read at each replay lies at fixed addresses (`_Arena`).
+A graph is one step of some rows: embedding, layers, logits, the likeliest token, and the way from there to the next
+step (`kernels.advance`). It is made for sizes (`_Sizes`) that the step's arrays must fit in, rounded up, so that a few
+graphs serve all steps; what is read at each replay lies at fixed addresses (`_Arena`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from .....attention.gpu.schedule import Schedule
 from .....attention.plan import CAUSAL, END, ROW, RUN
 from ..config import ModelConfig
 from ..pool import KVPool
-from ..weights import Weights
 from . import kernels
 from .ops import SLICE, GpuOps
 
@@ -202,12 +201,12 @@ Int64 = NDArray[np.int64]
 class GpuStack:
     """See `model.Stack`."""
 
-    def __init__(self, ops: GpuOps, weights: Weights, device: torch.device) -> None:
+    def __init__(self, ops: GpuOps) -> None:
         self.ops = ops
         self.config: ModelConfig = ops.config
-        self.device = device
+        self.device = device = ops.weights.embedding.device
         self.memory = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
-        self._weights = weights
+        self._weights = ops.weights
         rope = self.config.layers[0].rope
         assert rope is not None
         self._inv_freq = rope.inv_freq(self.config.head_dim).to(device)
@@ -215,8 +214,13 @@ class GpuStack:
         self._graphs: OrderedDict[_Sizes, _Graph] = OrderedDict()
         self._pool: KVPool | None = None
 
-    def refresh(self) -> None:
-        """Weights changed in place are in the graphs already."""
+    @staticmethod
+    def fitting(ops: GpuOps) -> GpuStack | None:
+        """Of these `ops`, if it can serve the model: all layers attend alike, and the kernels know how."""
+        config, embedding = ops.config, ops.weights.embedding
+        ropes = {layer.rope for layer in config.layers}
+        fits = config.head_dim <= 256 and embedding.dtype in attend.DTYPES and config.attention_cap is None
+        return GpuStack(ops) if fits and len(ropes) == 1 and None not in ropes else None
 
     def layers(
         self, tokens: Tensor, positions: Tensor, slots: Tensor, on_device: attend.OnDevice, pool: KVPool
@@ -254,8 +258,8 @@ class GpuStack:
         plan.check(pool.block_size, pool.num_blocks)
         schedule = self._schedule(plan, pool, 0)
         on_device = attend.move(plan, schedule, self.device, config.num_heads, config.head_dim)
-        numbers = (tokens, positions.float(), slots)
-        x = self.layers(*(tensor.to(self.device, non_blocking=True) for tensor in numbers), on_device, pool)
+        rows = [numbers.to(self.device, non_blocking=True) for numbers in (tokens, positions.float(), slots)]
+        x = self.layers(rows[0], rows[1], rows[2], on_device, pool)
         return self.ops.head(x if logit_rows is None else x[logit_rows.to(self.device)])
 
     def decode(
@@ -316,9 +320,7 @@ class _Stops:
 
     def __init__(self, start: Tensor, ids: Tensor) -> None:
         rows = len(start) - 1
-        self._pairs = {
-            (row, token) for row in range(rows) for token in ids[start[row] : start[row + 1]].tolist()
-        }
+        self._pairs = {(row, token) for row in range(rows) for token in ids[start[row] : start[row + 1]].tolist()}
         self._ids = ids.unique()
 
     def first(self, sampled: Tensor) -> int | None:
