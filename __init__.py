@@ -48,6 +48,7 @@ from .runtime.errors import (
     UnknownModel,
     UnsupportedByEngine,
     UnsupportedModel,
+    WorkerLost,
 )
 from .runtime.job_spec import JobSpec, parse_job
 from .runtime.jobs.branch import TracedBranch
@@ -122,6 +123,7 @@ __all__ = [
     "UnsupportedByEngine",
     "UnsupportedModel",
     "Usage",
+    "WorkerLost",
     "__version__",
     "context_text",
     "errors",

@@ -13,6 +13,7 @@
     +-- EngineClosed          an operation on a closed engine or runtime
     +-- OutOfBlocks           the KV store cannot hold this even when everything else is evicted
     +-- NonFiniteLogits       the model gave NaN or infinite numbers: its weights are damaged, or overflow
+    +-- WorkerLost            a process that runs a part of the model has ended, and the engine with it
 
 Malformed *model output* is never an exception: every method defines an outcome for it. A failing `assert` is a defect
 of plait itself.
@@ -69,3 +70,7 @@ class OutOfBlocks(PlaitError):
 
 class NonFiniteLogits(PlaitError):
     """The model gave NaN or infinite numbers; the generation ended where it did, others go on."""
+
+
+class WorkerLost(PlaitError):
+    """A process that runs a part of the model has ended; the engine cannot go on and has to be loaded again."""

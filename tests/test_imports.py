@@ -125,6 +125,7 @@ def test_public_names_are_pinned():
         "UnsupportedByEngine",
         "UnsupportedModel",
         "Usage",
+        "WorkerLost",
         "__version__",
         "context_text",
         "errors",

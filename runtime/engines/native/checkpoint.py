@@ -16,6 +16,14 @@ from .gguf_file import SUFFIX, GGUFFile
 from .quantised import Quantisation
 
 
+class Sliceable(Protocol):
+    """A tensor of which parts can be had."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+    def __getitem__(self, index: tuple[slice, ...], /) -> Tensor: ...
+
+
 class Checkpoint(Protocol):
     """A model on disk. Making one reads headers only."""
 
@@ -43,6 +51,10 @@ class Checkpoint(Protocol):
 
     def tensor(self, name: str, dtype: torch.dtype, rows: Sequence[int] | None = None) -> Tensor:
         """The tensor of this name, or some of its rows. Raises `KeyError` if there is none."""
+        ...
+
+    def sliceable(self, name: str, dtype: torch.dtype) -> Sliceable:
+        """As `tensor`, for parts of it, which alone are read where the format allows that."""
         ...
 
 
@@ -87,15 +99,24 @@ class Folder:
         return sum(name.endswith((".weight", ".bias", ".qweight")) for name in self._files)
 
     def tensor(self, name: str, dtype: torch.dtype, rows: Sequence[int] | None = None) -> Tensor:
-        base, _, suffix = name.rpartition(".")
-        self._open()
-        if self._quantisation is not None and suffix == "weight" and name not in self._files:
-            weight = self._quantisation.weight(base, self._stored, dtype)
+        if (weight := self._unpacked(name, dtype)) is not None:
             return weight if rows is None else weight[list(rows)]
         if rows is None:
             return self._stored(name).to(dtype)
         picked: Tensor = self._file(name).get_slice(name)[list(rows)]
         return picked.to(dtype)
+
+    def sliceable(self, name: str, dtype: torch.dtype) -> Sliceable:
+        weight = self._unpacked(name, dtype)
+        return _Slices(self._file(name).get_slice(name), dtype) if weight is None else weight
+
+    def _unpacked(self, name: str, dtype: torch.dtype) -> Tensor | None:
+        """A weight that was packed; None: it is stored as it is."""
+        base, _, suffix = name.rpartition(".")
+        self._open()
+        if self._quantisation is None or suffix != "weight" or name in self._files:
+            return None
+        return self._quantisation.weight(base, self._stored, dtype)
 
     def _stored(self, name: str) -> Tensor:
         tensor: Tensor = self._file(name).get_tensor(name)
@@ -114,6 +135,19 @@ class Folder:
             except SafetensorError as error:
                 raise InvalidInput(f"{self.path / name} is not a complete safetensors file: {error}") from error
             self._files.update(dict.fromkeys(file.keys(), file))
+
+
+class _Slices:
+    """Of a tensor in a safetensors file."""
+
+    def __init__(self, stored: Any, dtype: torch.dtype) -> None:
+        self.shape: Sequence[int] = stored.get_shape()
+        self._stored = stored
+        self._dtype = dtype
+
+    def __getitem__(self, index: tuple[slice, ...]) -> Tensor:
+        part: Tensor = self._stored[index]
+        return part.to(self._dtype)
 
 
 def weight_files(folder: Path) -> list[str]:

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from .generation import Delivery
 from .generation_config import read_defaults
 from .gguf_tokenizer import load_tokenizer
 from .loader import load_model
-from .memory import default_blocks, free_memory
+from .memory import default_blocks
 from .model import Model
 from .options import NativeOptions, read_options
+from .parallel.model import load_parallel
 from .pool import KVPool
 from .scheduler import Scheduler
 from .store import KVStore
@@ -56,13 +58,13 @@ class NativeEngine:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
-        self.vocab_size = model.config.vocab_size
+        self.vocab_size = model.vocab_size
         longest = model.config.max_context
         self.context_limit = min(longest, options.context_limit or longest)
         self.block_size = options.block_size or (_GPU_BLOCK if model.device.type == "cuda" else _BLOCK)
         block_bytes = KVPool.bytes_per_block(model.config, self.block_size, model.dtype)
         if options.kv_tokens is None:
-            free = free_memory(model.device)
+            free = model.free_memory()
             num_blocks = default_blocks(block_bytes, self.block_size, self.context_limit, free)
             logger.info("KV store: up to %.0f MiB of %.0f MiB free", num_blocks * block_bytes / _MIB, free / _MIB)
         else:
@@ -81,6 +83,8 @@ class NativeEngine:
         self._work = threading.Condition(self.lock)
         self._branches: dict[str, set[NativeBranch]] = {}
         self._is_closed = False
+        self._owns_model = False
+        """Is it to be closed with the engine?"""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopped = asyncio.Event()
@@ -112,7 +116,10 @@ class NativeEngine:
             if option not in known:
                 raise InvalidInput(f"the native engine has no option {option!r}; known: {', '.join(known)}")
         chosen = NativeOptions(**read_options(options))
-        model = load_model(
+        size = chosen.tensor_parallel
+        load_one = partial(load_model, is_invariant=chosen.batch_invariant)
+        load_it = load_one if size == 1 else partial(load_parallel, size=size)
+        model = load_it(
             path,
             device=chosen.device,
             dtype=chosen.dtype,
@@ -120,9 +127,14 @@ class NativeEngine:
             num_threads=chosen.num_threads,
             headless=chosen.headless,
             context_limit=chosen.context_limit,
-            is_invariant=chosen.batch_invariant,
         )
-        return cls(model, load_tokenizer(path), chosen, name=name or Path(path).name, source=Path(path))
+        try:
+            engine = cls(model, load_tokenizer(path), chosen, name=name or Path(path).name, source=Path(path))
+        except BaseException:
+            model.close()
+            raise
+        engine._owns_model = size > 1
+        return engine
 
     # -- the Engine contract -----------------------------------------------------------------------------------
 
@@ -146,11 +158,15 @@ class NativeEngine:
                 branch.close()
             self._work.notify_all()
         thread, self._thread = self._thread, None
-        if thread is not None:
-            await self._stopped.wait()
-            thread.join()
-        if self.contexts is not None:
-            await self.contexts.close()
+        try:
+            if thread is not None:
+                await self._stopped.wait()
+                thread.join()
+            if self.contexts is not None:
+                await self.contexts.close()
+        finally:
+            if self._owns_model:
+                await asyncio.to_thread(self.model.close)
 
     def open(
         self,

@@ -139,6 +139,9 @@ class GGUFFile:
         found = found.view(heads, shape[0] // heads // 2, 2, -1).transpose(1, 2).reshape(shape)
         return found if rows is None else found[list(rows)]
 
+    def sliceable(self, name: str, dtype: torch.dtype) -> Tensor:
+        return self.tensor(name, dtype)
+
     def _dequantise(self, data: NDArray[Any], stored: ReaderTensor, dtype: torch.dtype) -> Tensor:
         """All numbers, in one dimension; piece by piece, so that no more than one piece is ever in float32."""
         kind = stored.tensor_type

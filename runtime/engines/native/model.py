@@ -20,6 +20,7 @@ from torch import Tensor
 from ....attention import AttentionPlan, Impl, rope_and_store, span_attention
 from ...errors import InvalidInput
 from .config import ModelConfig
+from .memory import free_memory
 from .pool import KVPool
 from .rope import RopeConfig
 from .weights import Weights
@@ -96,6 +97,7 @@ class Model:
         """loader.py builds models. `ops` may hold the weights in a form of its own, and `stack` run all of them at
         once; `impl` "torch" goes for attention too, else attention uses its kernels where they can serve."""
         self.config = config
+        self.vocab_size = config.vocab_size
         self.ops = ops
         self.dtype = weights.embedding.dtype
         """Of the weights, and the natural one for a `KVPool`."""
@@ -119,6 +121,13 @@ class Model:
         if self.follow is None:
             raise InvalidInput("only a model made by `from_transformers` can follow another one")
         self.follow()
+
+    def free_memory(self) -> int:
+        """Bytes that are left for a `KVPool`, of which each rank has one."""
+        return free_memory(self.device)
+
+    def close(self) -> None:
+        """End what runs the model beside this process; nothing, ordinarily."""
 
     @torch.inference_mode()
     def forward(

@@ -14,7 +14,10 @@ from ...errors import InvalidInput
 from .context_files import DEFAULT_BYTES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_COUNTS = ("num_threads", "kv_tokens", "block_size", "max_rows", "prefill_chunk", "context_limit", "context_bytes")
+_COUNTS = (
+    "num_threads", "tensor_parallel", "kv_tokens", "block_size", "max_rows", "prefill_chunk", "context_limit",
+    "context_bytes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,9 @@ class NativeOptions:
     """"cpu": the compiled kernels; "torch"; "auto": what is there. As in `attention`."""
     num_threads: int = 1
     """OpenMP threads of the compiled kernels. One is best for small models, above all on a busy machine."""
+    tensor_parallel: int = 1
+    """Processes among which each layer is split, with as many devices: `cuda:0`, `cuda:1`, ..., or those from `device`
+    on; on the CPU all share it. They divide the model's key/value heads."""
     kv_tokens: int | None = None
     """Tokens the KV store holds; None: a quarter of the free memory, but no more than 64 branches at the end of their
     context hold (memory.py). On the CPU it is taken as it is needed, not at once."""
@@ -55,9 +61,13 @@ class NativeOptions:
     def __post_init__(self) -> None:
         if self.block_size is not None and (self.block_size < 16 or self.block_size % 16):
             raise InvalidInput(f"block_size must be a multiple of 16, not {self.block_size}")
-        for name in ("num_threads", "max_rows", "prefill_chunk"):
+        for name in ("num_threads", "tensor_parallel", "max_rows", "prefill_chunk"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.tensor_parallel > 1 and self.impl == "cpu":
+            raise InvalidInput("impl='cpu': the compiled kernels run in one process; leave impl or tensor_parallel out")
+        if self.tensor_parallel > 1 and self.contexts is not None:
+            raise InvalidInput("contexts are kept on disk by one process only; leave contexts or tensor_parallel out")
 
 
 def read_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,106 @@
+"""`Collectives`: what all ranks of one engine work out together.
+
+Plain collectives and not `torch.distributed.tensor`: a `DTensor` needs the default process group, which may be that of
+somebody else in this process (a trainer's), or of another engine; and with it every operation of a layer goes through
+its dispatch, where two sums per layer are all there is to say.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+CONNECT = timedelta(seconds=60)
+"""For ranks that have all loaded their weights to find each other."""
+WAIT = timedelta(minutes=30)
+"""For the others in one operation; somebody who died is noticed at once."""
+_HOST = "127.0.0.1"
+_NCCL_SETTINGS = {
+    # Ours is to say what becomes of a lost rank: nccl would end this process.
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
+    "TORCH_NCCL_ENABLE_MONITORING": "0",
+}
+_environment = threading.Lock()
+
+
+def open_store() -> dist.TCPStore:
+    """Where the ranks of a new group find each other: on this machine alone, at a free port."""
+    listener = socket.create_server((_HOST, 0))
+    port = listener.getsockname()[1]
+    return dist.TCPStore(
+        _HOST, port, is_master=True, wait_for_workers=False, timeout=CONNECT, master_listen_fd=listener.detach()
+    )
+
+
+def join_store(port: int) -> dist.TCPStore:
+    """That of another process."""
+    return dist.TCPStore(_HOST, port, is_master=False, wait_for_workers=False, timeout=CONNECT)
+
+
+class Collectives:
+    """One rank's part in a group of its own: nccl on CUDA devices, else gloo. All ranks call the same in one order."""
+
+    def __init__(self, store: dist.Store, rank: int, size: int, device: torch.device) -> None:
+        """Waits for the other ranks; raises RuntimeError where they do not come."""
+        self.rank = rank
+        self.size = size
+        # Operations leave a store of a finished group alone, but nccl looks into it at its first one.
+        self._store = store
+        self._group = _nccl(store, rank, size) if device.type == "cuda" else _gloo(store, rank, size)
+        self._group._set_default_timeout(WAIT)
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum of what the ranks give, bitwise the same on all of them; may be written over x."""
+        x = x.contiguous()
+        self._group.allreduce([x]).wait()
+        return x
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(M, W) of each rank -> (size, M, W)."""
+        found = x.new_empty(self.size * len(x), *x.shape[1:])
+        self._group._allgather_base(found, x.contiguous()).wait()
+        return found.view(self.size, *x.shape)
+
+    def abort(self) -> None:
+        """Ends what waits for another rank, in whatever thread. With gloo that ends by itself when the other dies."""
+        if self._group.name() == "nccl":
+            self._group.abort()
+
+
+def _gloo(store: dist.Store, rank: int, size: int) -> Any:
+    options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    options._devices = [dist.ProcessGroupGloo.create_device(hostname=_HOST)]
+    options._timeout = CONNECT
+    return dist.ProcessGroupGloo(store, rank, size, options)
+
+
+def _nccl(store: dist.Store, rank: int, size: int) -> Any:
+    options = dist.ProcessGroupNCCL.Options()
+    options._timeout = WAIT
+    with _environ(_NCCL_SETTINGS):
+        return dist.ProcessGroupNCCL(store, rank, size, options)
+
+
+@contextmanager
+def _environ(values: dict[str, str]) -> Iterator[None]:
+    """There are settings that can be given in no other way."""
+    with _environment:
+        before = {name: os.environ.get(name) for name in values}
+        os.environ.update(values)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
