@@ -13,11 +13,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store, TCPStore
 
 CONNECT = timedelta(seconds=60)
 """For ranks that have all loaded their weights to find each other."""
@@ -32,29 +35,31 @@ _NCCL_SETTINGS = {
 _environment = threading.Lock()
 
 
-def open_store() -> dist.TCPStore:
+def open_store() -> TCPStore:
     """Where the ranks of a new group find each other: on this machine alone, at a free port."""
     listener = socket.create_server((_HOST, 0))
     port = listener.getsockname()[1]
-    return dist.TCPStore(
-        _HOST, port, is_master=True, wait_for_workers=False, timeout=CONNECT, master_listen_fd=listener.detach()
-    )
+    return _store(port, is_master=True, master_listen_fd=listener.detach())
 
 
-def join_store(port: int) -> dist.TCPStore:
+def join_store(port: int) -> TCPStore:
     """That of another process."""
-    return dist.TCPStore(_HOST, port, is_master=False, wait_for_workers=False, timeout=CONNECT)
+    return _store(port, is_master=False)
+
+
+def _store(port: int, **options: Any) -> TCPStore:
+    make: type[TCPStore] = dist.TCPStore  # type: ignore[attr-defined]
+    return make(_HOST, port, wait_for_workers=False, timeout=CONNECT, **options)
 
 
 class Collectives:
     """One rank's part in a group of its own: nccl on CUDA devices, else gloo. All ranks call the same in one order."""
 
-    def __init__(self, store: dist.Store, rank: int, size: int, device: torch.device) -> None:
+    def __init__(self, store: Store, rank: int, size: int, device: torch.device) -> None:
         """Waits for the other ranks; raises RuntimeError where they do not come."""
         self.rank = rank
         self.size = size
-        # Operations leave a store of a finished group alone, but nccl looks into it at its first one.
-        self._store = store
+        self._store = store  # nccl looks into it at its first operation
         self._group = _nccl(store, rank, size) if device.type == "cuda" else _gloo(store, rank, size)
         self._group._set_default_timeout(WAIT)
 
@@ -76,14 +81,14 @@ class Collectives:
             self._group.abort()
 
 
-def _gloo(store: dist.Store, rank: int, size: int) -> Any:
+def _gloo(store: Store, rank: int, size: int) -> Any:
     options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
     options._devices = [dist.ProcessGroupGloo.create_device(hostname=_HOST)]
     options._timeout = CONNECT
     return dist.ProcessGroupGloo(store, rank, size, options)
 
 
-def _nccl(store: dist.Store, rank: int, size: int) -> Any:
+def _nccl(store: Store, rank: int, size: int) -> Any:
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = WAIT
     with _environ(_NCCL_SETTINGS):

@@ -1,8 +1,9 @@
 """`Shard`: which part of each tensor one rank has.
 
-Attention is split by groups of heads that share a key/value head, an MLP or expert by its inner units, the vocabulary by
-rows (Megatron-LM, arXiv 1909.08053, section 3): q, k, v, gate and up by their outputs; o and down by their inputs, so
-that the ranks' results are to be summed, and with them the bias, which one rank has. Norms and routers are on all ranks.
+Attention is split by groups of heads that share a key/value head, an MLP or expert by its inner units, embedding and
+output layer by words (Megatron-LM, arXiv 1909.08053, section 3). So q, k, v, gate and up are split by their outputs; o
+and down by their inputs, and the ranks' results are summed, with the bias, which rank 0 alone has. Norms and routers
+are on all ranks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ....errors import InvalidInput
@@ -141,11 +143,14 @@ def rank_devices(device: str, size: int) -> Sequence[torch.device]:
     """The device of each rank: CUDA devices in a row from the named one on, or the CPU for all. Raises
     `InvalidInput`."""
     first = torch.device(device)
+    if first.type not in ("cpu", "cuda"):
+        raise InvalidInput(f"tensor_parallel={size} runs on cuda devices or the cpu, not on {device!r}")
+    backend = "gloo" if first.type == "cpu" else "nccl"
+    if not (dist.is_available() and dist.is_backend_available(backend)):
+        raise InvalidInput(f"tensor_parallel={size} needs {backend}, which this build of torch does not have")
     if first.type == "cpu":
         return [first] * size
-    if first.type != "cuda":
-        raise InvalidInput(f"tensor_parallel={size} runs on cuda devices or the cpu, not on {device!r}")
     begin, count = first.index or 0, torch.cuda.device_count()
     if begin + size > count:
-        raise InvalidInput(f"tensor_parallel={size} from {device!r} on needs {begin + size} cuda devices; here: {count}")
+        raise InvalidInput(f"tensor_parallel={size} from {device!r} on needs {begin + size} cuda devices, not {count}")
     return [torch.device("cuda", begin + rank) for rank in range(size)]

@@ -72,7 +72,7 @@ class Workers:
 
     @contextmanager
     def forward(self, order: Forward) -> Iterator[None]:
-        """Around this rank's part of a forward pass. Raises `WorkerLost`, now and ever after, if a process has ended."""
+        """Around this rank's part of a forward pass. Raises `WorkerLost` once a process has ended, and ever after."""
         self._check()
         for process in self._processes.values():
             self._send(process, order)
