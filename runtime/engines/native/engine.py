@@ -157,16 +157,15 @@ class NativeEngine:
             for branch in [b for branches in self._branches.values() for b in branches]:
                 branch.close()
             self._work.notify_all()
+        if self._owns_model:
+            # First, so that a forward pass that waits for another process, stuck as it may be, comes to an end.
+            await asyncio.to_thread(self.model.close)
         thread, self._thread = self._thread, None
-        try:
-            if thread is not None:
-                await self._stopped.wait()
-                thread.join()
-            if self.contexts is not None:
-                await self.contexts.close()
-        finally:
-            if self._owns_model:
-                await asyncio.to_thread(self.model.close)
+        if thread is not None:
+            await self._stopped.wait()
+            thread.join()
+        if self.contexts is not None:
+            await self.contexts.close()
 
     def open(
         self,

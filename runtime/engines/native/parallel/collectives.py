@@ -59,9 +59,10 @@ class Collectives:
         """Waits for the other ranks; raises RuntimeError where they do not come."""
         self.rank = rank
         self.size = size
-        self._store = store  # nccl looks into it at its first operation
+        self._store = store  # what connects later uses it
         self._group = _nccl(store, rank, size) if device.type == "cuda" else _gloo(store, rank, size)
         self._group._set_default_timeout(WAIT)
+        self.sum(torch.zeros(1, device=device))  # nccl connects at its first operation
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum of what the ranks give, bitwise the same on all of them; may be written over x."""

@@ -96,6 +96,31 @@ async def test_a_lost_process_is_one_clear_error_for_all_who_wait() -> None:
     assert not children()
 
 
+async def test_a_pass_that_fails_here_ends_the_others_who_wait_for_it(monkeypatch) -> None:
+    engine = NativeEngine.load(COUNTDOWN, tensor_parallel=2, kv_tokens=8192)
+    await engine.start()
+    monkeypatch.setattr(engine.model.ops, "head", None)
+    with pytest.raises(TypeError, match="not callable"):
+        await engine.open([1, 2]).generate(SamplingParams(max_tokens=1))
+    monkeypatch.undo()
+    assert not children()
+    with pytest.raises(WorkerLost, match="a forward pass failed .*not callable"):
+        await engine.open([1, 2]).generate(SamplingParams(max_tokens=1))
+    await engine.close()
+
+
+async def test_closing_does_not_wait_for_a_process_that_hangs() -> None:
+    engine = NativeEngine.load(COUNTDOWN, tensor_parallel=2, kv_tokens=8192)
+    await engine.start()
+    written = aiter(engine.open([1, 2]).generate(SamplingParams(max_tokens=100_000, ignore_eos=True)))
+    await anext(written)
+    (pid,) = children()
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(engine.close(), 10)
+    assert not is_alive(pid)
+
+
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
 def test_processes_end_with_that_of_the_engine(sign: signal.Signals) -> None:
     script = """
