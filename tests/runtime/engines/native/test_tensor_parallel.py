@@ -214,6 +214,17 @@ def test_what_cannot_be_split_is_said_before_any_work(tmp_path: Path, monkeypatc
         rank_devices("cuda:1", 3)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_sums_by_nccl() -> None:
+    device = torch.device("cuda", 0)
+    collectives = Collectives(open_store(), 0, 1, device)
+    numbers = torch.arange(6.0, device=device).view(2, 3)
+    assert torch.equal(collectives.sum(numbers.clone()), numbers)
+    assert torch.equal(collectives.gather(numbers), numbers[None])
+    collectives.abort()
+
+
 # -- through the engine ------------------------------------------------------------------------------------------------
 
 
@@ -271,8 +282,26 @@ async def test_views_are_those_of_one_process(shared, case: str) -> None:
     for one, other in zip(found[1], alone[1], strict=True):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)
     # Another engine on the same model has a pool of its own.
-    again = await story(NativeEngine(model, IdTokenizer(131), NativeOptions(kv_tokens=1024, keep_logits=True)))
+    other = NativeOptions(kv_tokens=1024, block_size=32, keep_logits=True)
+    again = await story(NativeEngine(model, IdTokenizer(131), other))
     assert again[0] == alone[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+@pytest.mark.parametrize("case", ["untied", "olmo2", "qwen3_moe"])
+async def test_views_over_two_devices_are_those_of_one(case: str) -> None:
+    family, overrides = CASES[case]
+    _, folder = tiny(family, **{**overrides, "tie_word_embeddings": False})
+    options = NativeOptions(kv_tokens=2048, keep_logits=True)
+    model = load_parallel(folder, size=2, device="cuda", dtype=torch.float32)
+    found = await story(NativeEngine(model, IdTokenizer(131), options))
+    model.close()
+    alone = load_model(folder, device="cuda", dtype=torch.float32)
+    expected = await story(NativeEngine(alone, IdTokenizer(131), options))
+    assert found[0] == expected[0]
+    for one, other in zip(found[1], expected[1], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-5)
 
 
 async def test_a_multiverse_is_that_of_one_process(shared) -> None:
