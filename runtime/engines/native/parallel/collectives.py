@@ -57,7 +57,6 @@ class Collectives:
 
     def __init__(self, store: Store, rank: int, size: int, device: torch.device) -> None:
         """Waits for the other ranks; raises RuntimeError where they do not come."""
-        self.rank = rank
         self.size = size
         self._store = store  # what connects later uses it
         self._group = _nccl(store, rank, size) if device.type == "cuda" else _gloo(store, rank, size)

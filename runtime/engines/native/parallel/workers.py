@@ -19,8 +19,8 @@ from ....errors import WorkerLost
 from .collectives import Collectives, open_store
 from .messages import READY, Forward, Start
 
-_NOTICE = 1.0
-"""Seconds after which it is known that a process has ended, once what needs it has failed."""
+NOTICE = 5.0
+"""Seconds until it is known that a process has ended, once what needs it has failed; a GPU's takes its time to end."""
 _POLL = 0.1
 
 
@@ -38,10 +38,6 @@ class Workers:
         self._collectives: Collectives | None = None
         self._changed = threading.Condition()
 
-    @property
-    def pids(self) -> list[int]:
-        return [process.pid for process in self._processes.values()]
-
     def start(self, orders: Sequence[Start]) -> None:
         for order in orders:
             process = subprocess.Popen(
@@ -56,7 +52,8 @@ class Workers:
             watcher = threading.Thread(target=self._watch, args=(rank, process), name=f"plait-rank-{rank}", daemon=True)
             self._watchers.append(watcher)
             watcher.start()
-            self._send(process, order)
+            with self._failing():
+                _send(process, order)
 
     def join(self, device: torch.device, check: Callable[[], None]) -> Collectives:
         """Wait until all are ready, and connect to them. `check`, called again and again, may raise. Raises
@@ -74,9 +71,9 @@ class Workers:
     def forward(self, order: Forward) -> Iterator[None]:
         """Around this rank's part of a forward pass. Raises `WorkerLost` once a process has ended, and ever after."""
         self._check()
-        for process in self._processes.values():
-            self._send(process, order)
         with self._failing():
+            for process in self._processes.values():
+                _send(process, order)
             yield
         self._check()  # nccl waits no longer for who is gone, and raises nothing
 
@@ -93,21 +90,11 @@ class Workers:
             yield
         except BaseException as error:
             with self._changed:
-                self._changed.wait_for(lambda: self.lost is not None, _NOTICE)
+                self._changed.wait_for(lambda: self.lost is not None, NOTICE)
             if self.lost is not None and isinstance(error, Exception):
                 raise self._error() from error
-            self._end(f"a forward pass failed ({type(error).__name__}: {error})")
+            self._end(f"rank 0 failed ({type(error).__name__}: {error})")
             raise
-
-    def _send(self, process: subprocess.Popen[bytes], order: Start | Forward) -> None:
-        assert process.stdin is not None
-        try:
-            process.stdin.write(pickle.dumps(order))
-            process.stdin.flush()
-        except (OSError, ValueError):  # it has ended, or is being ended
-            with self._changed:
-                self._changed.wait_for(lambda: self.lost is not None, _NOTICE)
-            raise self._error() from None
 
     def _watch(self, rank: int, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
@@ -128,17 +115,23 @@ class Workers:
                 return
             self.lost = reason
             self._changed.notify_all()
-        if self._collectives is not None:
-            self._collectives.abort()
         for process in self._processes.values():
             process.kill()
             with suppress(OSError):  # orders that nobody reads any more
                 if process.stdin is not None:
                     process.stdin.close()
+        if self._collectives is not None:
+            self._collectives.abort()
 
     def _check(self) -> None:
         if self.lost is not None:
             raise self._error()
 
     def _error(self) -> WorkerLost:
-        return WorkerLost(f"{self.lost or 'a process of the engine ended'}; the model has to be loaded again")
+        return WorkerLost(f"{self.lost}; the model has to be loaded again")
+
+
+def _send(process: subprocess.Popen[bytes], order: Start | Forward) -> None:
+    assert process.stdin is not None
+    process.stdin.write(pickle.dumps(order))
+    process.stdin.flush()

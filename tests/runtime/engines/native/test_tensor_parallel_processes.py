@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 import plait
 from plait.runtime.engine import SamplingParams
 from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.native.parallel import workers
 from plait.runtime.engines.native.parallel.workers import Workers
 from plait.runtime.errors import InvalidInput, WorkerLost
 
@@ -100,11 +101,12 @@ async def test_a_pass_that_fails_here_ends_the_others_who_wait_for_it(monkeypatc
     engine = NativeEngine.load(COUNTDOWN, tensor_parallel=2, kv_tokens=8192)
     await engine.start()
     monkeypatch.setattr(engine.model.ops, "head", None)
+    monkeypatch.setattr(workers, "NOTICE", 0.2)
     with pytest.raises(TypeError, match="not callable"):
         await engine.open([1, 2]).generate(SamplingParams(max_tokens=1))
     monkeypatch.undo()
     assert not children()
-    with pytest.raises(WorkerLost, match="a forward pass failed .*not callable"):
+    with pytest.raises(WorkerLost, match=r"rank 0 failed \(.*not callable\)"):
         await engine.open([1, 2]).generate(SamplingParams(max_tokens=1))
     await engine.close()
 
