@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import sys
@@ -38,7 +39,7 @@ def main() -> None:
                 threading.Thread(target=_serve, args=(order, queues[-1], channel), daemon=True).start()
             else:
                 for queue in queues:
-                    queue.put(order)
+                    queue.put(copy.deepcopy(order))  # a plan serves one thread
 
 
 if __name__ == "__main__":
