@@ -30,6 +30,7 @@ PEER_TOLERANCE = 3e-2
 NEAR = 1.05
 """A shared prefix may cost as much more than the same without sharing: noise."""
 _FLAT = "plait, not shared"
+_FIXED = "plait, batch-invariant"
 _LARGE = 1 << 28
 """Bytes that no cache holds."""
 
@@ -65,12 +66,17 @@ def sample(workload: Workload, count: int = 4) -> list[int]:
     return sorted({i * (workload.rows - 1) // (count - 1) for i in range(count)})
 
 
-def ours(workload: Workload, tensors: Tensors, plan: AttentionPlan, impl: Impl) -> Attend:
+def ours(
+    workload: Workload, tensors: Tensors, plan: AttentionPlan, impl: Impl, *, is_invariant: bool = False
+) -> Attend:
     q, k_pool, v_pool = tensors
     out, inv_freq = torch.empty_like(q), workload.inv_freq(q.device)
 
     def attend() -> Tensor:
-        return span_attention(q, k_pool, v_pool, plan, scale=workload.size**-0.5, inv_freq=inv_freq, out=out, impl=impl)
+        return span_attention(
+            q, k_pool, v_pool, plan,
+            scale=workload.size**-0.5, inv_freq=inv_freq, out=out, impl=impl, is_invariant=is_invariant,
+        )  # fmt: skip
 
     return attend
 
@@ -110,6 +116,8 @@ def measure_ours(at: Setting, workload: Workload, limits: Rates, sets: list[Tens
         workload.name, value=timed.ms, bar=bar, is_met=None if at.is_dry else is_met,
         note="; ".join(filter(None, (timed.note, note))),
     )  # fmt: skip
+    fixed = measure([ours(workload, tensors, plan, impl, is_invariant=True) for tensors in sets], at.device)
+    book.add(workload.name, _FIXED, fixed.ms, note=fixed.note)
     if workload.kind == "decode" and workload.rows < len(workload.lengths):
         flat = workload.plan(is_flat=True)
         apart = measure([ours(workload, tensors, flat, impl) for tensors in sets], at.device)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...attention import AttentionPlan, Group
 from ...attention.plan import Int64
 
-BLOCK = 16
+BLOCK = 64
 Entry = tuple[int, int, int, int, int, int, int, int]
 """A line of `AttentionPlan.entries`."""
 Kind = Literal["decode", "tree", "shifted", "grouped", "prefill"]
