@@ -59,6 +59,9 @@ class AttentionPlan:
     run_position: Int32 | None = None
     """(R,) position of each run's token 0 (plus an entry's shift, where that entry sees it); None: all 0. Only windows
     need it."""
+    is_prefill: NDArray[np.bool_] | None = None
+    """(N,): is the row of a text that was given, and not of one that is being written token by token? GPU kernels cut the
+    work of the two differently; None: rows of causal entries that have several."""
     derived: dict[str, object] = field(default_factory=dict, init=False, repr=False)
     """What implementations worked out from the plan, so that they do it once per step and not once per layer."""
 
@@ -75,6 +78,8 @@ class AttentionPlan:
         positions = self.run_position
         if positions is not None and (positions.dtype != np.int32 or positions.shape != (len(self.run_start) - 1,)):
             raise ValueError("plan.run_position must be an int32 array with one position for each run")
+        if self.is_prefill is not None and self.is_prefill.shape != (self.num_rows,):
+            raise ValueError(f"plan.is_prefill must have shape ({self.num_rows},), not {self.is_prefill.shape}")
 
     def check(self, block_size: int, num_blocks: int) -> None:
         """Raise ValueError if an entry points outside the rows, the runs, their blocks, the groups or the pool."""

@@ -13,13 +13,16 @@ from torch import Tensor
 
 from . import cpu, library, plain, reference
 from .checks import check_call
-from .gpu import attend as gpu
 from .plan import AttentionPlan
 
 Impl = Literal["auto", "cpu", "triton", "torch", "reference"]
-"""`auto`: the compiled kernel where it can serve, else plain torch; `reference`: the float64 oracle, for tests."""
+"""`auto`: the compiled kernel on the CPU and the Triton kernels on a GPU where they can serve, else plain torch;
+`reference`: the float64 oracle, for tests."""
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16)
+_TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+TOKEN_TILE = 64
+"""Tokens that a Triton kernel reads at a time."""
 
 
 def choose_kernels(impl: Impl, q: Tensor) -> CDLL | None:
@@ -38,6 +41,25 @@ def choose_kernels(impl: Impl, q: Tensor) -> CDLL | None:
     if kernels is None:
         library.warn_missing()
     return kernels
+
+
+def uses_triton(impl: Impl, rows: Tensor, block_size: int) -> bool:
+    """Do the Triton kernels serve a call with queries or keys `rows` (N, H, D) and blocks of so many tokens?
+
+    Raises ValueError for "triton" where they cannot."""
+    if impl not in ("auto", "triton") or (impl == "auto" and not rows.is_cuda):
+        return False
+    is_differentiated = rows.requires_grad and torch.is_grad_enabled()
+    gaps = {
+        f"dtype {rows.dtype}": rows.dtype not in _TRITON_DTYPES,
+        f"head size {rows.shape[2]}": not 16 <= rows.shape[2] <= 256,
+        f"blocks of {block_size} tokens": TOKEN_TILE % block_size != 0,
+        "gradients": is_differentiated,
+    }
+    gap = next((name for name, is_there in gaps.items() if is_there), None)
+    if gap is not None and impl == "triton":
+        raise ValueError(f"the Triton kernels have no {gap}; leave impl out for plain torch")
+    return gap is None
 
 
 @overload
@@ -119,8 +141,8 @@ def span_attention(
         log-sum-exp over groups of factor_g * lse_g + bias_g; -inf where a row sees nothing.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit, a plan that points outside its rows, runs or blocks, or
-            `impl="cpu"` with a `cap`.
+        ValueError: shapes or dtypes that do not fit, a plan that points outside its rows, runs or blocks,
+            `impl="cpu"` with a `cap`, or `impl="triton"` with what the kernels have not (see `uses_triton`).
         RuntimeError: `impl="cpu"` without the compiled kernels.
     """
     if out is not None and (out.shape != q.shape or out.dtype != q.dtype or not out.is_contiguous()):
@@ -129,7 +151,9 @@ def span_attention(
         raise ValueError("the compiled kernels cannot cap scores; leave impl out for plain torch")
     kernels = choose_kernels(impl, q) if cap is None else None
     lse: Tensor | None
-    if impl == "triton" or impl == "auto" and q.is_cuda and gpu.can_serve(q, k_pool.shape[3]):
+    if uses_triton(impl, q, k_pool.shape[3]):
+        from .gpu import attend as gpu  # Triton is there where there is a GPU
+
         check_call(q, k_pool, v_pool, plan)
         result, lse = gpu.span_attention(
             q, k_pool, v_pool, plan, scale=scale, cap=cap, inv_freq=inv_freq, out=out, is_invariant=is_invariant

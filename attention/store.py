@@ -7,8 +7,7 @@ from torch import Tensor
 
 from . import cpu
 from .checks import check_store_call
-from .gpu import store as gpu
-from .span import Impl, choose_kernels
+from .span import Impl, choose_kernels, uses_triton
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -74,7 +73,9 @@ def rope_and_store(
         ValueError: shapes or dtypes that do not fit, or a slot beyond the pool.
     """
     kernels = choose_kernels(impl, q)
-    if impl == "triton" or (impl == "auto" and q.is_cuda):
+    if uses_triton(impl, q, v_pool.shape[2]):
+        from .gpu import store as gpu  # Triton is there where there is a GPU
+
         check_store_call(q, k, v, cos, sin, slots, k_pool, v_pool, q_norm, k_norm)
         gpu.rope_and_store(q, k, v, cos, sin, slots, k_pool, v_pool, q_norm=q_norm, k_norm=k_norm, eps=eps)
     elif kernels is not None:

@@ -15,22 +15,14 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..plan import AttentionPlan, Group
+from ..span import TOKEN_TILE
 from . import kernels
 from .schedule import Schedule, make_schedule
 
-TOKEN_TILE = 64
-"""Tokens that a program reads at a time; with blocks of as many, by bulk copies (TMA) where there are any."""
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _SLOT_TILE = 32
 """Slots that a merge reads at a time."""
 _SMALL_PROGRAMS = 4
 """Programs of small tiles that run side by side on one processor."""
-
-
-def can_serve(q: Tensor, block_size: int) -> bool:
-    """Can the kernels take queries (N, H, D) like `q`, and blocks of so many tokens?"""
-    is_differentiated = q.requires_grad and torch.is_grad_enabled()
-    return q.dtype in DTYPES and 16 <= q.shape[2] <= 256 and TOKEN_TILE % block_size == 0 and not is_differentiated
 
 
 def block_ms(dtype: torch.dtype, *, is_invariant: bool) -> tuple[int, ...]:
@@ -80,13 +72,16 @@ class OnDevice:
     part_lse: Tensor
     is_plain: bool
     is_shifted: bool
+    is_invariant: bool
 
 
 def is_plain(groups: tuple[Group, ...]) -> bool:
     return len(groups) == 1 and groups[0].factor == 1.0 and groups[0].bias == 0.0
 
 
-def move(plan: AttentionPlan, schedule: Schedule, device: torch.device, heads: int, size: int) -> OnDevice:
+def move(
+    plan: AttentionPlan, schedule: Schedule, device: torch.device, heads: int, size: int, *, is_invariant: bool
+) -> OnDevice:
     """The schedule as it is, and room for its slots."""
 
     def send(array: NDArray[Any]) -> Tensor:
@@ -107,6 +102,7 @@ def move(plan: AttentionPlan, schedule: Schedule, device: torch.device, heads: i
         part_lse=torch.empty(schedule.num_slots, heads, device=device, dtype=torch.float32),
         is_plain=is_plain(plan.groups),
         is_shifted=schedule.is_shifted,
+        is_invariant=is_invariant,
     )
 
 
@@ -144,6 +140,8 @@ def attend(
             ROTARY=0 if inv_freq is None else len(inv_freq), BLOCK=block_size, M=block_m, T=TOKEN_TILE,
             SHIFTED=d.is_shifted, CAPPED=cap is not None, DIRECT=d.is_plain, BULK=is_bulk,
             PRECISION="ieee" if k_pool.dtype == torch.float32 else "tf32", STAGES=stages, num_warps=warps,
+            # The compiler fuses otherwise in the two loops, one of which a tile is in according to who shares it.
+            enable_fp_fusion=not d.is_invariant,
         )  # fmt: skip
 
     _side_by_side(q.device, [lambda tiles=tiles: launch(*tiles) for tiles in d.tiles if len(tiles[1])])  # type: ignore[misc]
@@ -200,7 +198,7 @@ def span_attention(
         schedule = schedule_for(plan, probe, kv_heads, block_size, is_invariant=is_invariant)
         if schedule.is_shifted and inv_freq is None:
             raise ValueError("inv_freq is needed because an entry of the plan has a shift")
-        on_device = plan.derived[key] = move(plan, schedule, q.device, heads, size)
+        on_device = plan.derived[key] = move(plan, schedule, q.device, heads, size, is_invariant=is_invariant)
     if out is None:
         out = torch.empty(rows, heads, size, dtype=q.dtype, device=q.device)
     lse = torch.empty(rows, heads, dtype=torch.float32, device=q.device)

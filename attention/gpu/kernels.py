@@ -12,6 +12,7 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 TWO_PI = tl.constexpr(6.283185307179586)
+TURNS = tl.constexpr(0.15915494309189535)
 
 
 @triton.jit
@@ -19,7 +20,7 @@ def _rotated(q, partner, shift, inv_freq, is_first):
     """Queries (M, D) turned back by shift (M,) positions: what moves the keys forward by as many. `partner`: the other
     dimension of each one's pair. Angles are reduced in double precision: a long shift keeps its fraction of a turn."""
     angle = shift.to(tl.float64)[:, None] * inv_freq.to(tl.float64)[None, :]
-    angle = (angle - tl.floor(angle / TWO_PI + 0.5) * TWO_PI).to(tl.float32)
+    angle = (angle - tl.floor(angle * TURNS + 0.5) * TWO_PI).to(tl.float32)
     sine = tl.sin(angle)
     sine = tl.where(is_first[None, :], sine, -sine)
     return q.to(tl.float32) * tl.cos(angle) + partner.to(tl.float32) * sine

@@ -166,15 +166,16 @@ def _lines(plan: AttentionPlan, ahead: int) -> Int64:
     """Of all entries, in their order."""
     entries = plan.entries.astype(np.int64)
     rows, is_causal = entries[:, ROWS], entries[:, CAUSAL] != 0
-    prefills = np.zeros(plan.num_rows, dtype=np.int64)
-    for row, count in entries[is_causal & (rows > 1)][:, [ENTRY_ROW, ROWS]].tolist():
-        prefills[row : row + count] = 1
+    prefills = np.zeros(plan.num_rows, dtype=np.int64) if plan.is_prefill is None else plan.is_prefill.astype(np.int64)
+    if plan.is_prefill is None:
+        for row, count in entries[is_causal & (rows > 1)][:, [ENTRY_ROW, ROWS]].tolist():
+            prefills[row : row + count] = 1
     each = np.repeat(entries, rows, axis=0) if (rows != 1).any() else entries
     index = np.arange(len(each)) - np.repeat(np.cumsum(rows) - rows, rows)
     causal = each[:, CAUSAL] != 0
     row, run, begin = each[:, 0] + index, each[:, 2], each[:, 3]
     end = each[:, END] - np.where(causal, each[:, ROWS] - 1 - index, 0)
-    own = causal & (each[:, ROWS] == 1)
+    own = causal & (prefills[row] == 0)
     block0 = plan.run_start[run].astype(np.int64)
     nothing = np.zeros(len(each), dtype=np.int64)
     lines: Int64 = np.stack(

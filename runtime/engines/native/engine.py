@@ -78,6 +78,7 @@ class NativeEngine:
             max_rows=options.max_rows,
             prefill_chunk=options.prefill_chunk,
             max_steps=1 if model.stack is None or options.keep_logits else self.block_size,
+            draws=model.draws and not options.keep_logits,
         )
         self.lock = threading.RLock()
         self._work = threading.Condition(self.lock)
@@ -257,10 +258,10 @@ class NativeEngine:
                     self._work.wait(0.5 if deliveries else None)
                 return
             inputs = step.inputs(self.block_size)
-        if step.num_steps > 1 or (self.model.draws and step.is_greedy and not self.options.keep_logits):
+        if step.num_steps > 1 or (self.scheduler.draws and step.is_simple):
             sampled = self.model.decode(
                 inputs.tokens, inputs.positions, inputs.slots, inputs.plan, self.pool,
-                steps=step.num_steps, stops=inputs.stops, interrupt=self.scheduler.interrupt,
+                steps=step.num_steps, stops=inputs.stops, interrupt=self.scheduler.interrupt, draws=step.draws(),
             )  # fmt: skip
             with self.lock:
                 self._deliver(self.scheduler.commit_burst(step, sampled.tolist()))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...engine import Completion, FinishReason, SamplingParams, Tokenizer
 from ...errors import BranchClosed
-from .sampling import is_greedy
+from .sampling import is_simple
 from .tokenizer import IncrementalDecoder
 from .view import View
 
@@ -91,8 +91,10 @@ class NativeGeneration:
         self.decoder = IncrementalDecoder(tokenizer) if params.stop else None
         self.stop_ids = frozenset(params.stop_token_ids)
         self.eos_ids = frozenset(() if params.ignore_eos else tokenizer.eos_ids)
-        self.is_greedy = is_greedy(params) and params.logprobs is None and not (params.forced or params.hidden_state)
-        """Is the likeliest token all that is asked for?"""
+        self.is_simple = is_simple(params) and params.logprobs is None and not (params.forced or params.hidden_state)
+        """Is a token of the logits as they are all that is asked for?"""
+        self.is_greedy = self.is_simple and params.temperature == 0
+        """And that the likeliest one?"""
         self.seen = set(branch.view.tokens) if params.repetition_penalty != 1.0 else None
         self.is_streamed = False
         """Somebody iterates; else tokens wait for the completion, and the event loop is not woken for each."""

@@ -13,8 +13,6 @@ from ..loading import loading
 from .assembly import assemble
 from .checkpoint import open_checkpoint
 from .config import ModelConfig
-from .gpu.ops import GpuOps
-from .gpu.stack import GpuStack
 from .model import LayerOps, Model, Stack
 from .ops import KernelOps, choose_ops
 from .stack import KernelStack
@@ -125,6 +123,8 @@ def from_transformers(
 
 def _model(config: ModelConfig, weights: Weights, ops: LayerOps, impl: Impl, num_threads: int) -> Model:
     stack: Stack | None = KernelStack.fitting(ops, weights, num_threads)
-    if isinstance(ops, GpuOps):
+    if impl == "triton" or weights.embedding.is_cuda:
+        from .gpu.stack import GpuStack  # Triton is there where there is a GPU
+
         stack = GpuStack.fitting(ops)
     return Model(config, weights, ops, stack=stack, impl=impl, num_threads=num_threads)

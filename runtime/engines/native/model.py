@@ -20,9 +20,11 @@ from torch import Tensor
 from ....attention import AttentionPlan, Impl, rope_and_store, span_attention
 from ...errors import InvalidInput
 from .config import ModelConfig
+from .gpu.draw import draw_rows, likeliest
 from .memory import free_memory
 from .pool import KVPool
 from .rope import RopeConfig
+from .sampling import Draws
 from .weights import Weights
 
 
@@ -76,6 +78,7 @@ class Stack(Protocol):
         stop_start: Tensor,
         stop_ids: Tensor,
         interrupt: c_int32,
+        draws: Draws | None,
     ) -> Tensor:
         """See `Model.decode`."""
         ...
@@ -107,7 +110,7 @@ class Model:
         self.stack = stack
         """What `decode` needs."""
         self.draws = stack is not None and self.device.type == "cuda"
-        """Does `decode` serve single steps too? Then no logits come back from a GPU."""
+        """Does `decode` sample, and serve single steps too? Then no logits come back from a GPU."""
         self.follow: Callable[[], None] | None = None
         """Takes over what became of the weights of a live model; None: they stay as they are."""
         is_headwise = config.family.qk_norm == "head"
@@ -182,14 +185,15 @@ class Model:
         steps: int,
         stops: tuple[Tensor, Tensor],
         interrupt: c_int32,
+        draws: Draws | None = None,
     ) -> Tensor:
-        """Up to `steps` greedy steps of rows that each decode behind their own run: `stack` has to be there.
+        """Up to `steps` steps of rows that each decode behind their own run: `stack` has to be there.
 
         The first four are those of the first step as `forward` takes them, with float32 positions and one causal entry
         per row; they are moved on in place and are those of the last step in the end. The runs have the blocks of all
         steps. Stops after a step in which row r samples one of `ids[start[r] : start[r + 1]]`, where `stops` is `start,
         ids` (N + 1,) and (I,) int64, or -1, there being no token (sampling.py), or by the end of which `interrupt` is
-        not 0.
+        not 0. `draws`: how the rows are sampled, where the model `draws`; None: they take the likeliest tokens.
 
         Returns the sampled tokens (S, N) int64 of the S steps that were run.
         """
@@ -198,9 +202,10 @@ class Model:
             # Each step looks back one position further. From where a window cuts, steps are single ones.
             room = min(self._windows) - plan.farthest(positions.numpy())
             if room < 1:
-                return self.forward(tokens, positions, slots, plan, pool)[0].argmax(-1)[None]
+                logits = self.forward(tokens, positions, slots, plan, pool)[0].cpu()
+                return (likeliest(logits) if draws is None else draw_rows(logits, draws, 0))[None]
             steps = min(steps, room)
-        return self.stack.decode(tokens, positions, slots, plan, pool, steps, *stops, interrupt)
+        return self.stack.decode(tokens, positions, slots, plan, pool, steps, *stops, interrupt, draws)
 
     def _plans(self, plan: AttentionPlan, positions: Tensor) -> dict[int | None, AttentionPlan]:
         """What the rows see in layers of each window."""

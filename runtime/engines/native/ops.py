@@ -13,7 +13,6 @@ from ....attention import Impl
 from ...errors import InvalidInput
 from .config import ModelConfig
 from .families import LayerNorms
-from .gpu.ops import GpuOps
 from .kernels import BUFFERS, LayerArguments, WorkArguments, kernel_library
 from .model import LayerOps
 from .packing import PackedWeights
@@ -41,7 +40,9 @@ def choose_ops(
     embedding, gap = weights.embedding, _gap(config)
     if impl == "triton" and gap is not None:
         raise InvalidInput(f"impl='triton': the kernels have no {gap}; leave impl out for plain torch")
-    if gap is None and (impl == "triton" or impl == "auto" and embedding.is_cuda):
+    if gap is None and (impl == "triton" or (impl == "auto" and embedding.is_cuda)):
+        from .gpu.ops import GpuOps  # Triton is there where there is a GPU
+
         return GpuOps(config, weights, is_invariant=is_invariant)
     fits = embedding.device.type == "cpu" and embedding.dtype in (torch.float32, torch.bfloat16)
     if impl in ("auto", "cpu") and fits and gap is None and (library := kernel_library()) is not None:

@@ -97,7 +97,7 @@ class Planner:
         if not self.store.reserve(own, len(own.tokens)):
             filling.is_short = True
             return
-        chunk = filling.planned[own] = filling.add(own, own.view, own.computed, 1)
+        chunk = filling.planned[own] = filling.add(own, own.view, own.computed, 1, is_prefill=False)
         filling.step.jobs[g.branch.job] += 1
         filling.step.sampling.append((g, chunk.row))
         # A lineage means that the view has nothing live.

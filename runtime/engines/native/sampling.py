@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...engine import SamplingParams
@@ -28,6 +30,40 @@ def uniform(seed: int, index: int) -> float:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
     return ((z ^ (z >> 31)) >> 11) * 2.0**-53
+
+
+def uniforms(seeds: Sequence[int], first: Sequence[int], count: int) -> NDArray[np.float64]:
+    """(count, branches): `uniform(seed, index)` of each branch, for `count` indices from its `first` on."""
+    index = np.asarray(first, dtype=np.uint64)[None] + np.arange(1, count + 1, dtype=np.uint64)[:, None]
+    z = np.asarray(seeds, dtype=np.uint64)[None] + index * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    numbers: NDArray[np.float64] = ((z ^ (z >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return numbers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """How each row of a burst is sampled, as far as a device can do it alone: see `is_simple`."""
+
+    temperature: NDArray[np.float64]
+    """(N,), as are the next three."""
+    top_k: NDArray[np.int64]
+    top_p: NDArray[np.float64]
+    min_p: NDArray[np.float64]
+    uniform: NDArray[np.float64]
+    """(S, N): of each step."""
+
+    @staticmethod
+    def of(params: Sequence[SamplingParams], seeds: Sequence[int], first: Sequence[int], steps: int) -> Draws:
+        """For rows that have sampled `first` tokens so far."""
+        return Draws(
+            temperature=np.array([p.temperature for p in params]),
+            top_k=np.array([p.top_k for p in params], dtype=np.int64),
+            top_p=np.array([p.top_p for p in params]),
+            min_p=np.array([p.min_p for p in params]),
+            uniform=uniforms(seeds, first, steps),
+        )
 
 
 @dataclass(slots=True)
@@ -80,9 +116,14 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
     return drawn
 
 
+def is_simple(p: SamplingParams) -> bool:
+    """Are the logits taken as they are?"""
+    return not p.logit_bias and not p.forbidden_ids and p.repetition_penalty == 1.0
+
+
 def is_greedy(p: SamplingParams) -> bool:
     """Does the likeliest token win, with the logits as they are?"""
-    return p.temperature == 0 and not p.logit_bias and not p.forbidden_ids and p.repetition_penalty == 1.0
+    return p.temperature == 0 and is_simple(p)
 
 
 def _likeliest(logits: Tensor) -> list[int]:

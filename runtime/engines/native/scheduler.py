@@ -21,17 +21,21 @@ from .sampling import NO_TOKEN, Draw, Drawn, greedy, sample, uniform
 from .step import Step
 from .store import KVStore
 
-_STEPS_TO_STRING = 4
-"""Steps of a burst at most while somebody waits for a stop string: what was decoded behind one is thrown away."""
+_STEPS_WATCHED = 4
+"""Steps of a burst at most while somebody waits for a stop string, since what was decoded behind one is thrown away, or
+for each token."""
 
 
 class Scheduler:
     """Not thread-safe: callers hold the engine's lock."""
 
-    def __init__(self, store: KVStore, *, max_rows: int, prefill_chunk: int, max_steps: int = 1) -> None:
-        """`max_steps`: of a burst."""
+    def __init__(
+        self, store: KVStore, *, max_rows: int, prefill_chunk: int, max_steps: int = 1, draws: bool = False
+    ) -> None:
+        """`max_steps`: of a burst. `draws`: is sampling done by the model, and not only the likeliest token found?"""
         self.store = store
         self.max_steps = max_steps
+        self.draws = draws
         self.running: list[NativeGeneration] = []
         self.gangs: defaultdict[tuple[str, str], set[DecodingBranch]] = defaultdict(set)
         """Branches that step together, by job and the gang's name."""
@@ -119,9 +123,10 @@ class Scheduler:
         """Steps that may run before somebody has to look at what they sampled."""
         num_steps = self.max_steps
         for g, _ in step.sampling:
-            if num_steps == 1 or not g.is_greedy or g.is_streamed:
+            if num_steps == 1 or not (g.is_simple if self.draws else g.is_greedy and not g.is_streamed):
                 return 1
-            num_steps = min(num_steps, g.limit - len(g.sampled), num_steps if g.decoder is None else _STEPS_TO_STRING)
+            is_watched = g.decoder is not None or g.is_streamed
+            num_steps = min(num_steps, g.limit - len(g.sampled), _STEPS_WATCHED if is_watched else num_steps)
         return num_steps
 
     def _reserve_all(self, step: Step, num_steps: int) -> bool:

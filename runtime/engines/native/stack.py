@@ -17,6 +17,7 @@ from .kernels import BAD_SLOT, BAD_TOKEN, BurstArguments, StackArguments, StepAr
 from .model import LayerOps
 from .ops import KernelOps
 from .pool import KVPool
+from .sampling import Draws
 from .weights import Weights
 
 
@@ -89,9 +90,10 @@ class KernelStack:
 
     def decode(
         self, tokens: Tensor, positions: Tensor, slots: Tensor, plan: AttentionPlan, pool: KVPool,
-        steps: int, stop_start: Tensor, stop_ids: Tensor, interrupt: ctypes.c_int32,
+        steps: int, stop_start: Tensor, stop_ids: Tensor, interrupt: ctypes.c_int32, draws: Draws | None,
     ) -> Tensor:  # fmt: skip
         """See `Model.decode`."""
+        assert draws is None
         assert positions.dtype == torch.float32
         rows = len(tokens)
         sampled = torch.empty(steps, rows, dtype=torch.int64)

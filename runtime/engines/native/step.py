@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ....attention.plan import CAUSAL, END, AttentionPlan, Group, Int32
 from .generation import NativeGeneration
+from .sampling import Draws
 from .segment import Segment, Span, packed_shifts
 
 _ORDINARY = Group()
@@ -29,6 +30,8 @@ class Chunk:
     version: int
     first: int = 0
     """First visible token of the segment itself."""
+    is_prefill: bool = True
+    """Were its tokens given, or is one computed again? Else it was sampled in the step before."""
 
 
 @dataclass(slots=True)
@@ -69,14 +72,25 @@ class Step:
     _inputs: Inputs | None = None
 
     @property
-    def is_greedy(self) -> bool:
-        """Does each row give its generation the likeliest token, and nothing else happen?"""
+    def is_simple(self) -> bool:
+        """Does each row give its generation a token of its logits as they are, and nothing else happen?"""
         rows = [row for _, row in self.sampling]
         return (
             rows == list(range(self.num_rows)) == [c.row for c in self.chunks]
             and not self.prefilled
-            and all(g.is_greedy and g.limit > 0 for g, _ in self.sampling)
+            and all(g.is_simple and g.limit > 0 for g, _ in self.sampling)
         )
+
+    def draws(self) -> Draws | None:
+        """How the rows of a burst are sampled; None: they take the likeliest tokens."""
+        generations = [g for g, _ in self.sampling]
+        if all(g.is_greedy for g in generations):
+            return None
+        branches = [g.branch for g in generations]
+        return Draws.of(
+            [g.params for g in generations], [b.sampling_seed for b in branches], [b.num_sampled for b in branches],
+            self.num_steps,
+        )  # fmt: skip
 
     def inputs(self, block_size: int) -> Inputs:
         """Made at the first call, after the KV blocks were reserved."""
@@ -106,7 +120,7 @@ class Step:
             run_blocks, run_start = _tables(inputs.runs)
         inputs.plan = AttentionPlan(
             num_rows=plan.num_rows, run_blocks=run_blocks, run_start=run_start, entries=entries, groups=plan.groups,
-            run_position=plan.run_position,
+            run_position=plan.run_position, is_prefill=np.zeros(plan.num_rows, dtype=np.bool_),
         )  # fmt: skip
 
 
@@ -128,8 +142,11 @@ class Filling:
     def rows_left(self) -> int:
         return self.max_rows - self.step.num_rows
 
-    def add(self, segment: Segment, view: tuple[Span, ...], begin: int, count: int, first: int = 0) -> Chunk:
-        chunk = Chunk(segment, view, begin, count, self.step.num_rows, segment.version, first)
+    def add(
+        self, segment: Segment, view: tuple[Span, ...], begin: int, count: int, first: int = 0, *,
+        is_prefill: bool = True,
+    ) -> Chunk:  # fmt: skip
+        chunk = Chunk(segment, view, begin, count, self.step.num_rows, segment.version, first, is_prefill)
         self.step.chunks.append(chunk)
         self.step.num_rows += count
         return chunk
@@ -179,6 +196,7 @@ def _inputs(step: Step, size: int) -> Inputs:
         entries=np.asarray(entries, dtype=np.int32),
         groups=tuple(group_list),
         run_position=np.fromiter((segment.start for segment in runs), dtype=np.int32, count=len(runs)),
+        is_prefill=np.repeat([c.is_prefill for c in step.chunks], [c.count for c in step.chunks]),
     )
     return Inputs(
         tokens=torch.tensor(tokens),

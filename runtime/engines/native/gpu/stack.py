@@ -25,8 +25,11 @@ from .....attention.gpu import store as gpu_store
 from .....attention.gpu.schedule import Schedule
 from .....attention.plan import CAUSAL, END, ROW, RUN
 from ..config import ModelConfig
+from ..model import LayerOps
 from ..pool import KVPool
+from ..sampling import Draws
 from . import kernels
+from .draw import draw, likeliest
 from .ops import SLICE, GpuOps
 
 logger = logging.getLogger(__name__)
@@ -52,9 +55,10 @@ class _Sizes:
     groups: int
     is_plain: bool
     is_shifted: bool
+    is_greedy: bool
 
     @staticmethod
-    def of(plan: AttentionPlan, schedule: Schedule, block_ms: tuple[int, ...], kv_heads: int, rows: int) -> _Sizes:
+    def of(plan: AttentionPlan, schedule: Schedule, block_ms: tuple[int, ...], rows: int, *, is_greedy: bool) -> _Sizes:
         counts = {tiles.block_m: len(tiles.items) for tiles in schedule.tiles}
         return _Sizes(
             rows=rows,
@@ -65,6 +69,7 @@ class _Sizes:
             groups=len(plan.groups),
             is_plain=attend.is_plain(plan.groups),
             is_shifted=schedule.is_shifted,
+            is_greedy=is_greedy,
         )
 
 
@@ -107,7 +112,8 @@ class _Graph:
 
     def __init__(self, stack: GpuStack, sizes: _Sizes, pool: KVPool) -> None:
         config, device, rows = stack.config, stack.device, sizes.rows
-        i32, i64, f32 = torch.int32, torch.int64, torch.float32
+        i32, i64, f32, f64 = torch.int32, torch.int64, torch.float32, torch.float64
+        steps = 0 if sizes.is_greedy else _STEPS
         self.sizes = sizes
         self.arena = _Arena(
             device,
@@ -115,6 +121,11 @@ class _Graph:
             slots=(i64, (rows,)),
             slot_table=(i64, (_STEPS + 1, rows)),
             step=(i64, (1,)),
+            uniform=(f64, (steps, rows)),
+            temperature=(f64, (rows,)),
+            top_k=(i64, (rows,)),
+            top_p=(f64, (rows,)),
+            min_p=(f64, (rows,)),
             positions=(f32, (rows,)),
             inverse_temperature=(f32, (sizes.lines,)),
             factor=(f32, (sizes.groups,)),
@@ -134,7 +145,7 @@ class _Graph:
             slot_start=t["slot_start"], slot_group=t["slot_group"], factor=t["factor"], bias=t["bias"],
             part=torch.empty(sizes.slots, config.num_heads, config.head_dim, dtype=f32, device=device),
             part_lse=torch.empty(sizes.slots, config.num_heads, dtype=f32, device=device),
-            is_plain=sizes.is_plain, is_shifted=sizes.is_shifted,
+            is_plain=sizes.is_plain, is_shifted=sizes.is_shifted, is_invariant=stack.ops.is_invariant,
         )  # fmt: skip
         self.arena.send()  # no items and no slots: what is run to warm up writes nothing
         t["slots"].fill_(-1)
@@ -155,24 +166,43 @@ class _Graph:
             self._run(stack, pool)
         self._step = graph.replay
 
-    def replay(self) -> None:
+    def replay(self, step: int) -> None:
+        """The burst's next step, which is number `step`."""
         self._step()
+        if not self.sizes.is_greedy:
+            assert self.logits is not None
+            t = self.arena.tensors
+            self._advance(draw(self.logits, t["temperature"], t["top_k"], t["top_p"], t["min_p"], t["uniform"][step]))
 
     def _run(self, stack: GpuStack, pool: KVPool) -> None:
         t, rows = self.arena.tensors, self.sizes.rows
         x = stack.layers(t["tokens"], t["positions"], t["slots"], self._on_device, pool)
         self.logits, self.hidden = stack.ops.head(x)
-        values, likeliest = self.logits.max(-1)
-        drawn = torch.where(values.isfinite(), likeliest, -1)
+        if self.sizes.is_greedy:
+            self._advance(likeliest(self.logits))
+
+    def _advance(self, drawn: Tensor) -> None:
+        t, rows = self.arena.tensors, self.sizes.rows
         kernels.advance[(1,)](
             drawn, t["step"], self.sampled, t["tokens"], t["positions"], t["slots"], t["slot_table"],
             t["lines"], self.sizes.lines,
             ROWS=rows, ROWS_PADDED=triton.next_power_of_2(rows), LINES=1024, num_warps=4,
         )  # fmt: skip
 
-    def fill(self, tokens: Tensor, positions: Tensor, plan: AttentionPlan, schedule: Schedule, table: Int64) -> None:
+    def fill(
+        self, tokens: Tensor, positions: Tensor, plan: AttentionPlan, schedule: Schedule, table: Int64,
+        draws: Draws | None,
+    ) -> None:  # fmt: skip
         """table: (steps, N) slots of each step."""
         arena = self.arena
+        if draws is not None:
+            uniform = np.zeros((len(draws.uniform), self.sizes.rows))
+            uniform[:, : table.shape[1]] = draws.uniform
+            arena.fill("uniform", uniform)
+            arena.fill("temperature", draws.temperature, 0)
+            arena.fill("top_k", draws.top_k, 0)
+            arena.fill("top_p", draws.top_p, 1)
+            arena.fill("min_p", draws.min_p, 0)
         arena.fill("tokens", tokens.numpy(), 0)
         arena.fill("positions", positions.numpy(), 0)
         slots = np.full((_STEPS + 1, self.sizes.rows), -1, dtype=np.int64)
@@ -215,11 +245,13 @@ class GpuStack:
         self._pool: KVPool | None = None
 
     @staticmethod
-    def fitting(ops: GpuOps) -> GpuStack | None:
+    def fitting(ops: LayerOps) -> GpuStack | None:
         """Of these `ops`, if it can serve the model: all layers attend alike, and the kernels know how."""
-        config, embedding = ops.config, ops.weights.embedding
+        if not isinstance(ops, GpuOps):
+            return None
+        config = ops.config
         ropes = {layer.rope for layer in config.layers}
-        fits = config.head_dim <= 256 and embedding.dtype in attend.DTYPES and config.attention_cap is None
+        fits = 16 <= config.head_dim <= 256 and config.attention_cap is None
         return GpuStack(ops) if fits and len(ropes) == 1 and None not in ropes else None
 
     def layers(
@@ -257,34 +289,35 @@ class GpuStack:
         config = self.config
         plan.check(pool.block_size, pool.num_blocks)
         schedule = self._schedule(plan, pool, 0)
-        on_device = attend.move(plan, schedule, self.device, config.num_heads, config.head_dim)
+        on_device = attend.move(
+            plan, schedule, self.device, config.num_heads, config.head_dim, is_invariant=self.ops.is_invariant
+        )
         rows = [numbers.to(self.device, non_blocking=True) for numbers in (tokens, positions.float(), slots)]
         x = self.layers(rows[0], rows[1], rows[2], on_device, pool)
         return self.ops.head(x if logit_rows is None else x[logit_rows.to(self.device)])
 
     def decode(
         self, tokens: Tensor, positions: Tensor, slots: Tensor, plan: AttentionPlan, pool: KVPool,
-        steps: int, stop_start: Tensor, stop_ids: Tensor, interrupt: c_int32,
+        steps: int, stop_start: Tensor, stop_ids: Tensor, interrupt: c_int32, draws: Draws | None,
     ) -> Tensor:  # fmt: skip
-        """See `Model.decode`. What is enqueued when a row stops is still run."""
+        """See `Model.decode`, but steps that are enqueued when a row stops are run, and returned."""
         rows, steps = len(tokens), min(steps, _STEPS)
         table = _slot_table(plan, pool.block_size, steps)
         schedule = self._schedule(plan, pool, steps - 1)
-        graph = self._graph(plan, schedule, rows, pool)
-        graph.fill(tokens, positions, plan, schedule, table)
+        graph = self._graph(plan, schedule, rows, pool, is_greedy=draws is None)
+        graph.fill(tokens, positions, plan, schedule, table, draws)
         stops = _Stops(stop_start, stop_ids)
-        done = 0
+        sampled, done = graph.sampled, 0
         while done < steps:
             ahead = min(_LOOK, steps - done)
-            for _ in range(ahead):
-                graph.replay()
-            found = graph.sampled[done : done + ahead, :rows].cpu()  # waits
-            stop = stops.first(found)
-            done += ahead if stop is None else stop + 1
-            if stop is not None or interrupt.value:
+            for step in range(done, done + ahead):
+                graph.replay(step)
+            done += ahead
+            sampled = graph.sampled[:done, :rows].cpu()  # waits
+            if interrupt.value or stops.are_met(sampled[-ahead:]):
                 break
-        sampled = graph.sampled[:done, :rows].cpu()
-        tokens.copy_(sampled[done - 2] if done > 1 else tokens)
+        if done > 1:
+            tokens.copy_(sampled[-2])
         positions += done - 1
         slots.copy_(torch.from_numpy(table[done - 1]))
         plan.entries[:, END] += (done - 1) * plan.entries[:, CAUSAL]
@@ -297,14 +330,14 @@ class GpuStack:
             plan, probe, config.num_kv_heads, pool.block_size, is_invariant=self.ops.is_invariant, ahead=ahead
         )
 
-    def _graph(self, plan: AttentionPlan, schedule: Schedule, rows: int, pool: KVPool) -> _Graph:
+    def _graph(self, plan: AttentionPlan, schedule: Schedule, rows: int, pool: KVPool, *, is_greedy: bool) -> _Graph:
         if self._pool is not pool:
             self._graphs.clear()
             self._pool = pool
         dtype = pool.dtype
         padded = -(-rows // SLICE) * SLICE if self.ops.is_invariant else _room(rows, 1)
         block_ms = attend.block_ms(dtype, is_invariant=self.ops.is_invariant)
-        sizes = _Sizes.of(plan, schedule, block_ms, self.config.num_kv_heads, padded)
+        sizes = _Sizes.of(plan, schedule, block_ms, padded, is_greedy=is_greedy)
         graph = self._graphs.get(sizes)
         if graph is None:
             if len(self._graphs) >= _GRAPHS:
@@ -323,13 +356,10 @@ class _Stops:
         self._pairs = {(row, token) for row in range(rows) for token in ids[start[row] : start[row + 1]].tolist()}
         self._ids = ids.unique()
 
-    def first(self, sampled: Tensor) -> int | None:
-        """The first of the steps (S, N) in which a row ends, or has no token; None: there is none."""
-        for step, row in (torch.isin(sampled, self._ids) | (sampled < 0)).nonzero().tolist():
-            token = int(sampled[step, row])
-            if token < 0 or (row, token) in self._pairs:
-                return int(step)
-        return None
+    def are_met(self, sampled: Tensor) -> bool:
+        """Does a row end, or have no token, in one of the steps (S, N)?"""
+        candidates = (torch.isin(sampled, self._ids) | (sampled < 0)).nonzero().tolist()
+        return any(sampled[step, row] < 0 or (row, int(sampled[step, row])) in self._pairs for step, row in candidates)
 
 
 def _slot_table(plan: AttentionPlan, block_size: int, steps: int) -> Int64:
