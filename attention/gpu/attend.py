@@ -21,8 +21,8 @@ from .schedule import Schedule, make_schedule
 
 _SLOT_TILE = 32
 """Slots that a merge reads at a time."""
-_SMALL_PROGRAMS = 4
-"""Programs of small tiles that run side by side on one processor."""
+_SMALL_PROGRAMS, _LARGE_PROGRAMS = 4, 1
+"""Programs of small and of large tiles that run side by side on one processor."""
 
 
 def block_ms(dtype: torch.dtype, *, is_invariant: bool) -> tuple[int, ...]:
@@ -43,7 +43,7 @@ def schedule_for(
     """The plan's schedule for queries (N, H, D) like `q`; see `make_schedule`."""
 
     def share(block_m: int) -> int:
-        return _processors(q.device) * (_SMALL_PROGRAMS if block_m < 64 else 1) // kv_heads
+        return _processors(q.device) * (_SMALL_PROGRAMS if block_m < 64 else _LARGE_PROGRAMS) // kv_heads
 
     return make_schedule(
         plan, block_size, q.shape[1] // kv_heads, TOKEN_TILE, block_ms(q.dtype, is_invariant=is_invariant),

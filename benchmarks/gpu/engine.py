@@ -24,7 +24,7 @@ from ...runtime.engines.native.engine import NativeEngine
 from ...runtime.engines.native.options import NativeOptions
 from ..decode import NoTokenizer
 from .floor import Rates, rates
-from .lines import FLOOR, Setting, setting
+from .lines import FLOOR, OURS, Setting, setting
 from .models import SHAPES, Get, native_model, random_tensors, read_bytes, token_bytes, transformers_model
 
 DTYPE = torch.bfloat16
@@ -32,9 +32,10 @@ BAR = 0.85
 """Share of the floor that one branch of a model of 1 to 8 billion parameters must reach."""
 CONTEXT, TOKENS, REPEATS = 1024, 200, 3
 PEER_TOKENS = 32
-FULL = ("Llama-3.2-1B", "Llama-3.1-8B", "Qwen3-4B", "Qwen2.5-0.5B")
+FULL = ("Llama-3.1-8B", "Llama-3.2-1B", "Qwen3-4B", "Qwen2.5-0.5B")
 COMPILED = "Llama-3.2-1B"
 """The model for which transformers is compiled, too, which takes a while."""
+FREE = "plait, not batch-invariant"
 _LONG = 8192
 
 
@@ -95,13 +96,13 @@ def peer_ms(peer: Any, count: int, context: int, tokens: int, device: torch.devi
     return statistics.median(seconds(tokens + 1) - seconds(1) for _ in range(2)) / tokens * 1e3
 
 
-async def measure(at: Setting, name: str, limits: Rates, get: Get) -> None:
-    book = at.book
+async def measure(at: Setting, name: str, limits: Rates, get: Get, *, is_invariant: bool) -> None:
+    book, who = at.book, OURS if is_invariant else FREE
     counts: tuple[int, ...] = (1, 8, 64)
     context, tokens, long = CONTEXT, TOKENS, _LONG
     if at.is_dry:
         counts, context, tokens, long = (1, 3), 20, 6, 64
-    model = native_model(SHAPES["tiny"] if at.is_dry else SHAPES[name], get)
+    model = native_model(SHAPES["tiny"] if at.is_dry else SHAPES[name], get, is_invariant=is_invariant)
     config = model.config
     room = max(long, max(counts) * (context + REPEATS * tokens + 64)) + 64
     engine = NativeEngine(model, NoTokenizer(config.vocab_size), NativeOptions(device=str(at.device), kv_tokens=room))
@@ -112,29 +113,31 @@ async def measure(at: Setting, name: str, limits: Rates, get: Get) -> None:
             # In the middle of the repetitions.
             read = read_bytes(config, DTYPE) + count * (context + REPEATS * tokens // 2) * token_bytes(config, DTYPE)
             floor = limits.floor_ms(read, 2 * config.num_parameters * count)
-            book.add(what, FLOOR, floor, note=f"{read / 1e9:.2f} GB")
-            with book.attempt(what):
+            if is_invariant:
+                book.add(what, FLOOR, floor, note=f"{read / 1e9:.2f} GB")
+            with book.attempt(what, who):
                 book.need(10)
                 found = await step_ms(engine, count, context, tokens)
                 is_asked = count == 1 and config.num_parameters > 1e9
                 book.add(
-                    what, value=found, bar=f"at least {BAR:.0%} of the floor" if is_asked else "",
+                    what, who, found, bar=f"at least {BAR:.0%} of the floor" if is_asked else "",
                     is_met=floor / found >= BAR if is_asked else None,
                 )  # fmt: skip
         for count in counts[::2]:
             what = f"{name}: {count} at 1k, sampled"
-            with book.attempt(what):
+            with book.attempt(what, who):
                 book.need(10)
                 found = await step_ms(engine, count, context, tokens // 4 + 1, temperature=0.8, top_p=0.95)
-                book.add(what, value=found, note="temperature 0.8, top-p 0.95")
+                book.add(what, who, found, note="temperature 0.8, top-p 0.95")
         what = f"{name}: prefill of 8k"
-        with book.attempt(what):
+        with book.attempt(what, who):
             book.need(10)
             flops = (
                 2 * config.num_parameters * long + config.num_layers * 2 * long**2 * config.num_heads * config.head_dim
             )
-            book.add(what, FLOOR, limits.floor_ms(0, flops))
-            book.add(what, value=await prefill_ms(engine, long))
+            if is_invariant:
+                book.add(what, FLOOR, limits.floor_ms(0, flops))
+            book.add(what, who, await prefill_ms(engine, long))
     finally:
         await engine.close()
 
@@ -165,7 +168,8 @@ def run(at: Setting) -> None:
         get = random_tensors(SHAPES["tiny"] if at.is_dry else SHAPES[name], at.device, DTYPE)
         with at.book.attempt(name):
             at.book.need(15)
-            asyncio.run(measure(at, name, limits, get))
+            for is_invariant in (True, False):
+                asyncio.run(measure(at, name, limits, get, is_invariant=is_invariant))
         if not at.has_peers:
             continue
         with at.book.attempt(name, "transformers"), torch.inference_mode():

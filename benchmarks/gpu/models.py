@@ -85,9 +85,9 @@ def random_tensors(
     return get
 
 
-def native_model(data: Mapping[str, Any], get: Get, impl: Impl = "auto") -> Model:
+def native_model(data: Mapping[str, Any], get: Get, impl: Impl = "auto", *, is_invariant: bool = True) -> Model:
     config = ModelConfig.from_hf(data)
-    return build_model(config, assemble(config, get, "random weights"), impl=impl)
+    return build_model(config, assemble(config, get, "random weights"), impl=impl, is_invariant=is_invariant)
 
 
 def random_model(name: str, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> Model:

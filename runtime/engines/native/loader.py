@@ -14,7 +14,7 @@ from .assembly import assemble
 from .checkpoint import open_checkpoint
 from .config import ModelConfig
 from .model import LayerOps, Model, Stack
-from .ops import KernelOps, choose_ops
+from .ops import choose_ops
 from .stack import KernelStack
 from .torch_ops import TorchOps
 from .weights import Weights
@@ -112,8 +112,7 @@ def from_transformers(
     model = _model(config, weights, ops, impl, num_threads)
 
     def follow() -> None:
-        if isinstance(ops, KernelOps):
-            ops.packed.refresh(weights)
+        ops.refresh(weights)
         if isinstance(model.stack, KernelStack):
             model.stack.refresh(weights)
 

@@ -51,6 +51,10 @@ class LayerOps(Protocol):
         """Rows of the last layer's output -> float32 logits (N, V) and final hidden states (N, C)."""
         ...
 
+    def refresh(self, weights: Weights) -> None:
+        """Take over weights of a live model that changed in place, where there are copies of them."""
+        ...
+
 
 class Stack(Protocol):
     """A whole forward pass in one go."""

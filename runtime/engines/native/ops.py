@@ -41,9 +41,9 @@ def choose_ops(
     if impl == "triton" and gap is not None:
         raise InvalidInput(f"impl='triton': the kernels have no {gap}; leave impl out for plain torch")
     if gap is None and (impl == "triton" or (impl == "auto" and embedding.is_cuda)):
-        from .gpu.ops import GpuOps  # Triton is there where there is a GPU
+        from .gpu.ops import GpuOps, pack  # Triton is there where there is a GPU
 
-        return GpuOps(config, weights, is_invariant=is_invariant)
+        return GpuOps(config, pack(weights), is_invariant=is_invariant)
     fits = embedding.device.type == "cpu" and embedding.dtype in (torch.float32, torch.bfloat16)
     if impl in ("auto", "cpu") and fits and gap is None and (library := kernel_library()) is not None:
         return KernelOps(library, config, weights, num_threads, is_live=is_live)
@@ -106,6 +106,9 @@ class KernelOps:
         self._rows = -1
         self._x = torch.empty(0)
         self._qkv = (self._x, self._x, self._x)
+
+    def refresh(self, weights: Weights) -> None:
+        self.packed.refresh(weights)
 
     def embed(self, tokens: Tensor) -> Tensor:
         assert tokens.dtype == torch.int64 and tokens.is_contiguous()

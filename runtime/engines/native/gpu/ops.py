@@ -13,24 +13,35 @@ from ..config import ModelConfig
 from ..weights import MLP, LayerWeights, Linear, Weights
 from . import kernels
 
-SLICE = 64
+SLICE, PREFILL_SLICE = 64, 256
 """Rows of a matrix product, where the bits of a row must not depend on how many there are: cuBLAS chooses its kernel by
-their number. As many as cost no more than one."""
+their number. Of rows that decode, as many as cost hardly more than one; of those of a prefill, as many as keep the
+processors busy."""
 
 
 class GpuOps:
     """`LayerOps` for families without `ops.gap`. Numbers are rounded where `TorchOps` rounds them."""
 
     def __init__(self, config: ModelConfig, weights: Weights, *, is_invariant: bool = True) -> None:
-        """Weights are used where they are; `pack` lays those of one input side by side. `is_invariant`: a row's bits do
-        not depend on the other rows."""
+        """`weights`: as `pack` lays them out. `is_invariant`: a row's bits do not depend on the other rows."""
         self.config = config
         self.weights = weights
         self.is_invariant = is_invariant
-        self._qkv = [_joined(layer.q, layer.k, layer.v) for layer in weights.layers]
-        self._gate_up = [_joined(_mlp(layer).gate, _mlp(layer).up) for layer in weights.layers]
+        self._qkv = [_joined(layer.q) for layer in weights.layers]
+        self._gate_up = [_joined(_mlp(layer).gate) for layer in weights.layers]
+        self.num_decoding: int | None = None
+        """The first so many rows decode, the others are of prefills; None: all decode."""
         self._added: Tensor | None = None
         """What the next norm is to add first."""
+
+    def refresh(self, weights: Weights) -> None:
+        """Take over weights that changed, in the memory of the old ones: a CUDA graph reads there."""
+        for kept, layer in zip(self.weights.layers, weights.layers, strict=True):
+            pairs = zip(_inputs(kept), _inputs(layer), strict=True)
+            for old, new in pairs:
+                old.weight.copy_(new.weight.detach())
+                if old.bias is not None and new.bias is not None:
+                    old.bias.copy_(new.bias.detach())
 
     def embed(self, tokens: Tensor) -> Tensor:
         self._added = None
@@ -67,10 +78,14 @@ class GpuOps:
             return functional.linear(x, *weights)
         if not len(x):
             return x.new_empty(0, len(weights.weight))
-        missing = -len(x) % SLICE
-        padded = functional.pad(x, (0, 0, 0, missing)) if missing else x
-        parts = [functional.linear(part, *weights) for part in padded.split(SLICE)]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts))[: len(x)]
+        count = len(x) if self.num_decoding is None else self.num_decoding
+        parts = [
+            functional.linear(_padded(part, size), *weights)[: len(part)]
+            for rows, size in ((x[:count], SLICE), (x[count:], PREFILL_SLICE))
+            if len(rows)
+            for part in rows.split(size)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _norm(self, x: Tensor, weight: Tensor | None) -> Tensor:
         assert weight is not None
@@ -86,9 +101,13 @@ class GpuOps:
         return out
 
 
+def _padded(x: Tensor, rows: int) -> Tensor:
+    return x if len(x) == rows else functional.pad(x, (0, 0, 0, rows - len(x)))
+
+
 def pack(weights: Weights) -> Weights:
-    """The same weights, with queries, keys and values, and gates and ups, in one matrix for each layer: one product for
-    what has one input. Each layer's old matrices can go before the next one's are joined."""
+    """The same weights, with queries, keys and values, and gates and ups, copied into one matrix for each layer: one
+    product for what has one input."""
     return replace(weights, layers=tuple(_packed(layer) for layer in weights.layers))
 
 
@@ -97,6 +116,11 @@ def _packed(layer: LayerWeights) -> LayerWeights:
     q, k, v = _side_by_side(layer.q, layer.k, layer.v)
     gate, up = _side_by_side(mlp.gate, mlp.up)
     return replace(layer, q=q, k=k, v=v, mlp=replace(mlp, gate=gate, up=up))
+
+
+def _inputs(layer: LayerWeights) -> tuple[Linear, ...]:
+    """What `pack` copies."""
+    return layer.q, layer.k, layer.v, _mlp(layer).gate, _mlp(layer).up
 
 
 def _mlp(layer: LayerWeights) -> MLP:
@@ -115,14 +139,8 @@ def _side_by_side(*parts: Linear) -> list[Linear]:
     return [Linear(*views) for views in zip(weight.split(sizes), bias.split(sizes), strict=True)]
 
 
-def _joined(*parts: Linear) -> Linear:
-    """The matrix that all parts are views of, one behind the other; a new one if they are not."""
-    first = parts[0].weight
-    base = first._base
-    size = sum(len(part.weight) for part in parts)
-    if base is None or base.shape != (size, first.shape[1]) or any(part.weight._base is not base for part in parts):
-        parts = tuple(_side_by_side(*parts))
-        base = parts[0].weight._base
-    assert base is not None
-    bias = parts[0].bias
-    return Linear(base, None if bias is None else bias._base)
+def _joined(first: Linear) -> Linear:
+    """The matrix that `first` is the first view of."""
+    weight, bias = first.weight._base, None if first.bias is None else first.bias._base
+    assert weight is not None, "the weights are not packed"
+    return Linear(weight, bias)

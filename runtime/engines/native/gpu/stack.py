@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from ctypes import c_int32
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -288,12 +288,24 @@ class GpuStack:
         """See `Model.forward`."""
         config = self.config
         plan.check(pool.block_size, pool.num_blocks)
+        is_prefill = plan.is_prefill
+        if is_prefill is not None and is_prefill.any():
+            order = np.argsort(is_prefill, kind="stable")
+            place = np.argsort(order)
+            entries = plan.entries.copy()
+            entries[:, ROW] = place[entries[:, ROW]]
+            plan = replace(plan, entries=entries, is_prefill=is_prefill[order])
+            tokens, positions, slots = (numbers[order] for numbers in (tokens, positions, slots))
+            wanted = np.arange(len(order)) if logit_rows is None else logit_rows.cpu().numpy()
+            logit_rows = torch.from_numpy(place[wanted])
+            self.ops.num_decoding = int((~is_prefill).sum())
         schedule = self._schedule(plan, pool, 0)
         on_device = attend.move(
             plan, schedule, self.device, config.num_heads, config.head_dim, is_invariant=self.ops.is_invariant
         )
         rows = [numbers.to(self.device, non_blocking=True) for numbers in (tokens, positions.float(), slots)]
         x = self.layers(rows[0], rows[1], rows[2], on_device, pool)
+        self.ops.num_decoding = None
         return self.ops.head(x if logit_rows is None else x[logit_rows.to(self.device)])
 
     def decode(
