@@ -31,15 +31,16 @@ def credited(
     found = []
     for group in groups:
         advantages = credit.normalised([rollout.reward for rollout in group], scale)
-        told = credit.per_thread([rollout.verdicts for rollout in group], scale) if mode == "per_thread" else None
+        told = credit.per_thread([rollout.told for rollout in group], scale)
         for i, (rollout, advantage) in enumerate(zip(group, advantages, strict=True)):
             calls = forest.add(rollout.trace)
             parents = {record.id: record.parent for record in rollout.trace.branches.values()}
             by_branch = credit.shared(advantage, parents)
-            if told is not None:
+            if mode == "per_thread":
                 by_branch |= told[i]
             elif mode == "tree" and rollout.reward is not None:
-                by_branch = credit.tree(advantage, parents, rollout.verdicts, scale)
+                outcomes = {branch: one.verdict for branch, one in rollout.told.items()} | rollout.grown
+                by_branch = credit.tree(advantage, parents, outcomes, scale)
             weights = credit.weights([len(call.tokens) for call in calls])
             found += [
                 Credited(call=call, advantage=by_branch[call.branch], weight=weight)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, pstdev
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Mode = Literal["shared", "per_thread", "tree"]
 Scale = Literal["std", "none"]
@@ -46,14 +46,30 @@ def shared(advantage: float, branches: Iterable[str]) -> dict[str, float]:
     return dict.fromkeys(branches, advantage)
 
 
-def per_thread(verdicts: Sequence[Mapping[str, float | None]], scale: Scale = "std") -> list[dict[str, float]]:
+class Told(NamedTuple):
+    """What a child was asked, and the verdict on what it told: 1 if that was the truth, else 0."""
+
+    question: str
+    verdict: float | None
+
+
+def per_thread(told: Sequence[Mapping[str, Told]], scale: Scale = "std") -> list[dict[str, float]]:
     """Children by what they told, for a whole group; threads that nobody judges keep their rollout's advantage.
 
-    `verdicts`: for each rollout, child branch -> 1 if it told the truth about its subproblem, else 0. Children of all
-    rollouts are measured against each other: the group's rollouts search the same problem.
+    `told`: for each rollout, by child branch. Children that were asked the same question, in whichever rollout, are a
+    group of their own. Measured against all the others they would learn what most questions have in common: that there
+    is no solution.
     """
-    values = iter(normalised([verdict for told in verdicts for verdict in told.values()], scale))
-    return [{branch: next(values) for branch in told} for told in verdicts]
+    places: dict[str, list[tuple[int, str]]] = {}
+    for i, children in enumerate(told):
+        for branch, one in children.items():
+            places.setdefault(one.question, []).append((i, branch))
+    found: list[dict[str, float]] = [{} for _ in told]
+    for asked in places.values():
+        advantages = normalised([told[i][branch].verdict for i, branch in asked], scale)
+        for (i, branch), advantage in zip(asked, advantages, strict=True):
+            found[i][branch] = advantage
+    return found
 
 
 def tree(

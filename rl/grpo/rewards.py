@@ -11,6 +11,7 @@ from ...runtime.methods.prompt import context_text
 from ...runtime.methods.sequential import Answering
 from ...runtime.result import Result
 from ...runtime.trace.trace import Trace
+from .credit import Told
 from .judges import Judge, Thread
 
 
@@ -24,10 +25,13 @@ def outcome(benchmark: Benchmark, sample: Sample, result: Result) -> tuple[float
     return float(verdict.correct), verdict.reason
 
 
-def told(sample: Sample, trace: Trace, tokenizer: Tokenizer, judge: Judge) -> dict[str, float | None]:
+def told(sample: Sample, trace: Trace, tokenizer: Tokenizer, judge: Judge) -> dict[str, Told]:
     """The verdict on every branch whose result another one took over. May block."""
-    joined = {child: None for join in trace.joins for child in join.children}
-    return {branch: judge(sample, _thread(trace, branch, tokenizer)) for branch in joined if branch in trace.branches}
+    joined = {child: None for join in trace.joins for child in join.children if child in trace.branches}
+    threads = {branch: _thread(trace, branch, tokenizer) for branch in joined}
+    return {
+        branch: Told(f"{thread.prompt}\n{thread.label}", judge(sample, thread)) for branch, thread in threads.items()
+    }
 
 
 def grown(

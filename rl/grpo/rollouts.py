@@ -48,8 +48,10 @@ class Rollout:
     reward: float | None
     """The outcome, with what there is for being fast."""
     usage: Usage | None
-    verdicts: dict[str, float | None] = field(default_factory=dict)
-    """On branches, where credit needs them."""
+    told: dict[str, credit.Told] = field(default_factory=dict)
+    """What children told, by branch, where credit needs it."""
+    grown: dict[str, float | None] = field(default_factory=dict)
+    """Grades of leaves that ended on their own, by branch, where credit needs them."""
 
 
 class Rollouts:
@@ -135,12 +137,13 @@ class Rollouts:
         benchmark, sample, trace = request.benchmark, request.sample, result.trace
         usage, tokenizer = result.usage, self.engine.tokenizer
         right, reason = outcome(benchmark, sample, result)
-        verdicts: dict[str, float | None] = {}
-        is_judged = right is not None and not request.is_greedy
-        if is_judged and self._mode != "shared" and self._judge is not None:
-            verdicts = told(sample, trace, tokenizer, self._judge)
+        is_judged = right is not None and not request.is_greedy and self._mode != "shared"
+        children: dict[str, credit.Told] = {}
+        leaves: dict[str, float | None] = {}
+        if is_judged and self._judge is not None:
+            children = told(sample, trace, tokenizer, self._judge)
         if is_judged and self._mode == "tree":
-            verdicts |= grown(benchmark, sample, method, trace, tokenizer)
+            leaves = grown(benchmark, sample, method, trace, tokenizer)
         return Rollout(
             sample=sample,
             trace=trace,
@@ -148,7 +151,8 @@ class Rollouts:
             reason=reason,
             reward=credit.accelerated(right, usage.critical_tokens, usage.total_tokens, self._latency),
             usage=usage,
-            verdicts=verdicts,
+            told=children,
+            grown=leaves,
         )
 
 

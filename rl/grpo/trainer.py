@@ -137,7 +137,7 @@ class ThreadTrainer(GRPOTrainer):
             "rollout/generated_tokens": [float(usage.generated_tokens) for usage in usages],
             "rollout/critical_tokens": [float(usage.critical_tokens) for usage in usages],
             "rollout/branches": [float(usage.branches) for usage in usages],
-            "verdicts": [told for rollout in rollouts for told in rollout.verdicts.values() if told is not None],
+            "told_truth": [t.verdict for rollout in rollouts for t in rollout.told.values() if t.verdict is not None],
             "failed": [float(rollout.outcome is None) for rollout in rollouts],
             "even_groups": [float(len({rollout.reward for rollout in group}) < 2) for group in groups],
         }.items():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.rl.grpo.credit import accelerated, normalised, per_thread, shared, tree, weights
+from plait.rl.grpo.credit import Told, accelerated, normalised, per_thread, shared, tree, weights
 
 REWARDS = st.lists(st.one_of(st.none(), st.floats(-10, 10)), min_size=1, max_size=12)
 
@@ -54,12 +54,20 @@ def test_shared_credit():
     assert shared(-0.5, ["0", "1"]) == {"0": -0.5, "1": -0.5}
 
 
-def test_children_are_measured_against_the_children_of_the_group():
-    # Verdicts 1, 0 | 1, unknown | none: mean 2/3, deviation sqrt(2)/3.
-    found = per_thread([{"1": 1.0, "2": 0.0}, {"1": 1.0, "2": None}, {}])
-    assert found[0] == pytest.approx({"1": 1 / math.sqrt(2), "2": -math.sqrt(2)})
-    assert found[1] == pytest.approx({"1": 1 / math.sqrt(2), "2": 0.0})
+def test_children_are_measured_against_those_that_were_asked_the_same():
+    # Of question p: 1, 0, 1 and one that nobody knows: mean 2/3, deviation sqrt(2)/3. Of q: 0 and 0. Of r: one alone.
+    found = per_thread(
+        [
+            {"1": Told("p", 1.0), "2": Told("q", 0.0)},
+            {"1": Told("q", 0.0), "2": Told("p", 0.0), "3": Told("p", None)},
+            {},
+            {"1": Told("p", 1.0), "2": Told("r", 1.0)},
+        ]
+    )
+    assert found[0] == pytest.approx({"1": 1 / math.sqrt(2), "2": 0.0})
+    assert found[1] == pytest.approx({"1": 0.0, "2": -math.sqrt(2), "3": 0.0})
     assert found[2] == {}
+    assert found[3] == pytest.approx({"1": 1 / math.sqrt(2), "2": 0.0})
 
 
 def test_a_tree_by_hand():

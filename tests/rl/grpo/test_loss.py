@@ -13,6 +13,7 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from plait.evals.benchmark import Sample
 from plait.rl.grpo.batch import Shape, chunks, credited
+from plait.rl.grpo.credit import Told
 from plait.rl.grpo.forest import Forest
 from plait.rl.grpo.packed import token_cost
 from plait.rl.grpo.rollouts import Rollout
@@ -46,12 +47,12 @@ def rollouts(mode: str) -> list[Rollout]:
     main = second.segment(second.branch("0"), (THREE[0][0], None), THREE[0][1:])
     second.segment(second.branch("1", "0"), (THREE[1][0], None), THREE[1][1:])
     second.segment("0", ([4, 11, 5], None), THREE[2][1:], view=[(main, 5)])
-    told = [{"x": 0.0, "y": 0.0}, {"1": 1.0}] if mode == "per_thread" else [{}, {"1": 1.0}]
+    # Another rollout's children were asked the same, and lied.
+    others = {"x": Told("q", 0.0), "y": Told("q", 0.0)} if mode == "per_thread" else {}
+    told = [others, {"1": Told("q", 1.0)}]
 
-    def rollout(trace, reward, verdicts):
-        return Rollout(
-            sample=SAMPLE, trace=trace, outcome=reward, reason="", reward=reward, usage=None, verdicts=verdicts
-        )
+    def rollout(trace, reward, told):
+        return Rollout(sample=SAMPLE, trace=trace, outcome=reward, reason="", reward=reward, usage=None, told=told)
 
     return [rollout(first.trace, 0.0, told[0]), rollout(second.trace, 1.0, told[1])]
 

@@ -145,13 +145,13 @@ def test_rollouts_are_graded_judged_and_the_same_again(folder):
 
     first, second = made(), made()
     for one, other in zip(first, second, strict=True):
-        assert one.trace.text_of("0") == other.trace.text_of("0") and one.verdicts == other.verdicts
+        assert one.trace.text_of("0") == other.trace.text_of("0") and one.told == other.told
     for rollout in first:
         joined = {child for join in rollout.trace.joins for child in join.children}
-        assert set(rollout.verdicts) == joined
+        assert set(rollout.told) == joined
         expected = rollout.outcome and 1.5 - 0.5 * rollout.usage.critical_tokens / rollout.usage.total_tokens
         assert rollout.reward == pytest.approx(expected)
-    assert any(rollout.verdicts for rollout in first) and {rollout.outcome for rollout in first} == {0.0, 1.0}
+    assert any(rollout.told for rollout in first) and {rollout.outcome for rollout in first} == {0.0, 1.0}
 
 
 def test_a_rollout_that_takes_too_long_is_neither_right_nor_wrong(folder):
