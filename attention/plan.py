@@ -60,8 +60,8 @@ class AttentionPlan:
     """(R,) position of each run's token 0 (plus an entry's shift, where that entry sees it); None: all 0. Only windows
     need it."""
     is_prefill: NDArray[np.bool_] | None = None
-    """(N,): is the row of a text that was given, and not of one that is being written token by token? GPU kernels cut the
-    work of the two differently; None: rows of causal entries that have several."""
+    """(N,): is the row of a text that was given, and not of one that is being written token by token? GPU kernels cut
+    the work of the two differently; None: rows of causal entries that have several."""
     derived: dict[str, object] = field(default_factory=dict, init=False, repr=False)
     """What implementations worked out from the plan, so that they do it once per step and not once per layer."""
 

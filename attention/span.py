@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import cpu, library, plain, reference
 from .checks import check_call
+from .gpu.limits import gap
 from .plan import AttentionPlan
 
 Impl = Literal["auto", "cpu", "triton", "torch", "reference"]
@@ -20,9 +21,6 @@ Impl = Literal["auto", "cpu", "triton", "torch", "reference"]
 `reference`: the float64 oracle, for tests."""
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16)
-_TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-TOKEN_TILE = 64
-"""Tokens that a Triton kernel reads at a time."""
 
 
 def choose_kernels(impl: Impl, q: Tensor) -> CDLL | None:
@@ -43,23 +41,17 @@ def choose_kernels(impl: Impl, q: Tensor) -> CDLL | None:
     return kernels
 
 
-def uses_triton(impl: Impl, rows: Tensor, block_size: int) -> bool:
-    """Do the Triton kernels serve a call with queries or keys `rows` (N, H, D) and blocks of so many tokens?
+def uses_triton(impl: Impl, rows: tuple[Tensor, ...], k_pool: Tensor, v_pool: Tensor) -> bool:
+    """Do the Triton kernels serve a call with queries `rows[0]` (N, H, D) and these pools? `rows` has new keys and
+    values (N, K, D) too, where they are to be stored.
 
     Raises ValueError for "triton" where they cannot."""
-    if impl not in ("auto", "triton") or (impl == "auto" and not rows.is_cuda):
+    if impl not in ("auto", "triton") or (impl == "auto" and not rows[0].is_cuda):
         return False
-    is_differentiated = rows.requires_grad and torch.is_grad_enabled()
-    gaps = {
-        f"dtype {rows.dtype}": rows.dtype not in _TRITON_DTYPES,
-        f"head size {rows.shape[2]}": not 16 <= rows.shape[2] <= 256,
-        f"blocks of {block_size} tokens": TOKEN_TILE % block_size != 0,
-        "gradients": is_differentiated,
-    }
-    gap = next((name for name, is_there in gaps.items() if is_there), None)
-    if gap is not None and impl == "triton":
-        raise ValueError(f"the Triton kernels have no {gap}; leave impl out for plain torch")
-    return gap is None
+    missing = gap(rows, k_pool, v_pool)
+    if missing is not None and impl == "triton":
+        raise ValueError(f"the Triton kernels have no {missing}; leave impl out for plain torch")
+    return missing is None
 
 
 @overload
@@ -151,7 +143,7 @@ def span_attention(
         raise ValueError("the compiled kernels cannot cap scores; leave impl out for plain torch")
     kernels = choose_kernels(impl, q) if cap is None else None
     lse: Tensor | None
-    if uses_triton(impl, q, k_pool.shape[3]):
+    if uses_triton(impl, (q,), k_pool, v_pool):
         from .gpu import attend as gpu  # Triton is there where there is a GPU
 
         check_call(q, k_pool, v_pool, plan)

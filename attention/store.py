@@ -73,7 +73,7 @@ def rope_and_store(
         ValueError: shapes or dtypes that do not fit, or a slot beyond the pool.
     """
     kernels = choose_kernels(impl, q)
-    if uses_triton(impl, q, v_pool.shape[2]):
+    if uses_triton(impl, (q, k, v), k_pool, v_pool):
         from .gpu import store as gpu  # Triton is there where there is a GPU
 
         check_store_call(q, k, v, cos, sin, slots, k_pool, v_pool, q_norm, k_norm)

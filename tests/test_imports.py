@@ -173,7 +173,7 @@ CODE = """
 import sys, time
 start = time.perf_counter()
 import plait
-print(time.perf_counter() - start, *{"transformers", "torch", "rich", "vllm"}.intersection(sys.modules))
+print(time.perf_counter() - start, *{"transformers", "torch", "triton", "rich", "vllm"}.intersection(sys.modules))
 """
 
 

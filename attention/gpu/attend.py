@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,21 +15,14 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..plan import AttentionPlan, Group
-from ..span import TOKEN_TILE
 from . import kernels
+from .limits import TOKEN_TILE, block_ms
 from .schedule import Schedule, make_schedule
 
 _SLOT_TILE = 32
 """Slots that a merge reads at a time."""
 _SMALL_PROGRAMS, _LARGE_PROGRAMS = 4, 1
 """Programs of small and of large tiles that run side by side on one processor."""
-
-
-def block_ms(dtype: torch.dtype, *, is_invariant: bool) -> tuple[int, ...]:
-    """Query rows of a program. Their matrix instructions, and so their bits, differ between the sizes."""
-    if dtype == torch.float32:
-        return (16,)
-    return (64,) if is_invariant else (16, 64)
 
 
 @cache
@@ -53,8 +46,9 @@ def schedule_for(
 
 @dataclass(slots=True)
 class OnDevice:
-    """A schedule on the device, with room for partial results. Rows, items, lines and slots beyond those of the schedule
-    are empty: a CUDA graph is made for so many at most."""
+    """A schedule on the device, with room for partial results.
+
+    Rows, items, lines and slots beyond those of the schedule are empty: a CUDA graph is made for so many at most."""
 
     tiles: list[tuple[int, Tensor]]
     """Rows of queries and items (I, 8) of each kind."""
@@ -123,9 +117,8 @@ def attend(
     rows, heads, size = q.shape
     kv_heads, block_size = k_pool.shape[1], k_pool.shape[3]
     padded = triton.next_power_of_2(size)
-    is_bulk = (
-        block_size == TOKEN_TILE and size == padded and k_pool.dtype != torch.float32 and _has_bulk_copies(q.device)
-    )
+    is_whole = k_pool.is_contiguous() and v_pool.is_contiguous() and k_pool.dtype != torch.float32
+    is_bulk = block_size == TOKEN_TILE and size == padded and is_whole and _has_bulk_copies(q.device)
     k_tiles, v_tiles = (_tiles_of(k_pool), _tiles_of(v_pool)) if is_bulk else (k_pool, v_pool)
     d = on_device
 
@@ -133,9 +126,9 @@ def attend(
         warps, stages = _shape(block_m, size, k_pool.dtype)
         kernels.attend[(len(items) * kv_heads,)](
             q, k_pool, v_pool, k_tiles, v_tiles, out, d.part, lse, d.part_lse,
-            items, d.lines, d.inverse_temperature, d.blocks, d.bounds, d.slot_start, q if inv_freq is None else inv_freq,
-            q.stride(0), q.stride(1), k_pool.stride(0), k_pool.stride(1), v_pool.stride(0), v_pool.stride(1),
-            scale, cap or 0.0,
+            items, d.lines, d.inverse_temperature, d.blocks, d.bounds, d.slot_start,
+            q if inv_freq is None else inv_freq, q.stride(0), q.stride(1), k_pool.stride(0), k_pool.stride(1),
+            v_pool.stride(0), v_pool.stride(1), scale, cap or 0.0,
             HEADS=heads, KV_HEADS=kv_heads, RATIO=heads // kv_heads, SIZE=size, PADDED=padded,
             ROTARY=0 if inv_freq is None else len(inv_freq), BLOCK=block_size, M=block_m, T=TOKEN_TILE,
             SHIFTED=d.is_shifted, CAPPED=cap is not None, DIRECT=d.is_plain, BULK=is_bulk,
@@ -144,11 +137,11 @@ def attend(
             enable_fp_fusion=not d.is_invariant,
         )  # fmt: skip
 
-    _side_by_side(q.device, [lambda tiles=tiles: launch(*tiles) for tiles in d.tiles if len(tiles[1])])  # type: ignore[misc]
+    _side_by_side(q.device, [partial(launch, *tiles) for tiles in d.tiles if len(tiles[1])])
     kernels.merge[(rows, heads)](
         d.part, d.part_lse, out, lse, d.slot_start, d.slot_group, d.factor, d.bias,
-        HEADS=heads, SIZE=size, PADDED=padded, S=_SLOT_TILE, GROUPS=len(d.factor), PLAIN=d.is_plain, DIRECT=d.is_plain,
-        num_warps=4,
+        HEADS=heads, SIZE=size, PADDED=padded, S=_SLOT_TILE, GROUPS=len(d.factor), PLAIN=d.is_plain,
+        DIRECT=d.is_plain, num_warps=4,
     )  # fmt: skip
 
 
@@ -169,7 +162,7 @@ def _side_by_side(device: torch.device, launches: list[Callable[[], None]]) -> N
 
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @cache
@@ -196,9 +189,9 @@ def span_attention(
         plan.check(block_size, k_pool.shape[0])
         probe = torch.empty(1, heads, size, dtype=k_pool.dtype, device=q.device)
         schedule = schedule_for(plan, probe, kv_heads, block_size, is_invariant=is_invariant)
-        if schedule.is_shifted and inv_freq is None:
-            raise ValueError("inv_freq is needed because an entry of the plan has a shift")
         on_device = plan.derived[key] = move(plan, schedule, q.device, heads, size, is_invariant=is_invariant)
+    if on_device.is_shifted and inv_freq is None:
+        raise ValueError("inv_freq is needed because an entry of the plan has a shift")
     if out is None:
         out = torch.empty(rows, heads, size, dtype=q.dtype, device=q.device)
     lse = torch.empty(rows, heads, dtype=torch.float32, device=q.device)

@@ -32,8 +32,8 @@ def attend(
     items_ptr, lines_ptr, temperature_ptr, blocks_ptr, bounds_ptr, start_ptr, inv_freq_ptr,
     q_row, q_head, k_block, k_head, v_block, v_head, scale, cap,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, RATIO: tl.constexpr, SIZE: tl.constexpr, PADDED: tl.constexpr,
-    ROTARY: tl.constexpr, BLOCK: tl.constexpr, M: tl.constexpr, T: tl.constexpr, SHIFTED: tl.constexpr, CAPPED: tl.constexpr,
-    DIRECT: tl.constexpr, BULK: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
+    ROTARY: tl.constexpr, BLOCK: tl.constexpr, M: tl.constexpr, T: tl.constexpr, SHIFTED: tl.constexpr,
+    CAPPED: tl.constexpr, DIRECT: tl.constexpr, BULK: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """One item and key/value head: `part` (slots, H, D) and `part_lse` (slots, H), both float32.
 
@@ -168,10 +168,12 @@ def attend(
 @triton.jit
 def merge(
     part_ptr, part_lse_ptr, out_ptr, lse_ptr, start_ptr, group_ptr, factor_ptr, bias_ptr,
-    HEADS: tl.constexpr, SIZE: tl.constexpr, PADDED: tl.constexpr, S: tl.constexpr, GROUPS: tl.constexpr, PLAIN: tl.constexpr,
-    DIRECT: tl.constexpr,
+    HEADS: tl.constexpr, SIZE: tl.constexpr, PADDED: tl.constexpr, S: tl.constexpr, GROUPS: tl.constexpr,
+    PLAIN: tl.constexpr, DIRECT: tl.constexpr,
 ):  # fmt: skip
-    """One row and head: its slots to `out` (N, H, D) and `lse` (N, H). PLAIN: there is one group, and it is ordinary."""
+    """One row and head: its slots to `out` (N, H, D) and `lse` (N, H).
+
+    PLAIN: there is one group, and it is ordinary. DIRECT: `attend` has served rows that have one slot."""
     row, head = tl.program_id(0), tl.program_id(1)
     start, stop = tl.load(start_ptr + row), tl.load(start_ptr + row + 1)
     if DIRECT:
@@ -226,10 +228,10 @@ def rope_and_store(
     q_ptr, k_ptr, v_ptr, cos_ptr, sin_ptr, slots_ptr, k_pool_ptr, v_pool_ptr, q_norm_ptr, k_norm_ptr,
     q_row, q_head, k_row, k_head, v_row, v_head, kp_block, kp_head, vp_block, vp_head, eps,
     HEADS: tl.constexpr, SIZE: tl.constexpr, PADDED: tl.constexpr, ROTARY: tl.constexpr, BLOCK: tl.constexpr,
-    NORMED: tl.constexpr,
+    Q_NORMED: tl.constexpr, K_NORMED: tl.constexpr,
 ):  # fmt: skip
-    """One row and one head, first of queries, then of keys (and values). In one warp: queries change in place, after all
-    of its lanes have read them."""
+    """One row and one head, first of queries, then of keys (and values). In one warp: queries change in place, after
+    all of its lanes have read them."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     d = tl.arange(0, PADDED)
     is_dim = d < SIZE
@@ -248,10 +250,15 @@ def rope_and_store(
         norm_ptr = k_norm_ptr
     x = tl.load(at + d, mask=is_dim, other=0.0).to(tl.float32)
     partner = tl.load(at + other, mask=is_dim, other=0.0).to(tl.float32)
-    if NORMED:
+    if Q_NORMED or K_NORMED:
+        is_normed = is_dim
+        if not Q_NORMED:
+            is_normed = is_normed & (head >= HEADS)
+        if not K_NORMED:
+            is_normed = is_normed & (head < HEADS)
         root = tl.rsqrt(tl.sum(x * x, 0) / SIZE + eps)
-        x = x * root * tl.load(norm_ptr + d, mask=is_dim, other=0.0)
-        partner = partner * root * tl.load(norm_ptr + other, mask=is_dim, other=0.0)
+        x = tl.where(is_normed, x * root * tl.load(norm_ptr + d, mask=is_normed, other=0.0), x)
+        partner = tl.where(is_normed, partner * root * tl.load(norm_ptr + other, mask=is_normed, other=0.0), partner)
     x = x * cos + partner * sin
     if is_query:
         tl.store(at + d, x.to(q_ptr.dtype.element_ty), mask=is_dim)

@@ -58,9 +58,9 @@ class Tiles:
     items: Int32
     """(I, 8): columns `line0, lines, block0, blocks, base, chunk, full0, full1`.
 
-    Lines line0 .. line0 + lines - 1 look at blocks block0 .. block0 + blocks - 1 of `Schedule.blocks`, whose first token
-    is number `base` as lines count. `chunk`: which one it is. Token tiles full0 .. full1 - 1 are visible to all lines,
-    whole."""
+    Lines line0 .. line0 + lines - 1 look at blocks block0 .. block0 + blocks - 1 of `Schedule.blocks`, whose first
+    token is number `base` as lines count. `chunk`: which one it is. Token tiles full0 .. full1 - 1, counted from
+    `base`, are visible to all lines, whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,9 @@ class Schedule:
     tiles: tuple[Tiles, ...]
     """Of the largest tiles first."""
     lines: Int32
-    """(L, 8): columns `row, low, high, shift, slot0, chunk0, slots, own`. The line sees tokens low .. high - 1; its result
-    for chunk c goes to slot `slot0 + c - chunk0`, if that is one of its `slots`. `own`: 1 for what a decoding row sees of
-    its own run, where each step adds a token."""
+    """(L, 8): columns `row, low, high, shift, slot0, chunk0, slots, own`. The line sees tokens low .. high - 1; its
+    result for chunk c goes to slot `slot0 + c - chunk0`, if that is one of its `slots`. `own`: 1 for what a decoding
+    row sees of its own run, where each step adds a token."""
     inverse_temperature: Float32
     """(L,)."""
     blocks: Int32
@@ -131,7 +131,9 @@ def make_schedule(
     )
     inverse = np.array([1.0 / group.temperature for group in plan.groups], dtype=np.float32)
     return Schedule(
-        tiles=_items(lines, line0, stop, which, tables, table, block_size, token_tile, block_ms),
+        tiles=_items(
+            lines, line0, stop, which, tables, table, block_size, token_tile, block_ms, is_invariant=share is None
+        ),
         lines=np.ascontiguousarray(packed, dtype=np.int32),
         inverse_temperature=inverse[lines[:, _GROUP]],
         blocks=blocks.astype(np.int32, copy=False),
@@ -186,8 +188,8 @@ def _lines(plan: AttentionPlan, ahead: int) -> Int64:
 
 
 def _read_together(plan: AttentionPlan, lines: Int64, block_size: int) -> tuple[Int64, NDArray[np.integer], Int32]:
-    """The lines, with those of one row that are short, and moved and weighted alike, made one line on blocks of its own;
-    all blocks; and their bounds."""
+    """The lines, with those of one row that are short, and moved and weighted alike, made one line on blocks of its
+    own; all blocks; and their bounds."""
     blocks = plan.run_blocks
     bounds = np.full(len(blocks), block_size << 16, dtype=np.int32)
     is_short = (lines[:, _SEEN] - lines[:, _LOW] <= SHORT) & (lines[:, _PREFILLS] == 0) & (lines[:, _OWN] == 0)
@@ -256,7 +258,7 @@ def _tiles(lines: Int64, ratio: int, block_ms: Sequence[int]) -> tuple[Int64, In
 
 def _items(
     lines: Int64, line0: Int64, stop: Int64, which: Int64, tables: Sequence[Int64], table: Int64, block_size: int,
-    token_tile: int, block_ms: Sequence[int],
+    token_tile: int, block_ms: Sequence[int], *, is_invariant: bool,
 ) -> tuple[Tiles, ...]:  # fmt: skip
     if not len(lines):
         return ()
@@ -277,6 +279,9 @@ def _items(
     base = begin + np.maximum(low[of] - begin, 0) // token_tile * token_tile
     full0 = -(-np.maximum(all_low[of] - base, 0) // token_tile)
     full1 = np.maximum((np.minimum(all_high[of], end) - base) // token_tile, full0)
+    if is_invariant:
+        # Full tiles are added first, but which ones are full depends on who shares them: none may lie before them.
+        full1 = np.where(full0 > 0, full0, full1)
     items: Int64 = np.stack(
         [line0[of], (stop - line0)[of], lines[line0[of], _BLOCK0] + base // block_size,
          -(-(end - base) // block_size), base, chunk, full0, full1], axis=1,

@@ -16,13 +16,11 @@ def rope_and_store(
     rows, heads, size = q.shape
     if not rows:
         return
-    q_norm = cos if q_norm is None else q_norm.float().contiguous()
-    is_normed = k_norm is not None
-    k_norm = cos if k_norm is None else k_norm.float().contiguous()
+    norms = [cos if norm is None else norm.float().contiguous() for norm in (q_norm, k_norm)]
     kernels.rope_and_store[(rows, heads + k.shape[1])](
-        q, k, v, cos, sin, slots, k_pool, v_pool, q_norm, k_norm,
+        q, k, v, cos, sin, slots, k_pool, v_pool, *norms,
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
         k_pool.stride(0), k_pool.stride(1), v_pool.stride(0), v_pool.stride(1), eps,
         HEADS=heads, SIZE=size, PADDED=triton.next_power_of_2(size), ROTARY=cos.shape[1], BLOCK=k_pool.shape[3],
-        NORMED=is_normed, num_warps=1,
+        Q_NORMED=q_norm is not None, K_NORMED=k_norm is not None, num_warps=1,
     )  # fmt: skip

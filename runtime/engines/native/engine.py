@@ -61,7 +61,10 @@ class NativeEngine:
         self.vocab_size = model.vocab_size
         longest = model.config.max_context
         self.context_limit = min(longest, options.context_limit or longest)
-        self.block_size = options.block_size or (_GPU_BLOCK if model.device.type == "cuda" else _BLOCK)
+        is_gpu = model.device.type == "cuda"
+        self.block_size = options.block_size or (_GPU_BLOCK if is_gpu else _BLOCK)
+        if is_gpu and _GPU_BLOCK % self.block_size:
+            raise InvalidInput(f"on a GPU block_size must be 16, 32 or 64, not {self.block_size}")
         block_bytes = KVPool.bytes_per_block(model.config, self.block_size, model.dtype)
         if options.kv_tokens is None:
             free = model.free_memory()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -87,6 +87,13 @@ class _HFModel(Protocol):
     def state_dict(self, *, keep_vars: bool = ...) -> dict[str, Any]: ...
 
 
+@runtime_checkable
+class _Copy(Protocol):
+    """Holds weights in a form of its own."""
+
+    def refresh(self, weights: Weights) -> None: ...
+
+
 def from_transformers(
     hf_model: _HFModel,
     *,
@@ -112,9 +119,10 @@ def from_transformers(
     model = _model(config, weights, ops, impl, num_threads)
 
     def follow() -> None:
-        ops.refresh(weights)
-        if isinstance(model.stack, KernelStack):
-            model.stack.refresh(weights)
+        parts: tuple[object, ...] = (ops, model.stack)
+        for part in parts:
+            if isinstance(part, _Copy):
+                part.refresh(weights)
 
     model.follow = follow
     return model

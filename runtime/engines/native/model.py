@@ -20,7 +20,7 @@ from torch import Tensor
 from ....attention import AttentionPlan, Impl, rope_and_store, span_attention
 from ...errors import InvalidInput
 from .config import ModelConfig
-from .gpu.draw import draw_rows, likeliest
+from .draw import draw_rows, likeliest
 from .memory import free_memory
 from .pool import KVPool
 from .rope import RopeConfig
@@ -49,10 +49,6 @@ class LayerOps(Protocol):
 
     def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the last layer's output -> float32 logits (N, V) and final hidden states (N, C)."""
-        ...
-
-    def refresh(self, weights: Weights) -> None:
-        """Take over weights of a live model that changed in place, where there are copies of them."""
         ...
 
 
@@ -178,6 +174,7 @@ class Model:
             x = self.ops.finish(layer, x, attended)
         return self.ops.head(x if logit_rows is None else x[logit_rows])
 
+    @torch.inference_mode()
     def decode(
         self,
         tokens: Tensor,
@@ -193,11 +190,12 @@ class Model:
     ) -> Tensor:
         """Up to `steps` steps of rows that each decode behind their own run: `stack` has to be there.
 
-        The first four are those of the first step as `forward` takes them, with float32 positions and one causal entry
-        per row; they are moved on in place and are those of the last step in the end. The runs have the blocks of all
-        steps. Stops after a step in which row r samples one of `ids[start[r] : start[r + 1]]`, where `stops` is `start,
-        ids` (N + 1,) and (I,) int64, or -1, there being no token (sampling.py), or by the end of which `interrupt` is
-        not 0. `draws`: how the rows are sampled, where the model `draws`; None: they take the likeliest tokens.
+        The first four are those of the first step as `forward` takes them, but on the CPU, with float32 positions and
+        one causal entry per row; they are moved on in place and are those of the last step in the end. The runs have
+        the blocks of all steps. Stops after a step in which row r samples one of `ids[start[r] : start[r + 1]]`, where
+        `stops` is `start, ids` (N + 1,) and (I,) int64, or -1, there being no token (sampling.py), or by the end of
+        which `interrupt` is not 0. `draws`: how the rows are sampled, where the model `draws`; None: they take the
+        likeliest tokens.
 
         Returns the sampled tokens (S, N) int64 of the S steps that were run.
         """
@@ -206,7 +204,8 @@ class Model:
             # Each step looks back one position further. From where a window cuts, steps are single ones.
             room = min(self._windows) - plan.farthest(positions.numpy())
             if room < 1:
-                logits = self.forward(tokens, positions, slots, plan, pool)[0].cpu()
+                at = self.device
+                logits = self.forward(tokens.to(at), positions.to(at), slots.to(at), plan, pool)[0].cpu()
                 return (likeliest(logits) if draws is None else draw_rows(logits, draws, 0))[None]
             steps = min(steps, room)
         return self.stack.decode(tokens, positions, slots, plan, pool, steps, *stops, interrupt, draws)

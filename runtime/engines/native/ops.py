@@ -31,19 +31,19 @@ def choose_ops(
     is_live: bool = False,
     is_invariant: bool = True,
 ) -> LayerOps:
-    """Compiled kernels ("cpu", "triton"), plain torch ("torch"), or ("auto") kernels where they can serve. `is_live`: the
-    weights will change. `is_invariant`: of those on a GPU.
+    """Compiled kernels ("cpu"), those of Triton ("triton"), plain torch ("torch"), or ("auto") kernels where they can
+    serve. `is_live`: the weights will change. `is_invariant`: as for `GpuOps`.
 
     Raises `InvalidInput` for "cpu" where they cannot: weights on another device, neither float32 nor bfloat16, a family
-    that has what they have not, or no library.
+    that has what they have not, or no library; and for "triton" where the family has what those have not.
     """
     embedding, gap = weights.embedding, _gap(config)
     if impl == "triton" and gap is not None:
         raise InvalidInput(f"impl='triton': the kernels have no {gap}; leave impl out for plain torch")
     if gap is None and (impl == "triton" or (impl == "auto" and embedding.is_cuda)):
-        from .gpu.ops import GpuOps, pack  # Triton is there where there is a GPU
+        from .gpu.ops import GpuOps  # Triton is there where there is a GPU
 
-        return GpuOps(config, pack(weights), is_invariant=is_invariant)
+        return GpuOps(config, weights, is_invariant=is_invariant)
     fits = embedding.device.type == "cpu" and embedding.dtype in (torch.float32, torch.bfloat16)
     if impl in ("auto", "cpu") and fits and gap is None and (library := kernel_library()) is not None:
         return KernelOps(library, config, weights, num_threads, is_live=is_live)
@@ -108,6 +108,7 @@ class KernelOps:
         self._qkv = (self._x, self._x, self._x)
 
     def refresh(self, weights: Weights) -> None:
+        """Pack weights that changed."""
         self.packed.refresh(weights)
 
     def embed(self, tokens: Tensor) -> Tensor:

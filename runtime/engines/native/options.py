@@ -28,7 +28,7 @@ class NativeOptions:
     dtype: torch.dtype | Literal["auto"] = "auto"
     """Of weights and KV; "auto": float32 for small models on the CPU, else the checkpoint's."""
     impl: Impl = "auto"
-    """"cpu": the compiled kernels; "torch"; "auto": what is there. As in `attention`."""
+    """"cpu": the compiled kernels; "triton": those of a GPU; "torch"; "auto": what is there. As in `attention`."""
     num_threads: int = 1
     """OpenMP threads of the compiled kernels. One is best for small models, above all on a busy machine."""
     tensor_parallel: int = 1
@@ -38,10 +38,11 @@ class NativeOptions:
     """Tokens the KV store holds; None: a quarter of the free memory, but no more than 64 branches at the end of their
     context hold (memory.py). On the CPU it is taken as it is needed, not at once."""
     block_size: int | None = None
-    """Tokens per KV block; a multiple of 16. None: 16, or 64 on a GPU, where the kernels copy blocks as a whole."""
+    """Tokens per KV block; a multiple of 16, on a GPU one that divides 64. None: 16, or 64 on a GPU, where the kernels
+    copy blocks as a whole."""
     batch_invariant: bool = True
-    """On a GPU: the bits of a branch's results do not depend on what else runs. Without, long contexts that many branches
-    share are faster. On the CPU it is always so."""
+    """On a GPU: the bits of a branch's results do not depend on what else runs. Without, long contexts that many
+    branches share are faster. On the CPU it is always so."""
     max_rows: int = 1024
     """Tokens per forward pass at most."""
     prefill_chunk: int = 512

@@ -21,9 +21,6 @@ class TorchOps:
         self._config = config
         self._weights = weights
 
-    def refresh(self, weights: Weights) -> None:
-        """There are no copies."""
-
     def embed(self, tokens: Tensor) -> Tensor:
         x = self._lookup(tokens)
         scale = self._config.embedding_scale

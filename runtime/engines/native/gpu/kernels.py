@@ -51,8 +51,8 @@ def advance(
     drawn_ptr, step_ptr, sampled_ptr, tokens_ptr, positions_ptr, slots_ptr, slot_table_ptr, lines_ptr, num_lines,
     ROWS: tl.constexpr, ROWS_PADDED: tl.constexpr, LINES: tl.constexpr,
 ):  # fmt: skip
-    """From one step to the next: what was drawn becomes what is read, each at the next position and in the next slot, and
-    each row sees one token more of its own run. One program."""
+    """From one step to the next: what was drawn becomes what is read, each at the next position and in the next slot,
+    and each row sees one token more of its own run. One program."""
     step = tl.load(step_ptr)
     r = tl.arange(0, ROWS_PADDED)
     is_in = r < ROWS

@@ -20,28 +20,30 @@ processors busy."""
 
 
 class GpuOps:
-    """`LayerOps` for families without `ops.gap`. Numbers are rounded where `TorchOps` rounds them."""
+    """`LayerOps` for families in which `choose_ops` finds no gap. Numbers are rounded where `TorchOps` rounds them."""
 
     def __init__(self, config: ModelConfig, weights: Weights, *, is_invariant: bool = True) -> None:
-        """`weights`: as `pack` lays them out. `is_invariant`: a row's bits do not depend on the other rows."""
+        """Matrices of one input are laid side by side, for one product; other weights are used where they are.
+        `is_invariant`: a row's bits do not depend on the other rows."""
         self.config = config
-        self.weights = weights
         self.is_invariant = is_invariant
-        self._qkv = [_joined(layer.q) for layer in weights.layers]
-        self._gate_up = [_joined(_mlp(layer).gate) for layer in weights.layers]
+        packed = [_packed(layer) for layer in weights.layers]
+        self.weights = replace(weights, layers=tuple(layer for layer, _, _ in packed))
+        self._qkv = [qkv for _, qkv, _ in packed]
+        self._gate_up = [gate_up for _, _, gate_up in packed]
         self.num_decoding: int | None = None
         """The first so many rows decode, the others are of prefills; None: all decode."""
         self._added: Tensor | None = None
         """What the next norm is to add first."""
 
+    @torch.no_grad()
     def refresh(self, weights: Weights) -> None:
-        """Take over weights that changed, in the memory of the old ones: a CUDA graph reads there."""
-        for kept, layer in zip(self.weights.layers, weights.layers, strict=True):
-            pairs = zip(_inputs(kept), _inputs(layer), strict=True)
-            for old, new in pairs:
-                old.weight.copy_(new.weight.detach())
-                if old.bias is not None and new.bias is not None:
-                    old.bias.copy_(new.bias.detach())
+        """Take over what was copied of weights that changed in place."""
+        for ours, theirs in zip(self.weights.layers, weights.layers, strict=True):
+            for kept, changed in zip(_inputs(ours), _inputs(theirs), strict=True):
+                for mine, new in zip(kept, changed, strict=True):
+                    if mine is not None and new is not None:
+                        mine.copy_(new)
 
     def embed(self, tokens: Tensor) -> Tensor:
         self._added = None
@@ -51,7 +53,7 @@ class GpuOps:
         config = self.config
         out = self.linear(self._norm(x, self.weights.layers[layer].attention_norm), self._qkv[layer])
         out = out.view(len(x), -1, config.head_dim)
-        q, k, v = out.split([config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1)
+        q, k, v = torch.split(out, [config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1)
         return q, k, v
 
     def finish(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ class GpuOps:
             functional.linear(_padded(part, size), *weights)[: len(part)]
             for rows, size in ((x[:count], SLICE), (x[count:], PREFILL_SLICE))
             if len(rows)
-            for part in rows.split(size)
+            for part in torch.split(rows, size)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -105,22 +107,13 @@ def _padded(x: Tensor, rows: int) -> Tensor:
     return x if len(x) == rows else functional.pad(x, (0, 0, 0, rows - len(x)))
 
 
-def pack(weights: Weights) -> Weights:
-    """The same weights, with queries, keys and values, and gates and ups, copied into one matrix for each layer: one
-    product for what has one input."""
-    return replace(weights, layers=tuple(_packed(layer) for layer in weights.layers))
-
-
-def _packed(layer: LayerWeights) -> LayerWeights:
+def _packed(layer: LayerWeights) -> tuple[LayerWeights, Linear, Linear]:
+    """The layer, and the matrices that its queries, keys and values and its gates and ups are parts of."""
     mlp = _mlp(layer)
-    q, k, v = _side_by_side(layer.q, layer.k, layer.v)
-    gate, up = _side_by_side(mlp.gate, mlp.up)
-    return replace(layer, q=q, k=k, v=v, mlp=replace(mlp, gate=gate, up=up))
-
-
-def _inputs(layer: LayerWeights) -> tuple[Linear, ...]:
-    """What `pack` copies."""
-    return layer.q, layer.k, layer.v, _mlp(layer).gate, _mlp(layer).up
+    qkv, gate_up = _joined(layer.q, layer.k, layer.v), _joined(mlp.gate, mlp.up)
+    q, k, v = _split(qkv, layer.q, layer.k, layer.v)
+    gate, up = _split(gate_up, mlp.gate, mlp.up)
+    return replace(layer, q=q, k=k, v=v, mlp=replace(mlp, gate=gate, up=up)), qkv, gate_up
 
 
 def _mlp(layer: LayerWeights) -> MLP:
@@ -128,19 +121,31 @@ def _mlp(layer: LayerWeights) -> MLP:
     return layer.mlp
 
 
-def _side_by_side(*parts: Linear) -> list[Linear]:
-    """Views of one matrix."""
-    sizes = [len(part.weight) for part in parts]
-    weight = torch.cat([part.weight.detach() for part in parts])
+def _inputs(layer: LayerWeights) -> list[Linear]:
+    """What `_packed` lays side by side."""
+    return [layer.q, layer.k, layer.v, _mlp(layer).gate, _mlp(layer).up]
+
+
+def _joined(*parts: Linear) -> Linear:
     biases = [part.bias for part in parts if part.bias is not None]
-    if not biases:
-        return [Linear(view) for view in weight.split(sizes)]
-    bias = torch.cat([b.detach() for b in biases])
-    return [Linear(*views) for views in zip(weight.split(sizes), bias.split(sizes), strict=True)]
+    return Linear(_one([part.weight for part in parts]), _one(biases) if biases else None)
 
 
-def _joined(first: Linear) -> Linear:
-    """The matrix that `first` is the first view of."""
-    weight, bias = first.weight._base, None if first.bias is None else first.bias._base
-    assert weight is not None, "the weights are not packed"
-    return Linear(weight, bias)
+def _one(parts: list[Tensor]) -> Tensor:
+    """One tensor, part behind part; without a copy where they lie so already."""
+    parts = [part.detach() for part in parts]
+    first, at = parts[0], parts[0].storage_offset()
+    memory = first.untyped_storage().data_ptr()
+    for part in parts:
+        is_next = part.untyped_storage().data_ptr() == memory and part.storage_offset() == at
+        if not (is_next and part.is_contiguous()):
+            return torch.cat(parts)
+        at += part.numel()
+    return first.as_strided((sum(map(len, parts)), *first.shape[1:]), first.stride())
+
+
+def _split(whole: Linear, *parts: Linear) -> list[Linear]:
+    """The whole's views in place of its parts."""
+    sizes = [len(part.weight) for part in parts]
+    biases = [None] * len(parts) if whole.bias is None else torch.split(whole.bias, sizes)
+    return [Linear(*views) for views in zip(torch.split(whole.weight, sizes), biases, strict=True)]

@@ -51,7 +51,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "window": ("mistral", {"sliding_window": 10}),
     "phi4": ("phi3", {**PHI4, "sliding_window": 20}),
 }
-THREE = {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 96, "intermediate_size": 97}
+THREE: dict[str, Any] = {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 96, "intermediate_size": 97}
 """Nothing but heads divides by 3."""
 
 
@@ -72,6 +72,7 @@ class SharedWorkers:
 
     def join(self, device, check) -> Collectives:
         for rank in range(1, self._count + 1):
+            assert self.process.stdout is not None
             line = self.process.stdout.readline().decode()
             assert line.startswith(READY), line
             self.free[rank] = int(line.removeprefix(READY))
@@ -86,6 +87,7 @@ class SharedWorkers:
         pass
 
     def _send(self, order) -> None:
+        assert self.process.stdin is not None
         self.process.stdin.write(pickle.dumps(order))
         self.process.stdin.flush()
 
@@ -156,7 +158,8 @@ def test_ranks_read_their_parts_and_no_more(case: str, monkeypatch) -> None:
     """Each split tensor is there once over all ranks, the others on each of them."""
     family, overrides = CASES[case]
     _, folder = tiny(family, **overrides)
-    config, sizes = load_config(folder), {}
+    config = load_config(folder)
+    sizes: dict[str, Any] = {}
     whole = Shard(config, 0, 1)
     read = Shard._read
 
@@ -193,7 +196,8 @@ def test_what_cannot_be_split_is_said_before_any_work(tmp_path: Path, monkeypatc
     for value in (0, -1):
         with pytest.raises(InvalidInput, match="tensor_parallel must be at least 1"):
             NativeEngine.load(folder, tensor_parallel=value)
-    for value in (True, "2", 2.0):
+    odd: tuple[Any, ...] = (True, "2", 2.0)
+    for value in odd:
         with pytest.raises(InvalidInput, match="tensor_parallel must be a whole number"):
             NativeEngine.load(folder, tensor_parallel=value)
     with pytest.raises(InvalidInput, match="compiled kernels run in one process"):
@@ -282,8 +286,8 @@ async def test_views_are_those_of_one_process(shared, case: str) -> None:
     for one, other in zip(found[1], alone[1], strict=True):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)
     # Another engine on the same model has a pool of its own.
-    other = NativeOptions(kv_tokens=1024, block_size=32, keep_logits=True)
-    again = await story(NativeEngine(model, IdTokenizer(131), other))
+    options = NativeOptions(kv_tokens=1024, block_size=32, keep_logits=True)
+    again = await story(NativeEngine(model, IdTokenizer(131), options))
     assert again[0] == alone[0]
 
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import plait
-from plait.runtime.engine import SamplingParams
+from plait.runtime.engine import Completion, Generation, SamplingParams
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.parallel import workers
 from plait.runtime.engines.native.parallel.workers import Workers
@@ -53,14 +53,18 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+async def _completion(generation: Generation) -> Completion:
+    return await generation
+
+
 async def test_an_option_of_the_runtime_and_nothing_left_behind() -> None:
     threads = threading.active_count()
     apr = plait.APR(prompt="apr 24 : 9 8 7 2 ;", dialect="compact")
     texts = []
-    for options in ({}, {"tensor_parallel": 2}):
-        async with plait.Runtime("countdown", kv_tokens=8192, **options) as runtime:
+    for size in (1, 2):
+        async with plait.Runtime("countdown", kv_tokens=8192, tensor_parallel=size) as runtime:
             pids = children()
-            assert len(pids) == options.get("tensor_parallel", 1) - 1
+            assert len(pids) == size - 1
             result = await (await runtime.submit(apr, budget=plait.Budget(total_tokens=1500), seed=1))
             texts.append([[piece.token_ids for piece in segment.pieces] for segment in result.trace.segments])
     assert texts[0] == texts[1] and len(texts[0]) > 3
@@ -76,7 +80,7 @@ async def test_a_lost_process_is_one_clear_error_for_all_who_wait() -> None:
     endless = SamplingParams(max_tokens=100_000, ignore_eos=True)
     written = aiter(branches[0].generate(endless))
     await anext(written)
-    waiting = [asyncio.ensure_future(branch.generate(endless)._result()) for branch in branches[1:]]
+    waiting = [asyncio.ensure_future(_completion(branch.generate(endless))) for branch in branches[1:]]
     await anext(written)
     os.kill(children().pop(), signal.SIGKILL)
     began = time.monotonic()

@@ -1,11 +1,11 @@
-"""Seeded sampling of many rows at once where the logits are; token for token that of ../sampling.py."""
+"""Seeded sampling of many rows at once where the logits are; token for token that of sampling.py."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..sampling import NO_TOKEN, Draws
+from .sampling import NO_TOKEN, Draws
 
 
 def likeliest(logits: Tensor) -> Tensor:
@@ -15,8 +15,10 @@ def likeliest(logits: Tensor) -> Tensor:
 
 
 def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor, uniform: Tensor) -> Tensor:
-    """One token (M,) for each row of `logits` (M, V). All else is (M,): `temperature` 0 takes the likeliest token, `top_k`
-    0, `top_p` 1 and `min_p` 0 leave none out; `uniform` in [0, 1) chooses. Nothing waits for the device."""
+    """One token (M,) int64 for each row of `logits` (M, V). All else is (M,), `top_k` int64 and the others float64.
+
+    `temperature` 0 takes the likeliest token; `top_k` 0, `top_p` 1 and `min_p` 0 leave none out; `uniform` in [0, 1)
+    chooses. Nothing waits for the device."""
     greedy = likeliest(logits)
     is_greedy = temperature == 0
     scaled = logits.double() / temperature.where(~is_greedy, 1.0)[:, None]
