@@ -203,18 +203,18 @@ def merge(
             weight_sum = weight_sum * alpha + tl.sum(weight, 0)
             acc = acc * alpha + tl.sum(part * weight[:, None], 0)
             top = new_top
-        if PLAIN:
-            total_top, total, total_acc = top, weight_sum, acc
-        else:
-            is_empty = weight_sum == 0.0
-            joint = top + tl.log(tl.where(is_empty, 1.0, weight_sum))
-            joint = tl.where(is_empty, float("-inf"), tl.load(factor_ptr + group) * joint + tl.load(bias_ptr + group))
-            joint_top = tl.maximum(total_top, joint)
-            joint_top = tl.where(joint_top == float("-inf"), 0.0, joint_top)
-            kept, share = tl.exp(total_top - joint_top), tl.exp(joint - joint_top)
-            total = total * kept + share
-            total_acc = total_acc * kept + acc * (share / tl.where(is_empty, 1.0, weight_sum))
-            total_top = tl.maximum(total_top, joint)
+        # The same for plain plans: whether others have groups must not change a row's bits.
+        is_none = weight_sum == 0.0
+        joint = top + tl.log(tl.where(is_none, 1.0, weight_sum))
+        if not PLAIN:
+            joint = tl.load(factor_ptr + group) * joint + tl.load(bias_ptr + group)
+        joint = tl.where(is_none, float("-inf"), joint)
+        joint_top = tl.maximum(total_top, joint)
+        joint_top = tl.where(joint_top == float("-inf"), 0.0, joint_top)
+        kept, share = tl.exp(total_top - joint_top), tl.exp(joint - joint_top)
+        total = total * kept + share
+        total_acc = total_acc * kept + acc * (share / tl.where(is_none, 1.0, weight_sum))
+        total_top = tl.maximum(total_top, joint)
     is_empty = total == 0.0
     place = row.to(tl.int64) * HEADS + head
     out = total_acc / tl.where(is_empty, 1.0, total)
