@@ -49,6 +49,7 @@ class Generated:
     finish: Finish
     stop: str | int | None = None
     logprobs: list[float] | None = None
+    top_logprobs: list[dict[int, float]] | None = None
     hidden_state: list[float] | None = None
 
 

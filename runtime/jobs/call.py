@@ -144,6 +144,7 @@ class Call:
             finish=finish,
             stop=completion.stop,
             logprobs=completion.logprobs,
+            top_logprobs=completion.top_logprobs,
             hidden_state=completion.hidden_state,
         )
 
