@@ -1,0 +1,158 @@
+"""Answers of OpenAI's two completion endpoints, whole and in parts."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from ..result import Finish, Result
+from .problems import as_refusal
+from .problems import body as error_body
+from .sampled import Sampled
+from .work import Work
+
+Json = dict[str, Any]
+
+
+class Answer(ABC):
+    """The answer to one request, made of the choices of its jobs."""
+
+    prefix: str
+    whole: str
+    """Name of the whole answer's object."""
+    part: str
+
+    def __init__(self, model: str, works: Sequence[Work]) -> None:
+        self.works = works
+        self.head = {
+            "id": self.prefix + works[0].id.removeprefix("job-"),
+            "created": int(time.time()),
+            "model": model,
+        }
+        sizes = [work.spec.method.n if isinstance(work.spec.method, Sampled) else 1 for work in works]
+        self.first = dict(zip((work.id for work in works), [0, *accumulate(sizes)], strict=False))
+        """Job -> index of its first choice."""
+
+    @abstractmethod
+    def choice(self, text: str, tokens: list[Json] | None) -> Json:
+        """A choice's text, and its log-probabilities."""
+
+    @abstractmethod
+    def delta(self, text: str | None, tokens: list[Json] | None = None, *, begins: bool = False) -> Json:
+        """A part of a choice."""
+
+    def complete(self) -> Json:
+        """The whole answer; all jobs are done."""
+        choices = [
+            {**self.choice(choice["text"], choice.get("tokens")), **tail}
+            for work in self.works
+            for choice, tail in self.choices(work)
+        ]
+        return {**self.head, "object": self.whole, "choices": choices, "usage": self.usage()}
+
+    def choices(self, work: Work) -> list[tuple[Json, Json]]:
+        """Of a job that is done: text, finish and tokens of each choice, and what every answer says of it."""
+        result = work.result
+        assert result is not None
+        found = [{"text": result.text, "finish": result.finish_reason.value}]
+        if isinstance(work.spec.method, Sampled):
+            found = result.details["choices"]
+        return [
+            (choice, {"index": self.first[work.id] + n, **_tail(work, result, choice["finish"])})
+            for n, choice in enumerate(found)
+        ]
+
+    def chunk(self, index: int, delta: Json, tail: Json | None = None) -> Json:
+        """A part of a stream."""
+        choice = {"index": index, **delta, **(tail or {"finish_reason": None})}
+        return {**self.head, "object": self.part, "choices": [choice]}
+
+    def last(self) -> Json:
+        """The part that only tells the usage."""
+        return {**self.head, "object": self.part, "choices": [], "usage": self.usage()}
+
+    def usage(self) -> Json:
+        """Tokens as OpenAI counts them, and under `plait` what else the jobs cost."""
+        usages = [work.result.usage for work in self.works if work.result]
+        prompt = sum(usage.prompt_tokens for usage in usages)
+        spent = sum(usage.total_tokens for usage in usages)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": spent,
+            "total_tokens": prompt + spent,
+            "prompt_tokens_details": {"cached_tokens": sum(min(u.reused_tokens, u.prompt_tokens) for u in usages)},
+            "plait": {
+                "critical_tokens": max((usage.critical_tokens for usage in usages), default=0),
+                "injected_tokens": sum(usage.injected_tokens for usage in usages),
+                "branches": sum(usage.branches for usage in usages),
+                "peak_kv_blocks": sum(usage.peak_kv_blocks for usage in usages),
+                "mean_kv_blocks": round(sum(usage.mean_kv_blocks for usage in usages), 3),
+                "seconds": max((usage.seconds for usage in usages), default=0.0),
+            },
+        }
+
+
+class ChatAnswer(Answer):
+    prefix, whole, part = "chatcmpl-", "chat.completion", "chat.completion.chunk"
+
+    def choice(self, text: str, tokens: list[Json] | None) -> Json:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}, "logprobs": _content(tokens)}
+
+    def delta(self, text: str | None, tokens: list[Json] | None = None, *, begins: bool = False) -> Json:
+        role = {"role": "assistant"} if begins else {}
+        return {"delta": role | ({} if text is None else {"content": text}), "logprobs": _content(tokens)}
+
+
+class TextAnswer(Answer):
+    prefix, whole, part = "cmpl-", "text_completion", "text_completion"
+
+    def choice(self, text: str, tokens: list[Json] | None) -> Json:
+        return {"text": text, "logprobs": _columns(tokens)}
+
+    def delta(self, text: str | None, tokens: list[Json] | None = None, *, begins: bool = False) -> Json:
+        return self.choice(text or "", tokens)
+
+
+def failure(work: Work) -> tuple[int, Json]:
+    """What is answered for a job that has no result."""
+    if work.error is None:
+        return 503, error_body(503, "the job was cancelled", code="cancelled")
+    refusal = as_refusal(work.error)
+    return refusal.status, error_body(refusal.status, str(refusal), code=refusal.code)
+
+
+def _tail(work: Work, result: Result, finish: str) -> Json:
+    told = {"job": work.id, "seed": work.spec.seed, "finish": finish, "answer": result.answer}
+    return {"finish_reason": "length" if Finish(finish).is_truncated else "stop", "plait": told}
+
+
+def _content(tokens: list[Json] | None) -> Json | None:
+    """Log-probabilities as chats have them."""
+    if tokens is None:
+        return None
+
+    def entry(token: str, logprob: float) -> Json:
+        return {"token": token, "logprob": logprob, "bytes": list(token.encode("utf-8", "replace"))}
+
+    return {
+        "content": [
+            {**entry(t["token"], t["logprob"]), "top_logprobs": [entry(*top) for top in t["top"]]} for t in tokens
+        ],
+        "refusal": None,
+    }
+
+
+def _columns(tokens: list[Json] | None) -> Json | None:
+    """Log-probabilities as completions have them."""
+    if tokens is None:
+        return None
+    texts = [token["token"] for token in tokens]
+    return {
+        "tokens": texts,
+        "token_logprobs": [token["logprob"] for token in tokens],
+        "top_logprobs": [dict(token["top"]) for token in tokens],
+        "text_offset": [0, *accumulate(map(len, texts))][: len(texts)],
+    }

@@ -1,0 +1,132 @@
+"""The server as an ASGI application."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from ..errors import PlaitError
+from ..methods.registry import METHODS
+from .answers import Answer, ChatAnswer, TextAnswer, failure
+from .guard import Guard
+from .jobs import add_jobs
+from .problems import as_refusal, body
+from .requests import Body, ChatBody, CompletionBody
+from .service import Service
+from .streams import answer_stream, cancel, finish, unless_gone
+from .work import Work
+
+NO_BUFFER = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+def make_app(service: Service) -> FastAPI:
+    """The application that serves `service`."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.close()
+
+    app = FastAPI(title="plait", lifespan=lifespan, docs_url=None, redoc_url=None)
+    _add_errors(app, service)
+    _add_models(app, service)
+    _add_status(app, service)
+
+    @app.post("/v1/completions")
+    async def completions(request: Request, asked: CompletionBody) -> Response:
+        return await _complete(service, request, asked, TextAnswer)
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request, asked: ChatBody) -> Response:
+        return await _complete(service, request, asked, ChatAnswer)
+
+    add_jobs(app, service)
+    app.add_middleware(Guard, service=service)
+    return app
+
+
+async def _complete(
+    service: Service, request: Request, asked: Body, make: Callable[[str, Sequence[Work]], Answer]
+) -> Response:
+    specs = asked.specs(service.model, service.runtime.engine.tokenizer, service.allow)
+    works: list[Work] = []
+    try:
+        for spec in specs:
+            works.append(service.start(request.state.client, spec))  # noqa: PERF401  # those before are ended if one fails
+    except BaseException:
+        cancel(works)
+        raise
+    answer = make(asked.model, works)
+    if asked.stream:
+        usage = asked.stream_options is not None and asked.stream_options.include_usage
+        stream = answer_stream(answer, usage=usage)
+        return StreamingResponse(stream, media_type="text/event-stream", headers=NO_BUFFER)
+    if not await unless_gone(request, finish(works)):
+        return Response(status_code=499)
+    # One that failed has the others cancelled: what is told is its error.
+    for work in sorted(works, key=lambda work: work.error is None):
+        if work.result is None:
+            status, told = failure(work)
+            return JSONResponse(told, status)
+    return JSONResponse(answer.complete())
+
+
+def _add_models(app: FastAPI, service: Service) -> None:
+    began = int(time.time())
+
+    def entry(name: str) -> dict[str, Any]:
+        limit = service.runtime.engine.context_limit
+        return {"id": name, "object": "model", "created": began, "owned_by": "plait", "max_model_len": limit}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        names = [f"{service.model}:{name}" for name in METHODS.names() if name in service.settings.methods]
+        return {"object": "list", "data": [entry(name) for name in (service.model, *names)]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        Body(model=name).choose(service.model)
+        return entry(name)
+
+
+def _add_status(app: FastAPI, service: Service) -> None:
+    @app.get("/health")
+    async def health() -> Response:
+        state = "draining" if service.is_draining else "ok"
+        return JSONResponse({"status": state, "model": service.model}, 503 if service.is_draining else 200)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_errors(app: FastAPI, service: Service) -> None:
+    @app.exception_handler(PlaitError)
+    async def refuse(request: Request, error: PlaitError) -> Response:
+        refusal = as_refusal(error)
+        service.metrics.refused.labels(str(refusal.status)).inc()
+        told = body(refusal.status, str(refusal), code=refusal.code, param=refusal.param)
+        return JSONResponse(told, refusal.status, refusal.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        service.metrics.refused.labels("400").inc()
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return JSONResponse(body(400, f"{where}: {first['msg']}" if where else first["msg"], param=where or None), 400)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        service.metrics.refused.labels(str(error.status_code)).inc()
+        return JSONResponse(body(error.status_code, str(error.detail)), error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def internal(request: Request, error: Exception) -> Response:
+        return JSONResponse(body(500, "internal error"), 500)

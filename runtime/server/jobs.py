@@ -1,0 +1,84 @@
+"""`/v1/jobs`: jobs as plait describes them, with their events, results and traces."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from ..job_spec import parse_job
+from .answers import failure
+from .problems import Refused
+from .service import Service
+from .streams import COMMENT, PULSE, sse
+from .work import Work
+
+
+def add_jobs(app: FastAPI, service: Service) -> None:
+    """Add the endpoints to the application."""
+
+    def find(request: Request, id: str) -> Work:
+        return service.find(request.state.client, id)
+
+    @app.post("/v1/jobs", status_code=202)
+    async def submit(request: Request) -> dict[str, Any]:
+        try:
+            data = json.loads(await request.body())
+        except (ValueError, RecursionError) as error:
+            raise Refused(400, f"malformed job JSON: {error}") from None
+        if isinstance(data, dict) and isinstance(data.get("method"), dict):
+            service.allow(data["method"].get("method"))
+        return service.start(request.state.client, parse_job(data), keep=True).summary()
+
+    @app.get("/v1/jobs")
+    async def index(request: Request) -> dict[str, Any]:
+        return {"object": "list", "data": [work.summary() for work in service.list(request.state.client)]}
+
+    @app.get("/v1/jobs/{id}")
+    async def state(request: Request, id: str) -> dict[str, Any]:
+        return find(request, id).summary()
+
+    @app.delete("/v1/jobs/{id}")
+    async def cancel(request: Request, id: str) -> dict[str, Any]:
+        work = find(request, id)
+        work.cancel("cancelled by the client")
+        await work.wait()
+        return work.summary()
+
+    @app.get("/v1/jobs/{id}/events")
+    async def events(request: Request, id: str) -> Response:
+        work = find(request, id)
+        last = request.headers.get("last-event-id", "0")
+        if not last.isdecimal() or len(last) > 15:
+            raise Refused(400, f"Last-Event-ID is {last[:40]!r}: it should be the number of an event")
+        return StreamingResponse(_events(work, int(last)), media_type="text/event-stream")
+
+    @app.get("/v1/jobs/{id}/result")
+    async def result(request: Request, id: str) -> Response:
+        work = find(request, id)
+        if not work.is_over:
+            raise Refused(409, f"the job is {work.state}: its events tell when it has ended", code="not_ended")
+        if work.result is None:
+            status, told = failure(work)
+            return JSONResponse(told, 409 if work.state == "cancelled" else status)
+        return JSONResponse(work.result.to_json())
+
+    @app.get("/v1/jobs/{id}/trace")
+    async def trace(request: Request, id: str) -> Response:
+        work = find(request, id)
+        if not work.is_over or work.job is None:
+            raise Refused(409, f"the job is {work.state}: there is no whole trace", code="not_ended")
+        lines = (json.dumps(line, separators=(",", ":")) + "\n" for line in work.job.trace.lines())
+        return StreamingResponse(lines, media_type="application/jsonl")
+
+
+async def _events(work: Work, after: int) -> AsyncIterator[str]:
+    async for item in work.follow(after, PULSE):
+        if item is None:
+            yield COMMENT
+        else:
+            number, event = item
+            yield sse(json.dumps(event.to_json(), separators=(",", ":")), id=number, event=event.type)

@@ -1,0 +1,82 @@
+"""API keys: who may use the server, and how much of it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..errors import InvalidInput
+from .problems import Refused
+
+
+@dataclass(slots=True, kw_only=True)
+class Client:
+    """Whoever holds one key."""
+
+    name: str
+    max_jobs: int
+    """Running and waiting at the same time."""
+    tokens: int | None = None
+    """Spent tokens while the server runs; None: no limit."""
+    spent: int = 0
+    reserved: int = 0
+    """Tokens that its running jobs may still spend."""
+    jobs: int = 0
+
+    @property
+    def left(self) -> int | None:
+        return None if self.tokens is None else max(self.tokens - self.spent - self.reserved, 0)
+
+
+class Keys:
+    """Clients by their keys, which are kept as digests; without any, all callers are one client."""
+
+    def __init__(self, lines: Iterable[str] = (), *, max_jobs: int = 16) -> None:
+        """Lines `NAME KEY [jobs=N] [tokens=N]`, empty ones and those after `#` apart. Raises `InvalidInput`."""
+        self._clients: list[tuple[bytes, Client]] = []
+        for number, line in enumerate(lines, 1):
+            if words := line.partition("#")[0].split():
+                self._add(number, words, max_jobs)
+        self._anyone = None if self._clients else Client(name="anyone", max_jobs=max_jobs)
+
+    @property
+    def is_open(self) -> bool:
+        """Does the server ask for no key?"""
+        return self._anyone is not None
+
+    def find(self, authorization: str | None) -> Client:
+        """The client of an `Authorization: Bearer KEY` header. Raises `Refused`."""
+        if self._anyone is not None:
+            return self._anyone
+        scheme, _, key = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise Refused(401, "no API key: send the header `Authorization: Bearer KEY`", code="missing_api_key")
+        digest, found = _digest(key.strip()), None
+        # All are compared, so that the time does not tell which came near.
+        for known, client in self._clients:
+            if hmac.compare_digest(known, digest):
+                found = client
+        if found is None:
+            raise Refused(401, "this API key is not known", code="invalid_api_key")
+        return found
+
+    def _add(self, number: int, words: list[str], max_jobs: int) -> None:
+        if len(words) < 2:
+            raise InvalidInput(f"keys, line {number}: it should be NAME KEY [jobs=N] [tokens=N]")
+        name, key, *rest = words
+        limits: dict[str, int] = {}
+        for word in rest:
+            field, _, value = word.partition("=")
+            if field not in ("jobs", "tokens") or not value.isdecimal() or int(value) == 0:
+                raise InvalidInput(f"keys, line {number}: {word!r} should be jobs=N or tokens=N")
+            limits[field] = int(value)
+        if any(client.name == name for _, client in self._clients):
+            raise InvalidInput(f"keys, line {number}: there are two keys of {name!r}")
+        client = Client(name=name, max_jobs=limits.get("jobs", max_jobs), tokens=limits.get("tokens"))
+        self._clients.append((_digest(key), client))
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

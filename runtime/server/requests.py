@@ -1,0 +1,194 @@
+"""Bodies of OpenAI's two completion endpoints, and the jobs they ask for."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..budget import Budget
+from ..engine import Tokenizer
+from ..errors import InvalidInput
+from ..job_spec import JobSpec
+from ..methods.base import Method
+from ..methods.registry import METHODS, parse_method
+from ..methods.words import method_of
+from .problems import Refused
+from .sampled import Sampled
+
+Fields = dict[str, Any]
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class Body(BaseModel):
+    """What both endpoints take. Fields that are not known, and those of OpenAI's that would change the answer and are
+    not supported, are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    model: str
+    """The model's name, or name and method: `countdown:sc8`, `countdown:apr:dialect=compact`."""
+    method: Fields | str | None = None
+    """How to reason, instead of in the model's name: a method's fields, or a word as there."""
+    budget: Fields = Field(default_factory=dict)
+    """What the job may spend (`Budget`)."""
+    n: int | None = Field(default=None, ge=1, le=128)
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0)
+    """None: the model's own, as for `top_p`, `top_k` and `min_p`."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0)
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    """None: a new one each time; the answer says which."""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    presence_penalty: float | None = Field(default=None, ge=0, le=0)
+    frequency_penalty: float | None = Field(default=None, ge=0, le=0)
+    user: str | None = None
+    metadata: Fields | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+
+    @property
+    def top(self) -> int | None:
+        """As `Sampled.top`."""
+        raise NotImplementedError
+
+    def prompts(self, tokenizer: Tokenizer) -> list[Any]:
+        """One prompt of a job each."""
+        raise NotImplementedError
+
+    def limit(self) -> int | None:
+        return self.max_tokens
+
+    def specs(self, model: str, tokenizer: Tokenizer, allow: Callable[[object], None]) -> list[JobSpec]:
+        """The jobs that are asked for, in the order of their choices. `allow` raises for methods that clients may not
+        use. Raises `Refused` and `InvalidInput`."""
+        chosen = self.choose(model)
+        if chosen is not None:
+            allow(chosen.get("method"))
+        given = {name: getattr(self, name) for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")}
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        given |= {"max_tokens": self.limit(), "stop": tuple(stop) if stop else None}
+        fields = {name: value for name, value in given.items() if value is not None}
+        budget = Budget(**self.budget)
+        seed = secrets.randbelow(1 << 31) if self.seed is None else self.seed
+        specs = []
+        for prompt in self.prompts(tokenizer):
+            if chosen is None:
+                method: Method = Sampled(prompt=prompt, n=self.n or 1, top=self.top, **fields)
+                specs.append(JobSpec(method=method, budget=budget, seed=seed, metadata=self.metadata or {}))
+                continue
+            if self.top is not None:
+                raise Refused(400, "log-probabilities are there without a method only", param="logprobs")
+            method = parse_method({"prompt": prompt, **fields, **chosen})
+            for number in range(self.n or 1):
+                spec = JobSpec(method=method, budget=budget, seed=seed + number, metadata=self.metadata or {})
+                specs.append(spec)
+        return specs
+
+    def choose(self, model: str) -> Fields | None:
+        """The method's fields; None: none is asked for. Raises `Refused` for a model that is not served."""
+        name, _, suffix = self.model.removeprefix(model).partition(":")
+        if not self.model.startswith(model) or name:
+            raise Refused(404, f"the model {self.model!r} is not served here: it is {model!r}", code="model_not_found")
+        if suffix and self.method is not None:
+            raise Refused(400, "there are two methods, in the model's name and in `method`: give one", param="method")
+        if isinstance(self.method, dict):
+            return self.method
+        word = self.method or suffix
+        if not word:
+            return None
+        fields = method_of(word)
+        if METHODS.find(fields["method"]) is None:
+            raise Refused(404, METHODS.unknown(fields["method"]), code="model_not_found", param="model")
+        return fields
+
+
+class CompletionBody(Body):
+    """The body of `/v1/completions`."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    echo: bool | None = None
+    best_of: int | None = None
+
+    @property
+    def top(self) -> int | None:
+        return self.logprobs
+
+    def limit(self) -> int | None:
+        return 16 if self.max_tokens is None and self._is_plain else self.max_tokens
+
+    @property
+    def _is_plain(self) -> bool:
+        return self.method is None and ":" not in self.model
+
+    def prompts(self, tokenizer: Tokenizer) -> list[Any]:
+        if self.echo:
+            raise Refused(400, "echo is not supported", param="echo")
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            raise Refused(400, "best_of is not supported: use n, or a method", param="best_of")
+        several = isinstance(self.prompt, list) and bool(self.prompt) and not isinstance(self.prompt[0], int)
+        found = list(self.prompt) if several else [self.prompt]
+        if len(found) > 128:
+            raise Refused(400, f"{len(found)} prompts in one request: 128 at most", param="prompt")
+        return found
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    role: str
+    content: str | list[Fields]
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Raises `InvalidInput` for content that is not text."""
+        if isinstance(self.content, str):
+            return self.content
+        if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in self.content):
+            raise InvalidInput("contents of messages are text: there is a part that is not")
+        return "".join(part["text"] for part in self.content)
+
+
+class ChatBody(Body):
+    """The body of `/v1/chat/completions`."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+
+    @property
+    def top(self) -> int | None:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise Refused(400, "top_logprobs needs logprobs", param="top_logprobs")
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    def limit(self) -> int | None:
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    def prompts(self, tokenizer: Tokenizer) -> list[Any]:
+        messages = [{"role": message.role, "content": message.text} for message in self.messages]
+        if len(messages) == 1 and messages[0]["role"] == "user" and not _chats(tokenizer):
+            return [messages[0]["content"]]  # A model without a chat template continues texts.
+        return [messages]
+
+
+def _chats(tokenizer: Tokenizer) -> bool:
+    try:
+        tokenizer.chat([{"role": "user", "content": "?"}])
+    except InvalidInput:
+        return False
+    return True

@@ -1,0 +1,194 @@
+"""`Service`: takes clients' jobs, within their limits, and runs them on the runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from contextlib import suppress
+
+from ..budget import Budget
+from ..errors import InvalidInput, PlaitError
+from ..events import Text
+from ..job_spec import JobSpec
+from ..methods.base import Method
+from ..methods.registry import METHODS
+from ..runtime import Runtime
+from .keys import Client, Keys
+from .metrics import Metrics
+from .problems import Refused
+from .settings import ServerSettings
+from .work import Work
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """The jobs of a server; `close` ends those that are left."""
+
+    def __init__(self, runtime: Runtime, model: str, settings: ServerSettings, keys: Keys) -> None:
+        self.runtime = runtime
+        self.model = model
+        self.settings = settings
+        self.keys = keys
+        self.metrics = Metrics(lambda: runtime.engine.block_usage())
+        self.works: dict[str, Work] = {}
+        """Those that have not ended, and those that are kept."""
+        self.is_draining = False
+        self._kept: set[str] = set()
+        self._turns = asyncio.Semaphore(settings.max_running)
+        self._waiting = 0
+
+    @property
+    def active(self) -> list[Work]:
+        """Works that have not ended."""
+        return [work for work in self.works.values() if not work.is_over]
+
+    def start(self, client: Client, spec: JobSpec, *, keep: bool = False) -> Work:
+        """Begin a job, or put it in the queue. What is wrong with it is raised before any work: `Refused` where it is
+        too much, else as by `Runtime.submit`. `keep`: it can be looked at after its end."""
+        settings = self.settings
+        self.check_method(spec.method)
+        spec.method.check(self.runtime.engine)
+        if self.is_draining:
+            raise Refused(503, "the server is shutting down", code="shutting_down")
+        if client.jobs >= client.max_jobs:
+            raise Refused(429, f"{client.max_jobs} jobs of this key are running or waiting: try later", retry=1)
+        if self._turns.locked() and self._waiting >= settings.max_queued:
+            raise Refused(503, f"{self._waiting} jobs are waiting: try later", code="busy", retry=5)
+        budget = capped(spec.budget, settings.limits)
+        reserved = 0
+        if client.left is not None:
+            if client.left == 0:
+                raise Refused(429, "the token budget of this key is used up or reserved", code="insufficient_quota")
+            reserved = min(budget.total_tokens or client.left, client.left)
+            budget = budget.model_copy(update={"total_tokens": reserved})
+        work = Work(f"job-{secrets.token_hex(12)}", client, spec.model_copy(update={"budget": budget}))
+        self._forget()
+        self.works[work.id] = work
+        if keep:
+            self._kept.add(work.id)
+        client.jobs += 1
+        client.reserved += reserved
+        work.task = asyncio.create_task(self._run(work), name=f"plait server {work.id}")
+        work.task.add_done_callback(lambda _: self._ended(work, reserved))
+        return work
+
+    def allow(self, method: object) -> None:
+        """Raise `Refused` for methods that clients may not use here: asked before a method's fields are looked at."""
+        if method not in self.settings.methods and METHODS.find(method) is not None:
+            allowed = ", ".join(self.settings.methods)
+            raise Refused(403, f"this server does not allow the method {method!r}; it allows {allowed}")
+
+    def check_method(self, method: Method) -> None:
+        """Raise what a method's fields may not ask for here."""
+        self.allow(method.method)
+        # Python's regular expressions may take for ever, and would stop the server for all.
+        rule = getattr(method, "answer", None)
+        if isinstance(rule, str) and rule.startswith("regex:"):
+            raise InvalidInput("the server takes no answer rules by regular expression: take another one")
+
+    def find(self, client: Client, id: str) -> Work:
+        """A kept job of this client. Raises `Refused`."""
+        self._forget()
+        work = self.works.get(id)
+        if work is None or id not in self._kept or work.client is not client:
+            raise Refused(404, f"there is no job {id!r} (any more)", code="unknown_job")
+        return work
+
+    def list(self, client: Client) -> list[Work]:
+        """This client's kept jobs, the latest first."""
+        self._forget()
+        return [work for id, work in reversed(self.works.items()) if id in self._kept and work.client is client]
+
+    async def drain(self) -> None:
+        """Take no more jobs, and wait for those that run; cancel what is left after the limit."""
+        self.is_draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_seconds):
+                for work in self.active:
+                    await work.wait()
+        await self.close()
+
+    async def close(self) -> None:
+        """Cancel all jobs and wait until they have freed what they hold."""
+        self.is_draining = True
+        tasks = [work.task for work in self.works.values() if work.task is not None and not work.task.done()]
+        for work in self.active:
+            work.cancel("the server is shutting down")
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, work: Work) -> None:
+        self._waiting += 1
+        self.metrics.queued.inc()
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
+            self.metrics.queued.dec()
+        self.metrics.running.inc()
+        try:
+            await self._follow(work)
+        finally:
+            self.metrics.running.dec()
+            self._turns.release()
+
+    async def _follow(self, work: Work) -> None:
+        job = await self.runtime.submit(work.spec, id=work.id)
+        work.job, work.state = job, "running"
+        seen = False
+        try:
+            async for event in job:
+                if isinstance(event, Text) and not seen:
+                    seen = True
+                    self.metrics.first.labels(work.spec.method.method).observe(time.time() - work.created)
+                work.add(event)
+            work.result = await job
+        except asyncio.CancelledError as error:
+            job.cancel(str(error) or "cancelled")
+            await job.wait()
+            raise
+        finally:
+            self._account(work)
+
+    def _account(self, work: Work) -> None:
+        assert work.job is not None
+        usage = (work.job.trace.end or {}).get("usage") or {}
+        work.client.spent += usage.get("total_tokens", 0)
+        for kind in ("prompt", "generated", "injected", "reused"):
+            self.metrics.tokens.labels(kind).inc(usage.get(f"{kind}_tokens", 0))
+
+    def _ended(self, work: Work, reserved: int) -> None:
+        work.client.jobs -= 1
+        work.client.reserved -= reserved
+        task = work.task
+        assert task is not None
+        if task.cancelled():
+            work.end("cancelled")
+        elif (error := task.exception()) is not None:
+            if not isinstance(error, PlaitError):
+                logger.error("job %s failed", work.id, exc_info=error)
+            work.end("failed", error)
+        else:
+            work.end("done")
+        reason = work.result.finish_reason.value if work.result else work.state
+        self.metrics.jobs.labels(work.spec.method.method, reason).inc()
+        if work.id not in self._kept:
+            self.works.pop(work.id, None)
+
+    def _forget(self) -> None:
+        """Drop ended jobs that are too old or too many."""
+        ended = [work for work in self.works.values() if work.is_over]
+        too_many = len(ended) - self.settings.keep_jobs
+        oldest = time.time() - self.settings.keep_seconds
+        for number, work in enumerate(sorted(ended, key=lambda work: work.ended or 0)):
+            if number < too_many or (work.ended or 0) < oldest:
+                self.works.pop(work.id, None)
+                self._kept.discard(work.id)
+
+
+def capped(budget: Budget, limits: Budget) -> Budget:
+    """A budget that allows no more than the limits do."""
+    asked, most = budget.model_dump(exclude_none=True), limits.model_dump(exclude_none=True)
+    return Budget(**asked | {name: min(asked.get(name, most[name]), most[name]) for name in most})

@@ -1,0 +1,45 @@
+"""`ServerSettings`: what a server allows, and for how long it waits."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ..budget import Budget
+from ..errors import InvalidInput
+from ..spec import Spec
+
+SAFE_METHODS = ("sequential", "self_consistency", "apr", "multiverse", "hogwild")
+"""Those that do nothing but decode with the model that is served."""
+
+
+class ServerSettings(Spec):
+    """Limits of `plait serve`. Wrong fields raise `InvalidInput`."""
+
+    refusal = InvalidInput
+
+    methods: tuple[str, ...] = SAFE_METHODS
+    """Methods that clients may use. Others may run programs or load files: allow them to clients you trust."""
+    max_body: int = Field(default=1 << 20, ge=1)
+    """Bytes of a request's body at most."""
+    max_running: int = Field(default=32, ge=1)
+    """Jobs that run at the same time; more wait."""
+    max_queued: int = Field(default=256, ge=0)
+    """Jobs that wait at most; more are refused."""
+    jobs_per_key: int = Field(default=16, ge=1)
+    """Running and waiting jobs of one key, where its line does not say."""
+    limits: Budget = Field(default_factory=lambda: Budget(total_tokens=100_000, seconds=600.0))
+    """What one job may spend at most; less where it asks for less."""
+    keep_jobs: int = Field(default=256, ge=0)
+    """Ended jobs of `/v1/jobs` that are kept, the latest."""
+    keep_seconds: float = Field(default=3600.0, ge=0)
+    """For how long they are kept."""
+    header_seconds: float = Field(default=10.0, gt=0)
+    """In which a client has to send a request's headers."""
+    body_seconds: float = Field(default=30.0, gt=0)
+    """In which it has to send the body."""
+    send_seconds: float = Field(default=30.0, gt=0)
+    """In which it has to take the next part of an answer."""
+    drain_seconds: float = Field(default=30.0, ge=0)
+    """For which running jobs may go on after SIGTERM."""
+    max_connections: int = Field(default=2000, ge=1)
+    """Open connections; more are answered 503."""

@@ -1,0 +1,114 @@
+"""Server-sent events, and clients that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from starlette.requests import Request
+
+from ..events import Text
+from .answers import Answer, failure
+from .sampled import Sampled
+from .work import Work
+
+PULSE = 10.0
+"""Seconds of silence after which a comment is sent, so that nothing between thinks the connection dead."""
+COMMENT = ": still at work\n\n"
+
+
+def sse(data: Any, *, id: int | None = None, event: str | None = None) -> str:
+    """One server-sent event."""
+    head = (f"id: {id}\n" if id is not None else "") + (f"event: {event}\n" if event else "")
+    text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
+    return f"{head}data: {text}\n\n"
+
+
+async def gone(request: Request) -> None:
+    """Return when the client has closed the connection; its body is read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def unless_gone(request: Request, wanted: Awaitable[Any]) -> bool:
+    """Wait for something or for the client to go away; True: it is still there."""
+    watch = asyncio.ensure_future(gone(request))
+    task = asyncio.ensure_future(wanted)
+    try:
+        await asyncio.wait([watch, task], return_when=asyncio.FIRST_COMPLETED)
+        return task.done()
+    finally:
+        for one in (watch, task):
+            one.cancel()
+            with suppress(asyncio.CancelledError):
+                await one
+
+
+async def finish(works: Sequence[Work]) -> None:
+    """Wait for all; when one fails, or the wait is cancelled, end the others."""
+    try:
+        for work in works:
+            await work.wait()
+            if work.result is None:
+                break
+    finally:
+        cancel(works)
+
+
+def cancel(works: Sequence[Work]) -> None:
+    """End those that have not ended."""
+    for work in works:
+        if not work.is_over:
+            work.cancel("the client has gone, or does not need it any more")
+
+
+async def answer_stream(answer: Answer, *, usage: bool) -> AsyncIterator[str]:
+    """The answer in parts: text as it comes where a job is plain sampling, else its text in the end. Leaving it ends
+    the jobs."""
+    parts: asyncio.Queue[str | None] = asyncio.Queue()
+    readers = [asyncio.create_task(_read(answer, work, parts)) for work in answer.works]
+    try:
+        left = len(readers)
+        while left:
+            part = await parts.get()
+            if part is None:
+                left -= 1
+            else:
+                yield part
+            if part is None and (broken := next((w for w in answer.works if w.is_over and not w.result), None)):
+                yield sse(failure(broken)[1])
+                return
+        if usage:
+            yield sse(answer.last())
+        yield sse("[DONE]")
+    finally:
+        cancel(answer.works)
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+
+
+async def _read(answer: Answer, work: Work, parts: asyncio.Queue[str | None]) -> None:
+    """Put the parts of one job's choices, and None behind them."""
+    first, method = answer.first[work.id], work.spec.method
+    count = method.n if isinstance(method, Sampled) else 1
+    sent = [""] * count
+    for n in range(count):
+        parts.put_nowait(sse(answer.chunk(first + n, answer.delta("", begins=True))))
+    async for item in work.follow(pulse=PULSE):
+        if item is None:
+            parts.put_nowait(COMMENT)
+        elif isinstance(method, Sampled) and isinstance(event := item[1], Text):
+            n = 0 if count == 1 else int(event.branch.rpartition(".")[2])
+            sent[n] += event.text
+            parts.put_nowait(sse(answer.chunk(first + n, answer.delta(event.text))))
+    if work.result is not None:
+        for n, (choice, tail) in enumerate(answer.choices(work)):
+            rest = choice["text"].removeprefix(sent[n]) or None
+            if rest or choice.get("tokens"):
+                parts.put_nowait(sse(answer.chunk(first + n, answer.delta(rest, choice.get("tokens")))))
+            parts.put_nowait(sse(answer.chunk(first + n, answer.delta(None), tail)))
+    parts.put_nowait(None)

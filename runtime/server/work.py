@@ -1,0 +1,95 @@
+"""`Work`: one job of a client, from the moment it was asked for, with the events it gave."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any, Literal
+
+from ..events import Event
+from ..job_spec import JobSpec
+from ..jobs.job import Job
+from ..result import Result
+from .keys import Client
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class Work:
+    """What is kept of a job. Events are numbered from 1."""
+
+    def __init__(self, id: str, client: Client, spec: JobSpec) -> None:
+        self.id = id
+        self.client = client
+        self.spec = spec
+        self.created = time.time()
+        self.ended: float | None = None
+        self.state: State = "queued"
+        self.job: Job | None = None
+        self.result: Result | None = None
+        self.error: BaseException | None = None
+        self.events: list[Event] = []
+        self.task: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+
+    @property
+    def is_over(self) -> bool:
+        return self.ended is not None
+
+    def cancel(self, reason: str = "cancelled") -> bool:
+        """Ask it to end; False: it has ended already."""
+        if self.job is not None:
+            return self.job.cancel(reason)  # What it says last is still read.
+        return not self.is_over and self.task is not None and self.task.cancel(reason)
+
+    def add(self, event: Event) -> None:
+        self.events.append(event)
+        self.tell()
+
+    def end(self, state: State, error: BaseException | None = None) -> None:
+        self.state, self.error, self.ended = state, error, time.time()
+        self.tell()
+
+    def tell(self) -> None:
+        """Wake all readers."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Until it has ended, however; cancelling the wait ends nothing."""
+        while not self.is_over:
+            await self._news.wait()
+
+    async def follow(self, after: int = 0, pulse: float | None = None) -> AsyncIterator[tuple[int, Event] | None]:
+        """Numbered events behind number `after`, until the last one; None after every `pulse` seconds without one."""
+        number = max(after, 0)
+        while True:
+            while number < len(self.events):
+                number += 1
+                yield number, self.events[number - 1]
+            if self.is_over:
+                return
+            news, got = self._news, False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pulse):
+                    got = await news.wait()
+            if not got:
+                yield None
+
+    def summary(self) -> dict[str, Any]:
+        """Its state as JSON."""
+        usage = self.result.usage.to_json() if self.result else None
+        return {
+            "id": self.id,
+            "object": "job",
+            "state": self.state,
+            "created": self.created,
+            "ended": self.ended,
+            "method": self.spec.method.method,
+            "seed": self.spec.seed,
+            "events": len(self.events),
+            "error": None if self.error is None else (str(self.error) or type(self.error).__name__),
+            "usage": usage,
+        }

@@ -1,0 +1,97 @@
+"""`/v1/jobs`: jobs as plait describes them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import plait
+from plait.runtime.events import parse_event
+
+from .conftest import serving
+
+JOB = {"method": {"method": "apr", "prompt": "apr 24 : 9 8 7 2 ;", "dialect": "compact", "temperature": 0}, "seed": 3}
+LONG = {"method": {"method": "sequential", "prompt": "seq 24 : 8 3 1 ;", "temperature": 9, "stop": ["q"]}}
+
+
+async def ended(http, id):
+    while (state := (await http.get(f"/v1/jobs/{id}")).json())["ended"] is None:
+        await asyncio.sleep(0.02)
+    return state
+
+
+async def events(http, id, last=None):
+    """All numbered events, with what the stream itself calls them."""
+    headers = {} if last is None else {"Last-Event-ID": str(last)}
+    text = (await http.get(f"/v1/jobs/{id}/events", headers=headers)).text
+    found = []
+    for block in text.strip().split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines())
+        if "id" in lines:
+            event = parse_event(json.loads(lines["data"]))
+            assert event.type == lines["event"]
+            found.append((int(lines["id"]), event))
+    return found
+
+
+async def test_a_job_from_submission_to_trace(served, tmp_path):
+    async with served.http() as http:
+        answer = await http.post("/v1/jobs", json=JOB)
+        assert answer.status_code == 202
+        id = answer.json()["id"]
+        all_events = await events(http, id)
+        state = await ended(http, id)
+        result = (await http.get(f"/v1/jobs/{id}/result")).json()
+        (tmp_path / "trace").write_text((await http.get(f"/v1/jobs/{id}/trace")).text)
+        rest = await events(http, id, last=7)
+        listed = (await http.get("/v1/jobs")).json()["data"]
+    async with plait.Runtime("countdown") as runtime:
+        mine = await (await runtime.submit(plait.parse_job(JSON := json.dumps(JOB))))
+    assert JSON
+    assert (result["text"], result["answer"]) == (mine.text, mine.answer)
+    assert state["state"] == "done" and state["usage"]["total_tokens"] == mine.usage.total_tokens
+    assert [number for number, _ in all_events] == list(range(1, state["events"] + 1))
+    assert all_events[0][1].type == "started" and all_events[-1][1].type == "done"
+    assert rest == all_events[7:]
+    assert plait.Trace.load(tmp_path / "trace").end["answer"] == mine.answer
+    assert [job["id"] for job in listed] == [id]
+
+
+async def test_cancel_frees_what_a_job_holds(served):
+    async with served.http() as http:
+        id = (await http.post("/v1/jobs", json={"method": {**LONG["method"], "prompt": "seq 24 : 8 3 1 ;"}})).json()[
+            "id"
+        ]
+        early = await http.get(f"/v1/jobs/{id}/result")
+        state = (await http.delete(f"/v1/jobs/{id}")).json()
+        again = await http.get(f"/v1/jobs/{id}/result")
+    assert early.status_code == 409
+    assert state["state"] == "cancelled"
+    assert again.status_code == 409
+    assert served.used == 0
+
+
+async def test_ended_jobs_are_kept_by_number():
+    async with serving(keep_jobs=2) as served, served.http() as http:
+        ids = []
+        for _ in range(4):
+            ids.append((await http.post("/v1/jobs", json={"method": {**LONG["method"], "max_tokens": 1}})).json()["id"])
+            await ended(http, ids[-1])
+        listed = (await http.get("/v1/jobs")).json()["data"]
+        gone = await http.get(f"/v1/jobs/{ids[0]}")
+    assert [job["id"] for job in listed] == [ids[3], ids[2]]
+    assert gone.status_code == 404
+
+
+async def test_malformed_jobs(served):
+    bodies = [b"", b"{", b"[" * 100_000, b"[]", b"{}", b'{"method": {"method": "none"}}', b"\xff", b'{"method": 3}']
+    async with served.http() as http:
+        for content in bodies:
+            answer = await http.post("/v1/jobs", content=content)
+            assert answer.status_code == 400, content[:40]
+            assert answer.json()["error"]["message"]
+        forbidden = await http.post("/v1/jobs", json={"method": {"method": "code_monkeys"}})
+        number = (await http.post("/v1/jobs", json=JOB)).json()["id"]
+        header = await http.get(f"/v1/jobs/{number}/events", headers={"Last-Event-ID": "x"})
+    assert forbidden.status_code == 403
+    assert header.status_code == 400

@@ -1,0 +1,201 @@
+"""OpenAI's API, by its own client, which nobody told that there is no OpenAI."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+
+import openai
+import pytest
+
+import plait
+
+from .conftest import serving
+
+PROMPT = "seq 24 : 8 3 1 ;"
+APR = "apr 24 : 9 8 7 2 ;"
+
+
+async def expected(method, **options):
+    async with plait.Runtime("countdown") as runtime:
+        return await (await runtime.submit(method, **options))
+
+
+async def parts_of(stream):
+    """All parts of a stream; the client itself leaves its generators behind."""
+    async with stream:
+        async for part in stream:
+            yield part
+    gc.collect()
+    await asyncio.sleep(0.01)
+
+
+async def test_models(served):
+    async with served.openai() as client:
+        names = [model.id async for model in client.models.list()]
+        assert names[0] == "countdown"
+        assert "countdown:apr" in names and "countdown:code_monkeys" not in names
+        assert (await client.models.retrieve("countdown:sc8")).id == "countdown:sc8"
+        with pytest.raises(openai.NotFoundError):
+            await client.models.retrieve("gpt")
+
+
+async def test_completion_is_what_the_runtime_gives(served):
+    result = await expected(plait.Sequential(prompt=PROMPT, max_tokens=200, temperature=0))
+    async with served.openai() as client:
+        got = await client.completions.create(model="countdown", prompt=PROMPT, max_tokens=200, temperature=0)
+    assert got.choices[0].text == result.text
+    assert got.choices[0].finish_reason == "stop"
+    assert got.usage.completion_tokens == result.usage.total_tokens
+    assert got.usage.prompt_tokens == result.usage.prompt_tokens
+    assert got.usage.plait["critical_tokens"] == result.usage.critical_tokens
+    assert got.usage.plait["peak_kv_blocks"] > 0
+
+
+async def test_max_tokens_stop_and_several_prompts(served):
+    async with served.openai() as client:
+        got = await client.completions.create(model="countdown", prompt=[PROMPT, APR], max_tokens=3, temperature=0)
+        whole = await client.completions.create(model="countdown", prompt=PROMPT, max_tokens=200, temperature=0)
+        cut = await client.completions.create(
+            model="countdown", prompt=PROMPT, max_tokens=200, temperature=0, stop=["answer"]
+        )
+    assert [choice.index for choice in got.choices] == [0, 1]
+    assert {choice.finish_reason for choice in got.choices} == {"length"}
+    assert got.choices[0].text != got.choices[1].text
+    assert cut.choices[0].text.strip() == whole.choices[0].text.partition("answer")[0].strip()
+
+
+async def test_stream_is_the_whole_answer_in_parts(served):
+    options = {"model": "countdown", "prompt": PROMPT, "max_tokens": 60, "n": 3, "temperature": 2, "seed": 5}
+    async with served.openai() as client:
+        whole = await client.completions.create(**options, logprobs=2)
+        texts, ends, parts, usage, columns = {}, {}, 0, None, {}
+        options |= {"stream": True, "stream_options": {"include_usage": True}}
+        async for part in parts_of(await client.completions.create(**options, logprobs=2)):
+            usage = part.usage or usage
+            for choice in part.choices:
+                parts += 1
+                texts[choice.index] = texts.get(choice.index, "") + choice.text
+                ends[choice.index] = choice.finish_reason or ends.get(choice.index)
+                columns[choice.index] = choice.logprobs or columns.get(choice.index)
+    assert parts > 10
+    assert len(set(texts.values())) > 1
+    assert texts == {choice.index: choice.text for choice in whole.choices}
+    assert ends == {choice.index: choice.finish_reason for choice in whole.choices}
+    assert {i: c.token_logprobs for i, c in columns.items()} == {
+        choice.index: choice.logprobs.token_logprobs for choice in whole.choices
+    }
+    assert usage.completion_tokens == whole.usage.completion_tokens
+
+
+async def test_chat_with_log_probabilities(served):
+    async with served.openai() as client:
+        got = await client.chat.completions.create(
+            model="countdown",
+            messages=[{"role": "user", "content": PROMPT}],
+            max_completion_tokens=200,
+            temperature=0,
+            logprobs=True,
+            top_logprobs=3,
+        )
+    result = await expected(plait.Sequential(prompt=PROMPT, max_tokens=200, temperature=0))
+    choice = got.choices[0]
+    assert choice.message.content == result.text
+    sampled = [p for segment in result.trace.segments for p in segment.pieces if p.kind == "sampled"]
+    logprobs = [value for piece in sampled for value in piece.logprobs]
+    told = [token.logprob for token in choice.logprobs.content]
+    assert told == pytest.approx(logprobs[: len(told)], abs=1e-4)
+    assert len(logprobs) - len(told) == 1  # the end of the sequence is no text
+    for token in choice.logprobs.content:
+        assert len(token.top_logprobs) == 3
+        assert token.top_logprobs[0].token == token.token  # greedy
+        assert bytes(token.bytes).decode() == token.token
+
+
+@pytest.mark.parametrize("way", ["name", "field", "word"])
+async def test_method(served, way):
+    apr = {"method": "apr", "dialect": "compact", "temperature": 0}
+    how = {
+        "name": {"model": "countdown:apr:dialect=compact,temperature=0"},
+        "field": {"model": "countdown", "extra_body": {"method": apr}},
+        "word": {"model": "countdown", "extra_body": {"method": "apr:dialect=compact,temperature=0"}},
+    }[way]
+    async with served.openai() as client:
+        got = await client.completions.create(prompt=APR, **how)
+    result = await expected(plait.APR(prompt=APR, dialect="compact", temperature=0))
+    assert got.choices[0].text == result.text
+    assert got.choices[0].plait["answer"] == result.answer
+    assert got.usage.plait["critical_tokens"] == result.usage.critical_tokens < got.usage.completion_tokens
+    assert got.usage.plait["branches"] == result.usage.branches > 1
+
+
+async def test_method_streams_its_text_in_the_end(served):
+    async with served.openai() as client:
+        stream = await client.chat.completions.create(
+            model="countdown:sc4",
+            messages=[{"role": "user", "content": PROMPT}],
+            max_tokens=60,
+            seed=1,
+            n=2,
+            stream=True,
+        )
+        texts, ends = {}, set()
+        async for part in parts_of(stream):
+            for choice in part.choices:
+                texts[choice.index] = texts.get(choice.index, "") + (choice.delta.content or "")
+                ends.add((choice.index, choice.finish_reason))
+    for number in range(2):
+        result = await expected(plait.SelfConsistency(prompt=PROMPT, n=4, max_tokens=60), seed=1 + number)
+        assert texts[number] == result.text
+    assert {index for index, end in ends if end} == {0, 1}
+
+
+BAD = {
+    "model": ({"model": "gpt"}, 404),
+    "method": ({"model": "countdown:nothing"}, 404),
+    "forbidden": ({"extra_body": {"method": {"method": "code_monkeys"}}}, 403),
+    "not allowed": ({"extra_body": {"method": "tree_search"}}, 403),
+    "two": ({"model": "countdown:sc2", "extra_body": {"method": "apr"}}, 400),
+    "temperature": ({"temperature": -1}, 400),
+    "n": ({"n": 1000}, 400),
+    "field": ({"extra_body": {"nonsense": 1}}, 400),
+    "budget": ({"extra_body": {"budget": {"total_tokens": 0}}}, 400),
+    "long": ({"prompt": [5] * 100_000}, 400),
+    "regex": ({"extra_body": {"method": {"method": "sequential", "answer": "regex:(a+)+$"}}}, 400),
+    "surrogates": ({"prompt": []}, 400),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_bad_requests(served, name):
+    changes, status = BAD[name]
+    async with served.openai() as client:
+        with pytest.raises(openai.APIStatusError) as caught:
+            await client.completions.create(**{"model": "countdown", "prompt": PROMPT, **changes})
+        assert caught.value.status_code == status
+        assert caught.value.body["message"]
+        await client.completions.create(model="countdown", prompt=PROMPT, max_tokens=2)
+    assert served.used == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_goes_ends_the_job(stream):
+    async with serving() as served, served.openai() as client:
+        options = {"model": "countdown", "prompt": PROMPT, "max_tokens": 400, "n": 16, "temperature": 5}
+        if stream:
+            answer = await client.completions.create(**options, stream=True)
+            async for _ in answer:
+                break
+            assert served.used > 0
+            await answer.close()
+            del answer
+            gc.collect()
+        else:
+            with pytest.raises(openai.APITimeoutError):
+                await client.completions.create(**options, timeout=0.15)
+        gone = time.perf_counter()
+        while served.used or served.service.active:
+            await asyncio.sleep(0.01)
+            assert time.perf_counter() - gone < 1
+        assert 'reason="cancelled"' in served.service.metrics.render().decode()
