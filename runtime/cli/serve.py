@@ -73,6 +73,11 @@ async def _run(options: argparse.Namespace, settings: ServerSettings, lines: Seq
     if ":" in name:
         raise InvalidInput(f"{name!r} has a colon, behind which clients name methods: give --name")
     async with Runtime(options.model, **engine_options(options)) as runtime:
-        listener = Listener(Service(runtime, name, settings, keys), host=options.host, port=options.port)
-        Console(stderr=True).print(f"plait serves {name} at http://{options.host}:{options.port}", highlight=False)
+        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        listener = Listener(
+            Service(runtime, name, settings, keys),
+            host=options.host,
+            port=options.port,
+            on_start=lambda url: console.print(f"plait serves {name} at {url}"),
+        )
         await listener.serve()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -22,8 +23,10 @@ class Listener(uvicorn.Server):
     """Serves a `Service`. At the first SIGTERM or SIGINT running jobs go on up to the limit while new ones get a 503;
     a second one cancels them."""
 
-    def __init__(self, service: Service, *, host: str, port: int) -> None:
+    def __init__(self, service: Service, *, host: str, port: int, on_start: Callable[[str], None] = str) -> None:
+        """`on_start` is called with the URL once it listens."""
         self.service = service
+        self.on_start = on_start
         config = uvicorn.Config(
             make_app(service),
             host=host,
@@ -38,6 +41,13 @@ class Listener(uvicorn.Server):
         )
         super().__init__(config)
         self._drain: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers:
+            for socket in server.sockets:
+                address, port = socket.getsockname()[:2]
+                self.on_start(f"http://{f'[{address}]' if ':' in address else address}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Called between two instructions of whatever runs: only the loop may start tasks.

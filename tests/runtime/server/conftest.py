@@ -53,7 +53,7 @@ async def serving(keys="", *, model="countdown", engine=None, **settings):
             port = free.getsockname()[1]
         listener = Listener(service, host="127.0.0.1", port=port)
         task = asyncio.create_task(Server._serve(listener))
-        while not listener.started:
+        while not listener.started:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         try:
             yield Served(service, listener, port)

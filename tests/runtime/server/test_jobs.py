@@ -15,7 +15,7 @@ LONG = {"method": {"method": "sequential", "prompt": "seq 24 : 8 3 1 ;", "temper
 
 
 async def ended(http, id):
-    while (state := (await http.get(f"/v1/jobs/{id}")).json())["ended"] is None:
+    while (state := (await http.get(f"/v1/jobs/{id}")).json())["ended"] is None:  # noqa: ASYNC110  # as clients do
         await asyncio.sleep(0.02)
     return state
 
@@ -46,8 +46,7 @@ async def test_a_job_from_submission_to_trace(served, tmp_path):
         rest = await events(http, id, last=7)
         listed = (await http.get("/v1/jobs")).json()["data"]
     async with plait.Runtime("countdown") as runtime:
-        mine = await (await runtime.submit(plait.parse_job(JSON := json.dumps(JOB))))
-    assert JSON
+        mine = await (await runtime.submit(plait.parse_job(json.dumps(JOB))))
     assert (result["text"], result["answer"]) == (mine.text, mine.answer)
     assert state["state"] == "done" and state["usage"]["total_tokens"] == mine.usage.total_tokens
     assert [number for number, _ in all_events] == list(range(1, state["events"] + 1))
@@ -59,9 +58,7 @@ async def test_a_job_from_submission_to_trace(served, tmp_path):
 
 async def test_cancel_frees_what_a_job_holds(served):
     async with served.http() as http:
-        id = (await http.post("/v1/jobs", json={"method": {**LONG["method"], "prompt": "seq 24 : 8 3 1 ;"}})).json()[
-            "id"
-        ]
+        id = (await http.post("/v1/jobs", json=LONG)).json()["id"]
         early = await http.get(f"/v1/jobs/{id}/result")
         state = (await http.delete(f"/v1/jobs/{id}")).json()
         again = await http.get(f"/v1/jobs/{id}/result")
@@ -93,5 +90,6 @@ async def test_malformed_jobs(served):
         forbidden = await http.post("/v1/jobs", json={"method": {"method": "code_monkeys"}})
         number = (await http.post("/v1/jobs", json=JOB)).json()["id"]
         header = await http.get(f"/v1/jobs/{number}/events", headers={"Last-Event-ID": "x"})
+        await http.delete(f"/v1/jobs/{number}")
     assert forbidden.status_code == 403
     assert header.status_code == 400

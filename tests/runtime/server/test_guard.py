@@ -1,0 +1,185 @@
+"""Keys, limits, bad clients, and an end in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from plait import InvalidInput
+from plait.runtime.server.keys import Keys
+from plait.runtime.server.problems import Refused
+
+from .conftest import serving
+
+ASK = {"model": "countdown", "prompt": "seq 24 : 8 3 1 ;", "max_tokens": 4, "temperature": 0}
+LONG = {"method": {"method": "sequential", "prompt": "seq 24 : 8 3 1 ;", "temperature": 9, "stop": ["q"]}}
+
+
+async def raw(served, data, *, wait=5.0):
+    """What the server sends back for these bytes, until it closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    try:
+        writer.write(data)
+        async with asyncio.timeout(wait):
+            return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def lives(served, key="none"):
+    async with served.http(key) as http:
+        answer = await http.post("/v1/completions", json=ASK)
+    assert answer.status_code == 200, answer.text
+
+
+async def test_keys():
+    async with serving("# who\nann first jobs=2\nbob second tokens=6\n") as served:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "first"}):
+            async with httpx.AsyncClient(base_url=served.url, headers=headers) as http:
+                answer = await http.post("/v1/completions", json=ASK)
+                assert answer.status_code == 401
+                assert answer.json()["error"]["type"] == "authentication_error"
+                assert (await http.get("/metrics")).status_code == 401
+                assert (await http.get("/health")).status_code == 200
+        async with served.http("first") as ann, served.http("second") as bob:
+            id = (await ann.post("/v1/jobs", json={"method": {**LONG["method"], "max_tokens": 1}})).json()["id"]
+            assert (await bob.get(f"/v1/jobs/{id}")).status_code == 404
+            assert (await bob.get("/v1/jobs")).json()["data"] == []
+            first = await bob.post("/v1/completions", json=ASK)
+            second = await bob.post("/v1/completions", json=ASK)
+            third = await bob.post("/v1/completions", json=ASK)
+            await ann.delete(f"/v1/jobs/{id}")
+    assert first.json()["usage"]["completion_tokens"] == 4
+    assert second.json()["usage"]["completion_tokens"] == 2  # what was left of six
+    assert third.status_code == 429
+    assert third.json()["error"]["code"] == "insufficient_quota"
+
+
+@pytest.mark.parametrize("line", ["ann", "ann key jobs=x", "ann key jobs=0", "ann key more=1", "ann a\nann b"])
+def test_malformed_keys(line):
+    with pytest.raises(InvalidInput, match="line"):
+        Keys(line.splitlines())
+
+
+def test_keys_are_told_apart():
+    keys = Keys(["ann first", "bob second jobs=3"])
+    assert keys.find("Bearer first").name == "ann"
+    assert keys.find("bearer second").max_jobs == 3
+    for wrong in (None, "", "Bearer", "Bearer  ", "Basic first", "Bearer firs", "Bearer \udcff"):
+        with pytest.raises(Refused):
+            keys.find(wrong)
+
+
+async def test_jobs_of_a_key_and_of_all_are_limited():
+    async with serving("a a jobs=2\nb b jobs=9", max_running=1, max_queued=1) as served:
+        async with served.http("a") as a, served.http("b") as b:
+            answers = [await a.post("/v1/jobs", json={**LONG, "budget": {"seconds": 20.0}}) for _ in range(3)]
+            other = await b.post("/v1/jobs", json=LONG)
+            states = [(await a.get(f"/v1/jobs/{one.json()['id']}")).json()["state"] for one in answers[:2]]
+            metrics = (await a.get("/metrics")).text
+            for one in reversed(answers[:2]):
+                assert (await a.delete(f"/v1/jobs/{one.json()['id']}")).json()["state"] == "cancelled"
+    assert [one.status_code for one in answers] == [202, 202, 429]
+    assert other.status_code == 503
+    assert states == ["running", "queued"]
+    assert "plait_jobs_running 1.0" in metrics and "plait_jobs_queued 1.0" in metrics
+
+
+async def test_bodies():
+    async with serving(max_body=1000, body_seconds=0.3) as served:
+        async with served.http() as http:
+            large = await http.post("/v1/completions", json={**ASK, "prompt": "8 " * 1000})
+
+            async def pieces():
+                for _ in range(100):
+                    yield b"8 " * 100
+
+            chunked = await http.post("/v1/completions", content=pieces())
+            for content in (b"", b"{", b"[]", b"\xff\xfe", b"[" * 900):
+                answer = await http.post("/v1/completions", content=content)
+                assert answer.status_code == 400 and answer.json()["error"]["message"], content[:20]
+            nowhere = await http.get("/v2/nothing")
+        head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{"
+        slow = await raw(served, head)
+        await lives(served)
+    assert large.status_code == chunked.status_code == 413
+    assert nowhere.status_code == 404 and nowhere.json()["error"]["type"] == "not_found_error"
+    assert slow.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_slow_headers_and_nonsense():
+    async with serving(header_seconds=0.3) as served:
+        slow = await asyncio.gather(*(raw(served, b"POST /v1/completions HTTP/1.1\r\nhost") for _ in range(20)))
+        nothing = await raw(served, b"")
+        nonsense = await raw(served, b"\x16\x03\x01\r\n\r\n")
+        await lives(served)
+    assert {answer.split(b" ")[1] for answer in (*slow, nothing)} == {b"408"}
+    assert json.loads(slow[0].partition(b"\r\n\r\n")[2])["error"]["code"] == "slow"
+    assert nonsense.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_many_connections_at_once():
+    async with serving(max_running=8, jobs_per_key=500) as served:
+        limits = httpx.Limits(max_connections=200)
+        async with httpx.AsyncClient(base_url=served.url, timeout=60, limits=limits) as http:
+            answers = await asyncio.gather(*(http.post("/v1/completions", json=ASK) for _ in range(200)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({answer.json()["choices"][0]["text"] for answer in answers}) == 1
+        assert served.used == 0 and not served.service.works
+
+
+@pytest.mark.parametrize("seconds", [20, 0.2])
+async def test_running_jobs_end_before_the_server_does(seconds):
+    async with serving(drain_seconds=seconds) as served, served.http() as http:
+        method = {**LONG["method"], "max_tokens": 400}
+        work = served.service.find(
+            served.service.keys.find(None), (await http.post("/v1/jobs", json={"method": method})).json()["id"]
+        )
+        work.spec = work.spec if seconds > 1 else work.spec
+        served.listener.stop()
+        await asyncio.sleep(0)
+        refused = await http.post("/v1/completions", json=ASK)
+        health = await http.get("/health")
+        assert refused.status_code == health.status_code == 503
+        await work.wait()
+    assert work.state == ("done" if seconds > 1 else work.state)
+    assert work.is_over
+
+
+def test_the_command(tmp_path):
+    (tmp_path / "keys").write_text("ann secret\n")
+    command = [sys.executable, "-m", "plait", "serve", "countdown", "--port", "0", "--keys", str(tmp_path / "keys")]
+    process = subprocess.Popen(
+        [*command, "-v"], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}
+    )
+    try:
+        assert process.stderr is not None
+        line = next(line for line in process.stderr if "http://" in line)
+        url = re.search(r"http://[\d.:]+", line)[0]
+        headers = {"Authorization": "Bearer secret"}
+        answer = httpx.post(f"{url}/v1/completions", json=ASK, headers=headers, timeout=30)
+        assert answer.status_code == 200
+        assert httpx.post(f"{url}/v1/completions", json=ASK).status_code == 401
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.mark.parametrize("arguments", [["--host", "0.0.0.0"], ["--set", "max_body=0"], ["--set", "nonsense=1"]])
+def test_wrong_options_of_the_command(arguments, capsys):
+    from plait.runtime.cli.main import main
+
+    assert main(["serve", "countdown", *arguments]) == 1
+    assert capsys.readouterr().err.startswith("plait: ")
