@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +15,11 @@ from .service import Service
 
 OPEN = ("/health", "/", "/openapi.json")
 """Paths without a key."""
+
+
+DISCARDED = 16 << 20
+"""Bytes of a refused body that are read and forgotten at most."""
+SECONDS_TO_DISCARD = 1.0
 
 
 class SlowClient(Exception):
@@ -38,6 +44,7 @@ class Guard:
             content = await self._read(scope, receive)
         except Refused as error:
             self.service.metrics.refused.labels(str(error.status)).inc()
+            await _discard(receive)
             told = body(error.status, str(error), code=error.code)
             # What the client still sends would be taken for its next request.
             await JSONResponse(told, error.status, {**error.headers, "Connection": "close"})(scope, receive, send)
@@ -86,6 +93,18 @@ class Guard:
         except TimeoutError:
             status = HTTPStatus.REQUEST_TIMEOUT
             raise Refused(status, f"the body did not come in {settings.body_seconds:g} s", code="slow") from None
+
+
+async def _discard(receive: Receive) -> None:
+    """Take what is still sent, within bounds: of a connection that is closed before, the client reads no answer."""
+    left = DISCARDED
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SECONDS_TO_DISCARD):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 def _header(scope: Scope, name: bytes) -> str | None:
