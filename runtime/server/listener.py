@@ -23,7 +23,7 @@ class Listener(uvicorn.Server):
     """Serves a `Service`. At the first SIGTERM or SIGINT running jobs go on up to the limit while new ones get a 503;
     a second one cancels them."""
 
-    def __init__(self, service: Service, *, host: str, port: int, on_start: Callable[[str], None] = str) -> None:
+    def __init__(self, service: Service, *, host: str, port: int, on_start: Callable[[str], object] = str) -> None:
         """`on_start` is called with the URL once it listens."""
         self.service = service
         self.on_start = on_start

@@ -154,9 +154,7 @@ async def test_running_jobs_end_before_the_server_does(state):
 def test_the_command(tmp_path):
     (tmp_path / "keys").write_text("ann secret\n")
     command = [sys.executable, "-m", "plait", "serve", "countdown", "--port", "0", "--keys", str(tmp_path / "keys")]
-    process = subprocess.Popen(
-        [*command, "-v"], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         line = next(line for line in process.stderr if "http://" in line)
