@@ -17,6 +17,7 @@ from ..methods.registry import METHODS
 from .answers import Answer, ChatAnswer, TextAnswer, failure
 from .guard import Guard
 from .jobs import add_jobs
+from .live import add_live
 from .problems import as_refusal, body
 from .requests import Body, ChatBody, CompletionBody
 from .service import Service
@@ -48,6 +49,7 @@ def make_app(service: Service) -> FastAPI:
         return await _complete(service, request, asked, ChatAnswer)
 
     add_jobs(app, service)
+    add_live(app, service)
     app.add_middleware(Guard, service=service)
     return app
 

@@ -35,6 +35,8 @@ class Service:
         self.metrics = Metrics(lambda: runtime.engine.block_usage())
         self.works: dict[str, Work] = {}
         """Those that have not ended, and those that are kept."""
+        self.tokens = 0
+        """Of all texts so far."""
         self.is_draining = False
         self._kept: set[str] = set()
         self._turns = asyncio.Semaphore(settings.max_running)
@@ -140,9 +142,11 @@ class Service:
         seen = False
         try:
             async for event in job:
-                if isinstance(event, Text) and not seen:
+                if isinstance(event, Text):
+                    if not seen:
+                        self.metrics.first.labels(work.spec.method.method).observe(time.time() - work.created)
                     seen = True
-                    self.metrics.first.labels(work.spec.method.method).observe(time.time() - work.created)
+                    self.tokens += event.tokens
                 work.add(event)
             work.result = await job
         except asyncio.CancelledError as error:

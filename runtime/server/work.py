@@ -13,6 +13,7 @@ from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..result import Result
 from .keys import Client
+from .threads import Threads
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -31,6 +32,7 @@ class Work:
         self.result: Result | None = None
         self.error: BaseException | None = None
         self.events: list[Event] = []
+        self.threads = Threads()
         self.task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
@@ -46,6 +48,7 @@ class Work:
 
     def add(self, event: Event) -> None:
         self.events.append(event)
+        self.threads.add(event)
         self.tell()
 
     def end(self, state: State, error: BaseException | None = None) -> None:

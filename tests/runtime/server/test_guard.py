@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from plait import InvalidInput
+from plait.runtime.server.guard import Guard
 from plait.runtime.server.keys import Keys
 from plait.runtime.server.problems import Refused
 
@@ -177,3 +178,26 @@ def test_wrong_options_of_the_command(arguments, capsys):
 
     assert main(["serve", "countdown", *arguments]) == 1
     assert capsys.readouterr().err.startswith("plait: ")
+
+
+async def test_a_client_that_takes_nothing_is_left():
+    async with serving(send_seconds=0.1) as served:
+        ended = []
+
+        async def app(scope, receive, send):
+            try:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+            finally:
+                ended.append(True)
+
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            await asyncio.sleep(60)
+
+        scope = {"type": "http", "path": "/v1/jobs", "headers": []}
+        async with asyncio.timeout(5):
+            await Guard(app, served.service)(scope, receive, send)
+        assert ended
+        assert 'plait_requests_refused_total{status="slow"} 1.0' in served.service.metrics.render().decode()
