@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from ..errors import PlaitError
 from ..methods.registry import METHODS
@@ -25,6 +26,20 @@ from .streams import answer_stream, cancel, finish, unless_gone
 from .work import Work
 
 NO_BUFFER = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class JobsStream(StreamingResponse):
+    """A stream that ends its jobs when it is left, be it before its first part."""
+
+    def __init__(self, works: Sequence[Work], parts: AsyncIterator[str]) -> None:
+        super().__init__(parts, media_type="text/event-stream", headers=NO_BUFFER)
+        self.works = works
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            cancel(self.works)
 
 
 def make_app(service: Service) -> FastAPI:
@@ -69,7 +84,7 @@ async def _complete(
     if asked.stream:
         usage = asked.stream_options is not None and asked.stream_options.include_usage
         stream = answer_stream(answer, usage=usage)
-        return StreamingResponse(stream, media_type="text/event-stream", headers=NO_BUFFER)
+        return JobsStream(works, stream)
     if not await unless_gone(request, finish(works)):
         return Response(status_code=499)
     # One that failed has the others cancelled: what is told is its error.
