@@ -1,4 +1,4 @@
-"""`serve`: a model over HTTP, by OpenAI's API and by jobs.
+"""`plait serve`: a model over HTTP, by OpenAI's API and by jobs.
 
     plait serve countdown
     plait serve FOLDER --port 8000 --keys keys.txt --set max_running=8 --device cuda
@@ -13,17 +13,15 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
 from ..errors import InvalidInput
 from ..runtime import Runtime
+from ..server.settings import ServerSettings
 from .files import read_text
 from .options import add_engine_options, engine_options, parse_field
-
-if TYPE_CHECKING:
-    from ..server.settings import ServerSettings
 
 KEYS = "PLAIT_API_KEYS"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -44,10 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        from ..server.settings import ServerSettings
-    except ImportError as error:  # pragma: no cover
-        raise InvalidInput(f"{error}: pip install 'plait[server]'") from None
     fields: dict[str, Any] = dict(map(parse_field, options.set))
     settings = ServerSettings(**fields)
     settings = settings.model_copy(update={"methods": (*settings.methods, *options.allow)})

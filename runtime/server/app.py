@@ -22,10 +22,8 @@ from .live import add_live
 from .problems import as_refusal, body
 from .requests import Body, ChatBody, CompletionBody
 from .service import Service
-from .streams import answer_stream, cancel, finish, unless_gone
+from .streams import NO_BUFFER, answer_stream, cancel, finish, unless_gone
 from .work import Work
-
-NO_BUFFER = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class JobsStream(StreamingResponse):

@@ -13,7 +13,7 @@ from ..job_spec import parse_job
 from .answers import failure
 from .problems import Refused
 from .service import Service
-from .streams import COMMENT, PULSE, sse
+from .streams import COMMENT, NO_BUFFER, PULSE, sse
 from .work import Work
 
 
@@ -54,7 +54,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         last = request.headers.get("last-event-id", "0")
         if not last.isdecimal() or len(last) > 15:
             raise Refused(400, f"Last-Event-ID is {last[:40]!r}: it should be the number of an event")
-        return StreamingResponse(_events(work, int(last)), media_type="text/event-stream")
+        return StreamingResponse(_events(work, int(last)), media_type="text/event-stream", headers=NO_BUFFER)
 
     @app.get("/v1/jobs/{id}/result")
     async def result(request: Request, id: str) -> Response:

@@ -17,6 +17,8 @@ from .work import Work
 
 PULSE = 10.0
 """Seconds of silence after which a comment is sent, so that nothing between thinks the connection dead."""
+NO_BUFFER = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""Headers of a stream: proxies pass its parts on as they come."""
 COMMENT = ": still at work\n\n"
 
 
