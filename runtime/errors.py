@@ -14,6 +14,7 @@
     +-- OutOfBlocks           the KV store cannot hold this even when everything else is evicted
     +-- NonFiniteLogits       the model gave NaN or infinite numbers: its weights are damaged, or overflow
     +-- WorkerLost            a process that runs a part of the model has ended, and the engine with it
+    +-- ServerFailed          the server that an engine talks to refuses, fails or cannot be reached
 
 Malformed *model output* is never an exception: every method defines an outcome for it. A failing `assert` is a defect
 of plait itself.
@@ -74,3 +75,7 @@ class NonFiniteLogits(PlaitError):
 
 class WorkerLost(PlaitError):
     """A process that runs a part of the model has ended; the engine cannot go on and has to be loaded again."""
+
+
+class ServerFailed(PlaitError):
+    """The server that an engine talks to refuses, fails or cannot be reached, after all retries."""
