@@ -18,7 +18,7 @@ EngineLoader = Callable[[str, dict[str, Any]], Engine]
 MODELS = Path(__file__).parents[2] / "models"
 """Where the shipped models are."""
 
-PLANNED = ("openai", "vllm")
+PLANNED = ("vllm",)
 """Schemes that are kept for engines to come."""
 
 _schemes: Registry[EngineLoader] = Registry("engine scheme", "plait.engines")

@@ -1,0 +1,101 @@
+"""`Chunk`: one piece of a streamed answer, read strictly enough that nothing odd gets past it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+class _Logprobs(BaseModel):
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
+    content: list[dict[str, Any]] | None = None
+
+
+class _Delta(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    text: str | None = None
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+    token_ids: list[int] | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Details(BaseModel):
+    cached_tokens: int | None = None
+
+
+class Usage(BaseModel):
+    """What the server counted."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        return (self.prompt_tokens_details and self.prompt_tokens_details.cached_tokens) or 0
+
+
+class _Message(BaseModel):
+    choices: list[_Choice] = []
+    usage: Usage | None = None
+
+
+class Malformed(Exception):
+    """The server sent what is no part of an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one event of the stream adds."""
+
+    text: str
+    ids: list[int] | None
+    pieces: list[str] | None
+    """The texts of its tokens."""
+    logprobs: list[float] | None
+    top_logprobs: list[dict[str, float]] | None
+    finish: str | None
+    stop: str | None
+    """The stop string that the server ended at."""
+    usage: Usage | None
+
+
+def read_chunk(data: object) -> Chunk:
+    """Raises `Malformed`."""
+    try:
+        message = _Message.model_validate(data)
+    except ValidationError as error:
+        raise Malformed(f"{error.error_count()} fields are not those of a completion") from None
+    choice = message.choices[0] if message.choices else _Choice()
+    text = choice.text if choice.text is not None else (choice.delta.content if choice.delta else None)
+    stop = choice.stop_reason if isinstance(choice.stop_reason, str) else None
+    pieces, values, top = _logprobs(choice.logprobs)
+    return Chunk(text or "", choice.token_ids, pieces, values, top, choice.finish_reason, stop, message.usage)
+
+
+def _logprobs(
+    found: _Logprobs | None,
+) -> tuple[list[str] | None, list[float] | None, list[dict[str, float]] | None]:
+    if found is None:
+        return None, None, None
+    if found.content is not None:
+        try:
+            return (
+                [str(one["token"]) for one in found.content],
+                [float(one["logprob"]) for one in found.content],
+                [{str(t["token"]): float(t["logprob"]) for t in one.get("top_logprobs", ())} for one in found.content],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise Malformed(f"log-probabilities of another form: {error}") from None
+    values = [0.0 if value is None else value for value in found.token_logprobs or ()]
+    top = None if found.top_logprobs is None else [one or {} for one in found.top_logprobs]
+    return found.tokens, values if found.token_logprobs is not None else None, top

@@ -1,0 +1,84 @@
+"""`Dialect`: what of the API a server knows, and requests in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...engine import SamplingParams
+from ...errors import UnsupportedByEngine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """What a server understands beyond text in and text out."""
+
+    is_chat: bool = False
+    takes_ids: bool = False
+    """A prompt may be token ids."""
+    gives_ids: bool = False
+    """It says which tokens it sampled (`return_token_ids`, as vLLM has it)."""
+    extensions: bool = False
+    """`top_k`, `min_p`, `repetition_penalty`, `ignore_eos` and whole stop strings, as vLLM has them."""
+    logprobs: bool = False
+    limit: str = "max_tokens"
+    """The name of the field."""
+
+    @property
+    def path(self) -> str:
+        return "/chat/completions" if self.is_chat else "/completions"
+
+    def check(self, params: SamplingParams) -> None:
+        """Raise `UnsupportedByEngine` for what cannot be asked for."""
+        wanted = {
+            "top_k": params.top_k and not self.extensions,
+            "min_p": params.min_p and not self.extensions,
+            "repetition_penalty": params.repetition_penalty != 1 and not self.extensions,
+            "ignore_eos": params.ignore_eos and not self.extensions,
+            "logit_bias": params.logit_bias and not self.gives_ids,
+            "forbidden_ids": params.forbidden_ids and not self.gives_ids,
+            "stop_token_ids": params.stop_token_ids and not self.gives_ids,
+            "logprobs": params.logprobs is not None and not self.logprobs,
+            "forced with logprobs": params.forced and params.logprobs is not None,
+            "hidden_state": params.hidden_state,
+        }
+        if missing := [name for name, is_wanted in wanted.items() if is_wanted]:
+            raise UnsupportedByEngine(f"this server does not do {', '.join(missing)}; the native engine does")
+
+    def body(self, params: SamplingParams, *, max_tokens: int, seed: int) -> dict[str, Any]:
+        """Everything but the prompt and the model."""
+        body: dict[str, Any] = {self.limit: max_tokens, "temperature": params.temperature, "stream": True}
+        body["stream_options"] = {"include_usage": True}
+        if params.temperature > 0:
+            body["seed"] = seed
+        if params.top_p < 1:
+            body["top_p"] = params.top_p
+        bias = {str(token): value for token, value in params.logit_bias.items()}
+        bias |= {str(token): -100.0 for token in params.forbidden_ids}
+        if bias:
+            body["logit_bias"] = bias
+        if params.logprobs is not None or (self.logprobs and not self.gives_ids):
+            # Without ids the texts of the tokens are there, and nowhere else.
+            count = params.logprobs or 0
+            body |= {"logprobs": True, "top_logprobs": count} if self.is_chat else {"logprobs": count}
+        if self.gives_ids:
+            body |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
+        if self.extensions:
+            body |= {"top_k": params.top_k or -1, "min_p": params.min_p, "ignore_eos": params.ignore_eos}
+            body |= {"repetition_penalty": params.repetition_penalty, "skip_special_tokens": False}
+            if params.stop:
+                body |= {"stop": list(params.stop), "include_stop_str_in_output": True}
+        return body
+
+
+def candidates(*, is_chat: bool, has_tokenizer: bool) -> Sequence[Dialect]:
+    """What to try, the richest first."""
+    if is_chat:
+        plain = Dialect(is_chat=True)
+        both = (plain, replace(plain, limit="max_completion_tokens"))
+        return [replace(one, logprobs=True) for one in both] + list(both)
+    if has_tokenizer:
+        full = Dialect(takes_ids=True, gives_ids=True, extensions=True, logprobs=True)
+        return [full, replace(full, logprobs=False), Dialect(takes_ids=True), Dialect()]
+    return [Dialect(logprobs=True, extensions=True), Dialect(logprobs=True), Dialect()]

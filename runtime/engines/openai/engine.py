@@ -1,0 +1,292 @@
+"""`OpenAIEngine`: any server that speaks the OpenAI API (vLLM, SGLang, llama.cpp, hosted models).
+
+Views are lists of tokens (`TokenEngine`): a fork is a new request over the same prefix, which servers with a prefix
+cache do not compute again; merged branches are read one behind another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from importlib.util import find_spec
+from random import uniform
+from typing import Any
+
+from ...engine import BlockUsage, Capabilities, Completion, FinishReason, SamplingParams, Tokenizer
+from ...errors import InvalidInput, ServerFailed, UnknownModel, UnsupportedByEngine
+from ..native.gguf_tokenizer import load_tokenizer
+from ..registry import find_model
+from ..token_decoding import decode
+from ..token_engine import TokenEngine, TokenGeneration
+from .chunks import Chunk
+from .dialect import Dialect, candidates
+from .options import ServerOptions, read_options
+from .server import Refused, Server, StreamBroken
+from .text_tokenizer import TextTokenizer
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CONTEXT = 4096
+_PROBE = "1"
+_ID = "token_id:"
+
+
+@dataclass(slots=True, kw_only=True)
+class ServerUsage:
+    """What an engine had a server do, by the server's count where it gives one."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompts' tokens: read before."""
+    generated_tokens: int = 0
+
+
+@dataclass(slots=True)
+class _Sample:
+    """What one generation got so far."""
+
+    logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[dict[int, float]] = field(default_factory=list)
+    finish: str | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class OpenAIEngine(TokenEngine):
+    """See `engine.Engine`. What the server can do is found out by `start`, with requests for one token."""
+
+    def __init__(self, options: ServerOptions, tokenizer: Tokenizer | None = None) -> None:
+        """Raises `InvalidInput` for a tokenizer with the chat API, where texts go over."""
+        is_chat = options.api == "chat"
+        if is_chat and tokenizer is not None:
+            raise InvalidInput("the chat API takes texts: leave out tokenizer, or api=chat")
+        self._text = None if tokenizer is not None else TextTokenizer(is_chat=is_chat)
+        chosen = tokenizer if tokenizer is not None else self._text
+        assert chosen is not None
+        super().__init__(
+            f"openai:{options.url}#{options.model or ''}".rstrip("#"),
+            chosen,
+            context_limit=options.context_limit or DEFAULT_CONTEXT,
+            capabilities=Capabilities(),
+        )
+        self.options = options
+        self.model = options.model or ""
+        self.dialect = Dialect(is_chat=is_chat)
+        self.usage = ServerUsage()
+        self._server: Server | None = None
+        self._running: set[asyncio.Task[Any]] = set()
+
+    @property
+    def server(self) -> Server:
+        assert self._server is not None, "the engine was not started"
+        return self._server
+
+    # -- the Engine contract -----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Raises `UnknownModel`, `ServerFailed`, or `InvalidInput` for a server without the API."""
+        await super().start()
+        if self._server is not None:
+            return
+        self._server = Server(self.options)
+        await self._choose_model()
+        self.dialect = await self._probe()
+        self.capabilities = Capabilities(logprobs=self.dialect.logprobs)
+        logger.info("%s: %s, %s", self.name, self.model, self.dialect)
+
+    async def close(self) -> None:
+        await super().close()
+        if self._running:
+            await asyncio.wait(self._running)
+        if self._server is not None:
+            server, self._server = self._server, None
+            await server.close()
+
+    def block_usage(self, job: str | None = None) -> BlockUsage:
+        return BlockUsage(total=0, free=0, cached=0, used=0)
+
+    def check_params(self, params: SamplingParams) -> None:
+        super().check_params(params)
+        self.dialect.check(params)
+
+    async def complete(self, generation: TokenGeneration) -> Completion:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        sample = _Sample()
+        try:
+            async with aclosing(self._sample(generation, sample)) as tokens:
+                done = await decode(generation, tokens)
+        finally:
+            self._running.discard(task)
+            self.usage.generated_tokens += len(generation.new)
+        count, wanted = len(done.token_ids), generation.params.logprobs
+        done.logprobs = None if wanted is None else sample.logprobs[:count]
+        done.top_logprobs = sample.top_logprobs[:count] if wanted else None
+        if sample.finish == "length" and done.stop is None and done.finish_reason is FinishReason.EOS:
+            # The server counts other tokens than this engine does.
+            done.finish_reason = FinishReason.LENGTH
+        done.prefilled_tokens = sample.prompt_tokens - sample.cached_tokens
+        done.reused_tokens = sample.cached_tokens
+        return done
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    async def _sample(self, generation: TokenGeneration, sample: _Sample) -> AsyncGenerator[int, None]:
+        """Tokens as the server gives them; a stream that breaks is taken up again behind what it gave."""
+        for token in generation.params.forced:
+            yield token
+        broken = 0
+        while True:
+            before = generation.branch.length
+            try:
+                async with aclosing(self._request(generation, sample)) as tokens:
+                    async for token in tokens:
+                        yield token
+                return
+            except StreamBroken as error:
+                # Whoever goes on makes progress; only failures in a row count.
+                broken = 1 if generation.branch.length > before else broken + 1
+                stuck = self.dialect.is_chat and generation.new and not self.options.prefill
+                if broken > self.options.max_retries or stuck:
+                    raise ServerFailed(f"{self.options.url} broke off its answer: {error}") from None
+                logger.warning("%s broke off its answer (%s); asking again", self.options.url, error)
+                await asyncio.sleep(uniform(0.5, 1) * min(0.5 * 2**broken, 8))
+
+    async def _request(self, generation: TokenGeneration, sample: _Sample) -> AsyncGenerator[int, None]:
+        branch, params = generation.branch, generation.params
+        room = branch.context_limit - branch.position
+        limit = room if params.max_tokens is None else min(room, params.max_tokens - len(generation.new))
+        body = self.dialect.body(params, max_tokens=limit, seed=_seed(branch.seed, branch.path, branch.length))
+        body |= {"model": self.model, **self._prompt(branch.tokens)}
+        self.usage.requests += 1
+        finish, last, text = None, None, ""
+        async with aclosing(self.server.stream(self.dialect.path, body)) as chunks:
+            async for chunk in chunks:
+                if chunk.usage is not None:
+                    self._count(chunk, sample)
+                for token in self._tokens(chunk, [*branch.tokens] if self._text is None else [], sample):
+                    last = token
+                    yield token
+                text += chunk.text
+                finish = chunk.finish or finish
+                if chunk.stop and chunk.stop not in text[-2 * len(chunk.stop) - 64 :]:
+                    # Some servers cut it off though they were asked not to.
+                    for token in self.tokenizer.encode_continuation(branch.tokens, chunk.stop):
+                        yield token
+        if finish is None:
+            raise StreamBroken("the stream ended without a finish reason")
+        sample.finish = finish
+        eos_ids = self.tokenizer.eos_ids
+        if finish == "stop" and eos_ids and last not in eos_ids:
+            sample.logprobs.append(0.0)
+            yield eos_ids[0]
+
+    def _prompt(self, tokens: list[int]) -> dict[str, Any]:
+        if not self.dialect.is_chat:
+            return {"prompt": tokens if self.dialect.takes_ids else self.tokenizer.decode(self._without_prefix(tokens))}
+        assert self._text is not None
+        messages = self._text.messages(tokens)
+        if messages and messages[-1]["role"] == "assistant":
+            if not messages[-1]["content"]:
+                messages.pop()
+            elif self.options.prefill:
+                return {"messages": messages, "add_generation_prompt": False, "continue_final_message": True}
+            else:
+                raise UnsupportedByEngine(
+                    "the chat API does not go on with a text that the model has begun: use api=completions, or "
+                    "prefill=true where the server can (vLLM)"
+                )
+        return {"messages": messages}
+
+    def _without_prefix(self, tokens: list[int]) -> list[int]:
+        """A server puts BOS in front of texts itself."""
+        prefix = list(self.tokenizer.prefix_ids)
+        return tokens[len(prefix) :] if prefix and tokens[: len(prefix)] == prefix else tokens
+
+    def _tokens(self, chunk: Chunk, before: list[int], sample: _Sample) -> list[int]:
+        if self.dialect.gives_ids:
+            tokens = chunk.ids or []
+        elif self._text is not None and chunk.pieces and "".join(chunk.pieces) == chunk.text:
+            tokens = [self._text.token(piece) for piece in chunk.pieces]
+        else:
+            tokens = self.tokenizer.encode_continuation(before, chunk.text) if chunk.text else []
+        if self.capabilities.logprobs:
+            known = chunk.logprobs or []
+            # Where tokens and numbers do not match (text held back by the server), each chunk keeps its count.
+            sample.logprobs += (known + [0.0] * len(tokens))[: len(tokens)]
+            tops = [{self._id(name): value for name, value in top.items()} for top in chunk.top_logprobs or ()]
+            sample.top_logprobs += (tops + [{} for _ in tokens])[: len(tokens)]
+        return tokens
+
+    def _id(self, name: str) -> int:
+        if name.startswith(_ID) and name[len(_ID) :].isdecimal():
+            return int(name[len(_ID) :])
+        return self._text.token(name) if self._text is not None else -1
+
+    def _count(self, chunk: Chunk, sample: _Sample) -> None:
+        assert chunk.usage is not None
+        # vLLM may send a running count in every chunk: the last one holds.
+        self.usage.prompt_tokens += chunk.usage.prompt_tokens - sample.prompt_tokens
+        self.usage.cached_tokens += chunk.usage.cached_tokens - sample.cached_tokens
+        sample.prompt_tokens, sample.cached_tokens = chunk.usage.prompt_tokens, chunk.usage.cached_tokens
+
+    # -- finding out what the server can do --------------------------------------------------------------------
+
+    async def _choose_model(self) -> None:
+        listed = {one["id"]: one for one in await self.server.models()}
+        if not self.model and len(listed) != 1:
+            known = ", ".join(sorted(listed)[:20]) or "none that it lists"
+            raise UnknownModel(f"which model of {self.options.url}? openai:{self.options.url}#MODEL; there: {known}")
+        self.model = self.model or next(iter(listed))
+        limit = listed.get(self.model, {}).get("max_model_len")
+        if self.options.context_limit is None and isinstance(limit, int) and limit > 0:
+            self.context_limit = limit
+        elif self.options.context_limit is None:
+            logger.warning(
+                "%s does not say how long its context is: taking %d; set context_limit", self.name, DEFAULT_CONTEXT
+            )
+
+    async def _probe(self) -> Dialect:
+        """The richest dialect that the server takes."""
+        refusal = None
+        is_chat = self.options.api == "chat"
+        for dialect in candidates(is_chat=is_chat, has_tokenizer=self._text is None):
+            self.dialect = dialect
+            params = SamplingParams(stop=("\x00",), logprobs=0 if dialect.logprobs else None)
+            body = dialect.body(params, max_tokens=1, seed=0)
+            body |= {"model": self.model, **self._prompt(self.tokenizer.encode(_PROBE))}
+            try:
+                async with aclosing(self.server.stream(dialect.path, body)) as stream:
+                    chunks = [chunk async for chunk in stream]
+            except Refused as error:
+                refusal = refusal or error
+                continue
+            except StreamBroken as error:
+                raise ServerFailed(f"{self.options.url} sends no completions: {error}") from None
+            if dialect.gives_ids and not any(chunk.ids for chunk in chunks):
+                continue
+            if dialect.logprobs and not any(chunk.logprobs for chunk in chunks):
+                continue
+            return dialect
+        assert refusal is not None, "the last dialect asks for nothing that could be missing"
+        raise refusal
+
+
+def _seed(seed: int, path: tuple[int, ...], length: int) -> int:
+    """31 bits, by a call's place in the job: branches draw differently."""
+    return int.from_bytes(blake2b(f"{seed}:{path}:{length}".encode(), digest_size=4).digest()) >> 1
+
+
+def load(rest: str, options: dict[str, Any]) -> OpenAIEngine:
+    """`openai:URL#MODEL`. Raises `InvalidInput`."""
+    if find_spec("openai") is None:
+        raise InvalidInput("openai: needs the openai package: pip install 'plait[openai]'")
+    chosen = read_options(rest, options)
+    tokenizer = None if chosen.tokenizer is None else load_tokenizer(find_model(chosen.tokenizer).path)
+    return OpenAIEngine(chosen, tokenizer)

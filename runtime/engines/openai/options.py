@@ -1,0 +1,69 @@
+"""`ServerOptions`: which server, which model there, and how to talk to it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from ...errors import InvalidInput
+from ...spec import Spec
+
+KEY = "OPENAI_API_KEY"
+
+
+class ServerOptions(Spec):
+    """How an `OpenAIEngine` talks to its server."""
+
+    refusal = InvalidInput
+
+    url: str
+    """Of the API: `http://host:8000/v1`."""
+    model: str | None = None
+    """As the server calls it; None: the only one that the server lists."""
+    api: Literal["completions", "chat"] = "completions"
+    """`/completions`, which goes on with any text; or `/chat/completions`, which only answers messages."""
+    tokenizer: str | None = None
+    """Whose tokenizer to count and encode with: a folder, a GGUF file, a shipped model or one of the hub. None: texts
+    go over as they are, and counts are of words."""
+    context_limit: int | None = Field(default=None, ge=1)
+    """Tokens one branch may span; None: what the server says, else 4096."""
+    api_key_env: str = KEY
+    """The environment variable that holds the key; none is sent if it is not set."""
+    timeout: float = Field(default=60.0, gt=0)
+    """Seconds without a byte from the server."""
+    max_retries: int = Field(default=5, ge=0)
+    """Times a request is sent again after a 408, 409, 429, 5xx, a timeout or a lost connection."""
+    max_concurrency: int = Field(default=64, ge=1)
+    """Requests under way at most; more wait."""
+    prefill: bool = False
+    """The chat API goes on with a last message of the assistant's (`continue_final_message`, as vLLM has it)."""
+    extra_body: dict[str, Any] = {}
+    """Put into every request as it is; it replaces what would be there."""
+
+    @property
+    def api_key(self) -> str | None:
+        return os.environ.get(self.api_key_env)
+
+
+def read_options(rest: str, options: dict[str, Any]) -> ServerOptions:
+    """`URL` or `URL#MODEL`, and options. Raises `InvalidInput`."""
+    if "api_key" in options:
+        raise InvalidInput(f"keys are no options, which are logged: set {KEY}, or name a variable with api_key_env")
+    url, _, model = rest.partition("#")
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise InvalidInput("after openai: goes the address of an API, as in openai:http://localhost:8000/v1#MODEL")
+    if parts.username is not None or parts.password is not None:
+        raise InvalidInput(f"the address of a server must not hold a password: put the key into {KEY}")
+    if model and options.get("model", model) != model:
+        raise InvalidInput(f"two models: {model} behind the address, and {options['model']}")
+    if "url" in options:
+        raise InvalidInput("the address is given twice")
+    return ServerOptions(url=url, **{**({"model": model} if model else {}), **options})

@@ -1,0 +1,126 @@
+"""`Server`: requests to an OpenAI-compatible API, and what becomes of their failures."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InvalidInput, PlaitError, PromptTooLong, ServerFailed, UnknownModel
+from ...printable import printable
+from .chunks import Chunk, Malformed, read_chunk
+from .options import ServerOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from openai import APIStatusError
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 300
+"""Characters of a server's message in ours."""
+_TOO_LONG = ("context_length_exceeded", "context length", "maximum context", "too long")
+
+
+class StreamBroken(Exception):
+    """A stream ended before its answer did: another request may go on where it ended."""
+
+
+class Refused(InvalidInput):
+    """The server does not take this request (400, 404, 422)."""
+
+
+class Server:
+    """One client, for one event loop."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        self.options = options
+        self._key = options.api_key
+        self._slots = asyncio.Semaphore(options.max_concurrency)
+        self._client = AsyncOpenAI(
+            base_url=options.url,
+            api_key=self._key or "none",
+            timeout=options.timeout,
+            max_retries=options.max_retries,
+            http_client=DefaultAsyncHttpxClient(base_url=options.url, timeout=options.timeout),
+        )
+
+    async def models(self) -> list[dict[str, Any]]:
+        """What the server lists; empty where it lists nothing."""
+        try:
+            with self._errors():
+                found = await self._client.get("/models", cast_to=object)
+        except Refused:
+            return []
+        data = found.get("data") if isinstance(found, Mapping) else None
+        return [one for one in data if isinstance(one, dict) and isinstance(one.get("id"), str)] if data else []
+
+    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
+        """The pieces of an answer. Closing it closes the connection.
+
+        Raises `StreamBroken`, `ServerFailed`, and `Refused`, `UnknownModel` or `PromptTooLong` for what is wrong with
+        the request.
+        """
+        from openai import APIError, APIStatusError, AsyncStream
+
+        async with self._slots:
+            with self._errors():
+                events = await self._client.post(
+                    path,
+                    body={**body, **self.options.extra_body},
+                    cast_to=object,
+                    stream=True,
+                    stream_cls=AsyncStream[object],
+                )
+            try:
+                async for data in events:
+                    yield read_chunk(data)
+            except APIStatusError:
+                raise
+            except (APIError, Malformed, ValueError) as error:
+                raise StreamBroken(self._clean(f"{type(error).__name__}: {error}")) from None
+            finally:
+                await events.close()
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        from openai import APIConnectionError, APIStatusError, OpenAIError
+
+        try:
+            yield
+        except APIStatusError as error:
+            raise self._refusal(error) from None
+        except APIConnectionError as error:
+            cause = f": {error.__cause__}" if error.__cause__ else ""
+            raise ServerFailed(self._clean(f"{self.options.url} cannot be reached: {error}{cause}")) from None
+        except (OpenAIError, ValueError) as error:
+            raise ServerFailed(self._clean(f"{self.options.url}: {type(error).__name__}: {error}")) from None
+
+    def _refusal(self, error: APIStatusError) -> PlaitError:
+        status, said = error.status_code, self._clean(str(error))
+        variable = self.options.api_key_env
+        if status in (401, 403):
+            held = "holds a key that it does not take" if self._key else "is not set"
+            return ServerFailed(f"{self.options.url} refuses access ({status}), and {variable} {held}: {said}")
+        if status in (400, 413) and any(words in said.lower() for words in _TOO_LONG):
+            return PromptTooLong(f"too long for {self.options.url}; set context_limit to what it takes: {said}")
+        if status == 404 and "model" in said.lower():
+            return UnknownModel(f"{self.options.url} has no model {self.options.model!r}: {said}")
+        if status in (400, 404, 405, 422, 501):
+            return Refused(f"{self.options.url} does not take this request ({status}): {said}")
+        return ServerFailed(
+            f"{self.options.url} failed ({status}), {self.options.max_retries} retries included: {said}"
+        )
+
+    def _clean(self, text: str) -> str:
+        """What others wrote, for messages and logs: short, harmless, without the key."""
+        text = text.replace(self._key, "***") if self._key else text
+        return printable(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
