@@ -117,6 +117,7 @@ def test_public_names_are_pinned():
         "ScriptedEngine",
         "SelfConsistency",
         "Sequential",
+        "ServerFailed",
         "Tokenizer",
         "Trace",
         "TracedBranch",

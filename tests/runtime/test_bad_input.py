@@ -72,7 +72,7 @@ MODELS = {
     "file instead of folder": (__file__, UnknownModel, "not a folder"),
     "unknown scheme": ("telepathy:model", UnknownModel, "native:, replay:"),
     "vllm": ("vllm:some/model", UnsupportedByEngine, "vllm"),
-    "openai": ("openai:http://localhost/v1", UnsupportedByEngine, "openai"),
+    "openai": ("openai:localhost/v1", InvalidInput, "http://localhost"),
     "no recording": ("replay:/no/such/file", InvalidInput, "not a recording"),
 }
 

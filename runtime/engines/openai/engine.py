@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_CONTEXT = 4096
 _PROBE = "1"
 _ID = "token_id:"
+_PATIENCE = 4
+"""Tokens behind the last one asked for."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +57,8 @@ class _Sample:
     finish: str | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    is_done: bool = False
+    """All tokens are there."""
 
 
 class OpenAIEngine(TokenEngine):
@@ -122,6 +126,9 @@ class OpenAIEngine(TokenEngine):
         try:
             async with aclosing(self._sample(generation, sample)) as tokens:
                 done = await decode(generation, tokens)
+                sample.is_done = True
+                if not isinstance(done.stop, str):
+                    await _last_words(tokens)
         finally:
             self._running.discard(task)
             self.usage.generated_tokens += len(generation.new)
@@ -150,6 +157,8 @@ class OpenAIEngine(TokenEngine):
                         yield token
                 return
             except StreamBroken as error:
+                if sample.is_done:
+                    return
                 # Whoever goes on makes progress; only failures in a row count.
                 broken = 1 if generation.branch.length > before else broken + 1
                 stuck = self.dialect.is_chat and generation.new and not self.options.prefill
@@ -276,6 +285,13 @@ class OpenAIEngine(TokenEngine):
             return dialect
         assert refusal is not None, "the last dialect asks for nothing that could be missing"
         raise refusal
+
+
+async def _last_words(tokens: AsyncGenerator[int, None]) -> None:
+    """Let a server that is at its end say what it counted; one that goes on all the same is cut off."""
+    for _ in range(_PATIENCE):
+        if await anext(tokens, None) is None:
+            return
 
 
 def _seed(seed: int, path: tuple[int, ...], length: int) -> int:

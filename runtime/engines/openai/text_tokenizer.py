@@ -16,8 +16,8 @@ _FIRST_PIECE = 16
 
 
 class TextTokenizer:
-    """Pieces of text, about as long as a model's tokens, numbered by their hash: the same in every process. The end of a
-    text is a token without text, and so is the beginning of a chat's message."""
+    """Pieces of text, about as long as a model's tokens, numbered by their hash: the same in every process. The end of
+    a text is a token without text, and so is the beginning of a chat's message."""
 
     bos_id: int | None = None
     prefix_ids: tuple[int, ...] = ()

@@ -1,0 +1,180 @@
+"""`TransformersEngine`: any causal language model that transformers knows; slow, and an oracle for the others.
+
+One forward pass at a time, in a thread. A branch's KV is a cache of its own; where its view was cut or put together
+anew, what no longer fits is computed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...engine import Capabilities, Completion, Tokenizer
+from ...errors import InvalidInput, UnsupportedModel
+from ..native.generation_config import read_defaults
+from ..native.sampling import branch_seed, uniform
+from ..native.tokenizer import HFTokenizer
+from ..registry import find_model
+from ..token_decoding import decode
+from ..token_engine import TokenBranch, TokenEngine, TokenGeneration
+from .logits import shape
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+KEPT = 8
+"""Caches that are kept for branches to go on with, or to begin from."""
+
+
+class TransformersEngine(TokenEngine):
+    """See `engine.Engine`."""
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, *, name: str, context_limit: int, **options: Any) -> None:
+        """`model`: what `AutoModelForCausalLM` loads."""
+        super().__init__(
+            name, tokenizer, context_limit=context_limit, capabilities=Capabilities(logprobs=True), **options
+        )
+        self.model = model
+        self._turn = asyncio.Lock()
+        self._thread: ThreadPoolExecutor | None = None
+        self._running: set[asyncio.Task[Any]] = set()
+        self._caches: list[tuple[list[int], Any]] = []
+        """Tokens and what was computed for them, those used last at the end."""
+
+    async def start(self) -> None:
+        await super().start()
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="plait-transformers")
+            logger.warning("%s runs on transformers, one branch at a time: it is slow", self.name)
+
+    async def close(self) -> None:
+        await super().close()
+        if self._running:
+            await asyncio.wait(self._running)
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            thread.shutdown()
+        self._caches.clear()
+
+    async def complete(self, generation: TokenGeneration) -> Completion:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        logprobs: list[float] = []
+        top: list[dict[int, float]] = []
+        try:
+            async with aclosing(self._sample(generation, logprobs, top)) as tokens:
+                done = await decode(generation, tokens)
+        finally:
+            self._running.discard(task)
+        wanted, count = generation.params.logprobs, len(done.token_ids)
+        done.logprobs = None if wanted is None else logprobs[:count]
+        done.top_logprobs = top[:count] if wanted else None
+        return done
+
+    async def _sample(
+        self, generation: TokenGeneration, logprobs: list[float], top: list[dict[int, float]]
+    ) -> AsyncGenerator[int, None]:
+        branch, params = generation.branch, generation.params
+        assert isinstance(branch, TokenBranch)
+        forced = list(params.forced)
+        seed = branch_seed(branch.seed, branch.path)
+        if not branch.tokens:
+            raise InvalidInput("a branch without tokens has nothing to go on from")
+        while True:
+            tokens = branch.tokens
+            logits = await self._forward(tokens)
+            plain = torch.log_softmax(logits, -1)
+            chances = shape(logits, tokens, params)
+            if forced:
+                token = forced.pop(0)
+            elif params.temperature == 0:
+                token = int(chances.argmax())
+            else:
+                draw = uniform(seed, branch.position)
+                token = min(int(np.searchsorted(chances.double().cumsum(-1).numpy(), draw)), len(chances) - 1)
+            logprobs.append(float(plain[token]))
+            if params.logprobs:
+                values, ids = plain.topk(params.logprobs)
+                top.append(dict(zip(ids.tolist(), values.tolist(), strict=True)))
+            yield token
+
+    async def _forward(self, tokens: list[int]) -> torch.Tensor:
+        """Float32 logits behind the last token."""
+        assert self._thread is not None, "the engine was not started"
+        async with self._turn:
+            work = asyncio.get_running_loop().run_in_executor(self._thread, partial(self._compute, tokens))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                # The thread is not free before its pass has ended.
+                await asyncio.wait([work])
+                raise
+
+    @torch.inference_mode()
+    def _compute(self, tokens: list[int]) -> torch.Tensor:
+        known, cache = self._cache_for(tokens)
+        ids = torch.tensor([tokens[known:]], device=self.model.device)
+        out = self.model(input_ids=ids, past_key_values=cache, use_cache=True)
+        self._caches.append((tokens, out.past_key_values))
+        del self._caches[:-KEPT]
+        logits: torch.Tensor = out.logits[0, -1].float().cpu()
+        return logits
+
+    def _cache_for(self, tokens: list[int]) -> tuple[int, Any]:
+        """The longest cache of a beginning of these tokens that leaves at least one. It is taken, not copied, by the
+        branch that is alone in going on from it."""
+        held = [(len(known), i) for i, (known, _) in enumerate(self._caches) if tokens[: len(known)] == known]
+        held = [(size, i) for size, i in held if size < len(tokens)]
+        if not held:
+            return 0, None
+        size, i = max(held)
+        known, cache = self._caches[i]
+        if sum(branch.tokens[:size] == known for branch in self.branches if isinstance(branch, TokenBranch)) > 1:
+            return size, deepcopy(cache)
+        del self._caches[i]
+        return size, cache
+
+
+def load(rest: str, options: dict[str, Any]) -> TransformersEngine:
+    """`transformers:MODEL`: a folder, a shipped model or one of the hub. Raises `UnknownModel`, `UnsupportedModel` or
+    `InvalidInput`."""
+    from transformers import AutoModelForCausalLM
+
+    if unknown := set(options) - {"device", "dtype", "context_limit"}:
+        raise InvalidInput(
+            f"the transformers engine has no option {', '.join(sorted(unknown))}; known: context_limit, device, dtype"
+        )
+    if (dtype := options.get("dtype", "float32")) not in DTYPES:
+        raise InvalidInput(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    limit = options.get("context_limit")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InvalidInput(f"context_limit must be a whole number above 0, not {limit!r}")
+    found = find_model(rest)
+    path = Path(found.path)
+    if not path.is_dir():
+        raise InvalidInput(f"{path} is no folder; the native engine reads GGUF files")
+    tokenizer = HFTokenizer.load(path)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=DTYPES[dtype], local_files_only=True)
+        model = model.to(options.get("device", "cpu")).eval()
+    except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
+        raise UnsupportedModel(f"transformers cannot load {path}: {str(error).strip().splitlines()[0]}") from error
+    made_for = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
+    return TransformersEngine(
+        model,
+        tokenizer,
+        name=f"transformers:{found.name}",
+        context_limit=min(limit or made_for or 4096, made_for or limit or 4096),
+        sampling_defaults=read_defaults(path),
+    )

@@ -1,0 +1,126 @@
+"""A small server with the OpenAI API on the loopback interface, backed by an engine of ours; it can be made to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from plait import Engine, SamplingParams
+
+KEY = "key-for-tests"
+
+
+class ApiServer:
+    """`flavour`: "vllm" takes and gives token ids; "plain" texts alone, and refuses what is not in the API."""
+
+    def __init__(self, engine: Engine, *, flavour: str = "vllm", key: str | None = None) -> None:
+        self.engine, self.flavour, self.key = engine, flavour, key
+        self.url = ""
+        self.requests: list[dict] = []
+        self.faults: list[str] = []
+        """What happens to the next streams, one each."""
+        self.running = 0
+        self.app = FastAPI()
+        self.app.get("/v1/models")(self._models)
+        self.app.post("/v1/completions")(self._completions)
+        self.app.post("/v1/chat/completions")(self._chat)
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[ApiServer]:
+        server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="error", lifespan="off", ws="none"))
+        server.install_signal_handlers = lambda: None
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
+        try:
+            yield self
+        finally:
+            server.should_exit = server.force_exit = True
+            await task
+
+    def _refusal(self, request: Request) -> Response | None:
+        if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
+            given = request.headers.get("authorization")
+            return JSONResponse({"error": {"message": f"wrong key: {given}"}}, 401)
+        return None
+
+    async def _models(self, request: Request) -> Response:
+        limit = {"max_model_len": self.engine.context_limit} if self.flavour == "vllm" else {}
+        return self._refusal(request) or JSONResponse({"data": [{"id": "countdown", **limit}]})
+
+    async def _completions(self, request: Request) -> Response:
+        body = await request.json()
+        prompt, tokenizer = body["prompt"], self.engine.tokenizer
+        if self.flavour != "vllm" and (not isinstance(prompt, str) or "top_k" in body or "return_token_ids" in body):
+            return JSONResponse({"error": {"message": "unknown fields"}}, 400)
+        tokens = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        return await self._answer(request, body, tokens)
+
+    async def _chat(self, request: Request) -> Response:
+        body = await request.json()
+        text = "\n".join(message["content"] for message in body["messages"])
+        return await self._answer(request, body, self.engine.tokenizer.encode(text))
+
+    async def _answer(self, request: Request, body: dict, tokens: list[int]) -> Response:
+        if (refusal := self._refusal(request)) is not None:
+            return refusal
+        self.requests.append(body)
+        fault = self.faults.pop(0) if self.faults else ""
+        if fault.isdigit():
+            return JSONResponse({"error": {"message": f"fault {fault}"}}, int(fault), headers={"retry-after-ms": "1"})
+        if body["model"] != "countdown":
+            return JSONResponse({"error": {"message": f"The model `{body['model']}` does not exist"}}, 404)
+        if len(tokens) + body["max_tokens"] > self.engine.context_limit:
+            return JSONResponse({"error": {"message": "beyond this model's maximum context length"}}, 400)
+        if fault == "hang":
+            while not await request.is_disconnected():
+                await asyncio.sleep(0.02)
+            return Response(status_code=500)
+        return StreamingResponse(self._stream(body, tokens, fault), media_type="text/event-stream")
+
+    async def _stream(self, body: dict, tokens: list[int], fault: str) -> AsyncIterator[str]:
+        tokenizer = self.engine.tokenizer
+        branch = self.engine.open(tokens, seed=body.get("seed", 0))
+        params = SamplingParams(max_tokens=body["max_tokens"], temperature=body["temperature"], logprobs=0)
+        generation, count, before = branch.generate(params), 0, list(tokens)
+        self.running += 1
+        try:
+            async for token in generation:
+                count += 1
+                if fault == "drop" and count == 4:
+                    raise ConnectionResetError
+                if fault == "garbage" and count == 4:
+                    yield "data: {this is no JSON\n\n"
+                text = "" if token in tokenizer.eos_ids else self._text(before, token)
+                before.append(token)
+                yield self._event(body, text, token)
+                await asyncio.sleep(0.0005)
+            done = await generation
+            finish = "length" if done.finish_reason.value in ("length", "context") else "stop"
+            yield self._event(body, "", None, finish)
+            usage = {"prompt_tokens": len(tokens), "completion_tokens": count}
+            yield f"data: {json.dumps({'choices': [], 'usage': usage})}\n\ndata: [DONE]\n\n"
+        finally:
+            self.running -= 1
+            await generation.aclose()
+            branch.close()
+
+    def _text(self, before: list[int], token: int) -> str:
+        decode = self.engine.tokenizer.decode
+        return decode([*before, token])[len(decode(before)) :]
+
+    def _event(self, body: dict, text: str, token: int | None, finish: str | None = None) -> str:
+        choice: dict = {"index": 0, "finish_reason": finish}
+        choice |= {"delta": {"content": text}} if "messages" in body else {"text": text}
+        if body.get("return_token_ids"):
+            choice["token_ids"] = [] if token is None else [token]
+        if "logprobs" in body and token is not None and self.flavour == "vllm":
+            choice["logprobs"] = {"tokens": [text], "token_logprobs": [-0.25]}
+        return f"data: {json.dumps({'choices': [choice]})}\n\n"

@@ -1,0 +1,211 @@
+"""The openai engine against a real server, backed by the shipped model on the native engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from plait.tests.runtime.engines.openai.api_server import KEY, ApiServer
+
+from plait import (
+    APR,
+    Finish,
+    Hogwild,
+    InvalidInput,
+    Multiverse,
+    PromptTooLong,
+    Runtime,
+    SamplingParams,
+    SelfConsistency,
+    Sequential,
+    ServerFailed,
+    TreeSearch,
+    UnknownModel,
+    UnsupportedByEngine,
+)
+from plait.runtime.engines.openai.chunks import Malformed, read_chunk
+from plait.runtime.engines.openai.text_tokenizer import TextTokenizer
+from plait.runtime.engines.registry import load_engine
+
+PROBLEM = "24 : 63 9 5 2 ;"
+METHODS = {
+    "sequential": Sequential(prompt=f"seq {PROBLEM}", max_tokens=300),
+    "self_consistency": SelfConsistency(prompt=f"seq {PROBLEM}", n=3, max_tokens=60),
+    "apr": APR(prompt=f"apr {PROBLEM}", dialect="compact", depth=2, context_limit=512),
+    "tree_search": TreeSearch(
+        prompt=f"step {PROBLEM}", delimiters=(";",), width=4, reward="function:even", strategy="rebase"
+    ),
+}
+
+
+@contextlib.asynccontextmanager
+async def served(options=None, *, model="", **server):
+    """A runtime by HTTP, the server, and the native engine behind it."""
+    async with Runtime("countdown", kv_tokens=40_000) as native, ApiServer(native.engine, **server).serve() as api:
+        settings = {"timeout": 1.0, "max_retries": 2, **(options or {})}
+        async with Runtime(f"openai:{api.url}{model}", **settings) as remote:
+            yield remote, api, native
+        await ended(api)
+        assert not native.engine.block_usage().used
+
+
+async def ended(api):
+    """The server sees that nobody reads any more."""
+    async with asyncio.timeout(3):
+        while api.running:
+            await asyncio.sleep(0.01)
+
+
+def even(prompt, steps):
+    return 0.5
+
+
+@pytest.mark.parametrize("name", METHODS)
+async def test_greedy_tokens_are_the_native_engines(name):
+    method = METHODS[name]
+    if name == "tree_search":
+        method = TreeSearch(**{**dict(method), "reward": even, "temperature": 0.0})
+    async with served({"tokenizer": "countdown"}) as (remote, _, native):
+        here, there = [await (await runtime.submit(method)) for runtime in (native, remote)]
+    assert there.text == here.text and there.answer == here.answer
+    assert there.usage.generated_tokens == here.usage.generated_tokens
+
+
+async def test_multiverse_is_joined_by_its_text():
+    method = Multiverse(prompt=f"mv {PROBLEM}", max_tokens=600)
+    async with served({"tokenizer": "countdown"}) as (remote, _, _):
+        result = await (await remote.submit(method))
+    assert result.details["join"] == "text" and result.details["blocks"] >= 1
+
+
+async def test_what_needs_views_is_refused():
+    async with served({"tokenizer": "countdown"}) as (remote, _, _):
+        with pytest.raises(UnsupportedByEngine, match="native"):
+            await remote.submit(Hogwild(prompt="a"))
+        with pytest.raises(UnsupportedByEngine):
+            remote.engine.open([1]).attach_contexts([[1]])
+
+
+@pytest.mark.parametrize("flavour", ["vllm", "plain"])
+async def test_texts_alone_are_enough(flavour):
+    async with served(flavour=flavour, options={"context_limit": 2000}) as (remote, api, native):
+        here, there = [await (await runtime.submit(METHODS["sequential"])) for runtime in (native, remote)]
+        assert remote.engine.dialect.extensions == (flavour == "vllm")
+        assert isinstance(api.requests[-1]["prompt"], str)
+    assert there.text.split() == here.text.split()
+    assert there.usage.generated_tokens > 50
+
+
+async def test_stop_strings_close_the_stream():
+    async with served({"tokenizer": "countdown"}) as (remote, api, _):
+        result = await (await remote.submit(Sequential(prompt=f"seq {PROBLEM}", max_tokens=300, stop=["="])))
+        assert result.finish_reason is Finish.STOP and "=" not in result.text
+        await ended(api)
+
+
+async def test_chat_gets_messages_and_continues_none():
+    async with served({"api": "chat", "context_limit": 500}) as (remote, api, _):
+        messages = [{"role": "system", "content": "seq"}, {"role": "user", "content": PROBLEM}]
+        result = await (await remote.submit(Sequential(prompt=messages, max_tokens=20)))
+        assert result.text and api.requests[-1]["messages"] == messages
+        branch = remote.engine.open(remote.engine.tokenizer.encode(PROBLEM))
+        await branch.generate(SamplingParams(max_tokens=4))
+        assert api.requests[-1]["messages"] == [{"role": "user", "content": PROBLEM}]
+        with pytest.raises(UnsupportedByEngine, match="completions"):
+            await branch.generate(SamplingParams(max_tokens=4))
+
+
+async def test_sampling_reaches_the_server_or_is_refused():
+    async with served({"tokenizer": "countdown"}) as (remote, api, _):
+        branches = remote.engine.open([1, 5], seed=7).fork(2)
+        for branch in branches:
+            done = await branch.generate(SamplingParams(max_tokens=3, temperature=0.5, top_k=4, logprobs=0))
+        assert done.logprobs == [-0.25] * 3
+        first, second = api.requests[-2:]
+        assert first["temperature"] == 0.5 and first["top_k"] == 4 and first["seed"] != second["seed"]
+        assert done.prefilled_tokens == 2 and remote.engine.usage.prompt_tokens == 4
+    async with served(flavour="plain") as (remote, _, _):
+        with pytest.raises(UnsupportedByEngine, match="top_k"):
+            remote.engine.open([20]).generate(SamplingParams(top_k=4))
+
+
+@pytest.mark.parametrize("fault", ["429", "503", "hang", "drop", "garbage"])
+async def test_faults_that_pass_change_nothing(fault):
+    async with served({"tokenizer": "countdown"}) as (remote, api, native):
+        branch, twin = (rt.engine.open(rt.engine.tokenizer.encode(f"seq {PROBLEM}")) for rt in (remote, native))
+        api.faults = [fault]
+        params = SamplingParams(max_tokens=30)
+        assert (await branch.generate(params)).token_ids == (await twin.generate(params)).token_ids
+        branch.close(), twin.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("500", "failed \\(500\\)"), ("hang", "cannot be reached"), ("drop", "broke off")]
+)
+async def test_faults_that_stay_are_one_clear_error(fault, said):
+    options = {"tokenizer": "countdown", "max_retries": 0, "timeout": 0.3}
+    async with served(options) as (remote, api, _):
+        api.faults = [fault] * 9
+        method = Sequential(prompt=f"seq {PROBLEM}", max_tokens=30)
+        with pytest.raises(ServerFailed, match=said):
+            await (await remote.submit(method))
+
+
+async def test_a_wrong_key_is_one_clear_error_without_the_key(monkeypatch, caplog):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with pytest.raises(ServerFailed, match="refuses access .401., and OPENAI_API_KEY holds") as caught:
+        async with served(key=KEY):
+            pass
+    assert "sk-secret" not in str(caught.value) + caplog.text
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    async with served(key=KEY) as (remote, _, _):
+        assert KEY not in remote.engine.name
+
+
+async def test_unknown_models_and_long_prompts():
+    with pytest.raises(UnknownModel, match="other"):
+        async with served(model="#other"):
+            pass
+    async with served({"tokenizer": "countdown", "context_limit": 100_000}) as (remote, _, _):
+        with pytest.raises(PromptTooLong, match="context_limit"):
+            await remote.engine.open([1] * 9000).generate(SamplingParams(max_tokens=1))
+
+
+async def test_cancelling_closes_the_stream():
+    async with served({"tokenizer": "countdown"}) as (remote, api, _):
+        job = await remote.submit(METHODS["sequential"])
+        while not api.running:
+            await asyncio.sleep(0.005)
+        job.cancel()
+        await job.wait()
+        await ended(api)
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("openai:localhost", {}),
+        ("openai:http://me:secret@host/v1", {}),
+        ("openai:http://host/v1", {"api_key": "secret"}),
+        ("openai:http://host/v1#a", {"model": "b"}),
+        ("openai:http://host/v1", {"max_concurrency": 0}),
+        ("openai:http://host/v1", {"nonsense": 1}),
+    ],
+)
+def test_bad_options_are_one_clear_error(model, options):
+    with pytest.raises(InvalidInput) as caught:
+        load_engine(model, options)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [[], {"choices": 3}, {"choices": [{"text": 4}]}, {"choices": [{"token_ids": ["a"]}]}])
+def test_odd_chunks_are_malformed(data):
+    with pytest.raises(Malformed):
+        read_chunk(data)
+
+
+def test_text_tokens_are_the_same_everywhere_and_lossless():
+    text = "Grüße, 12345 apples\n\tand  \U0001f34e </Think>"
+    first, second = TextTokenizer(), TextTokenizer()
+    assert first.decode(first.encode(text)) == text and first.encode(text) == second.encode(text)

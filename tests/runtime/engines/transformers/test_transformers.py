@@ -1,0 +1,114 @@
+"""The transformers engine: equal to the native one where both can, and able where that one is not."""
+
+from __future__ import annotations
+
+import pytest
+import tokenizers
+import torch
+from plait.tests.real import folder
+from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
+
+from plait import APR, InvalidInput, Runtime, SamplingParams, Sequential, UnsupportedModel
+from plait.runtime.engines.registry import load_engine
+from plait.runtime.engines.transformers.logits import shape
+
+SIZES = {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+MODELS = {
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=64, **SIZES)),
+    "gpt_neox": lambda: GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+            max_position_embeddings=64, **SIZES,
+        )
+    ),
+    "opt": lambda: OPTForCausalLM(
+        OPTConfig(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, ffn_dim=64, word_embed_proj_dim=32,
+            max_position_embeddings=64, **SIZES,
+        )
+    ),
+}  # fmt: skip
+
+
+def saved(tmp_path, name):
+    torch.manual_seed(3)
+    model = MODELS[name]().eval()
+    model.save_pretrained(tmp_path)
+    words = {f"w{i}": i for i in range(40)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w2"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+async def test_families_that_the_native_engine_does_not_know(tmp_path, name, caplog):
+    model = saved(tmp_path, name)
+    with pytest.raises(UnsupportedModel):
+        load_engine(tmp_path, {})
+    prompt = [5, 9, 7, 3]
+    expected = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=None)
+    params = SamplingParams(max_tokens=12, ignore_eos=True, logprobs=2)
+    async with Runtime(f"transformers:{tmp_path}") as rt:
+        assert "slow" in caplog.text
+        root = rt.engine.open(prompt)
+        first, second = root.fork(2)
+        one = await first.generate(params)
+        two = await second.generate(params)
+        assert one.token_ids == two.token_ids == expected[0, 4:].tolist()
+        with torch.no_grad():
+            logits = torch.log_softmax(model(expected).logits[0, 3:-1], -1)
+        assert one.logprobs == pytest.approx(logits.max(-1).values.tolist(), abs=1e-4)
+        first.rewind(6)
+        again = await first.generate(SamplingParams(max_tokens=10, ignore_eos=True))
+        assert again.token_ids == one.token_ids[2:]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Sequential(prompt="seq 24 : 63 9 5 2 ;", max_tokens=60),
+        APR(prompt="apr 24 : 9 8 7 ;", dialect="compact", context_limit=256),
+    ],
+)
+async def test_tokens_are_the_native_engines_on_the_shipped_model(method):
+    texts = []
+    for model in ("countdown", "transformers:countdown"):
+        async with Runtime(model) as rt:
+            texts.append((await (await rt.submit(method))).text)
+    assert texts[0] == texts[1] and texts[0]
+
+
+async def test_tokens_are_the_native_engines_on_a_real_model():
+    path = folder("smol135")
+    found = []
+    for model in (str(path), f"transformers:{path}"):
+        async with Runtime(model) as rt:
+            branch = rt.engine.open(rt.engine.tokenizer.encode("The capital of France is"))
+            found.append((await branch.generate(SamplingParams(max_tokens=16))).token_ids)
+    assert found[0] == found[1]
+
+
+async def test_samples_are_seeded_and_branches_differ():
+    found = []
+    params = SamplingParams(max_tokens=12, temperature=3.0, ignore_eos=True)
+    async with Runtime("transformers:countdown") as rt:
+        for seed in (1, 1, 2):
+            branches = rt.engine.open([0, 5], seed=seed).fork(2)
+            found.append([(await branch.generate(params)).token_ids for branch in branches])
+    assert found[0] == found[1] != found[2] and found[0][0] != found[0][1]
+
+
+def test_probabilities_are_cut_as_asked_for():
+    logits = torch.tensor([3.0, 2.0, 1.0, 0.0])
+    kept = lambda **fields: shape(logits, [0], SamplingParams(temperature=1.0, **fields)).nonzero()[:, 0].tolist()  # noqa: E731
+    assert kept(top_k=2) == [0, 1] and kept(top_p=0.6) == [0] and kept(min_p=0.3) == [0, 1]
+    assert kept(forbidden_ids=(0,)) == [1, 2, 3] and kept() == [0, 1, 2, 3]
+    assert int(shape(logits, [0], SamplingParams(repetition_penalty=2.0)).argmax()) == 1
+    assert int(shape(logits, [], SamplingParams(logit_bias={3: 9.0})).argmax()) == 3
+
+
+@pytest.mark.parametrize("options", [{"dtype": "int3"}, {"context_limit": 0}, {"nonsense": 1}])
+def test_bad_options(options):
+    with pytest.raises(InvalidInput):
+        load_engine("transformers:countdown", options)
