@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -16,13 +17,19 @@ from plait import Engine, SamplingParams
 KEY = "key-for-tests"
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
 class ApiServer:
     """`flavour`: "vllm" takes and gives token ids; "plain" texts alone, and refuses what is not in the API."""
 
     def __init__(self, engine: Engine, *, flavour: str = "vllm", key: str | None = None) -> None:
         self.engine, self.flavour, self.key = engine, flavour, key
         self.url = ""
-        self.requests: list[dict] = []
+        self.requests: list[dict[str, Any]] = []
         self.faults: list[str] = []
         """What happens to the next streams, one each."""
         self.running = 0
@@ -34,10 +41,8 @@ class ApiServer:
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[ApiServer]:
         server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="error", lifespan="off", ws="none"))
-        server.install_signal_handlers = lambda: None
-        task = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
+        task = asyncio.create_task(server._serve())
+        await until(lambda: server.started)
         self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
         try:
             yield self
@@ -68,7 +73,7 @@ class ApiServer:
         text = "\n".join(message["content"] for message in body["messages"])
         return await self._answer(request, body, self.engine.tokenizer.encode(text))
 
-    async def _answer(self, request: Request, body: dict, tokens: list[int]) -> Response:
+    async def _answer(self, request: Request, body: dict[str, Any], tokens: list[int]) -> Response:
         if (refusal := self._refusal(request)) is not None:
             return refusal
         self.requests.append(body)
@@ -80,12 +85,12 @@ class ApiServer:
         if len(tokens) + body["max_tokens"] > self.engine.context_limit:
             return JSONResponse({"error": {"message": "beyond this model's maximum context length"}}, 400)
         if fault == "hang":
-            while not await request.is_disconnected():
+            while not await request.is_disconnected():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
             return Response(status_code=500)
         return StreamingResponse(self._stream(body, tokens, fault), media_type="text/event-stream")
 
-    async def _stream(self, body: dict, tokens: list[int], fault: str) -> AsyncIterator[str]:
+    async def _stream(self, body: dict[str, Any], tokens: list[int], fault: str) -> AsyncIterator[str]:
         tokenizer = self.engine.tokenizer
         branch = self.engine.open(tokens, seed=body.get("seed", 0))
         params = SamplingParams(max_tokens=body["max_tokens"], temperature=body["temperature"], logprobs=0)
@@ -116,8 +121,8 @@ class ApiServer:
         decode = self.engine.tokenizer.decode
         return decode([*before, token])[len(decode(before)) :]
 
-    def _event(self, body: dict, text: str, token: int | None, finish: str | None = None) -> str:
-        choice: dict = {"index": 0, "finish_reason": finish}
+    def _event(self, body: dict[str, Any], text: str, token: int | None, finish: str | None = None) -> str:
+        choice: dict[str, Any] = {"index": 0, "finish_reason": finish}
         choice |= {"delta": {"content": text}} if "messages" in body else {"text": text}
         if body.get("return_token_ids"):
             choice["token_ids"] = [] if token is None else [token]

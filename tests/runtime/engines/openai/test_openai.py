@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 import pytest
-from plait.tests.runtime.engines.openai.api_server import KEY, ApiServer
 
 from plait import (
     APR,
@@ -27,6 +25,7 @@ from plait import (
 from plait.runtime.engines.openai.chunks import Malformed, read_chunk
 from plait.runtime.engines.openai.text_tokenizer import TextTokenizer
 from plait.runtime.engines.registry import load_engine
+from plait.tests.runtime.engines.openai.api_server import KEY, ApiServer, until
 
 PROBLEM = "24 : 63 9 5 2 ;"
 METHODS = {
@@ -52,9 +51,7 @@ async def served(options=None, *, model="", **server):
 
 async def ended(api):
     """The server sees that nobody reads any more."""
-    async with asyncio.timeout(3):
-        while api.running:
-            await asyncio.sleep(0.01)
+    await until(lambda: not api.running)
 
 
 def even(prompt, steps):
@@ -175,8 +172,7 @@ async def test_unknown_models_and_long_prompts():
 async def test_cancelling_closes_the_stream():
     async with served({"tokenizer": "countdown"}) as (remote, api, _):
         job = await remote.submit(METHODS["sequential"])
-        while not api.running:
-            await asyncio.sleep(0.005)
+        await until(lambda: api.running)
         job.cancel()
         await job.wait()
         await ended(api)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tokenizers
 import torch
-from plait.tests.real import folder
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
 
 from plait import APR, InvalidInput, Runtime, SamplingParams, Sequential, UnsupportedModel
 from plait.runtime.engines.registry import load_engine
 from plait.runtime.engines.transformers.logits import shape
+from plait.tests.real import folder
 
-SIZES = {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+SIZES: dict[str, Any] = {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
 MODELS = {
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=64, **SIZES)),
     "gpt_neox": lambda: GPTNeoXForCausalLM(
