@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 
 class _Logprobs(BaseModel):
@@ -24,7 +24,7 @@ class _Choice(BaseModel):
     delta: _Delta | None = None
     finish_reason: str | None = None
     stop_reason: str | int | None = None
-    token_ids: list[int] | None = None
+    token_ids: list[Annotated[int, Field(ge=0, lt=1 << 31)]] | None = None
     logprobs: _Logprobs | None = None
 
 

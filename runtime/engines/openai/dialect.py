@@ -41,7 +41,6 @@ class Dialect:
             "stop_token_ids": params.stop_token_ids and not self.gives_ids,
             "logprobs": params.logprobs is not None and not self.logprobs,
             "forced with logprobs": params.forced and params.logprobs is not None,
-            "hidden_state": params.hidden_state,
         }
         if missing := [name for name, is_wanted in wanted.items() if is_wanted]:
             raise UnsupportedByEngine(f"this server does not do {', '.join(missing)}; the native engine does")
@@ -66,7 +65,7 @@ class Dialect:
             body |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
         if self.extensions:
             body |= {"top_k": params.top_k or -1, "min_p": params.min_p, "ignore_eos": params.ignore_eos}
-            body |= {"repetition_penalty": params.repetition_penalty, "skip_special_tokens": False}
+            body |= {"repetition_penalty": params.repetition_penalty, "skip_special_tokens": not self.gives_ids}
             if params.stop:
                 body |= {"stop": list(params.stop), "include_stop_str_in_output": True}
         return body

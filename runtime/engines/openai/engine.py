@@ -21,7 +21,7 @@ from ...errors import InvalidInput, ServerFailed, UnknownModel, UnsupportedByEng
 from ..native.gguf_tokenizer import load_tokenizer
 from ..registry import find_model
 from ..token_decoding import decode
-from ..token_engine import TokenEngine, TokenGeneration
+from ..token_engine import TokenBranch, TokenEngine, TokenGeneration
 from .chunks import Chunk
 from .dialect import Dialect, candidates
 from .options import ServerOptions, read_options
@@ -179,7 +179,7 @@ class OpenAIEngine(TokenEngine):
             async for chunk in chunks:
                 if chunk.usage is not None:
                     self._count(chunk, sample)
-                for token in self._tokens(chunk, [*branch.tokens] if self._text is None else [], sample):
+                for token in self._tokens(chunk, branch, sample):
                     last = token
                     yield token
                 text += chunk.text
@@ -218,13 +218,13 @@ class OpenAIEngine(TokenEngine):
         prefix = list(self.tokenizer.prefix_ids)
         return tokens[len(prefix) :] if prefix and tokens[: len(prefix)] == prefix else tokens
 
-    def _tokens(self, chunk: Chunk, before: list[int], sample: _Sample) -> list[int]:
+    def _tokens(self, chunk: Chunk, branch: TokenBranch, sample: _Sample) -> list[int]:
         if self.dialect.gives_ids:
             tokens = chunk.ids or []
         elif self._text is not None and chunk.pieces and "".join(chunk.pieces) == chunk.text:
             tokens = [self._text.token(piece) for piece in chunk.pieces]
         else:
-            tokens = self.tokenizer.encode_continuation(before, chunk.text) if chunk.text else []
+            tokens = self.tokenizer.encode_continuation(branch.tokens, chunk.text) if chunk.text else []
         if self.capabilities.logprobs:
             known = chunk.logprobs or []
             # Where tokens and numbers do not match (text held back by the server), each chunk keeps its count.

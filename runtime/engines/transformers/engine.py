@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ...engine import Capabilities, Completion, Tokenizer
-from ...errors import InvalidInput, UnsupportedModel
+from ...errors import InvalidInput, NonFiniteLogits, UnsupportedModel
 from ..native.generation_config import read_defaults
 from ..native.sampling import branch_seed, uniform
 from ..native.tokenizer import HFTokenizer
@@ -94,6 +94,8 @@ class TransformersEngine(TokenEngine):
         while True:
             tokens = branch.tokens
             logits = await self._forward(tokens)
+            if not logits.isfinite().any() or logits.isnan().any():
+                raise NonFiniteLogits(f"{self.name}: the model gave numbers that are not finite")
             plain = torch.log_softmax(logits, -1)
             chances = shape(logits, tokens, params)
             if forced:

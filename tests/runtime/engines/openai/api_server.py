@@ -32,7 +32,7 @@ class ApiServer:
         self.requests: list[dict[str, Any]] = []
         self.faults: list[str] = []
         """What happens to the next streams, one each."""
-        self.running = 0
+        self.running = self.peak = 0
         self.app = FastAPI()
         self.app.get("/v1/models")(self._models)
         self.app.post("/v1/completions")(self._completions)
@@ -96,6 +96,7 @@ class ApiServer:
         params = SamplingParams(max_tokens=body["max_tokens"], temperature=body["temperature"], logprobs=0)
         generation, count, before = branch.generate(params), 0, list(tokens)
         self.running += 1
+        self.peak = max(self.peak, self.running)
         try:
             async for token in generation:
                 count += 1

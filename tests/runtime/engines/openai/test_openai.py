@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plait import (
     APR,
@@ -195,13 +197,34 @@ def test_bad_options_are_one_clear_error(model, options):
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [[], {"choices": 3}, {"choices": [{"text": 4}]}, {"choices": [{"token_ids": ["a"]}]}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        [],
+        {"choices": 3},
+        {"choices": [{"text": 4}]},
+        {"choices": [{"token_ids": ["a"]}]},
+        {"choices": [{"token_ids": [-1]}]},
+    ],
+)
 def test_odd_chunks_are_malformed(data):
     with pytest.raises(Malformed):
         read_chunk(data)
 
 
-def test_text_tokens_are_the_same_everywhere_and_lossless():
-    text = "Grüße, 12345 apples\n\tand  \U0001f34e </Think>"
+@given(st.text())
+def test_text_tokens_are_the_same_everywhere_and_lossless(text):
     first, second = TextTokenizer(), TextTokenizer()
     assert first.decode(first.encode(text)) == text and first.encode(text) == second.encode(text)
+
+
+@given(st.lists(st.fixed_dictionaries({"role": st.sampled_from(["system", "user"]), "content": st.text(min_size=1)})))
+def test_a_chat_is_read_from_its_tokens(messages):
+    tokenizer = TextTokenizer(is_chat=True)
+    assert tokenizer.messages(tokenizer.chat(messages)) == [*messages, {"role": "assistant", "content": ""}]
+
+
+async def test_no_more_requests_at_once_than_allowed():
+    async with served({"tokenizer": "countdown", "max_concurrency": 2}) as (remote, api, _):
+        await (await remote.submit(SelfConsistency(prompt=f"seq {PROBLEM}", n=6, max_tokens=20)))
+        assert len(api.requests) == 7 and api.peak == 2
