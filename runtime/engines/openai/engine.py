@@ -57,7 +57,7 @@ class _Sample:
     finish: str | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    is_done: bool = False
+    done: asyncio.Event = field(default_factory=asyncio.Event)
     """All tokens are there."""
 
 
@@ -126,7 +126,7 @@ class OpenAIEngine(TokenEngine):
         try:
             async with aclosing(self._sample(generation, sample)) as tokens:
                 done = await decode(generation, tokens)
-                sample.is_done = True
+                sample.done.set()
                 if not isinstance(done.stop, str):
                     await _last_words(tokens)
         finally:
@@ -149,7 +149,7 @@ class OpenAIEngine(TokenEngine):
         for token in generation.params.forced:
             yield token
         broken = 0
-        while True:
+        while not sample.done.is_set():
             before = generation.branch.length
             try:
                 async with aclosing(self._request(generation, sample)) as tokens:
@@ -157,8 +157,8 @@ class OpenAIEngine(TokenEngine):
                         yield token
                 return
             except StreamBroken as error:
-                if sample.is_done:
-                    return
+                if sample.done.is_set():
+                    break
                 # Whoever goes on makes progress; only failures in a row count.
                 broken = 1 if generation.branch.length > before else broken + 1
                 stuck = self.dialect.is_chat and generation.new and not self.options.prefill

@@ -224,6 +224,14 @@ def test_a_chat_is_read_from_its_tokens(messages):
     assert tokenizer.messages(tokenizer.chat(messages)) == [*messages, {"role": "assistant", "content": ""}]
 
 
+async def test_nothing_is_asked_for_what_is_forced_or_only_read():
+    async with served({"tokenizer": "countdown"}) as (remote, api, _):
+        branch, before = remote.engine.open([1, 5]), len(api.requests)
+        assert (await branch.generate(SamplingParams(max_tokens=0))).token_ids == []
+        assert (await branch.generate(SamplingParams(max_tokens=2, forced=(7, 8, 9)))).token_ids == [7, 8]
+        assert len(api.requests) == before
+
+
 async def test_no_more_requests_at_once_than_allowed():
     async with served({"tokenizer": "countdown", "max_concurrency": 2}) as (remote, api, _):
         await (await remote.submit(SelfConsistency(prompt=f"seq {PROBLEM}", n=6, max_tokens=20)))
