@@ -106,8 +106,8 @@ def test_golden_ape_values(
     groups = (Group(), Group(temperature=temperature, factor=strength * temperature))
     entries = [(0, 1, run, 0, 1, 0, 0, int(run >= 2)) for run in range(5)]
     plan = make_plan(1, [[block] for block in range(5)], entries, groups)
-    parts = (part.to(device) for part in (q, k_pool, v_pool))
-    out = span_attention(*parts, plan, scale=1.0, impl="triton")
+    q, k_pool, v_pool = (part.to(device) for part in (q, k_pool, v_pool))
+    out = span_attention(q, k_pool, v_pool, plan, scale=1.0, impl="triton")
     assert out[0, 0].tolist() == pytest.approx([expected] * 32, abs=2e-5)
 
 
@@ -132,9 +132,9 @@ def test_huge_scores_stay_finite_and_exact(sign: float, device: torch.device) ->
     k_pool[:] = sign * 1e4 / 32
     k_pool[2, 0, :, 3] += 100.0  # one key wins by far
     plan = make_plan(1, [[0, 1], [2, 3]], [(0, 1, 0, 0, 32, 0, 0, 0), (0, 1, 1, 0, 32, 0, 0, 0)])
-    parts = [part.to(device) for part in (torch.ones(1, 1, 32), k_pool, v_pool)]
-    out, lse = span_attention(*parts, plan, scale=1.0, impl="triton", return_lse=True)
-    torch.testing.assert_close(out[0, 0].cpu(), v_pool[2, 0, 3])
+    q, k_pool, v_pool = (part.to(device) for part in (torch.ones(1, 1, 32), k_pool, v_pool))
+    out, lse = span_attention(q, k_pool, v_pool, plan, scale=1.0, impl="triton", return_lse=True)
+    torch.testing.assert_close(out[0, 0], v_pool[2, 0, 3])
     assert lse[0, 0].item() == pytest.approx(sign * 1e4 + 3200.0, rel=1e-6)
 
 
@@ -267,8 +267,7 @@ def _on_cuda(scene: Scene) -> Call | None:
     if 64 % scene.k_pool.shape[3]:
         return None
     inv_freq = torch.zeros(1) if scene.inv_freq is None else scene.inv_freq
-    parts = [part.cuda() for part in (scene.q, scene.k_pool, scene.v_pool)]
-    return Call(*parts, scene.plan, inv_freq.cuda())
+    return Call(scene.q.cuda(), scene.k_pool.cuda(), scene.v_pool.cuda(), scene.plan, inv_freq.cuda())
 
 
 @on_cuda
