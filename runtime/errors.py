@@ -7,6 +7,7 @@
     |   +-- PromptTooLong     the prompt does not fit the context window
     |   +-- InvalidBudget     a budget that allows no work at all
     |   +-- InvalidJob        malformed job JSON, unknown method
+    |   +-- BrokerUnreachable no connection to the MQTT broker, or it refuses user and password
     +-- UnsupportedByEngine   the method needs a capability this engine lacks; names engines that have it
     +-- BranchBusy            an operation on a branch that is generating right now
     +-- BranchClosed          an operation on a closed branch
@@ -15,6 +16,7 @@
     +-- NonFiniteLogits       the model gave NaN or infinite numbers: its weights are damaged, or overflow
     +-- WorkerLost            a process that runs a part of the model has ended, and the engine with it
     +-- ServerFailed          the server that an engine talks to refuses, fails or cannot be reached
+    +-- JobFailed             a worker's job ended by an error that is none of these
 
 Malformed *model output* is never an exception: every method defines an outcome for it. A failing `assert` is a defect
 of plait itself.
@@ -49,6 +51,10 @@ class InvalidJob(InvalidInput):
     """The job description cannot be understood."""
 
 
+class BrokerUnreachable(InvalidInput):
+    """The MQTT broker cannot be reached, or refuses."""
+
+
 class UnsupportedByEngine(PlaitError):
     """The engine lacks a capability that the method needs."""
 
@@ -74,8 +80,13 @@ class NonFiniteLogits(PlaitError):
 
 
 class WorkerLost(PlaitError):
-    """A process that runs a part of the model has ended; the engine cannot go on and has to be loaded again."""
+    """A process that runs a part of the model has ended; the engine cannot go on and has to be loaded again. Of a job
+    in a pool: so many workers ended while they ran it that it is not given to another."""
 
 
 class ServerFailed(PlaitError):
     """The server that an engine talks to refuses, fails or cannot be reached, after all retries."""
+
+
+class JobFailed(PlaitError):
+    """A job on a worker ended by an error that is not plait's own; the message names it."""

@@ -19,8 +19,12 @@ from .job_spec import JobSpec
 from .jobs.companions import Companions
 from .jobs.job import Job
 from .methods.base import Method
+from .plugins import Registry
 
 logger = logging.getLogger(__name__)
+
+_runtimes: Registry[type[Runtime]] = Registry("runtime scheme", "plait.runtimes")
+"""Subclasses that run jobs elsewhere, by the scheme of their address."""
 
 
 class Runtime:
@@ -31,7 +35,14 @@ class Runtime:
     thread; `options` go to the loader. `Runtime(engine=...)` takes an engine that exists. Either way the engine is
     started on entering and closed on leaving. Leaving cancels all jobs and waits for them: no task outlives the
     runtime.
+
+    `Runtime("mqtt://host/pool")` runs them on the workers of a pool instead, with the same operations: `docs/mqtt.md`.
     """
+
+    def __new__(cls, model: str | Path | None = None, **options: Any) -> Self:
+        scheme, mark, _ = str(model).partition("://")
+        found = _runtimes.find(scheme) if mark and cls is Runtime else None
+        return super().__new__(cls if found is None or not issubclass(found, cls) else found)
 
     def __init__(self, model: str | Path | None = None, *, engine: Engine | None = None, **options: Any) -> None:
         if (model is None) == (engine is None):

@@ -105,6 +105,9 @@ class JobView:
         match event:
             case Started():
                 self.title = self.title or event.method
+                # A second one: the worker that ran the job is gone, and another one has begun it anew.
+                self._threads.clear()
+                self._roots.clear()
             case BranchStarted():
                 thread = _Thread(event.branch, event.parent, event.label)
                 self._threads[event.branch] = thread

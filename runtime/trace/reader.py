@@ -33,8 +33,17 @@ def read(path: Path) -> Records:
     """The records in the file; raises `InvalidInput` with the path and line of the first mistake."""
     try:
         data = path.read_bytes()
-        lines = (gzip.decompress(data) if data.startswith(GZIP) else data).decode().splitlines()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        data = gzip.decompress(data) if data.startswith(GZIP) else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidInput(f"{path}: not a readable trace file: {error}") from None
+    return parse(data, path)
+
+
+def parse(data: bytes, path: Path | str) -> Records:
+    """The records in what such a file holds, not compressed; `path` is what messages call it. Raises `InvalidInput`."""
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError as error:
         raise InvalidInput(f"{path}: not a readable trace file: {error}") from None
     if not lines:
         raise InvalidInput(f"{path}: empty; a trace starts with a header line")
@@ -42,12 +51,12 @@ def read(path: Path) -> Records:
     places: list[int] = []
     for number, line in enumerate(lines, start=1):
         try:
-            data = json.loads(line)
-            kind = data.pop("type")
+            record = json.loads(line)
+            kind = record.pop("type")
             if records is None:
-                records = _header(kind, data)
+                records = _header(kind, record)
             else:
-                _READERS[kind](records, data)
+                _READERS[kind](records, record)
                 if kind == "segment":
                     places.append(number)
         except InvalidInput as error:

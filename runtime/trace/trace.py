@@ -23,13 +23,14 @@ from typing import Any
 
 from ..engine import Tokenizer
 from ..engines.text_stream import piecewise
-from .reader import read
+from .reader import parse, read
 from .record import (
     FORMAT,
     BranchRecord,
     GroupRecord,
     JoinRecord,
     Piece,
+    Records,
     SegmentRecord,
     SpanRecord,
     StateRecord,
@@ -194,7 +195,15 @@ class Trace:
     @classmethod
     def load(cls, path: str | Path) -> Trace:
         """Read and check a file, compressed or not. Raises `InvalidInput` naming the line that is wrong."""
-        found = read(Path(path))
+        return cls._of(read(Path(path)))
+
+    @classmethod
+    def parse(cls, data: bytes, name: str = "trace") -> Trace:
+        """As `load`, of what an uncompressed file holds; `name` is what messages call it. Raises `InvalidInput`."""
+        return cls._of(parse(data, name))
+
+    @classmethod
+    def _of(cls, found: Records) -> Trace:
         trace = cls(found.header)
         trace.branches, trace.segments, trace.joins = found.branches, found.segments, found.joins
         trace.tools, trace.states, trace.end = found.tools, found.states, found.end

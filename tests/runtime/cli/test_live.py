@@ -13,6 +13,7 @@ from plait.runtime.events import (
     BranchStarted,
     Joined,
     Pruned,
+    Started,
     StateEntered,
     Stopped,
     Text,
@@ -160,3 +161,11 @@ def test_tables():
     screen.print(table("figures", [{"method": "apr", "tokens": 12345, "seconds": 1.5}]))
     assert "12,345" in screen.file.getvalue() and "1.50" in screen.file.getvalue()
     screen.print(table("nothing", []))
+
+
+def test_a_job_begun_anew_is_drawn_anew():
+    view = JobView()
+    for _ in range(2):
+        view.feed(Started(job="j", time=0.0, method="m", model="x"))
+        view.feed(BranchStarted(job="j", time=0.0, branch="0", parent=None, label="", prompt_tokens=1))
+    assert "1 thread " in view.summary()

@@ -1,0 +1,92 @@
+"""Where a pool is: `mqtt://USER:PASSWORD@HOST:PORT/POOL`, and the names of its topics."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ..errors import InvalidInput
+from .messages import is_id
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+PASSWORD_VARIABLE = "PLAIT_MQTT_PASSWORD"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A broker, and a pool on it."""
+
+    host: str
+    port: int
+    pool: str
+    prefix: str = "plait"
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+
+    def __str__(self) -> str:
+        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}/{self.pool}"
+
+    @classmethod
+    def parse(
+        cls,
+        url: str,
+        *,
+        prefix: str = "plait",
+        user: str | None = None,
+        password: str | None = None,
+        ca_file: str | Path | None = None,
+        cert_file: str | Path | None = None,
+        key_file: str | Path | None = None,
+    ) -> Address:
+        """The password may also stand in the environment (`PLAIT_MQTT_PASSWORD`). `mqtts` checks the broker's
+        certificate against `ca_file`, or the system's; `cert_file` and `key_file` are the client's own.
+        Raises `InvalidInput`."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise InvalidInput(f"{url!r} is no address of a broker: {error}") from None
+        pool = unquote(parts.path.strip("/")) or "default"
+        if parts.scheme not in PORTS or not parts.hostname or parts.query or parts.fragment:
+            raise InvalidInput(f"{url!r} is no address of a broker: mqtt://HOST/POOL, or mqtts://USER@HOST:PORT/POOL")
+        for name, value in (("pool", pool), ("prefix", prefix)):
+            if not all(map(is_id, value.split("/"))):
+                raise InvalidInput(f"{name} {value!r}: letters, digits and . _ - only, in parts between slashes")
+        files = (ca_file, cert_file, key_file)
+        if parts.scheme == "mqtt" and any(files):
+            raise InvalidInput("certificates are for mqtts:// addresses")
+        user = user or (unquote(parts.username) if parts.username else None)
+        password = password or (unquote(parts.password) if parts.password else os.environ.get(PASSWORD_VARIABLE))
+        if password and not user:
+            password = None
+        address = cls(
+            host=parts.hostname,
+            port=port or PORTS[parts.scheme],
+            pool=pool,
+            prefix=prefix,
+            user=user,
+            password=password,
+        )
+        return address if parts.scheme == "mqtt" else replace(address, tls=_tls(*files))
+
+    def topic(self, *levels: str) -> str:
+        return "/".join((self.prefix, self.pool, *levels))
+
+    def levels(self, topic: str) -> list[str]:
+        """What stands in a topic behind the pool; nothing if it is none of ours."""
+        root = self.topic("")
+        return topic[len(root) :].split("/") if topic.startswith(root) else []
+
+
+def _tls(ca_file: str | Path | None, cert_file: str | Path | None, key_file: str | Path | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        if cert_file is not None:
+            context.load_cert_chain(cert_file, key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidInput(f"certificates: {error}") from None
+    return context

@@ -1,0 +1,301 @@
+"""The client's side of the protocol: who has which job, what has arrived of it, what to do about the rest.
+
+Pure: `Jobs` is told what arrives and what time it is, and answers with what to send (`Send`) and what has happened
+(`Began`, `Happened`, `Answered`, `Lost`). The package's docstring tells the whole story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from .messages import (
+    Beat,
+    Cancel,
+    Chunk,
+    Claim,
+    Drop,
+    Events,
+    Grant,
+    Message,
+    Offer,
+    Queued,
+    Report,
+    Resend,
+    Returned,
+)
+
+MAX_GAPS = 500
+"""Chunks asked for at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A message for a worker, or (`worker` is None) for whoever takes the job."""
+
+    job: str
+    message: Message
+    worker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """Events of a new epoch follow: what was heard of the job before does not count."""
+
+    job: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    job: str
+    event: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    job: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Given up: too many workers ended while they ran it."""
+
+    job: str
+    epochs: int
+
+
+Action = Send | Began | Happened | Answered | Lost
+
+
+class Phase(Enum):
+    WAITING = auto()
+    OFFERED = auto()
+    QUEUED = auto()
+    RUNNING = auto()
+
+
+@dataclass(slots=True)
+class _Entry:
+    id: str
+    spec: dict[str, Any]
+    priority: int
+    number: int
+    phase: Phase = Phase.WAITING
+    epoch: int = 1
+    holder: str | None = None
+    """The worker that runs it, or has queued it."""
+    since: float = 0.0
+    """When the phase began, or the offer was last made."""
+    offers: int = 0
+    """In this phase."""
+    events: int = 0
+    """Arrived without a gap."""
+    chunks: dict[int, bytes] = field(default_factory=dict)
+    last: Chunk | None = None
+    asked: float = float("-inf")
+    """When something was last asked for again."""
+    cancelled: str | None = None
+
+
+@dataclass(slots=True)
+class _Worker:
+    seen: float
+    capacity: int = 0
+    free: int = 0
+
+
+class Jobs:
+    """All unanswered jobs of one client."""
+
+    def __init__(self, client: str, *, lease: float, patience: float = 1.0, max_epochs: int = 10) -> None:
+        """Seconds: `lease` without a beat and a worker is gone, `patience` before something is sent again."""
+        self.client = client
+        self.lease = lease
+        self.patience = patience
+        self.max_epochs = max_epochs
+        self.workers: dict[str, _Worker] = {}
+        self._jobs: dict[str, _Entry] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __contains__(self, job: str) -> bool:
+        return job in self._jobs
+
+    def epoch(self, job: str) -> int:
+        return self._jobs[job].epoch
+
+    def submit(self, job: str, spec: dict[str, Any], priority: int, now: float) -> Iterator[Action]:
+        """`job` is new."""
+        self._count += 1
+        self._jobs[job] = _Entry(job, spec, priority, self._count)
+        yield from self._offer(now)
+
+    def cancel(self, job: str, reason: str, now: float) -> Iterator[Action]:
+        """A job that runs is answered by its worker; any other is forgotten, as `in` tells."""
+        entry = self._jobs.get(job)
+        if entry is None:
+            return
+        if entry.phase is not Phase.RUNNING:
+            yield from self._forget(entry, now)
+            return
+        entry.cancelled, entry.asked = reason, now
+        yield Send(job, Cancel(epoch=entry.epoch, reason=reason[:1000]), entry.holder)
+
+    def forget(self, job: str, now: float) -> Iterator[Action]:
+        """Nobody waits for it any longer."""
+        entry = self._jobs.get(job)
+        if entry is not None:
+            yield from self._forget(entry, now)
+
+    def connected(self, now: float) -> None:
+        """The connection is there again: what was not heard meanwhile says nothing of the workers."""
+        for worker in self.workers.values():
+            worker.seen = now
+
+    def report(self, job: str, report: Report, now: float) -> Iterator[Action]:
+        """A worker said something of one job."""
+        entry = self._jobs.get(job)
+        if entry is None or report.epoch != entry.epoch:
+            if not isinstance(report, Returned):
+                yield Send(job, Drop(epoch=report.epoch), report.worker)
+            return
+        match report:
+            case Claim():
+                yield from self._claimed(entry, report.worker, now)
+            case Queued() if entry.phase in (Phase.OFFERED, Phase.QUEUED):
+                if entry.phase is Phase.OFFERED:
+                    entry.offers = 0
+                entry.phase, entry.holder, entry.since = Phase.QUEUED, report.worker, now
+            case Returned() if entry.holder == report.worker:
+                yield from self._take_back(entry)
+                yield from self._offer(now)
+            case Events() | Chunk() if entry.phase is Phase.RUNNING and entry.holder == report.worker:
+                yield from self._arrived(entry, report, now)
+            case Queued() | Events() | Chunk():
+                yield Send(job, Drop(epoch=report.epoch), report.worker)
+
+    def beat(self, name: str, beat: Beat, now: float) -> Iterator[Action]:
+        self.workers[name] = _Worker(now, beat.capacity, beat.free)
+        listed = set()
+        for held in beat.jobs:
+            if held.client != self.client:
+                continue
+            entry = self._jobs.get(held.job)
+            if entry is None or entry.epoch > held.epoch or entry.holder not in (name, None):
+                yield Send(held.job, Drop(epoch=held.epoch), name)
+                continue
+            listed.add(held.job)
+            if entry.holder == name and entry.phase is Phase.RUNNING and entry.epoch == held.epoch:
+                if entry.cancelled is not None and not held.chunks and now - entry.asked >= self.patience:
+                    entry.asked = now
+                    yield Send(entry.id, Cancel(epoch=entry.epoch, reason=entry.cancelled[:1000]), name)
+                if held.events > entry.events or held.chunks > len(entry.chunks):
+                    yield from self._ask(entry, held.chunks, now)
+        for entry in list(self._jobs.values()):
+            # It forgot a job that it was granted. A beat on its way when it was does not count.
+            if entry.holder == name and entry.id not in listed and now - entry.since > self.lease:
+                yield from self._take_back(entry)
+        yield from self._offer(now)
+
+    def gone(self, name: str, now: float) -> Iterator[Action]:
+        """The worker has said, or its will does, that it is no more."""
+        if self.workers.pop(name, None) is None and not any(e.holder == name for e in self._jobs.values()):
+            return
+        for entry in list(self._jobs.values()):
+            if entry.holder == name:
+                yield Send(entry.id, Drop(epoch=entry.epoch), name)
+                yield from self._take_back(entry)
+        yield from self._offer(now)
+
+    def tick(self, now: float) -> Iterator[Action]:
+        """To be called a few times a second while there is a connection."""
+        for name in [name for name, worker in self.workers.items() if now - worker.seen > self.lease]:
+            yield from self.gone(name, now)
+        for entry in list(self._jobs.values()):
+            if entry.phase is Phase.RUNNING and entry.holder not in self.workers:
+                yield from self._take_back(entry)
+            elif self._is_stale(entry, now):
+                entry.offers, entry.since = entry.offers + 1, now
+                yield Send(entry.id, Offer(epoch=entry.epoch, job=entry.spec))
+        yield from self._offer(now)
+
+    def _is_stale(self, entry: _Entry, now: float) -> bool:
+        """An offer that nobody answered, or that waits at one worker while others are free."""
+        wait = self.patience * 2 ** min(entry.offers, 5)
+        if now - entry.since <= wait:
+            return False
+        if entry.phase is Phase.OFFERED:
+            return bool(self.workers)
+        return entry.phase is Phase.QUEUED and any(worker.free for worker in self.workers.values())
+
+    def _offer(self, now: float) -> Iterator[Action]:
+        capacity = sum(worker.capacity for worker in self.workers.values())
+        out = sum(entry.phase is not Phase.WAITING for entry in self._jobs.values())
+        if out >= capacity:
+            return
+        waiting = [entry for entry in self._jobs.values() if entry.phase is Phase.WAITING]
+        for entry in sorted(waiting, key=lambda entry: (-entry.priority, entry.number))[: capacity - out]:
+            entry.phase, entry.since, entry.offers = Phase.OFFERED, now, 0
+            yield Send(entry.id, Offer(epoch=entry.epoch, job=entry.spec))
+
+    def _claimed(self, entry: _Entry, name: str, now: float) -> Iterator[Action]:
+        if entry.phase is Phase.RUNNING and entry.holder != name:
+            yield Send(entry.id, Drop(epoch=entry.epoch), name)
+            return
+        if entry.phase is not Phase.RUNNING:
+            entry.phase, entry.holder, entry.since = Phase.RUNNING, name, now
+            self.workers.setdefault(name, _Worker(now))
+            yield Began(entry.id, entry.epoch)
+        yield Send(entry.id, Grant(epoch=entry.epoch), name)
+
+    def _arrived(self, entry: _Entry, report: Events | Chunk, now: float) -> Iterator[Action]:
+        if isinstance(report, Events):
+            if report.first > entry.events:
+                yield from self._ask(entry, 0, now)
+                return
+            fresh = report.events[entry.events - report.first :]
+            entry.events += len(fresh)
+            for event in fresh:
+                yield Happened(entry.id, event)
+        elif report.index < report.count and (entry.last is None or entry.last.count == report.count):
+            entry.last = report.model_copy(update={"body": b""})
+            entry.chunks[report.index] = report.body
+            if report.index == report.count - 1 and len(entry.chunks) < report.count:
+                yield from self._ask(entry, report.count, now)
+        last = entry.last
+        if last is None or len(entry.chunks) < last.count:
+            return
+        if entry.events < last.events:
+            yield from self._ask(entry, 0, now)
+            return
+        yield Answered(entry.id, b"".join(entry.chunks[i] for i in range(last.count)))
+        yield from self._forget(entry, now)
+
+    def _ask(self, entry: _Entry, chunks: int, now: float) -> Iterator[Action]:
+        if now - entry.asked < self.patience:
+            return
+        entry.asked = now
+        missing = [i for i in range(chunks) if i not in entry.chunks][:MAX_GAPS]
+        yield Send(entry.id, Resend(epoch=entry.epoch, first=entry.events, chunks=tuple(missing)), entry.holder)
+
+    def _take_back(self, entry: _Entry) -> Iterator[Action]:
+        if entry.phase is Phase.RUNNING:
+            if entry.epoch >= self.max_epochs or entry.cancelled is not None:
+                del self._jobs[entry.id]
+                yield Lost(entry.id, entry.epoch)
+                return
+            entry.epoch += 1
+            entry.events, entry.chunks, entry.last = 0, {}, None
+        entry.phase, entry.holder, entry.asked = Phase.WAITING, None, float("-inf")
+
+    def _forget(self, entry: _Entry, now: float) -> Iterator[Action]:
+        del self._jobs[entry.id]
+        if entry.holder is not None:
+            yield Send(entry.id, Drop(epoch=entry.epoch), entry.holder)
+        yield from self._offer(now)

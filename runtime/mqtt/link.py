@@ -1,0 +1,198 @@
+"""`Link`: a connection to the broker that comes back, and sends in order whatever happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from ..errors import BrokerUnreachable
+from .address import Address
+
+logger = logging.getLogger(__name__)
+
+FIRST_WAIT, MAX_WAIT = 0.05, 5.0
+"""Seconds between attempts to connect again: twice as many each time, with jitter."""
+SUBSCRIBE_SECONDS, PUBLISH_SECONDS = 3.0, 60.0
+"""For the broker to confirm. A connection that ends meanwhile is not noticed sooner by a subscription."""
+
+
+@dataclass(slots=True)
+class _Letter:
+    topic: str
+    payload: bytes
+    retain: bool
+    sent: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Link:
+    """An async context manager. `receive(topic, payload)` is called for every message, `connected()` after every
+    connection, before anything is received; both on the event loop, and they must not raise."""
+
+    def __init__(
+        self,
+        address: Address,
+        identifier: str,
+        *,
+        subscriptions: Sequence[str],
+        will: tuple[str, bool],
+        session_seconds: int,
+        will_delay: int,
+        receive: Callable[[str, bytes], None],
+        connected: Callable[[], None],
+        keepalive: int = 10,
+        receive_maximum: int = 1000,
+    ) -> None:
+        """`will`: topic, and whether it is retained; its payload is empty."""
+        self.address = address
+        self.identifier = identifier
+        self.is_connected = False
+        self.connections = 0
+        self._subscriptions = list(subscriptions)
+        self._will = will
+        self._session_seconds = session_seconds
+        self._will_delay = will_delay
+        self._receive = receive
+        self._connected = connected
+        self._keepalive = keepalive
+        self._receive_maximum = receive_maximum
+        self._outbox: deque[_Letter] = deque()
+        self._wake = asyncio.Event()
+        self._client: aiomqtt.Client | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        """Raises `BrokerUnreachable` if the first attempt fails."""
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks = [asyncio.create_task(self._run(first)), asyncio.create_task(self._send_all())]
+        try:
+            await first
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._end()
+
+    def post(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[None]:
+        """Send, after all that was posted before, as soon as there is a connection. The future, which need not be
+        awaited, is done once the broker has it."""
+        letter = _Letter(topic, payload, retain)
+        self._outbox.append(letter)
+        self._wake.set()
+        return letter.sent
+
+    async def flush(self, seconds: float) -> None:
+        """Wait until the broker has everything, but no longer than this."""
+        if self._outbox:
+            await asyncio.wait([self._outbox[-1].sent], timeout=seconds)
+
+    async def unsubscribe(self, topic: str) -> None:
+        """Now if there is a connection, and from now on."""
+        self._subscriptions.remove(topic)
+        if self._client is not None:
+            try:
+                await self._client.unsubscribe(topic)
+            except aiomqtt.MqttError as error:
+                logger.debug("not unsubscribed: %s", error)
+
+    async def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for letter in self._outbox:
+            letter.sent.cancel()
+
+    def _new_client(self) -> aiomqtt.Client:
+        make: Any = Properties  # without types
+        properties = make(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = self._session_seconds
+        properties.ReceiveMaximum = self._receive_maximum
+        last = make(PacketTypes.WILLMESSAGE)
+        last.WillDelayInterval = self._will_delay
+        topic, retain = self._will
+        return aiomqtt.Client(
+            self.address.host,
+            self.address.port,
+            identifier=self.identifier,
+            username=self.address.user,
+            password=self.address.password,
+            tls_context=self.address.tls,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            clean_start=False,
+            properties=properties,
+            will=aiomqtt.Will(topic, b"", qos=1, retain=retain, properties=last),
+            keepalive=self._keepalive,
+            logger=logging.getLogger(f"{__name__}.paho"),
+            timeout=10,
+        )
+
+    async def _run(self, first: asyncio.Future[None]) -> None:
+        wait = FIRST_WAIT
+        while True:
+            try:
+                async with self._new_client() as client:
+                    await client.subscribe([(topic, 1) for topic in self._subscriptions], timeout=SUBSCRIBE_SECONDS)
+                    wait = FIRST_WAIT
+                    self._client, self.is_connected = client, True
+                    self.connections += 1
+                    self._connected()
+                    self._wake.set()
+                    if not first.done():
+                        first.set_result(None)
+                    async for message in client.messages:
+                        payload = message.payload if isinstance(message.payload, bytes) else b""
+                        self._receive(str(message.topic), payload)
+            except (aiomqtt.MqttError, OSError, ValueError) as error:
+                if not first.done():
+                    first.set_exception(
+                        BrokerUnreachable(
+                            f"no connection to the broker {self.address}: {error}; is it running, and are "
+                            f"user, password and certificates right?"
+                        )
+                    )
+                    return
+                logger.warning("connection to %s: %s; trying again", self.address, error)
+            finally:
+                self._client, self.is_connected = None, False
+                if self._sending is not None:
+                    self._sending.cancel()  # It would wait for a confirmation that cannot come any more.
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(wait * 2, MAX_WAIT)
+
+    async def _send_all(self) -> None:
+        while True:
+            client = self._client
+            if not self._outbox or client is None:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            letter = self._outbox[0]
+            publish = client.publish(letter.topic, letter.payload, qos=1, retain=letter.retain, timeout=PUBLISH_SECONDS)
+            self._sending = asyncio.create_task(publish)
+            try:
+                await asyncio.wait([self._sending])
+            finally:
+                self._sending.cancel()
+            error = None if self._sending.cancelled() else self._sending.exception()
+            if self._sending.cancelled() or isinstance(error, (aiomqtt.MqttError, ValueError)):
+                await asyncio.sleep(FIRST_WAIT)
+                continue
+            if error is not None:
+                raise error
+            self._outbox.popleft()
+            if not letter.sent.done():
+                letter.sent.set_result(None)

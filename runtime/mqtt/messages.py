@@ -1,0 +1,158 @@
+"""What is sent: one JSON object a message, the bytes of a chunk behind it on a line of their own.
+
+Whatever arrives is hostile until `decode` has let it through.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ..errors import InvalidInput
+
+MAX_ID = 64
+MAX_CHUNKS = 100_000
+ID = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_ID}}}")
+"""What clients, workers and jobs may be called: a level of a topic without wildcards."""
+
+Id = Annotated[str, Field(pattern=rf"^{ID.pattern}$")]
+Number = Annotated[int, Field(ge=0, le=2**53, strict=True)]
+Epoch = Annotated[int, Field(ge=1, le=2**31, strict=True)]
+
+
+class Malformed(InvalidInput):
+    """Bytes that are no message of ours."""
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class OfJob(Message):
+    epoch: Epoch
+
+
+class Offer(OfJob):
+    type: Literal["offer"] = "offer"
+    job: dict[str, Any]
+    """As `JobSpec` dumps it."""
+
+
+class Grant(OfJob):
+    type: Literal["grant"] = "grant"
+
+
+class Drop(OfJob):
+    """Forget the job: its answer has arrived, or this worker is not to run it. Holds for older epochs too."""
+
+    type: Literal["drop"] = "drop"
+
+
+class Cancel(OfJob):
+    type: Literal["cancel"] = "cancel"
+    reason: Annotated[str, Field(max_length=1000)] = "cancelled"
+
+
+class Resend(OfJob):
+    type: Literal["resend"] = "resend"
+    first: Number
+    """The first event that is missing; all from there on are."""
+    chunks: Annotated[tuple[Number, ...], Field(max_length=1000)] = ()
+    """Missing chunks of the answer."""
+
+
+class Report(OfJob):
+    worker: Id
+
+
+class Queued(Report):
+    type: Literal["queued"] = "queued"
+
+
+class Claim(Report):
+    type: Literal["claim"] = "claim"
+
+
+class Returned(Report):
+    type: Literal["returned"] = "returned"
+
+
+class Events(Report):
+    type: Literal["events"] = "events"
+    first: Number
+    """Number of the first of these."""
+    events: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
+class Chunk(Report):
+    type: Literal["chunk"] = "chunk"
+    index: Number
+    count: Annotated[int, Field(ge=1, le=MAX_CHUNKS, strict=True)]
+    events: Number
+    """Of the whole epoch."""
+    body: bytes = Field(default=b"", exclude=True)
+
+
+class Held(Message):
+    """A job that a worker has claimed."""
+
+    client: Id
+    job: Id
+    epoch: Epoch
+    events: Number = 0
+    """Sent so far."""
+    chunks: Number = 0
+    """Of the answer; 0: not there yet."""
+
+
+class Beat(Message):
+    type: Literal["beat"] = "beat"
+    capacity: Annotated[int, Field(ge=0, le=10_000, strict=True)]
+    """Jobs that run at once; 0: it takes no more."""
+    free: Number
+    model: str
+    jobs: list[Held] = Field(default_factory=list)
+
+
+M = TypeVar("M")
+Order = Grant | Drop | Cancel | Resend
+ORDER: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="type")])
+REPORT: TypeAdapter[Queued | Claim | Returned | Events | Chunk] = TypeAdapter(
+    Annotated[Queued | Claim | Returned | Events | Chunk, Field(discriminator="type")]
+)
+OFFER: TypeAdapter[Offer] = TypeAdapter(Offer)
+BEAT: TypeAdapter[Beat] = TypeAdapter(Beat)
+
+
+def encode(message: Message) -> bytes:
+    head = message.model_dump_json().encode()
+    return head + b"\n" + message.body if isinstance(message, Chunk) else head
+
+
+def decode(kind: TypeAdapter[M], payload: bytes) -> M:
+    """Raises `Malformed`."""
+    head, _, body = payload.partition(b"\n")
+    try:
+        message = kind.validate_json(head)
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise Malformed(f"malformed message: {str(error)[:200]}") from None
+    if isinstance(message, Chunk):
+        return message.model_copy(update={"body": body})
+    if body:
+        raise Malformed("malformed message: there is something behind it")
+    return message
+
+
+def is_id(text: str) -> bool:
+    return ID.fullmatch(text) is not None
+
+
+def short_event(event: dict[str, Any], limit: int) -> dict[str, Any]:
+    """The event with its texts cut so that it fits into `limit` bytes of JSON; whole, they stand in the trace."""
+    room = max(limit // 24, 16)
+    cut = {name: value[:room] if isinstance(value, str) else value for name, value in event.items()}
+    if isinstance(cut.get("arguments"), dict):
+        cut["arguments"] = {}
+    return cut

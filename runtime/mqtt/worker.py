@@ -1,0 +1,198 @@
+"""`Worker`: runs the jobs of a pool on one runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from ..errors import InvalidInput
+from ..events import Event
+from ..job_spec import parse_job
+from ..runtime import Runtime
+from ..trace.trace import Trace
+from .address import Address
+from .answers import pack_cancelled, pack_error, pack_result
+from .link import Link
+from .messages import OFFER, ORDER, Malformed, decode, encode, is_id, short_event
+from .worker_state import Action, Begin, Desk, End, Key, Reply
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.2
+SHARE = "$share/workers/"
+
+
+class Worker:
+    """Takes jobs from a pool until it is told to stop."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        address: Address,
+        *,
+        capacity: int = 4,
+        beat_seconds: float = 1.0,
+        packet_bytes: int = 1 << 20,
+        grace: float = 30.0,
+        name: str | None = None,
+    ) -> None:
+        """`capacity`: jobs that run at once. `packet_bytes`: the broker's largest message. `grace`: seconds that
+        running jobs have to end when the worker stops; then others get them."""
+        self.name = name or f"plait-worker-{uuid.uuid4().hex[:16]}"
+        if not is_id(self.name):
+            raise InvalidInput(f"name {self.name!r}: letters, digits and . _ - only, 64 at most")
+        if not (capacity > 0 and beat_seconds > 0 and grace >= 0 and packet_bytes >= 4096):
+            raise InvalidInput("capacity and beat_seconds > 0, grace >= 0, packet_bytes >= 4096")
+        self.address = address
+        self._runtime = runtime
+        self._beat_seconds = beat_seconds
+        self._packet_bytes = packet_bytes
+        self._grace = grace
+        self._desk = Desk(
+            self.name, capacity=capacity, model=runtime.engine.name, chunk_bytes=min(packet_bytes - 2048, 1 << 18)
+        )
+        self._tasks: dict[tuple[Key, int], asyncio.Task[None]] = {}
+        self._stopping = asyncio.Event()
+        self._link: Link | None = None
+        self._beaten = float("-inf")
+
+    def stop(self) -> None:
+        """Hand back what is queued, end what runs, and leave."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Until `stop`. Raises `BrokerUnreachable` if there is no broker at the start."""
+        topic = self.address.topic
+        jobs = SHARE + topic("jobs", "+", "+")
+        link = self._link = Link(
+            self.address,
+            self.name,
+            subscriptions=[jobs, topic("orders", self.name, "+", "+"), topic("clients", "+")],
+            will=(topic("workers", self.name), True),
+            # Short: the broker would go on to give a dead worker's session its share of the offers.
+            session_seconds=5,
+            will_delay=1,
+            receive=self._receive,
+            connected=self._beat,
+            receive_maximum=2 * self._desk.capacity + 20,
+        )
+        async with link:
+            ticker = asyncio.create_task(self._tick())
+            try:
+                logger.info("worker %s takes jobs of %s", self.name, self.address)
+                await self._stopping.wait()
+                await link.unsubscribe(jobs)
+                self._do(self._desk.stop())
+                self._beat()
+                await self._wait(lambda: self._desk.running, self._grace)
+                self._do(self._desk.abandon())
+                await self._wait(lambda: self._desk.unanswered, min(self._grace, 5.0))
+            finally:
+                ticker.cancel()
+                for task in self._tasks.values():
+                    task.cancel()
+                await asyncio.gather(ticker, *self._tasks.values(), return_exceptions=True)
+                link.post(topic("workers", self.name), b"", retain=True)
+                await link.flush(2.0)
+
+    async def _wait(self, left: Any, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while left() and time.monotonic() < end:  # noqa: ASYNC110 - many things change it
+            await asyncio.sleep(0.02)
+
+    def _receive(self, topic: str, payload: bytes) -> None:
+        now = time.monotonic()
+        try:
+            match self.address.levels(topic):
+                case ["jobs", client, job] if is_id(client) and is_id(job):
+                    self._do(self._desk.offer((client, job), decode(OFFER, payload), now))
+                case ["orders", self.name, client, job] if is_id(client) and is_id(job):
+                    self._do(self._desk.order((client, job), decode(ORDER, payload), now))
+                case ["clients", client] if is_id(client) and not payload:
+                    self._do(self._desk.client_gone(client, now))
+                case _:
+                    raise Malformed("malformed topic or payload")
+        except Malformed as error:
+            logger.warning("dropped a message on %r: %s", topic[:200], error)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(min(TICK_SECONDS, self._beat_seconds))
+            if self._link is not None and self._link.is_connected:
+                self._do(self._desk.tick(time.monotonic()))
+                if time.monotonic() - self._beaten >= self._beat_seconds:
+                    self._beat()
+
+    def _beat(self) -> None:
+        assert self._link is not None
+        self._beaten = time.monotonic()
+        self._link.post(self.address.topic("workers", self.name), encode(self._desk.beat()), retain=True)
+
+    def _do(self, actions: Iterable[Action]) -> asyncio.Future[None] | None:
+        """What is to be done; the last message of it, to be waited for by who sends many."""
+        last = None
+        assert self._link is not None
+        for action in list(actions):
+            match action:
+                case Reply((client, job), report):
+                    last = self._link.post(self.address.topic("reports", client, job), encode(report))
+                case Begin(key, epoch, job):
+                    self._tasks[key, epoch] = asyncio.create_task(self._serve(key, epoch, job))
+                case End(key, epoch, reason) if (key, epoch) in self._tasks:
+                    self._tasks[key, epoch].cancel(reason)
+                case End():
+                    pass
+        return last
+
+    async def _serve(self, key: Key, epoch: int, data: dict[str, Any]) -> None:
+        """Run one job to its answer."""
+        answer = b""
+        try:
+            answer = await self._answer(key, epoch, data)
+        except asyncio.CancelledError as error:
+            answer = pack_cancelled(str(error) or "cancelled", _empty(data))
+        except Exception as error:  # Whatever a job of a stranger raises: it is its answer.
+            logger.debug("job %s of %s failed: %r", key[1], key[0], error)
+            answer = pack_error(error, None)
+        finally:
+            self._tasks.pop((key, epoch), None)
+            self._do(self._desk.answered(key, epoch, answer, time.monotonic()))
+
+    async def _answer(self, key: Key, epoch: int, data: dict[str, Any]) -> bytes:
+        spec = parse_job(data)
+        job = await self._runtime.submit(spec, id=f"{key[0]}.{key[1]}.{epoch}")
+        pump = asyncio.create_task(self._pump(key, epoch, aiter(job)))
+        try:
+            result = await job
+            await pump
+            return await asyncio.to_thread(pack_result, result)
+        except asyncio.CancelledError as error:
+            job.cancel()
+            await job.wait()
+            return pack_cancelled(str(error) or "cancelled", job.trace)
+        except Exception as error:
+            return pack_error(error, job.trace)
+        finally:
+            if job.is_done and not pump.done():
+                await asyncio.wait([pump], timeout=1.0)
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+
+    async def _pump(self, key: Key, epoch: int, events: AsyncIterator[Event]) -> None:
+        """Send the events, no faster than the broker takes them: what waits grows together meanwhile."""
+        async for event in events:
+            data = {**event.to_json(), "job": key[1]}
+            if len(json.dumps(data)) > self._packet_bytes - 1024:
+                data = short_event(data, self._packet_bytes)
+            sent = self._do(self._desk.happened(key, epoch, data))
+            if sent is not None:
+                await sent
+
+
+def _empty(data: dict[str, Any]) -> Trace:
+    return Trace({"method": data.get("method")})

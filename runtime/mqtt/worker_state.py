@@ -1,0 +1,257 @@
+"""A worker's side of the protocol: the jobs it has, those it may run, and what it keeps until the client has it.
+
+Pure: `Desk` is told what arrives, what its own jobs do and what time it is, and answers with reports to send (`Reply`)
+and with jobs to begin and end (`Begin`, `End`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from .messages import (
+    Beat,
+    Cancel,
+    Chunk,
+    Claim,
+    Drop,
+    Events,
+    Grant,
+    Held,
+    Offer,
+    Order,
+    Queued,
+    Report,
+    Resend,
+    Returned,
+)
+
+Key = tuple[str, str]
+"""Client and job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    key: Key
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Run the job; what it does is told to the desk with the same epoch."""
+
+    key: Key
+    epoch: int
+    job: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Cancel the job."""
+
+    key: Key
+    epoch: int
+    reason: str
+
+
+Action = Reply | Begin | End
+
+
+class Phase(Enum):
+    QUEUED = auto()
+    CLAIMED = auto()
+    RUNNING = auto()
+    FINISHED = auto()
+
+
+@dataclass(slots=True)
+class _Entry:
+    epoch: int
+    job: dict[str, Any]
+    phase: Phase = Phase.QUEUED
+    since: float = 0.0
+    """When the phase began."""
+    said: float = 0.0
+    """When it was last claimed."""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    chunks: list[bytes] = field(default_factory=list)
+
+
+class Desk:
+    """The jobs of one worker."""
+
+    def __init__(
+        self,
+        worker: str,
+        *,
+        capacity: int,
+        model: str = "",
+        patience: float = 1.0,
+        claim_seconds: float = 10.0,
+        keep_seconds: float = 600.0,
+        max_queue: int = 1000,
+        chunk_bytes: int = 1 << 18,
+    ) -> None:
+        """Seconds: `patience` before a claim is repeated, `claim_seconds` before it is given up, `keep_seconds` before
+        an answer that nobody takes is."""
+        self.worker = worker
+        self.capacity = capacity
+        self.model = model
+        self.patience = patience
+        self.claim_seconds = claim_seconds
+        self.keep_seconds = keep_seconds
+        self.max_queue = max_queue
+        self.chunk_bytes = chunk_bytes
+        self.is_stopping = False
+        self._jobs: dict[Key, _Entry] = {}
+        self._running: set[tuple[Key, int]] = set()
+        """Begun and not ended, whether they still count or not: these take the slots."""
+
+    @property
+    def free(self) -> int:
+        claimed = sum(entry.phase is Phase.CLAIMED for entry in self._jobs.values())
+        return 0 if self.is_stopping else max(self.capacity - len(self._running) - claimed, 0)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def unanswered(self) -> int:
+        """Jobs of which the client has not taken the answer."""
+        return sum(entry.phase is Phase.FINISHED for entry in self._jobs.values())
+
+    def beat(self) -> Beat:
+        held = [
+            Held(client=client, job=job, epoch=entry.epoch, events=len(entry.events), chunks=len(entry.chunks))
+            for (client, job), entry in self._jobs.items()
+        ]
+        capacity = 0 if self.is_stopping else self.capacity
+        return Beat(capacity=capacity, free=self.free, model=self.model, jobs=held)
+
+    def offer(self, key: Key, offer: Offer, now: float) -> Iterator[Action]:
+        known = self._jobs.get(key)
+        if known is not None and known.epoch >= offer.epoch:
+            if known.phase is Phase.QUEUED and known.epoch == offer.epoch:
+                yield self._reply(key, Queued(worker=self.worker, epoch=known.epoch))
+            return
+        if self.is_stopping or len(self._jobs) >= self.max_queue:
+            yield self._reply(key, Returned(worker=self.worker, epoch=offer.epoch))
+            return
+        if known is not None:
+            yield from self._drop(key, known, "taken over", now)
+        self._jobs[key] = _Entry(offer.epoch, offer.job, since=now)
+        yield from self._claim(now)
+        if self._jobs[key].phase is Phase.QUEUED:
+            yield self._reply(key, Queued(worker=self.worker, epoch=offer.epoch))
+
+    def order(self, key: Key, order: Order, now: float) -> Iterator[Action]:
+        entry = self._jobs.get(key)
+        if entry is None:
+            return
+        match order:
+            case Drop() if order.epoch >= entry.epoch:
+                yield from self._drop(key, entry, "not wanted any longer", now)
+            case Grant() if order.epoch == entry.epoch and entry.phase is Phase.CLAIMED:
+                entry.phase, entry.since = Phase.RUNNING, now
+                self._running.add((key, entry.epoch))
+                yield Begin(key, entry.epoch, entry.job)
+            case Cancel() if order.epoch == entry.epoch and entry.phase is Phase.RUNNING:
+                yield End(key, entry.epoch, order.reason)
+            case Resend() if order.epoch == entry.epoch:
+                if order.first < len(entry.events):
+                    yield from self._events(key, entry, order.first)
+                chunks = [i for i in order.chunks if i < len(entry.chunks)]
+                if not chunks and not order.chunks and entry.chunks:
+                    chunks = [len(entry.chunks) - 1]  # It says how many of everything there are.
+                for i in chunks:
+                    yield self._reply(key, self._chunk(entry, i))
+
+    def happened(self, key: Key, epoch: int, event: dict[str, Any]) -> Iterator[Action]:
+        """A running job emitted an event."""
+        entry = self._jobs.get(key)
+        if entry is not None and entry.epoch == epoch:
+            entry.events.append(event)
+            yield from self._events(key, entry, len(entry.events) - 1)
+
+    def answered(self, key: Key, epoch: int, data: bytes, now: float) -> Iterator[Action]:
+        """A running job has ended with this."""
+        self._running.discard((key, epoch))
+        entry = self._jobs.get(key)
+        if entry is not None and entry.epoch == epoch:
+            entry.phase, entry.since = Phase.FINISHED, now
+            size = self.chunk_bytes
+            entry.chunks = [data[at : at + size] for at in range(0, len(data), size)] or [b""]
+            for i in range(len(entry.chunks)):
+                yield self._reply(key, self._chunk(entry, i))
+        yield from self._claim(now)
+
+    def client_gone(self, client: str, now: float) -> Iterator[Action]:
+        """Nobody waits for its jobs any longer."""
+        for key, entry in list(self._jobs.items()):
+            if key[0] == client:
+                yield from self._drop(key, entry, "the client is gone", now)
+
+    def stop(self) -> Iterator[Action]:
+        """Take no more, and hand back what has not begun."""
+        self.is_stopping = True
+        for key, entry in list(self._jobs.items()):
+            if entry.phase in (Phase.QUEUED, Phase.CLAIMED):
+                del self._jobs[key]
+                yield self._reply(key, Returned(worker=self.worker, epoch=entry.epoch))
+
+    def abandon(self) -> Iterator[Action]:
+        """Hand back what runs, too."""
+        for key, entry in list(self._jobs.items()):
+            if entry.phase is Phase.RUNNING:
+                del self._jobs[key]
+                yield End(key, entry.epoch, "the worker stops")
+                yield self._reply(key, Returned(worker=self.worker, epoch=entry.epoch))
+
+    def tick(self, now: float) -> Iterator[Action]:
+        """To be called a few times a second while there is a connection."""
+        for key, entry in list(self._jobs.items()):
+            if entry.phase is Phase.CLAIMED and now - entry.since > self.claim_seconds:
+                del self._jobs[key]
+            elif entry.phase is Phase.CLAIMED and now - entry.said > self.patience:
+                entry.said = now
+                yield self._reply(key, Claim(worker=self.worker, epoch=entry.epoch))
+            elif entry.phase is Phase.FINISHED and now - entry.since > self.keep_seconds:
+                del self._jobs[key]
+        yield from self._claim(now)
+
+    def _claim(self, now: float) -> Iterator[Action]:
+        free = self.free
+        for key, entry in self._jobs.items():
+            if not free:
+                return
+            if entry.phase is Phase.QUEUED:
+                free -= 1
+                entry.phase, entry.since, entry.said = Phase.CLAIMED, now, now
+                yield self._reply(key, Claim(worker=self.worker, epoch=entry.epoch))
+
+    def _drop(self, key: Key, entry: _Entry, reason: str, now: float) -> Iterator[Action]:
+        del self._jobs[key]
+        if entry.phase is Phase.RUNNING:
+            yield End(key, entry.epoch, reason)
+        yield from self._claim(now)
+
+    def _events(self, key: Key, entry: _Entry, first: int) -> Iterator[Action]:
+        for number in range(first, len(entry.events)):
+            report = Events(worker=self.worker, epoch=entry.epoch, first=number, events=[entry.events[number]])
+            yield self._reply(key, report)
+
+    def _chunk(self, entry: _Entry, index: int) -> Chunk:
+        return Chunk(
+            worker=self.worker,
+            epoch=entry.epoch,
+            index=index,
+            count=len(entry.chunks),
+            events=len(entry.events),
+            body=entry.chunks[index],
+        )
+
+    def _reply(self, key: Key, report: Report) -> Reply:
+        return Reply(key, report)

@@ -1,0 +1,274 @@
+"""Pools over a real broker: results as local ones, and what can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import plait
+from plait import APR, BrokerUnreachable, InvalidInput, JobFailed, Runtime, ScriptedEngine, Sequential, Trace
+from plait.runtime.events import Done, Failed, Started, Text
+
+pytest.importorskip("aiomqtt")
+
+from plait.benchmarks.mosquitto import MOSQUITTO, Broker, start_worker
+from plait.runtime.mqtt.address import Address
+from plait.runtime.mqtt.link import Link
+from plait.runtime.mqtt.messages import Claim, Offer, encode
+from plait.runtime.mqtt.worker import Worker
+
+pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+
+APR_JOB = APR(prompt="apr 24 : 63 9 5 2 ;", dialect="compact", depth=2, context_limit=512)
+SEQUENTIAL = Sequential(prompt="seq 24 : 63 9 5 2 ;")
+
+
+@pytest.fixture
+def broker(tmp_path):
+    made = Broker(tmp_path)
+    made.start()
+    yield made
+    made.stop()
+
+
+class Failing(ScriptedEngine):
+    def open(self, *args, **options):
+        raise RuntimeError("no luck")
+
+
+@asynccontextmanager
+async def worker(broker, script=None, *, engine=None, runtime=None, **options):
+    """A worker in this process."""
+    async with Runtime(engine=engine or ScriptedEngine(script or (lambda _: "x" * 200))) as local:
+        one = Worker(runtime or local, Address.parse(broker.url()), beat_seconds=0.2, **options)
+        task = asyncio.create_task(one.run())
+        try:
+            yield one
+        finally:
+            one.stop()
+            await task
+
+
+@asynccontextmanager
+async def posted(broker, name="stranger"):
+    """A connection that posts what it likes."""
+    address = Address.parse(broker.url())
+    link = Link(
+        address,
+        name,
+        subscriptions=["nothing"],
+        will=("nothing", False),
+        session_seconds=0,
+        will_delay=0,
+        receive=lambda topic, payload: None,
+        connected=lambda: None,
+    )
+    async with link:
+        yield lambda payload, *levels: link.post(address.topic(*levels), payload)
+
+
+def structure(trace):
+    """A trace without times."""
+    return [(s.branch, s.position, [(p.kind, p.token_ids) for p in s.pieces]) for s in trace.segments]
+
+
+async def text_of(job):
+    """What the last epoch's events say."""
+    text = ""
+    async for event in job:
+        if isinstance(event, Started):
+            text = ""
+        elif isinstance(event, Text):
+            text += event.text
+    return text
+
+
+async def test_results_equal_the_local_runtimes_also_after_a_kill(broker, tmp_path):
+    workers = [start_worker(broker.url(), "--jobs", "2") for _ in range(2)]
+    try:
+        async with Runtime(broker.url()) as remote, Runtime("countdown") as local:
+            for method in (SEQUENTIAL, APR_JOB):
+                job = await remote.submit(method, seed=3, metadata={"row": 1}, trace_file=tmp_path / "t.jsonl")
+                events = [event async for event in job]
+                result, same = await job, await (await local.submit(method, seed=3, metadata={"row": 1}))
+                assert (result.text, result.answer, result.details) == (same.text, same.answer, same.details)
+                assert result.finish_reason == same.finish_reason
+                assert result.usage.total_tokens == same.usage.total_tokens
+                assert structure(result.trace) == structure(same.trace) == structure(Trace.load(tmp_path / "t.jsonl"))
+                assert isinstance(events[0], Started) and isinstance(events[-1], Done)
+                assert {event.job for event in events} == {job.id}
+                sampled = sum(event.tokens for event in events if isinstance(event, Text))
+                assert sampled <= same.usage.generated_tokens + same.usage.rolled_back_tokens
+            jobs = [await remote.submit(SEQUENTIAL, seed=i) for i in range(6)]
+            await asyncio.sleep(0.1)
+            workers[0].kill()
+            results = await asyncio.gather(*jobs)
+            assert len({result.text for result in results}) == 1
+            assert not remote.jobs
+        workers[1].terminate()
+        assert workers[1].wait(20) == 0
+    finally:
+        for process in workers:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+async def test_the_broker_restarts_twice_while_jobs_run(broker):
+    engine = ScriptedEngine(lambda text: text[-3:] * 300)
+    async with worker(broker, engine=engine, capacity=3), Runtime(broker.url()) as remote:
+        jobs = [await remote.submit(Sequential(prompt=f"job {i:02}", max_tokens=800)) for i in range(12)]
+        texts = [asyncio.create_task(text_of(job)) for job in jobs]
+        for _ in range(2):
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(broker.stop)
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(broker.start)
+        results = await asyncio.wait_for(asyncio.gather(*jobs), 40)
+        for i, (result, text) in enumerate(zip(results, await asyncio.gather(*texts), strict=True)):
+            assert result.text == text == (f" {i:02}" * 300)[:800]
+
+
+async def test_repeated_and_hostile_messages_change_nothing(broker, caplog):
+    async with worker(broker), Runtime(broker.url()) as remote, posted(broker) as post:
+        me = remote.client
+        for payload in (b"", b"\xff\x00", b"[" * 50_000, b'{"type":"offer","epoch":1,"job":{"method":"x"}}'):
+            for levels in (("jobs", me, "a"), ("jobs", "x y", "b"), ("reports", me, "job-1"), ("workers", "ghost")):
+                post(payload, *levels)
+        jobs = [await remote.submit(Sequential(prompt="q")) for _ in range(4)]
+        for job in jobs:
+            offer = encode(Offer(epoch=1, job={"method": {"method": "sequential", "prompt": "forged"}}))
+            for _ in range(3):
+                post(encode(Claim(worker="other", epoch=2)), "reports", me, job.id)
+                post(offer.replace(b"forged", b"q"), "jobs", me, job.id)
+        results = await asyncio.gather(*jobs)
+        assert all(result.text == "x" * 200 for result in results)
+        await asyncio.sleep(0.3)
+    assert any("dropped a message" in record.message for record in caplog.records)
+
+
+async def test_a_cancelled_job_frees_its_worker(broker):
+    engine = ScriptedEngine(lambda _: "x" * 3000)
+    async with worker(broker, engine=engine, capacity=1), Runtime(broker.url()) as remote:
+        job = await remote.submit(Sequential(prompt="q", max_tokens=3000))
+        waiting = await remote.submit(Sequential(prompt="q"))
+        events = aiter(job)
+        while not isinstance(await anext(events), Text):
+            pass
+        assert waiting.cancel() and job.cancel("enough")
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert not engine.branches
+        last = [event async for event in events][-1]
+        assert isinstance(last, Failed) and last.cancelled
+        assert job.trace.end["finish"] == "cancelled" and job.trace.segments
+
+
+async def test_large_answers_come_in_chunks(broker):
+    small = Runtime(broker.url(), packet_bytes=4096)
+    async with worker(
+        broker, lambda _: "".join(chr(0x4E00 + i * 7919 % 20000) for i in range(3000)), packet_bytes=4096
+    ):
+        async with small as remote:
+            result = await (await remote.submit(Sequential(prompt="q", max_tokens=3000)))
+            assert len(result.text) == 3000
+            with pytest.raises(InvalidInput, match="packet_bytes"):
+                await remote.submit(Sequential(prompt="q" * 5000))
+
+
+async def test_errors_are_those_of_the_local_runtime(broker):
+    async with worker(broker, engine=Failing([])), Runtime(broker.url()) as remote:
+        with pytest.raises(JobFailed, match="RuntimeError: no luck"):
+            await (await remote.submit(Sequential(prompt="q")))
+        with pytest.raises(InvalidInput, match="job id"):
+            await remote.submit(Sequential(prompt="q"), id="a/b")
+
+
+async def test_a_worker_that_stops_hands_its_jobs_on(broker):
+    async with Runtime(broker.url()) as remote:
+        async with worker(broker, lambda _: "x" * 3000, capacity=1, grace=0.1) as first:
+            jobs = [await remote.submit(Sequential(prompt="q", max_tokens=3000)) for _ in range(2)]
+            await anext(aiter(jobs[0]))
+            async with worker(broker, lambda _: "y" * 3000, capacity=1):
+                first.stop()
+                results = await asyncio.gather(*jobs)
+        assert [result.text[:1] for result in results] == ["y", "y"]
+
+
+async def test_no_broker_and_wrong_passwords_are_one_error_at_once(tmp_path):
+    with pytest.raises(BrokerUnreachable, match="is it running"):
+        async with Runtime("mqtt://127.0.0.1:9/pool"):
+            pass
+    passwords = tmp_path / "passwords"
+    command = ["mosquitto_passwd", "-b", "-c", passwords, "me", "secret"]
+    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    broker = Broker(tmp_path, "allow_anonymous false", f"password_file {passwords}")
+    broker.start()
+    try:
+        began = time.monotonic()
+        for user in ("me:wrong@", ""):
+            with pytest.raises(BrokerUnreachable):
+                async with Runtime(broker.url(user=user)):
+                    pass
+        assert time.monotonic() - began < 5
+        async with Runtime(broker.url(user="me:secret@")) as remote:
+            assert remote.workers == []
+    finally:
+        broker.stop()
+
+
+@pytest.mark.parametrize(
+    "url", ["mqtt://", "http://host/pool", "mqtt://host/a+b", "mqtt://host:x/p", "mqtt://host/p?q"]
+)
+def test_bad_addresses(url):
+    with pytest.raises(InvalidInput):
+        Address.parse(url)
+
+
+def test_addresses_hide_their_password(monkeypatch):
+    monkeypatch.setenv("PLAIT_MQTT_PASSWORD", "other")
+    address = Address.parse("mqtt://me:s%40crt@host/a/b", prefix="p")
+    assert (address.user, address.password, address.topic("jobs")) == ("me", "s@crt", "p/a/b/jobs")
+    assert "s@crt" not in repr(address) + str(address)
+    assert Address.parse("mqtt://me@host").password == "other" and Address.parse("mqtt://host").password is None
+
+
+# The MQTT library leaves the socket of a failed handshake to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+async def test_tls_and_the_access_list_of_the_documentation(tmp_path):
+    page = (Path(plait.__file__).parent / "docs" / "mqtt.md").read_text()
+    rules = re.search(r"# /etc/mosquitto/acl\n(.*?)```", page, re.DOTALL)[1]
+    (tmp_path / "acl").write_text(rules)
+    key, certificate, passwords = tmp_path / "key.pem", tmp_path / "ca.pem", tmp_path / "passwords"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    passwords.touch()
+    commands = [made, *(["mosquitto_passwd", "-b", passwords, user, user] for user in ("service", "worker"))]
+    for command in commands:
+        await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    lines = [f"cafile {certificate}", f"certfile {certificate}", f"keyfile {key}", "allow_anonymous false"]
+    broker = Broker(tmp_path, *lines, f"password_file {passwords}", f"acl_file {tmp_path / 'acl'}")
+    broker.start()
+    try:
+        url = broker.url().replace("mqtt://", "mqtts://{0}:{0}@")
+        with pytest.raises(BrokerUnreachable, match="certificate"):
+            async with Runtime(url.format("service")):
+                pass
+        address = Address.parse(url.format("worker"), ca_file=certificate)
+        async with Runtime(engine=ScriptedEngine(["fine"])) as local:
+            one = Worker(local, address)
+            task = asyncio.create_task(one.run())
+            async with Runtime(url.format("service"), ca_file=certificate) as remote:
+                assert (await (await remote.submit(Sequential(prompt="q")))).text == "fine"
+            one.stop()
+            await task
+    finally:
+        broker.stop()

@@ -1,0 +1,273 @@
+"""The protocol without a broker: a network that loses, repeats and reorders, and workers that die."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plait.runtime.mqtt.client_state import Answered, Began, Happened, Jobs, Lost, Send
+from plait.runtime.mqtt.messages import (
+    BEAT,
+    OFFER,
+    ORDER,
+    REPORT,
+    Beat,
+    Chunk,
+    Claim,
+    Held,
+    Malformed,
+    Offer,
+    Resend,
+    decode,
+    encode,
+    is_id,
+    short_event,
+)
+from plait.runtime.mqtt.worker_state import Begin, Desk, End, Reply
+
+EVENTS = 5
+
+
+class World:
+    """A client, workers, and a network between them, in steps of a tenth of a second."""
+
+    def __init__(self, seed: int, *, workers: int, jobs: int, faults: float) -> None:
+        self.random = random.Random(seed)
+        self.faults = faults
+        self.now = 0.0
+        self.jobs = Jobs("c", lease=3.0, max_epochs=1000)
+        self.desks: dict[str, Desk] = {}
+        self.running: dict[tuple[str, tuple[str, str], int], int] = {}
+        self.flight: list[tuple[str, str, bytes]] = []
+        """(to, about, payload)"""
+        self.heard: dict[str, list[int]] = {}
+        self.answers: dict[str, list[bytes]] = {}
+        self.born = 0
+        for _ in range(workers):
+            self.birth()
+        for i in range(jobs):
+            self.client(self.jobs.submit(f"j{i}", {"n": i}, 0, self.now))
+
+    def birth(self) -> None:
+        self.born += 1
+        self.desks[f"w{self.born}"] = Desk(f"w{self.born}", capacity=2, chunk_bytes=4)
+
+    def client(self, actions) -> None:
+        for action in list(actions):
+            match action:
+                case Send(job, message, worker):
+                    to = worker or (self.random.choice(sorted(self.desks)) if self.desks else "nobody")
+                    self.flight.append((to, job, encode(message)))
+                case Began(job, _):
+                    self.heard[job] = []
+                case Happened(job, event):
+                    self.heard[job].append(event["n"])
+                case Answered(job, data):
+                    self.answers.setdefault(job, []).append(data)
+                case Lost():
+                    raise AssertionError("given up")
+
+    def worker(self, name: str, actions) -> None:
+        for action in list(actions):
+            match action:
+                case Reply((_, job), report):
+                    self.flight.append(("c", job, encode(report)))
+                case Begin(key, epoch, _):
+                    self.running[name, key, epoch] = 0
+                case End(key, epoch, _):
+                    self.running.pop((name, key, epoch), None)
+                    self.worker(name, self.desks[name].answered(key, epoch, b"ended", self.now))
+
+    def step(self) -> None:
+        self.now += 0.1
+        flight, self.flight = self.flight, []
+        if self.random.random() < self.faults:
+            self.random.shuffle(flight)
+        for letter in flight:
+            luck = self.random.random()
+            for _ in range(0 if luck < self.faults / 2 else 2 if luck < self.faults else 1):
+                self.deliver(*letter)
+        for name, key, epoch in list(self.running):
+            sent = self.running.get((name, key, epoch))
+            if sent is None:
+                continue
+            if sent < EVENTS:
+                self.running[name, key, epoch] += 1
+                self.worker(name, self.desks[name].happened(key, epoch, {"n": sent}))
+            else:
+                del self.running[name, key, epoch]
+                self.worker(name, self.desks[name].answered(key, epoch, f"answer {key[1]}".encode(), self.now))
+        for name, desk in list(self.desks.items()):
+            self.worker(name, desk.tick(self.now))
+            assert sum(of == name for of, _, _ in self.running) <= desk.capacity
+            if self.random.random() < 0.2:
+                self.flight.append(("c", f"beat {name}", encode(desk.beat())))
+        self.client(self.jobs.tick(self.now))
+
+    def deliver(self, to: str, about: str, payload: bytes) -> None:
+        if to == "c":
+            if about.startswith("beat "):
+                self.client(self.jobs.beat(about[5:], decode(BEAT, payload), self.now))
+            else:
+                self.client(self.jobs.report(about, decode(REPORT, payload), self.now))
+        elif to in self.desks:
+            desk, key = self.desks[to], ("c", about)
+            if b'"offer"' in payload:
+                self.worker(to, desk.offer(key, decode(OFFER, payload), self.now))
+            else:
+                self.worker(to, desk.order(key, decode(ORDER, payload), self.now))
+
+    def kill(self) -> None:
+        name = self.random.choice(sorted(self.desks))
+        del self.desks[name]
+        self.running = {k: v for k, v in self.running.items() if k[0] != name}
+        if self.random.random() < 0.5:  # Otherwise its beats are missed.
+            self.client(self.jobs.gone(name, self.now))
+        self.birth()
+
+    def check(self, jobs: int) -> None:
+        assert sorted(self.answers) == sorted(f"j{i}" for i in range(jobs))
+        for job, answers in self.answers.items():
+            assert answers == [f"answer {job}".encode()]
+            assert self.heard[job] == list(range(EVENTS))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    workers=st.integers(1, 3),
+    jobs=st.integers(1, 8),
+    faults=st.sampled_from([0.0, 0.1, 0.3]),
+    kills=st.integers(0, 4),
+)
+def test_every_job_is_answered_once_with_its_events_in_order(seed, workers, jobs, faults, kills):
+    world = World(seed, workers=workers, jobs=jobs, faults=faults)
+    for _ in range(kills):
+        for _ in range(world.random.randrange(1, 30)):
+            world.step()
+        world.kill()
+    for _ in range(6000):
+        if not len(world.jobs):
+            break
+        world.step()
+    world.check(jobs)
+    world.faults = 0.0
+    for _ in range(100):
+        world.step()
+    assert all(not desk.beat().jobs for desk in world.desks.values())
+    world.check(jobs)
+
+
+def test_an_offer_without_faults_is_made_once():
+    world = World(1, workers=2, jobs=6, faults=0.0)
+    offers = 0
+    for _ in range(200):
+        offers += sum(b'"offer"' in payload for _, _, payload in world.flight)
+        world.step()
+    assert offers <= 9 and not len(world.jobs)
+
+
+def begin(jobs: Jobs, worker: str = "w") -> None:
+    list(jobs.submit("j", {}, 0, 0.0))
+    list(jobs.beat(worker, Beat(capacity=1, free=1, model="m"), 0.0))
+    list(jobs.report("j", Claim(worker=worker, epoch=1), 0.0))
+
+
+def test_two_workers_claim_and_one_is_granted():
+    jobs = Jobs("c", lease=3.0)
+    begin(jobs)
+    (drop,) = jobs.report("j", Claim(worker="other", epoch=1), 0.1)
+    assert (drop.worker, drop.message.type) == ("other", "drop")
+    (grant,) = jobs.report("j", Claim(worker="w", epoch=1), 0.1)
+    assert (grant.worker, grant.message.type) == ("w", "grant")
+
+
+def test_an_answer_from_an_older_epoch_does_not_count():
+    jobs = Jobs("c", lease=3.0)
+    begin(jobs)
+    list(jobs.gone("w", 1.0))
+    assert jobs.epoch("j") == 2
+    late = Chunk(worker="w", epoch=1, index=0, count=1, events=0, body=b"late")
+    (drop,) = jobs.report("j", late, 1.1)
+    assert isinstance(drop, Send) and drop.message.type == "drop" and "j" in jobs
+
+
+def test_a_job_that_kills_every_worker_is_given_up():
+    jobs = Jobs("c", lease=3.0, max_epochs=2)
+    begin(jobs)
+    list(jobs.gone("w", 1.0))
+    list(jobs.report("j", Claim(worker="x", epoch=2), 1.0))
+    assert Lost("j", 2) in list(jobs.gone("x", 2.0)) and "j" not in jobs
+
+
+def test_what_a_beat_says_is_missing_is_asked_for():
+    jobs = Jobs("c", lease=3.0)
+    begin(jobs)
+    held = Held(client="c", job="j", epoch=1, events=3, chunks=2)
+    (ask,) = jobs.beat("w", Beat(capacity=1, free=0, model="m", jobs=[held]), 0.5)
+    assert ask.message == Resend(epoch=1, first=0, chunks=(0, 1))
+
+
+def test_a_worker_that_stops_hands_back_what_has_not_begun():
+    desk = Desk("w", capacity=1)
+    list(desk.offer(("c", "a"), Offer(epoch=1, job={}), 0.0))
+    list(desk.offer(("c", "b"), Offer(epoch=1, job={}), 0.0))
+    assert [(r.key[1], r.report.type) for r in desk.stop()] == [("a", "returned"), ("b", "returned")]
+    assert [r.report.type for r in desk.offer(("c", "d"), Offer(epoch=1, job={}), 0.0)] == ["returned"]
+    assert desk.beat().capacity == 0
+
+
+def test_jobs_of_a_client_that_is_gone_are_ended():
+    desk = Desk("w", capacity=1)
+    key = ("c", "a")
+    list(desk.offer(key, Offer(epoch=1, job={}), 0.0))
+    list(desk.order(key, decode(ORDER, b'{"type":"grant","epoch":1}'), 0.0))
+    assert list(desk.client_gone("c", 1.0)) == [End(key, 1, "the client is gone")]
+    assert desk.free == 0 and not list(desk.answered(key, 1, b"", 2.0)) and desk.free == 1
+
+
+@given(st.binary(max_size=300) | st.text(max_size=100).map(str.encode))
+def test_any_bytes_are_refused_or_read(payload):
+    for kind in (OFFER, ORDER, REPORT, BEAT):
+        try:
+            decode(kind, payload)
+        except Malformed:
+            pass
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"null",
+        b"[" * 100_000,
+        b'{"type":"claim","epoch":0,"worker":"w"}',
+        b'{"type":"claim","epoch":1,"worker":"a/b"}',
+        b'{"type":"claim","epoch":1,"worker":"w\\n"}',
+        b'{"type":"claim","epoch":1e400,"worker":"w"}',
+        b'{"type":"chunk","epoch":1,"worker":"w","index":0,"count":99999999999,"events":0}',
+        b'{"type":"claim","epoch":1,"worker":"w","more":1}',
+        b'{"type":"claim","epoch":1,"worker":"w"}\nmore',
+    ],
+)
+def test_hostile_reports_are_refused(payload):
+    with pytest.raises(Malformed):
+        decode(REPORT, payload)
+
+
+@given(st.binary(max_size=2000), st.integers(0, 5))
+def test_chunks_come_back(body, index):
+    chunk = Chunk(worker="w", epoch=1, index=index, count=6, events=2, body=body)
+    assert decode(REPORT, encode(chunk)) == chunk
+
+
+@pytest.mark.parametrize("text", ["", "a/b", "+", "#", "a\n", "é", "x" * 65])
+def test_what_would_be_more_than_a_level_of_a_topic_is_no_id(text):
+    assert not is_id(text)
+
+
+def test_an_event_too_large_is_cut():
+    assert len(short_event({"type": "text", "text": "é" * 100_000}, 4096)["text"]) < 200
