@@ -270,6 +270,7 @@ def _on_cuda(scene: Scene) -> Call | None:
     return Call(scene.q.cuda(), scene.k_pool.cuda(), scene.v_pool.cuda(), scene.plan, inv_freq.cuda())
 
 
+@pytest.mark.gpu
 @on_cuda
 @pytest.mark.parametrize("is_invariant", [True, False])
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -280,6 +281,7 @@ def test_equals_the_reference_on_random_views(is_invariant: bool, scene: Scene) 
         check(call, is_invariant=is_invariant)
 
 
+@pytest.mark.gpu
 @on_cuda
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(scene=scenes())
@@ -299,6 +301,7 @@ def test_a_row_alone_gets_the_same_bits(scene: Scene) -> None:
         assert torch.equal(single_lse[0], lse[row])
 
 
+@pytest.mark.gpu
 @on_cuda
 @pytest.mark.parametrize(("dtype", "block_size"), KINDS)
 @pytest.mark.parametrize("size", [64, 96, 128])

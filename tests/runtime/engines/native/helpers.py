@@ -137,13 +137,14 @@ class Sequences:
             entries=np.array(entries, dtype=np.int32).reshape(-1, 8),
             groups=(Group(),),
         )
+        device = self.model.device
         return self.model.forward(
-            torch.tensor([t for new in tokens for t in new]),
-            torch.tensor(positions),
-            torch.tensor(slots),
+            torch.tensor([t for new in tokens for t in new], device=device),
+            torch.tensor(positions, device=device),
+            torch.tensor(slots, device=device),
             plan,
             self.pool,
-            None if logit_rows is None else torch.tensor(logit_rows, dtype=torch.int64),
+            None if logit_rows is None else torch.tensor(logit_rows, dtype=torch.int64, device=device),
         )
 
 
