@@ -48,7 +48,7 @@ Results = tuple[int | None, int | None, int | None, int | None]
 def results(a: int, b: int) -> Results:
     """What + - * / make of two positive numbers, larger one first in - and /; None where pruned.
 
-    Pruning loses no solution below `CAP`: 0 can be avoided by a / a, and a / 1 equals a * 1.
+    Below `CAP` pruning loses only solutions that multiply by 0, such as 47 + 85 * (33 - 33): a / 1 equals a * 1.
     """
     a, b = max(a, b), min(a, b)
     return (
