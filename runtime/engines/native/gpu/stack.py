@@ -107,14 +107,16 @@ class GpuStack:
             tokens, positions, slots = (numbers[order] for numbers in (tokens, positions, slots))
             wanted = np.arange(len(order)) if logit_rows is None else logit_rows.cpu().numpy()
             logit_rows = torch.from_numpy(place[wanted])
-            self.ops.num_decoding = int((~is_prefill).sum())
         schedule = self._schedule(plan, pool, 0)
         on_device = attend.move(
             plan, schedule, self.device, config.num_heads, config.head_dim, is_invariant=self.ops.is_invariant
         )
         rows = [numbers.to(self.device, non_blocking=True) for numbers in (tokens, positions.float(), slots)]
-        x = self.layers(rows[0], rows[1], rows[2], on_device, pool)
-        self.ops.num_decoding = None
+        self.ops.num_decoding = None if is_prefill is None else int((~is_prefill).sum())
+        try:
+            x = self.layers(rows[0], rows[1], rows[2], on_device, pool)
+        finally:
+            self.ops.num_decoding = None
         return self.ops.head(x if logit_rows is None else x[logit_rows.to(self.device)])
 
     def decode(
