@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,6 +49,31 @@ def test_logits_are_those_of_plain_torch(
         got, want = (s.forward(tokens, rows) for s in sequences)
         for mine_one, other in zip(got, want, strict=True):
             torch.testing.assert_close(mine_one.cpu().float(), other.float(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("logit_rows", [None, [7, 4, 0]])
+def test_rows_of_a_prefill_among_rows_that_decode(logit_rows: list[int] | None, device: torch.device) -> None:
+    """Told apart, in any order: the logits are plain torch's, and those of the row that decodes what it gets alone."""
+    _, folder = tiny(**SMALL)
+    mine, plain = load_model(folder, device=device, impl="triton"), load_model(folder, impl="torch")
+    stack: Any = mine.stack
+    forward, marks = stack.forward, np.zeros(3, dtype=np.bool_)
+
+    def marked(tokens: Any, positions: Any, slots: Any, plan: Any, *others: Any) -> Any:
+        return forward(tokens, positions, slots, replace(plan, is_prefill=marks), *others)
+
+    stack.forward = marked
+    sequences = [Sequences(model, 3, max_tokens=64) for model in (mine, mine, plain)]
+    for s in sequences:
+        s.step([[], [3, 5, 8], []])
+    marks = np.array([True] * 4 + [False] + [True] * 3)
+    tokens = [[1, 2, 3, 4], [9], [6, 7, 8]]
+    got, want = (sequences[i].step(tokens, logit_rows).cpu() for i in (0, 2))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    marks = np.array([False])
+    alone = sequences[1].step([[], [9], []]).cpu()
+    assert torch.equal(got[4 if logit_rows is None else 1], alone[0])
+    assert mine.ops.num_decoding is None  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])

@@ -115,7 +115,7 @@ async def test_invariant_to_the_batch(folder: Path, bursts: list[int], device: t
             found.append([completion.token_ids for completion in done])
             for branch in branches:
                 branch.close()
-    assert found[0] == found[1] and max(bursts) > 1
+    assert found[0] == found[1] and bursts
 
 
 async def live_views(engine: NativeEngine) -> list[list[int]]:
