@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := $(wildcard attention/csrc/* runtime/engines/native/csrc/*)
 
-GPU_TESTS ?= tests/attention
+GPU_TESTS ?= tests/attention tests/runtime/engines/native/gpu tests/runtime/engines/native/test_draw.py
 GPU_OUT ?= build/gpu
 GPU_FLAGS ?=
 

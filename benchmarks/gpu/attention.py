@@ -30,7 +30,7 @@ PEER_TOLERANCE = 3e-2
 NEAR = 1.05
 """A shared prefix may cost as much more than the same without sharing: noise."""
 _FLAT = "plait, not shared"
-_FIXED = "plait, batch-invariant"
+FIXED = "plait, batch-invariant"
 _LARGE = 1 << 28
 """Bytes that no cache holds."""
 
@@ -117,7 +117,7 @@ def measure_ours(at: Setting, workload: Workload, limits: Rates, sets: list[Tens
         note="; ".join(filter(None, (timed.note, note))),
     )  # fmt: skip
     fixed = measure([ours(workload, tensors, plan, impl, is_invariant=True) for tensors in sets], at.device)
-    book.add(workload.name, _FIXED, fixed.ms, note=fixed.note)
+    book.add(workload.name, FIXED, fixed.ms, note=fixed.note)
     if workload.kind == "decode" and workload.rows < len(workload.lengths):
         flat = workload.plan(is_flat=True)
         apart = measure([ours(workload, tensors, flat, impl) for tensors in sets], at.device)
