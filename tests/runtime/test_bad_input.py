@@ -70,7 +70,7 @@ def test_job_json(name):
 MODELS = {
     "unknown model": ("no-such-model", UnknownModel, "countdown|not a shipped model"),
     "file instead of folder": (__file__, UnknownModel, "not a folder"),
-    "unknown scheme": ("telepathy:model", UnknownModel, "native:, openai:, replay:, transformers:"),
+    "unknown scheme": ("telepathy:model", UnknownModel, "native:, openai:, replay:, .*transformers:"),
     "vllm": ("vllm:some/model", UnsupportedByEngine, "vllm"),
     "openai": ("openai:localhost/v1", InvalidInput, "http://localhost"),
     "no recording": ("replay:/no/such/file", InvalidInput, "not a recording"),
