@@ -14,7 +14,6 @@ from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.generation import NativeGeneration
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
-from plait.runtime.engines.native.scheduler import Scheduler
 from plait.runtime.errors import BranchClosed
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 
@@ -24,20 +23,6 @@ EOS = 7
 @pytest.fixture(scope="module")
 def folder() -> Path:
     return tiny("qwen3", tie_word_embeddings=True)[1]
-
-
-@pytest.fixture
-def bursts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Steps of each burst that was run."""
-    lengths: list[int] = []
-    commit = Scheduler.commit_burst
-
-    def counted(self: Scheduler, step: Any, sampled: Any) -> Any:
-        lengths.append(len(sampled))
-        return commit(self, step, sampled)
-
-    monkeypatch.setattr(Scheduler, "commit_burst", counted)
-    return lengths
 
 
 def _engine(folder: Path, *, is_bursting: bool = True, **options: Any) -> NativeEngine:

@@ -19,7 +19,6 @@ from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.gpu.stack import GpuStack
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
-from plait.runtime.engines.native.scheduler import Scheduler
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.engines.native.test_engine import running
 
@@ -35,20 +34,6 @@ SAMPLED = SamplingParams(max_tokens=6, ignore_eos=True, temperature=1.2, top_k=3
 @pytest.fixture(scope="module")
 def folder() -> Path:
     return tiny("qwen3", **SMALL)[1]
-
-
-@pytest.fixture
-def bursts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Steps of each burst that was run."""
-    lengths: list[int] = []
-    commit = Scheduler.commit_burst
-
-    def counted(self: Scheduler, step: Any, sampled: Any) -> Any:
-        lengths.append(len(sampled))
-        return commit(self, step, sampled)
-
-    monkeypatch.setattr(Scheduler, "commit_burst", counted)
-    return lengths
 
 
 def make_engine(folder: Path, device: torch.device | None, *, is_invariant: bool = False) -> NativeEngine:

@@ -1,0 +1,23 @@
+"""Fixtures of the native engine's tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from plait.runtime.engines.native.scheduler import Scheduler
+
+
+@pytest.fixture
+def bursts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Steps of each burst that was run."""
+    lengths: list[int] = []
+    commit = Scheduler.commit_burst
+
+    def counted(self: Scheduler, step: Any, sampled: Any) -> Any:
+        lengths.append(len(sampled))
+        return commit(self, step, sampled)
+
+    monkeypatch.setattr(Scheduler, "commit_burst", counted)
+    return lengths
