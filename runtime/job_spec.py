@@ -36,6 +36,23 @@ class JobSpec(Spec):
     metadata: dict[str, Any] = Field(default_factory=dict)
     """The caller's own JSON values; they come back in the trace."""
 
+    @classmethod
+    def of(
+        cls,
+        job: Method | JobSpec,
+        *,
+        budget: Budget | None = None,
+        seed: int = 0,
+        priority: int = 0,
+        metadata: dict[str, Any] | None = None,
+    ) -> JobSpec:
+        """What `submit` is given, as one. Raises `InvalidJob` where a `JobSpec` comes with what it has already."""
+        if isinstance(job, Method):
+            return cls(method=job, budget=budget or Budget(), seed=seed, priority=priority, metadata=metadata or {})
+        if budget is None and seed == 0 and priority == 0 and metadata is None:
+            return job
+        raise InvalidJob("a JobSpec brings its own budget, seed, priority and metadata: do not give them again")
+
 
 def parse_job(data: str | bytes | dict[str, Any]) -> JobSpec:
     """The job that JSON text, or its value, describes.

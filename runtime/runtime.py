@@ -122,12 +122,7 @@ class Runtime:
         """
         if not self._is_open:
             raise EngineClosed("the runtime is not open: use `async with plait.Runtime(...) as rt`")
-        if isinstance(job, Method):
-            spec = JobSpec(method=job, budget=budget or Budget(), seed=seed, priority=priority, metadata=metadata or {})
-        elif budget is None and seed == 0 and priority == 0 and metadata is None:
-            spec = job
-        else:
-            raise InvalidJob("a JobSpec brings its own budget, seed, priority and metadata: do not give them again")
+        spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
         spec.method.check(self.engine)
         name = id or f"job-{next(self._numbers)}"
         if name in self._jobs:

@@ -129,12 +129,7 @@ class RemoteRuntime(Runtime):
         """As `Runtime.submit`; what a worker's engine has against the job is raised by `await job`."""
         if not self._is_open:
             raise EngineClosed("the runtime is not open: use `async with plait.Runtime(...) as rt`")
-        if isinstance(job, Method):
-            spec = JobSpec(method=job, budget=budget or Budget(), seed=seed, priority=priority, metadata=metadata or {})
-        elif budget is None and seed == 0 and priority == 0 and metadata is None:
-            spec = job
-        else:
-            raise InvalidJob("a JobSpec brings its own budget, seed, priority and metadata: do not give them again")
+        spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
         name = id or f"job-{next(self._numbers)}"
         if not is_id(name):
             raise InvalidJob(f"job id {name!r}: letters, digits and . _ - only, 64 at most (it is part of a topic)")
