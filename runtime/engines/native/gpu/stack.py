@@ -129,7 +129,8 @@ class GpuStack:
         schedule = self._schedule(plan, pool, steps - 1)
         graph = self._graph(plan, schedule, rows, pool, is_greedy=draws is None)
         graph.fill(tokens, positions, plan, schedule, table, draws)
-        stops = _Stops(stop_start, stop_ids)
+        # Of a burst that is run in one go, nothing is left to leave out.
+        stops = _Stops(stop_start, stop_ids) if steps > _LOOK else None
         sampled, done = graph.sampled, 0
         while done < steps:
             ahead = min(_LOOK, steps - done)
@@ -137,7 +138,7 @@ class GpuStack:
                 graph.replay(step)
             done += ahead
             sampled = graph.sampled[:done, :rows].cpu()  # waits
-            if interrupt.value or stops.are_met(sampled[-ahead:]):
+            if interrupt.value or (stops is not None and stops.are_met(sampled[-ahead:])):
                 break
         if done > 1:
             tokens.copy_(sampled[-2])
