@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
 import tempfile
@@ -20,7 +19,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,7 +36,7 @@ from ..rl.grpo.config import GRPOConfig
 from ..rl.grpo.forest import Forest
 from ..rl.grpo.packed import score, token_cost
 from ..rl.grpo.rollouts import Request, Rollouts
-from ..rl.grpo.train import live_engine
+from ..rl.grpo.train import engine_options, live_engine
 from ..runtime.engines.registry import find_model
 from .machine import describe
 
@@ -171,14 +169,14 @@ def main() -> None:
     samples = benchmark.load()
     config = GRPOConfig(
         model=options.model,
-        out=Path(os.devnull),
         benchmark=benchmark,
         method=MethodConfig(fields={"method": threads}),
         engine={"kv_tokens": 1 << 18},
     )
+    engine = engine_options(config)
     limit = {"max_tokens": options.tokens}
     with Rollouts(
-        live_engine(model, path, config), MethodConfig(fields={"method": "sequential", **limit}), concurrency=256
+        live_engine(model, path, engine), MethodConfig(fields={"method": "sequential", **limit}), concurrency=256
     ) as rollouts:
         throughput(model, tokenizer, rollouts, benchmark, samples, options)
     shape = Shape(
@@ -189,7 +187,7 @@ def main() -> None:
     )
     members = range(options.group)
     requests = [Request(benchmark=benchmark, sample=sample, seed=member) for sample in samples for member in members]
-    with Rollouts(live_engine(model, path, config), MethodConfig(fields={"method": threads, **limit})) as rollouts:
+    with Rollouts(live_engine(model, path, engine), MethodConfig(fields={"method": threads, **limit})) as rollouts:
         step(model, rollouts, requests, shape, options.repeats)
 
 

@@ -17,12 +17,10 @@ from typing import Any
 from ..runtime.cli.options import parse_field
 from ..runtime.errors import InvalidInput
 from .config import read_toml
+from .run_folder import CONFIG
 
 KINDS = {"grpo": "grpo.train:run", "sft": "sft:run"}
 """What can be trained: module and function, `run(fields, out, fresh)`; loaded when it is asked for."""
-
-CONFIG = "config.json"
-"""In the output folder: the fields that the training was begun with."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

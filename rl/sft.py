@@ -31,6 +31,8 @@ from .config import SFTConfig, arguments
 from .curriculum import mixed, shuffled
 from .frames import enable
 from .probe import probe
+from .processes import end_group
+from .run_folder import claim
 from .samples import Sample
 from .tags import add_tags, merge, save
 from .texts import Samples, read_samples
@@ -38,7 +40,6 @@ from .texts import Samples, read_samples
 if TYPE_CHECKING:
     from .trainer import SampleTrainer
 
-CONFIG = "config.json"
 PROBE = "probe.json"
 MAY_CHANGE = ("max_minutes", "threads", "probe")
 """Fields that a run that goes on may have other values of."""
@@ -67,11 +68,8 @@ class Trained:
 def run(fields: dict[str, Any], out: Path, fresh: bool) -> None:
     """The command."""
     done = train(SFTConfig(**fields), out, fresh=fresh)
-    if torch.distributed.is_initialized():
-        rank = torch.distributed.get_rank()
-        torch.distributed.destroy_process_group()
-        if rank:
-            return
+    if not end_group():
+        return
     end = "done" if done.is_finished else "time is up, the same command goes on"
     print(f"{done.steps:,} steps, {end}; model: {done.model}")
 
@@ -91,7 +89,7 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     lora = _lora(config)
     is_main = args.process_index == 0
     if is_main:
-        _claim(config, out, fresh)
+        claim(config, out, may_change=MAY_CHANGE, outcomes=[PROBE], fresh=fresh)
     from transformers import set_seed
 
     set_seed(config.seed)
@@ -202,29 +200,6 @@ def _rows(model: Any, ids: list[int]) -> dict[str, list[int]]:
         tables.append(head)
     names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
     return {names[id(table)]: list(ids) for table in tables}
-
-
-def _claim(config: SFTConfig, out: Path, fresh: bool) -> None:
-    """Write the configuration down, or see that it is that of the folder."""
-    out.mkdir(parents=True, exist_ok=True)
-    fields = config.model_dump(mode="json")
-    file = out / CONFIG
-    shutil.rmtree(out / STAGING, ignore_errors=True)
-    if fresh:
-        (out / PROBE).unlink(missing_ok=True)
-        for old in checkpoints(out):
-            shutil.rmtree(old)
-    elif file.exists():
-        try:
-            known = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            raise InvalidInput(f"{file} is damaged; --fresh begins anew") from None
-        differ = [name for name in fields if name not in MAY_CHANGE and known.get(name) != fields[name]]
-        if differ and checkpoints(out):
-            raise InvalidInput(
-                f"{out} was made with other {', '.join(differ)}: give another --out, or --fresh to begin anew"
-            )
-    replace_file(file, json.dumps(fields, indent=1) + "\n")
 
 
 def _load(config: SFTConfig) -> tuple[Any, Any, list[int]]:

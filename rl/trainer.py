@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.sft_trainer import SFTTrainer
 
 from .checkpoints import SafeCheckpoints
+from .deadline import Deadline
 from .samples import Sample, collate
 
 
@@ -35,26 +34,6 @@ class SampleTrainer(SafeCheckpoints, SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """None: whoever trains here has not asked for it."""
-
-
-class Deadline(TrainerCallback):
-    """Ends the training with a checkpoint when its minutes are over; the first process decides for all."""
-
-    def __init__(self, minutes: float) -> None:
-        self.minutes = minutes
-        self.began = time.monotonic()
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.began = time.monotonic()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        is_over = time.monotonic() - self.began > 60 * self.minutes
-        if torch.distributed.is_initialized():
-            told = [is_over]
-            torch.distributed.broadcast_object_list(told)
-            is_over = told[0]
-        if is_over:
-            control.should_save = control.should_training_stop = True
 
 
 def make_trainer(

@@ -118,6 +118,18 @@ def _chunk(
     return {**{name: tensor.to(shape.device) for name, tensor in tensors.items()}, "layout": layout}
 
 
+def padded(chunk: dict[str, Any], count: int) -> dict[str, Any]:
+    """The chunk with rows that weigh nothing behind its own, `count` in all."""
+    layout: Layout = chunk["layout"]
+    missing = count - len(layout.index)
+
+    def longer(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.cat([tensor, tensor.new_zeros(missing, tensor.shape[1])]) if tensor.dim() else tensor
+
+    tensors = {name: longer(value) for name, value in chunk.items() if isinstance(value, torch.Tensor)}
+    return {**tensors, "layout": replace(layout, index=longer(layout.index))}
+
+
 def _nothing(device: torch.device | str) -> Layout:
     """A pass of one token that weighs nothing, where there is nothing to learn: other processes wait for one."""
     zero = torch.zeros(1, 1, dtype=torch.int64, device=device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
@@ -24,12 +23,12 @@ OWN = (
 """TRL's arguments that follow from the other fields, or that this trainer cannot have otherwise."""
 
 
+HELD_OUT = "held_out.jsonl"
+"""In the output folder: a line for each look at held-out problems."""
+
+
 def _benchmark(value: object) -> object:
     return parse_benchmark(value) if isinstance(value, dict) else value
-
-
-def _method(value: object) -> object:
-    return MethodConfig(fields=value) if isinstance(value, dict) else value
 
 
 Problems = Annotated[SerializeAsAny[Benchmark], BeforeValidator(_benchmark)]
@@ -59,11 +58,9 @@ class GRPOConfig(Spec):
     """What is trained."""
     model: str
     """A folder in Hugging Face's layout, a shipped model, or a name of the hub."""
-    out: Path
-    """Folder of checkpoints, traces and, in the end, the model (`out/model`)."""
     benchmark: Problems
     """The problems; its grader is the reward."""
-    method: Annotated[MethodConfig, BeforeValidator(_method)]
+    method: MethodConfig
     """The method that rollouts are made by, as in an evaluation. They sample at temperature 1."""
     budget: Budget = Budget()
     """Of each rollout."""
@@ -92,6 +89,10 @@ class GRPOConfig(Spec):
     learning_rate: float = Field(default=1e-5, gt=0)
     seed: int = 0
     """Of the order of problems and of all sampling."""
+    threads: int | None = Field(default=None, ge=1)
+    """Of each process on a CPU; None: torch's choice."""
+    max_minutes: float | None = Field(default=None, gt=0)
+    """Minutes after which this run stops with a checkpoint; one that goes on has as many again. None: no limit."""
     engine: dict[str, Any] = Field(default_factory=dict)
     """Options of the native engine (`kv_tokens`, `num_threads`)."""
     packed: bool = True
@@ -115,6 +116,8 @@ class GRPOConfig(Spec):
     def _samples_plainly(cls, method: MethodConfig) -> MethodConfig:
         if odd := [name for name in (*PLAIN, "logprobs") if name in method.fields]:
             raise ValueError(f"{', '.join(odd)}: rollouts sample from the model's own distribution; leave it out")
+        if method.attempts != 1:
+            raise ValueError("attempts: a problem has `group` rollouts; leave it out")
         return method
 
     @model_validator(mode="after")

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ...evals.benchmark import Sample, check_samples
-from ...evals.stats import wilson
 from ...runtime.engines.native.engine import NativeEngine
 from ...runtime.engines.native.gguf_tokenizer import load_tokenizer
 from ...runtime.engines.native.loader import from_transformers
 from ...runtime.engines.native.options import NativeOptions, read_options
 from ...runtime.engines.registry import find_model
 from ...runtime.errors import InvalidInput
-from ..cli import CONFIG
+from ..checkpoints import checkpoints
+from ..processes import end_group, is_first
+from ..run_folder import claim
 from .batch import Shape
-from .config import GRPOConfig
+from .config import HELD_OUT, GRPOConfig
 from .judges import JUDGES, Judge
 from .packed import token_cost
-from .rollouts import Request, Rollouts, sampled
+from .rollouts import Rollouts, sampled
 
 DEFAULTS: dict[str, Any] = {
     "logging_steps": 1,
@@ -36,21 +34,36 @@ DEFAULTS: dict[str, Any] = {
 """Of TRL's arguments, where a configuration does not say."""
 
 
+MAY_CHANGE = ("max_minutes", "threads", "steps", "traces_every", "concurrency")
+"""Fields that a run that goes on may have other values of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """How a run ended."""
+
+    steps: int
+    is_finished: bool
+    """False: its time was up first."""
+    model: Path
+    """The folder for `plait.Runtime`."""
+
+
 def run(fields: dict[str, Any], out: Path, fresh: bool) -> None:
-    """`plait train grpo`: a run goes on from its last checkpoint; `fresh` begins it anew."""
-    config = GRPOConfig(**{**fields, "out": out})
-    for old in out.glob("checkpoint-*") if fresh else ():
-        shutil.rmtree(old)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / CONFIG).write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
-    print(f"model: {train(config, resume=not fresh)}")
+    """The command."""
+    done = train(GRPOConfig(**fields), out, fresh=fresh)
+    if end_group():
+        end = "done" if done.is_finished else "time is up, the same command goes on"
+        print(f"{done.steps:,} steps, {end}; model: {done.model}")
 
 
-def train(config: GRPOConfig, resume: bool = False) -> Path:
-    """Run it; returns the folder of the trained model. Raises `InvalidInput` for what is wrong, before any work."""
-    last = last_checkpoint(config.out)
-    if last is not None and not resume:
-        raise InvalidInput(f"{config.out} holds a run already: resume it, or give another folder")
+def train(config: GRPOConfig, out: Path, *, fresh: bool = False) -> Trained:
+    """Train, going on from the last checkpoint in `out`. `fresh`: begin anew.
+
+    The output folder holds `config.json`, checkpoints, `held_out.jsonl`, `traces/`, in the end `model/` and, with
+    matplotlib, `learning_curve.svg`. Raises `InvalidInput` before any work for what is wrong with the configuration, or
+    for a folder that another one made.
+    """
     samples = config.benchmark.load()
     check_samples(samples)
     if len(samples) < config.prompts:
@@ -59,9 +72,15 @@ def train(config: GRPOConfig, resume: bool = False) -> Path:
     if config.credit == "per_thread" and judge is None:
         raise InvalidInput(f"credit per_thread: no judge for {config.benchmark.name}; {JUDGES.unknown('')}")
     sampled(config.method).build(config.benchmark, samples[0], None)
+    options = engine_options(config)
+    path = find_model(config.model).path
+    if not path.is_dir():
+        raise InvalidInput(f"{config.model} is a file: what is trained has to be a folder in Hugging Face's layout")
     held_out = [] if config.held_out is None else config.held_out.benchmark.load()
+    if is_first():
+        claim(config, out, may_change=MAY_CHANGE, outcomes=[HELD_OUT], fresh=fresh)
     try:
-        return _train(config, samples, held_out, judge, last)
+        return _train(config, out, path, options, samples, held_out, judge)
     finally:
         config.benchmark.close()
         if config.held_out is not None:
@@ -69,27 +88,34 @@ def train(config: GRPOConfig, resume: bool = False) -> Path:
 
 
 def _train(
-    config: GRPOConfig, samples: Sequence[Sample], held_out: Sequence[Sample], judge: Judge | None, last: Path | None
-) -> Path:
+    config: GRPOConfig,
+    out: Path,
+    path: Path,
+    options: NativeOptions,
+    samples: Sequence[Sample],
+    held_out: Sequence[Sample],
+    judge: Judge | None,
+) -> Trained:
     # Heavy, and no business of those who only read configurations.
     import torch
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer.grpo_config import GRPOConfig as Arguments
 
+    from ..deadline import Deadline
+    from .curve import draw
+    from .look import Look
     from .trainer import ThreadTrainer
 
-    path = find_model(config.model).path
-    if not path.is_dir():
-        raise InvalidInput(f"{config.model} is a file: what is trained has to be a folder in Hugging Face's layout")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
-    tokenizer = AutoTokenizer.from_pretrained(path)
     arguments = Arguments(
         **{
             **DEFAULTS,
             "use_cpu": not torch.cuda.is_available(),
             **config.trainer,
-            "output_dir": str(config.out),
+            "output_dir": str(out),
             "per_device_train_batch_size": config.prompts * config.group // config.chunks,
             "gradient_accumulation_steps": config.chunks,
             "num_generations": config.group,
@@ -105,7 +131,7 @@ def _train(
     )
     # First: the engine's KV lies where the parameters lie now.
     model.to(arguments.device)
-    engine = live_engine(model, path, config)
+    engine = live_engine(model, path, options, packed=config.packed)
     rollouts = Rollouts(
         engine,
         config.method,
@@ -127,83 +153,48 @@ def _train(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": [sample.question for sample in samples]}),
-        processing_class=tokenizer,
+        processing_class=AutoTokenizer.from_pretrained(path),
         rollouts=rollouts,
         benchmark=config.benchmark,
         samples=samples,
         mode=config.credit,
         scale=config.scale,
         shape=shape,
-        traces=config.out / "traces",
+        traces=out / "traces",
         traces_every=config.traces_every,
     )
-
-    class Look(TrainerCallback):
-        """Looks at the held-out problems."""
-
-        def look(self, step: int) -> None:
-            found = _look(config, rollouts, held_out, step)
-            for name, value in found.items():
-                trainer._metrics["train"][f"held_out/{name}"].append(value)
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == 0:
-                self.look(0)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            assert config.held_out is not None
-            if state.global_step % config.held_out.every == 0 or state.global_step == config.steps:
-                self.look(state.global_step)
-
-    if held_out:
-        trainer.add_callback(Look())
+    if config.held_out is not None:
+        trainer.add_callback(Look(config.held_out, held_out, rollouts, trainer._metrics["train"], out))
+    if config.max_minutes is not None:
+        trainer.add_callback(Deadline(config.max_minutes))
+    found = checkpoints(out)
     with rollouts:
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    trainer.save_model(str(config.out / "model"))
-    return config.out / "model"
+        trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+    trainer.save_model(str(out / "model"))
+    if trainer.accelerator.is_main_process:
+        draw(trainer.state.log_history, out)
+    trainer.accelerator.wait_for_everyone()
+    steps = trainer.state.global_step
+    return Trained(steps=steps, is_finished=steps >= config.steps, model=out / "model")
 
 
-def live_engine(model: Any, path: Path, config: GRPOConfig) -> NativeEngine:
-    """An engine on the parameters of the model that is trained. Raises `InvalidInput` for options it does not have, and
-    for models whose layers look back through windows: the masks of rows have none."""
+def engine_options(config: GRPOConfig) -> NativeOptions:
+    """Raises `InvalidInput` for options that the native engine does not have."""
     known = [option.name for option in fields(NativeOptions)]
     if odd := [name for name in config.engine if name not in known]:
         raise InvalidInput(f"the native engine has no option {odd[0]!r}; known: {', '.join(known)}")
-    options = NativeOptions(**read_options(config.engine))
+    return NativeOptions(**read_options(config.engine))
+
+
+def live_engine(model: Any, path: Path, options: NativeOptions, *, packed: bool = True) -> NativeEngine:
+    """An engine on the parameters of the model that is trained.
+
+    `path`: its folder, for the tokenizer. `packed`: as in `GRPOConfig`. Raises `InvalidInput` for models whose layers
+    look back through windows: the masks of rows have none.
+    """
     live = from_transformers(
-        model, share=not config.packed, num_threads=options.num_threads, context_limit=options.context_limit
+        model, share=not packed, num_threads=options.num_threads, context_limit=options.context_limit
     )
     if any(layer.window is not None for layer in live.config.layers):
-        raise InvalidInput(f"{config.model} looks back through windows, which the masks of shared rows do not have")
-    return NativeEngine(live, load_tokenizer(path), options, name=config.model)
-
-
-def last_checkpoint(out: Path) -> Path | None:
-    """The latest checkpoint that is whole: the state of the trainer is the last thing that is written."""
-    found = [path.parent for path in out.glob("checkpoint-*/trainer_state.json")]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def _look(config: GRPOConfig, rollouts: Rollouts, samples: Sequence[Sample], step: int) -> dict[str, float]:
-    """Greedy accuracy on held-out problems, and what it took; also a line of `held_out.jsonl`."""
-    assert config.held_out is not None
-    began = time.perf_counter()
-    rollouts.engine.refresh()
-    made = rollouts.run(
-        [Request(benchmark=config.held_out.benchmark, sample=sample, seed=0, is_greedy=True) for sample in samples]
-    )
-    outcomes = [rollout.outcome for rollout in made if rollout.outcome is not None]
-    usages = [rollout.usage for rollout in made if rollout.usage is not None]
-    right = int(sum(outcomes))
-    found = {
-        "accuracy": right / max(len(outcomes), 1),
-        "total_tokens": sum(usage.total_tokens for usage in usages) / max(len(usages), 1),
-        "critical_tokens": sum(usage.critical_tokens for usage in usages) / max(len(usages), 1),
-        "branches": sum(usage.branches for usage in usages) / max(len(usages), 1),
-        "seconds": time.perf_counter() - began,
-    }
-    line = {"step": step, "right": right, "of": len(outcomes), "interval": wilson(right, len(outcomes)), **found}
-    config.out.mkdir(parents=True, exist_ok=True)
-    with (config.out / "held_out.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    return found
+        raise InvalidInput(f"{path} looks back through windows, which the masks of shared rows do not have")
+    return NativeEngine(live, load_tokenizer(path), options, name=path.name)

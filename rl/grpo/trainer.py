@@ -17,14 +17,15 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from ...evals.benchmark import Benchmark, Sample
+from ..checkpoints import SafeCheckpoints
 from . import credit
-from .batch import Shape, chunks, credited
+from .batch import Shape, chunks, credited, padded
 from .forest import Forest
 from .packed import Layout, score
 from .rollouts import Request, Rollout, Rollouts, rollout_seed
 
 
-class ThreadTrainer(GRPOTrainer):
+class ThreadTrainer(SafeCheckpoints, GRPOTrainer):
     """The data set only says how much there is: which problems a step takes follows from its number (`problems`), so
     that a run that goes on takes those that it would have taken."""
 
@@ -90,6 +91,11 @@ class ThreadTrainer(GRPOTrainer):
             calls = [one for one in calls if one.advantage]
         everywhere = float(self.accelerator.reduce(torch.tensor(float(len(made)), device=self._shape.device)).item())
         parts = chunks(forest, calls, self._count, everywhere, self._shape)
+        if self.accelerator.num_processes > 1:
+            # What TRL gathers of each row has to be as long everywhere.
+            own = torch.tensor([len(part["completion_ids"]) for part in parts], device=self._shape.device)
+            longest = self.accelerator.gather(own).view(-1, len(parts)).amax(0).tolist()
+            parts = [padded(part, count) for part, count in zip(parts, longest, strict=True)]
         if self.ref_model is not None:
             for part in parts:
                 part["ref_per_token_logps"] = self.reference_logps(part["layout"])

@@ -12,9 +12,10 @@ from transformers import AutoModelForCausalLM
 
 from plait import InvalidInput, Runtime, Sequential, Trace
 from plait.evals.config import MethodConfig
+from plait.rl.checkpoints import STAGING, checkpoints
 from plait.rl.grpo.config import GRPOConfig
 from plait.rl.grpo.rollouts import Request, Rollouts
-from plait.rl.grpo.train import last_checkpoint, live_engine, train
+from plait.rl.grpo.train import engine_options, live_engine, train
 from plait.runtime.cli.main import main
 from plait.tests.rl.grpo.tools import Vowels, judge, save_tiny
 
@@ -28,11 +29,10 @@ def folder(tmp_path_factory):
     return path
 
 
-def config(folder, out, **fields):
+def config(folder, **fields):
     return GRPOConfig(
         **{
             "model": str(folder),
-            "out": out,
             "benchmark": {"name": "test_vowels"},
             "method": APR,
             "group": 4,
@@ -49,9 +49,7 @@ def config(folder, out, **fields):
 
 def history(folder) -> list[dict[str, float]]:
     """What was logged at each step, without times."""
-    last = last_checkpoint(folder)
-    assert last is not None
-    state = json.loads((last / "trainer_state.json").read_text())
+    state = json.loads((checkpoints(folder)[-1] / "trainer_state.json").read_text())
     return [
         {name: value for name, value in line.items() if "second" not in name and "time" not in name}
         for line in state["log_history"]
@@ -66,7 +64,7 @@ def weights(folder):
 def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path):
     fields = {"credit": "per_thread", "chunks": 2, "latency": 0.1, "scale": "none"}
     held_out = {"held_out": {"benchmark": {"name": "test_vowels"}, "every": 2}}
-    model = train(config(folder, tmp_path / "whole", steps=4, **fields, **held_out))
+    model = train(config(folder, steps=4, **fields, **held_out), tmp_path / "whole").model
     whole = history(tmp_path / "whole")
     assert len(whole) == 4 and all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in whole)
     assert all(0 < line["accuracy"] < 1 and line["rollout/branches"] > 1 for line in whole)
@@ -80,11 +78,11 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path):
     traces = sorted((tmp_path / "whole" / "traces").glob("*/*.jsonl.gz"))
     assert len(traces) == 8 and all(Trace.load(path).end is not None for path in traces)
 
-    train(config(folder, tmp_path / "parts", steps=2, **fields))
-    with pytest.raises(InvalidInput, match="resume"):
-        train(config(folder, tmp_path / "parts", steps=4, **fields))
-    (tmp_path / "parts" / "checkpoint-3").mkdir()  # as a kill leaves it
-    resumed = train(config(folder, tmp_path / "parts", steps=4, **fields), resume=True)
+    train(config(folder, steps=2, **fields), tmp_path / "parts")
+    with pytest.raises(InvalidInput, match="other learning_rate: .*--fresh"):
+        train(config(folder, steps=4, **fields, learning_rate=1e-3), tmp_path / "parts")
+    (tmp_path / "parts" / STAGING / "checkpoint-3").mkdir(parents=True)  # as a kill leaves it
+    resumed = train(config(folder, steps=4, **fields), tmp_path / "parts").model
     # Its optimiser's moments are rounded no other way; what was looked at in between changes nothing.
     assert [line["loss"] for line in history(tmp_path / "parts")] == [line["loss"] for line in whole]
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in after.items())
@@ -101,14 +99,14 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path):
 )
 def test_any_method_trains(folder, tmp_path, method, credit):
     trainer = {"beta": 0.01, "num_iterations": 2, "save_strategy": "no"}
-    train(config(folder, tmp_path, method=method, credit=credit, traces_every=0, trainer=trainer))
+    train(config(folder, method=method, credit=credit, traces_every=0, trainer=trainer), tmp_path)
 
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_the_engine_samples_from_the_updated_weights(folder, packed):
     """Greedy text of the engine is that of transformers, before and after a step, with the same prompt in its cache."""
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
-    engine = live_engine(model, folder, config(folder, folder, packed=packed))
+    engine = live_engine(model, folder, engine_options(config(folder)), packed=packed)
     prompt = [0, *range(7, 16)] * 4  # longer than a block
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     texts = []
@@ -137,7 +135,7 @@ def test_rollouts_are_graded_judged_and_the_same_again(folder):
     requests = [Request(benchmark=benchmark, sample=s, seed=i) for s in benchmark.load() for i in range(4)]
 
     def made():
-        engine = live_engine(model, folder, config(folder, folder))
+        engine = live_engine(model, folder, engine_options(config(folder)))
         with Rollouts(engine, MethodConfig(fields=APR), mode="per_thread", judge=judge, latency=0.5) as rollouts:
             found = rollouts.run(requests)
             assert engine.num_branches == 0
@@ -159,7 +157,7 @@ def test_a_rollout_that_takes_too_long_is_neither_right_nor_wrong(folder):
     benchmark = Vowels()
     requests = [Request(benchmark=benchmark, sample=s, seed=0) for s in benchmark.load()]
     with Rollouts(
-        live_engine(model, folder, config(folder, folder)), MethodConfig(fields=APR), timeout=1e-6
+        live_engine(model, folder, engine_options(config(folder))), MethodConfig(fields=APR), timeout=1e-6
     ) as rollouts:
         assert {(one.outcome, one.reward, one.reason) for one in rollouts.run(requests)} == {(None, None, "timeout")}
 
@@ -179,7 +177,7 @@ def test_a_rollout_that_takes_too_long_is_neither_right_nor_wrong(folder):
 )
 def test_mistakes_are_named_before_any_work(folder, tmp_path, fields, message):
     with pytest.raises(InvalidInput, match=message):
-        train(config(folder, tmp_path / "out", **fields))
+        train(config(folder, **fields), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

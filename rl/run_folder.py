@@ -1,0 +1,43 @@
+"""The output folder of a training: which configuration made it, and what a run that goes on may have changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..runtime.errors import InvalidInput
+from ..runtime.spec import Spec
+from .checkpoints import STAGING, checkpoints, replace_file
+
+CONFIG = "config.json"
+"""In the output folder: the fields that the training was begun with."""
+
+
+def claim(config: Spec, out: Path, *, may_change: Sequence[str], outcomes: Sequence[str], fresh: bool) -> None:
+    """Write the configuration down, or see that it is that of the folder.
+
+    `may_change`: fields that a run that goes on may have other values of. `outcomes`: files that `fresh` removes,
+    beside the checkpoints. Raises `InvalidInput`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    fields = config.model_dump(mode="json")
+    file = out / CONFIG
+    shutil.rmtree(out / STAGING, ignore_errors=True)
+    if fresh:
+        for name in outcomes:
+            (out / name).unlink(missing_ok=True)
+        for old in checkpoints(out):
+            shutil.rmtree(old)
+    elif file.exists():
+        try:
+            known = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InvalidInput(f"{file} is damaged; --fresh begins anew") from None
+        differ = [name for name in fields if name not in may_change and known.get(name) != fields[name]]
+        if differ and checkpoints(out):
+            raise InvalidInput(
+                f"{out} was made with other {', '.join(differ)}: give another --out, or --fresh to begin anew"
+            )
+    replace_file(file, json.dumps(fields, indent=1) + "\n")

@@ -1,0 +1,49 @@
+"""Two processes (gloo) against one: the same rollouts between them, and the same weights in the end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from plait.rl.grpo.config import GRPOConfig
+from plait.rl.grpo.train import train
+from plait.tests.rl.grpo.tools import save_tiny
+
+
+def run(model: str, out: str, prompts: int) -> None:
+    """The training; with `torchrun`, one part of it."""
+    torch.set_num_threads(1)
+    config = GRPOConfig(
+        model=model, benchmark={"name": "test_vowels"}, method={"method": "apr", "max_children": 2}, group=4,
+        prompts=prompts, steps=2, chunks=2, learning_rate=1e-3, engine={"kv_tokens": 16384},
+        trainer={"disable_tqdm": True, "save_strategy": "no", "optim": "sgd"},
+    )  # fmt: skip
+    train(config, Path(out))
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_learn_what_one_learns(tmp_path):
+    save_tiny(tmp_path / "tiny")
+    run(str(tmp_path / "tiny"), str(tmp_path / "one"), 4)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    work = [__file__, str(tmp_path / "tiny"), str(tmp_path / "two"), "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, *work], env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    start, one, two = (
+        AutoModelForCausalLM.from_pretrained(path).state_dict()
+        for path in (tmp_path / "tiny", tmp_path / "one" / "model", tmp_path / "two" / "model")
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-6, rtol=1e-5)
+    assert max(float((one[name] - start[name]).abs().max()) for name in one) > 1e-4
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], sys.argv[2], int(sys.argv[3]))
