@@ -12,7 +12,7 @@ from ....runtime.methods.search_path import GOAL, final_path
 from ...benchmark import Benchmark, Sample, Verdict
 from ...records import read_rows
 from . import paper, paths
-from .problems import Problem, Row, validation
+from .problems import Problem, Row, training, validation
 from .verify import verify
 
 MODES = {"apr": "apr", "multiverse": "mv", "tree_search": "step"}
@@ -35,6 +35,8 @@ class Countdown(Benchmark):
     """What configurations call it."""
     numbers: int = Field(default=4, ge=LEAF)
     """How many numbers our own problems have."""
+    split: Literal["validation", "train"] = "validation"
+    """Of our own problems; `train` holds none of `validation`."""
     seed: int = 0
     """What our own problems are drawn with."""
     language: Literal["compact", "paper"] = "compact"
@@ -55,8 +57,9 @@ class Countdown(Benchmark):
 
     def load(self) -> list[Sample]:
         if self.data is None:
-            problems = validation(self.numbers, self.count or 1000, self.seed)
-            return [as_sample(f"validation-{self.numbers}-{self.seed}-{i}", p) for i, p in enumerate(problems)]
+            drawn = training if self.split == "train" else validation
+            problems = drawn(self.numbers, self.count or 1000, self.seed)
+            return [as_sample(f"{self.split}-{self.numbers}-{self.seed}-{i}", p) for i, p in enumerate(problems)]
         rows: Sequence[Row] = read_rows(self.data, paper.PaperRow if self.language == "paper" else BenchmarkRow)
         samples = [as_sample(row.id, row.problem) for row in rows[: self.count]]
         if self.token_budget == "data":

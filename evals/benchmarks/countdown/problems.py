@@ -68,6 +68,16 @@ def validation(size: int, count: int = 1000, seed: int = 0) -> list[Problem]:
     return list(found.values())
 
 
+def training(size: int, count: int, seed: int = 0) -> list[Problem]:
+    """Different problems, none of the validation split."""
+    rng = random.Random(f"countdown training {size} {seed}")
+    found: dict[Key, Problem] = {}
+    while len(found) < count:
+        problem = draw(rng, size, lambda p: not is_validation(p.nums, p.target))
+        found.setdefault(problem.key, problem)
+    return list(found.values())
+
+
 def load(path: Path) -> list[Problem]:
     """Problems of a JSON Lines file with the fields `nums` and `target`. Raises `InvalidInput`."""
     return [row.problem for row in read_rows(path, Row)]

@@ -3,7 +3,8 @@ import random
 
 import pytest
 
-from plait.evals.benchmarks.countdown.problems import TARGETS, Problem, draw, is_validation, load, validation
+from plait.evals.benchmarks.countdown.benchmark import Countdown
+from plait.evals.benchmarks.countdown.problems import TARGETS, Problem, draw, is_validation, load, training, validation
 from plait.evals.benchmarks.countdown.solver import is_solvable, reachable, solutions, solve
 from plait.evals.benchmarks.countdown.verify import verify
 from plait.tests.data import SHARED
@@ -44,6 +45,14 @@ def test_validation_problems_are_different_reproducible_and_in_their_split():
     assert problems != validation(4, count=100, seed=1)
     assert len({problem.key for problem in problems}) == 100
     assert all(is_validation(problem.nums, problem.target) for problem in problems)
+
+
+def test_training_problems_are_different_and_none_of_them_is_held_out():
+    problems = training(4, 40)
+    assert len({p.key for p in problems}) == 40 and training(4, 20) == problems[:20] != training(4, 20, seed=1)
+    assert not any(is_validation(p.nums, p.target) for p in problems)
+    samples = Countdown(split="train", count=3).load()
+    assert [sample.data for sample in samples] == problems[:3] and samples[0].id == "train-4-0-0"
 
 
 def test_split_does_not_depend_on_the_order_of_the_numbers():
