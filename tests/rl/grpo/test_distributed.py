@@ -11,16 +11,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from plait.evals.config import MethodConfig
 from plait.rl.grpo.config import GRPOConfig
 from plait.rl.grpo.train import train
-from plait.tests.rl.grpo.tools import save_tiny
+from plait.tests.rl.grpo.tools import Vowels, save_tiny
 
 
 def run(model: str, out: str, prompts: int) -> None:
     """The training; with `torchrun`, one part of it."""
     torch.set_num_threads(1)
     config = GRPOConfig(
-        model=model, benchmark={"name": "test_vowels"}, method={"method": "apr", "max_children": 2}, group=4,
+        model=model, benchmark=Vowels(), method=MethodConfig(fields={"method": "apr", "max_children": 2}), group=4,
         prompts=prompts, steps=2, chunks=2, learning_rate=1e-3, engine={"kv_tokens": 16384},
         trainer={"disable_tqdm": True, "save_strategy": "no", "optim": "sgd"},
     )  # fmt: skip
