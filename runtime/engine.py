@@ -72,6 +72,8 @@ class Completion:
     """Pending tokens whose KV this call computed."""
     reused_tokens: int = 0
     """Pending tokens whose KV was found in the prefix index."""
+    preemptions: int = 0
+    """Times it had to wait for KV blocks that others needed more."""
     rolled_back: int = 0
     """Tokens sampled past a stop string and dropped again; they cost compute but are in no ledger."""
 

@@ -82,6 +82,8 @@ class Usage:
     """Tokens whose KV was computed from given text."""
     reused_tokens: int = 0
     """Tokens whose KV the engine found in its prefix index; KV shared by forks is not counted."""
+    preemptions: int = 0
+    """Times that a generation had to wait for KV blocks which older ones needed; it went on from where it stood."""
     rolled_back_tokens: int = 0
     """Tokens sampled past a stop string and dropped."""
     branches: int = 0

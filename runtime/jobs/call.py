@@ -137,6 +137,7 @@ class Call:
         usage = self.scope.state.usage
         usage.prefilled_tokens += completion.prefilled_tokens
         usage.reused_tokens += completion.reused_tokens
+        usage.preemptions += completion.preemptions
         usage.rolled_back_tokens += completion.rolled_back
         return Generated(
             text=completion.text,

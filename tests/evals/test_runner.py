@@ -134,6 +134,9 @@ async def test_lack_of_memory_is_a_failure_and_no_wrong_answer(method, count, tm
     }
     await run(EvalConfig(**values, concurrency=1), tmp_path / "alone")
     alone = {key: row["correct"] for key, (row,) in rows(tmp_path / "alone").items()}
+    await run(EvalConfig(**values, concurrency=count), tmp_path / "waiting")
+    assert {key: row["correct"] for key, (row,) in rows(tmp_path / "waiting").items()} == alone
+    values["engine"]["swap_tokens"] = 0
     crowded = EvalConfig(**values, concurrency=count)
     report = await run(crowded, tmp_path / "crowded")
     found = {key: row for key, (row,) in rows(tmp_path / "crowded").items()}

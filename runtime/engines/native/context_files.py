@@ -3,7 +3,7 @@
     FOLDER/FINGERPRINT/NAME.safetensors    keys and values as the pool holds them, and the tokens
 
 The fingerprint stands for everything the numbers depend on but the text: weights, configuration, dtype, block size. The
-name stands for the text and all that comes before it (`store.context_name`). A file is written under another name,
+name stands for the text and all that comes before it (`lineage.context_name`). A file is written under another name,
 synced and renamed, so that whoever reads sees a whole file or none; two processes that write the same context write the
 same. A file that cannot be read or does not hold what its place says is reported once and taken for missing.
 """

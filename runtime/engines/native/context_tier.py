@@ -174,7 +174,7 @@ class ContextTier:
         keys, values = [], []
         for layer in range(len(pool.k)):
             with engine.lock:
-                if segment.name != name:
+                if segment.name != name or segment.num_swapped:
                     return None
                 blocks = torch.from_numpy(segment.blocks.astype("int64")).to(engine.model.device)
                 keys.append(pool.k[layer][blocks].cpu())

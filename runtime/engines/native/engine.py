@@ -22,13 +22,14 @@ from .generation import Delivery
 from .generation_config import read_defaults
 from .gguf_tokenizer import load_tokenizer
 from .loader import load_model
-from .memory import default_blocks
+from .memory import default_blocks, swap_blocks
 from .model import Model
 from .options import NativeOptions, read_options
 from .parallel.model import load_parallel
 from .pool import KVPool
 from .scheduler import Scheduler
 from .store import KVStore
+from .swap import SwapSpace
 from .view import View
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,10 @@ class NativeEngine:
             if num_blocks < 1:
                 raise InvalidInput(f"kv_tokens must be positive, not {options.kv_tokens}")
         self.pool = KVPool(model.config, num_blocks, self.block_size, model.dtype, model.device)
-        self.store = KVStore(num_blocks, self.block_size)
+        swap = None
+        if options.tensor_parallel == 1:
+            swap = SwapSpace(self.pool, swap_blocks(options.swap_tokens, self.block_size, block_bytes))
+        self.store = KVStore(num_blocks, self.block_size, swap)
         self.scheduler = Scheduler(
             self.store,
             max_rows=options.max_rows,
@@ -225,6 +229,7 @@ class NativeEngine:
         branches.discard(branch)
         if not branches:
             del self._branches[branch.job]
+            self.scheduler.pressure.forget_job(branch.job)
 
     def wake(self) -> None:
         """Something may have become runnable."""
@@ -257,8 +262,10 @@ class NativeEngine:
             self._deliver(deliveries)
             if not step.chunks:
                 if not self._is_closed and not (self.contexts is not None and self.contexts.has_loads):
-                    # With deliveries, somebody gave way for lack of memory: let the event loop free it.
-                    self._work.wait(0.5 if deliveries else None)
+                    if not deliveries:
+                        self._work.wait()
+                    elif not self.store.can_swap:
+                        self._work.wait(0.5)  # somebody gave way for lack of memory: let the event loop free it
                 return
             inputs = step.inputs(self.block_size)
         if step.num_steps > 1 or (self.scheduler.draws and step.is_simple):

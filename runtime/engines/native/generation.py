@@ -80,6 +80,8 @@ class NativeGeneration:
         """If asked for: one (C,) per token of `sampled`, or only that of the branch's last token."""
         self.num_prefilled = 0
         self.num_reused = branch.reused_tokens
+        self.num_preemptions = 0
+        """Times it had to wait for KV blocks that others needed more."""
         self.sequence = 0
         """Order of arrival, set by the scheduler."""
         self.is_done = False
@@ -165,6 +167,7 @@ class NativeGeneration:
             hidden_state=torch.stack(self.hidden).mean(0).tolist() if self.hidden else None,
             prefilled_tokens=self.num_prefilled,
             reused_tokens=self.num_reused,
+            preemptions=self.num_preemptions,
             rolled_back=rolled_back,
         )
         return Delivery(self, self.sampled[self._num_delivered :], completion)

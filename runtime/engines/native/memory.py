@@ -23,6 +23,11 @@ def default_blocks(block_bytes: int, block_size: int, context_limit: int, free: 
     return max(MIN_BLOCKS, min(free // SHARE // block_bytes, most))
 
 
+def swap_blocks(tokens: int | None, block_size: int, block_bytes: int) -> int:
+    """Blocks of a swap space for so many tokens; None: for a quarter of the host's free memory."""
+    return free_memory(torch.device("cpu")) // SHARE // block_bytes if tokens is None else tokens // block_size
+
+
 def free_memory(device: torch.device, root: Path = Path("/")) -> int:
     """Bytes: of a GPU what its driver says; else what the system can give without swapping, or less where a control
     group (a container) allows less. `root`: of the file system."""

@@ -15,8 +15,8 @@ from .context_files import DEFAULT_BYTES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _COUNTS = (
-    "num_threads", "tensor_parallel", "kv_tokens", "block_size", "max_rows", "prefill_chunk", "context_limit",
-    "context_bytes",
+    "num_threads", "tensor_parallel", "kv_tokens", "swap_tokens", "block_size", "max_rows", "prefill_chunk",
+    "context_limit", "context_bytes",
 )  # fmt: skip
 
 
@@ -37,6 +37,9 @@ class NativeOptions:
     kv_tokens: int | None = None
     """Tokens the KV store holds; None: a quarter of the free memory, but no more than 64 branches at the end of their
     context hold (memory.py). On the CPU it is taken as it is needed, not at once."""
+    swap_tokens: int | None = None
+    """Tokens whose keys and values may be in host memory while others need the KV store more; None: what a quarter of
+    the free memory holds; 0: none, and generations end for lack of memory (`memory`)."""
     block_size: int | None = None
     """Tokens per KV block; a multiple of 16, on a GPU one that divides 64. None: 16, or 64 on a GPU, where the kernels
     copy blocks as a whole."""
@@ -69,6 +72,12 @@ class NativeOptions:
             raise InvalidInput("impl='cpu': the compiled kernels run in one process; leave impl or tensor_parallel out")
         if self.tensor_parallel > 1 and self.contexts is not None:
             raise InvalidInput("contexts are kept on disk by one process only; leave contexts or tensor_parallel out")
+        if self.tensor_parallel > 1 and self.swap_tokens:
+            raise InvalidInput(
+                "keys and values are swapped by one process only; leave swap_tokens or tensor_parallel out"
+            )
+        if self.swap_tokens is not None and self.swap_tokens < 0:
+            raise InvalidInput(f"swap_tokens must not be negative, is {self.swap_tokens}")
 
 
 def read_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class Planner:
                 break
             gang = g.branch.gang
             if gang is None:
-                self._add(filling, g)
+                if self._bring(filling, [g]):
+                    self._add(filling, g)
             elif gang not in met:
                 met.add(gang)
                 self._add_gang(filling, gang)
@@ -57,6 +58,8 @@ class Planner:
         generations = [g for g in members if g is not None]
         if len(generations) < len(members):
             return  # somebody is not ready
+        if not self._bring(filling, generations):
+            return
         owns = [g.branch.view.own for g in generations if g.branch.view.own is not None]
         for g in generations:
             for segment, view in self.work(g):
@@ -65,7 +68,7 @@ class Planner:
         rows = sum(own.pending for own in owns)
         missing = sum(self.store.blocks_missing(own, len(own.tokens)) for own in owns)
         if missing > self.store.available:
-            filling.is_short = True
+            filling.short.append(generations[0])
             return
         if filling.rows_left < rows <= self.max_rows:
             return  # a later step has room for them
@@ -76,6 +79,16 @@ class Planner:
         for g in generations:
             self._add(filling, g)
         filling.prefill_room, filling.max_rows = room, limit
+
+    def _bring(self, filling: Filling, generations: Sequence[NativeGeneration]) -> bool:
+        """Have all that the generations need in the pool; False: there is not enough room."""
+        if not self.store.num_swapped:
+            return True
+        for segment in needs(generations):
+            if segment.num_swapped and not self.store.bring_back(segment):
+                filling.short.append(generations[0])
+                return False
+        return True
 
     def _add(self, filling: Filling, g: NativeGeneration) -> None:
         """As much of what the generation waits for as there is room for; its token, if nothing is left to wait for."""
@@ -95,7 +108,7 @@ class Planner:
         own = g.branch.view.own
         assert own is not None
         if not self.store.reserve(own, len(own.tokens)):
-            filling.is_short = True
+            filling.short.append(g)
             return
         chunk = filling.planned[own] = filling.add(own, own.view, own.computed, 1, is_prefill=False)
         filling.step.jobs[g.branch.job] += 1
@@ -115,13 +128,14 @@ class Planner:
             if count < 1:
                 return False
             if not self._reserve(segment, segment.computed + count):
-                filling.is_short = True
+                filling.short.append(g)
                 return False
             if segment.pending > 1:
                 filling.prefill_room -= count
             chunk = filling.planned[segment] = filling.add(segment, view, segment.computed, count)
             filling.step.jobs[g.branch.job] += count
-            g.num_prefilled += count if not g.sampled else 0
+            if not g.sampled:
+                filling.prefills.append((g, count))
         return chunk.begin + chunk.count == len(segment.tokens)
 
     @staticmethod
@@ -170,3 +184,25 @@ class Planner:
             # The row writes its keys and values once more, with the values they have.
             filling.recomputed[key] = filling.add(segment, view, end - 1, 1, first).row
         return filling.recomputed[key]
+
+
+def needs(generations: Iterable[NativeGeneration]) -> dict[Segment, None]:
+    """Segments whose keys and values are read or written when these generations go on, in an order of its own."""
+    found: dict[Segment, None] = {}
+    entered: set[Segment] = set()
+
+    def visit(spans: Iterable[Span]) -> None:
+        for span in spans:
+            segment = span.segment
+            found[segment] = None
+            if span.end is not None and span.end > segment.computed and segment not in entered:
+                entered.add(segment)
+                visit(segment.view)
+
+    for g in generations:
+        view = g.branch.view
+        visit(view.spans)
+        if view.own is not None:
+            found[view.own] = None
+            visit(view.own.view)
+    return found

@@ -17,8 +17,9 @@ from ...engine import FinishReason
 from ...errors import NonFiniteLogits
 from .generation import DecodingBranch, Delivery, NativeGeneration
 from .planner import Planner
+from .pressure import Pressure
 from .sampling import NO_TOKEN, Draw, Drawn, greedy, sample, uniform
-from .step import Step
+from .step import Filling, Step
 from .store import KVStore
 
 _STEPS_WATCHED = 4
@@ -40,6 +41,7 @@ class Scheduler:
         self.gangs: defaultdict[tuple[str, str], set[DecodingBranch]] = defaultdict(set)
         """Branches that step together, by job and the gang's name."""
         self._planner = Planner(store, self.running, self.gangs, max_rows=max_rows, prefill_chunk=prefill_chunk)
+        self.pressure = Pressure(store, self.running, self._companions)
         self._arrivals = 0
         self._served: Counter[str] = Counter()
         """Rows each job was given while others waited: the fair share is owed to the job with the fewest."""
@@ -57,10 +59,11 @@ class Scheduler:
         self._arrivals += 1
         generation.sequence = self._arrivals
         job = generation.branch.job
+        self.pressure.note_job(job, self._arrivals)
         if all(g.branch.job != job for g in self.running):
             # A job that comes back does not get to catch up on the time it was away.
             self._served[job] = min((self._served[g.branch.job] for g in self.running), default=0)
-        self.running.append(generation)
+        self.pressure.add(generation)
 
     def abort(self, generation: NativeGeneration) -> None:
         """Stop without a result; the branch keeps what was sampled."""
@@ -71,13 +74,18 @@ class Scheduler:
         self._disturb()
         generation.is_done = True
         generation.branch.generation = None
-        self.running.remove(generation)
+        self.pressure.remove(generation)
         if not self.running:
             self._served.clear()
 
     def _disturb(self) -> None:
         self._repeatable = None
         self.interrupt.value = 1
+        self.pressure.note_change()
+
+    def _companions(self, g: NativeGeneration) -> list[NativeGeneration]:
+        members = [g] if g.branch.gang is None else self._planner.members(g.branch.gang)
+        return [one for one in members if one is not None]
 
     def set_gang(self, branch: DecodingBranch, gang: tuple[str, str] | None) -> None:
         """Let a branch leave its gang, if it is in one, for another or for none."""
@@ -96,17 +104,34 @@ class Scheduler:
         """The next step, and generations that end without one. The step is empty if there is nothing to run."""
         self.interrupt.value = 0
         step, self._repeatable = self._repeatable, None
+        if self.pressure.suspended and self.pressure.resume():
+            step = None
         if step is not None and self._advance(step):
             return step, []
         done = [g for g in self.running if not g.wants_logits and next(self._planner.work(g), None) is None]
         deliveries = [d for g in done if not g.is_done for d in (self._finish(g, g.limit_reason), *self._halt(g))]
-        filling = self._planner.fill(self._ordered() if len(self.running) > 1 else self.running)
-        if not filling.step.chunks and filling.is_short:
-            # Everybody waits for memory: the youngest gives way. Its blocks come back when its method closes it.
-            youngest = max(self.running, key=lambda g: (-g.branch.priority, g.sequence))
-            deliveries += [self._finish(youngest, FinishReason.MEMORY), *self._halt(youngest)]
+        filling = self._fill()
+        if not filling.step.chunks and filling.short:
+            loser = self.pressure.loser(filling.short)
+            deliveries += [self._finish(loser, FinishReason.MEMORY), *self._halt(loser)]
+        for g, count in filling.prefills:
+            g.num_prefilled += count
         self._served.update(filling.step.jobs)
         return filling.step, deliveries
+
+    def _fill(self) -> Filling:
+        """The next step; if there is not enough memory, with some of the generations suspended."""
+        tried: list[NativeGeneration] = []
+        while True:
+            filling = self._planner.fill(self._ordered() if len(self.running) > 1 else self.running)
+            is_stuck = not filling.step.chunks
+            if filling.short:
+                if not self.pressure.relieve(filling.short, is_stuck=is_stuck):
+                    return filling
+            elif is_stuck and (unit := self.pressure.force(tried)):
+                tried += unit  # who runs may wait for something that they bring about
+            else:
+                return filling
 
     def _advance(self, step: Step) -> bool:
         """The short way from a step to the next one of the same branches; False: there are not enough blocks."""
@@ -153,8 +178,8 @@ class Scheduler:
 
     def _halt(self, g: NativeGeneration) -> list[Delivery]:
         """The generations of the gang end with this one."""
-        members = [] if g.branch.gang is None else self._planner.members(g.branch.gang)
-        return [self._finish(other, FinishReason.GANG) for other in members if other is not None]
+        members = [] if g.branch.gang is None else self._companions(g)
+        return [self._finish(other, FinishReason.GANG) for other in members]
 
     # -- results -----------------------------------------------------------------------------------------------
 
@@ -257,7 +282,7 @@ class Scheduler:
     def fail(self, error: BaseException) -> list[Delivery]:
         """End every generation with an error (a forward pass failed)."""
         deliveries = []
-        for g in list(self.running):
+        for g in [*self.running, *self.pressure.suspended]:
             self._retire(g)
             deliveries.append(g.fail(error))
         return deliveries

@@ -32,6 +32,7 @@ class Segment:
         "keys",
         "lineage",
         "name",
+        "num_swapped",
         "pins",
         "refs",
         "seen",
@@ -70,6 +71,8 @@ class Segment:
         """Keys of the full, computed blocks."""
         self.seen: list[tuple[int, tuple[int, ...]]] = []
         """For live views: (first token index, ends of the live spans of `view` in order) of each forward pass."""
+        self.num_swapped = 0
+        """Blocks of it that are in the swap space; then it has none in the pool."""
         self._table = np.empty(4, dtype=np.int32)
         self._num_blocks = 0
 

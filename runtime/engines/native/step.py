@@ -135,8 +135,10 @@ class Filling:
     recomputed: dict[tuple[Segment, int], int] = field(default_factory=dict)
     """(segment, end) -> row of a last token that is computed again for its logits."""
 
-    is_short: bool = False
-    """Was somebody refused KV blocks?"""
+    prefills: list[tuple[NativeGeneration, int]] = field(default_factory=list)
+    """(generation, tokens of what it was given that the step computes)."""
+    short: list[NativeGeneration] = field(default_factory=list)
+    """Generations that were refused KV blocks; of a gang, one."""
 
     @property
     def rows_left(self) -> int:

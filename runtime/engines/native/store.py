@@ -5,44 +5,25 @@ here, and `free + cached + used == total` holds after every call (`check_integri
 
 Life of a segment: *open* (some branch appends to it) -> *frozen* (forked, merged: nobody appends any more) -> *cached*
 (no view refers to it, but the prefix index does; evicted least recently used first) -> freed.
-
-A key of the prefix index stands for tokens **and** positions **and** visibility: it is a chain of hashes that starts
-from what the segment's view could see (`lineage_of`), never from token ids alone.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
-from ....attention.plan import Group
 from ...engine import BlockUsage
-from .segment import ROOT, Segment, Span
-
-
-def _digest(*parts: bytes) -> bytes:
-    h = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        h.update(len(part).to_bytes(4, "little"))
-        h.update(part)
-    return h.digest()
-
-
-def _token_bytes(tokens: Sequence[int]) -> bytes:
-    return np.asarray(tokens, dtype=np.int64).tobytes()
-
-
-def _int_bytes(*numbers: float) -> bytes:
-    return repr(numbers).encode()
+from .lineage import block_key
+from .segment import Segment, Span
+from .swap import SwapSpace
 
 
 class KVStore:
     """Owns every KV block of one model. Not thread-safe: callers hold the engine's lock."""
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
+    def __init__(self, num_blocks: int, block_size: int, swap: SwapSpace | None = None) -> None:
+        """`swap`: where segments may be moved to; None: nowhere."""
+        self.swap = swap
         self.num_blocks = num_blocks
         self.block_size = block_size
         self._free = list(range(num_blocks - 1, -1, -1))
@@ -53,7 +34,10 @@ class KVStore:
         """Contexts whose last token was computed since somebody last took them from here."""
         self._cached: OrderedDict[Segment, None] = OrderedDict()
         self._num_cached = 0
-        self._alive: set[Segment] = set()
+        self._alive: dict[Segment, None] = {}
+        """Segments that are referred to, in the order in which they began to be."""
+        self.num_swapped = 0
+        """Of those, how many are in the swap space."""
 
     # -- segments and references -------------------------------------------------------------------------------
 
@@ -62,7 +46,7 @@ class KVStore:
         if segment in self._cached:
             del self._cached[segment]
             self._num_cached -= segment.num_held
-        self._alive.add(segment)
+        self._alive[segment] = None
         segment.refs += 1
         segment.pins += pin
 
@@ -73,11 +57,15 @@ class KVStore:
         assert segment.refs >= segment.pins >= 0
         if segment.refs:
             return
-        self._alive.discard(segment)
+        del self._alive[segment]
         self._let_go_of_view(segment)
         segment.view = ()
-        if segment.name is not None and segment.pending:
+        if segment.name is not None and (segment.pending or segment.num_swapped):
             self._forget_name(segment)
+        if segment.num_swapped:
+            self._unindex(segment)
+            segment.keys.clear()
+            self._forget_swapped(segment)
         # A cached segment can only be found through the index, so what the index does not name is freed.
         if segment.name is None:
             self._free.extend(segment.pop_blocks(len(segment.keys)))
@@ -125,6 +113,7 @@ class KVStore:
 
     def reserve(self, segment: Segment, length: int) -> bool:
         """Give the segment blocks for its first `length` tokens, evicting cached segments; False: not enough."""
+        assert not segment.num_swapped
         missing = self.blocks_missing(segment, length)
         if missing > self.available:
             return False
@@ -145,6 +134,9 @@ class KVStore:
         del segment.keys[length // self.block_size :]
         while segment.seen and segment.seen[-1][0] >= length:
             segment.seen.pop()
+        if segment.num_swapped and not segment.computed:
+            self._forget_swapped(segment)
+        segment.num_swapped = min(segment.num_swapped, -(-length // self.block_size))
         self._free.extend(segment.pop_blocks(-(-length // self.block_size)))
 
     def _evict(self) -> None:
@@ -159,6 +151,48 @@ class KVStore:
         assert segment.name is not None
         del self.named[segment.name]
         segment.name = None
+
+    # -- swapping ----------------------------------------------------------------------------------------------
+
+    @property
+    def can_swap(self) -> bool:
+        """Is there a swap space with room?"""
+        return self.swap is not None and self.swap.has_room(1)
+
+    def holders(self) -> list[Segment]:
+        """Segments with blocks that could be moved out, the latest first."""
+        return [s for s in reversed(self._alive) if len(s.blocks) and not s.is_loading]
+
+    def swap_out(self, segment: Segment) -> int:
+        """Move what is computed of it out of the pool; how many blocks that frees, 0 if there is no room for them."""
+        assert self.swap is not None
+        count = -(-segment.computed // self.block_size)
+        if not self.swap.has_room(count):
+            return 0
+        if count:
+            self.swap.save(segment, count)
+            segment.num_swapped = count
+            self.num_swapped += 1
+        freed = segment.pop_blocks(0)
+        self._free.extend(freed)
+        return len(freed)
+
+    def bring_back(self, segment: Segment) -> bool:
+        """Undo `swap_out`; False: there are not enough blocks."""
+        assert self.swap is not None
+        count, segment.num_swapped = segment.num_swapped, 0
+        if not self.reserve(segment, count * self.block_size):
+            segment.num_swapped = count
+            return False
+        self.swap.load(segment, count)
+        self.num_swapped -= 1
+        return True
+
+    def _forget_swapped(self, segment: Segment) -> None:
+        assert self.swap is not None
+        self.swap.drop(segment)
+        segment.num_swapped = 0
+        self.num_swapped -= 1
 
     def evict_all(self) -> None:
         """Forget every cached segment."""
@@ -179,7 +213,7 @@ class KVStore:
             return
         for i in range(len(segment.keys), computed // size):
             before = segment.keys[i - 1] if i else segment.lineage
-            key = _digest(before, _token_bytes(segment.tokens[i * size : (i + 1) * size]))
+            key = block_key(before, segment.tokens[i * size : (i + 1) * size])
             segment.keys.append(key)
             self._index.setdefault(key, (segment, i))
 
@@ -203,7 +237,7 @@ class KVStore:
         for at in range(0, len(tokens) - size, size):
             if key is None:
                 break
-            key = _digest(key, _token_bytes(tokens[at : at + size]))
+            key = block_key(key, tokens[at : at + size])
             found = self._index.get(key)
             if found is None:
                 break
@@ -216,47 +250,6 @@ class KVStore:
             else:
                 spans.append(Span(segment, i * size, (i + 1) * size))
         return spans
-
-    def key_at(self, segment: Segment, index: int) -> bytes | None:
-        """Key of everything up to token `index` of the segment, its lineage included."""
-        if segment.lineage is None:
-            return None
-        size = self.block_size
-        key = segment.lineage
-        for at in range(0, index - index % size, size):
-            if at // size < len(segment.keys):
-                key = segment.keys[at // size]
-            else:
-                key = _digest(key, _token_bytes(segment.tokens[at : at + size]))
-        if index % size:
-            key = _digest(key, b"tail", _token_bytes(segment.tokens[index - index % size : index]))
-        return key
-
-    def lineage_of(self, view: Sequence[Span], position: int) -> bytes | None:
-        """Key of an empty segment at `position` under `view`; None if it sees something live.
-
-        A span that merely continues what stands before it, as a prefix does, continues its chain of keys, so that one
-        text has one key however it was cut into segments (at block boundaries).
-        """
-        state = ROOT
-        expected = 0
-        groups: dict[int, int] = {}
-        for span in view:
-            if span.end is None:
-                return None
-            before = self.key_at(span.segment, span.start)
-            after = self.key_at(span.segment, span.end)
-            if before is None or after is None:
-                return None
-            first = span.segment.start + span.start + span.shift
-            if before == state and first == expected and span.shift == 0 and span.group is None:
-                state = after
-            else:
-                group = span.group
-                tag = (-1,) if group is None else (groups.setdefault(id(group), len(groups)), *_params(group))
-                state = _digest(state, after, before, _int_bytes(span.shift, *tag))
-            expected = first + len(span)
-        return state if position == expected else _digest(state, b"position", _int_bytes(position))
 
     # -- introspection -----------------------------------------------------------------------------------------
 
@@ -279,22 +272,16 @@ class KVStore:
         if self._num_cached != sum(s.num_held for s in self._cached):
             raise RuntimeError(f"cached block count {self._num_cached} is wrong")
         for segment, i in self._index.values():
-            if i >= len(segment.blocks) or segment.blocks[i] < 0:
+            if i >= segment.num_swapped and (i >= len(segment.blocks) or segment.blocks[i] < 0):
                 raise RuntimeError("the prefix index names a freed block")
             if segment not in self._alive and segment not in self._cached:
                 raise RuntimeError("the prefix index names a freed segment")
+        swapped = [segment for segment in self._alive if segment.num_swapped]
+        if len(swapped) != self.num_swapped or any(len(segment.blocks) for segment in swapped):
+            raise RuntimeError("a segment is in the swap space and in the pool, or in neither")
         for segment in self._alive:
             if segment.refs < 1:
                 raise RuntimeError("an unreferenced segment counts as alive")
         for segment in self.named.values():
             if segment not in self._alive and (segment not in self._cached or segment.pending):
                 raise RuntimeError("a context is named that is not whole in the store")
-
-
-def context_name(lineage: bytes, tokens: Sequence[int]) -> bytes:
-    """Key of a text encoded on its own behind what `lineage` stands for."""
-    return _digest(lineage, b"context", _token_bytes(tokens))
-
-
-def _params(group: Group) -> tuple[float, float, float]:
-    return group.temperature, group.factor, group.bias

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....attention.plan import Group
+from .lineage import context_name, key_at, lineage_of
 from .segment import Segment, Span, packed_shifts
-from .store import KVStore, context_name
+from .store import KVStore
 
 
 class View:
@@ -83,8 +84,9 @@ class View:
         segment = last.segment
         if len(before) == len(segment.view) and all(_same(a, b) for a, b in zip(before, segment.view, strict=True)):
             return last.start == 0
-        lineage = self.store.lineage_of(before, segment.start + last.start)
-        return lineage is not None and lineage == self.store.key_at(segment, last.start)
+        size = self.store.block_size
+        lineage = lineage_of(before, segment.start + last.start, size)
+        return lineage is not None and lineage == key_at(segment, last.start, size)
 
     def written(self) -> list[Span]:
         """The text since the fork."""
@@ -111,7 +113,7 @@ class View:
             self.own.view = self.spans
             self.own.start = self.next_position
             self.own.is_packed = self.is_packed
-            self.own.lineage = None if self.is_packed else self.store.lineage_of(self.spans, self.next_position)
+            self.own.lineage = None if self.is_packed else self._lineage()
         return self.own
 
     def reuse(self, tokens: Sequence[int]) -> int:
@@ -122,9 +124,13 @@ class View:
             self.append(found)
         return sum(map(len, found))
 
+    def _lineage(self) -> bytes | None:
+        """Of what is written next, if nothing of it is yet."""
+        return lineage_of(self.spans, self.next_position, self.store.block_size)
+
     def _context(self, tokens: Sequence[int]) -> Segment:
         """The segment of a text that is encoded on its own behind this view: the one there is, or a new one."""
-        lineage = self.store.lineage_of(self.spans, self.next_position)
+        lineage = self._lineage()
         name = None if lineage is None else context_name(lineage, tokens)
         segment = None if name is None else self.store.named.get(name)
         if segment is None:

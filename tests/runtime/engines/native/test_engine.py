@@ -313,7 +313,7 @@ async def test_errors_come_before_any_work():
 
 async def test_memory_pressure_evicts_waits_and_at_last_gives_way():
     _, folder = tiny()
-    async with running(_engine(folder, kv_tokens=160)) as engine:
+    async with running(_engine(folder, kv_tokens=160, swap_tokens=0)) as engine:
         for i in range(6):  # each leaves its prompt cached; later ones evict it
             branch = engine.open(_prompt(64, seed=i))
             await branch.generate(SamplingParams(max_tokens=8))

@@ -1,0 +1,88 @@
+"""Keys of the prefix index: what a segment's tokens were computed from, as a chain of hashes.
+
+A key stands for tokens **and** positions **and** visibility: its chain starts from what the segment's view could see
+(`lineage_of`), never from token ids alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from ....attention.plan import Group
+from .segment import ROOT, Segment, Span
+
+
+def block_key(before: bytes, tokens: Sequence[int]) -> bytes:
+    """Key of a full block of tokens behind what `before` stands for."""
+    return _digest(before, _token_bytes(tokens))
+
+
+def context_name(lineage: bytes, tokens: Sequence[int]) -> bytes:
+    """Key of a text encoded on its own behind what `lineage` stands for."""
+    return _digest(lineage, b"context", _token_bytes(tokens))
+
+
+def key_at(segment: Segment, index: int, size: int) -> bytes | None:
+    """Key of everything up to token `index` of the segment, its lineage included; `size`: of a block. None: it sees
+    something live."""
+    if segment.lineage is None:
+        return None
+    key = segment.lineage
+    for at in range(0, index - index % size, size):
+        if at // size < len(segment.keys):
+            key = segment.keys[at // size]
+        else:
+            key = block_key(key, segment.tokens[at : at + size])
+    if index % size:
+        key = _digest(key, b"tail", _token_bytes(segment.tokens[index - index % size : index]))
+    return key
+
+
+def lineage_of(view: Sequence[Span], position: int, size: int) -> bytes | None:
+    """Key of an empty segment at `position` under `view`; None if it sees something live. `size`: of a block.
+
+    A span that merely continues what stands before it, as a prefix does, continues its chain of keys, so that one text
+    has one key however it was cut into segments (at block boundaries).
+    """
+    state = ROOT
+    expected = 0
+    groups: dict[int, int] = {}
+    for span in view:
+        if span.end is None:
+            return None
+        before = key_at(span.segment, span.start, size)
+        after = key_at(span.segment, span.end, size)
+        if before is None or after is None:
+            return None
+        first = span.segment.start + span.start + span.shift
+        if before == state and first == expected and span.shift == 0 and span.group is None:
+            state = after
+        else:
+            group = span.group
+            tag = (-1,) if group is None else (groups.setdefault(id(group), len(groups)), *_params(group))
+            state = _digest(state, after, before, _int_bytes(span.shift, *tag))
+        expected = first + len(span)
+    return state if position == expected else _digest(state, b"position", _int_bytes(position))
+
+
+def _params(group: Group) -> tuple[float, float, float]:
+    return group.temperature, group.factor, group.bias
+
+
+def _digest(*parts: bytes) -> bytes:
+    h = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        h.update(len(part).to_bytes(4, "little"))
+        h.update(part)
+    return h.digest()
+
+
+def _token_bytes(tokens: Sequence[int]) -> bytes:
+    return np.asarray(tokens, dtype=np.int64).tobytes()
+
+
+def _int_bytes(*numbers: float) -> bytes:
+    return repr(numbers).encode()

@@ -1,0 +1,157 @@
+"""`Pressure`: who waits when there are not enough KV blocks for all, until there are.
+
+A generation that waits is *suspended*: no step computes it, and blocks that only such generations, or branches that
+generate nothing, refer to go to the swap space when somebody needs them (`KVStore.swap_out`). It goes on from the same
+bits when there is room, so nobody's result tells that memory was short. The order is one of age, by priority, job and
+arrival: the oldest generation can have every block, so it comes to its end, and after it the next one. The members of a
+gang wait and go on together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from .generation import NativeGeneration
+from .planner import needs
+from .store import KVStore
+
+Unit = list[NativeGeneration]
+"""Generations that go on together: one, or those of a gang."""
+
+
+class Pressure:
+    """Decides for a `Scheduler`, whose list of those that run it changes."""
+
+    def __init__(
+        self, store: KVStore, running: list[NativeGeneration], companions: Callable[[NativeGeneration], Unit]
+    ) -> None:
+        """`companions`: a generation and those that step together with it."""
+        self.store = store
+        self.running = running
+        self.suspended: list[NativeGeneration] = []
+        self.num_preemptions = 0
+        self._companions = companions
+        self._jobs: dict[str, int] = {}
+        """Order of arrival of the jobs that have branches."""
+        self._refused_at = -1
+        """Blocks to be had when the oldest who waits was last refused; -1: something else has changed since."""
+
+    # -- order -------------------------------------------------------------------------------------------------
+
+    def note_job(self, job: str, arrival: int) -> None:
+        self._jobs.setdefault(job, arrival)
+
+    def forget_job(self, job: str) -> None:
+        """Its last branch is closed."""
+        self._jobs.pop(job, None)
+
+    def age(self, g: NativeGeneration) -> tuple[int, int, int]:
+        """Least for who goes first."""
+        arrival = min((one.sequence for one in self._companions(g)), default=g.sequence)
+        return -g.branch.priority, self._jobs.get(g.branch.job, arrival), arrival
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    def add(self, g: NativeGeneration) -> None:
+        """A new one; it waits if its companions do."""
+        waits = any(one in self.suspended for one in self._companions(g))
+        (self.suspended if waits else self.running).append(g)
+
+    def remove(self, g: NativeGeneration) -> None:
+        """It has ended."""
+        (self.running if g in self.running else self.suspended).remove(g)
+
+    def note_change(self) -> None:
+        """What runs, or what is idle, is not what it was."""
+        self._refused_at = -1
+
+    def relieve(self, short: Sequence[NativeGeneration], *, is_stuck: bool) -> bool:
+        """Blocks for the oldest of those that are short of them: what nobody waits for, then what younger ones hold.
+        `is_stuck`: nobody can go on, so older ones give way too. False: there is nothing to be had."""
+        if not self.store.can_swap:
+            return False
+        if self._swap(1):
+            return True
+        oldest = min(short, key=self.age)
+        own, limit = self._companions(oldest), self.age(oldest)
+        for g in sorted(self.running, key=self.age, reverse=True):
+            if g in own or g not in self.running or not (is_stuck or self.age(g) > limit):
+                continue
+            self._suspend(g)
+            if self._swap(1):
+                return True
+        return False
+
+    def loser(self, short: Sequence[NativeGeneration]) -> NativeGeneration:
+        """Nobody can go on, and nothing is to be had: who gives up. The one that has grown past the pool alone; or, if
+        the swap space is full, the youngest, whose blocks come back when its method closes it."""
+        if self.store.can_swap:
+            return min(short, key=self.age)
+        return max([*self.running, *self.suspended], key=self.age)
+
+    def _suspend(self, g: NativeGeneration) -> None:
+        for one in self._companions(g):
+            self.running.remove(one)
+            self.suspended.append(one)
+            one.num_preemptions += 1
+            self.num_preemptions += 1
+        self.note_change()
+
+    def _swap(self, blocks: int) -> bool:
+        """Free so many blocks by moving out what no running generation needs."""
+        needed = needs(self.running)
+        idle = [segment for segment in self.store.holders() if segment not in needed]
+        waiting = needs(self.suspended)
+        freed = 0
+        for segment in sorted(idle, key=lambda segment: segment in waiting):
+            freed += self.store.swap_out(segment)
+            if freed >= blocks:
+                return True
+        return False
+
+    # -- going on ----------------------------------------------------------------------------------------------
+
+    def resume(self) -> bool:
+        """Let those go on, oldest first, for whom there is room beside what runs; was there any?"""
+        is_any = False
+        while self.suspended and self.store.available > self._refused_at:
+            unit = self._companions(min(self.suspended, key=self.age))
+            # A block for each that decodes to grow into, twice over, lest it wait again at once.
+            room = 2 * (len(self.running) + len(unit)) if self.running else 0
+            if not self._make_room(self._missing(unit) + room):
+                self._refused_at = self.store.available
+                break
+            self._go_on(unit)
+            is_any = True
+        return is_any
+
+    def force(self, tried: Iterable[NativeGeneration]) -> Unit:
+        """None who runs can go on: the oldest who waits, of those that were not `tried`, takes their place."""
+        left = [g for g in self.suspended if g not in tried]
+        if not left:
+            return []
+        unit = self._companions(min(left, key=self.age))
+        for g in list(self.running):
+            if g in self.running:
+                self._suspend(g)
+        self._go_on(unit)
+        return unit
+
+    def _go_on(self, unit: Unit) -> None:
+        for g in unit:
+            self.suspended.remove(g)
+            self.running.append(g)
+        self.note_change()
+
+    def _missing(self, unit: Unit) -> int:
+        """Blocks that the generations need to go on, beside those that they have."""
+        segments = needs(unit)
+        return sum(s.num_swapped or self.store.blocks_missing(s, len(s.tokens)) for s in segments)
+
+    def _make_room(self, blocks: int) -> bool:
+        missing = blocks - self.store.available
+        if missing <= 0:
+            return True
+        needed = needs([*self.running, *self.suspended])
+        idle = sum(segment.num_held for segment in self.store.holders() if segment not in needed)
+        return idle >= missing and self._swap(missing)

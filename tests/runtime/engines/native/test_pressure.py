@@ -1,0 +1,210 @@
+"""Too little memory for all that runs: nobody's tokens change, everybody ends, nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import pytest
+
+import plait
+from plait import FinishReason, SamplingParams
+from plait.evals.benchmarks.countdown.problems import validation
+from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
+from plait.runtime.methods.apr.compact import CompactDialect
+from plait.tests.runtime.engines.native.helpers import tiny
+from plait.tests.runtime.methods.hogwild.oracle import ToyTokenizer
+
+TOKENIZER = ToyTokenizer()
+_, FOLDER = tiny("llama", vocab_size=TOKENIZER.vocab_size, max_position_embeddings=1024, seed=8)
+MODEL = load_model(FOLDER)
+
+
+def engine(**options) -> NativeEngine:
+    return NativeEngine(MODEL, TOKENIZER, NativeOptions(**options))
+
+
+def prompt(length: int, seed: int = 0) -> list[int]:
+    rng = random.Random(seed)
+    return [rng.randrange(TOKENIZER.vocab_size) for _ in range(length)]
+
+
+async def close(native: NativeEngine) -> None:
+    """Nothing is left anywhere."""
+    usage = native.block_usage()
+    assert usage.used == 0 and usage.free + usage.cached == usage.total
+    assert native.store.num_swapped == 0 and native.store.swap is not None and native.store.swap.used == 0
+    assert not native.scheduler.pressure.suspended
+    native.store.check_integrity()
+    await native.close()
+
+
+async def generate(native: NativeEngine, params: list[SamplingParams]) -> list[list[int]]:
+    branches = [native.open(prompt(20 + 7 * i, i), path=(i,), seed=i, job=str(i % 3)) for i in range(len(params))]
+    done = await asyncio.gather(*(_await(b.generate(p)) for b, p in zip(branches, params, strict=True)))
+    assert {c.finish_reason for c in done} <= {FinishReason.LENGTH}
+    for branch in branches:
+        branch.close()
+    return [c.token_ids for c in done]
+
+
+async def _await(generation):
+    return await generation
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_generations_that_do_not_fit_together_wait_and_go_on(temperature):
+    params = [SamplingParams(max_tokens=60 + 9 * i, temperature=temperature, ignore_eos=True) for i in range(12)]
+    large = engine(kv_tokens=8192)
+    await large.start()
+    expected = await generate(large, params)
+    assert large.scheduler.pressure.num_preemptions == 0
+    await close(large)
+    for kv_tokens in (272, 400, 640):  # the largest takes 256
+        small = engine(kv_tokens=kv_tokens)
+        await small.start()
+        assert await generate(small, params) == expected
+        assert small.scheduler.pressure.num_preemptions > 0
+        assert small.store.swap is not None and 0 < small.store.swap.moved_in <= small.store.swap.moved_out
+        await close(small)
+
+
+async def test_what_only_idle_branches_hold_is_moved_out_before_anybody_waits():
+    native = engine(kv_tokens=320)
+    await native.start()
+    idle = [native.open(prompt(60, i)) for i in range(4)]
+    for branch in idle:
+        await branch.generate(SamplingParams(max_tokens=0))
+    big = native.open(prompt(200, 9))
+    done = await big.generate(SamplingParams(max_tokens=40, ignore_eos=True))
+    assert (done.finish_reason, done.preemptions) == (FinishReason.LENGTH, 0)
+    assert native.block_usage().used < 20 and native.store.num_swapped > 0
+    native.store.check_integrity()
+    # Edited while they are away: cut, forked, merged, extended, closed.
+    idle[0].rewind(37)
+    idle[1].rewind(0)
+    idle[1].extend(prompt(30, 77))
+    parent, other = idle[2], native.open(prompt(60, 3))
+    left, right = parent.fork(2)
+    left.extend(prompt(5, 5))
+    right.extend(prompt(6, 6))
+    await asyncio.gather(*(_await(b.generate(SamplingParams(max_tokens=5))) for b in (left, right)))
+    parent.merge([left, right])
+    parent.extend(prompt(3, 3))
+    idle[3].close()
+    found = []
+    for branch in (idle[0], idle[1], parent, other):
+        found.append((await branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))).token_ids)
+        native.store.check_integrity()
+    for branch in (*idle, big, left, right, other):
+        branch.close()
+    await close(native)
+
+    free = engine(kv_tokens=8192)
+    await free.start()
+    one, two, parent = free.open(prompt(60, 0)[:37]), free.open(prompt(30, 77)), free.open(prompt(60, 2))
+    left, right = parent.fork(2)
+    left.extend(prompt(5, 5))
+    right.extend(prompt(6, 6))
+    await asyncio.gather(*(_await(b.generate(SamplingParams(max_tokens=5))) for b in (left, right)))
+    parent.merge([left, right])
+    parent.extend(prompt(3, 3))
+    branches = (one, two, parent, free.open(prompt(60, 3)))
+    for branch, tokens in zip(branches, found, strict=True):
+        assert (await branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))).token_ids == tokens
+    for branch in (*branches, left, right):
+        branch.close()
+    await close(free)
+
+
+async def test_only_who_is_alone_and_larger_than_the_store_ends_for_lack_of_memory():
+    native = engine(kv_tokens=160)
+    await native.start()
+    big, small = native.open(prompt(40, 1), job="a"), native.open(prompt(40, 2), job="b")
+    generations = (
+        big.generate(SamplingParams(max_tokens=400, ignore_eos=True)),
+        small.generate(SamplingParams(max_tokens=60, ignore_eos=True)),
+    )
+    first, second = await asyncio.gather(*map(_await, generations))
+    assert first.finish_reason is FinishReason.MEMORY and len(first.token_ids) > 100
+    assert second.finish_reason is FinishReason.LENGTH
+    big.close()
+    small.close()
+    await close(native)
+
+
+async def test_priority_goes_first():
+    native = engine(kv_tokens=256)
+    await native.start()
+    low = [native.open(prompt(40, i), job=f"low{i}") for i in range(3)]
+    waiting = [asyncio.ensure_future(_await(b.generate(SamplingParams(max_tokens=90, ignore_eos=True)))) for b in low]
+    high = native.open(prompt(100, 9), job="high", priority=1)
+    done = await high.generate(SamplingParams(max_tokens=120, ignore_eos=True))
+    assert done.preemptions == 0 and not all(w.done() for w in waiting)
+    assert all(c.finish_reason is FinishReason.LENGTH for c in await asyncio.gather(*waiting))
+    for branch in (*low, high):
+        branch.close()
+    await close(native)
+
+
+async def test_many_samples_in_a_store_for_some_of_them():
+    method = plait.SelfConsistency(prompt="seq 24 : 8 3 1 ;", n=64, max_tokens=100, temperature=1.0, answer="countdown")
+    texts = []
+    for kv_tokens in (65536, 1024):
+        async with plait.Runtime("countdown", kv_tokens=kv_tokens) as runtime:
+            result = await (await runtime.submit(method, seed=3))
+            texts.append([segment.token_ids for segment in result.trace.segments])
+            assert (result.usage.preemptions > 0) == (kv_tokens == 1024)
+            assert result.finish_reason is not plait.Finish.MEMORY
+            runtime.engine.store.check_integrity()
+    assert texts[0] == texts[1]
+
+
+def _nearness(problem: str, steps: Sequence[str]) -> float:
+    return 1 / (1 + len(steps[-1]))
+
+
+def _methods(rng: random.Random) -> list[plait.Method]:
+    def text(problem, mode: str) -> str:
+        return CompactDialect().root_prompt(problem.nums, problem.target, mode)
+
+    found: list[plait.Method] = []
+    for problem in validation(4, 6):
+        found += [
+            plait.Sequential(prompt=text(problem, "seq"), answer="countdown", temperature=rng.choice([0.0, 1.0])),
+            plait.SelfConsistency(prompt=text(problem, "seq"), n=rng.randint(2, 6), answer="countdown", max_tokens=150),
+            plait.APR(prompt=text(problem, "apr"), dialect="compact", temperature=rng.choice([0.0, 1.0])),
+            plait.Multiverse(prompt=text(problem, "mv")),
+            plait.TreeSearch(
+                prompt=text(problem, "step"), delimiters=(";",), answer="equations", width=6, reward=_nearness,
+                strategy="rebase",
+            ),
+            plait.Hogwild(prompt=text(problem, "seq"), workers=("A", "B", "C"), max_tokens=60),
+        ]  # fmt: skip
+    return found
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kv_tokens", [1536, 3072])
+async def test_jobs_of_all_methods_say_the_same_in_a_store_for_few_of_them(kv_tokens):
+    def said(result: plait.Result) -> tuple:
+        return result.text, result.answer, sorted(segment.token_ids for segment in result.trace.segments)
+
+    alone, crowded = [], []
+    methods = _methods(random.Random(1))
+    async with plait.Runtime("countdown", kv_tokens=262144) as runtime:
+        for i, method in enumerate(methods):
+            alone.append(said(await (await runtime.submit(method, seed=i))))
+    async with plait.Runtime("countdown", kv_tokens=kv_tokens) as runtime:
+        jobs = [await runtime.submit(method, seed=i) for i, method in enumerate(methods)]
+        results = [await job for job in jobs]
+        crowded = [said(result) for result in results]
+        assert sum(result.usage.preemptions for result in results) > 10
+        usage = runtime.engine.block_usage()
+        assert usage.used == 0 and runtime.engine.store.num_swapped == 0
+        runtime.engine.store.check_integrity()
+    different = [(type(m).__name__, i) for i, m in enumerate(methods) if alone[i] != crowded[i]]
+    assert not different
