@@ -17,7 +17,7 @@ def failure(trace: Trace) -> tuple[Finish, str] | None:
     starved |= {record.id for record in trace.branches.values() if record.finish == Finish.MEMORY}
     if starved or (trace.end or {}).get("finish") == Finish.MEMORY:
         names = f"{len(starved)} branches" if len(starved) > 1 else f"branch {min(starved, default='of another model')}"
-        return Finish.MEMORY, f"out of KV memory: {names} found no free block (fewer jobs at a time, or more kv_tokens)"
+        return Finish.MEMORY, f"out of KV memory: {names} found no free block (more kv_tokens, or more swap_tokens)"
     for record in trace.branches.values():
         if record.error is not None and not record.error.startswith(_OUTCOMES):
             return Finish.FAILED, f"branch {record.id}: {record.error}"

@@ -24,6 +24,10 @@ T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
 
 
+_AT_A_TIME = 32
+"""Parts that are begun in one turn of the event loop."""
+
+
 class Runnable(Protocol):
     """What a context can run: a `Method`, or anything else that has these two."""
 
@@ -115,40 +119,49 @@ class Context(Scope):
         """
         slot = self.next_slot()
         limit = None if self.critical_limit is None else max(self.critical_limit - reserve, self.now)
-        parts = [
-            Context(
-                self.state,
-                path=(*self.path, slot, index),
-                level=self.level + nested,
-                ledger=ledger,
-                critical_limit=limit,
-                now=self.now,
-                parent=parent.id if parent else self.parent,
-                engine=self.engine,
-            )
-            for index, ledger in enumerate(self.ledger.split(len(items), reserve))
-        ]
+        ledgers = self.ledger.split(len(items), reserve)
+        began = self.now
+        parts: list[Context] = []
         results: list[T | None] = [None] * len(items)
         tasks: list[asyncio.Task[None]] = []
+        is_over = False
 
-        async def one(index: int) -> None:
-            part, item = parts[index], items[index]
-            with part.closing(), _lent(item, part):
-                result = await work(part, item)
+        async def one(index: int, part: Context) -> None:
+            nonlocal is_over
+            with part.closing(), _lent(items[index], part):
+                result = await work(part, items[index])
             results[index] = result
             if until is not None and until(result):
+                is_over = True
                 for other in tasks:
                     if other is not asyncio.current_task():
                         other.cancel()
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks += [group.create_task(one(index)) for index in range(len(items))]
+                for index, ledger in enumerate(ledgers):
+                    if index and index % _AT_A_TIME == 0:
+                        await asyncio.sleep(0)  # thousands of parts must not hold up the event loop
+                    if is_over:
+                        break
+                    part = Context(
+                        self.state,
+                        path=(*self.path, slot, index),
+                        level=self.level + nested,
+                        ledger=ledger,
+                        critical_limit=limit,
+                        now=began,
+                        parent=parent.id if parent else self.parent,
+                        engine=self.engine,
+                    )
+                    parts.append(part)
+                    tasks.append(group.create_task(one(index, part)))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
+            for ledger in ledgers:
+                self.ledger.give_back(ledger)
             for part in parts:
-                self.ledger.give_back(part.ledger)
                 self.now = max(self.now, part.now)
         return results
 

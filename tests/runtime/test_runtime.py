@@ -184,7 +184,7 @@ async def test_a_failing_job_fails_alone(tmp_path):
 
 
 async def test_deadline_gives_a_result():
-    result, _ = await run(Sequential(prompt="q"), None, engine=slow(seconds_per_token=0.001), seconds=0.02)
+    result, _ = await run(Sequential(prompt="q"), None, engine=slow(seconds_per_token=0.01), seconds=0.3)
     assert result.finish_reason is Finish.DEADLINE and 0 < len(result.text) < 100
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
@@ -35,6 +36,8 @@ from .view import View
 logger = logging.getLogger(__name__)
 
 _MIB = 1 << 20
+_AT_A_TIME = 32
+"""Deliveries in one turn of the event loop: who waits for them has to run in between."""
 _BLOCK, _GPU_BLOCK = 16, 64
 """Tokens per KV block."""
 
@@ -95,6 +98,8 @@ class NativeEngine:
         """Is it to be closed with the engine?"""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._inbox: deque[Delivery] = deque()
+        """What the engine's thread has for the event loop, in order."""
         self._stopped = asyncio.Event()
         self.capabilities = Capabilities(
             kv_merge=True,
@@ -191,7 +196,7 @@ class NativeEngine:
                 raise InvalidInput(f"context_limit must be positive, not {context_limit}")
             limit = min(self.context_limit, context_limit or self.context_limit)
             branch = NativeBranch(
-                self, View(self.store), path=path, seed=seed, context_limit=limit, job=job, priority=priority
+                self, View(self.store, job=job), path=path, seed=seed, context_limit=limit, job=job, priority=priority
             )
             try:
                 branch.extend(tokens)
@@ -211,9 +216,7 @@ class NativeEngine:
 
     def block_usage(self, job: str | None = None) -> BlockUsage:
         with self.lock:
-            if job is None:
-                return self.store.usage()
-            return self.store.usage(s for b in self._branches.get(job, ()) for s in b.view.segments)
+            return self.store.usage(job)
 
     # -- for branches ------------------------------------------------------------------------------------------
 
@@ -230,6 +233,7 @@ class NativeEngine:
         if not branches:
             del self._branches[branch.job]
             self.scheduler.pressure.forget_job(branch.job)
+            self.store.forget_job(branch.job)
 
     def wake(self) -> None:
         """Something may have become runnable."""
@@ -288,12 +292,16 @@ class NativeEngine:
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
         if deliveries and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_receive, deliveries)
+            self._inbox.extend(deliveries)
+            self._loop.call_soon_threadsafe(self._receive)
 
-
-def _receive(deliveries: list[Delivery]) -> None:
-    for delivery in deliveries:
-        delivery.generation.receive(delivery)
+    def _receive(self) -> None:
+        """Runs on the loop."""
+        for _ in range(min(len(self._inbox), _AT_A_TIME)):
+            delivery = self._inbox.popleft()
+            delivery.generation.receive(delivery)
+        if self._inbox:
+            self.loop.call_soon(self._receive)
 
 
 def load(rest: str, options: dict[str, Any]) -> NativeEngine:

@@ -19,7 +19,7 @@ class Planner:
     def __init__(
         self,
         store: KVStore,
-        running: Sequence[NativeGeneration],
+        running: Mapping[NativeGeneration, None],
         gangs: Mapping[tuple[str, str], Set[DecodingBranch]],
         *,
         max_rows: int,
@@ -30,10 +30,13 @@ class Planner:
         self.gangs = gangs
         self.max_rows = max_rows
         self.prefill_chunk = prefill_chunk
+        self._num_decoding = 0
+        """Generations that have sampled, when the step was begun."""
 
     def fill(self, order: Iterable[NativeGeneration]) -> Filling:
         """A step for the generations, in this order."""
         filling = Filling(self.max_rows, self.prefill_chunk)
+        self._num_decoding = sum(bool(g.sampled) for g in self.running)
         met: set[tuple[str, str]] = set()
         for g in order:
             if filling.rows_left < 1:
@@ -160,8 +163,7 @@ class Planner:
         """Blocks for the segment's first `length` tokens; a new prompt leaves one block to each running branch."""
         missing = self.store.blocks_missing(segment, length)
         if missing and not segment.computed and len(self.running) > 1:
-            reserve = sum(bool(g.sampled) for g in self.running)
-            if missing + reserve > self.store.available:
+            if missing + self._num_decoding > self.store.available:
                 return False
         return self.store.reserve(segment, length)
 

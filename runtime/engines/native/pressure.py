@@ -20,15 +20,15 @@ Unit = list[NativeGeneration]
 
 
 class Pressure:
-    """Decides for a `Scheduler`, whose list of those that run it changes."""
+    """Decides for a `Scheduler`, of which it changes who runs."""
 
     def __init__(
-        self, store: KVStore, running: list[NativeGeneration], companions: Callable[[NativeGeneration], Unit]
+        self, store: KVStore, running: dict[NativeGeneration, None], companions: Callable[[NativeGeneration], Unit]
     ) -> None:
         """`companions`: a generation and those that step together with it."""
         self.store = store
         self.running = running
-        self.suspended: list[NativeGeneration] = []
+        self.suspended: dict[NativeGeneration, None] = {}
         self.num_preemptions = 0
         self._companions = companions
         self._jobs: dict[str, int] = {}
@@ -55,11 +55,11 @@ class Pressure:
     def add(self, g: NativeGeneration) -> None:
         """A new one; it waits if its companions do."""
         waits = any(one in self.suspended for one in self._companions(g))
-        (self.suspended if waits else self.running).append(g)
+        (self.suspended if waits else self.running)[g] = None
 
     def remove(self, g: NativeGeneration) -> None:
         """It has ended."""
-        (self.running if g in self.running else self.suspended).remove(g)
+        del (self.running if g in self.running else self.suspended)[g]
 
     def note_change(self) -> None:
         """What runs, or what is idle, is not what it was."""
@@ -91,8 +91,8 @@ class Pressure:
 
     def _suspend(self, g: NativeGeneration) -> None:
         for one in self._companions(g):
-            self.running.remove(one)
-            self.suspended.append(one)
+            del self.running[one]
+            self.suspended[one] = None
             one.num_preemptions += 1
             self.num_preemptions += 1
         self.note_change()
@@ -139,8 +139,8 @@ class Pressure:
 
     def _go_on(self, unit: Unit) -> None:
         for g in unit:
-            self.suspended.remove(g)
-            self.running.append(g)
+            del self.suspended[g]
+            self.running[g] = None
         self.note_change()
 
     def _missing(self, unit: Unit) -> int:

@@ -37,7 +37,8 @@ class Scheduler:
         self.store = store
         self.max_steps = max_steps
         self.draws = draws
-        self.running: list[NativeGeneration] = []
+        self.running: dict[NativeGeneration, None] = {}
+        """In order of arrival, but for those that had to wait."""
         self.gangs: defaultdict[tuple[str, str], set[DecodingBranch]] = defaultdict(set)
         """Branches that step together, by job and the gang's name."""
         self._planner = Planner(store, self.running, self.gangs, max_rows=max_rows, prefill_chunk=prefill_chunk)
@@ -45,6 +46,8 @@ class Scheduler:
         self._arrivals = 0
         self._served: Counter[str] = Counter()
         """Rows each job was given while others waited: the fair share is owed to the job with the fewest."""
+        self._num_running: Counter[str] = Counter()
+        """Generations of each job that has any."""
         self._repeatable: Step | None = None
         """The latest step, if all that runs is to go on from it as it is."""
         self.interrupt = c_int32(0)
@@ -60,9 +63,10 @@ class Scheduler:
         generation.sequence = self._arrivals
         job = generation.branch.job
         self.pressure.note_job(job, self._arrivals)
-        if all(g.branch.job != job for g in self.running):
+        if job not in self._num_running:
             # A job that comes back does not get to catch up on the time it was away.
-            self._served[job] = min((self._served[g.branch.job] for g in self.running), default=0)
+            self._served[job] = min((self._served[other] for other in self._num_running), default=0)
+        self._num_running[job] += 1
         self.pressure.add(generation)
 
     def abort(self, generation: NativeGeneration) -> None:
@@ -75,7 +79,11 @@ class Scheduler:
         generation.is_done = True
         generation.branch.generation = None
         self.pressure.remove(generation)
-        if not self.running:
+        job = generation.branch.job
+        self._num_running[job] -= 1
+        if not self._num_running[job]:
+            del self._num_running[job]
+        if not self._num_running:
             self._served.clear()
 
     def _disturb(self) -> None:

@@ -29,9 +29,11 @@ class Segment:
         "held",
         "is_loading",
         "is_packed",
+        "jobs",
         "keys",
         "lineage",
         "name",
+        "num_held",
         "num_swapped",
         "pins",
         "refs",
@@ -73,6 +75,10 @@ class Segment:
         """For live views: (first token index, ends of the live spans of `view` in order) of each forward pass."""
         self.num_swapped = 0
         """Blocks of it that are in the swap space; then it has none in the pool."""
+        self.num_held = 0
+        """Blocks it really has."""
+        self.jobs: dict[str, int] = {}
+        """Views of each job that hold it."""
         self._table = np.empty(4, dtype=np.int32)
         self._num_blocks = 0
 
@@ -85,11 +91,6 @@ class Segment:
     def pending(self) -> int:
         return len(self.tokens) - self.computed
 
-    @property
-    def num_held(self) -> int:
-        """Blocks it really has."""
-        return int((self.blocks >= 0).sum())
-
     def append_blocks(self, blocks: Sequence[int]) -> None:
         need = self._num_blocks + len(blocks)
         if need > len(self._table):
@@ -98,11 +99,21 @@ class Segment:
             self._table = grown
         self._table[self._num_blocks : need] = blocks
         self._num_blocks = need
+        self.num_held += len(blocks)
 
     def pop_blocks(self, keep: int) -> list[int]:
         dropped: list[int] = self._table[keep : self._num_blocks].tolist()
         self._num_blocks = min(keep, self._num_blocks)
-        return [block for block in dropped if block >= 0]
+        held = [block for block in dropped if block >= 0]
+        self.num_held -= len(held)
+        return held
+
+    def drop_block(self, i: int) -> int:
+        """Give back one block in the middle."""
+        block = int(self._table[i])
+        self._table[i] = -1
+        self.num_held -= 1
+        return block
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,13 +36,19 @@ class KVStore:
         self._num_cached = 0
         self._alive: dict[Segment, None] = {}
         """Segments that are referred to, in the order in which they began to be."""
+        self._used: dict[str, int] = {}
+        """Blocks of the segments that views of a job hold, each counted once."""
         self.num_swapped = 0
         """Of those, how many are in the swap space."""
 
     # -- segments and references -------------------------------------------------------------------------------
 
-    def acquire(self, segment: Segment, *, pin: bool) -> None:
-        """One more view holds the segment; `pin` if it relies on a fixed range."""
+    def acquire(self, segment: Segment, *, pin: bool, job: str | None = None) -> None:
+        """One more view, of a job, holds the segment; `pin` if it relies on a fixed range."""
+        if job is not None:
+            views = segment.jobs[job] = segment.jobs.get(job, 0) + 1
+            if views == 1:
+                self._used[job] = self._used.get(job, 0) + segment.num_held
         if segment in self._cached:
             del self._cached[segment]
             self._num_cached -= segment.num_held
@@ -50,8 +56,13 @@ class KVStore:
         segment.refs += 1
         segment.pins += pin
 
-    def release(self, segment: Segment, *, pin: bool) -> None:
+    def release(self, segment: Segment, *, pin: bool, job: str | None = None) -> None:
         """A view lets go. The last one leaves the segment's indexed blocks cached and frees the others."""
+        if job is not None:
+            segment.jobs[job] -= 1
+            if not segment.jobs[job]:
+                del segment.jobs[job]
+                self._used[job] -= segment.num_held
         segment.refs -= 1
         segment.pins -= pin
         assert segment.refs >= segment.pins >= 0
@@ -71,20 +82,19 @@ class KVStore:
             self._free.extend(segment.pop_blocks(len(segment.keys)))
             for i, key in enumerate(segment.keys):
                 if self._index.get(key) != (segment, i):
-                    self._free.append(int(segment.blocks[i]))
-                    segment.blocks[i] = -1
+                    self._free.append(segment.drop_block(i))
         segment.version += 1
         if held := segment.num_held:
             self._cached[segment] = None
             self._num_cached += held
 
-    def hold(self, spans: Iterable[Span]) -> None:
+    def hold(self, spans: Iterable[Span], job: str | None = None) -> None:
         for span in spans:
-            self.acquire(span.segment, pin=not span.is_live)
+            self.acquire(span.segment, pin=not span.is_live, job=job)
 
-    def drop(self, spans: Iterable[Span]) -> None:
+    def drop(self, spans: Iterable[Span], job: str | None = None) -> None:
         for span in spans:
-            self.release(span.segment, pin=not span.is_live)
+            self.release(span.segment, pin=not span.is_live, job=job)
 
     def freeze(self, segment: Segment) -> None:
         """Nobody appends any more. Pending tokens will be computed for whoever reads them first, under `view`.
@@ -123,6 +133,7 @@ class KVStore:
             taken = self._free[-missing:]
             del self._free[-missing:]
             segment.append_blocks(taken)
+            self._note_blocks(segment, missing)
         return True
 
     def truncate(self, segment: Segment, length: int) -> None:
@@ -137,7 +148,22 @@ class KVStore:
         if segment.num_swapped and not segment.computed:
             self._forget_swapped(segment)
         segment.num_swapped = min(segment.num_swapped, -(-length // self.block_size))
-        self._free.extend(segment.pop_blocks(-(-length // self.block_size)))
+        self._take_back(segment, -(-length // self.block_size))
+
+    def _take_back(self, segment: Segment, keep: int) -> int:
+        """Free the blocks behind the first `keep`; how many."""
+        freed = segment.pop_blocks(keep)
+        self._free.extend(freed)
+        self._note_blocks(segment, -len(freed))
+        return len(freed)
+
+    def _note_blocks(self, segment: Segment, change: int) -> None:
+        for job in segment.jobs:
+            self._used[job] += change
+
+    def forget_job(self, job: str) -> None:
+        """Its last view is closed."""
+        self._used.pop(job, None)
 
     def _evict(self) -> None:
         segment, _ = self._cached.popitem(last=False)
@@ -166,16 +192,15 @@ class KVStore:
     def swap_out(self, segment: Segment) -> int:
         """Move what is computed of it out of the pool; how many blocks that frees, 0 if there is no room for them."""
         assert self.swap is not None
-        count = -(-segment.computed // self.block_size)
+        # A segment that was cached, and is used again, has lost what lay behind its full blocks.
+        count = min(-(-segment.computed // self.block_size), len(segment.blocks))
         if not self.swap.has_room(count):
             return 0
         if count:
             self.swap.save(segment, count)
             segment.num_swapped = count
             self.num_swapped += 1
-        freed = segment.pop_blocks(0)
-        self._free.extend(freed)
-        return len(freed)
+        return self._take_back(segment, 0)
 
     def bring_back(self, segment: Segment) -> bool:
         """Undo `swap_out`; False: there are not enough blocks."""
@@ -253,12 +278,10 @@ class KVStore:
 
     # -- introspection -----------------------------------------------------------------------------------------
 
-    def usage(self, segments: Iterable[Segment] | None = None) -> BlockUsage:
-        """Block counts; with `segments`, `used` counts the blocks of those (unique) segments only."""
+    def usage(self, job: str | None = None) -> BlockUsage:
+        """Block counts; with `job`, `used` counts the blocks that its views hold."""
         free = len(self._free)
-        used = self.num_blocks - free - self._num_cached
-        if segments is not None:
-            used = sum(segment.num_held for segment in set(segments))
+        used = self.num_blocks - free - self._num_cached if job is None else self._used.get(job, 0)
         return BlockUsage(
             total=self.num_blocks, free=free, cached=self._num_cached, used=used, block_size=self.block_size
         )
@@ -269,6 +292,12 @@ class KVStore:
         everything = sorted(held + self._free)
         if everything != list(range(self.num_blocks)):
             raise RuntimeError(f"{len(held)} held + {len(self._free)} free blocks are not all {self.num_blocks}")
+        by_job: dict[str, int] = {}
+        for segment in self._alive:
+            for job in segment.jobs:
+                by_job[job] = by_job.get(job, 0) + segment.num_held
+        if by_job != {job: used for job, used in self._used.items() if used or job in by_job}:
+            raise RuntimeError("the blocks of a job are counted wrong")
         if self._num_cached != sum(s.num_held for s in self._cached):
             raise RuntimeError(f"cached block count {self._num_cached} is wrong")
         for segment, i in self._index.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,4 +48,5 @@ class SwapSpace:
         self.used -= len(keys[0])
 
     def _index(self, segment: Segment, count: int) -> Tensor:
-        return torch.from_numpy(segment.blocks[:count].astype("int64")).to(self._pool.k[0].device)
+        # Blocks that a cached segment has given back (-1) come back as any other: nobody reads what is in them.
+        return torch.from_numpy(np.maximum(segment.blocks[:count], 0).astype("int64")).to(self._pool.k[0].device)

@@ -19,9 +19,17 @@ class View:
     """Holds a reference to every segment it names until `close`."""
 
     def __init__(
-        self, store: KVStore, spans: tuple[Span, ...] = (), position: int = 0, *, is_packed: bool = False
+        self,
+        store: KVStore,
+        spans: tuple[Span, ...] = (),
+        position: int = 0,
+        *,
+        is_packed: bool = False,
+        job: str | None = None,
     ) -> None:
         self.store = store
+        self.job = job
+        """Whose blocks are counted."""
         self.spans = spans
         """In order, without the own segment."""
         self.base = len(spans)
@@ -34,7 +42,7 @@ class View:
         """Are the spans read one behind another (`arrange`)?"""
         self.next_position = position
         """Of the next token, as long as the own segment is empty."""
-        store.hold(spans)
+        store.hold(spans, job)
 
     # -- questions ---------------------------------------------------------------------------------------------
 
@@ -108,7 +116,7 @@ class View:
         """The segment to append to, made if there is none."""
         if self.own is None:
             self.own = Segment(self.next_position)
-            self.store.acquire(self.own, pin=False)
+            self.store.acquire(self.own, pin=False, job=self.job)
         if not self.own.tokens:
             self.own.view = self.spans
             self.own.start = self.next_position
@@ -166,8 +174,8 @@ class View:
     def replace(self, spans: tuple[Span, ...]) -> None:
         old, self.spans = self.spans, spans
         self.num_sealed = min(self.num_sealed, len(spans))
-        self.store.hold(spans)
-        self.store.drop(old)
+        self.store.hold(spans, self.job)
+        self.store.drop(old, self.job)
 
     def freeze(self) -> None:
         """Turn the own segment into a span; an empty one stays, since others may watch it already."""
@@ -182,7 +190,7 @@ class View:
     def fork(self) -> View:
         """A view of the same, which goes on from here."""
         self.freeze()
-        return View(self.store, self.spans, self.next_position, is_packed=self.is_packed)
+        return View(self.store, self.spans, self.next_position, is_packed=self.is_packed, job=self.job)
 
     def rewind(self, length: int) -> None:
         """As `cut`, but what comes then does not take the place of what was seen there."""
@@ -245,10 +253,10 @@ class View:
     def close_own(self) -> None:
         if self.own is not None:
             own, self.own = self.own, None
-            self.store.release(own, pin=False)
+            self.store.release(own, pin=False, job=self.job)
 
     def close(self) -> None:
-        self.store.drop(self.spans)
+        self.store.drop(self.spans, self.job)
         self.spans = ()
         self.close_own()
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
 
 import pytest
 
 import plait
 from plait import FinishReason, SamplingParams
-from plait.evals.benchmarks.countdown.problems import validation
+from plait.benchmarks.pressure import methods, run
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
-from plait.runtime.methods.apr.compact import CompactDialect
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.methods.hogwild.oracle import ToyTokenizer
 
@@ -120,6 +118,28 @@ async def test_what_only_idle_branches_hold_is_moved_out_before_anybody_waits():
     await close(free)
 
 
+async def test_what_was_cached_and_is_used_again_is_moved_like_anything_else():
+    found = []
+    for kv_tokens in (8192, 320):
+        native = engine(kv_tokens=kv_tokens)
+        await native.start()
+        first = native.open(prompt(100))
+        await first.generate(SamplingParams(max_tokens=20, ignore_eos=True))
+        first.close()  # its full blocks are cached, the others are gone
+        again = native.open(prompt(100))
+        early = native.open([*prompt(100)[:40], 5])
+        assert again.reused_tokens == 96 and early.reused_tokens == 32
+        big = native.open(prompt(200, 9))
+        assert (await big.generate(SamplingParams(max_tokens=60, ignore_eos=True))).finish_reason is FinishReason.LENGTH
+        assert (native.store.num_swapped > 0) == (kv_tokens == 320)
+        found.append([(await b.generate(SamplingParams(max_tokens=20))).token_ids for b in (again, early)])
+        native.store.check_integrity()
+        for branch in (again, early, big):
+            branch.close()
+        await close(native)
+    assert found[0] == found[1]
+
+
 async def test_only_who_is_alone_and_larger_than_the_store_ends_for_lack_of_memory():
     native = engine(kv_tokens=160)
     await native.start()
@@ -163,48 +183,12 @@ async def test_many_samples_in_a_store_for_some_of_them():
     assert texts[0] == texts[1]
 
 
-def _nearness(problem: str, steps: Sequence[str]) -> float:
-    return 1 / (1 + len(steps[-1]))
-
-
-def _methods(rng: random.Random) -> list[plait.Method]:
-    def text(problem, mode: str) -> str:
-        return CompactDialect().root_prompt(problem.nums, problem.target, mode)
-
-    found: list[plait.Method] = []
-    for problem in validation(4, 6):
-        found += [
-            plait.Sequential(prompt=text(problem, "seq"), answer="countdown", temperature=rng.choice([0.0, 1.0])),
-            plait.SelfConsistency(prompt=text(problem, "seq"), n=rng.randint(2, 6), answer="countdown", max_tokens=150),
-            plait.APR(prompt=text(problem, "apr"), dialect="compact", temperature=rng.choice([0.0, 1.0])),
-            plait.Multiverse(prompt=text(problem, "mv")),
-            plait.TreeSearch(
-                prompt=text(problem, "step"), delimiters=(";",), answer="equations", width=6, reward=_nearness,
-                strategy="rebase",
-            ),
-            plait.Hogwild(prompt=text(problem, "seq"), workers=("A", "B", "C"), max_tokens=60),
-        ]  # fmt: skip
-    return found
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kv_tokens", [1536, 3072])
 async def test_jobs_of_all_methods_say_the_same_in_a_store_for_few_of_them(kv_tokens):
-    def said(result: plait.Result) -> tuple:
-        return result.text, result.answer, sorted(segment.token_ids for segment in result.trace.segments)
-
-    alone, crowded = [], []
-    methods = _methods(random.Random(1))
-    async with plait.Runtime("countdown", kv_tokens=262144) as runtime:
-        for i, method in enumerate(methods):
-            alone.append(said(await (await runtime.submit(method, seed=i))))
-    async with plait.Runtime("countdown", kv_tokens=kv_tokens) as runtime:
-        jobs = [await runtime.submit(method, seed=i) for i, method in enumerate(methods)]
-        results = [await job for job in jobs]
-        crowded = [said(result) for result in results]
-        assert sum(result.usage.preemptions for result in results) > 10
-        usage = runtime.engine.block_usage()
-        assert usage.used == 0 and runtime.engine.store.num_swapped == 0
-        runtime.engine.store.check_integrity()
-    different = [(type(m).__name__, i) for i, m in enumerate(methods) if alone[i] != crowded[i]]
+    jobs = methods(36)
+    alone = await run(jobs, 262144, 1)
+    crowded = await run(jobs, kv_tokens, len(jobs))
+    assert alone.preemptions == 0 and crowded.preemptions > 10 and crowded.moved > 10
+    different = [(type(job).__name__, i) for i, job in enumerate(jobs) if alone.said[i] != crowded.said[i]]
     assert not different
