@@ -3,7 +3,8 @@
     python -m plait.benchmarks.pressure [--jobs 500] [--at-a-time 200] [--shares 1 0.25 0.1]
 
 The same jobs on the shipped Countdown model, first in a store for all of them, then in shares of the blocks that were
-in use at most then. `same`: jobs with the tokens of the first run, branch by branch. CPU is that of the whole process.
+in use at most then. `same`: jobs with the tokens of the first run, branch by branch; `too large`: jobs that alone do not
+fit. CPU is that of the whole process.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class Run:
     blocks: int
     """Of the store."""
     said: list[tuple[object, ...]]
+    too_large: int
+    """Jobs of which a branch ended for lack of memory."""
     tokens: int
     preemptions: int
     moved: int
@@ -107,6 +110,9 @@ async def run(jobs: Sequence[Method], kv_tokens: int, at_a_time: int) -> Run:
         return Run(
             blocks=usage.total,
             said=[said(result) for result in results],
+            too_large=sum(
+                any(branch.finish == "memory" for branch in result.trace.branches.values()) for result in results
+            ),
             tokens=sum(result.usage.generated_tokens for result in results),
             preemptions=sum(result.usage.preemptions for result in results),
             moved=engine.store.swap.moved_out,
@@ -126,15 +132,15 @@ def main() -> None:
     options = parser.parse_args()
     jobs = methods(options.jobs, options.seed)
     print(f"{machine.describe()}\n\n{options.jobs} jobs, {options.at_a_time} at a time\n")
-    print("| blocks | same | preemptions | blocks moved | tokens/s | tokens per CPU second |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| blocks | same | too large | preemptions | blocks moved | tokens/s | tokens per CPU second |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     whole = asyncio.run(run(jobs, WHOLE, options.at_a_time))
     for share in [None, *options.shares]:
         tokens = WHOLE if share is None else max(int(whole.peak * share), 64) * 16
         found = whole if share is None else asyncio.run(run(jobs, tokens, options.at_a_time))
         same = sum(a == b for a, b in zip(found.said, whole.said, strict=True))
         cells = (
-            f"{found.blocks:,}", f"{same} of {len(jobs)}", f"{found.preemptions:,}", f"{found.moved:,}",
+            f"{found.blocks:,}", f"{same} of {len(jobs)}", f"{found.too_large}", f"{found.preemptions:,}", f"{found.moved:,}",
             f"{found.tokens / found.seconds:,.0f}", f"{found.tokens / found.cpu:,.0f}",
         )  # fmt: skip
         print(f"| {' | '.join(cells)} |", flush=True)
