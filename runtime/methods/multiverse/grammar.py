@@ -20,10 +20,10 @@
     </Conclusion>
     </Parallel>
 
-Every function takes any text and never raises: what models write is read leniently; how far a text is from the exact
-format says `check.problems`. A closing tag closes the nearest open element of its name and what is open
-inside it; inside a path it reaches no further out than the path, so that a path cannot end what is around it. Other
-closing tags are text.
+The other dialects have other tags (`dialects`); without one, functions read this. Every function takes any text and
+never raises: what models write is read leniently; how far a text is from the exact format says `check.problems`. A
+closing tag closes the nearest open element of its name and what is open inside it; inside a path it reaches no further
+out than the path, so that a path cannot end what is around it. Other closing tags are text.
 """
 
 from __future__ import annotations
@@ -31,23 +31,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
-NAMES = ("Think", "Parallel", "Goal", "Outline", "Path", "Conclusion")
-TAGS = tuple(tag for name in NAMES for tag in (f"<{name}>", f"</{name}>"))
+from .dialects import MULTIVERSE, Dialect
+
+TAGS = MULTIVERSE.tags
 """The twelve tags, in the order in which the authors add them to a tokenizer."""
-
-GOAL_END, PATH_END = "</Goal>", "</Path>"
-JOIN = "<Conclusion>\n"
-"""What the runtime writes behind the last path."""
 
 MAX_DEPTH = 32
 """Blocks nested deeper are text."""
 
-TAG = re.compile(f"<(/?)({'|'.join(NAMES)})>")
-_INDEX = re.compile(r"\s*([0-9]+(?:\.[0-9]+)*)\s*:")
-_OUTLINE = re.compile(r"<Outline>(.*?)(?=</Outline>|<Outline>|\Z)", re.DOTALL)
-_MAX_INDEX = 32
-"""Characters; a longer run of digits is text."""
+TAG = MULTIVERSE.tag
+INDEX = re.compile(r"\s*([0-9]+(?:\.[0-9]+)*)\s*:")
+"""What a numbered outline or path begins with."""
 
 
 @dataclass(slots=True)
@@ -69,35 +65,27 @@ class Element:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outline:
-    index: str
-    """As the model wrote it, or by order where it wrote none."""
-    text: str
-    is_numbered: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
     """One path of a block; offsets into the text."""
 
     index: str
     start: int
     body: int
-    """Behind `<Path>\\n{index}:`, which the runtime writes."""
+    """Behind what the runtime opens it with (`<Path>\\n{index}:`)."""
     end: int
-    """Behind `</Path>`."""
+    """Behind its closing tag."""
     stop: int
-    """Where the next path or the join begins: what follows `</Path>` up to there belongs to the path."""
+    """Where the next path or the join begins: what follows the closing tag up to there belongs to the path."""
     blocks: tuple[Block, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A `<Parallel>` element whose goal is closed and that has paths; offsets into the text."""
+    """A goal that is closed and has paths behind it; offsets into the text."""
 
     start: int
     goal_end: int
-    """Behind `</Goal>`."""
+    """Behind the tag that forks (`</Goal>`)."""
     paths: tuple[Path, ...]
 
     @property
@@ -106,23 +94,18 @@ class Block:
         return self.paths[-1].stop
 
 
-def path_head(index: str) -> str:
-    """What opens a path; the model goes on behind the colon."""
-    return f"<Path>\n{index}:"
-
-
-def elements(text: str) -> tuple[list[Element], list[Element]]:
+def elements(text: str, dialect: Dialect = MULTIVERSE) -> tuple[list[Element], list[Element]]:
     """The top-level elements of a text, and those still open at its end, outermost first."""
     roots: list[Element] = []
     stack: list[Element] = []
-    for match in TAG.finditer(text):
+    for match in dialect.tag.finditer(text):
         name = match[2]
         if not match[1]:
             element = Element(name, match.start(), match.end(), stack[-1] if stack else None)
             (stack[-1].children if stack else roots).append(element)
             stack.append(element)
             continue
-        at = _closed_by(name, stack)
+        at = _closed_by(name, stack, dialect)
         if at is None:
             continue
         for element in stack[at:]:
@@ -132,111 +115,64 @@ def elements(text: str) -> tuple[list[Element], list[Element]]:
     return roots, stack
 
 
-def _closed_by(name: str, stack: Sequence[Element]) -> int | None:
+def _closed_by(name: str, stack: Sequence[Element], dialect: Dialect) -> int | None:
     for at in range(len(stack) - 1, -1, -1):
         if stack[at].name == name:
             return at
-        if stack[at].name == "Path":
+        if stack[at].name == dialect.path:
             return None
     return None
 
 
-def closers(opened: Sequence[Element]) -> str:
-    """Closing tags for open elements, each on its own line; empty for none."""
-    return "".join(f"\n</{element.name}>" for element in reversed(opened))
+def closers(opened: Sequence[Element], dialect: Dialect = MULTIVERSE) -> str:
+    """Closing tags for open elements; empty for none."""
+    return "".join(dialect.close(element.name) for element in reversed(opened))
 
 
-def goal_outlines(text: str, parent: str = "") -> list[Outline]:
-    """The outlines of the goal that the closing tag at the very end of `text` closes; empty if there is none to fork.
-
-    The goal must be the first thing in a `<Parallel>` that stands in no other element than `<Think>` or a path.
-    `parent`: index of the path around it.
-    """
-    if not text.endswith(GOAL_END):
-        return []
-    _, stack = elements(text[: -len(GOAL_END)])
-    while stack and stack[-1].name == "Outline":
-        stack.pop()
-    if len(stack) < 2 or (stack[-1].name, stack[-2].name) != ("Goal", "Parallel"):
-        return []
-    goal, block = stack[-1], stack[-2]
-    if block.children != [goal] or not may_hold_blocks(block.parent):
-        return []
-    found: list[Outline] = []
-    for match in _OUTLINE.finditer(text, goal.inner, len(text) - len(GOAL_END)):
-        index = _INDEX.match(match[1])
-        numbered = index is not None and len(index[1]) <= _MAX_INDEX
-        content = (match[1][index.end() :] if index and numbered else match[1]).strip()
-        if numbered or content:
-            place = len(found) + 1
-            own = index[1] if index and numbered else f"{parent}.{place}" if parent else str(place)
-            found.append(Outline(index=own, text=content, is_numbered=numbered))
-    return found
-
-
-def is_in_order(outlines: Sequence[Outline]) -> bool:
-    """Are the indices different, and each above the one before?"""
-    keys = [[int(part) for part in outline.index.split(".")] for outline in outlines]
-    return all(a < b for a, b in zip(keys, keys[1:], strict=False))
-
-
-def numbered_lines(text: str) -> list[str]:
-    """The points of a plan as any model may write one: lines that begin with a number, else bullets; tags ignored."""
-    lines = [line.strip() for line in TAG.sub("\n", text).splitlines()]
-    for mark in (r"(?:step|part|path|task)?\s*[0-9]{1,3}(?:\.[0-9]{1,3})*\s*[.):]\s*", r"[-*\u2022]\s+"):
-        pattern = re.compile(rf"[*#\s]*{mark}(.*\w.*)", re.IGNORECASE)
-        points = [match[1].strip(" *") for line in lines if (match := pattern.fullmatch(line))]
-        if points:
-            return points
-    return []
-
-
-def goal_text(points: Sequence[str]) -> str:
-    """A goal in the exact format, up to `</Goal>`."""
-    outlines = "".join(f"<Outline>\n{i}: {point}\n</Outline>\n" for i, point in enumerate(points, 1))
-    return f"<Goal>\n{outlines}{GOAL_END}"
-
-
-def blocks(text: str) -> tuple[Block, ...]:
+def blocks(text: str, dialect: Dialect = MULTIVERSE) -> tuple[Block, ...]:
     """The parallel blocks of a text in order, nested ones inside their paths."""
-    return _blocks(text, elements(text)[0], 0)
+    return _blocks(text, elements(text, dialect)[0], 0, dialect)
 
 
-def _blocks(text: str, among: Sequence[Element], depth: int) -> tuple[Block, ...]:
+def _blocks(text: str, among: Sequence[Element], depth: int, dialect: Dialect) -> tuple[Block, ...]:
     if depth >= MAX_DEPTH:
         return ()
     found = []
-    for element in among:
-        if element.name == "Parallel":
-            block = _block(text, element, depth)
+    for at, element in enumerate(among):
+        if element.name == dialect.opener:
+            behind = element.children if dialect.block else among[at:]
+            block = _block(text, element, behind, depth, dialect)
             found += [block] if block else []
-        elif element.name == "Think":
-            found += _blocks(text, element.children, depth + 1)
+        elif element.name == dialect.thinking:
+            found += _blocks(text, element.children, depth + 1, dialect)
     return tuple(found)
 
 
-def _block(text: str, element: Element, depth: int) -> Block | None:
-    """The block that a `<Parallel>` element is, if it is one."""
-    goal = element.children[0] if element.children else None
-    if goal is None or goal.name != "Goal" or not goal.is_whole or goal.end is None:
+def _block(text: str, opener: Element, inside: Sequence[Element], depth: int, dialect: Dialect) -> Block | None:
+    """The block that begins with an element, if there is one; `inside`: its plan, paths and what follows."""
+    forked: int | None = opener.inner
+    if dialect.plan:
+        plan, inside = (inside[0] if inside else None), inside[1:]
+        if plan is None or plan.name != dialect.plan or not plan.is_whole:
+            return None
+        forked = plan.end
+    members = list(takewhile(lambda element: element.name == dialect.path, inside))
+    if not members or forked is None:
         return None
-    last = len(text) if element.close is None else element.close
-    inside: list[Element] = []
-    for child in element.children[1:]:
-        if child.name == "Conclusion":
-            last = child.start
-            break
-        if child.name == "Path":
-            inside.append(child)
-    if not inside:
-        return None
-    final = inside[-1].end
-    if last == element.close and final is not None:
-        last = final + text.startswith("\n", final)  # no conclusion: what follows the last path sees all of them
-    stops = [*(path.start for path in inside[1:]), last]
+    after = inside[len(members)] if len(members) < len(inside) else None
+    last = members[-1].end
+    if last is None:
+        last = len(text)
+    elif after is not None and after.name == dialect.merge:
+        last = after.start
+    elif opener.close is not None and dialect.join.startswith(f"</{dialect.block}>"):
+        last = opener.close
+    else:  # no conclusion: what follows the last path sees all of them
+        last += len(dialect.tail) if text.startswith(dialect.tail, last) else 0
+    stops = [*(path.start for path in members[1:]), last]
     paths = []
-    for path, stop in zip(inside, stops, strict=True):
-        index = _INDEX.match(text, path.inner, stop)
+    for path, stop in zip(members, stops, strict=True):
+        index = INDEX.match(text, path.inner, stop) if dialect.item else None
         paths.append(
             Path(
                 index=index[1] if index else "",
@@ -244,12 +180,12 @@ def _block(text: str, element: Element, depth: int) -> Block | None:
                 body=index.end() if index else path.inner,
                 end=stop if path.end is None else path.end,
                 stop=stop,
-                blocks=_blocks(text, path.children, depth + 1),
+                blocks=_blocks(text, path.children, depth + 1, dialect) if dialect.nests else (),
             )
         )
-    return Block(start=element.start, goal_end=goal.end, paths=tuple(paths))
+    return Block(start=opener.start, goal_end=forked, paths=tuple(paths))
 
 
-def may_hold_blocks(element: Element | None) -> bool:
-    """May a `<Parallel>` stand in this element? None: in no other."""
-    return element is None or element.name in ("Think", "Path")
+def may_hold_blocks(element: Element | None, dialect: Dialect = MULTIVERSE) -> bool:
+    """May a block stand in this element? None: in no other."""
+    return element is None or element.name == dialect.thinking or (dialect.nests and element.name == dialect.path)

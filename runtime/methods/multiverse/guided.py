@@ -1,25 +1,25 @@
 """`Multiverse(mode="guided")`: the runtime leads a model through one block that was never trained on the tags.
 
 The prompt shows the format. The runtime opens the goal, reads the model's plan leniently and writes it down again in
-the exact format, forks the paths itself, and opens conclusion and answer. The text that results is Multiverse text.
+the exact format, forks the paths itself, and opens conclusion and answer. A path opens with its whole outline: of its
+number alone a model that was not trained on that makes nothing. The text that results is Multiverse text.
 """
 
 from __future__ import annotations
 
-from ...engine import Tokenizer
 from ...jobs.context import Context
 from ...result import Generated
-from ..prompt import prompt_tokens
-from .fields import MultiverseFields
-from .grammar import GOAL_END, Outline, goal_text, numbered_lines
 from .line import Line
+from .outlines import Outline, goal_text, numbered_lines
+from .prompts import QUESTION
 from .run import Run
 
-GUIDE = """\
+GUIDE = f"""\
 Work on the task below in parallel parts.
 - First plan: list two to five parts as outlines. No part may need the result of another. Say what each part is to \
 find out, not how.
-- Then work on each part in a path of its own. A path must make sense by itself: it never refers to another path.
+- Then work on each part in a path of its own, which begins with its outline. A path must make sense by itself: it \
+never refers to another path.
 - Then put what the paths found together in the conclusion, and finish with a full answer to the task.
 
 This is the format, on another task ("Which is larger, 17 * 23 or 19 * 21?"):
@@ -34,10 +34,12 @@ This is the format, on another task ("Which is larger, 17 * 23 or 19 * 21?"):
 </Outline>
 </Goal>
 <Path>
-1: 17 * 23 = 17 * 20 + 17 * 3 = 340 + 51 = 391.
+1: The value of 17 * 23.
+17 * 23 = 17 * 20 + 17 * 3 = 340 + 51 = 391.
 </Path>
 <Path>
-2: 19 * 21 = 20 * 20 - 1 = 399.
+2: The value of 19 * 21.
+19 * 21 = 20 * 20 - 1 = 399.
 </Path>
 <Conclusion>
 391 is less than 399, so the second product is the larger one.
@@ -47,7 +49,7 @@ This is the format, on another task ("Which is larger, 17 * 23 or 19 * 21?"):
 19 * 21 is larger.
 
 The task:
-"""
+{QUESTION}"""
 
 OPENING = "<Think>\n<Parallel>\n"
 CLOSING = "\n</Conclusion>\n</Parallel>\n</Think>\n\n"
@@ -56,39 +58,30 @@ _ENDS = ("<Path>", "<Conclusion>", "</Conclusion>", "</Parallel>", "</Think>")
 """Tags at which a model has gone on by itself to what the runtime writes."""
 
 
-def guided_tokens(method: MultiverseFields, tokenizer: Tokenizer) -> list[int]:
-    """The prompt with the format in front of the task; token ids stay as they are."""
-    messages = method.messages
-    if messages:
-        *before, last = messages
-        return tokenizer.chat([*before, {**last, "content": GUIDE + last["content"]}])
-    if isinstance(method.prompt, str):
-        return tokenizer.encode(f"{GUIDE}{method.prompt}\n\n")
-    return prompt_tokens(method.prompt, tokenizer)
-
-
-async def guided(run: Run, ctx: Context, line: Line, tail: int) -> Generated:
-    """Lead a line through plan, paths, conclusion and answer; without a plan it is decoded plainly."""
+async def guided(run: Run, ctx: Context, line: Line, tail: int) -> Generated | None:
+    """Lead a line through plan, paths, conclusion and answer; None: with fewer than two outlines, or without room for
+    their paths, there is nothing to run in parallel."""
     method = run.method
     started = f"{OPENING}<Goal>\n<Outline>\n1:"
     limit = min(method.outline_tokens, line.room - line.size(started) - tail)
-    if limit > 0:
-        line.write(started)
-        await _until(ctx, run, line, limit, (GOAL_END, *_ENDS))
-        points = numbered_lines(line.text)[: method.max_paths]
-        line.restart()
-        goal = OPENING + goal_text(points)
-        if len(points) > 1 and line.size(goal) + tail < line.room:
-            line.write(goal)
-            outlines = [Outline(index=str(i), text=point, is_numbered=True) for i, point in enumerate(points, 1)]
-            run.other_stops = (*method.stop, *_ENDS)
-            if await run.block(ctx, line, goal, outlines, tail):
-                return await _conclude(run, ctx, line, tail)
-            line.restart()
-        else:
-            ctx.count("no_outline")
-    line.may_fork, run.other_stops = False, method.stop
-    return await run.decode(ctx, line, tail)
+    if limit <= 0:
+        return None
+    line.write(started)
+    await _until(ctx, run, line, limit, ("</Goal>", *_ENDS))
+    points = numbered_lines(line.text)[: run.max_paths]
+    if len(points) < 2:
+        ctx.count("no_outline")
+        return None
+    line.restart()
+    goal = OPENING + goal_text(points)
+    if line.size(goal) + tail >= line.room:
+        return None
+    line.write(goal)
+    outlines = [Outline(index=str(i), text=point, is_numbered=True) for i, point in enumerate(points, 1)]
+    run.other_stops, line.may_fork = (*method.stop, *_ENDS), False
+    done = await run.block(ctx, line, goal, outlines, tail)
+    run.other_stops = method.stop
+    return await _conclude(run, ctx, line, tail) if done else None
 
 
 async def _conclude(run: Run, ctx: Context, line: Line, tail: int) -> Generated:
@@ -96,7 +89,6 @@ async def _conclude(run: Run, ctx: Context, line: Line, tail: int) -> Generated:
     before = len(line.text)
     call = await _until(ctx, run, line, (line.room - tail) // 2, _ENDS)
     line.keep(max(len(line.text.rstrip()), before))
-    run.other_stops, line.may_fork = run.method.stop, False
     if line.size(CLOSING) >= line.room:
         return call
     line.write(CLOSING)

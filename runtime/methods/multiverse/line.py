@@ -18,6 +18,8 @@ class Line:
     """Tokens of the branch before this line's own text."""
     index: str = ""
     """Of the path; empty for the root."""
+    opening: str = ""
+    """What the runtime opens a path with."""
     level: int = 0
     """Blocks around it."""
     limit: int

@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from ...engine import Branch
-from .grammar import JOIN, Block, blocks
-
-Positions = Literal["train", "engine"]
-"""See `multiverse`."""
+from .dialects import MULTIVERSE, Dialect
+from .dialects import Positions as Positions
+from .grammar import Block, blocks
 
 Encode = Callable[[str], list[int]]
 
@@ -32,40 +30,40 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class PathItems:
     items: list[Item]
-    """Up to `</Path>`."""
+    """Up to its closing tag."""
     tail: list[int]
-    """The newline behind `</Path>`; part of the path."""
+    """The newline behind that, where there is one; part of the path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fork:
     gap: list[int]
-    """The newline behind `</Goal>`, which every path sees."""
+    """The newline behind the plan, which every path sees."""
     paths: list[PathItems]
 
 
 Item = Run | Fork
 
 
-def layout(text: str, encode: Encode) -> list[Item]:
+def layout(text: str, encode: Encode, dialect: Dialect = MULTIVERSE) -> list[Item]:
     """The text in the pieces in which a run encodes it: tokens never reach over what the runtime writes."""
-    return list(_items(text, 0, len(text), blocks(text), encode))
+    return list(_items(text, 0, len(text), blocks(text, dialect), encode, dialect.join))
 
 
-def _items(text: str, at: int, end: int, inside: Sequence[Block], encode: Encode) -> Iterator[Item]:
+def _items(text: str, at: int, end: int, inside: Sequence[Block], encode: Encode, join: str) -> Iterator[Item]:
     is_joined = False
     for block in inside:
         yield from _sampled(encode(text[at : block.goal_end]), is_joined)
         paths = []
         for path in block.paths:
             head = Run(encode(text[path.start : path.body]), True)
-            body = _items(text, path.body, path.end, path.blocks, encode)
+            body = _items(text, path.body, path.end, path.blocks, encode, join)
             paths.append(PathItems([head, *body], encode(text[path.end : path.stop])))
         yield Fork(encode(text[block.goal_end : block.paths[0].start]), paths)
         at, is_joined = block.join, True
-        if text.startswith(JOIN, at):
-            yield Run(encode(JOIN), True)
-            at, is_joined = at + len(JOIN), False
+        if text.startswith(join, at):
+            yield Run(encode(join), True)
+            at, is_joined = at + len(join), False
     yield from _sampled(encode(text[at:end]), is_joined)
 
 

@@ -7,18 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plait.runtime.methods.multiverse.check import problems
-from plait.runtime.methods.multiverse.grammar import (
-    MAX_DEPTH,
-    NAMES,
-    TAGS,
-    blocks,
-    closers,
-    elements,
-    goal_outlines,
-    goal_text,
-    is_in_order,
-    numbered_lines,
-)
+from plait.runtime.methods.multiverse.dialects import MULTIVERSE
+from plait.runtime.methods.multiverse.grammar import MAX_DEPTH, TAGS, blocks, closers, elements
+from plait.runtime.methods.multiverse.outlines import goal_text, is_in_order, numbered_lines, outlines
 from plait.runtime.methods.multiverse.replay import Fork, Run, count, layout
 from plait.tests.runtime.methods.multiverse.tools import Par, TagTokenizer, examples, render, structures
 
@@ -32,7 +23,7 @@ def outline(*texts):
 
 
 def test_tags_come_in_the_order_the_authors_added_them():
-    assert TAGS[:4] == ("<Think>", "</Think>", "<Parallel>", "</Parallel>") and len(TAGS) == 2 * len(NAMES) == 12
+    assert TAGS[:4] == ("<Think>", "</Think>", "<Parallel>", "</Parallel>") and len(TAGS) == 12
 
 
 @pytest.mark.parametrize(
@@ -56,12 +47,12 @@ def test_tags_come_in_the_order_the_authors_added_them():
 )
 def test_outlines_of_a_goal(text, expected):
     parent = "3" if text.startswith("<Path>") else ""
-    assert [(o.index, o.text, o.is_numbered) for o in goal_outlines(text, parent)] == expected
+    assert [(o.index, o.text, o.is_numbered) for o in outlines(text, MULTIVERSE, parent)] == expected
 
 
 def test_order_of_indices():
     def order(*indices):
-        return is_in_order(goal_outlines(outline(*(f"{i}: p" for i in indices))))
+        return is_in_order(outlines(outline(*(f"{i}: p" for i in indices))))
 
     assert order("1", "2", "10") and order("2.9", "2.10", "3")
     assert not order("1", "1") and not order("2", "1")
@@ -80,7 +71,7 @@ def test_order_of_indices():
 )
 def test_plans_of_any_model(text, points):
     assert numbered_lines(text) == points
-    assert [o.text for o in goal_outlines(f"<Parallel>\n{goal_text(points)}")] == points
+    assert [o.text for o in outlines(f"<Parallel>\n{goal_text(points)}")] == points
 
 
 def test_a_path_cannot_end_what_is_around_it():
@@ -126,7 +117,7 @@ def test_nesting_has_an_end():
 
 @given(st.lists(st.sampled_from([*TAGS, "\n", "1:", "a"]), max_size=40).map("".join))
 def test_any_text_can_be_read(text):
-    goal_outlines(text), goal_outlines(text + "</Goal>"), numbered_lines(text), problems(text)
+    outlines(text), outlines(text + "</Goal>"), numbered_lines(text), problems(text)
     assert not elements(text + closers(elements(text)[1]))[1]
     assert _text(layout(text, lambda part: [part])) == text
 

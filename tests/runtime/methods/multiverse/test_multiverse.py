@@ -150,7 +150,8 @@ async def test_events_and_joins():
 async def test_text_level_join_says_so_and_opens_a_new_branch():
     result, engine = await play(NESTED, merges=False)
     joins = result.trace.joins
-    assert result.details == {"join": "text", "blocks": 3, "depth": 2} and len(joins) == 3
+    expected = {"dialect": "multiverse", "join": "text", "blocks": 3, "depth": 2}
+    assert result.details == expected and len(joins) == 3
     for join in joins:
         assert join.segment is not None and join.children == join.found
     assert all(row.is_causal for row in result.trace.for_training())
