@@ -26,7 +26,7 @@ behind the furthest closing tag: each overlaps the newline before it. `follow`: 
 paths are put one behind another and encoded again."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Dialect:
     """Tags, forced text, places and prompts of one kind of checkpoint."""
 

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plait import Capabilities, Finish, InvalidJob, Multiverse, PromptTooLong, Runtime, ScriptedEngine, events
+from plait import (
+    Capabilities,
+    Finish,
+    InvalidJob,
+    Multiverse,
+    PromptTooLong,
+    Runtime,
+    ScriptedEngine,
+    Sequential,
+    events,
+)
 from plait.runtime.engines.scripted import CharTokenizer, WordTokenizer
 from plait.runtime.methods.multiverse.grammar import elements
 from plait.tests.runtime.methods.multiverse.tools import (
@@ -435,7 +445,8 @@ async def test_cancelling_frees_everything():
 
 
 def test_wrong_fields():
-    for fields in ({"positions": "middle"}, {"mode": "free"}, {"depth": -1}, {"width": 0}):
+    wrong = [{"positions": "middle"}, {"mode": "free"}, {"depth": -1}, {"width": 0}, {"dialect": "x"}, {"preset": "x"}]
+    for fields in (*wrong, {"mode": "guided", "preset": "parallel"}, {"mode": "guided", "dialect": "npr"}):
         with pytest.raises(InvalidJob):
             Multiverse(prompt="Q", **fields)
     engine = ScriptedEngine(lambda _: "", context_limit=300, tokenizer=TagTokenizer())
@@ -455,12 +466,15 @@ PLANS = {
 }
 
 
-def instructed(plan=PLANS["exact"], path=" found\n</Path>", conclusion="both</Conclusion>", answer="It is \\boxed{7}."):
+CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "Q"}]
+
+
+def instructed(plan=PLANS["exact"], path="found\n</Path>", conclusion="both</Conclusion>", answer="It is \\boxed{7}."):
     def write(context):
         own = context.rpartition("<assistant>")[2]
         if own.endswith("<Outline>\n1:") and "</Goal>" not in own:
             return plan
-        if own.endswith(":") and own.rpartition("<Path>")[1]:
+        if own.endswith("half.\n") and own.rpartition("<Path>")[1]:
             return path
         return conclusion if own.endswith("<Conclusion>\n") else answer
 
@@ -473,15 +487,16 @@ async def test_guided_runs_any_model(plan, merges):
     script = instructed(PLANS[plan])
     engine = ScriptedEngine(script, context_limit=8192, capabilities=MERGES if merges else Capabilities())
     result, _ = await play(engine=engine, mode="guided", answer="boxed", chat=True)
-    block = Par({"1": [" found"], "2": [" found"]}, "both")
+    block = Par({"1": [" The left half.\nfound"], "2": [" The right half.\nfound"]}, "both")
     expected = render(["<Think>\n", block, "</Think>\n\nIt is \\boxed{7}."])
     expected = expected.replace("plan 1", "The left half.").replace("plan 2", "The right half.")
     assert result.text == expected and result.answer == "7"
     assert engine.prompts[0].startswith("<user>") and "Q\n<assistant>" in engine.prompts[0]
+    assert [p.rpartition("<Path>\n")[2] for p in engine.prompts[1:3]] == ["1: The left half.\n", "2: The right half.\n"]
 
 
 async def test_guided_paths_that_run_on_are_cut():
-    script = instructed(path=" found\n</Outline>\n<Path>\n2: the next", conclusion="both\n</Parallel> and")
+    script = instructed(path="found\n</Outline>\n<Path>\n2: the next", conclusion="both\n</Parallel> and")
     result, _ = await play(
         engine=ScriptedEngine(script, context_limit=8192, capabilities=MERGES), mode="guided", chat=True
     )
@@ -490,15 +505,25 @@ async def test_guided_paths_that_run_on_are_cut():
 
 
 @pytest.mark.parametrize("plan", ["", " only one\n</Goal>", "</Think>", " no numbers\nat all"])
-async def test_guided_without_a_plan_decodes_plainly(plan):
+@pytest.mark.parametrize("prompt", ["Q", CHAT, [5, 6]])
+async def test_guided_without_a_plan_asks_the_plain_question(plan, prompt):
     engine = ScriptedEngine(instructed(plan), context_limit=8192, capabilities=MERGES)
-    result, _ = await play(engine=engine, mode="guided", answer="boxed")
+    result, _ = await play(engine=engine, mode="guided", answer="boxed", prompt=prompt)
     assert result.text == "It is \\boxed{7}." and result.answer == "7"
     assert result.usage.counts["no_outline"] == 1
+    plain = engine.tokenizer.decode(Sequential(prompt=prompt, chat=prompt == "Q").tokens(engine.tokenizer))
+    assert engine.prompts[1:] == [plain.removeprefix("<s>")] and not engine.branches
+
+
+async def test_guided_without_room_for_the_paths_asks_the_plain_question():
+    engine = ScriptedEngine(instructed(), context_limit=8192, capabilities=MERGES)
+    result, _ = await play(engine=engine, mode="guided", max_branches=1)
+    assert result.usage.counts["refused_forks"] == 1 and result.text == "It is \\boxed{7}."
+    assert engine.prompts[-1] == "<user>Q\n<assistant>"
 
 
 async def test_guided_prompts_of_every_kind():
-    for prompt in ([{"role": "system", "content": "s"}, {"role": "user", "content": "Q"}], [5, 6, 7]):
+    for prompt in (CHAT, [5, 6, 7]):
         engine = ScriptedEngine(instructed(), context_limit=8192, capabilities=MERGES)
         result, _ = await play(engine=engine, mode="guided", prompt=prompt)
         assert result.details["blocks"] == 1

@@ -16,7 +16,7 @@ from plait import Capabilities, ScriptedEngine
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.engines.scripted import CharTokenizer
-from plait.runtime.methods.multiverse.grammar import TAGS
+from plait.runtime.methods.multiverse.dialects import MULTIVERSE, Dialect
 from plait.tests.data import SHARED
 
 MERGES = Capabilities(kv_merge=True, logprobs=True)
@@ -31,31 +31,46 @@ class Par:
 
     @property
     def goal(self) -> str:
-        outlines = "".join(f"<Outline>\n{index}: plan {index}\n</Outline>\n" for index in self.paths)
-        return f"<Parallel>\n<Goal>\n{outlines}</Goal>"
+        return self.goal_in(MULTIVERSE)
 
-    @property
-    def ending(self) -> str:
-        return f"{self.conclusion}\n</Conclusion>\n</Parallel>\n"
+    def goal_in(self, dialect: Dialect) -> str:
+        if not dialect.plan:
+            return f"<{dialect.block}>"
+        line = "\n" if dialect is MULTIVERSE else ""
+        item = dialect.item
+        outlines = "".join(f"<{item}>{line}{index}: plan {index}{line}</{item}>\n" for index in self.paths)
+        around = f"<{dialect.block}>\n" if dialect.block else ""
+        return f"{around}<{dialect.plan}>\n{outlines}</{dialect.plan}>"
+
+    def ending_in(self, dialect: Dialect) -> str:
+        return {
+            "multiverse": f"{self.conclusion}\n</Conclusion>\n</Parallel>\n",
+            "npr": f"{self.conclusion}\n</takeaway>\n\n",
+            "threadweaver": "</Parallel>\n",
+            "parallel_r1": f"{self.conclusion}</Summary>\n",
+        }[dialect.name]
 
 
-def render(items: list[Any]) -> str:
+def render(items: list[Any], dialect: Dialect = MULTIVERSE) -> str:
     """Canonical text of texts and blocks."""
     out = ""
+    closing = dialect.close(dialect.path) + dialect.tail
     for item in items:
         if isinstance(item, str):
             out += item
         else:
-            paths = "".join(f"<Path>\n{i}:{render(body)}\n</Path>\n" for i, body in item.paths.items())
-            out += f"{item.goal}\n{paths}<Conclusion>\n{item.ending}"
+            paths = "".join(dialect.open_path(i) + render(body, dialect) + closing for i, body in item.paths.items())
+            out += item.goal_in(dialect) + dialect.gap + paths + dialect.join + item.ending_in(dialect)
     return out
 
 
 class Play:
-    """A script for `ScriptedEngine`: given what a branch sees, what comes next."""
+    """A script for `ScriptedEngine`: given what a branch sees, what comes next. Paths that see the same take turns."""
 
-    def __init__(self, items: list[Any], prompt: str = "Q") -> None:
+    def __init__(self, items: list[Any], prompt: str = "Q", dialect: Dialect = MULTIVERSE) -> None:
         self.calls: dict[str, str] = {}
+        self.dialect = dialect
+        self.turns: dict[str, list[str]] = {}
         self._walk(prompt, items, "")
 
     def _walk(self, at: str, items: list[Any], end: str) -> str:
@@ -65,15 +80,20 @@ class Play:
             if isinstance(item, str):
                 pending += item
                 continue
-            self.calls[at] = pending + item.goal
-            view = at + self.calls[at] + "\n"
-            heads = {index: f"<Path>\n{index}:" for index in item.paths}
-            paths = [head + self._walk(view + head, item.paths[i], "\n</Path>") + "\n" for i, head in heads.items()]
-            at, pending = view + "".join(paths) + "<Conclusion>\n", item.ending
+            dialect = self.dialect
+            self.calls[at] = pending + item.goal_in(dialect)
+            view = at + self.calls[at] + dialect.gap
+            heads = {index: dialect.open_path(index) for index in item.paths}
+            close = dialect.close(dialect.path)
+            paths = [head + self._walk(view + head, item.paths[i], close) + dialect.tail for i, head in heads.items()]
+            at, pending = view + "".join(paths) + dialect.join, item.ending_in(dialect)
         self.calls[at] = pending + end
+        self.turns.setdefault(at, []).append(self.calls[at])
         return at[begin:] + self.calls[at]
 
     def __call__(self, context: str) -> str:
+        if len(self.turns.get(context, ())) > 1:
+            return self.turns[context].pop(0)
         if context in self.calls:
             return self.calls[context]
         known = [at for at, text in self.calls.items() if (at + text).startswith(context)]
@@ -102,10 +122,11 @@ class TagTokenizer(CharTokenizer):
     eos_ids = (0,)
     vocab_size = 131
 
-    def __init__(self) -> None:
-        self._pieces = ["</s>", "\n", *map(chr, range(32, 127)), *TAGS]
+    def __init__(self, dialect: Dialect = MULTIVERSE) -> None:
+        tags = dialect.tags
+        self._pieces = ["</s>", "\n", *map(chr, range(32, 127)), *tags]
         self._ids = {piece: i for i, piece in enumerate(self._pieces)}
-        self._pattern = re.compile("|".join(map(re.escape, TAGS)) + r"|</s>|[\s\S]")
+        self._pattern = re.compile("|".join(map(re.escape, tags)) + r"|</s>|[\s\S]")
 
     def encode_continuation(self, before: Sequence[int], text: str) -> list[int]:
         return [self._ids[piece] for piece in self._pattern.findall(text)]
@@ -123,9 +144,9 @@ def scripted(items, *, merges=True, tokenizer=None, **options) -> ScriptedEngine
 class PlayedEngine(NativeEngine):
     """The native engine, forced to write what a script says: real KV under a scripted text."""
 
-    def __init__(self, model, script, **options) -> None:
+    def __init__(self, model, script, *, dialect: Dialect = MULTIVERSE, **options) -> None:
         options.setdefault("kv_tokens", 16384)
-        super().__init__(model, TagTokenizer(), NativeOptions(**options))
+        super().__init__(model, TagTokenizer(dialect), NativeOptions(**options))
         self.script = script
 
     def open(self, *args, **kwargs):
