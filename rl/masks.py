@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..runtime.errors import InvalidInput
-from ..runtime.methods.multiverse.replay import Encode, Item, Positions, Run, layout
+from ..runtime.methods.multiverse.dialects import MULTIVERSE, Dialect
+from ..runtime.methods.multiverse.replay import Encode, Item, Positions, Run, layout, written
 from ..runtime.trace.record import Kind, Piece, SegmentRecord, SpanRecord
 from ..runtime.trace.sights import Sight, sights
 from ..runtime.trace.trace import Trace
@@ -120,12 +121,14 @@ def text_mask(
     *,
     prompt: Sequence[int] = (),
     end: Sequence[int] = (),
+    dialect: Dialect = MULTIVERSE,
 ) -> TreeMask:
     """The mask of an assistant's text in Multiverse form behind `prompt`; `end`: tokens behind it (EOS).
 
-    Any text has one: what is no block (`multiverse.grammar.blocks`) is plain causal text.
+    Any text has one: what is no block (`multiverse.grammar.blocks`) is plain causal text. So is all of it in a dialect
+    that joins by reading again: that is what is read at the end.
     """
-    return trace_mask(text_trace(text, encode, positions, prompt=prompt, end=end))
+    return trace_mask(text_trace(text, encode, positions, prompt=prompt, end=end, dialect=dialect))
 
 
 def text_trace(
@@ -135,13 +138,18 @@ def text_trace(
     *,
     prompt: Sequence[int] = (),
     end: Sequence[int] = (),
+    dialect: Dialect = MULTIVERSE,
 ) -> Trace:
     """The trace of the run that would have written `text`: the tags that the runtime puts in count as sampled, since
     they are trained (spec of the data, section 5.2)."""
     trace = Trace()
     line = _Line(trace, "0")
     line.write(prompt, "prompt")
-    line.walk(layout(text, encode), positions == "train")
+    placing, items = dialect.places[positions], layout(text, encode, dialect)
+    if placing == "reread":
+        line.write(written(items))
+    else:
+        line.walk(items, placing == "overlap")
     line.write(end)
     return trace
 

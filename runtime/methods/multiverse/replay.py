@@ -88,6 +88,19 @@ def count(items: Sequence[Item]) -> tuple[int, int]:
     return total, critical
 
 
+def written(items: Sequence[Item]) -> list[int]:
+    """All tokens of a layout, paths one behind another."""
+    tokens: list[int] = []
+    for item in items:
+        if isinstance(item, Run):
+            tokens += item.tokens
+            continue
+        tokens += item.gap
+        for path in item.paths:
+            tokens += [*written(path.items), *path.tail]
+    return tokens
+
+
 async def replay(
     branch: Branch,
     items: Sequence[Item],
