@@ -43,6 +43,7 @@ def columns(cells: Sequence[Cell], first: str, budgets: Sequence[str], has_windo
         Column("total tokens", lambda c: f"{c.total_tokens:,.0f}"),
         Column("critical tokens", lambda c: f"{c.critical_tokens:,.0f}"),
         Column("parallelism", lambda c: "" if c.parallelism is None else f"{c.parallelism:.1f}"),
+        Column("# parallel", lambda c: "" if c.num_parallel is None else f"{c.num_parallel:.2f}"),
         Column("branches", lambda c: f"{c.mean(lambda row: row.branches):,.1f}"),
         Column("malformed", lambda c: ", ".join(f"{name} {n:,}" for name, n in sorted(c.counts.items()))),
         Column("failed", lambda c: failed(c.failures)),

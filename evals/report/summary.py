@@ -101,6 +101,13 @@ class Cell:
         critical = sum(row.critical_tokens for row in self.rows)
         return sum(row.total_tokens for row in self.rows) / critical if critical else None
 
+    @property
+    def num_parallel(self) -> float | None:
+        """Multiverse's "# parallel" (arXiv 2506.09991, section 6): tokens over those of the critical path, the mean
+        over jobs; None: no job wrote any."""
+        ratios = [row.total_tokens / row.critical_tokens for row in self.rows if row.critical_tokens]
+        return fmean(ratios) if ratios else None
+
     def measured(self, name: str) -> float | None:
         """Mean of a field of `Measured`; None unless every row was measured."""
         values = [getattr(row.measured, name) for row in self.rows if row.measured is not None]

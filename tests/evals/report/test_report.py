@@ -50,7 +50,7 @@ def test_the_table_has_a_row_per_cell(folder):
     head, _, *rows = table
     assert len(rows) == 2 * 2 * 3
     assert {len(row) for row in table} == {len(head)}
-    assert {"window", "accuracy", "pass@2", "cons@2", "parallelism", "malformed"} <= set(head)
+    assert {"window", "accuracy", "pass@2", "cons@2", "parallelism", "# parallel", "malformed"} <= set(head)
     first = dict(zip(head, rows[2], strict=True))
     assert (first["| method"], first["window"], first["correct"]) == ("| sequential", "300", "1 of 3")
     assert first["95 %"] == "6.1 - 79.2"

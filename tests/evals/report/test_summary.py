@@ -42,6 +42,17 @@ def test_failed_rows_are_neither_right_nor_wrong():
     assert "memory 2" in line and "--retry-failed" in line
 
 
+def test_num_parallel_is_the_mean_of_the_jobs_ratios():
+    sizes = {"0": (300, 100), "1": (150, 100), "2": (0, 0)}
+    units = [unit("a", sample, total_tokens=n, critical_tokens=m) for sample, (n, m) in sizes.items()]
+    (cell,) = cells({one.key: one for one in units}, [("a", 1)], 1, [None], list(sizes))
+    assert cell.num_parallel == (3 + 1.5) / 2 and cell.parallelism == 450 / 200
+    texts = {column.title: column.text(cell) for column in columns([cell], "a", ["no budget"], False)}
+    assert texts["# parallel"] == "2.25"
+    (none,) = cells({units[2].key: units[2]}, [("a", 1)], 1, [None], ["2"])
+    assert none.num_parallel is None
+
+
 def test_when_everything_failed_there_is_nothing_to_say():
     units = [unit(m, "0", correct=False, error="e", finish="failed") for m in "ab"]
     found = cells({one.key: one for one in units}, [("a", 1), ("b", 1)], 1, [None], ["0"])
