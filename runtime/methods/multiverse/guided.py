@@ -17,36 +17,38 @@ from .run import Run
 GUIDE = f"""\
 Work on the task below in parallel parts.
 - First plan: list two to five parts as outlines. No part may need the result of another. Say what each part is to \
-find out, not how.
+find out, with the numbers and facts it needs.
 - Then work on each part in a path of its own, which begins with its outline. A path must make sense by itself: it \
-never refers to another path.
-- Then put what the paths found together in the conclusion, and finish with a full answer to the task.
+never refers to another path. Think step by step in it.
+- Then put what the paths found together in the conclusion, and finish with a full answer to the task, in the form it \
+asks for.
 
-This is the format, on another task ("Which is larger, 17 * 23 or 19 * 21?"):
+This is the format, on another task ("A shop sells 12 boxes of 8 red pens and 5 boxes of 9 blue pens. How many more \
+red pens than blue pens are that?"):
 
 <Parallel>
 <Goal>
 <Outline>
-1: The value of 17 * 23.
+1: How many red pens there are in 12 boxes of 8.
 </Outline>
 <Outline>
-2: The value of 19 * 21.
+2: How many blue pens there are in 5 boxes of 9.
 </Outline>
 </Goal>
 <Path>
-1: The value of 17 * 23.
-17 * 23 = 17 * 20 + 17 * 3 = 340 + 51 = 391.
+1: How many red pens there are in 12 boxes of 8.
+Every box holds 8 red pens and there are 12 boxes: 12 * 8 = 96 red pens.
 </Path>
 <Path>
-2: The value of 19 * 21.
-19 * 21 = 20 * 20 - 1 = 399.
+2: How many blue pens there are in 5 boxes of 9.
+Every box holds 9 blue pens and there are 5 boxes: 5 * 9 = 45 blue pens.
 </Path>
 <Conclusion>
-391 is less than 399, so the second product is the larger one.
+There are 96 red pens and 45 blue pens: 96 - 45 = 51 more red ones.
 </Conclusion>
 </Parallel>
 
-19 * 21 is larger.
+The shop sells 51 more red pens than blue pens.
 
 The task:
 {QUESTION}"""
@@ -59,8 +61,8 @@ _ENDS = ("<Path>", "<Conclusion>", "</Conclusion>", "</Parallel>", "</Think>")
 
 
 async def guided(run: Run, ctx: Context, line: Line, tail: int) -> Generated | None:
-    """Lead a line through plan, paths, conclusion and answer; None: with fewer than two outlines, or without room for
-    their paths, there is nothing to run in parallel."""
+    """Lead a line through plan, paths, conclusion and answer; None: with fewer than two different outlines, or without
+    room for their paths, there is nothing to run in parallel."""
     method = run.method
     started = f"{OPENING}<Goal>\n<Outline>\n1:"
     limit = min(method.outline_tokens, line.room - line.size(started) - tail)
@@ -68,7 +70,7 @@ async def guided(run: Run, ctx: Context, line: Line, tail: int) -> Generated | N
         return None
     line.write(started)
     await _until(ctx, run, line, limit, ("</Goal>", *_ENDS))
-    points = numbered_lines(line.text)[: run.max_paths]
+    points = list(dict.fromkeys(numbered_lines(line.text)))[: run.max_paths]
     if len(points) < 2:
         ctx.count("no_outline")
         return None

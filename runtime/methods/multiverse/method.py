@@ -9,8 +9,9 @@ Positions by the `train` rule: with g that of `</Goal>`, every path begins at g 
 behind the furthest `</Path>`, so that both overlap the newline before them; by the `engine` rule they follow it. The
 newline behind `</Path>` belongs to the path, in training as well (`rl/masks.py`): no other path sees it.
 
-Its relatives (`dialects`) have other tags and write other text. Some join by reading again: the line goes on in a new
-branch that encodes the paths one behind another, as it does on engines that cannot merge. Tags in a prompt are text.
+Its relatives (`dialects`) have other tags and write other text. Some join by reading again (`joins`): the others are
+encoded once more behind the first path, so that each sees those before it. So does every join on an engine that cannot
+merge. Tags in a prompt are text.
 
 Nothing a model writes is an error; `Usage.counts` tells what there was to put up with.
 """
@@ -20,7 +21,6 @@ from __future__ import annotations
 from typing import Any, Self
 
 from ...engine import Engine, Tokenizer
-from ...errors import InvalidInput
 from ...jobs.context import Context
 from ...result import Finish, Generated, Outcome
 from ..answers import extract
@@ -40,11 +40,7 @@ class Multiverse(MultiverseFields):
     """
 
     def check(self, engine: Engine) -> None:
-        dialect = self.table(engine.tokenizer)
         self.check_tags(engine.tokenizer)
-        rereads = dialect.places[self.positions or dialect.positions] == "reread"
-        if rereads and self.contexts and self.encoding != "sequential" and engine.capabilities.parallel_contexts:
-            raise InvalidInput(f"{dialect.name} reads the prompt again at every join: give encoding='sequential'")
         MultiverseFields.check(self.asked(engine.tokenizer), engine)
 
     def settings(self, engine: Engine) -> dict[str, Any]:

@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Sequence
 
 from ...errors import EngineClosed
-from ...events import Joined
 from ...jobs.branch import TracedBranch
 from ...jobs.context import Context
 from ...result import Finish, Generated
-from ...trace.record import JoinRecord
 from .dialects import Dialect
 from .fields import MultiverseFields
 from .grammar import closers, elements
+from .joins import read_on, reopen
 from .line import Line
 from .outlines import Outline, is_in_order, outlines
 
@@ -31,6 +30,7 @@ class Run:
         placing = dialect.places[method.positions or dialect.positions]
         self.method = method
         self.dialect = dialect
+        self.can_merge = can_merge
         self.has_merge = can_merge and placing != "reread"
         self.is_overlapping = self.has_merge and placing == "overlap"
         open_fields = {name for name in dialect.path_sampling if getattr(method, name) is None}
@@ -157,7 +157,7 @@ class Run:
         gap = line.size(self.dialect.gap)
         left = line.room - gap - reserve
         share = ctx.share(count, reserve + gap)
-        # Without a merge the paths stand one behind another in the line's context.
+        # Read again, the paths stand one behind another in the line's context.
         limit = min(left if self.has_merge else left // count, left if share is None else share)
         return min(limit, self.dialect.path_tokens or limit)
 
@@ -195,7 +195,7 @@ class Run:
 
         branches = [path.branch for path in paths]
         alive = await ctx.parallel(work, branches, parent=line.branch, reserve=reserve, nested=True)
-        if not self.has_merge:
+        if not self.can_merge:
             for branch in branches:
                 branch.close()
         return [bool(ok) for ok in alive]
@@ -255,33 +255,20 @@ class Run:
 
     def join(self, ctx: Context, line: Line, paths: Sequence[Line], alive: Sequence[bool]) -> None:
         """Bring the paths into the line's view and go on behind them."""
-        # Without a merge the paths stand one behind another.
+        # Read again, the paths stand one behind another.
         line.used += (max if self.has_merge else sum)(path.used for path in paths)
         line.paths += sum(path.paths for path in paths)
         if len(paths) == 1:
             line.branch = paths[0].branch
         elif self.has_merge:
             line.branch.merge([path.branch for path in paths])
+        elif self.can_merge:
+            read_on(ctx, line, paths, alive)
         else:
-            self.reopen(ctx, line, paths, alive)
+            reopen(ctx, line, paths, alive)
         for path in paths:
             if path.branch is not line.branch:
                 path.branch.close()
         if self.is_overlapping:
             line.seek(max(path.end_position for path in paths))
         line.write(self.dialect.join)
-
-    def reopen(self, ctx: Context, line: Line, paths: Sequence[Line], alive: Sequence[bool]) -> None:
-        """Text-level join: the line goes on in a branch that encodes everything anew, causally."""
-        old = line.branch
-        tokens = [*old.tokens, *(token for path in paths for token in path.tokens)]
-        line.branch = new = ctx.open(tokens, label=old.record.label, context_limit=old.context_limit)
-        children = tuple(path.branch.id for path in paths)
-        found = tuple(child for child, ok in zip(children, alive, strict=True) if ok)
-        trace = ctx.state.trace
-        segment = trace.segments_of(new.id)[0].id
-        trace.joins.append(JoinRecord(branch=new.id, children=children, found=found, segment=segment))
-        text = ctx.tokenizer.decode(tokens[old.length :])
-        ctx.emit(Joined, branch=new.id, children=children, found=found, text=text)
-        if not line.index:
-            old.close()  # a path's first branch is where it is tried again

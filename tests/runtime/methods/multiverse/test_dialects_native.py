@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from plait import InvalidInput, Multiverse, Runtime
+from plait import Multiverse, Runtime
 from plait.rl.masks import text_mask, trace_mask
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.methods.multiverse.dialects import DIALECTS, MULTIVERSE
+from plait.runtime.methods.multiverse.grammar import blocks
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.methods.multiverse.tools import Par, Play, PlayedEngine, TagTokenizer, render
 
@@ -78,21 +79,35 @@ async def test_the_mask_of_a_text_is_that_of_its_run(name, rule):
     assert (served.positions.tolist() == list(range(len(served)))) == is_causal
 
 
-async def test_what_is_read_again_is_found_in_the_cache():
-    """The prompt and the first thread stand where they were written; the other threads are encoded anew."""
-    usage = (await played("threadweaver", None)).usage
-    assert usage.reused_tokens > 2 * len(PROMPT)
-    plain = TagTokenizer(DIALECTS["threadweaver"]).encode(PROMPT + render(TEXT, DIALECTS["threadweaver"]))
-    assert usage.critical_tokens < len(plain) - len(PROMPT)
+async def test_only_the_first_thread_is_not_encoded_again():
+    result = await played("threadweaver", None)
+    dialect = DIALECTS["threadweaver"]
+    text, encode = render(TEXT, dialect), TagTokenizer(dialect).encode
+    others = sum(
+        len(encode(text[path.start : path.stop])) for block in blocks(text, dialect) for path in block.paths[1:]
+    )
+    usage = result.usage
+    assert usage.prompt_tokens == len(PROMPT) + others and usage.reused_tokens == 0
+    sampled = [piece for segment in result.trace.segments for piece in segment.pieces if piece.kind == "sampled"]
+    # Every call but the last leaves its last token to whoever goes on from it; nobody goes on from the other threads'.
+    pending = len(sampled) - 1 - 2 * 2
+    assert usage.prefilled_tokens == usage.prompt_tokens + usage.injected_tokens + pending
+    assert usage.total_tokens == len(encode(text)) + 1
+    assert [len(join.children) for join in result.trace.joins] == [1, 2] * 2
 
 
-async def test_contexts_that_are_read_in_parallel_cannot_be_read_again():
-    engine = PlayedEngine(MODEL, lambda _: "", dialect=DIALECTS["threadweaver"])
-    fields = {"prompt": PROMPT, "dialect": "threadweaver", "contexts": ("a", "b")}
-    with pytest.raises(InvalidInput, match="encoding='sequential'"):
-        Multiverse(**fields).check(engine)
-    Multiverse(**fields, encoding="sequential").check(engine)
-    await engine.close()
+async def test_contexts_stay_in_view():
+    """Contexts that were read in parallel are in no branch's text; the line still sees them behind a join."""
+    seen = []
+    for contexts in (("alpha", "beta"), ("gamma", "delta")):
+        dialect = DIALECTS["threadweaver"]
+        engine = PlayedEngine(MODEL, Play(TEXT, f"\n\n{PROMPT}", dialect), dialect=dialect)
+        async with Runtime(engine=engine) as runtime:
+            method = Multiverse(prompt=PROMPT, dialect="threadweaver", contexts=contexts, temperature=0)
+            result = await (await runtime.submit(method))
+        assert result.details["contexts"]["encoding"] == "parallel" and result.details["blocks"] == 2
+        seen.append(result.trace.segments[-1].pieces[-1].logprobs)
+    assert seen[0] != seen[1]
 
 
 def test_multiverse_is_the_mask_without_a_dialect():

@@ -504,7 +504,9 @@ async def test_guided_paths_that_run_on_are_cut():
     assert "both\n</Conclusion>\n</Parallel>\n</Think>\n\nIt is" in result.text
 
 
-@pytest.mark.parametrize("plan", ["", " only one\n</Goal>", "</Think>", " no numbers\nat all"])
+@pytest.mark.parametrize(
+    "plan", ["", " only one\n</Goal>", "</Think>", " no numbers\nat all", " twice\n2: twice\n</Goal>"]
+)
 @pytest.mark.parametrize("prompt", ["Q", CHAT, [5, 6]])
 async def test_guided_without_a_plan_asks_the_plain_question(plan, prompt):
     engine = ScriptedEngine(instructed(plan), context_limit=8192, capabilities=MERGES)
