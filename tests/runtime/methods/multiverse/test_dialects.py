@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from plait import Finish, InvalidInput, Multiverse, ScriptedEngine
+from plait.rl.masks import text_mask
 from plait.runtime.engines.scripted import CharTokenizer
 from plait.runtime.methods.multiverse.dialects import (
     DIALECTS,
@@ -14,9 +17,9 @@ from plait.runtime.methods.multiverse.dialects import (
     THREADWEAVER,
     fitting,
 )
-from plait.runtime.methods.multiverse.grammar import blocks, elements
+from plait.runtime.methods.multiverse.grammar import blocks, closers, elements
 from plait.runtime.methods.multiverse.outlines import outlines
-from plait.runtime.methods.multiverse.replay import Fork, layout
+from plait.runtime.methods.multiverse.replay import Fork, layout, written
 from plait.tests.runtime.methods.multiverse.tools import MERGES, Par, Play, TagTokenizer, render, scripted
 from plait.tests.runtime.tools import run
 
@@ -369,3 +372,53 @@ def test_presets_of_the_others(dialect):
     assert "in parallel" not in asked(dialect=dialect.name, preset="sequential")
     tags = dialect in (NPR, PARALLEL_R1)
     assert all((f"<{name}>" in user) == tags for name in dialect.names)
+
+
+# -- anything at all ---------------------------------------------------------------------------------------------
+
+
+def soup(dialect):
+    goal = TEXT[1].goal_in(dialect)
+    bits = [*dialect.tags, goal, dialect.join, "\n", "1:", " x", f"{goal}{dialect.gap}{dialect.open_path('1')}"]
+    return st.lists(st.sampled_from(bits), max_size=16).map("".join)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), merges=st.booleans(), positions=st.sampled_from(["train", "engine"]), fails=st.integers(0, 4))
+@pytest.mark.parametrize("dialect", OTHERS, ids=lambda d: d.name)
+async def test_tag_soup_always_gives_a_result(dialect, data, merges, positions, fails):
+    soups = data.draw(st.lists(soup(dialect), min_size=1, max_size=4))
+    calls = [0]
+
+    def write(context):
+        calls[0] += 1
+        if fails and context.endswith(dialect.open_path("1")) and calls[0] % (fails + 1) == 0:
+            raise OSError("soup is off")
+        return soups[calls[0] % len(soups)]
+
+    tokenizer = data.draw(st.sampled_from([TagTokenizer(dialect), CharTokenizer()]))
+    engine = scripted(write, merges=merges, tokenizer=tokenizer, context_limit=data.draw(st.sampled_from([200, 900])))
+    fields = {"positions": positions, "max_branches": 9, "max_tokens": 400}
+    budget = data.draw(st.sampled_from([{}, {"total_tokens": 90}, {"critical_tokens": 70}]))
+    try:
+        result, _ = await run(Multiverse(prompt="Q", dialect=dialect.name, **fields), None, engine=engine, **budget)
+    except OSError:
+        return  # the engine failed the root itself
+    assert not engine.branches and isinstance(result.finish_reason, Finish)
+    assert result.usage.total_tokens <= budget.get("total_tokens", 10**9)
+    for found in blocks(result.text, dialect):
+        assert 0 <= found.start < found.goal_end <= found.paths[0].start <= found.join <= len(result.text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize("dialect", OTHERS, ids=lambda d: d.name)
+def test_any_text_can_be_read(dialect, data):
+    text = data.draw(soup(dialect))
+    tokenizer = TagTokenizer(dialect)
+    outlines(text, dialect), outlines(text + dialect.trigger, dialect)
+    assert not elements(text + closers(elements(text, dialect)[1], dialect), dialect)[1]
+    assert tokenizer.decode(written(layout(text, tokenizer.encode, dialect))) == text
+    for rule in ("train", "engine"):
+        mask = text_mask(text, tokenizer.encode, rule, prompt=[5], dialect=dialect)
+        assert mask.token_ids == [5, *tokenizer.encode(text)]
