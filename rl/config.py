@@ -34,7 +34,7 @@ class TrainConfig(Spec):
     max_minutes: float | None = Field(default=None, gt=0)
     """Minutes after which this run stops with a checkpoint; one that goes on has as many again. None: no limit."""
     tags: bool = False
-    """Add Multiverse's control tags to the vocabulary first (`tags.add_tags`)."""
+    """Add the control tags of the data's dialects to the vocabulary first (`tags.add_tags`)."""
     lora: dict[str, Any] | None = None
     """Arguments of `peft.LoraConfig`; None: all weights are trained. With `tags`, the tags' rows are trained too."""
     trainer: dict[str, Any] = Field(default_factory=dict)
@@ -60,8 +60,10 @@ class DataConfig(Spec):
     """The same, for texts without blocks."""
     chat: bool = True
     """Put a prompt that is text as a user's message, if the model has a chat template."""
+    dialect: Literal["multiverse", "npr", "threadweaver", "parallel_r1"] = "multiverse"
+    """Whose tags the texts hold; see `Multiverse`. What joins by reading again is trained as plain text."""
     positions: Positions = "train"
-    """Of Multiverse's blocks; see `Multiverse`."""
+    """Of the blocks; see `Multiverse`."""
     too_long: Literal["drop", "cut"] = "drop"
     """What becomes of samples longer than `max_tokens`."""
     held_out: int = Field(default=0, ge=0)

@@ -25,6 +25,7 @@ import torch
 from ..runtime.engines.native.gguf_tokenizer import load_tokenizer
 from ..runtime.engines.registry import find_model
 from ..runtime.errors import InvalidInput, UnsupportedModel
+from ..runtime.methods.multiverse.dialects import DIALECTS
 from ..runtime.tokenizer import Tokenizer
 from .checkpoints import STAGING, checkpoints, publish, replace_file
 from .config import SFTConfig, arguments
@@ -213,7 +214,10 @@ def _load(config: SFTConfig) -> tuple[Any, Any, list[int]]:
     model = AutoModelForCausalLM.from_pretrained(
         found.path, dtype=getattr(torch, config.dtype), attn_implementation="sdpa"
     )
-    return model, tokenizer, add_tags(model, tokenizer) if config.tags else []
+    if not config.tags:
+        return model, tokenizer, []
+    tags = dict.fromkeys(tag for data in config.data for tag in DIALECTS[data.dialect].tags)
+    return model, tokenizer, add_tags(model, tokenizer, list(tags))
 
 
 def _tokenizer(model: Any, tokenizer: Any) -> Tokenizer:

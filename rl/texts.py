@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..runtime.errors import InvalidInput
-from ..runtime.methods.multiverse.replay import Positions
+from ..runtime.methods.multiverse.dialects import DIALECTS, MULTIVERSE, Dialect, Positions
 from ..runtime.methods.prompt import prompt_tokens
 from ..runtime.tokenizer import Tokenizer
 from ..runtime.trace.record import Piece
@@ -19,10 +19,16 @@ from .masks import text_mask, trace_mask
 from .samples import Sample, trace_samples
 
 
-def text_sample(tokenizer: Tokenizer, prompt: Sequence[int], text: str, positions: Positions = "train") -> Sample:
+def text_sample(
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    text: str,
+    positions: Positions = "train",
+    dialect: Dialect = MULTIVERSE,
+) -> Sample:
     """What the model is to write behind a prompt, blocks in parallel, and EOS."""
     encode = partial(tokenizer.encode_continuation, ())
-    return Sample.of(text_mask(text, encode, positions, prompt=prompt, end=tokenizer.eos_ids[:1]))
+    return Sample.of(text_mask(text, encode, positions, prompt=prompt, end=tokenizer.eos_ids[:1], dialect=dialect))
 
 
 def chat_samples(tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> list[Sample]:
@@ -116,7 +122,8 @@ def _texts(config: DataConfig, tokenizer: Tokenizer, data: dict[str, Any]) -> li
     if sequential is not None and not isinstance(sequential, str):
         raise InvalidInput("`sequential` is no text")
     prompt = data.get("prompt", "")
-    whole = text_sample(tokenizer, _prompt(config, tokenizer, prompt, config.suffix), text, config.positions)
+    asked = _prompt(config, tokenizer, prompt, config.suffix)
+    whole = text_sample(tokenizer, asked, text, config.positions, DIALECTS[config.dialect])
     if sequential is None:
         return [(whole, None)]
     plain = text_sample(tokenizer, _prompt(config, tokenizer, prompt, config.sequential_suffix), sequential)
