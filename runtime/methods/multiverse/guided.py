@@ -48,7 +48,7 @@ There are 96 red pens and 45 blue pens: 96 - 45 = 51 more red ones.
 </Conclusion>
 </Parallel>
 
-The shop sells 51 more red pens than blue pens.
+The answer is 51.
 
 The task:
 {QUESTION}"""
