@@ -3,8 +3,8 @@
     python -m plait.benchmarks.pressure [--jobs 500] [--at-a-time 200] [--shares 1 0.25 0.1]
 
 The same jobs on the shipped Countdown model, first in a store for all of them, then in shares of the blocks that were
-in use at most then. `same`: jobs with the tokens of the first run, branch by branch; `too large`: jobs that alone do not
-fit. CPU is that of the whole process.
+in use at most then. `same`: jobs with the tokens of the first run, branch by branch; `too large`: jobs that do not fit
+even alone. CPU is that of the whole process.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def main() -> None:
         found = whole if share is None else asyncio.run(run(jobs, tokens, options.at_a_time))
         same = sum(a == b for a, b in zip(found.said, whole.said, strict=True))
         cells = (
-            f"{found.blocks:,}", f"{same} of {len(jobs)}", f"{found.too_large}", f"{found.preemptions:,}", f"{found.moved:,}",
-            f"{found.tokens / found.seconds:,.0f}", f"{found.tokens / found.cpu:,.0f}",
+            f"{found.blocks:,}", f"{same} of {len(jobs)}", f"{found.too_large}", f"{found.preemptions:,}",
+            f"{found.moved:,}", f"{found.tokens / found.seconds:,.0f}", f"{found.tokens / found.cpu:,.0f}",
         )  # fmt: skip
         print(f"| {' | '.join(cells)} |", flush=True)
 
