@@ -22,6 +22,7 @@ from .runtime.engine import (
     Branch,
     Capabilities,
     Completion,
+    Constraint,
     Engine,
     FinishReason,
     Generation,
@@ -61,12 +62,14 @@ from .runtime.methods.answers import extract
 from .runtime.methods.apr import APR
 from .runtime.methods.apr.dialect import register_dialect
 from .runtime.methods.base import Decoding, Method
+from .runtime.methods.constraints import ChoiceConstraint, GrammarConstraint, JsonConstraint, RegexConstraint
 from .runtime.methods.hogwild import Hogwild
 from .runtime.methods.multiverse import Multiverse
 from .runtime.methods.prompt import context_text, prompt_tokens
 from .runtime.methods.registry import parse_method, register
 from .runtime.methods.self_consistency import SelfConsistency
 from .runtime.methods.sequential import Answering, Sequential
+from .runtime.methods.tools import Tool
 from .runtime.result import Finish, Generated, Outcome, Result, Usage
 from .runtime.runtime import Runtime
 from .runtime.trace.trace import Trace
@@ -86,8 +89,10 @@ __all__ = [
     "BrokerUnreachable",
     "Budget",
     "Capabilities",
+    "ChoiceConstraint",
     "CodeMonkeys",
     "Completion",
+    "Constraint",
     "Context",
     "Decoding",
     "Engine",
@@ -96,6 +101,7 @@ __all__ = [
     "FinishReason",
     "Generated",
     "Generation",
+    "GrammarConstraint",
     "Hogwild",
     "InvalidBudget",
     "InvalidInput",
@@ -103,6 +109,7 @@ __all__ = [
     "Job",
     "JobFailed",
     "JobSpec",
+    "JsonConstraint",
     "Method",
     "Multiverse",
     "NativeEngine",
@@ -112,6 +119,7 @@ __all__ = [
     "PlaitError",
     "PromptTooLong",
     "Recorder",
+    "RegexConstraint",
     "ReplayEngine",
     "Result",
     "Runtime",
@@ -122,6 +130,7 @@ __all__ = [
     "Sequential",
     "ServerFailed",
     "Tokenizer",
+    "Tool",
     "Trace",
     "TracedBranch",
     "TreeSearch",

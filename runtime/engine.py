@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from .constraint import Constraint as Constraint
 from .sampling import SamplingDefaults as SamplingDefaults
 from .sampling import SamplingParams as SamplingParams
 from .tokenizer import Tokenizer as Tokenizer
@@ -258,6 +259,11 @@ class Engine(Protocol):
         `path` and `seed` determine sampling. `context_limit` caps the view's tokens below the engine's own. Branches
         of one `job` share its fair part of the machine; a higher `priority` is served first.
         """
+        ...
+
+    def check_constraint(self, constraint: Constraint) -> None:
+        """Raise what is wrong with a `SamplingParams.constraint` here, before any work: `InvalidInput` for one that is
+        malformed, too large or uses what is not supported, `UnsupportedByEngine` where there are none."""
         ...
 
     def block_usage(self, job: str | None = None) -> BlockUsage:

@@ -122,6 +122,15 @@ class ToolFinished(BranchEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCalled(BranchEvent):
+    """The model asked for a tool; whoever gave it the tools may run it."""
+
+    type = "tool_called"
+    tool: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StateEntered(BranchEvent):
     """What the branch belongs to, a state machine, went over into another state."""
 
@@ -166,6 +175,7 @@ _CLASSES: tuple[type[Event], ...] = (
     Pruned,
     ToolStarted,
     ToolFinished,
+    ToolCalled,
     StateEntered,
     BudgetUsed,
     Done,

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .constraint import Constraint
 from .errors import InvalidInput
 
 MIN_TEMPERATURE = 1e-6
@@ -41,7 +42,8 @@ class SamplingParams:
     """How `Branch.generate` samples and when it stops.
 
     What shapes the distribution is applied in the order in which transformers' `generate` does it: repetition penalty,
-    `logit_bias` and `forbidden_ids`, temperature, top-k, top-p, min-p. Each looks at what the one before left.
+    `logit_bias`, `forbidden_ids` and `constraint`, temperature, top-k, top-p, min-p. Each looks at what the one before
+    left.
 
     Raises `InvalidInput`, naming the field. What depends on the vocabulary is checked by `generate`
     (`check_vocabulary`).
@@ -76,9 +78,15 @@ class SamplingParams:
     """Added to the logits of these tokens; finite float32 numbers."""
     forbidden_ids: tuple[int, ...] = ()
     """Tokens that are never sampled."""
+    constraint: Constraint | None = None
+    """What the new text, `forced` tokens included, must look like: only tokens behind which it can go on are sampled,
+    and EOS or a stop token only where it is complete. Limits and stop strings may end it before. Not with
+    `ignore_eos`."""
+    constrained: tuple[int, ...] = ()
+    """What was written under the constraint before: it holds for these tokens and the new ones as one text."""
     logprobs: int | None = None
     """None: none; 0: of the sampled token; k: also of the k most likely. Natural log, after temperature is *not*
-    applied: they are the model's own log-probabilities."""
+    applied, nor a constraint: they are the model's own log-probabilities."""
     hidden_state: bool = False
     """Fill `Completion.hidden_state`. Needs `hidden_states`; engines without leave it None."""
 
@@ -95,11 +103,17 @@ class SamplingParams:
         for text in self.stop:
             if not isinstance(text, str) or not text:
                 raise InvalidInput(f"stop must hold strings that are not empty, not {_shown(text)}")
-        for name in ("stop_token_ids", "forced", "forbidden_ids"):
+        for name in ("stop_token_ids", "forced", "forbidden_ids", "constrained"):
             ids = _sequence(name, getattr(self, name))
             object.__setattr__(self, name, ids)
             for token in ids:
                 _check_int(name, token)
+        if self.constraint is not None and not isinstance(self.constraint, Constraint):
+            raise InvalidInput(f"constraint must be a Constraint, not a {type(self.constraint).__name__}")
+        if self.constraint is not None and self.ignore_eos:
+            raise InvalidInput("a text under a constraint ends when it is complete: leave out ignore_eos")
+        if self.constrained and self.constraint is None:
+            raise InvalidInput("constrained is for texts under a constraint, and there is none")
         if not isinstance(self.logit_bias, Mapping):
             raise InvalidInput(f"logit_bias must map token ids to numbers, not be a {type(self.logit_bias).__name__}")
         object.__setattr__(self, "logit_bias", dict(self.logit_bias))
@@ -109,7 +123,7 @@ class SamplingParams:
 
     def check_vocabulary(self, size: int) -> None:
         """Raise `InvalidInput` for what a model of `size` tokens cannot do."""
-        for name in ("stop_token_ids", "forced", "forbidden_ids", "logit_bias"):
+        for name in ("stop_token_ids", "forced", "forbidden_ids", "constrained", "logit_bias"):
             ids = getattr(self, name)
             if ids and (token := max(ids)) >= size:
                 raise InvalidInput(f"{name}: token id {_shown(token)} is outside the vocabulary of {size}")

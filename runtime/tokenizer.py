@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Tokenizer(Protocol):
@@ -42,6 +42,13 @@ class Tokenizer(Protocol):
         """The text, special tokens included."""
         ...
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of the chat template with the generation prompt; raises `InvalidInput` without a template."""
+    @property
+    def tool_marks(self) -> tuple[str, str] | None:
+        """What stands around the call of a tool, `{"name": ..., "arguments": {...}}`, in the texts of models whose chat
+        template has tools (`<tool_call>`, `</tool_call>`); None: it has none, or calls of another form."""
+        ...
+
+    def chat(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """Token ids of the chat template with the generation prompt; `tools` as OpenAI's API describes them. Raises
+        `InvalidInput` without a template."""
         ...

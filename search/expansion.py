@@ -48,12 +48,10 @@ class Expansion:
             parents += [node] * count
             node.branch.close()
             node.branch = None
-        limits = {branch.id: self._limit(node) for branch, node in zip(branches, parents, strict=True)}
+        above = {branch.id: node for branch, node in zip(branches, parents, strict=True)}
 
         async def write(part: Context, branch: TracedBranch) -> _Written:
-            return await (self._decode if self._method.generator is None else self._run)(
-                part, branch, limits[branch.id]
-            )
+            return await (self._decode if self._method.generator is None else self._run)(part, branch, above[branch.id])
 
         written = await self._ctx.parallel(write, branches, reserve=self._reserve)
         children: dict[object, Node] = {}
@@ -73,12 +71,13 @@ class Expansion:
         left = method.limit - node.trajectory_tokens
         return min(left, method.step_tokens) if method.strategy.steps else left
 
-    async def _decode(self, _part: Context, branch: TracedBranch, limit: int) -> _Written:
-        method = self._method
+    async def _decode(self, _part: Context, branch: TracedBranch, parent: Node) -> _Written:
+        method, before = self._method, parent.trajectory_tokens
         ends = method.delimiters if method.strategy.steps else ()
         params = method.sampling(
             self._ctx,
-            max_tokens=limit,
+            max_tokens=self._limit(parent),
+            constrained=branch.tokens[branch.length - before :] if method.constraint else (),
             stop=(*ends, *method.stop),
             include_stop=True,
             hidden_state=self._wants_hidden,
@@ -87,7 +86,7 @@ class Expansion:
         is_complete = result.finish is Finish.EOS or (result.finish is Finish.STOP and result.stop not in ends)
         return _Written(result.text, tuple(result.token_ids), result.finish, is_complete, result.hidden_state)
 
-    async def _run(self, part: Context, branch: TracedBranch, limit: int) -> _Written:
+    async def _run(self, part: Context, branch: TracedBranch, parent: Node) -> _Written:
         """Let the generator write the step, and put it into the branch."""
         method, tokenizer = self._method, self._ctx.tokenizer
         outcome = await part.run(method.continuing(branch.tokens), parent=branch)
@@ -95,7 +94,7 @@ class Expansion:
         if not is_complete and not text.endswith(method.delimiters):
             text += method.delimiters[0]
         tokens = tokenizer.encode_continuation(branch.tokens, text)
-        room = min(limit, branch.room)
+        room = min(self._limit(parent), branch.room)
         finish = outcome.finish if len(tokens) <= room else Finish.LENGTH
         tokens = tokens[:room]
         branch.extend(tokens)

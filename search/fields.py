@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from ..runtime.methods.base import Decoding, Method, Temperature, Text
 from ..runtime.methods.registry import parse_method
@@ -53,6 +53,12 @@ class SearchFields(Voting):
     generator: Annotated[SerializeAsAny[Method] | None, BeforeValidator(_parse_generator)] = None
     """A method that writes each step instead of plain decoding. Its prompt is replaced by the trajectory so far, its
     text becomes the step; the trajectory is finished when its outcome ends by EOS."""
+
+    @model_validator(mode="after")
+    def _check_generator(self) -> Self:
+        if self.constraint is not None and self.generator is not None:
+            raise ValueError("the generator writes the steps: no constraint can hold for all of them as one text")
+        return self
 
     def continuing(self, tokens: list[int]) -> Method:
         """The generator, set to go on behind these tokens. Raises `InvalidJob` if it takes no prompt."""

@@ -14,6 +14,7 @@ from ..engine import (
     Branch,
     Capabilities,
     Completion,
+    Constraint,
     Engine,
     Generation,
     SamplingDefaults,
@@ -21,7 +22,7 @@ from ..engine import (
     Tokenizer,
 )
 from ..errors import InvalidInput
-from .replay import FORMAT, call_key, text_key
+from .replay import FORMAT, call_key, chat_given, text_key
 from .text_stream import TextStream
 
 
@@ -47,6 +48,7 @@ class Recorder:
             byte_ids=sorted(engine.tokenizer.byte_ids),
             eos_ids=engine.tokenizer.eos_ids,
             vocab_size=engine.tokenizer.vocab_size,
+            tool_marks=engine.tokenizer.tool_marks,
         )
 
     @property
@@ -82,6 +84,9 @@ class Recorder:
             tokens, path=path, seed=seed, context_limit=context_limit, job=job, priority=priority
         )
         return RecordedBranch(self, branch, seed)
+
+    def check_constraint(self, constraint: Constraint) -> None:
+        self._engine.check_constraint(constraint)
 
     def block_usage(self, job: str | None = None) -> BlockUsage:
         return self._engine.block_usage(job)
@@ -227,6 +232,7 @@ class _RecordedTokenizer:
         self.byte_ids = tokenizer.byte_ids
         self.eos_ids = tokenizer.eos_ids
         self.vocab_size = tokenizer.vocab_size
+        self.tool_marks = tokenizer.tool_marks
 
     def encode(self, text: str) -> list[int]:
         ids = self._tokenizer.encode(text)
@@ -243,9 +249,9 @@ class _RecordedTokenizer:
         self._note("decode", list(token_ids), text)
         return text
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        ids = self._tokenizer.chat(messages)
-        self._note("chat", [dict(m) for m in messages], ids)
+    def chat(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        ids = self._tokenizer.chat(messages, tools) if tools else self._tokenizer.chat(messages)
+        self._note("chat", chat_given(messages, tools), ids)
         return ids
 
     def _note(self, kind: str, given: object, value: object) -> None:

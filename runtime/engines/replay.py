@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..engine import Capabilities, Completion, FinishReason, SamplingDefaults, SamplingParams
+from ..engine import Capabilities, Completion, Constraint, FinishReason, SamplingDefaults, SamplingParams
 from ..errors import InvalidInput, PlaitError
 from .token_engine import TokenEngine, TokenGeneration
 
@@ -31,9 +31,18 @@ def text_key(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
+def chat_given(messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """What a call of `Tokenizer.chat` was given, for its name."""
+    said = [dict(message) for message in messages]
+    return [said, [dict(tool) for tool in tools]] if tools else said
+
+
 def call_key(seed: int, path: tuple[int, ...], tokens: Sequence[int], params: SamplingParams) -> str:
     """The name of a `generate` call."""
-    return text_key(seed, path, list(tokens), asdict(params))
+    given = asdict(params)
+    if params.constraint is None:  # as before there were any
+        del given["constraint"], given["constrained"]
+    return text_key(seed, path, list(tokens), given)
 
 
 class ReplayEngine(TokenEngine):
@@ -70,6 +79,9 @@ class ReplayEngine(TokenEngine):
     def check_params(self, params: SamplingParams) -> None:
         """What was recorded was checked then: a model may have more tokens than its tokenizer."""
 
+    def check_constraint(self, constraint: Constraint) -> None:
+        """What was recorded was checked then."""
+
     async def complete(self, generation: TokenGeneration) -> Completion:
         branch = generation.branch
         calls = self._calls.get(call_key(branch.seed, branch.path, branch.tokens, generation.params))
@@ -101,6 +113,8 @@ class _ReplayedTokenizer:
         self.byte_ids: frozenset[int] = frozenset(header["byte_ids"])
         self.eos_ids: tuple[int, ...] = tuple(header["eos_ids"])
         self.vocab_size: int = header["vocab_size"]
+        marks = header.get("tool_marks")
+        self.tool_marks: tuple[str, str] | None = (marks[0], marks[1]) if marks else None
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._find("encode", text)
@@ -114,8 +128,8 @@ class _ReplayedTokenizer:
         text: str = self._find("decode", list(token_ids))
         return text
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        ids: list[int] = self._find("chat", [dict(m) for m in messages])
+    def chat(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        ids: list[int] = self._find("chat", chat_given(messages, tools))
         return list(ids)
 
     def _find(self, kind: str, given: object) -> Any:

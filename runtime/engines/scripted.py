@@ -6,9 +6,11 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from typing import Any
 
-from ..engine import Capabilities, Completion, SamplingDefaults, Tokenizer
+from ..engine import Capabilities, Completion, Constraint, SamplingDefaults, SamplingParams, Tokenizer
 from ..errors import InvalidInput
+from .constraints.matcher import accepts
 from .token_decoding import decode
 from .token_engine import TokenEngine, TokenGeneration
 
@@ -26,6 +28,7 @@ class CharTokenizer:
     eos_ids: tuple[int, ...] = (1,)
     byte_ids: frozenset[int] = frozenset()
     vocab_size = 0x110000 + len(_SPECIAL)
+    tool_marks: tuple[str, str] | None = ("<tool_call>", "</tool_call>")
 
     def encode(self, text: str) -> list[int]:
         return [*self.prefix_ids, *self.encode_continuation((), text)]
@@ -36,8 +39,9 @@ class CharTokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         return "".join(_SPECIAL[t] if t < len(_SPECIAL) else chr(t - len(_SPECIAL)) for t in token_ids)
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        text = "".join(f"<{message['role']}>{message['content']}\n" for message in messages)
+    def chat(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        text = "".join(f"<tool>{tool['function']['name']}\n" for tool in tools)
+        text += "".join(f"<{message['role']}>{message['content']}\n" for message in messages)
         return self.encode(text + "<assistant>")
 
 
@@ -65,7 +69,8 @@ class WordTokenizer(CharTokenizer):
 class ScriptedEngine(TokenEngine):
     """See `engine.Engine`. A script that raises makes the generation fail with that error.
 
-    Sampling parameters that shape probabilities are ignored; limits and stop conditions are real.
+    Sampling parameters that shape probabilities are ignored; limits and stop conditions are real. A constraint is
+    checked: a script that does not keep to it makes the generation fail with `InvalidInput`.
     """
 
     def __init__(
@@ -101,19 +106,28 @@ class ScriptedEngine(TokenEngine):
         self.running += 1
         self.peak_running = max(self.peak_running, self.running)
         try:
-            async with aclosing(self._sample(generation.branch.tokens, generation.params.forced)) as tokens:
+            async with aclosing(self._sample(generation.branch.tokens, generation.params)) as tokens:
                 return await decode(generation, tokens)
         finally:
             self.running -= 1
 
-    async def _sample(self, context: list[int], forced: Sequence[int]) -> AsyncGenerator[int, None]:
+    def check_constraint(self, constraint: Constraint) -> None:
+        accepts(constraint, "")
+
+    async def _sample(self, context: list[int], params: SamplingParams) -> AsyncGenerator[int, None]:
+        forced = params.forced
         for token in forced:
             await asyncio.sleep(self._seconds)
             yield token
         context, prefix = [*context, *forced], list(self.tokenizer.prefix_ids)
         text = self.tokenizer.decode(context[len(prefix) :] if context[: len(prefix)] == prefix else context)
         self.prompts.append(text)
-        written = self.tokenizer.encode_continuation(context, self._write(text))
+        new = self._write(text)
+        if params.constraint is not None:
+            whole = self.tokenizer.decode([*params.constrained, *forced]) + new
+            if not accepts(params.constraint, whole):
+                raise InvalidInput(f"the script writes {whole[:80]!r}, which is not what the constraint asks for")
+        written = self.tokenizer.encode_continuation(context, new)
         while True:
             for token in written:
                 await asyncio.sleep(self._seconds)

@@ -13,7 +13,17 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Generator, Sequence
 from typing import Any
 
-from ..engine import Block, BlockUsage, Branch, Capabilities, Completion, SamplingDefaults, SamplingParams, Tokenizer
+from ..engine import (
+    Block,
+    BlockUsage,
+    Branch,
+    Capabilities,
+    Completion,
+    Constraint,
+    SamplingDefaults,
+    SamplingParams,
+    Tokenizer,
+)
 from ..errors import BranchBusy, BranchClosed, EngineClosed, InvalidInput, PromptTooLong, UnsupportedByEngine
 
 BLOCK_TOKENS = 16
@@ -43,6 +53,12 @@ class TokenEngine(ABC):
     def check_params(self, params: SamplingParams) -> None:
         """Raise `InvalidInput` for what the vocabulary does not allow."""
         params.check_vocabulary(self.tokenizer.vocab_size)
+        if params.constraint is not None:
+            self.check_constraint(params.constraint)
+
+    def check_constraint(self, constraint: Constraint) -> None:
+        """See `engine.Engine`: there are none, but for engines that say otherwise."""
+        raise UnsupportedByEngine(f"engine {self.name} takes no constraints; the native engine does")
 
     def open(
         self,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from ..engine import Engine, SamplingParams, Tokenizer
 from ..errors import InvalidInput
@@ -16,6 +16,7 @@ from ..jobs.context import Context
 from ..result import Outcome
 from ..sampling import MAX_PENALTY, check_temperature
 from ..spec import Spec
+from .constraints import AnyConstraint
 from .contexts import WithContexts, check_room
 from .prompt import Prompt, chat_messages, prompt_tokens
 
@@ -76,6 +77,9 @@ class Decoding(WithContexts, Method):
     """Strings that end a generation; they are cut off."""
     stop_token_ids: tuple[Token, ...] = ()
     """Tokens that end a generation, as an end of sequence does."""
+    constraint: AnyConstraint | None = None
+    """What the model's text must look like: a JSON schema, regular expression, list of choices or grammar (see
+    `constraints`). Limits and stop strings may end it before it is complete."""
     logprobs: bool = True
     """Record the model's log-probability of every sampled token in the trace, where the engine can."""
     context_limit: int | None = Field(default=None, ge=1)
@@ -84,6 +88,15 @@ class Decoding(WithContexts, Method):
     bound: ClassVar[int] = 4096
     """Takes the place of `max_tokens` where that is None, so that no job runs on to the end of a long context by
     itself. What it ended has `Finish.LENGTH`, and `Result.details["bound"]` says so."""
+
+    unconstrained: ClassVar[str | None] = None
+    """Why a constraint makes no sense of the method's texts; None: it does, for each generation's own text."""
+
+    @model_validator(mode="after")
+    def _check_unconstrained(self) -> Self:
+        if self.constraint is not None and self.unconstrained is not None:
+            raise ValueError(f"{self.method} takes no constraint: {self.unconstrained}")
+        return self
 
     @property
     def limit(self) -> int:
@@ -97,6 +110,8 @@ class Decoding(WithContexts, Method):
 
     def check(self, engine: Engine) -> None:
         self.check_stop_tokens(engine)
+        if self.constraint is not None:
+            engine.check_constraint(self.constraint.plain())
         self.check_prompt(self.tokens(engine.tokenizer), engine)
 
     def tokens(self, tokenizer: Tokenizer) -> list[int]:
@@ -136,6 +151,7 @@ class Decoding(WithContexts, Method):
             "max_tokens": self.limit,
             "stop": self.stop,
             "stop_token_ids": self.stop_token_ids,
+            "constraint": None if self.constraint is None else self.constraint.plain(),
             "logprobs": 0 if self.logprobs and ctx.capabilities.logprobs else None,
         }
         return SamplingParams(**{**values, **changes})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
@@ -41,12 +41,22 @@ def chat_messages(prompt: Prompt, *, chat: bool = False, system: str | None = No
     return messages
 
 
-def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer, *, chat: bool = False, system: str | None = None) -> list[int]:
+def prompt_tokens(
+    prompt: Prompt,
+    tokenizer: Tokenizer,
+    *,
+    chat: bool = False,
+    system: str | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> list[int]:
     """The tokens a root branch is opened with: a text as the tokenizer encodes whole texts, a chat by the model's
-    template, token ids as they are. Raises `InvalidInput` for a chat without a template, or one that it refuses."""
+    template, which may have `tools`, token ids as they are. Raises `InvalidInput` for a chat without a template, or one
+    that it refuses, and for tools without a chat."""
     messages = chat_messages(prompt, chat=chat, system=system)
     if messages:
-        return tokenizer.chat(messages)
+        return tokenizer.chat(messages, tools) if tools else tokenizer.chat(messages)
+    if tools:
+        raise InvalidInput("tools are for chats: give messages, or chat=true with a text")
     if isinstance(prompt, str):
         return tokenizer.encode(prompt)
     if chat or system is not None:

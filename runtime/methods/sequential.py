@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from ..engine import Engine, SamplingParams, Tokenizer
+from ..errors import InvalidInput
+from ..events import ToolCalled
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
 from ..result import Finish, Generated, Outcome
 from .answers import check_rule, extract
 from .base import Decoding
+from .constraints import AnyConstraint
+from .prompt import prompt_tokens
+from .tools import CHOICES, Tool, ToolCall, forcing, read_calls
 
 AnswerRule = Annotated[str, AfterValidator(check_rule)]
 """See `answers`."""
@@ -26,6 +32,12 @@ class Answering(Decoding):
     None: leave it."""
     conclusion_tokens: int = Field(default=64, ge=1)
     """New tokens after `conclusion` at most; kept back from the budget and the context for it."""
+
+    @model_validator(mode="after")
+    def _check_conclusion(self) -> Self:
+        if self.constraint is not None and self.conclusion is not None:
+            raise ValueError("conclusion puts text behind what the constraint has completed: give one of them")
+        return self
 
     async def decode(self, ctx: Context, branch: TracedBranch) -> tuple[str, Generated]:
         """Decode, and conclude if need be. Returns the whole new text and the last generation."""
@@ -49,12 +61,85 @@ class Answering(Decoding):
 
 
 class Sequential(Answering):
-    """Decode one answer; the baseline every other method is measured against."""
+    """Decode one answer; the baseline every other method is measured against.
+
+    With `tools` the model may ask for some: `details["tool_calls"]` has the name and arguments of each call, as
+    `ToolCalled` events have, and the text is what stands around them. What is no well-formed call is text.
+    """
 
     method: Literal["sequential"] = "sequential"
     """The method's name."""
+    tools: tuple[Tool, ...] = ()
+    """What the model may call, for chats with models whose template has tools."""
+    tool_choice: str = "auto"
+    """`auto`: the model decides; `none`: it is not told of them; `required`: it calls some, by a constraint; a tool's
+    name: it calls that one, likewise."""
+    parallel_tool_calls: bool = True
+    """Several calls in one text; false: what comes behind the first one is left out."""
+
+    @model_validator(mode="after")
+    def _check_tools(self) -> Self:
+        names = [tool.name for tool in self.tools]
+        if len(set(names)) < len(names):
+            raise ValueError("two tools have the same name")
+        if self.tool_choice not in (*CHOICES, *names):
+            raise ValueError(f"tool_choice is {self.tool_choice[:80]!r}: {', '.join(CHOICES)} or a tool's name")
+        if self.tool_choice == "required" and not names:
+            raise ValueError("tool_choice is required, and there are no tools")
+        if self.has_tools and (self.constraint is not None or self.contexts or self.conclusion is not None):
+            raise ValueError("tools go with none of constraint, contexts and conclusion")
+        return self
+
+    @property
+    def has_tools(self) -> bool:
+        """May the model call any?"""
+        return bool(self.tools) and self.tool_choice != "none"
+
+    def check(self, engine: Engine) -> None:
+        super().check(engine)
+        if (forced := self._forced(engine.tokenizer)) is not None:
+            engine.check_constraint(forced.plain())
+
+    def tokens(self, tokenizer: Tokenizer) -> list[int]:
+        if not self.has_tools:
+            return super().tokens(tokenizer)
+        self._marks(tokenizer)
+        tools = [tool.described() for tool in self.tools]
+        return prompt_tokens(self.prompt, tokenizer, chat=self.chat, system=self.system, tools=tools)
+
+    def sampling(self, ctx: Context, **changes: Any) -> SamplingParams:
+        if (forced := self._forced(ctx.tokenizer)) is not None:
+            changes = {"constraint": forced.plain(), **changes}
+        return super().sampling(ctx, **changes)
+
+    def read_calls(self, text: str, branch: TracedBranch) -> tuple[str, list[ToolCall]]:
+        """The text without the calls of tools in it, which are announced, and these."""
+        if not self.has_tools:
+            return text, []
+        names = {tool.name for tool in self.tools}
+        marks = self._marks(branch.scope.tokenizer)
+        said, calls = read_calls(text, marks, names, parallel=self.parallel_tool_calls)
+        for call in calls:
+            branch.scope.emit(ToolCalled, branch=branch.id, tool=call.name, arguments=call.arguments)
+        return said, calls
 
     async def run(self, ctx: Context) -> Outcome:
         branch = self.open(ctx, self.tokens(ctx.tokenizer))
         text, result = await self.decode(ctx, branch)
-        return Outcome(text=text, answer=extract(self.answer, text), finish=result.finish)
+        text, calls = self.read_calls(text, branch)
+        details = {"tool_calls": [call.to_json() for call in calls]} if self.has_tools else {}
+        return Outcome(text=text, answer=extract(self.answer, text), finish=result.finish, details=details)
+
+    def _forced(self, tokenizer: Tokenizer) -> AnyConstraint | None:
+        """What makes the model call what it has to."""
+        if self.tool_choice in ("auto", "none"):
+            return None
+        tools = [tool for tool in self.tools if self.tool_choice in ("required", tool.name)]
+        several = self.parallel_tool_calls and self.tool_choice == "required"
+        return forcing(tools, self._marks(tokenizer), parallel=several)
+
+    @staticmethod
+    def _marks(tokenizer: Tokenizer) -> tuple[str, str]:
+        if tokenizer.tool_marks is None:
+            raise InvalidInput("the model's chat template has no tools (calls as <tool_call>...): leave them out")
+        return tokenizer.tool_marks

@@ -13,6 +13,7 @@ from ....attention.plan import Group
 from ...engine import Block, Branch, SamplingParams, Tokenizer
 from ...errors import BranchBusy, BranchClosed, InvalidInput
 from ...sampling import MIN_TEMPERATURE
+from ..constraints.matcher import Compiler
 from .blocks import NativeBlock, spans_of
 from .checks import check_blocks, check_contexts, check_ids, check_prompt
 from .context_tier import ContextTier
@@ -38,6 +39,8 @@ class BranchEngine(Protocol):
     def scheduler(self) -> Scheduler: ...
     @property
     def contexts(self) -> ContextTier | None: ...
+    @property
+    def constraints(self) -> Compiler: ...
     def check_open(self) -> None: ...
     def register(self, branch: NativeBranch) -> None: ...
     def unregister(self, branch: NativeBranch) -> None: ...
@@ -127,6 +130,7 @@ class NativeBranch:
                 loop=engine.loop,
                 lock=engine.lock,
                 abort=engine.scheduler.abort,
+                matcher=engine.constraints.matcher(params),
             )
             if generation.wants_logits and not self.view.num_own and not self.view.continues:
                 raise InvalidInput("nothing to decode from: extend the branch after merge, watch or attach")

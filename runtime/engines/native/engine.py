@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...engine import BlockUsage, Branch, Capabilities, SamplingDefaults, Tokenizer
+from ...engine import BlockUsage, Branch, Capabilities, Constraint, SamplingDefaults, Tokenizer
 from ...errors import BranchBusy, EngineClosed, InvalidInput
+from ..constraints.matcher import Compiler
 from ..registry import find_model
 from .branch import NativeBranch
 from .context_files import ContextFiles
@@ -63,6 +64,7 @@ class NativeEngine:
         self.tokenizer = tokenizer
         self.name = name
         self.vocab_size = model.vocab_size
+        self.constraints = Compiler(tokenizer, name or "native")
         longest = model.config.max_context
         self.context_limit = min(longest, options.context_limit or longest)
         is_gpu = model.device.type == "cuda"
@@ -214,6 +216,9 @@ class NativeEngine:
             self.model.refresh()
             self.store.evict_all()
 
+    def check_constraint(self, constraint: Constraint) -> None:
+        self.constraints.check(constraint)
+
     def block_usage(self, job: str | None = None) -> BlockUsage:
         with self.lock:
             return self.store.usage(job)
@@ -283,9 +288,10 @@ class NativeEngine:
         numbers = (inputs.tokens, inputs.positions, inputs.slots, inputs.logit_rows)
         tokens, positions, slots, logit_rows = (tensor.to(self.model.device) for tensor in numbers)
         logits, hidden = self.model.forward(tokens, positions, slots, inputs.plan, self.pool, logit_rows)
-        logits = logits.cpu()
+        logits, allowed = logits.cpu(), step.allowed(self.vocab_size)
+        keep = self.options.keep_logits
         with self.lock:
-            self._deliver(self.scheduler.commit(step, logits, hidden, keep_logits=self.options.keep_logits))
+            self._deliver(self.scheduler.commit(step, logits, hidden, allowed=allowed, keep_logits=keep))
             finished, self.store.finished = self.store.finished, []
             if self.contexts is not None:
                 self.contexts.save(finished)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...engine import Completion, FinishReason, SamplingParams, Tokenizer
 from ...errors import BranchClosed
+from ..constraints.matcher import Matcher
 from .sampling import is_simple
 from .tokenizer import IncrementalDecoder
 from .view import View
@@ -69,10 +70,13 @@ class NativeGeneration:
         loop: asyncio.AbstractEventLoop,
         lock: AbstractContextManager[object],
         abort: Callable[[NativeGeneration], None],
+        matcher: Matcher | None = None,
     ) -> None:
-        """`abort`, called under the engine's `lock`, takes a generation out of the schedule."""
+        """`abort`, called under the engine's `lock`, takes a generation out of the schedule. `matcher`: of the
+        parameters' constraint; only the engine's thread uses it from now on."""
         self.branch = branch
         self.params = params
+        self.matcher = matcher
         self.sampled: list[int] = []
         self.logprobs: list[float] = []
         self.top_logprobs: list[dict[int, float]] = []
@@ -134,6 +138,8 @@ class NativeGeneration:
             return self.finish(FinishReason.STOP, token)
         if token in self.eos_ids:
             return self.finish(FinishReason.EOS, token)
+        if self.matcher is not None:
+            self.matcher.take([token])
         if self.decoder is None:
             certain = len(self.sampled)
         else:

@@ -15,6 +15,8 @@ from ...engine import SamplingParams
 
 NO_TOKEN = -1
 """In the place of a token: there is none, since the logits are NaN, +inf, or all -inf."""
+NONE_ALLOWED = -2
+"""In the place of a token: the constraint allows none that is not forbidden."""
 _MASK = (1 << 64) - 1
 
 
@@ -76,12 +78,14 @@ class Draw:
     """Tokens of the view, for the repetition penalty."""
     forced: int | None = None
     """The token to take, whatever the logits say."""
+    allowed: Tensor | None = None
+    """(V,) bool: the tokens that the constraint allows; None: all."""
 
 
 @dataclass(slots=True)
 class Drawn:
     token: int
-    """`NO_TOKEN`: the logits are no distribution."""
+    """Or `NO_TOKEN` or `NONE_ALLOWED`."""
     logprob: float | None = None
     top: dict[int, float] | None = None
 
@@ -118,7 +122,7 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
 
 def is_simple(p: SamplingParams) -> bool:
     """Are the logits taken as they are?"""
-    return not p.logit_bias and not p.forbidden_ids and p.repetition_penalty == 1.0
+    return not p.logit_bias and not p.forbidden_ids and p.repetition_penalty == 1.0 and p.constraint is None
 
 
 def is_greedy(p: SamplingParams) -> bool:
@@ -132,9 +136,11 @@ def _likeliest(logits: Tensor) -> list[int]:
     return tokens.where(values.isfinite(), NO_TOKEN).tolist()
 
 
-def adjusted(row: Tensor, params: SamplingParams, seen: Collection[int] | None = None) -> Tensor:
-    """Logits (V,) with repetition penalty, biases and forbidden tokens; a copy in double precision, where nothing that
-    `SamplingParams` allows overflows. `seen`: tokens of the view."""
+def adjusted(
+    row: Tensor, params: SamplingParams, seen: Collection[int] | None = None, allowed: Tensor | None = None
+) -> Tensor:
+    """Logits (V,) with repetition penalty, biases, and without forbidden tokens and those that are not `allowed` (V,);
+    a copy in double precision, where nothing that `SamplingParams` allows overflows. `seen`: tokens of the view."""
     row = row.to(torch.float64, copy=True)
     if seen and params.repetition_penalty != 1.0:
         ids = torch.tensor(sorted(seen), device=row.device)
@@ -144,7 +150,7 @@ def adjusted(row: Tensor, params: SamplingParams, seen: Collection[int] | None =
         row[token] += bias
     if params.forbidden_ids:
         row[list(params.forbidden_ids)] = -torch.inf
-    return row
+    return row if allowed is None else row.masked_fill(~allowed.to(row.device), -torch.inf)
 
 
 def weights(row: Tensor, params: SamplingParams) -> Tensor:
@@ -165,10 +171,10 @@ def weights(row: Tensor, params: SamplingParams) -> Tensor:
 
 
 def _draw(row: Tensor, draw: Draw) -> int:
-    row = adjusted(row, draw.params, draw.seen)
+    row = adjusted(row, draw.params, draw.seen, draw.allowed)
     top = row.max(dim=-1)
     if top.values == -torch.inf:  # the model itself rules out what is not forbidden
-        return NO_TOKEN
+        return NO_TOKEN if draw.allowed is None else NONE_ALLOWED
     if draw.params.temperature == 0:
         return int(top.indices)
     # Double precision and id order: the inverse of the cumulative distribution then moves only with the model.

@@ -14,11 +14,12 @@ from ctypes import c_int32
 from torch import Tensor
 
 from ...engine import FinishReason
-from ...errors import NonFiniteLogits
+from ...errors import InvalidInput, NonFiniteLogits
+from ..constraints.matcher import dead_end
 from .generation import DecodingBranch, Delivery, NativeGeneration
 from .planner import Planner
 from .pressure import Pressure
-from .sampling import NO_TOKEN, Draw, Drawn, greedy, sample, uniform
+from .sampling import NO_TOKEN, NONE_ALLOWED, Draw, Drawn, greedy, sample, uniform
 from .step import Filling, Step
 from .store import KVStore
 
@@ -191,8 +192,17 @@ class Scheduler:
 
     # -- results -----------------------------------------------------------------------------------------------
 
-    def commit(self, step: Step, logits: Tensor, hidden: Tensor, *, keep_logits: bool = False) -> list[Delivery]:
-        """Take over the results of a step: `logits` (len(step.sampling), V) float32 on the CPU, `hidden` (.., C)."""
+    def commit(
+        self,
+        step: Step,
+        logits: Tensor,
+        hidden: Tensor,
+        *,
+        allowed: Sequence[Tensor | None] | None = None,
+        keep_logits: bool = False,
+    ) -> list[Delivery]:
+        """Take over the results of a step: `logits` (len(step.sampling), V) float32 on the CPU, `hidden` (.., C),
+        `allowed` as `Step.allowed` has it."""
         self.num_steps += 1
         self.num_rows += step.num_rows
         for c in step.chunks:
@@ -206,7 +216,8 @@ class Scheduler:
         live = [(i, g) for i, (g, _) in enumerate(step.sampling) if not g.is_done and g.limit > 0]
         if len(live) < len(step.sampling):
             logits = logits[[i for i, _ in live]]
-        drawn = self._sample(logits, [g for _, g in live]) if live else []
+        masks = None if allowed is None else [allowed[i] for i, _ in live]
+        drawn = self._sample(logits, [g for _, g in live], masks) if live else []
         ended = [g for g in step.prefilled if not g.is_done]
         ended += [g for g, _ in step.sampling if not g.is_done and g.limit == 0]
         deliveries = []
@@ -261,6 +272,8 @@ class Scheduler:
     def _push(self, g: NativeGeneration, drawn: Drawn) -> Delivery | None:
         if drawn.token == NO_TOKEN:
             return self._break(g)
+        if drawn.token == NONE_ALLOWED:
+            return self._give_up(g)
         g.branch.num_sampled += 1
         g.branch.view.open_segment().tokens.append(drawn.token)
         return g.push(drawn.token, drawn.logprob, drawn.top)
@@ -276,14 +289,16 @@ class Scheduler:
         return [g]
 
     @staticmethod
-    def _sample(logits: Tensor, generations: list[NativeGeneration]) -> list[Drawn]:
+    def _sample(
+        logits: Tensor, generations: list[NativeGeneration], allowed: Sequence[Tensor | None] | None
+    ) -> list[Drawn]:
         if all(g.is_greedy for g in generations):
             return greedy(logits)
         return sample(
             logits,
             [
-                Draw(g.params, uniform(g.branch.sampling_seed, g.branch.num_sampled), g.seen, g.next_forced)
-                for g in generations
+                Draw(g.params, uniform(g.branch.sampling_seed, g.branch.num_sampled), g.seen, g.next_forced, mask)
+                for g, mask in zip(generations, allowed or [None] * len(generations), strict=True)
             ],
         )
 
@@ -305,6 +320,12 @@ class Scheduler:
                 f"its weights are damaged, or overflow in this dtype (try dtype=torch.float32)"
             )
         )
+
+    @staticmethod
+    def _give_up(g: NativeGeneration) -> Delivery:
+        """No token goes on with this generation's text, by its constraint."""
+        assert g.matcher is not None
+        return g.fail(InvalidInput(dead_end(g.branch.path, g.matcher)))
 
     def _finish(self, g: NativeGeneration, reason: FinishReason) -> Delivery:
         self._retire(g)

@@ -92,6 +92,12 @@ class Step:
             self.num_steps,
         )  # fmt: skip
 
+    def allowed(self, vocab_size: int) -> list[Tensor | None] | None:
+        """For each generation that samples: the tokens (V,) that its constraint allows now; None: none has one."""
+        if all(g.matcher is None for g, _ in self.sampling):
+            return None
+        return [None if g.matcher is None or g.is_done else g.matcher.allowed(vocab_size) for g, _ in self.sampling]
+
     def inputs(self, block_size: int) -> Inputs:
         """Made at the first call, after the KV blocks were reserved."""
         if self._inputs is None:

@@ -15,9 +15,12 @@ from tokenizers.processors import TemplateProcessing
 from ...engine import Tokenizer
 from ...errors import InvalidInput
 from .continuation import encode_continuation
+from .spelling import token_bytes
 
 _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 _UNDECODED = "\ufffd"
+TOOL_MARKS = ("<tool_call>", "</tool_call>")
+"""Around calls as Qwen2.5's, Qwen3's and Hermes' templates have them."""
 
 
 class HFTokenizer:
@@ -100,6 +103,10 @@ class HFTokenizer:
     def byte_ids(self) -> frozenset[int]:
         return self._byte_ids
 
+    def token_bytes(self) -> list[tuple[bytes, bool]]:
+        """What each token spells in a text, and whether it is a special one, which is no text (its name, then)."""
+        return token_bytes(self._tokenizer)
+
     def encode(self, text: str) -> list[int]:
         ids, prefix = self._encode(text)[0], list(self._prefix_ids)
         return ids if ids[: len(prefix)] == prefix else prefix + ids
@@ -118,7 +125,12 @@ class HFTokenizer:
         """Bytes that are not UTF-8 become U+FFFD."""
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    @property
+    def tool_marks(self) -> tuple[str, str] | None:
+        has_tools = self._template is not None and "tools" in self._template
+        return TOOL_MARKS if has_tools and all(mark in str(self._template) for mark in TOOL_MARKS) else None
+
+    def chat(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Token ids of the chat template with the generation prompt, as transformers renders it.
 
         Raises `InvalidInput` when there is no template, when it is not valid, or when it refuses the messages.
@@ -131,6 +143,8 @@ class HFTokenizer:
         try:
             options: dict[str, Any] = {"add_generation_prompt": True, **self._special}
             chats = [[dict(message) for message in messages]]
+            if tools:
+                options["tools"] = [dict(tool) for tool in tools]
             rendered: Any = render_jinja_template(chats, chat_template=self._template, **options)
         except jinja2.TemplateSyntaxError as error:
             raise InvalidInput(f"the chat template is not valid: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from typing import Any
 
 from ...errors import InvalidInput
 
@@ -24,6 +25,7 @@ class TextTokenizer:
     eos_ids: tuple[int, ...] = (EOS,)
     byte_ids: frozenset[int] = frozenset()
     vocab_size = 1 << 48
+    tool_marks: tuple[str, str] | None = None
 
     def __init__(self, *, is_chat: bool = False) -> None:
         """`is_chat`: a whole text is what a user says, and a chat can be encoded."""
@@ -49,7 +51,9 @@ class TextTokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         return "".join(self._pieces.get(token, "") for token in token_ids)
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def chat(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        if tools:
+            raise InvalidInput("texts alone go to this server: set tokenizer= for a chat template with tools")
         if not self._is_chat:
             raise InvalidInput(
                 "texts alone go to this server: set tokenizer= for the model's chat template, or api=chat"

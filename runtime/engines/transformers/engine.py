@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...engine import Capabilities, Completion, Tokenizer
+from ...engine import Capabilities, Completion, Constraint, SamplingParams, Tokenizer
 from ...errors import InvalidInput, NonFiniteLogits, UnsupportedModel
+from ..constraints.matcher import Compiler, dead_end
 from ..native.generation_config import read_defaults
 from ..native.sampling import branch_seed, uniform
 from ..native.tokenizer import HFTokenizer
@@ -45,6 +46,7 @@ class TransformersEngine(TokenEngine):
             name, tokenizer, context_limit=context_limit, capabilities=Capabilities(logprobs=True), **options
         )
         self.model = model
+        self._constraints = Compiler(tokenizer, name)
         self._turn = asyncio.Lock()
         self._thread: ThreadPoolExecutor | None = None
         self._running: set[asyncio.Task[Any]] = set()
@@ -65,6 +67,13 @@ class TransformersEngine(TokenEngine):
             thread, self._thread = self._thread, None
             thread.shutdown()
         self._caches.clear()
+
+    def check_constraint(self, constraint: Constraint) -> None:
+        self._constraints.check(constraint)
+
+    def check_params(self, params: SamplingParams) -> None:
+        super().check_params(params)
+        self._constraints.matcher(params)
 
     async def complete(self, generation: TokenGeneration) -> Completion:
         task = asyncio.current_task()
@@ -89,6 +98,7 @@ class TransformersEngine(TokenEngine):
         assert isinstance(branch, TokenBranch)
         forced = list(params.forced)
         seed = branch_seed(branch.seed, branch.path)
+        matcher = self._constraints.matcher(params)
         if not branch.tokens:
             raise InvalidInput("a branch without tokens has nothing to go on from")
         while True:
@@ -97,14 +107,21 @@ class TransformersEngine(TokenEngine):
             if not logits.isfinite().any() or logits.isnan().any():
                 raise NonFiniteLogits(f"{self.name}: the model gave numbers that are not finite")
             plain = torch.log_softmax(logits, -1)
-            chances = shape(logits, tokens, params)
+            chances = shape(logits, tokens, params, None if matcher is None else matcher.allowed(len(logits)))
             if forced:
                 token = forced.pop(0)
+            elif chances is None:
+                assert matcher is not None
+                raise InvalidInput(dead_end(branch.path, matcher))
             elif params.temperature == 0:
                 token = int(chances.argmax())
             else:
                 draw = uniform(seed, branch.position)
                 token = min(int(np.searchsorted(chances.double().cumsum(-1).numpy(), draw)), len(chances) - 1)
+                if chances[token] == 0:  # rounding at the very end of the distribution
+                    token = int(chances.nonzero()[-1])
+            if matcher is not None:
+                matcher.take([token])
             logprobs.append(float(plain[token]))
             if params.logprobs:
                 values, ids = plain.topk(params.logprobs)

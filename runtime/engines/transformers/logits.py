@@ -10,8 +10,11 @@ from torch import Tensor
 from ...engine import SamplingParams
 
 
-def shape(logits: Tensor, context: Sequence[int], params: SamplingParams) -> Tensor:
-    """(V,) float32 logits to probabilities; with temperature 0 to logits, the largest of which is taken."""
+def shape(
+    logits: Tensor, context: Sequence[int], params: SamplingParams, allowed: Tensor | None = None
+) -> Tensor | None:
+    """(V,) float32 logits to probabilities; with temperature 0 to logits, the largest of which is taken. `allowed`
+    (V,): by the constraint. None: nothing is left."""
     logits = logits.clone()
     if params.repetition_penalty != 1:
         seen = torch.tensor(sorted({token for token in context if token < len(logits)}), dtype=torch.long)
@@ -21,6 +24,10 @@ def shape(logits: Tensor, context: Sequence[int], params: SamplingParams) -> Ten
         logits[token] += bias
     if params.forbidden_ids:
         logits[list(params.forbidden_ids)] = -torch.inf
+    if allowed is not None:
+        logits[~allowed] = -torch.inf
+        if not logits.isfinite().any():
+            return None
     if params.temperature == 0:
         return logits
     logits = logits.double() / params.temperature

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -77,6 +77,8 @@ class APR(Decoding):
     """Replay what a child hands back, and join "no solution" if it is wrong."""
     cancel_siblings: bool = False
     """Cancel the other children after the first verified success. Which had finished by then depends on timing."""
+
+    unconstrained: ClassVar[str | None] = "its threads write the sections that spawn children, and what they hand back"
 
     def check(self, engine: Engine) -> None:
         if self.sub_call_budget is not None and not isinstance(self.prompt, str):

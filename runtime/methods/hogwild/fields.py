@@ -25,6 +25,7 @@ class HogwildFields(Decoding):
     method: Literal["hogwild"] = "hogwild"
     """The method's name."""
     bound: ClassVar[int] = 8192
+    unconstrained: ClassVar[str | None] = "its workers' steps stand among each other's, without an end of their own"
     max_tokens: int | None = Field(default=None, ge=1, strict=True)
     """Forward passes at most, which are tokens that each worker samples; None: 8192."""
     workers: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(default=DEFAULT_NAMES[:2], min_length=1)

@@ -1,0 +1,1 @@
+"""Constraints as masks over a vocabulary, by llguidance."""

@@ -1,0 +1,61 @@
+"""Constraints in the one language that llguidance reads them in here: its form of Lark."""
+
+from __future__ import annotations
+
+import json
+
+from ...constraint import Constraint
+from ...errors import InvalidInput
+
+_HEAD = '%llguidance {"no_forcing": true}\n'
+"""A token is allowed if the text can go on behind it; else llguidance allows only one way to spell forced text."""
+_JSON = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}"}
+"""Between JSON's tokens; without an end small models write nothing else."""
+
+
+def as_lark(constraint: Constraint) -> str:
+    """Raises `InvalidInput` for what is no JSON where JSON is needed."""
+    return _HEAD + _RULES[constraint.kind](constraint.source)
+
+
+def _json(source: str) -> str:
+    schema = _value(source)
+    if not isinstance(schema, dict | bool):
+        raise InvalidInput(f"a JSON schema is an object, not {_shown(schema)}")
+    if isinstance(schema, bool):
+        schema = {} if schema else {"enum": []}
+    return f"start: %json {json.dumps({**schema, 'x-guidance': _JSON})}"
+
+
+def _regex(source: str) -> str:
+    from llguidance import regex_to_lark
+
+    return f"start: /{regex_to_lark(source, '')}/"
+
+
+def _choice(source: str) -> str:
+    texts = _value(source)
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise InvalidInput(f"choices are a list of texts that is not empty, not {_shown(texts)}")
+    return "start: " + " | ".join(map(json.dumps, texts))
+
+
+def _grammar(source: str) -> str:
+    if "%llguidance" in source:
+        raise InvalidInput("a grammar sets no options of the library: leave out %llguidance")
+    return source
+
+
+_RULES = {"json": _json, "regex": _regex, "choice": _choice, "grammar": _grammar}
+
+
+def _value(source: str) -> object:
+    try:
+        found: object = json.loads(source)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"the constraint is no JSON: {error}") from None
+    return found
+
+
+def _shown(value: object) -> str:
+    return "an empty list" if value == [] else f"a {type(value).__name__}"

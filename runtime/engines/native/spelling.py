@@ -1,0 +1,53 @@
+"""The bytes that each token of a tokenizer stands for."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import chain, count
+from typing import Any
+
+import tokenizers
+
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_SPACE = "\u2581"
+"""What sentencepiece writes for a space."""
+
+
+def token_bytes(tokenizer: tokenizers.Tokenizer) -> list[tuple[bytes, bool]]:
+    """By id: the token's bytes in the midst of a text, and whether it is a special one (its name, then). Ids that stand
+    for nothing have no bytes."""
+    spelling: list[tuple[bytes, bool]] = [(b"", False)] * _size(tokenizer)
+    added = tokenizer.get_added_tokens_decoder()
+    kinds = _kinds(json.loads(tokenizer.decoder.__getstate__())) if tokenizer.decoder is not None else set()
+    for token, id in tokenizer.get_vocab(with_added_tokens=True).items():
+        if id in added:
+            spelling[id] = added[id].content.encode(), added[id].special
+        elif "ByteLevel" in kinds:
+            spelling[id] = bytes(chain.from_iterable(_BYTES.get(char) or char.encode() for char in token)), False
+        elif "ByteFallback" in kinds:
+            byte = _BYTE.fullmatch(token)
+            spelling[id] = bytes.fromhex(byte[1]) if byte else token.replace(_SPACE, " ").encode(), False
+        else:
+            spelling[id] = tokenizer.decode([id], skip_special_tokens=False).encode(), False
+    return spelling
+
+
+def _size(tokenizer: tokenizers.Tokenizer) -> int:
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+
+def _kinds(decoder: Any) -> set[str]:
+    """Of a decoder and those it is made of."""
+    return {decoder["type"]}.union(*map(_kinds, decoder.get("decoders", ())))
+
+
+def _byte_level() -> dict[str, bytes]:
+    """Character -> byte, as GPT-2's byte-level BPE has it: printable bytes stand for themselves, the others for the
+    characters from U+0100 on, in order."""
+    plain = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = count(0x100)
+    return {chr(byte if byte in plain else next(others)): bytes([byte]) for byte in range(256)}
+
+
+_BYTES = _byte_level()

@@ -1,0 +1,156 @@
+"""Tools that a model may call: how they are described, how calls are read from its text, and how it is made to call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, NoReturn
+
+from pydantic import AfterValidator, Field
+
+from ..spec import Spec
+from .constraints import GrammarConstraint
+
+CHOICES = ("auto", "none", "required")
+"""Values of `tool_choice` that are no names."""
+
+
+def _not_a_choice(name: str) -> str:
+    if name in CHOICES:
+        raise ValueError(f"no tool can be called {name}: that is a value of tool_choice")
+    return name
+
+
+class Tool(Spec):
+    """A function that the model may ask for; who called the model runs it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$"), AfterValidator(_not_a_choice)]
+    """Letters, digits, `_`, `.` and `-`."""
+    description: str | None = None
+    """What it is for."""
+    parameters: dict[str, Any] = {"type": "object", "properties": {}}
+    """JSON schema of its arguments, which are an object."""
+
+    def described(self) -> dict[str, Any]:
+        """As chat templates take it."""
+        return {"type": "function", "function": self.model_dump(exclude_none=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model wrote."""
+
+    name: str
+    arguments: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class CallReader:
+    """Reads the calls out of a growing text. What is no well-formed call of a known tool is text, marks and all; the
+    white space around calls is nothing."""
+
+    def __init__(self, marks: tuple[str, str], names: Collection[str]) -> None:
+        """`marks`: as `Tokenizer.tool_marks`."""
+        self._begin, self._end = marks
+        self._names = names
+        self._text = ""
+        """What is not given out yet."""
+        self._searched = 0
+        """Where in it the end of a call may still begin, if it holds the beginning of one."""
+        self._is_behind_call = False
+
+    def push(self, text: str) -> list[str | ToolCall]:
+        """Texts and calls that are certain now."""
+        self._text += text
+        found: list[str | ToolCall] = []
+        while (at := self._text.find(self._begin)) >= 0:
+            body = at + len(self._begin)
+            end = self._text.find(self._end, max(body, self._searched))
+            if end < 0:
+                certain = len(self._text[:at].rstrip())
+                self._give(certain, found)
+                self._searched = max(body - certain, len(self._text) - len(self._end) + 1)
+                return found
+            call, behind = read_call(self._text[body:end], self._names), end + len(self._end)
+            if call is None:
+                self._give(behind, found)
+            else:
+                rest = self._text[behind:]
+                self._give(len(self._text[:at].rstrip()), found)
+                self._text, self._is_behind_call = rest, True
+                found.append(call)
+            self._searched = 0
+        self._give(self._certain(), found)
+        return found
+
+    def finish(self) -> list[str | ToolCall]:
+        """What is left at the end of the text."""
+        found: list[str | ToolCall] = []
+        self._give(len(self._text), found)
+        return found
+
+    def _certain(self) -> int:
+        """Characters that no call can begin in, nor reach back to."""
+        held = max((n for n in range(1, len(self._begin)) if self._text.endswith(self._begin[:n])), default=0)
+        return len(self._text[: len(self._text) - held].rstrip())
+
+    def _give(self, count: int, found: list[str | ToolCall]) -> None:
+        given, self._text = self._text[:count], self._text[count:]
+        given = given.lstrip() if self._is_behind_call else given
+        if given:
+            self._is_behind_call = False
+            found.append(given)
+
+
+def read_calls(
+    text: str, marks: tuple[str, str], names: Collection[str], *, parallel: bool = True
+) -> tuple[str, list[ToolCall]]:
+    """The text around the calls, and the calls. Not `parallel`: what comes behind the first call is left out."""
+    reader, said, calls = CallReader(marks, names), "", list[ToolCall]()
+    for part in [*reader.push(text), *reader.finish()]:
+        if calls and not parallel:
+            break
+        if isinstance(part, str):
+            said += part
+        else:
+            calls.append(part)
+    return said, calls
+
+
+def read_call(text: str, names: Collection[str]) -> ToolCall | None:
+    """`{"name": "...", "arguments": {...}}`; None for anything else, and for a tool that there is not."""
+    try:
+        found = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or found.keys() != {"name", "arguments"}:
+        return None
+    name, arguments = found["name"], found["arguments"]
+    if not isinstance(name, str) or name not in names or not isinstance(arguments, dict):
+        return None
+    return ToolCall(name, arguments)
+
+
+def written(call: ToolCall, marks: tuple[str, str]) -> str:
+    """The call as models write it."""
+    arguments = json.dumps(call.arguments, ensure_ascii=False)
+    return f'{marks[0]}\n{{"name": "{call.name}", "arguments": {arguments}}}\n{marks[1]}'
+
+
+def forcing(tools: Sequence[Tool], marks: tuple[str, str], *, parallel: bool) -> GrammarConstraint:
+    """A text of nothing but calls of these tools: one, or several if `parallel`."""
+    begin, end = marks
+    several = ' ("\\n" call)*' if parallel else ""
+    rules = [f"start: call{several}", "call: " + " | ".join(f"call{i}" for i in range(len(tools)))]
+    for i, tool in enumerate(tools):
+        before, behind = f'{begin}\n{{"name": "{tool.name}", "arguments": ', "}\n" + end
+        rules.append(f"call{i}: {json.dumps(before)} arguments{i} {json.dumps(behind)}")
+        rules.append(f"arguments{i}: %json {json.dumps(tool.parameters)}")
+    return GrammarConstraint(grammar="\n".join(rules))
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
