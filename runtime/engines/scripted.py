@@ -10,7 +10,7 @@ from typing import Any
 
 from ..engine import Capabilities, Completion, Constraint, SamplingDefaults, SamplingParams, Tokenizer
 from ..errors import InvalidInput
-from .constraints.matcher import accepts
+from .constraints.matcher import accepts, check_text
 from .token_decoding import decode
 from .token_engine import TokenEngine, TokenGeneration
 
@@ -112,7 +112,7 @@ class ScriptedEngine(TokenEngine):
             self.running -= 1
 
     def check_constraint(self, constraint: Constraint) -> None:
-        accepts(constraint, "")
+        check_text(constraint)
 
     async def _sample(self, context: list[int], params: SamplingParams) -> AsyncGenerator[int, None]:
         forced = params.forced

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -37,8 +39,12 @@ class Answer(ABC):
         """Job -> index of its first choice."""
 
     @abstractmethod
-    def choice(self, text: str, tokens: list[Json] | None) -> Json:
-        """A choice's text, and its log-probabilities."""
+    def choice(self, text: str, tokens: list[Json] | None, calls: Sequence[Json] = ()) -> Json:
+        """A choice's text, its log-probabilities, and the tools that it calls."""
+
+    def call_delta(self, number: int, call: Json) -> Json:
+        """A part of a choice: its tool call of this number."""
+        raise NotImplementedError
 
     @abstractmethod
     def delta(self, text: str | None, tokens: list[Json] | None = None, *, begins: bool = False) -> Json:
@@ -47,7 +53,7 @@ class Answer(ABC):
     def complete(self) -> Json:
         """The whole answer; all jobs are done."""
         choices = [
-            {**self.choice(choice["text"], choice.get("tokens")), **tail}
+            {**self.choice(choice["text"], choice.get("tokens"), choice.get("calls") or ()), **tail}
             for work in self.works
             for choice, tail in self.choices(work)
         ]
@@ -61,7 +67,7 @@ class Answer(ABC):
         if isinstance(work.spec.method, Sampled):
             found = result.details["choices"]
         return [
-            (choice, {"index": self.first[work.id] + n, **_tail(work, result, choice["finish"])})
+            (choice, {"index": self.first[work.id] + n, **_tail(work, result, choice)})
             for n, choice in enumerate(found)
         ]
 
@@ -98,8 +104,21 @@ class Answer(ABC):
 class ChatAnswer(Answer):
     prefix, whole, part = "chatcmpl-", "chat.completion", "chat.completion.chunk"
 
-    def choice(self, text: str, tokens: list[Json] | None) -> Json:
-        return {"message": {"role": "assistant", "content": text, "refusal": None}, "logprobs": _content(tokens)}
+    def choice(self, text: str, tokens: list[Json] | None, calls: Sequence[Json] = ()) -> Json:
+        message: Json = {"role": "assistant", "content": None if calls and not text else text, "refusal": None}
+        if calls:
+            message["tool_calls"] = [self.call(call) for call in calls]
+        return {"message": message, "logprobs": _content(tokens)}
+
+    @staticmethod
+    def call(call: Json) -> Json:
+        """The call of a tool; its id is a new one."""
+        function = {"name": call["name"], "arguments": json.dumps(call["arguments"])}
+        return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+
+    def call_delta(self, number: int, call: Json) -> Json:
+        """A part of a choice: its tool call of this number."""
+        return {"delta": {"tool_calls": [{"index": number, **self.call(call)}]}, "logprobs": None}
 
     def delta(self, text: str | None, tokens: list[Json] | None = None, *, begins: bool = False) -> Json:
         role = {"role": "assistant"} if begins else {}
@@ -109,7 +128,7 @@ class ChatAnswer(Answer):
 class TextAnswer(Answer):
     prefix, whole, part = "cmpl-", "text_completion", "text_completion"
 
-    def choice(self, text: str, tokens: list[Json] | None) -> Json:
+    def choice(self, text: str, tokens: list[Json] | None, calls: Sequence[Json] = ()) -> Json:
         return {"text": text, "logprobs": _columns(tokens)}
 
     def delta(self, text: str | None, tokens: list[Json] | None = None, *, begins: bool = False) -> Json:
@@ -124,9 +143,11 @@ def failure(work: Work) -> tuple[int, Json]:
     return refusal.status, error_body(refusal.status, str(refusal), code=refusal.code)
 
 
-def _tail(work: Work, result: Result, finish: str) -> Json:
+def _tail(work: Work, result: Result, choice: Json) -> Json:
+    finish = choice["finish"]
+    ended = "tool_calls" if choice.get("calls") else "stop"
     told = {"job": work.id, "seed": work.spec.seed, "finish": finish, "answer": result.answer}
-    return {"finish_reason": "length" if Finish(finish).is_truncated else "stop", "plait": told}
+    return {"finish_reason": "length" if Finish(finish).is_truncated else ended, "plait": told}
 
 
 def _content(tokens: list[Json] | None) -> Json | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,10 +13,13 @@ from ..engine import Tokenizer
 from ..errors import InvalidInput
 from ..job_spec import JobSpec
 from ..methods.base import Method
+from ..methods.constraints import AnyConstraint
 from ..methods.registry import METHODS, parse_method
 from ..methods.words import method_of
 from .problems import Refused
 from .sampled import Sampled
+from .structured import ResponseFormat, StructuredOutputs
+from .tools import Message, NamedTool, ToolBody, chosen_tool
 
 Fields = dict[str, Any]
 
@@ -51,6 +54,9 @@ class Body(BaseModel):
     """None: a new one each time; the answer says which."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    """As vLLM has it."""
     presence_penalty: float | None = Field(default=None, ge=0, le=0)
     frequency_penalty: float | None = Field(default=None, ge=0, le=0)
     user: str | None = None
@@ -70,6 +76,18 @@ class Body(BaseModel):
     def limit(self) -> int | None:
         return self.max_tokens
 
+    def constraint(self) -> AnyConstraint | None:
+        """What the text must look like. Raises `Refused` and `InvalidInput`."""
+        given = [one for one in (self.response_format, self.structured_outputs) if one is not None]
+        found = [constraint for one in given if (constraint := one.constraint()) is not None]
+        if len(found) > 1:
+            raise Refused(400, "response_format and structured_outputs: give one of them", param="structured_outputs")
+        return found[0] if found else None
+
+    def tool_fields(self, tokenizer: Tokenizer) -> Fields:
+        """Fields of `Sampled` for tools."""
+        return {}
+
     def specs(self, model: str, tokenizer: Tokenizer, allow: Callable[[object], None]) -> list[JobSpec]:
         """The jobs that are asked for, in the order of their choices. `allow` raises for methods that clients may not
         use. Raises `Refused` and `InvalidInput`."""
@@ -78,14 +96,17 @@ class Body(BaseModel):
             allow(chosen.get("method"))
         given = {name: getattr(self, name) for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")}
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
-        given |= {"max_tokens": self.limit(), "stop": tuple(stop) if stop else None}
+        given |= {"max_tokens": self.limit(), "stop": tuple(stop) if stop else None, "constraint": self.constraint()}
         fields = {name: value for name, value in given.items() if value is not None}
         budget = Budget(**self.budget)
+        tools = self.tool_fields(tokenizer)
+        if tools and chosen is not None:
+            raise Refused(400, "tools are there without a method only", param="tools")
         seed = secrets.randbelow(1 << 31) if self.seed is None else self.seed
         specs = []
         for prompt in self.prompts(tokenizer):
             if chosen is None:
-                method: Method = Sampled(prompt=prompt, n=self.n or 1, top=self.top, **fields)
+                method: Method = Sampled(prompt=prompt, n=self.n or 1, top=self.top, **fields, **tools)
                 specs.append(JobSpec(method=method, budget=budget, seed=seed, metadata=self.metadata or {}))
                 continue
             if self.top is not None:
@@ -145,23 +166,6 @@ class CompletionBody(Body):
         return found
 
 
-class Message(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    role: str
-    content: str | list[Fields]
-    name: str | None = None
-
-    @property
-    def text(self) -> str:
-        """Raises `InvalidInput` for content that is not text."""
-        if isinstance(self.content, str):
-            return self.content
-        if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in self.content):
-            raise InvalidInput("contents of messages are text: there is a part that is not")
-        return "".join(part["text"] for part in self.content)
-
-
 class ChatBody(Body):
     """The body of `/v1/chat/completions`."""
 
@@ -169,6 +173,9 @@ class ChatBody(Body):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    tools: list[ToolBody] | None = Field(default=None, max_length=128)
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
 
     @property
     def top(self) -> int | None:
@@ -179,8 +186,21 @@ class ChatBody(Body):
     def limit(self) -> int | None:
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
+    def tool_fields(self, tokenizer: Tokenizer) -> Fields:
+        if not self.tools:
+            if self.tool_choice not in (None, "none"):
+                raise Refused(400, "tool_choice is given, and there are no tools", param="tool_choice")
+            return {}
+        return {
+            "tools": tuple(tool.tool() for tool in self.tools),
+            "tool_choice": chosen_tool(self.tool_choice),
+            "parallel_tool_calls": self.parallel_tool_calls is not False,
+            "marks": tokenizer.tool_marks,
+        }
+
     def prompts(self, tokenizer: Tokenizer) -> list[Any]:
-        messages = [{"role": message.role, "content": message.text} for message in self.messages]
+        marks = tokenizer.tool_marks
+        messages = [{"role": message.role, "content": message.text(marks)} for message in self.messages]
         if len(messages) == 1 and messages[0]["role"] == "user" and not _chats(tokenizer):
             return [messages[0]["content"]]  # A model without a chat template continues texts.
         return [messages]

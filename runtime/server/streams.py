@@ -11,6 +11,8 @@ from typing import Any
 from starlette.requests import Request
 
 from ..events import Text
+from ..methods.base import Method
+from ..methods.tools import CallReader, ToolCall
 from .answers import Answer, failure
 from .sampled import Sampled
 from .work import Work
@@ -19,6 +21,7 @@ PULSE = 10.0
 """Seconds of silence after which a comment is sent, so that nothing between thinks the connection dead."""
 NO_BUFFER = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """Headers of a stream: proxies pass its parts on as they come."""
+Json = dict[str, Any]
 COMMENT = ": still at work\n\n"
 
 
@@ -97,7 +100,7 @@ async def _read(answer: Answer, work: Work, parts: asyncio.Queue[str | None]) ->
     """Put the parts of one job's choices, and None behind them."""
     first, method = answer.first[work.id], work.spec.method
     count = method.n if isinstance(method, Sampled) else 1
-    sent = [""] * count
+    choices = [_Streamed(method) for _ in range(count)]
     for n in range(count):
         parts.put_nowait(sse(answer.chunk(first + n, answer.delta("", begins=True))))
     async for item in work.follow(pulse=PULSE):
@@ -105,12 +108,49 @@ async def _read(answer: Answer, work: Work, parts: asyncio.Queue[str | None]) ->
             parts.put_nowait(COMMENT)
         elif isinstance(method, Sampled) and isinstance(event := item[1], Text):
             n = 0 if count == 1 else int(event.branch.rpartition(".")[2])
-            sent[n] += event.text
-            parts.put_nowait(sse(answer.chunk(first + n, answer.delta(event.text))))
+            for delta in choices[n].push(event.text, answer):
+                parts.put_nowait(sse(answer.chunk(first + n, delta)))
     if work.result is not None:
         for n, (choice, tail) in enumerate(answer.choices(work)):
-            rest = choice["text"].removeprefix(sent[n]) or None
-            if rest or choice.get("tokens"):
-                parts.put_nowait(sse(answer.chunk(first + n, answer.delta(rest, choice.get("tokens")))))
+            for delta in choices[n].rest(choice, answer):
+                parts.put_nowait(sse(answer.chunk(first + n, delta)))
             parts.put_nowait(sse(answer.chunk(first + n, answer.delta(None), tail)))
     parts.put_nowait(None)
+
+
+class _Streamed:
+    """One choice of a stream: what was sent of it."""
+
+    def __init__(self, method: Method) -> None:
+        self._reader: CallReader | None = None
+        if isinstance(method, Sampled) and method.has_tools and method.marks is not None:
+            self._reader = CallReader(method.marks, {tool.name for tool in method.tools})
+        self._is_parallel = not isinstance(method, Sampled) or method.parallel_tool_calls
+        self._text = ""
+        self._calls = 0
+
+    def push(self, text: str, answer: Answer) -> list[Json]:
+        """Parts for more text."""
+        return self._send([text] if self._reader is None else self._reader.push(text), answer)
+
+    def rest(self, choice: Json, answer: Answer) -> list[Json]:
+        """Parts for what a choice that is done has beyond what was sent."""
+        text, tokens = choice["text"].removeprefix(self._text) or None, choice.get("tokens")
+        parts = [answer.delta(text, tokens)] if text or tokens else []
+        return parts + [self._call(call, answer) for call in (choice.get("calls") or [])[self._calls :]]
+
+    def _send(self, found: Sequence[str | ToolCall], answer: Answer) -> list[Json]:
+        parts = []
+        for one in found:
+            if self._calls and not self._is_parallel:
+                break
+            if isinstance(one, str):
+                self._text += one
+                parts.append(answer.delta(one))
+            else:
+                parts.append(self._call(one.to_json(), answer))
+        return parts
+
+    def _call(self, call: Json, answer: Answer) -> Json:
+        self._calls += 1
+        return answer.call_delta(self._calls - 1, call)

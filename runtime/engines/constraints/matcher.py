@@ -118,6 +118,11 @@ def dead_end(path: Sequence[int], matcher: Matcher) -> str:
     return f"branch {tuple(path)}: the model has no token that the constraint allows here and nothing else forbids"
 
 
+def check_text(constraint: Constraint) -> None:
+    """Raise `InvalidInput`, as `Compiler.check` does for a model that can write any text."""
+    compiled(constraint, Vocabulary.of_bytes())
+
+
 def accepts(constraint: Constraint, text: str) -> bool:
     """Does the whole text fulfil the constraint? Raises `InvalidInput`, as `Compiler.check` does."""
     matcher = compiled(constraint, Vocabulary.of_bytes()).deep_copy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import chain, count
+from itertools import count
 from typing import Any
 
 import tokenizers
@@ -24,7 +24,7 @@ def token_bytes(tokenizer: tokenizers.Tokenizer) -> list[tuple[bytes, bool]]:
         if id in added:
             spelling[id] = added[id].content.encode(), added[id].special
         elif "ByteLevel" in kinds:
-            spelling[id] = bytes(chain.from_iterable(_BYTES.get(char) or char.encode() for char in token)), False
+            spelling[id] = _byte_level(token), False
         elif "ByteFallback" in kinds:
             byte = _BYTE.fullmatch(token)
             spelling[id] = bytes.fromhex(byte[1]) if byte else token.replace(_SPACE, " ").encode(), False
@@ -42,12 +42,19 @@ def _kinds(decoder: Any) -> set[str]:
     return {decoder["type"]}.union(*map(_kinds, decoder.get("decoders", ())))
 
 
-def _byte_level() -> dict[str, bytes]:
+def _byte_level(token: str) -> bytes:
+    try:
+        return token.translate(_BYTES).encode("latin-1")
+    except UnicodeEncodeError:  # no byte-level token, though it is among them
+        return token.encode()
+
+
+def _byte_table() -> dict[int, int]:
     """Character -> byte, as GPT-2's byte-level BPE has it: printable bytes stand for themselves, the others for the
     characters from U+0100 on, in order."""
     plain = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = count(0x100)
-    return {chr(byte if byte in plain else next(others)): bytes([byte]) for byte in range(256)}
+    return {byte if byte in plain else next(others): byte for byte in range(256)}
 
 
-_BYTES = _byte_level()
+_BYTES = _byte_table()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
-from ...engine import SamplingParams
+from ...engine import Constraint, SamplingParams
 from ...errors import UnsupportedByEngine
+from .constrained import constrained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,8 @@ class Dialect:
     logprobs: bool = False
     limit: str = "max_tokens"
     """The name of the field."""
+    constraints: Literal["response_format", "structured_outputs", "guided"] = "response_format"
+    """See `ServerOptions.constraints`."""
 
     @property
     def path(self) -> str:
@@ -40,10 +43,19 @@ class Dialect:
             "forbidden_ids": params.forbidden_ids and not self.gives_ids,
             "stop_token_ids": params.stop_token_ids and not self.gives_ids,
             "logprobs": params.logprobs is not None and not self.logprobs,
+            "constraints that go on from another text": params.constrained or (params.constraint and params.forced),
             "forced with logprobs": params.forced and params.logprobs is not None,
         }
         if missing := [name for name, is_wanted in wanted.items() if is_wanted]:
             raise UnsupportedByEngine(f"this server does not do {', '.join(missing)}; the native engine does")
+
+    def check_constraint(self, constraint: Constraint) -> None:
+        """Raise `UnsupportedByEngine` for a kind that the server does not have."""
+        if self.constraints == "response_format" and constraint.kind != "json":
+            raise UnsupportedByEngine(
+                f"this server has constraints by JSON schemas alone, not by {constraint.kind}; if it is a vLLM server, "
+                "set constraints=structured_outputs"
+            )
 
     def body(self, params: SamplingParams, *, max_tokens: int, seed: int) -> dict[str, Any]:
         """Everything but the prompt and the model."""
@@ -61,6 +73,8 @@ class Dialect:
             # Without ids the texts of the tokens are there, and nowhere else.
             count = params.logprobs or 0
             body |= {"logprobs": True, "top_logprobs": count} if self.is_chat else {"logprobs": count}
+        if params.constraint is not None:
+            body |= constrained(params.constraint, self.constraints)
         if self.gives_ids:
             body |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
         if self.extensions:

@@ -10,14 +10,15 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from importlib.util import find_spec
 from random import uniform
-from typing import Any
+from typing import Any, Literal
 
-from ...engine import BlockUsage, Capabilities, Completion, FinishReason, SamplingParams, Tokenizer
+from ...engine import BlockUsage, Capabilities, Completion, Constraint, FinishReason, SamplingParams, Tokenizer
 from ...errors import InvalidInput, ServerFailed, UnknownModel, UnsupportedByEngine
+from ..constraints.matcher import check_text
 from ..native.gguf_tokenizer import load_tokenizer
 from ..registry import find_model
 from ..token_decoding import decode
@@ -82,6 +83,8 @@ class OpenAIEngine(TokenEngine):
         self.model = options.model or ""
         self.dialect = Dialect(is_chat=is_chat)
         self.usage = ServerUsage()
+        self._owner: object = None
+        """Of the model, as the server lists it."""
         self._server: Server | None = None
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -117,6 +120,12 @@ class OpenAIEngine(TokenEngine):
     def check_params(self, params: SamplingParams) -> None:
         super().check_params(params)
         self.dialect.check(params)
+
+    def check_constraint(self, constraint: Constraint) -> None:
+        """What is in a grammar is the server's matter: they have forms of their own."""
+        self.dialect.check_constraint(constraint)
+        if constraint.kind != "grammar":
+            check_text(constraint)
 
     async def complete(self, generation: TokenGeneration) -> Completion:
         task = asyncio.current_task()
@@ -162,6 +171,8 @@ class OpenAIEngine(TokenEngine):
                 # Whoever goes on makes progress; only failures in a row count.
                 broken = 1 if generation.branch.length > before else broken + 1
                 stuck = self.dialect.is_chat and generation.new and not self.options.prefill
+                # A server would begin anew with the constraint.
+                stuck = stuck or (generation.params.constraint is not None and generation.new)
                 if broken > self.options.max_retries or stuck:
                     raise ServerFailed(f"{self.options.url} broke off its answer: {error}") from None
                 logger.warning("%s broke off its answer (%s); asking again", self.options.url, error)
@@ -253,6 +264,7 @@ class OpenAIEngine(TokenEngine):
             known = ", ".join(sorted(listed)[:20]) or "none that it lists"
             raise UnknownModel(f"which model of {self.options.url}? openai:{self.options.url}#MODEL; there: {known}")
         self.model = self.model or next(iter(listed))
+        self._owner = listed.get(self.model, {}).get("owned_by")
         limit = listed.get(self.model, {}).get("max_model_len")
         if self.options.context_limit is None and isinstance(limit, int) and limit > 0:
             self.context_limit = limit
@@ -260,6 +272,12 @@ class OpenAIEngine(TokenEngine):
             logger.warning(
                 "%s does not say how long its context is: taking %d; set context_limit", self.name, DEFAULT_CONTEXT
             )
+
+    def _way(self) -> Literal["response_format", "structured_outputs", "guided"]:
+        """How constraints go over."""
+        if self.options.constraints != "auto":
+            return self.options.constraints
+        return "structured_outputs" if self._owner in ("vllm", "plait") else "response_format"
 
     async def _probe(self) -> Dialect:
         """The richest dialect that the server takes."""
@@ -282,7 +300,7 @@ class OpenAIEngine(TokenEngine):
                 continue
             if dialect.logprobs and not any(chunk.logprobs for chunk in chunks):
                 continue
-            return dialect
+            return replace(dialect, constraints=self._way())
         assert refusal is not None, "the last dialect asks for nothing that could be missing"
         raise refusal
 

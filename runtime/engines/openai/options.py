@@ -40,6 +40,10 @@ class ServerOptions(Spec):
     """Requests under way at most; more wait."""
     prefill: bool = False
     """The chat API goes on with a last message of the assistant's (`continue_final_message`, as vLLM has it)."""
+    constraints: Literal["auto", "response_format", "structured_outputs", "guided"] = "auto"
+    """How the server takes constraints: `response_format` (JSON alone; OpenAI, llama.cpp), `structured_outputs` (all
+    kinds; vLLM, plait) or `guided` (`guided_json` and so on: vLLM before 0.12). `auto`: by who owns the model, as the
+    server lists it."""
     extra_body: dict[str, Any] = {}
     """Put into every request as it is; it replaces what would be there."""
 

@@ -1,0 +1,118 @@
+"""Messages and tools of OpenAI's chats."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ..errors import InvalidInput
+from ..methods.tools import Tool, ToolCall, written
+from .problems import Refused
+
+
+class _Function(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolBody(BaseModel):
+    """A tool that the client offers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["function"]
+    function: _Function
+
+    def tool(self) -> Tool:
+        """Raises `InvalidJob`."""
+        fields = self.function.model_dump(exclude_none=True, exclude={"strict"})
+        return Tool(**fields)
+
+
+class _Name(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+
+
+class NamedTool(BaseModel):
+    """The tool to be called."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["function"]
+    function: _Name
+
+
+class _Called(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    arguments: str
+
+
+class _Call(BaseModel):
+    """A call of an earlier answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: _Called
+    index: int | None = None
+
+    def call(self) -> ToolCall:
+        """Raises `InvalidInput`."""
+        try:
+            arguments = json.loads(self.function.arguments or "{}")
+        except (ValueError, RecursionError):
+            arguments = None
+        if not isinstance(arguments, dict):
+            raise InvalidInput("the arguments of a tool call in a message are no JSON object")
+        return ToolCall(self.function.name, arguments)
+
+
+class Message(BaseModel):
+    """One of a chat."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[_Call] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+
+    def text(self, marks: tuple[str, str] | None) -> str:
+        """What was said, calls of tools as the model writes them. Raises `InvalidInput` for content that is not text,
+        or calls for a model without tools."""
+        calls = [called.call() for called in self.tool_calls or ()]
+        if calls and (marks is None or self.role != "assistant"):
+            raise InvalidInput("tool_calls are the assistant's, with models whose chat template has tools")
+        if self.content is None and not calls:
+            raise InvalidInput(f"a message of {self.role[:20]!r} has no content")
+        said = [text] if (text := self._content()) else []
+        return "\n".join([*said, *(written(call, marks) for call in calls if marks is not None)])
+
+    def _content(self) -> str:
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in self.content):
+            raise InvalidInput("contents of messages are text: there is a part that is not")
+        return "".join(part["text"] for part in self.content)
+
+
+def chosen_tool(choice: str | NamedTool | None) -> str:
+    """As `Sequential.tool_choice`. Raises `Refused`."""
+    if isinstance(choice, NamedTool):
+        if choice.function.name in ("auto", "none", "required"):
+            raise Refused(400, f"there is no tool {choice.function.name!r}", param="tool_choice")
+        return choice.function.name
+    return choice or "auto"
