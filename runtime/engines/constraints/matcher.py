@@ -79,12 +79,16 @@ class Matcher:
         """`stop_ids`: tokens that end the text as EOS does, and may come where it may."""
         self._matcher = matcher
         self._size = vocabulary.size
+        self._is_open = vocabulary.is_open
         self._stop_ids = list(stop_ids)
+        self._is_lost = False
 
     @property
     def error(self) -> str | None:
         """What became too much for the library's limits; nothing is allowed from then on."""
-        return _first(self._matcher.get_error()) if self._matcher.is_error() else None
+        if not (self._is_lost or self._matcher.is_error()):
+            return None
+        return _first(self._matcher.get_error())
 
     @property
     def is_complete(self) -> bool:
@@ -95,16 +99,28 @@ class Matcher:
         """(size,) bool: the tokens that may come next, of a model whose logits are so many; none after an error."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         mask: NDArray[np.bool_] = np.zeros(size, dtype=np.bool_)
-        if not self._matcher.is_error():
+        if self.error is None:
             count = min(self._size, size)
             mask[:count] = np.unpackbits(bits, count=count, bitorder="little")
             if self._stop_ids and self.is_complete:
                 mask[self._stop_ids] = True
+            if self._is_open:
+                mask[[token for token in mask.nonzero()[0].tolist() if not self._leads_on(token)]] = False
         return torch.from_numpy(mask)
+
+    def _leads_on(self, token: int) -> bool:
+        """Does any token go on behind this one?"""
+        ahead = self._matcher.deep_copy()
+        # A stop token is none of the constraint's, and ends the text.
+        return not ahead.try_consume_tokens([token]) or (any(ahead.compute_bitmask()) and not ahead.is_error())
 
     def take(self, tokens: Sequence[int]) -> int:
         """Go on behind these tokens, as far as they are allowed; how many are."""
         return self._matcher.try_consume_tokens(list(tokens)) if tokens else 0
+
+    def advance(self, token: int) -> None:
+        """Go on behind a token that is allowed; it may take the library to its limits all the same."""
+        self._is_lost = self._is_lost or not self.take([token])
 
     def count(self, tokens: Sequence[int]) -> int:
         """How many of these tokens are allowed, one behind another; stays where it is."""

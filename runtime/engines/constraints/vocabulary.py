@@ -31,6 +31,9 @@ class Vocabulary:
             raise InvalidInput("this model has no end-of-sequence token: a text under a constraint could not end")
         self.size = len(spelling)
         self.eos_ids = tuple(eos_ids)
+        letters = {text for text, special in spelling if len(text) == 1 and not special}
+        self.is_open = not letters >= {bytes([letter]) for letter in range(32, 127)}
+        """Are there texts that it cannot spell? Then a token that a text can begin with may lead nowhere."""
         words: Any = _Words(spelling, self.eos_ids)
         self.tokens = LLTokenizer(words, eos_token=list(self.eos_ids))
 

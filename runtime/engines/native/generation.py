@@ -139,7 +139,7 @@ class NativeGeneration:
         if token in self.eos_ids:
             return self.finish(FinishReason.EOS, token)
         if self.matcher is not None:
-            self.matcher.take([token])
+            self.matcher.advance(token)
         if self.decoder is None:
             certain = len(self.sampled)
         else:

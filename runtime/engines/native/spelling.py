@@ -9,6 +9,11 @@ from typing import Any
 
 import tokenizers
 
+from ...errors import UnsupportedByEngine
+
+_KNOWN = {"ByteLevel", "ByteFallback", "Metaspace"}
+"""Kinds of decoders whose tokens spell themselves what they stand for."""
+_LOOKED_AT = 64
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _SPACE = "\u2581"
 """What sentencepiece writes for a space."""
@@ -16,7 +21,7 @@ _SPACE = "\u2581"
 
 def token_bytes(tokenizer: tokenizers.Tokenizer) -> list[tuple[bytes, bool]]:
     """By id: the token's bytes in the midst of a text, and whether it is a special one (its name, then). Ids that stand
-    for nothing have no bytes."""
+    for nothing have no bytes. Raises `UnsupportedByEngine` where a text is not its tokens' put together."""
     spelling: list[tuple[bytes, bool]] = [(b"", False)] * _size(tokenizer)
     added = tokenizer.get_added_tokens_decoder()
     kinds = _kinds(json.loads(tokenizer.decoder.__getstate__())) if tokenizer.decoder is not None else set()
@@ -25,11 +30,14 @@ def token_bytes(tokenizer: tokenizers.Tokenizer) -> list[tuple[bytes, bool]]:
             spelling[id] = added[id].content.encode(), added[id].special
         elif "ByteLevel" in kinds:
             spelling[id] = _byte_level(token), False
-        elif "ByteFallback" in kinds:
+        elif kinds & {"ByteFallback", "Metaspace"}:
             byte = _BYTE.fullmatch(token)
             spelling[id] = bytes.fromhex(byte[1]) if byte else token.replace(_SPACE, " ").encode(), False
         else:
             spelling[id] = tokenizer.decode([id], skip_special_tokens=False).encode(), False
+    ids = [id for id in range(len(spelling)) if id not in added][:_LOOKED_AT]
+    if not kinds & _KNOWN and tokenizer.decode(ids).encode() != b"".join(spelling[id][0] for id in ids):
+        raise UnsupportedByEngine("no constraints with this tokenizer: its texts are not those of its tokens in a row")
     return spelling
 
 

@@ -121,7 +121,7 @@ class TransformersEngine(TokenEngine):
                 if chances[token] == 0:  # rounding at the very end of the distribution
                     token = int(chances.nonzero()[-1])
             if matcher is not None:
-                matcher.take([token])
+                matcher.advance(token)
             logprobs.append(float(plain[token]))
             if params.logprobs:
                 values, ids = plain.topk(params.logprobs)
