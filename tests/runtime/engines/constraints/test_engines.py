@@ -55,7 +55,7 @@ async def test_a_recording_plays_back(tmp_path):
     recorded = await text_of(Recorder(NativeEngine.load(save_byte_model()), tmp_path / "calls"), method)
     assert recorded == await text_of(ReplayEngine(tmp_path / "calls"), method)
     other = method.model_copy(update={"constraint": CONSTRAINTS[2]})
-    with pytest.raises(InvalidInput, match="no recorded answer"):
+    with pytest.raises(InvalidInput, match="no recorded answer|never saw"):
         await text_of(ReplayEngine(tmp_path / "calls"), other)
 
 
