@@ -26,6 +26,18 @@ def test_run_reads_standard_input(recorded, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out)["finish_reason"] == "eos"
 
 
+def test_run_keeps_to_a_constraint(capsys, monkeypatch):
+    constraint = {"constraint": "choice", "choices": [" 24 + 1", " 24 - 1"]}
+    method = {"method": "sequential", "prompt": "seq 24 : 8 3 1 ;", "constraint": constraint}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"method": method})))
+    assert main(["run", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] in constraint["choices"]
+    method["constraint"] = {"constraint": "regex", "pattern": "("}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"method": method})))
+    assert main(["run", "-"]) == 1
+    assert "regex constraint: invalid regex" in capsys.readouterr().err
+
+
 def test_trace_show(recorded, capsys):
     assert main(["trace", "show", str(recorded / "trace")]) == 0
     out = capsys.readouterr().out
