@@ -47,6 +47,8 @@ REFUSED = {
     "forced": [(-1,), ("a",), None],
     "logit_bias": [{-1: 1.0}, {True: 1.0}, {1: NAN}, {1: INF}, {1: -INF}, {1: 1e39}, {1: True}, [(1, 1.0)]],
     "forbidden_ids": [(-3,), (False,)],
+    "constraint": ["[ab]+", {"kind": "regex", "source": "a"}],
+    "constrained": [(-1,), ("a",), None, (3,)],
     "logprobs": [-1, True, 0.0],
     "hidden_state": ["yes"],
 }
