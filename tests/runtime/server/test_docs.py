@@ -16,7 +16,7 @@ PAGE = Path(plait.__file__).parent / "docs" / "server.md"
 async def test_every_example_works(served):
     lines = re.sub(r" \\\n *", " ", PAGE.read_text())
     found = re.findall(r"^curl (.*(?:\n +\"method\".*)?)$", lines, re.MULTILINE)
-    assert len(found) == 16
+    assert len(found) == 17
     id = ""
     async with served.http() as http:
         for text in found:
