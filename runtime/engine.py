@@ -35,6 +35,8 @@ class Capabilities:
     logprobs: bool = False
     hidden_states: bool = False
     """`SamplingParams.hidden_state`."""
+    constrained: bool = False
+    """`SamplingParams.constrained`: a text under a constraint may be written in several calls."""
 
 
 class FinishReason(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..runtime.engine import Engine
+from ..runtime.errors import UnsupportedByEngine
 from ..runtime.jobs.context import Context
 from ..runtime.result import Outcome
 from .embeddings import check_embedding
@@ -22,6 +23,10 @@ class TreeSearch(SearchFields):
     def check(self, engine: Engine) -> None:
         super().check(engine)
         self.reward.check()
+        if self.constraint is not None and self.strategy.steps and not engine.capabilities.constrained:
+            raise UnsupportedByEngine(
+                f"engine {engine.name} begins anew with a constraint at every step; the native engine goes on with it"
+            )
         if self.strategy.uses_embeddings:
             check_embedding(self.embedding, engine)
         if self.generator is not None:

@@ -40,7 +40,7 @@ class TokenEngine(ABC):
         self.name = name
         self.tokenizer = tokenizer
         self.context_limit = context_limit
-        self.capabilities = capabilities or Capabilities(logprobs=True)
+        self.capabilities = capabilities or Capabilities(logprobs=True, constrained=True)
         self.sampling_defaults = sampling_defaults or SamplingDefaults()
         self.branches: set[TokenBranch] = set()
         """Open ones."""

@@ -109,6 +109,7 @@ class NativeEngine:
             parallel_contexts=True,
             logprobs=True,
             hidden_states=True,
+            constrained=True,
             **({} if source is None else read_scaling(source)),
         )
         self.sampling_defaults = SamplingDefaults() if source is None else read_defaults(source)

@@ -43,7 +43,11 @@ class TransformersEngine(TokenEngine):
     def __init__(self, model: Any, tokenizer: Tokenizer, *, name: str, context_limit: int, **options: Any) -> None:
         """`model`: what `AutoModelForCausalLM` loads."""
         super().__init__(
-            name, tokenizer, context_limit=context_limit, capabilities=Capabilities(logprobs=True), **options
+            name,
+            tokenizer,
+            context_limit=context_limit,
+            capabilities=Capabilities(logprobs=True, constrained=True),
+            **options,
         )
         self.model = model
         self._constraints = Compiler(tokenizer, name)

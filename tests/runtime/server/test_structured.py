@@ -190,6 +190,11 @@ async def test_our_own_engine_for_servers_passes_constraints_on():
                 results = [await (await runtime.submit(method)) for runtime in (here, remote)]
                 assert results[0].text == results[1].text != ""
                 assert results[0].finish_reason == results[1].finish_reason
+            searching = plait.TreeSearch(
+                prompt=PROMPT, reward=lambda p, s: 0.5, constraint=constraint, strategy="rebase"
+            )
+            with pytest.raises(plait.UnsupportedByEngine, match="at every step"):
+                await remote.submit(searching)
             with pytest.raises(plait.InvalidInput):
                 await remote.submit(plait.Sequential(prompt=PROMPT, constraint=plait.RegexConstraint(pattern="(")))
         async with plait.Runtime(
