@@ -228,3 +228,21 @@ async def test_a_real_model():
     tokenizer = AutoTokenizer.from_pretrained(folder("q05"))
     expected = tokenizer.apply_chat_template(said, tools=tools, add_generation_prompt=True, tokenize=False)
     assert got.usage.prompt_tokens == len(tokenizer(expected, add_special_tokens=False).input_ids)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_each_of_several_choices_has_its_own_calls(stream):
+    async with (
+        serving(engine=plait.ScriptedEngine(lambda text: f"{CALL}\n{CALL}")) as served,
+        served.openai() as client,
+    ):
+        options = {"model": MODEL, "messages": ASK, "tools": [WEATHER], "n": 2, "parallel_tool_calls": False}
+        if stream:
+            calls = []
+            async for part in parts_of(await client.chat.completions.create(**options, stream=True)):
+                choice = part.choices[0]
+                calls += [(choice.index, call.index) for call in choice.delta.tool_calls or ()]
+        else:
+            got = await client.chat.completions.create(**options)
+            calls = [(choice.index, n) for choice in got.choices for n, _ in enumerate(choice.message.tool_calls)]
+    assert sorted(calls) == [(0, 0), (1, 0)]
