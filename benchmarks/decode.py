@@ -81,6 +81,7 @@ class NoTokenizer:
 
     prefix_ids: tuple[int, ...] = ()
     byte_ids: frozenset[int] = frozenset()
+    tool_marks: tuple[str, str] | None = None
     bos_id = None
     eos_ids = ()
 
@@ -96,7 +97,7 @@ class NoTokenizer:
     def decode(self, token_ids: Iterable[int]) -> str:
         return ""
 
-    def chat(self, messages: Any) -> list[int]:
+    def chat(self, messages: Any, tools: Any = ()) -> list[int]:
         raise NotImplementedError
 
 

@@ -56,7 +56,7 @@ async def test_forks_share_what_was_read_and_go_their_own_ways():
 class Merging(CharTokenizer):
     """Writes what the model said in other tokens than the model did: a capital A for `a`."""
 
-    def chat(self, messages):
+    def chat(self, messages, tools=()):
         return [token if token != ord("a") + 2 else ord("A") + 2 for token in super().chat(messages)]
 
 

@@ -18,7 +18,7 @@ PARALLEL = Capabilities(logprobs=True, parallel_contexts=True)
 class Chat(CharTokenizer):
     """Characters, with a chat template."""
 
-    def chat(self, messages):
+    def chat(self, messages, tools=()):
         text = "".join(f"<{m['role']}>{m['content']}</>" for m in messages)
         return self.encode(f"{text}<assistant>")
 

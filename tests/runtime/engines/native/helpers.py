@@ -153,6 +153,7 @@ class IdTokenizer:
 
     prefix_ids: tuple[int, ...] = ()
     byte_ids: frozenset[int] = frozenset()
+    tool_marks: tuple[str, str] | None = None
     bos_id = None
 
     def __init__(self, vocab_size: int, eos_ids: tuple[int, ...] = ()) -> None:
@@ -168,5 +169,5 @@ class IdTokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         return "".join(f"{token}." for token in token_ids)
 
-    def chat(self, messages: Sequence[Any]) -> list[int]:
+    def chat(self, messages: Sequence[Any], tools: Sequence[Any] = ()) -> list[int]:
         raise NotImplementedError

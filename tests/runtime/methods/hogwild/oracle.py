@@ -22,6 +22,7 @@ class ToyTokenizer:
     bos_id = None
     prefix_ids: tuple[int, ...] = ()
     byte_ids: frozenset[int] = frozenset()
+    tool_marks: tuple[str, str] | None = None
     eos_ids: tuple[int, ...] = ()
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class ToyTokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         return "".join(self.pieces[token] for token in token_ids)
 
-    def chat(self, messages: object) -> list[int]:
+    def chat(self, messages: object, tools: object = ()) -> list[int]:
         raise NotImplementedError
 
 

@@ -116,7 +116,7 @@ class Chat(ToyTokenizer):
         self.vocab_size = len(self.pieces)
         self.end = end
 
-    def chat(self, messages):
+    def chat(self, messages, tools=()):
         return self.encode("".join(f"<{m['role']}>{m['content']}" for m in messages) + self.end)
 
 

@@ -338,7 +338,7 @@ def asked(prompt="Q ", tokenizer=None, **fields):
 
 
 class Plain(CharTokenizer):
-    def chat(self, messages):
+    def chat(self, messages, tools=()):
         raise InvalidInput("no template")
 
 
