@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 _UNDECODED = "\ufffd"
 TOOL_MARKS = ("<tool_call>", "</tool_call>")
 """Around calls as Qwen2.5's, Qwen3's and Hermes' templates have them."""
+_LONG = 4096
+"""Characters of a text whose encoding takes milliseconds."""
 
 
 class HFTokenizer:
@@ -45,6 +48,8 @@ class HFTokenizer:
         self._special = dict(special or {})
         self._prefix_ids = _prefix(tokenizer)
         self._byte_ids = _byte_tokens(tokenizer)
+        # Prompts are encoded to be checked, and again to be run.
+        self._encode_long = lru_cache(maxsize=8)(self._encode_apart)
 
     @classmethod
     def load(cls, path: str | Path) -> HFTokenizer:
@@ -108,13 +113,20 @@ class HFTokenizer:
         return token_bytes(self._tokenizer)
 
     def encode(self, text: str) -> list[int]:
-        ids, prefix = self._encode(text)[0], list(self._prefix_ids)
+        ids, prefix = self._encode_whole(text), list(self._prefix_ids)
         return ids if ids[: len(prefix)] == prefix else prefix + ids
 
     def encode_continuation(self, before: Sequence[int], text: str) -> list[int]:
         if before and tuple(before) == self._prefix_ids:
             return self._encode(text)[0]  # the beginning of a text
         return encode_continuation(self._encode, self.decode, before, text)
+
+    def _encode_whole(self, text: str) -> list[int]:
+        return self._encode(text)[0] if len(text) < _LONG else list(self._encode_long(text))
+
+    def _encode_apart(self, text: str) -> tuple[int, ...]:
+        # A batch, though of one, lets other threads run meanwhile.
+        return tuple(self._tokenizer.encode_batch([text], add_special_tokens=False)[0].ids)
 
     def _encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids without special tokens that are not in the text, and the characters each stands for."""
@@ -150,7 +162,7 @@ class HFTokenizer:
             raise InvalidInput(f"the chat template is not valid: {error}") from error
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise InvalidInput(f"the chat template rejects these messages: {error}") from error
-        return self._encode(rendered[0][0])[0]
+        return self._encode_whole(rendered[0][0])
 
 
 class IncrementalDecoder:

@@ -201,3 +201,13 @@ def test_the_engine_does_not_import_transformers() -> None:
     code = f"import sys, {native}.loader, {native}.tokenizer; print('transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_long_texts_are_encoded_like_short_ones():
+    tokenizer = HFTokenizer(_byte_level())
+    line = "Hello world, 1 + 2 = 3\n"
+    long = line * (5000 // len(line))
+    first = tokenizer.encode(long)
+    assert first == _byte_level().encode(long, add_special_tokens=False).ids
+    first.clear()  # Callers may do with it what they like.
+    assert tokenizer.decode(tokenizer.encode(long)) == long
