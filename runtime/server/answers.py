@@ -82,9 +82,12 @@ class Answer(ABC):
 
     def usage(self) -> Json:
         """Tokens as OpenAI counts them, and under `plait` what else the jobs cost."""
-        usages = [work.result.usage for work in self.works if work.result]
-        prompt = sum(usage.prompt_tokens for usage in usages)
-        spent = sum(usage.total_tokens for usage in usages)
+        results = [work.result for work in self.works if work.result]
+        usages = [result.usage for result in results]
+        # Of a prompt that was scored, the first token was read again, and the others taken as if they were new.
+        scored = [n for result in results if (n := result.details.get("scored", 0))]
+        prompt = sum(usage.prompt_tokens for usage in usages) - len(scored)
+        spent = sum(usage.total_tokens for usage in usages) - sum(scored)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": spent,
@@ -174,6 +177,7 @@ def _columns(tokens: list[Json] | None) -> Json | None:
     return {
         "tokens": texts,
         "token_logprobs": [token["logprob"] for token in tokens],
-        "top_logprobs": [dict(token["top"]) for token in tokens],
+        # Of tokens that read alike, the likeliest.
+        "top_logprobs": [None if (top := token["top"]) is None else dict(reversed(top)) for token in tokens],
         "text_offset": [0, *accumulate(map(len, texts))][: len(texts)],
     }

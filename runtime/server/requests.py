@@ -88,6 +88,10 @@ class Body(BaseModel):
         """Fields of `Sampled` for tools."""
         return {}
 
+    def extra(self) -> Fields:
+        """Fields of `Sampled` that this endpoint alone has."""
+        return {}
+
     def specs(self, model: str, tokenizer: Tokenizer, allow: Callable[[object], None]) -> list[JobSpec]:
         """The jobs that are asked for, in the order of their choices. `allow` raises for methods that clients may not
         use. Raises `Refused` and `InvalidInput`."""
@@ -106,7 +110,9 @@ class Body(BaseModel):
         specs = []
         for prompt in self.prompts(tokenizer):
             if chosen is None:
-                method: Method = Sampled(prompt=prompt, n=self.n or 1, top=self.top, **fields, **tools)
+                method: Method = Sampled(
+                    prompt=prompt, n=self.n or 1, top=self.top, **fields, **tools, **self.extra()
+                )
                 specs.append(JobSpec(method=method, budget=budget, seed=seed, metadata=self.metadata or {}))
                 continue
             if self.top is not None:
@@ -140,7 +146,9 @@ class CompletionBody(Body):
 
     prompt: str | list[str] | list[int] | list[list[int]]
     logprobs: int | None = Field(default=None, ge=0, le=20)
+    max_tokens: int | None = Field(default=None, ge=0)
     echo: bool | None = None
+    """The prompt in front of each text; with `logprobs`, with those of its tokens."""
     best_of: int | None = None
 
     @property
@@ -150,13 +158,16 @@ class CompletionBody(Body):
     def limit(self) -> int | None:
         return 16 if self.max_tokens is None and self._is_plain else self.max_tokens
 
+    def extra(self) -> Fields:
+        return {"echo": bool(self.echo)}
+
     @property
     def _is_plain(self) -> bool:
         return self.method is None and ":" not in self.model
 
     def prompts(self, tokenizer: Tokenizer) -> list[Any]:
-        if self.echo:
-            raise Refused(400, "echo is not supported", param="echo")
+        if self.echo and (self.stream or not self._is_plain):
+            raise Refused(400, "echo is there without a method and without stream only", param="echo")
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise Refused(400, "best_of is not supported: use n, or a method", param="best_of")
         several = isinstance(self.prompt, list) and bool(self.prompt) and not isinstance(self.prompt[0], int)

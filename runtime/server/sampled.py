@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
 
-from ..engine import SamplingParams
+from ..engine import Engine, SamplingParams
+from ..errors import InvalidInput, UnsupportedByEngine
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
 from ..methods.sequential import Sequential
 from ..result import Finish, Generated, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A prompt, as it stands in front of a text."""
+
+    text: str
+    tokens: list[dict[str, Any]]
+    """With log-probabilities, which the first token has none of; empty: they are not wanted."""
 
 
 class Sampled(Sequential):
@@ -28,9 +40,22 @@ class Sampled(Sequential):
     """`Tokenizer.tool_marks` of the model, for who reads its text as it comes."""
     top: int | None = Field(default=None, ge=0, le=20)
     """Likeliest tokens whose log-probabilities are wanted; 0: of the sampled token alone; None: none at all."""
+    max_tokens: int | None = Field(default=None, ge=0, strict=True)
+    """0: none, for the prompt alone."""
+    echo: bool = False
+    """Put the prompt in front of each text and, if `top` is given, its tokens in front of the sampled ones."""
+
+    def check(self, engine: Engine) -> None:
+        if self.echo and self.top is not None and not engine.capabilities.logprobs:
+            raise UnsupportedByEngine(
+                f"{engine.name} gives no log-probabilities of a prompt: leave out echo or logprobs"
+            )
+        super().check(engine)
 
     async def run(self, ctx: Context) -> Outcome:
-        root = self.open(ctx, self.tokens(ctx.tokenizer))
+        prompt = self.tokens(ctx.tokenizer)
+        root = self.open(ctx, prompt)
+        echo = await self._score(ctx, prompt) if self.echo else None
         if self.n == 1:
             samples: list[Generated | None] = [await self._sample(ctx, root)]
             branches = [root]
@@ -41,30 +66,60 @@ class Sampled(Sequential):
         # Those that the budget leaves nothing for are not begun.
         empty = Generated(text="", token_ids=[], finish=Finish.TOTAL_TOKENS)
         drawn = [sample or empty for sample in samples]
-        details = {"choices": [self._choice(*pair, ctx) for pair in zip(drawn, branches, strict=True)]}
+        choices = [self._choice(*pair, ctx, echo) for pair in zip(drawn, branches, strict=True)]
+        details: dict[str, Any] = {"choices": choices}
+        if echo is not None:
+            details["scored"] = max(len(echo.tokens) - 1, 0)
         return Outcome(text=drawn[0].text, answer=None, finish=drawn[0].finish, details=details)
+
+    async def _score(self, ctx: Context, prompt: list[int]) -> Echo:
+        """The prompt as it is shown. Its tokens are taken one by one, as if they had been sampled, on a branch of their
+        own: what is sampled behind the prompt is the same as without."""
+        text = self.prompt if isinstance(self.prompt, str) else ctx.tokenizer.decode(prompt)
+        if self.top is None:
+            return Echo(text, [])
+        first = {"token": ctx.tokenizer.decode(prompt[:1]), "logprob": None, "top": None}
+        if len(prompt) == 1:
+            return Echo(text, [first])
+        forced = SamplingParams(
+            forced=tuple(prompt[1:]), max_tokens=len(prompt) - 1, ignore_eos=True, logprobs=self.top
+        )
+        scored = await ctx.open(prompt[:1], label="prompt").generate(forced)
+        if len(scored.token_ids) < len(prompt) - 1:
+            raise InvalidInput(
+                f"the budget does not cover the {len(prompt)} tokens of the prompt ({scored.finish.value})"
+            )
+        return Echo(text, [first, *(token for _, token in _tokens(scored, ctx))])
 
     async def _sample(self, ctx: Context, branch: TracedBranch) -> Generated:
         top = self.top if ctx.capabilities.logprobs else None
         return await branch.generate(self.sampling(ctx, logprobs=top))
 
-    def _choice(self, sample: Generated, branch: TracedBranch, ctx: Context) -> dict[str, Any]:
-        choice = _choice(sample, ctx)
+    def _choice(self, sample: Generated, branch: TracedBranch, ctx: Context, echo: Echo | None) -> dict[str, Any]:
+        choice = _choice(sample, ctx, echo)
         if self.has_tools:
             said, calls = self.read_calls(sample.text, branch)
             choice |= {"text": said, "calls": [call.to_json() for call in calls]}
         return choice
 
 
-def _choice(sample: Generated, ctx: Context) -> dict[str, Any]:
+def _choice(sample: Generated, ctx: Context, echo: Echo | None) -> dict[str, Any]:
     choice: dict[str, Any] = {"text": sample.text, "finish": sample.finish.value}
-    if sample.logprobs is None:
-        return choice
-    decode, silent = ctx.tokenizer.decode, set(ctx.tokenizer.eos_ids)
-    tops = sample.top_logprobs or [{} for _ in sample.token_ids]
-    choice["tokens"] = [
-        {"token": decode([token]), "logprob": logprob, "top": [[decode([id]), value] for id, value in top.items()]}
-        for token, logprob, top in zip(sample.token_ids, sample.logprobs, tops, strict=True)
-        if token not in silent
-    ]
+    if sample.logprobs is not None:
+        # Behind a prompt, whoever reads counts the tokens: the one that ends the text is shown too.
+        silent = () if echo else ctx.tokenizer.eos_ids
+        choice["tokens"] = [token for id, token in _tokens(sample, ctx) if id not in silent]
+    if echo is not None:
+        choice["text"] = echo.text + choice["text"]
+        if echo.tokens:
+            choice["tokens"] = [*echo.tokens, *choice.get("tokens", ())]
     return choice
+
+
+def _tokens(sample: Generated, ctx: Context) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Token ids, and what is told of each."""
+    decode = ctx.tokenizer.decode
+    tops = sample.top_logprobs or [{} for _ in sample.token_ids]
+    for token, logprob, top in zip(sample.token_ids, sample.logprobs or (), tops, strict=True):
+        shown = [[decode([id]), value] for id, value in top.items()]
+        yield token, {"token": decode([token]), "logprob": logprob, "top": shown}
