@@ -12,6 +12,7 @@ from ..engine import Engine, SamplingParams
 from ..errors import InvalidInput, UnsupportedByEngine
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
+from ..methods.prompt import context_text
 from ..methods.sequential import Sequential
 from ..result import Finish, Generated, Outcome
 
@@ -75,7 +76,7 @@ class Sampled(Sequential):
     async def _score(self, ctx: Context, prompt: list[int]) -> Echo:
         """The prompt as it is shown. Its tokens are taken one by one, as if they had been sampled, on a branch of their
         own: what is sampled behind the prompt is the same as without."""
-        text = self.prompt if isinstance(self.prompt, str) else ctx.tokenizer.decode(prompt)
+        text = self.prompt if isinstance(self.prompt, str) else context_text(prompt, ctx.tokenizer)
         if self.top is None:
             return Echo(text, [])
         first = {"token": ctx.tokenizer.decode(prompt[:1]), "logprob": None, "top": None}
