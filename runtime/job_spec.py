@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from .budget import Budget
-from .errors import InvalidJob
+from .errors import InvalidInput, InvalidJob
 from .methods.base import Method
-from .methods.registry import parse_method
+from .methods.registry import METHODS, parse_method
 from .spec import Spec
 
 
@@ -75,3 +76,27 @@ def parse_job(data: str | bytes | dict[str, Any]) -> JobSpec:
             raise InvalidJob(f"budget is a JSON object, not {type(data['budget']).__name__}")
         values["budget"] = Budget(**data["budget"])
     return JobSpec(**values)
+
+
+def method_schema(name: str) -> dict[str, Any]:
+    """The JSON schema of one method's JSON. Raises `InvalidInput` for an unknown name."""
+    cls = METHODS.find(name)
+    if cls is None:
+        raise InvalidInput(METHODS.unknown(name))
+    return cls.model_json_schema()
+
+
+def job_schema(methods: Sequence[str] | None = None) -> dict[str, Any]:
+    """The JSON schema of a job; its method is any of these, or of those that can be loaded here."""
+    schema = JobSpec.model_json_schema()
+    definitions = schema.setdefault("$defs", {})
+    definitions.pop("Method", None)
+    choices = []
+    for name in METHODS.names() if methods is None else methods:
+        found = method_schema(name)
+        definitions.update(found.pop("$defs", {}))
+        definitions[name] = found
+        choices.append({"$ref": f"#/$defs/{name}"})
+    described = schema["properties"]["method"]
+    schema["properties"]["method"] = {"description": described.get("description", ""), "oneOf": choices}
+    return schema

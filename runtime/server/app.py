@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
@@ -16,6 +15,8 @@ from starlette.types import Receive, Scope, Send
 from ..errors import PlaitError
 from ..methods.registry import METHODS
 from .answers import Answer, ChatAnswer, TextAnswer, failure
+from .bodies import parse_fields, read_json
+from .document import describe
 from .guard import Guard
 from .jobs import add_jobs
 from .live import add_live
@@ -24,6 +25,8 @@ from .requests import Body, ChatBody, CompletionBody
 from .service import Service
 from .streams import NO_BUFFER, answer_stream, cancel, finish, unless_gone
 from .work import Work
+
+B = TypeVar("B", bound=Body)
 
 
 class JobsStream(StreamingResponse):
@@ -54,23 +57,32 @@ def make_app(service: Service) -> FastAPI:
     _add_status(app, service)
 
     @app.post("/v1/completions")
-    async def completions(request: Request, asked: CompletionBody) -> Response:
-        return await _complete(service, request, asked, TextAnswer)
+    async def completions(request: Request) -> Response:
+        return await _complete(service, request, await _read(service, request, CompletionBody), TextAnswer)
 
     @app.post("/v1/chat/completions")
-    async def chat_completions(request: Request, asked: ChatBody) -> Response:
-        return await _complete(service, request, asked, ChatAnswer)
+    async def chat_completions(request: Request) -> Response:
+        return await _complete(service, request, await _read(service, request, ChatBody), ChatAnswer)
 
     add_jobs(app, service)
     add_live(app, service)
+    describe(app, service)
     app.add_middleware(Guard, service=service)
     return app
+
+
+async def _read(service: Service, request: Request, cls: type[B]) -> B:
+    data = await read_json(request)
+    if isinstance(data, dict):
+        service.check_length(data)
+    return parse_fields(cls, data)
 
 
 async def _complete(
     service: Service, request: Request, asked: Body, make: Callable[[str, Sequence[Work]], Answer]
 ) -> Response:
     specs = asked.specs(service.model, service.runtime.engine.tokenizer, service.allow)
+    await service.prepare(specs)
     works: list[Work] = []
     try:
         for spec in specs:
@@ -129,13 +141,6 @@ def _add_errors(app: FastAPI, service: Service) -> None:
         service.metrics.refused.labels(str(refusal.status)).inc()
         told = body(refusal.status, str(refusal), code=refusal.code, param=refusal.param)
         return JSONResponse(told, refusal.status, refusal.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> Response:
-        service.metrics.refused.labels("400").inc()
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return JSONResponse(body(400, f"{where}: {first['msg']}" if where else first["msg"], param=where or None), 400)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:

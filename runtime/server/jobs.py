@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from ..job_spec import parse_job
 from .answers import failure
+from .bodies import read_json
 from .problems import Refused
 from .service import Service
 from .streams import COMMENT, NO_BUFFER, PULSE, sse
@@ -25,13 +26,14 @@ def add_jobs(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/jobs", status_code=202)
     async def submit(request: Request) -> dict[str, Any]:
-        try:
-            data = json.loads(await request.body())
-        except (ValueError, RecursionError) as error:
-            raise Refused(400, f"malformed job JSON: {error}") from None
-        if isinstance(data, dict) and isinstance(data.get("method"), dict):
-            service.allow(data["method"].get("method"))
-        return service.start(request.state.client, parse_job(data), keep=True).summary()
+        data = await read_json(request)
+        if isinstance(data, dict):
+            service.check_length(data)
+            if isinstance(data.get("method"), dict):
+                service.allow(data["method"].get("method"))
+        spec = parse_job(data)
+        await service.prepare([spec])
+        return service.start(request.state.client, spec, keep=True).summary()
 
     @app.get("/v1/jobs")
     async def index(request: Request) -> dict[str, Any]:

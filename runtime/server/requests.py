@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from annotated_types import MaxLen
+from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainValidator, WithJsonSchema
 
 from ..budget import Budget
 from ..engine import Tokenizer
@@ -22,6 +23,29 @@ from .structured import ResponseFormat, StructuredOutputs
 from .tools import Message, NamedTool, ToolBody, chosen_tool
 
 Fields = dict[str, Any]
+
+
+def _prompt(value: object) -> Any:
+    """By hand: a union of lists is tried item by item, kind by kind, and may be of a megabyte."""
+    is_text = isinstance(value, str)
+    if isinstance(value, list) and value:
+        kind = type(value[0])
+        lists = value if kind is list else [value]
+        is_text = kind in (str, int) and all(type(part) is kind for part in value)
+        is_text = is_text or (kind is list and all(type(part) is list for part in lists))
+        is_text = is_text and (kind is not list or all(type(id) is int for part in lists for id in part))
+    if not is_text:
+        raise ValueError("a prompt is a text, a list of texts, a list of token ids, or a list of such lists")
+    return value
+
+
+_IDS = {"type": "array", "items": {"type": "integer"}, "minItems": 1}
+_TEXTS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+Prompts = Annotated[
+    str | list[str] | list[int] | list[list[int]],
+    PlainValidator(_prompt),
+    WithJsonSchema({"anyOf": [{"type": "string"}, _TEXTS, _IDS, {"type": "array", "items": _IDS, "minItems": 1}]}),
+]
 
 
 class StreamOptions(BaseModel):
@@ -49,7 +73,7 @@ class Body(BaseModel):
     top_k: int | None = Field(default=None, ge=0)
     min_p: float | None = Field(default=None, ge=0, le=1)
     repetition_penalty: float | None = Field(default=None, gt=0)
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], MaxLen(16)] | None = None
     seed: int | None = None
     """None: a new one each time; the answer says which."""
     stream: bool | None = None
@@ -144,7 +168,7 @@ class Body(BaseModel):
 class CompletionBody(Body):
     """The body of `/v1/completions`."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Prompts
     logprobs: int | None = Field(default=None, ge=0, le=20)
     max_tokens: int | None = Field(default=None, ge=0)
     echo: bool | None = None
@@ -180,7 +204,7 @@ class CompletionBody(Body):
 class ChatBody(Body):
     """The body of `/v1/chat/completions`."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Annotated[list[Message], Field(min_length=1), FailFast()]
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)

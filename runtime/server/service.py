@@ -6,15 +6,20 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 from ..budget import Budget
 from ..errors import InvalidInput, PlaitError
 from ..events import Text
 from ..job_spec import JobSpec
-from ..methods.base import Method
+from ..methods.base import Decoding, Method
+from ..methods.prompt import Prompt
 from ..methods.registry import METHODS
 from ..runtime import Runtime
+from .bodies import check_length
 from .keys import Client, Keys
 from .metrics import Metrics
 from .problems import Refused
@@ -22,6 +27,9 @@ from .settings import ServerSettings
 from .work import Work
 
 logger = logging.getLogger(__name__)
+
+LONG_PROMPT = 4096
+"""Characters of one that is encoded in a thread."""
 
 
 class Service:
@@ -39,6 +47,7 @@ class Service:
         """Of all texts so far."""
         self.is_draining = False
         self._kept: set[str] = set()
+        self._encoder = ThreadPoolExecutor(1, "plait server encoder")
         self._turns = asyncio.Semaphore(settings.max_running)
         self._waiting = 0
 
@@ -46,6 +55,18 @@ class Service:
     def active(self) -> list[Work]:
         """Works that have not ended."""
         return [work for work in self.works.values() if not work.is_over]
+
+    async def prepare(self, specs: Sequence[JobSpec]) -> None:
+        """Encode long prompts in a thread, so that others do not wait for it: what takes them then finds them done.
+        What is wrong with them is raised by `start`."""
+        tokenizer, loop = self.runtime.engine.tokenizer, asyncio.get_running_loop()
+        for spec in specs:
+            method = spec.method
+            if self.is_draining:
+                return
+            if isinstance(method, Decoding) and _is_long(method.prompt):
+                with suppress(PlaitError):
+                    await loop.run_in_executor(self._encoder, method.tokens, tokenizer)
 
     def start(self, client: Client, spec: JobSpec, *, keep: bool = False) -> Work:
         """Begin a job, or put it in the queue. What is wrong with it is raised before any work: `Refused` where it is
@@ -82,6 +103,10 @@ class Service:
         if method not in self.settings.methods and METHODS.find(method) is not None:
             allowed = ", ".join(self.settings.methods)
             raise Refused(403, f"this server does not allow the method {method!r}; it allows {allowed}")
+
+    def check_length(self, data: dict[str, Any]) -> None:
+        """Raise `Refused` for what a body describes if it holds texts or lists that are far too long for the model."""
+        check_length({**data, "metadata": None}, self.runtime.engine.context_limit)
 
     def check_method(self, method: Method) -> None:
         """Raise what a method's fields may not ask for here."""
@@ -120,6 +145,7 @@ class Service:
         for work in self.active:
             work.cancel("the server is shutting down")
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._encoder.shutdown(wait=False)
 
     async def _run(self, work: Work) -> None:
         self._waiting += 1
@@ -190,6 +216,14 @@ class Service:
             if number < too_many or (work.ended or 0) < oldest:
                 self.works.pop(work.id, None)
                 self._kept.discard(work.id)
+
+
+def _is_long(prompt: Prompt) -> bool:
+    """Does encoding it take milliseconds?"""
+    texts = (
+        [prompt] if isinstance(prompt, str) else [str(part.get("content")) for part in prompt if isinstance(part, dict)]
+    )
+    return sum(map(len, texts)) > LONG_PROMPT
 
 
 def capped(budget: Budget, limits: Budget) -> Budget:

@@ -49,7 +49,7 @@ class HFTokenizer:
         self._prefix_ids = _prefix(tokenizer)
         self._byte_ids = _byte_tokens(tokenizer)
         # Prompts are encoded to be checked, and again to be run.
-        self._encode_long = lru_cache(maxsize=8)(self._encode_apart)
+        self._encode_long = lru_cache(maxsize=16)(self._encode_apart)
 
     @classmethod
     def load(cls, path: str | Path) -> HFTokenizer:

@@ -1,0 +1,114 @@
+"""Bodies of requests: JSON within bounds, so that looking at one takes little time whatever a client sends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable
+from itertools import accumulate
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from .problems import Refused
+
+B = TypeVar("B", bound=BaseModel)
+
+LARGE = 1 << 16
+"""Bytes of a body that is parsed in a thread."""
+MAX_DEPTH = 64
+"""Of arrays and objects in each other."""
+MAX_FIELDS = 1000
+"""Of one object."""
+CHARACTERS = 8
+"""A text of more characters than this for each token of the context is refused before it is encoded, which takes
+seconds for a megabyte. Texts of all kinds have about half as many."""
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+async def read_json(request: Request) -> Any:
+    """What the body holds; as `parse_json`."""
+    raw = await request.body()
+    return await asyncio.to_thread(parse_json, raw) if len(raw) > LARGE else parse_json(raw)
+
+
+def parse_json(raw: bytes) -> Any:
+    """The value. Raises `Refused` for what is not JSON of Unicode texts and finite numbers, or is built oddly."""
+    brackets = _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS)
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH:
+        raise Refused(400, f"the body has more than {MAX_DEPTH} arrays and objects in each other")
+    try:
+        # Of bytes it would take half characters for text.
+        value = json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_no_number)
+        if b"\\u" in raw:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Refused(400, "the body has half a character in it: \\ud800 to \\udfff come in pairs") from None
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"the body is malformed JSON: {error}") from None
+    return value
+
+
+def parse_fields(cls: type[B], value: Any) -> B:
+    """The fields that JSON gives. Raises `Refused`, naming the first that is wrong."""
+    if not isinstance(value, dict):
+        raise Refused(400, f"the body is a JSON object, not {_kind(value)}")
+    for name in value.keys() - cls.model_fields.keys():
+        raise Refused(400, f"{name[:40]}: there is no such field, or it is not supported", param=name[:40])
+    try:
+        return cls.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        param = str(first["loc"][0]) if first["loc"] else None
+        raise Refused(400, f"{where}: {first['msg']}" if where else first["msg"], param=param) from None
+
+
+def check_length(value: Any, context: int) -> None:
+    """Raise `Refused` for texts, chats, token ids and other lists of which one cannot fit a context of so many tokens;
+    `value`: JSON, in which they are anywhere."""
+    if isinstance(value, str):
+        _refuse_beyond(context, len(value) / CHARACTERS)
+    elif isinstance(value, dict):
+        for part in value.values():
+            check_length(part, context)
+    elif isinstance(value, list):
+        _refuse_beyond(context, len(value))
+        if any(isinstance(part, dict) for part in value):
+            _refuse_beyond(context, sum(_lengths(value)) / CHARACTERS)
+        elif not all(type(part) is int for part in value):
+            for part in value:
+                check_length(part, context)
+
+
+def _refuse_beyond(context: int, tokens: float) -> None:
+    if tokens > context:
+        raise Refused(400, f"it is far too long for the context of {context} tokens", code="context_length_exceeded")
+
+
+def _lengths(messages: Iterable[Any]) -> Iterable[int]:
+    contents = (message.get("content") for message in messages if isinstance(message, dict))
+    for content in contents:
+        parts = content if isinstance(content, list) else [{"text": content}]
+        texts = (part.get("text") for part in parts if isinstance(part, dict))
+        yield sum(len(text) for text in texts if isinstance(text, str))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_FIELDS:
+        raise ValueError(f"an object has more than {MAX_FIELDS} fields")
+    return dict(pairs)
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON's")
+
+
+def _kind(value: object) -> str:
+    names = {str: "a string", list: "an array", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
