@@ -33,8 +33,8 @@ _MEANINGS = {
 }
 _START = (400, 403, 404, 429, 500, 503)
 _ANSWERS: dict[tuple[str, str], tuple[int, dict[str, str], Iterable[int]]] = {
-    ("post", "/v1/completions"): (200, {"application/json": "Completion", EVENTS: ""}, _START),
-    ("post", "/v1/chat/completions"): (200, {"application/json": "ChatCompletion", EVENTS: ""}, _START),
+    ("post", "/v1/completions"): (200, {"application/json": "Completion", EVENTS: "ServerSentEvent"}, _START),
+    ("post", "/v1/chat/completions"): (200, {"application/json": "ChatCompletion", EVENTS: "ServerSentEvent"}, _START),
     ("get", "/v1/models"): (200, {"application/json": "Models"}, ()),
     ("get", "/v1/models/{name}"): (200, {"application/json": "Model"}, (400, 404)),
     ("get", "/health"): (200, {"application/json": "Health"}, ()),
@@ -43,12 +43,13 @@ _ANSWERS: dict[tuple[str, str], tuple[int, dict[str, str], Iterable[int]]] = {
     ("get", "/v1/jobs"): (200, {"application/json": "JobStates"}, ()),
     ("get", "/v1/jobs/{id}"): (200, {"application/json": "JobState"}, (404,)),
     ("delete", "/v1/jobs/{id}"): (200, {"application/json": "JobState"}, (404,)),
-    ("get", "/v1/jobs/{id}/events"): (200, {EVENTS: ""}, (400, 404)),
+    ("get", "/v1/jobs/{id}/events"): (200, {EVENTS: "ServerSentEvent"}, (400, 404)),
     ("get", "/v1/jobs/{id}/result"): (200, {"application/json": "Object"}, (400, 404, 409, 500, 503)),
     ("get", "/v1/jobs/{id}/trace"): (200, {LINES: ""}, (404, 409)),
     ("get", "/v1/live"): (200, {"application/json": "Object"}, ()),
 }
-"""Status, media types with their schemas ("": text), and errors beside those that all endpoints have."""
+"""Status, media types with their schemas ("": text; of a stream, that of an event), and errors beside those that all
+endpoints have."""
 _BODIES = {"/v1/completions": "CompletionBody", "/v1/chat/completions": "ChatBody", "/v1/jobs": "Job"}
 
 
@@ -72,7 +73,7 @@ def _document(app: FastAPI, service: Service) -> Json:
             status, kinds, errors = _ANSWERS[verb, path]
             is_open = path in OPEN
             common = (408, 413) if is_open else (401, 408, 413)
-            content = {kind: {"schema": _ref(name) if name else {"type": "string"}} for kind, name in kinds.items()}
+            content = {kind: {"schema": _ref(name) if name else _TEXT} for kind, name in kinds.items()}
             operation["responses"] = {str(status): {"description": "What was asked for", "content": content}}
             for code in sorted({*errors, *common}):
                 told = {"description": _MEANINGS[code], "content": {"application/json": {"schema": _ref("Error")}}}
@@ -155,4 +156,5 @@ _PLAIN: Json = {
     "Model": _MODEL,
     "Models": _object(object={"const": "list"}, data=_list(_MODEL)),
     "Object": _OBJECT,
+    "ServerSentEvent": _object(data=_TEXT),
 }

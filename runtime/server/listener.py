@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import resource
 from collections.abc import Callable
+from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
@@ -15,6 +18,10 @@ from .app import make_app
 from .problems import body
 from .service import Service
 
+logger = logging.getLogger(__name__)
+
+OTHER_FILES = 128
+"""Files that may be open beside connections."""
 SECONDS_TO_CLOSE = 5
 """For which answers may still be sent once no job is left."""
 
@@ -27,16 +34,16 @@ class Listener(uvicorn.Server):
         """`on_start` is called with the URL once it listens."""
         self.service = service
         self.on_start = on_start
+        connections = descriptors_for(service.settings.max_connections)
         config = uvicorn.Config(
             make_app(service),
             host=host,
             port=port,
-            http=_protocol(service.settings.header_seconds),
+            http=_protocol(service, Connections(connections)),
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=service.settings.max_connections,
             timeout_graceful_shutdown=SECONDS_TO_CLOSE,
         )
         super().__init__(config)
@@ -68,38 +75,118 @@ class Listener(uvicorn.Server):
             self.should_exit = True
 
 
-def _protocol(header_seconds: float) -> type[asyncio.Protocol]:
-    """HTTP/1.1 that gives a client a limited time for its headers."""
+class Connections:
+    """Open connections, of which there are so many at most. Those whose next request has not come, or not whole, make
+    room for new ones, the oldest first: who only holds connections keeps nobody out."""
 
-    class TimedProtocol(H11Protocol):
-        _timer: asyncio.TimerHandle | None = None
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.waiting: dict[TimedProtocol, None] = {}
+        self.busy: set[TimedProtocol] = set()
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._timer = self.loop.call_later(header_seconds, self._too_slow)
+    def add(self, connection: TimedProtocol) -> bool:
+        """False: all others are busy."""
+        if len(self.waiting) + len(self.busy) >= self.most:
+            if not self.waiting:
+                return False
+            self.leave(oldest := next(iter(self.waiting)))
+            oldest.refuse(408, "other clients need the connection", "too_many_connections")
+        self.waiting[connection] = None
+        return True
 
-        def data_received(self, data: bytes) -> None:
-            if self._timer is None and (self.cycle is None or self.cycle.response_complete):
-                self._timer = self.loop.call_later(header_seconds, self._too_slow)
-            cycle = self.cycle
-            super().data_received(data)
-            if self.cycle is not cycle:
-                self._stop_timer()
+    def leave(self, connection: TimedProtocol) -> None:
+        self.waiting.pop(connection, None)
+        self.busy.discard(connection)
 
-        def connection_lost(self, exc: Exception | None) -> None:
+    def turn(self, connection: TimedProtocol, *, busy: bool) -> None:
+        """It is asked for something now, or has been answered."""
+        if connection in self.busy or connection in self.waiting:
+            self.leave(connection)
+            if busy:
+                self.busy.add(connection)
+            else:
+                self.waiting[connection] = None
+
+
+class TimedProtocol(H11Protocol):
+    """HTTP/1.1 that gives a client a limited time for its headers; made for a service by `_protocol`."""
+
+    service: Service
+    others: Connections
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if self.others.add(self):
+            self._timer = self.loop.call_later(self.service.settings.header_seconds, self._too_slow)
+        else:
+            self.refuse(503, f"there are {self.others.most} connections already", "too_many_connections")
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._timer = self.loop.call_later(self.service.settings.header_seconds, self._too_slow)
+        cycle = self.cycle
+        super().data_received(data)
+        if self.cycle is not cycle:
             self._stop_timer()
-            super().connection_lost(exc)
+        self._note()
 
-        def _stop_timer(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+    def on_response_complete(self) -> None:
+        self.others.turn(self, busy=False)
+        super().on_response_complete()
+        self._note()  # The next request may have come already.
 
-        def _too_slow(self) -> None:
-            if not self.transport.is_closing():
-                told = json.dumps(body(408, f"the headers did not come in {header_seconds:g} s", code="slow")).encode()
-                head = f"HTTP/1.1 408 Request Timeout\r\ncontent-length: {len(told)}\r\nconnection: close\r\n"
-                self.transport.write(f"{head}content-type: application/json\r\n\r\n".encode() + told)
-                self.transport.close()
+    def _note(self) -> None:
+        """Is there a whole request to be answered?"""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            self.others.turn(self, busy=True)
 
-    return TimedProtocol
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        self.others.leave(self)
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        self.refuse(400, msg, "malformed_http")
+
+    def refuse(self, status: int, message: str, code: str) -> None:
+        """Answer, and close the connection."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()  # An answer is on its way already: another one would be read as part of it.
+            return
+        self.service.metrics.refused.labels(str(status)).inc()
+        told = json.dumps(body(status, message, code=code)).encode()
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-length: {len(told)}\r\nconnection: close\r\n"
+        self.transport.write(f"{head}content-type: application/json\r\n\r\n".encode() + told)
+        self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self.refuse(408, f"the headers did not come in {self.service.settings.header_seconds:g} s", "slow")
+
+
+def _protocol(service: Service, others: Connections) -> type[asyncio.Protocol]:
+    return type("ServedProtocol", (TimedProtocol,), {"service": service, "others": others})
+
+
+def descriptors_for(connections: int) -> int:
+    """Raise the process's limit of open files so that it can hold so many connections; how many it can hold."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    if soft < wanted and soft != resource.RLIM_INFINITY:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    fit = max(soft - OTHER_FILES, 1)
+    logger.warning("%d open files are allowed (ulimit -n): %d connections at most", soft, fit)
+    return fit

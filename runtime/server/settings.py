@@ -42,4 +42,5 @@ class ServerSettings(Spec):
     drain_seconds: float = Field(default=30.0, ge=0)
     """For which running jobs may go on after SIGTERM."""
     max_connections: int = Field(default=2000, ge=1)
-    """Open connections; more are answered 503."""
+    """Open connections. One more takes the place of that which has waited longest for a request; is there none, it is
+    answered 503."""

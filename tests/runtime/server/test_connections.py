@@ -1,0 +1,138 @@
+"""Thousands of connections, and bodies that are built to take long."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from plait.runtime.server.bodies import CHARACTERS, MAX_DEPTH, MAX_FIELDS, parse_json
+from plait.runtime.server.listener import OTHER_FILES, descriptors_for
+from plait.runtime.server.problems import Refused
+
+from .conftest import serving
+from .test_guard import ASK, lives, raw
+
+CONTEXT = 4096
+"""Of the shipped model."""
+HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n{"
+
+
+@asynccontextmanager
+async def connections(served, count, data):
+    """So many connections that sent these bytes, and nothing else."""
+    streams = []
+    try:
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            streams.append((reader, writer))
+            writer.write(data)
+        yield streams
+    finally:
+        for _, writer in streams:
+            writer.close()
+
+
+@pytest.mark.parametrize("data", [b"", b"POST /v1/completions HT", HEAD], ids=["idle", "headers", "body"])
+async def test_a_thousand_connections_keep_nobody_out(data):
+    async with serving(max_connections=200) as served, connections(served, 1000, data) as streams:
+        await lives(served)
+        told = await asyncio.wait_for(streams[0][0].read(), 5)
+        assert told.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(told.partition(b"\r\n\r\n")[2])["error"]["code"] == "too_many_connections"
+
+
+async def test_when_all_are_busy_there_is_no_room():
+    long = json.dumps({**ASK, "max_tokens": 4000, "temperature": 9, "stream": True}).encode()
+    ask = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(long), long)
+    async with serving(max_connections=3) as served, AsyncExitStack() as stack:
+        for reader, _ in await stack.enter_async_context(connections(served, 3, ask)):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        told = await raw(served, b"")
+        assert told.startswith(b"HTTP/1.1 503 ")
+        assert json.loads(told.partition(b"\r\n\r\n")[2])["error"]["type"] == "server_error"
+        await stack.aclose()
+        while served.used:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await lives(served)
+
+
+async def test_what_is_no_http_is_told_so_in_json():
+    async with serving() as served:
+        told = await raw(served, b"\x16\x03\x01\r\n\r\n")
+    assert json.loads(told.partition(b"\r\n\r\n")[2])["error"]["type"] == "invalid_request_error"
+
+
+def test_open_files_are_enough_for_the_connections(monkeypatch):
+    limits, wanted = [(64, 1000)], []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[0])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: wanted.append(pair))
+    assert descriptors_for(100) == 100 and wanted == [(100 + OTHER_FILES, 1000)]
+    assert descriptors_for(2000) == 1000 - OTHER_FILES and wanted[-1] == (1000, 1000)
+    limits[0] = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    assert descriptors_for(2000) == 2000 and len(wanted) == 2
+
+
+ODD = {
+    "nested": b'{"metadata": ' + b"[" * 900 + b"]" * 900 + b"}",
+    "not a number": b'{"temperature": NaN}',
+    "many digits": b'{"seed": ' + b"9" * 5000 + b"}",
+    "half a character": b'{"prompt": "\\ud800"}',
+    "half a character in bytes": b'{"prompt": "\xed\xa0\x80"}',
+    "latin-1": b'{"prompt": "\xe9"}',
+    "fields": json.dumps(dict.fromkeys(map(str, range(50_000)))).encode(),
+    "unlike prompts": json.dumps({"prompt": [1, "a"] * 80_000}).encode(),
+    "numbers": json.dumps({"prompt": [1.5] * 100_000}).encode(),
+    "ids": json.dumps({"prompt": [1] * 300_000}).encode(),
+    "stops": json.dumps({"prompt": "x", "stop": ["x"] * 100_000}).encode(),
+    "messages": json.dumps({"messages": [{}] * 200_000}).encode(),
+    "text": json.dumps({"prompt": "8 3 " * 200_000}).encode(),
+    "no prompt": b'{"prompt": []}',
+    "mixed": b'{"prompt": ["a", 1]}',
+}
+
+
+async def test_odd_bodies_are_refused_at_once():
+    slow = []
+    async with serving() as served, served.http() as http:
+        for name, content in ODD.items():
+            content = b'{"model": "countdown", ' + content[1:]
+            for path in ("/v1/completions", "/v1/chat/completions", "/v1/jobs"):
+                if path == "/v1/jobs":
+                    content = b'{"method": {"method": "sequential", ' + content[23:] + b"}"
+                began = time.process_time()
+                answer = await http.post(path, content=content)
+                if time.process_time() - began > 3:
+                    slow.append((name, path))
+                assert answer.status_code == 400, (name, path, answer.text[:200])
+                told = answer.json()["error"]
+                assert told["type"] == "invalid_request_error" and len(answer.text) < 1000, (name, answer.text[:200])
+    assert not slow
+
+
+async def test_others_go_on_while_a_long_prompt_is_encoded():
+    text = "8 3 " * (CONTEXT * CHARACTERS // 4)
+    async with serving() as served, served.http() as http:
+        task = asyncio.create_task(http.post("/v1/completions", json={**ASK, "prompt": text}))
+        gaps, last = [], time.perf_counter()
+        while not task.done():
+            await asyncio.sleep(0.001)
+            gaps.append(time.perf_counter() - last)
+            last = time.perf_counter()
+    assert (await task).json()["error"]["code"] == "PromptTooLong" or (await task).status_code == 400
+    # Most of it passes in another thread, while this one goes on.
+    assert len(gaps) > 10
+
+
+def test_bounds_of_json():
+    inner = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    assert parse_json(inner)
+    assert parse_json(b'{"a": "' + b"[" * 500 + b'\\""}') == {"a": "[" * 500 + '"'}
+    assert parse_json(b'"\\ud83d\\ude00"') == "\U0001f600"
+    assert len(parse_json(json.dumps(dict.fromkeys(map(str, range(MAX_FIELDS)))).encode())) == MAX_FIELDS
+    with pytest.raises(Refused, match="in each other"):
+        parse_json(b"[" + inner + b"]")
