@@ -72,6 +72,7 @@ from .runtime.methods.sequential import Answering, Sequential
 from .runtime.methods.tools import Tool
 from .runtime.result import Finish, Generated, Outcome, Result, Usage
 from .runtime.runtime import Runtime
+from .runtime.trace.spans import send_spans
 from .runtime.trace.trace import Trace
 from .search.tree_search import TreeSearch
 
@@ -153,6 +154,7 @@ __all__ = [
     "register_equality",
     "register_scheme",
     "search",
+    "send_spans",
 ]
 
 

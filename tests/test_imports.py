@@ -143,6 +143,7 @@ def test_public_names_are_pinned():
         "register_equality",
         "register_scheme",
         "search",
+        "send_spans",
     ]
     for name in plait.__all__:
         assert getattr(plait, name) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any, Protocol
@@ -119,6 +120,7 @@ class Job:
 
     async def _run(self) -> Result:
         spec = self.spec
+        self.trace.began = time.time()
         state = JobState(
             self._engine,
             self.trace,

@@ -86,7 +86,8 @@ async def _complete(
     works: list[Work] = []
     try:
         for spec in specs:
-            works.append(service.start(request.state.client, spec))  # noqa: PERF401  # those before are ended if one fails
+            # Those before are ended if one fails.
+            works.append(service.start(request.state.client, spec, headers=request.headers))  # noqa: PERF401
     except BaseException:
         cancel(works)
         raise

@@ -33,7 +33,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
                 service.allow(data["method"].get("method"))
         spec = parse_job(data)
         await service.prepare([spec])
-        return service.start(request.state.client, spec, keep=True).summary()
+        return service.start(request.state.client, spec, keep=True, headers=request.headers).summary()
 
     @app.get("/v1/jobs")
     async def index(request: Request) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -19,6 +19,7 @@ from ..methods.base import Decoding, Method
 from ..methods.prompt import Prompt
 from ..methods.registry import METHODS
 from ..runtime import Runtime
+from ..trace.spans import send_spans
 from .bodies import check_length
 from .keys import Client, Keys
 from .metrics import Metrics
@@ -68,9 +69,12 @@ class Service:
                 with suppress(PlaitError):
                     await loop.run_in_executor(self._encoder, method.tokens, tokenizer)
 
-    def start(self, client: Client, spec: JobSpec, *, keep: bool = False) -> Work:
+    def start(
+        self, client: Client, spec: JobSpec, *, keep: bool = False, headers: Mapping[str, str] | None = None
+    ) -> Work:
         """Begin a job, or put it in the queue. What is wrong with it is raised before any work: `Refused` where it is
-        too much, else as by `Runtime.submit`. `keep`: it can be looked at after its end."""
+        too much, else as by `Runtime.submit`. `keep`: it can be looked at after its end. `headers`: of
+        the request; if they name a span, the job's is in it."""
         settings = self.settings
         self.check_method(spec.method)
         spec.method.check(self.runtime.engine)
@@ -95,7 +99,8 @@ class Service:
         client.jobs += 1
         client.reserved += reserved
         work.task = asyncio.create_task(self._run(work), name=f"plait server {work.id}")
-        work.task.add_done_callback(lambda _: self._ended(work, reserved))
+        parent = {name: value for name, value in (headers or {}).items() if name in ("traceparent", "tracestate")}
+        work.task.add_done_callback(lambda _: self._ended(work, reserved, parent))
         return work
 
     def allow(self, method: object) -> None:
@@ -189,7 +194,7 @@ class Service:
         for kind in ("prompt", "generated", "injected", "reused"):
             self.metrics.tokens.labels(kind).inc(usage.get(f"{kind}_tokens", 0))
 
-    def _ended(self, work: Work, reserved: int) -> None:
+    def _ended(self, work: Work, reserved: int, parent: Mapping[str, str]) -> None:
         work.client.jobs -= 1
         work.client.reserved -= reserved
         task = work.task
@@ -206,6 +211,11 @@ class Service:
         self.metrics.jobs.labels(work.spec.method.method, reason).inc()
         if work.id not in self._kept:
             self.works.pop(work.id, None)
+        if work.job is not None and work.job.trace.began is not None:
+            try:
+                send_spans(work.job.trace, headers=parent)
+            except Exception:  # of whatever the provider calls
+                logger.exception("job %s: no spans", work.id)
 
     def _forget(self) -> None:
         """Drop ended jobs that are too old or too many."""

@@ -83,6 +83,8 @@ class Trace:
         self.states: list[StateRecord] = []
         self.end: dict[str, Any] | None = None
         """Finish, answer and usage; None while the job runs."""
+        self.began: float | None = None
+        """Seconds since 1970 at which the job started; None: not yet, or not known, as files do not say."""
         self._group_ids = count()
 
     def spell(self) -> None:
