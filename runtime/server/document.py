@@ -137,8 +137,8 @@ _TEXT, _COUNT, _NUMBER = {"type": "string"}, {"type": "integer", "minimum": 0}, 
 _OBJECT = {"type": "object"}
 _FINISH = {"enum": ["stop", "length", "tool_calls"]}
 _USAGE = _object(prompt_tokens=_COUNT, completion_tokens=_COUNT, total_tokens=_COUNT, plait=_OBJECT)
-_HEAD = {"id": _TEXT, "object": _TEXT, "created": _COUNT, "model": _TEXT, "usage": _USAGE}
-_CHOICE = {"index": _COUNT, "finish_reason": _FINISH, "logprobs": _maybe(_OBJECT), "plait": _OBJECT}
+_HEAD: Json = {"id": _TEXT, "object": _TEXT, "created": _COUNT, "model": _TEXT, "usage": _USAGE}
+_CHOICE: Json = {"index": _COUNT, "finish_reason": _FINISH, "logprobs": _maybe(_OBJECT), "plait": _OBJECT}
 _JOB = _object(
     id=_TEXT, object={"const": "job"}, state={"enum": ["queued", "running", "done", "failed", "cancelled"]},
     created=_NUMBER, ended=_maybe(_NUMBER), method=_TEXT, seed={"type": "integer"}, events=_COUNT,

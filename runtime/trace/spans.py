@@ -53,13 +53,13 @@ def send_spans(
 
 class _Sender:
     def __init__(self, tracer: Tracer, trace: Trace, began: float) -> None:
-        from opentelemetry.trace import Status, StatusCode, set_span_in_context
+        from opentelemetry.trace import StatusCode, set_span_in_context
 
         self.tracer = tracer
         self.trace = trace
         self.began = began
         self.inside = set_span_in_context
-        self.failed = lambda text: Status(StatusCode.ERROR, text)
+        self.failure = StatusCode.ERROR
         self.contexts: dict[str, Context] = {}
         """Branch -> what its children's spans are in."""
 
@@ -162,7 +162,7 @@ class _Sender:
 
     def _fail(self, span: Span, error: str) -> None:
         span.set_attribute("error.type", error.partition(":")[0])
-        span.set_status(self.failed(error))
+        span.set_status(self.failure, error)
 
     def _at(self, seconds: float) -> int:
         """Nanoseconds since 1970."""
