@@ -16,10 +16,13 @@ class Metrics:
 
     def __init__(self, kv: Callable[[], BlockUsage]) -> None:
         self.registry = CollectorRegistry()
-        self.running = Gauge("plait_jobs_running", "Jobs that run", registry=self.registry)
-        self.queued = Gauge("plait_jobs_queued", "Jobs that wait for their turn", registry=self.registry)
+        self.running = Gauge("plait_jobs_running", "Jobs that run", ["method"], registry=self.registry)
+        self.queued = Gauge("plait_jobs_queued", "Jobs that wait for their turn", ["method"], registry=self.registry)
         self.jobs = Counter("plait_jobs", "Jobs that ended", ["method", "reason"], registry=self.registry)
-        self.tokens = Counter("plait_tokens", "Tokens", ["kind"], registry=self.registry)
+        self.tokens = Counter("plait_tokens", "Tokens", ["kind", "method"], registry=self.registry)
+        self.preempted = Counter(
+            "plait_preemptions", "Generations ended to make room for others", ["method"], registry=self.registry
+        )
         self.first = Histogram(
             "plait_first_token_seconds", "Time to the first text", ["method"], buckets=SECONDS, registry=self.registry
         )

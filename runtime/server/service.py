@@ -13,11 +13,12 @@ from typing import Any
 
 from ..budget import Budget
 from ..errors import InvalidInput, PlaitError
-from ..events import Text
+from ..events import Stopped, Text
 from ..job_spec import JobSpec
 from ..methods.base import Decoding, Method
 from ..methods.prompt import Prompt
 from ..methods.registry import METHODS
+from ..result import Finish
 from ..runtime import Runtime
 from ..trace.spans import send_spans
 from .bodies import check_length
@@ -153,18 +154,19 @@ class Service:
         self._encoder.shutdown(wait=False)
 
     async def _run(self, work: Work) -> None:
+        method = work.spec.method.method
         self._waiting += 1
-        self.metrics.queued.inc()
+        self.metrics.queued.labels(method).inc()
         try:
             await self._turns.acquire()
         finally:
             self._waiting -= 1
-            self.metrics.queued.dec()
-        self.metrics.running.inc()
+            self.metrics.queued.labels(method).dec()
+        self.metrics.running.labels(method).inc()
         try:
             await self._follow(work)
         finally:
-            self.metrics.running.dec()
+            self.metrics.running.labels(method).dec()
             self._turns.release()
 
     async def _follow(self, work: Work) -> None:
@@ -178,6 +180,8 @@ class Service:
                         self.metrics.first.labels(work.spec.method.method).observe(time.time() - work.created)
                     seen = True
                     self.tokens += event.tokens
+                elif isinstance(event, Stopped) and event.reason == Finish.MEMORY:
+                    self.metrics.preempted.labels(work.spec.method.method).inc()
                 work.add(event)
             work.result = await job
         except asyncio.CancelledError as error:
@@ -192,7 +196,7 @@ class Service:
         usage = (work.job.trace.end or {}).get("usage") or {}
         work.client.spent += usage.get("total_tokens", 0)
         for kind in ("prompt", "generated", "injected", "reused"):
-            self.metrics.tokens.labels(kind).inc(usage.get(f"{kind}_tokens", 0))
+            self.metrics.tokens.labels(kind, work.spec.method.method).inc(usage.get(f"{kind}_tokens", 0))
 
     def _ended(self, work: Work, reserved: int, parent: Mapping[str, str]) -> None:
         work.client.jobs -= 1

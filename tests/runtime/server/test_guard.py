@@ -91,7 +91,8 @@ async def test_jobs_of_a_key_and_of_all_are_limited():
     assert [one.status_code for one in answers] == [202, 202, 429]
     assert other.status_code == 503
     assert states == ["running", "queued"]
-    assert "plait_jobs_running 1.0" in metrics and "plait_jobs_queued 1.0" in metrics
+    for state in ("running", "queued"):
+        assert f'plait_jobs_{state}{{method="sequential"}} 1.0' in metrics
 
 
 async def test_bodies():

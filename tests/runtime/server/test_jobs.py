@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import plait
+from plait.runtime.engines.loading import load_in_thread
+from plait.runtime.engines.registry import load_engine
 from plait.runtime.events import parse_event
 
 from .conftest import serving
@@ -66,6 +69,43 @@ async def test_cancel_frees_what_a_job_holds(served):
     assert state["state"] == "cancelled"
     assert again.status_code == 409
     assert served.used == 0
+
+
+async def test_readers_come_and_go_and_cancelling_frees_within_a_second(served):
+    method = {"method": "self_consistency", "prompt": "seq 24 : 8 3 1 ;", "n": 8, "temperature": 9, "max_tokens": 2000}
+    async with served.http() as http:
+        id = (await http.post("/v1/jobs", json={"method": method})).json()["id"]
+        for _ in range(2):  # Leaving its events does not end a job.
+            async with http.stream("GET", f"/v1/jobs/{id}/events") as reader:
+                async for line in reader.aiter_lines():
+                    if line == "event: text":
+                        break
+        assert served.used > 0
+        rest = asyncio.create_task(events(http, id))
+        await asyncio.sleep(0.1)
+        assert (await http.get(f"/v1/jobs/{id}")).json()["state"] == "running"
+        began = time.perf_counter()
+        await http.delete(f"/v1/jobs/{id}")
+        assert served.used == 0 and time.perf_counter() - began < 1
+        assert (await rest)[-1][1].cancelled
+
+
+async def test_who_makes_room_for_others_is_counted():
+    engine = await load_in_thread(lambda: load_engine("countdown", {"kv_tokens": 256}))
+    async with serving(engine=engine) as served, served.http() as http:
+        ask = {
+            "model": "countdown",
+            "prompt": "seq 24 : 8 3 1 ;",
+            "max_tokens": 200,
+            "n": 8,
+            "temperature": 9,
+            "seed": 1,
+        }
+        answer = (await http.post("/v1/completions", json=ask)).json()
+        metrics = (await http.get("/metrics")).text
+    ended = sum(choice["plait"]["finish"] == "memory" for choice in answer["choices"])
+    assert ended > 0
+    assert f'plait_preemptions_total{{method="sequential"}} {ended}.0' in metrics
 
 
 async def test_ended_jobs_are_kept_by_number():

@@ -1,0 +1,160 @@
+"""What bad clients cost a good one: its latency with and without them, on one server.
+
+    python -m plait.benchmarks.server --requests 60
+
+The good client asks for four tokens at a time; the bad ones hold idle connections, send headers and bodies byte by
+byte, read nothing, and send bodies that are too large, malformed or take long to look at. The rounds without them come
+before and behind, so that what else the machine does shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+
+GOOD = {"model": "countdown", "prompt": "seq 24 : 8 3 1 ;", "max_tokens": 4, "temperature": 0}
+HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer bad\r\n"
+KEYS = "good good\nbad bad jobs=4\n"
+
+Attack = Callable[[str, int], Awaitable[str]]
+
+
+async def exchange(host: str, port: int, *parts: bytes, pause: float = 0.0) -> str:
+    """Send these, and read until the other side closes: the status, or `closed`."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(pause)
+        async with asyncio.timeout(30):
+            return (await reader.read(12)).decode("latin-1")[9:] or "closed"
+    except (OSError, TimeoutError):
+        return "closed"
+    finally:
+        writer.close()
+
+
+async def idle(host: str, port: int) -> str:
+    return await exchange(host, port)
+
+
+async def slow_headers(host: str, port: int) -> str:
+    return await exchange(host, port, *(bytes([byte]) for byte in HEAD), pause=0.5)
+
+
+async def slow_body(host: str, port: int) -> str:
+    return await exchange(host, port, HEAD + b"content-length: 900\r\n\r\n", *[b" "] * 900, pause=0.5)
+
+
+def sending(content: bytes) -> Attack:
+    """A client that sends this body, again and again."""
+    whole = HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(content), content)
+
+    async def send(host: str, port: int) -> str:
+        return await exchange(host, port, whole)
+
+    return send
+
+
+ATTACKS: dict[str, tuple[int, Attack]] = {
+    "idle connections": (400, idle),
+    "headers byte by byte": (300, slow_headers),
+    "bodies byte by byte": (290, slow_body),
+    "malformed JSON": (2, sending(b'{"model": ')),
+    "deep nesting": (2, sending(b'{"metadata": ' + b"[" * 100_000)),
+    "a body of 2 MB": (2, sending(b" " * (2 << 20))),
+    "a text of 0.9 MB": (1, sending(json.dumps({**GOOD, "prompt": "8 3 " * 225_000}).encode())),
+    "prompts of mixed kinds": (1, sending(json.dumps({**GOOD, "prompt": [1, "a"] * 80_000}).encode())),
+    "n of a milliard": (1, sending(json.dumps({**GOOD, "n": 10**9}).encode())),
+    "another model": (1, sending(json.dumps({**GOOD, "model": "gpt"}).encode())),
+}
+"""How many clients do it at a time: 1,000 in all."""
+
+
+@asynccontextmanager
+async def attacking(host: str, port: int, told: Counter[tuple[str, str]]) -> AsyncIterator[None]:
+    """All bad clients; each begins anew when it was turned away. `told`: (attack, answer) -> how often."""
+
+    async def keep(name: str, attack: Attack) -> None:
+        while True:
+            told[name, await attack(host, port)] += 1
+            await asyncio.sleep(0.5)
+
+    tasks = [asyncio.create_task(keep(name, attack)) for name, (n, attack) in ATTACKS.items() for _ in range(n)]
+    try:
+        await asyncio.sleep(2)
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def latencies(url: str, count: int) -> list[float]:
+    """Seconds of each of the good client's requests, all of which must be answered."""
+    found = []
+    async with httpx.AsyncClient(base_url=url, headers={"Authorization": "Bearer good"}, timeout=60) as http:
+        for _ in range(count):
+            began = time.perf_counter()
+            answer = await http.post("/v1/completions", json=GOOD)
+            found.append(time.perf_counter() - began)
+            answer.raise_for_status()
+            await asyncio.sleep(0.05)
+    return found
+
+
+async def measure(url: str, count: int) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    told: Counter[tuple[str, str]] = Counter()
+    await latencies(url, 5)
+    rounds = [("without", await latencies(url, count))]
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(attacking(host, int(port), told))
+        rounds.append(("with 1,000 bad clients", await latencies(url, count)))
+    await asyncio.sleep(2)
+    rounds.append(("without", await latencies(url, count)))
+    print("| bad clients | requests | p50 ms | p95 ms | longest ms |\n| --- | --- | --- | --- | --- |")
+    for name, seconds in rounds:
+        p95 = statistics.quantiles(seconds, n=20)[-1]
+        row = [statistics.median(seconds), p95, max(seconds)]
+        print(f"| {name} | {len(seconds)} | {' | '.join(f'{1000 * value:.1f}' for value in row)} |")
+    print("\n| what they do | clients | answers |\n| --- | --- | --- |")
+    for name, (clients, _) in ATTACKS.items():
+        answers = [f"{answer}: {n}" for (attack, answer), n in sorted(told.items()) if attack == name]
+        print(f"| {name} | {clients} | {', '.join(answers) or 'none yet'} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=60, help="of the good client, in each of three rounds")
+    count = parser.parse_args().requests
+    command = [sys.executable, "-m", "plait", "serve", "countdown", "--port", "0", "--keys", "/dev/stdin"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdin is not None and process.stderr is not None
+    try:
+        process.stdin.write(KEYS)
+        process.stdin.close()
+        line = next((line for line in process.stderr if "http://" in line), "")
+        asyncio.run(measure(re.findall(r"http://[\d.:]+", line)[0], count))
+        if process.poll() is not None:
+            raise SystemExit("the server has died")
+    finally:
+        process.terminate()
+        process.wait()
+        process.stderr.close()
+
+
+if __name__ == "__main__":
+    main()
