@@ -31,8 +31,8 @@ LENGTH = 1024
 
 def write_problems(path: Path, count: int) -> None:
     lines = []
-    for sample in Countdown(numbers=3, count=count).load():
-        a, b, c = sample.data.nums
+    for sample in Countdown(numbers=4, count=count).load():
+        a, b, c, _ = sample.data.nums
         steps = [f" {a} {b} + {a + b}", f" {b} {c} * {b * c}", f" {a} {c} + {a + c}", f" {a} {b} * {a * b}"]
         doc = {"nums": sample.data.nums, "target": sample.data.target, "choices": steps, "gold": 0}
         lines.append(json.dumps({**doc, "prompt": prompt(sample.data.nums, sample.data.target, "seq")}))
@@ -75,7 +75,7 @@ def by_plait(folder: Path) -> float:
 def by_lm_eval(folder: Path, model: str, arguments: str, task: str, metric: str) -> float:
     out = folder / f"lm-eval-{model}-{task}"
     run(folder, "-m", "lm_eval", "run", "--model", model, "--model_args", arguments, "--tasks", task,
-        "--include_path", str(HERE), "--output_path", str(out))  # fmt: skip
+        "--include_path", str(HERE), "--output_path", str(out), "--device", "cpu")  # fmt: skip
     results = json.loads(next(out.rglob("results_*.json")).read_text())["results"]
     return float(results[task][f"{metric},none"])
 
@@ -108,7 +108,7 @@ def main() -> int:
         told = by_lm_eval(folder, "local-completions", remote, "plait_countdown", "correct")
         scores["answers"].append(("lm-eval over the server", told))
         scores["answers"].append(("inspect_ai over the server", by_inspect(folder, url)))
-        local = f"pretrained={MODEL},dtype=float32,device=cpu,{common}"
+        local = f"pretrained={MODEL},dtype=float32,{common}"
         scores["choices"].append(("lm-eval with transformers", by_lm_eval(folder, "hf", local, "plait_choice", "acc")))
         told = by_lm_eval(folder, "local-completions", remote, "plait_choice", "acc")
         scores["choices"].append(("lm-eval over the server", told))

@@ -17,7 +17,7 @@ from inspect_ai.solver import TaskState, generate
 from plait.benchmarks.harnesses.graders import is_correct
 
 
-@scorer(metrics=[accuracy()])
+@scorer(metrics=[accuracy()])  # type: ignore[untyped-decorator, unused-ignore]
 def verified() -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:
         return Score(value=CORRECT if is_correct(state.metadata, state.output.completion) else INCORRECT)
@@ -25,7 +25,7 @@ def verified() -> Scorer:
     return score
 
 
-@task
+@task  # type: ignore[untyped-decorator, unused-ignore]
 def countdown(problems: str) -> Task:
     """`problems`: a file."""
 
