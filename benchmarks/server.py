@@ -4,7 +4,7 @@
 
 The good client asks for four tokens at a time; the bad ones hold idle connections, send headers and bodies byte by
 byte, read nothing, and send bodies that are too large, malformed or take long to look at. The rounds without them come
-before and behind, so that what else the machine does shows.
+before and behind, so that what else the machine does shows; the bad ones are a process of their own on it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
 
@@ -83,9 +83,10 @@ ATTACKS: dict[str, tuple[int, Attack]] = {
 """How many clients do it at a time: 1,000 in all."""
 
 
-@asynccontextmanager
-async def attacking(host: str, port: int, told: Counter[tuple[str, str]]) -> AsyncIterator[None]:
-    """All bad clients; each begins anew when it was turned away. `told`: (attack, answer) -> how often."""
+async def attack_until_eof(host: str, port: int) -> None:
+    """All bad clients, in a process of their own; each begins anew when it was turned away. Ends with standard input,
+    and prints what they were told."""
+    told: Counter[tuple[str, str]] = Counter()
 
     async def keep(name: str, attack: Attack) -> None:
         while True:
@@ -93,13 +94,24 @@ async def attacking(host: str, port: int, told: Counter[tuple[str, str]]) -> Asy
             await asyncio.sleep(0.5)
 
     tasks = [asyncio.create_task(keep(name, attack)) for name, (n, attack) in ATTACKS.items() for _ in range(n)]
+    await asyncio.to_thread(sys.stdin.read)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    print(json.dumps([[*key, count] for key, count in sorted(told.items())]))
+
+
+@contextmanager
+def attacking(address: str, told: list[tuple[str, str, int]]) -> Iterator[None]:
+    """The bad clients are at it; `told` gets (attack, answer, how often) in the end."""
+    command = [sys.executable, "-m", "plait.benchmarks.server", "--attack", address]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        await asyncio.sleep(2)
         yield
+        told += json.loads(process.communicate(timeout=60)[0])
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        process.kill()
+        process.wait()
 
 
 async def latencies(url: str, count: int) -> list[float]:
@@ -116,12 +128,11 @@ async def latencies(url: str, count: int) -> list[float]:
 
 
 async def measure(url: str, count: int) -> None:
-    host, port = url.removeprefix("http://").split(":")
-    told: Counter[tuple[str, str]] = Counter()
+    told: list[tuple[str, str, int]] = []
     await latencies(url, 5)
     rounds = [("without", await latencies(url, count))]
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(attacking(host, int(port), told))
+    with attacking(url.removeprefix("http://"), told):
+        await asyncio.sleep(8)  # until all have begun
         rounds.append(("with 1,000 bad clients", await latencies(url, count)))
     await asyncio.sleep(2)
     rounds.append(("without", await latencies(url, count)))
@@ -132,14 +143,19 @@ async def measure(url: str, count: int) -> None:
         print(f"| {name} | {len(seconds)} | {' | '.join(f'{1000 * value:.1f}' for value in row)} |")
     print("\n| what they do | clients | answers |\n| --- | --- | --- |")
     for name, (clients, _) in ATTACKS.items():
-        answers = [f"{answer}: {n}" for (attack, answer), n in sorted(told.items()) if attack == name]
+        answers = [f"{answer}: {n}" for attack, answer, n in told if attack == name]
         print(f"| {name} | {clients} | {', '.join(answers) or 'none yet'} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=60, help="of the good client, in each of three rounds")
-    count = parser.parse_args().requests
+    parser.add_argument("--attack", metavar="HOST:PORT", help="only be the bad clients, until standard input ends")
+    options = parser.parse_args()
+    if options.attack:
+        host, _, port = options.attack.rpartition(":")
+        asyncio.run(attack_until_eof(host, int(port)))
+        return
     command = [sys.executable, "-m", "plait", "serve", "countdown", "--port", "0", "--keys", "/dev/stdin"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stderr is not None
@@ -147,7 +163,7 @@ def main() -> None:
         process.stdin.write(KEYS)
         process.stdin.close()
         line = next((line for line in process.stderr if "http://" in line), "")
-        asyncio.run(measure(re.findall(r"http://[\d.:]+", line)[0], count))
+        asyncio.run(measure(re.findall(r"http://[\d.:]+", line)[0], options.requests))
         if process.poll() is not None:
             raise SystemExit("the server has died")
     finally:

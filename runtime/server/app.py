@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from ..errors import PlaitError
 from ..methods.registry import METHODS
 from .answers import Answer, ChatAnswer, TextAnswer, failure
-from .bodies import parse_fields, read_json
+from .bodies import parse_fields
 from .document import describe
 from .guard import Guard
 from .jobs import add_jobs
@@ -72,10 +72,7 @@ def make_app(service: Service) -> FastAPI:
 
 
 async def _read(service: Service, request: Request, cls: type[B]) -> B:
-    data = await read_json(request)
-    if isinstance(data, dict):
-        service.check_length(data)
-    return parse_fields(cls, data)
+    return parse_fields(cls, await service.parse(await request.body()))
 
 
 async def _complete(

@@ -11,7 +11,6 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from ..job_spec import parse_job
 from .answers import failure
-from .bodies import read_json
 from .problems import Refused
 from .service import Service
 from .streams import COMMENT, NO_BUFFER, PULSE, sse
@@ -26,11 +25,9 @@ def add_jobs(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/jobs", status_code=202)
     async def submit(request: Request) -> dict[str, Any]:
-        data = await read_json(request)
-        if isinstance(data, dict):
-            service.check_length(data)
-            if isinstance(data.get("method"), dict):
-                service.allow(data["method"].get("method"))
+        data = await service.parse(await request.body())
+        if isinstance(data, dict) and isinstance(data.get("method"), dict):
+            service.allow(data["method"].get("method"))
         spec = parse_job(data)
         await service.prepare([spec])
         return service.start(request.state.client, spec, keep=True, headers=request.headers).summary()

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from ..budget import Budget
 from ..errors import InvalidInput, PlaitError
@@ -21,7 +21,7 @@ from ..methods.registry import METHODS
 from ..result import Finish
 from ..runtime import Runtime
 from ..trace.spans import send_spans
-from .bodies import check_length
+from .bodies import check_length, parse_json
 from .keys import Client, Keys
 from .metrics import Metrics
 from .problems import Refused
@@ -30,6 +30,10 @@ from .work import Work
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+LARGE_BODY = 1 << 16
+"""Bytes of one that is parsed in a thread."""
 LONG_PROMPT = 4096
 """Characters of one that is encoded in a thread."""
 
@@ -49,7 +53,7 @@ class Service:
         """Of all texts so far."""
         self.is_draining = False
         self._kept: set[str] = set()
-        self._encoder = ThreadPoolExecutor(1, "plait server encoder")
+        self._long_calls = ThreadPoolExecutor(1, "plait server")
         self._turns = asyncio.Semaphore(settings.max_running)
         self._waiting = 0
 
@@ -61,14 +65,24 @@ class Service:
     async def prepare(self, specs: Sequence[JobSpec]) -> None:
         """Encode long prompts in a thread, so that others do not wait for it: what takes them then finds them done.
         What is wrong with them is raised by `start`."""
-        tokenizer, loop = self.runtime.engine.tokenizer, asyncio.get_running_loop()
         for spec in specs:
             method = spec.method
-            if self.is_draining:
-                return
             if isinstance(method, Decoding) and _is_long(method.prompt):
                 with suppress(PlaitError):
-                    await loop.run_in_executor(self._encoder, method.tokens, tokenizer)
+                    await self._aside(method.tokens, self.runtime.engine.tokenizer)
+
+    async def parse(self, raw: bytes) -> Any:
+        """As `parse_json`, and `check_length` of what is there."""
+        value = await self._aside(parse_json, raw) if len(raw) > LARGE_BODY else parse_json(raw)
+        if isinstance(value, dict):
+            check_length({**value, "metadata": None}, self.runtime.engine.context_limit)
+        return value
+
+    async def _aside(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call in the one thread for what takes long: with more of them, others would wait for each in turn."""
+        if self.is_draining:
+            return call(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._long_calls, call, *arguments)
 
     def start(
         self, client: Client, spec: JobSpec, *, keep: bool = False, headers: Mapping[str, str] | None = None
@@ -110,10 +124,6 @@ class Service:
             allowed = ", ".join(self.settings.methods)
             raise Refused(403, f"this server does not allow the method {method!r}; it allows {allowed}")
 
-    def check_length(self, data: dict[str, Any]) -> None:
-        """Raise `Refused` for what a body describes if it holds texts or lists that are far too long for the model."""
-        check_length({**data, "metadata": None}, self.runtime.engine.context_limit)
-
     def check_method(self, method: Method) -> None:
         """Raise what a method's fields may not ask for here."""
         self.allow(method.method)
@@ -151,7 +161,7 @@ class Service:
         for work in self.active:
             work.cancel("the server is shutting down")
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._encoder.shutdown(wait=False)
+        self._long_calls.shutdown(wait=False)
 
     async def _run(self, work: Work) -> None:
         method = work.spec.method.method
