@@ -29,10 +29,10 @@ LENGTH = 1024
 """New tokens of an answer at most."""
 
 
-def write_problems(path: Path, count: int) -> None:
+def write_problems(path: Path, count: int, numbers: int) -> None:
     lines = []
-    for sample in Countdown(numbers=4, count=count).load():
-        a, b, c, _ = sample.data.nums
+    for sample in Countdown(numbers=numbers, count=count).load():
+        a, b, c = sample.data.nums[:3]
         steps = [f" {a} {b} + {a + b}", f" {b} {c} * {b * c}", f" {a} {c} + {a + c}", f" {a} {b} * {a * b}"]
         doc = {"nums": sample.data.nums, "target": sample.data.target, "choices": steps, "gold": 0}
         lines.append(json.dumps({**doc, "prompt": prompt(sample.data.nums, sample.data.target, "seq")}))
@@ -91,7 +91,9 @@ def by_inspect(folder: Path, url: str) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100, help="problems")
-    count = parser.parse_args().count
+    parser.add_argument("--numbers", type=int, default=3, help="of each problem")
+    options = parser.parse_args()
+    count = options.count
     missing = [name for name in ("lm_eval", "inspect_ai") if find_spec(name) is None]
     if missing:
         print(f"not installed: {', '.join(missing)}")
@@ -99,7 +101,7 @@ def main() -> int:
     scores: dict[str, list[tuple[str, float]]] = {"answers": [], "choices": []}
     with TemporaryDirectory() as name, serving() as url:
         folder = Path(name)
-        write_problems(folder / "problems.jsonl", count)
+        write_problems(folder / "problems.jsonl", count, options.numbers)
         common = f"tokenizer={MODEL},add_bos_token=True,max_length=4096"
         remote = (
             f"model=countdown,base_url={url}/v1/completions,num_concurrent=8,tokenizer_backend=huggingface,{common}"

@@ -14,7 +14,7 @@ from plait.benchmarks.harnesses.graders import grade
 
 
 def test_problems_and_their_grades(tmp_path):
-    write_problems(tmp_path / "problems", 5)
+    write_problems(tmp_path / "problems", 5, 4)
     docs = [json.loads(line) for line in (tmp_path / "problems").read_text().splitlines()]
     assert len(docs) == 5 and all(len(set(doc["choices"])) > 1 and doc["prompt"] for doc in docs)
     doc = {"nums": [8, 3, 1, 2], "target": 48}
