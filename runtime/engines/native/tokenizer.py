@@ -37,8 +37,10 @@ class HFTokenizer:
         eos_ids: Sequence[int] = (),
         chat_template: str | None = None,
         special: Mapping[str, str] | None = None,
+        additional: Sequence[str] = (),
     ) -> None:
-        """`special` holds what a template may ask for by name: bos_token, eos_token, pad_token, unk_token."""
+        """`special` holds what a template may ask for by name: bos_token, eos_token, pad_token, unk_token;
+        `additional`: the texts of special tokens without a name."""
         self._tokenizer = tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -46,6 +48,7 @@ class HFTokenizer:
         self._eos_ids = tuple(eos_ids)
         self._template = chat_template
         self._special = dict(special or {})
+        self._additional = tuple(additional)
         self._prefix_ids = _prefix(tokenizer)
         self._byte_ids = _byte_tokens(tokenizer)
         # Prompts are encoded to be checked, and again to be run.
@@ -84,7 +87,15 @@ class HFTokenizer:
             eos_ids=ids("eos"),
             chat_template=_template(folder, own),
             special=special,
+            additional=[text for token in own.get("additional_special_tokens") or () if (text := _text(token))],
         )
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """Special tokens by their names (`eos_token`), the others by their texts."""
+        named = {**self._special, **{text: text for text in self._additional}}
+        found = {name: self._tokenizer.token_to_id(text) for name, text in named.items()}
+        return {name: token for name, token in found.items() if token is not None}
 
     @property
     def bos_id(self) -> int | None:

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
 
 from ...engine import SamplingParams
 from ...jobs.branch import TracedBranch
 from ...jobs.context import Context
 from ...trace.writer import TracedBlock
-from .text import OTHERS, OWN, PIVOT, SEPARATOR, SPLIT
-
-Layout = Literal["combined", "interleaved", "contiguous"]
+from .policy import Layout
+from .text import OWN, PIVOT, SEPARATOR, SPLIT
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +41,9 @@ class Worker:
     last_said: list[int] = field(default_factory=list)
     """What it sampled in the step before."""
     live: TracedBlock | None = None
+    place: int = -1
+    """Where in `text` the tokens `banned` must not stand."""
+    banned: set[int] = field(default_factory=set)
 
     @property
     def said(self) -> list[int]:
@@ -66,8 +68,10 @@ class Step:
 class Group:
     """Blocks of one run; `close` lets go of all of them."""
 
-    def __init__(self, ctx: Context, layout: Layout, *, with_headers: bool) -> None:
+    def __init__(self, ctx: Context, layout: Layout, *, others: str, with_headers: bool) -> None:
+        """`others`: the heading in front of the others' unfinished steps."""
         self._ctx = ctx
+        self._heading_of_others = others
         self.layout = layout
         self.with_headers = with_headers
         self.workers: list[Worker] = []
@@ -87,7 +91,7 @@ class Group:
         self.num_prompt = prompt.position
         self._prompt = [await self._encode(prompt)]
         if self.layout == "combined" and self.with_headers:
-            self._others = [await self._encode(self._heading(OTHERS))]
+            self._others = [await self._encode(self._heading(self._heading_of_others))]
             self._own = [await self._encode(self._heading(OWN))]
         if self.layout == "contiguous" and self.with_headers:
             self._own = [await self._encode(self._heading(SPLIT))]
@@ -146,6 +150,17 @@ class Group:
         worker.begin(tokens, before=[*last, *closing])
         self._is_arranged = False
 
+    def take_back(self, worker: Worker, drop: int) -> None:
+        """Forget the last `drop` tokens a worker sampled; the first of them must not come again in their place."""
+        place = len(worker.text) - drop
+        if worker.place != place:
+            worker.place, worker.banned = place, set()
+        worker.banned.add(worker.text[place])
+        del worker.text[place:]
+        # The token that stays last is computed again, for what it leads to.
+        worker.branch.rewind(worker.branch.length - drop - 1)
+        worker.pending = worker.text[-1:]
+
     def leave(self, worker: Worker) -> None:
         """Take a worker out; what it wrote stays in sight, marked as broken off."""
         pivot = self._ctx.tokenizer.encode_continuation((), PIVOT + SEPARATOR)
@@ -182,11 +197,11 @@ class Group:
 
     def whole(self) -> list[int]:
         """All that was written, as one sequence: finished steps, then unfinished ones, each closed by the pivot."""
-        encode = self._ctx.tokenizer.encode
+        encode = partial(self._ctx.tokenizer.encode_continuation, ())
         finished = [*self.forgotten, *(step.text for step in self.history)]
         tokens = [token for text in finished for token in text]
         if self.layout == "combined" and self.with_headers and self.workers:
-            tokens += encode(OTHERS)
+            tokens += encode(self._heading_of_others)
         for worker in self.workers:
             tokens += [*worker.text, *encode(PIVOT + SEPARATOR)]
         return tokens

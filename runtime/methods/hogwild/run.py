@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
+from typing import Any
 
 from ...engine import SamplingParams
 from ...errors import EngineClosed
 from ...jobs.branch import TracedBranch
 from ...jobs.context import Context
 from ...result import Finish, Generated, Outcome
-from ..answers import extract
+from .conclusion import Conclusions, Snapshot
 from .fields import HogwildFields
+from .finishers import find
 from .group import Group, Worker
-from .text import OTHERS, OWN, PIVOT, SEPARATOR, SPLIT, Pieces, ends_step, has_open_fence, is_looping, opener, prefix
+from .text import OWN, PIVOT, SEPARATOR, SPLIT, Pieces, ends_step, forgeries, has_open_fence, is_looping, opener, prefix
 
 
 class Run:
@@ -23,32 +26,30 @@ class Run:
         self.pieces = found
         names, width = method.workers, ctx.state.budget.width
         self.names = names if width is None else names[:width]
-        self.has_steps = method.layout != "contiguous"
+        self.policy = method.published
+        self.has_steps = method.has_steps
         ctx.count("workers_over_width", len(names) - len(self.names))
-        self.group = Group(ctx, method.layout, with_headers=method.headers)
+        self.group = Group(ctx, method.layout, others=self.policy.others, with_headers=method.headers)
         self.limit = min(method.context_limit or ctx.context_limit, ctx.context_limit)
         self.encode = encode = partial(ctx.tokenizer.encode_continuation, ())
         self.separator = encode(SEPARATOR)
         self.pivot = encode(PIVOT + SEPARATOR)
-        self.conclusion = encode(method.conclusion or "")
-        self.reserve = method.conclusion_tokens if method.conclusion is not None else 0
-        self.num_headings = len(encode(OTHERS)) + len(encode(OWN)) + len(encode(SPLIT))
-        self.forbidden = self._forbidden() if method.policy == "repo" else ()
+        self.conclusions = Conclusions(method, ctx, self.names, self.limit)
+        self.num_headings = len(encode(self.policy.others)) + len(encode(OWN)) + len(encode(SPLIT))
+        self.forbidden = self.policy.forbidden(ctx.tokenizer, found, method.layout)
+        # Blank lines that only a string can tell; steps alone are ended by them.
+        self.blanks = (SEPARATOR,) if not found.blank or (found.is_split and self.policy.joins_newlines) else ()
         self.passes = 0
+        self.spent = 0
+        """Tokens that workers sampled or were given."""
+        self.began = ctx.now
+        self.left = 0
+        self.context = 0
+        """The least context limit with which everything would have gone the same way."""
         self.since_check = 0
         self.waiting: list[Worker] = []
         """Those that join later."""
         self.gang = ".".join(map(str, ctx.path)) + ":hogwild"
-
-    def _forbidden(self) -> tuple[int, ...]:
-        tokenizer = self.ctx.tokenizer
-        end_of_thought = self.encode("</think>")
-        return (
-            *self.pieces.hashes,
-            *(() if tokenizer.bos_id is None else (tokenizer.bos_id,)),
-            *tokenizer.eos_ids,
-            *(end_of_thought if len(end_of_thought) == 1 else ()),
-        )
 
     # -- the whole run -----------------------------------------------------------------------------------------
 
@@ -60,7 +61,8 @@ class Run:
                 # All are opened now, so that sampling does not depend on when somebody joins.
                 worker = Worker(name=name, branch=ctx.open(label=name, context_limit=self.limit))
                 worker.forced = list(method.resume.get(name, ()))
-                start = opener(name, is_first=index == 0, has_steps=self.has_steps)
+                is_apart = index > 0 and len(self.names) > 2
+                start = opener(name, is_first=index == 0, has_steps=self.has_steps, is_apart=is_apart)
                 worker.begin(
                     ctx.tokenizer.encode_continuation((), start if method.openers is None else method.openers[index])
                 )
@@ -68,17 +70,19 @@ class Run:
             async with ctx.state.slots(len(self.names)):
                 with ctx.phase("workers"):
                     finish = await self._rounds()
-            return await self._conclude(finish)
+            return await self._finish(finish)
         finally:
             group.close()
 
     async def _rounds(self) -> Finish:
         """Decode until the group ends; why it did."""
-        group = self.group
+        group, method = self.group, self.method
         while True:
             self._join_and_leave()
             if not group.workers:
                 return Finish.STOP
+            if self.passes in method.answer_at:
+                self.conclusions.keep(self._snapshot(Finish.LENGTH))
             passes = self._room()
             if isinstance(passes, Finish):
                 return passes
@@ -104,8 +108,8 @@ class Run:
         count = len(group.workers)
         if ctx.is_late:
             return Finish.DEADLINE
-        events = [n for n in (*method.join_at.values(), *method.leave_at.values()) if n > self.passes]
-        passes = min((n - self.passes for n in events), default=self.limit)
+        events = chain(method.join_at.values(), method.leave_at.values(), method.answer_at)
+        passes = min((n - self.passes for n in events if n > self.passes), default=self.limit)
         passes = min(passes, method.limit - self.passes)
         if passes < 1:
             method.note_bound(ctx)
@@ -114,15 +118,17 @@ class Run:
             if method.overflow == "stop" or not group.forget_oldest():
                 return Finish.CONTEXT
             ctx.count("dropped_steps")
-        share = ctx.share(count, self.reserve)
+        self.left = self._context_left()
+        share = ctx.share(count, self.conclusions.kept)
         if share is not None and any(len(w.pending) >= share for w in group.workers):
-            critical = ctx.critical_left is not None and max(ctx.critical_left - self.reserve, 0) <= share
+            critical = ctx.critical_left is not None and max(ctx.critical_left - self.conclusions.kept, 0) <= share
             return Finish.CRITICAL_TOKENS if critical else Finish.TOTAL_TOKENS
-        return min(passes, left)
+        # The engine looks for strings in what one call samples: one token at a time where one may be in the midst.
+        return 1 if any(map(self._is_midway, group.workers)) else min(passes, left)
 
     def _context_left(self) -> int:
         """Tokens the group may still write, so that views and the concluding sequence fit."""
-        extra = len(self.conclusion) + self.reserve + self.num_headings
+        extra = self.conclusions.room + self.num_headings
         return self.limit - self.group.num_tokens - extra - len(self.group.workers) * len(self.pivot)
 
     # -- one round ---------------------------------------------------------------------------------------------
@@ -137,6 +143,7 @@ class Run:
             start = branch.length
             try:
                 branch.extend(worker.pending)
+                self.spent += len(worker.pending)
                 worker.pending, start = [], branch.length
                 return await branch.generate(self._params(worker, passes))
             except (AssertionError, EngineClosed):
@@ -150,7 +157,7 @@ class Run:
                 if not branch.is_closed:
                     branch.lockstep(None)  # who could not decode must not keep the others waiting
 
-        results = await self.ctx.parallel(work, [w.branch for w in self.group.workers], reserve=self.reserve)
+        results = await self.ctx.parallel(work, [w.branch for w in self.group.workers], reserve=self.conclusions.kept)
         if len(errors) == len(workers):
             raise errors[0]
         return results
@@ -159,21 +166,41 @@ class Run:
         method = self.method
         if self.has_steps and method.max_step is not None:
             passes = max(1, min(passes, self._step_limit(worker) - len(worker.said)))
-        stops = list(method.stop)
-        if method.ban_impersonation:
-            stops += [f"**{name} [" for name in self.names if name != worker.name]
-        if not self.pieces.blank:
-            stops.append(SEPARATOR)  # no token holds a blank line: it takes several
+        banned = worker.banned if worker.place == len(worker.text) else ()
         return method.sampling(
             self.ctx,
             max_tokens=passes,
-            stop=tuple(stops),
+            stop=(*method.stop, *self._watched(worker)),
             include_stop=True,  # what others have seen must not vanish from the record
             stop_token_ids=(*method.stop_token_ids, *self.pieces.blank),
-            ignore_eos=method.policy == "repo",
-            forbidden_ids=self.forbidden,
+            ignore_eos=self.policy.is_endless,
+            forbidden_ids=(*self.forbidden, *banned),
             forced=tuple(worker.forced[:passes]),
         )
+
+    def _watched(self, worker: Worker) -> tuple[str, ...]:
+        """Strings that mean something in what a worker says, besides the job's own."""
+        forged = forgeries(worker.name, self.names, has_steps=self.has_steps) if self.method.ban_impersonation else ()
+        return (*forged, *self.blanks)
+
+    def _is_midway(self, worker: Worker) -> bool:
+        """May the worker's last words be the beginning of something that is watched for, or must a token not follow?"""
+        watched = (*self.method.stop, *self._watched(worker))
+        # A character takes four bytes at most, and a token has one at least.
+        said = self.ctx.tokenizer.decode(worker.said[-4 * max(map(len, watched), default=0) - 4 :])
+        begun = any(said.endswith(text[:n]) for text in watched for n in range(1, len(text)))
+        return begun or worker.place == len(worker.text)
+
+    def _met(self, worker: Worker, result: Generated) -> str | int | None:
+        """What ended the worker's call, or was completed by the only token of it."""
+        if result.stop is not None or len(result.token_ids) != 1 or not worker.said:
+            return result.stop
+        said = self.ctx.tokenizer.decode(worker.said)
+        before = len(self.ctx.tokenizer.decode(worker.said[:-1]))
+        found = (
+            t for t in (*self.method.stop, *self._watched(worker)) if t in said and said.rfind(t) + len(t) > before
+        )
+        return next(found, None)
 
     def _step_limit(self, worker: Worker) -> int:
         assert self.method.max_step is not None
@@ -183,7 +210,9 @@ class Run:
 
     def _take(self, results: list[Generated | None]) -> Finish | None:
         """Take over a round's tokens and, in the order of the workers, finish steps; why the run ends, if it does."""
-        self.passes += max((len(r.token_ids) for r in results if r is not None), default=0)
+        passes = max((len(r.token_ids) for r in results if r is not None), default=0)
+        self.passes += passes
+        self.context = max(self.context, self.limit - self.left + passes * len(results))
         # Every pass but the last has put one token of each worker into the next; the last is counted by `_handle`.
         self.since_check += sum(max(len(r.token_ids) - 1, 0) for r in results if r is not None)
         ended: list[Finish] = []
@@ -191,6 +220,7 @@ class Run:
             if result is None:
                 self.group.leave(worker)
                 continue
+            self.spent += len(result.token_ids)
             worker.text += result.token_ids
             del worker.forced[: len(result.token_ids)]
             finish = self._handle(worker, result)
@@ -202,7 +232,7 @@ class Run:
         """What a worker's new tokens lead to."""
         method = self.method
         text = self.ctx.tokenizer.decode(worker.text)
-        stop = result.stop
+        stop = self._met(worker, result)
         if stop is not None and (stop in method.stop or stop in method.stop_token_ids):
             drop = self._overhang(worker, text.rfind(stop)) if isinstance(stop, str) else 1
             del worker.text[len(worker.text) - drop :]
@@ -213,26 +243,37 @@ class Run:
             return result.finish
         if not result.token_ids:
             return None
-        is_foreign = isinstance(stop, str) and stop != SEPARATOR
-        if not self.has_steps:
-            is_over = result.finish is Finish.STOP
-        elif is_foreign:
-            self.ctx.count("impersonations")
-            self._finish_step(worker, drop=self._overhang(worker, text.rfind(str(stop))), closing=self.separator)
-            is_over = True
-        elif result.finish is Finish.STOP and ends_step(text):
+        is_blank = stop is not None and (stop in self.blanks or not isinstance(stop, str))
+        is_over = is_blank and not self.has_steps and not self.policy.is_endless
+        if stop is not None and not is_blank:
+            at = text.rfind(str(stop))
+            is_over = self._expose(worker, text, at)
+            text = text[:at]
+        elif not self.has_steps:
+            pass
+        elif is_blank and ends_step(text, minds_fences=self.policy.minds_fences):
             self._finish_step(worker)
             is_over = True
         elif method.max_step is not None and len(worker.said) >= self._step_limit(worker):
             self.ctx.count("forced_steps")
             self._finish_step(worker, closing=self.separator)
             is_over = True
-        else:
-            is_over = False
         self.since_check += len(worker.pending) or 1  # what the worker puts into the next pass
-        if is_over and method.answer != "text" and extract(method.answer, text) is not None:
+        if is_over and method.answer != "text" and find(method.answer, text, method.accepts) is not None:
             return Finish.STOP
         return None
+
+    def _expose(self, worker: Worker, text: str, keep: int) -> bool:
+        """A worker wrote under another's name behind the first `keep` characters; was its step ended?"""
+        self.ctx.count("impersonations")
+        given = len(self.ctx.tokenizer.decode(worker.text[: worker.num_given]))
+        if self.has_steps and text[given:keep].strip():
+            self._finish_step(worker, drop=self._overhang(worker, keep), closing=self.separator)
+            return True
+        drop = self._overhang(worker, keep, least=0 if worker.num_given else 1)
+        if drop:
+            self.group.take_back(worker, drop)
+        return False
 
     def _finish_step(self, worker: Worker, *, drop: int = 0, closing: Sequence[int] = ()) -> None:
         method = self.method
@@ -247,11 +288,11 @@ class Run:
             self.since_check = 0
         self.group.finish_step(worker, tokens, drop=drop, closing=closing)
 
-    def _overhang(self, worker: Worker, keep: int) -> int:
-        """Sampled tokens at the end of a worker's text that reach beyond its first `keep` characters; the first one
-        always stays."""
+    def _overhang(self, worker: Worker, keep: int, least: int = 1) -> int:
+        """Sampled tokens at the end of a worker's text that reach beyond its first `keep` characters; so many of them
+        always stay."""
         drop = 0
-        while drop < len(worker.said) - 1 and self._characters(worker, drop) > keep:
+        while drop < len(worker.said) - least and self._characters(worker, drop) > keep:
             drop += 1
         return drop
 
@@ -260,22 +301,23 @@ class Run:
 
     # -- the end -----------------------------------------------------------------------------------------------
 
-    async def _conclude(self, finish: Finish) -> Outcome:
-        """The answer, asked for if nobody has given one."""
-        ctx, method, group = self.ctx, self.method, self.group
-        tokens = group.whole()
-        text = ctx.tokenizer.decode(tokens)
-        answer = extract(method.answer, text)
-        asks = finish.is_truncated if method.answer == "text" else answer is None
-        if method.conclusion is not None and asks and not ctx.is_late:
-            # Dropped steps make it longer than any view was; the oldest text gives way.
-            room = self.limit - group.num_prompt - len(self.conclusion) - self.reserve
-            kept = tokens[max(len(tokens) - room, 0) :]
-            prompt = method.prompt_tokens(ctx.tokenizer, self.names)
-            branch = method.open(ctx, [*prompt, *kept, *self.conclusion], label="conclusion")
-            params = method.sampling(ctx, max_tokens=method.conclusion_tokens, temperature=0.0)
-            text += method.conclusion + (await branch.generate(params)).text
-            answer = extract(method.answer, text)
-            ctx.count("concluded")
-        details = {"passes": self.passes, "steps": len(group.history) + len(group.forgotten)}
-        return Outcome(text=text, answer=answer, finish=finish, details=details)
+    def _snapshot(self, finish: Finish) -> Snapshot:
+        return Snapshot(
+            passes=self.passes,
+            tokens=tuple(self.group.whole()),
+            finish=finish,
+            total_tokens=self.spent,
+            critical_tokens=self.ctx.now - self.began,
+        )
+
+    async def _finish(self, finish: Finish) -> Outcome:
+        """The answer, asked for if nobody has given one, and those of smaller budgets."""
+        group, conclusions = self.group, self.conclusions
+        last = self._snapshot(finish)
+        ended = await conclusions.conclude(self.ctx, last)
+        context = max(self.context, group.num_prompt + conclusions.room + len(last.tokens))
+        steps = len(group.history) + len(group.forgotten)
+        details: dict[str, Any] = {"passes": self.passes, "steps": steps, "context": context}
+        if self.method.answer_at:
+            details["answers"] = await conclusions.all(last, ended)
+        return Outcome(text=ended[0], answer=ended[1], finish=finish, details=details)

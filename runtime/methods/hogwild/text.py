@@ -1,42 +1,34 @@
-"""What Hogwild! workers are told and what is put into their text, and where a step ends.
+"""What is put into Hogwild! workers' text, and where a step ends.
 
-Headings, step prefixes and the rule for the end of a step are the protocol of arXiv 2504.06261 and its code; the
-wording of the instructions is our own.
+Headings, step prefixes and the rule for the end of a step are the protocol of arXiv 2504.06261 and its code.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from ...engine import Tokenizer
-from ..prompt import Prompt
 
 SEPARATOR = "\n\n"
 PIVOT = "<...>"
 """Stands where somebody's text breaks off."""
 PAST_STEPS = "### Past steps"
-OTHERS = f"### Work in progress (others){SEPARATOR}"
-OWN = f"{PIVOT}{SEPARATOR}### Work in progress (own){SEPARATOR}"
+IN_PROGRESS = "### Work in progress"
+OTHERS = f"{IN_PROGRESS} (others){SEPARATOR}"
+OWN = f"{PIVOT}{SEPARATOR}{IN_PROGRESS} (own){SEPARATOR}"
 SPLIT = f" <the assistant will continue here>{SEPARATOR}"
 """In front of a worker's own text in the contiguous layout."""
 SELF_CHECK = "Quick check: am I doing redundant work? (yes/no): "
-CONCLUSION = (
-    f"{SEPARATOR}Wait, given the limited time, I have to give an answer right now. Considering all my previous "
-    "attempts, I have to conclude that the final answer is \\boxed{"
-)
 DEFAULT_NAMES = ("Alice", "Bob", "Carol", "Dave", "Erin", "Frank", "Grace", "Heidi")
 
 _SENTENCE_ENDS = frozenset(
     ".?!"
-    "\u2026\u203c\u2047"  # ellipsis, double marks
-    "\u3002\uff1f\uff01\uff0e\uff61"  # Chinese and Japanese
-    "\u061f\u06d4"  # Arabic, Urdu
-    "\u0964\u0965"  # Devanagari
-    "\u1362"  # Ethiopic
+    "\u3002\u06d4\u061f\u0964\u0965\u2026\u203d"  # CJK, Urdu, Arabic, Devanagari, ellipsis, interrobang
+    "\u0f0d\u1803\u0589\u10fb\u00b6\u2767"  # Tibetan, Mongolian, Armenian, Georgian, ends of paragraphs
 )
+"""Those of the published codes."""
 _FENCES = ("```", "~~~", "$$")
 _LOOP_TOKENS, _LOOP_TIMES, _LOOP_PERIOD = 24, 3, 32
 
@@ -46,9 +38,11 @@ class Pieces:
     """Tokens that matter by what is in them."""
 
     blank: tuple[int, ...]
-    """Those that hold a blank line: only they can end a step."""
+    """Those that hold a blank line."""
     hashes: tuple[int, ...]
-    """Those that are nothing but number signs and white space: what headings begin with."""
+    """Those that are a single number sign: what headings begin with."""
+    is_split: bool
+    """Does the tokenizer write the blank line between two paragraphs as several tokens, none of which holds it?"""
 
 
 _pieces: WeakKeyDictionary[Tokenizer, Pieces] = WeakKeyDictionary()
@@ -58,9 +52,12 @@ def pieces(tokenizer: Tokenizer) -> Pieces:
     """Found by decoding the whole vocabulary once: about a second for 150,000 tokens."""
     if tokenizer not in _pieces:
         texts = [(token, tokenizer.decode([token])) for token in range(tokenizer.vocab_size)]
+        blank = tuple(token for token, text in texts if SEPARATOR in text)
+        written = tokenizer.encode_continuation((), f"One.{SEPARATOR}Two")
         _pieces[tokenizer] = Pieces(
-            blank=tuple(token for token, text in texts if SEPARATOR in text),
-            hashes=tuple(token for token, text in texts if re.fullmatch(r"\s*#+\s*", text)),
+            blank=blank,
+            hashes=tuple(token for token, text in texts if text == "#"),
+            is_split=not set(blank) & set(written),
         )
     return _pieces[tokenizer]
 
@@ -70,10 +67,11 @@ def has_open_fence(text: str) -> bool:
     return any(text.count(fence) % 2 for fence in _FENCES)
 
 
-def ends_step(text: str) -> bool:
-    """Is the step complete: does a sentence end before its last blank line, outside code and mathematics?"""
+def ends_step(text: str, *, minds_fences: bool = True) -> bool:
+    """Is the step complete: does a sentence end before its last blank line, and (`minds_fences`) outside code and
+    mathematics?"""
     before, blank, _ = text.rpartition(SEPARATOR)
-    return bool(blank) and before.strip()[-1:] in _SENTENCE_ENDS and not has_open_fence(text)
+    return bool(blank) and before.strip()[-1:] in _SENTENCE_ENDS and not (minds_fences and has_open_fence(text))
 
 
 def is_looping(tokens: Sequence[int]) -> bool:
@@ -91,72 +89,22 @@ def prefix(name: str, step: int) -> str:
     return f"**{name} [{step}]:** "
 
 
-def opener(name: str, *, is_first: bool, has_steps: bool) -> str:
-    """What a worker's text begins with."""
-    head = prefix(name, 1) if has_steps else f"# {name} workspace{SEPARATOR}"
-    return f"{head}Hi, I'm {name}." + (" Here's how we can" if is_first else "")
+def workspace(name: str) -> str:
+    """Heading of a worker's text in the contiguous layout."""
+    return f"# {name} workspace"
 
 
-def instructions(names: Sequence[str]) -> str:
-    """The rules, for a task that follows them."""
-    if len(names) == 1:
-        team = f"You are {names[0]}, who solves the problem below in short steps."
-    else:
-        listed = f"{', '.join(names[:-1])} and {names[-1]}"
-        team = (
-            f"You are {len(names)} assistants, {listed}, who solve one problem together. All of you write at the same "
-            "time, and each sees what the others write while they write it."
-        )
-    return f"""# Collaborative reasoning
-
-{team}
-
-How the text is laid out:
-1. "{PAST_STEPS}" holds finished steps in the order in which they were finished, each under its author's name.
-2. "{OTHERS.strip()}" holds what the others are writing now; it breaks off where they are.
-3. "### Work in progress (own)" holds your own unfinished step. You write there only, as yourself.
-
-How to work:
-- Write short paragraphs; a blank line after a full sentence ends your step and moves it to the past steps.
-- Begin with a plan, and agree on who does what. If two plans compete, the one of {names[0]} counts.
-- Read what the others write. Use their results, answer their questions, and point out their mistakes.
-- Say what you have found and what you will do next, so that nobody has to guess.
-- If you notice that somebody does what you are doing, or is ahead of you, stop, even in the middle of a sentence, and
-  do something else that is still missing. If asked whether you do redundant work, answer honestly.
-- Whoever is sure of the answer writes \\boxed{{answer here}}. Nothing can be changed after that.
-
-# Solve the following problem
-
-"""
+def opener(name: str, *, is_first: bool, has_steps: bool, is_apart: bool) -> str:
+    """What a worker's text begins with. `is_apart`: with a blank line, so that it does not run into the text of the
+    worker it is read behind."""
+    head = prefix(name, 1) if has_steps else f"{workspace(name)}{SEPARATOR}"
+    gap = SEPARATOR if is_apart or not has_steps else ""
+    return f"{gap}{head}Hi, I'm {name}." + (" Here's how we can" if is_first else "")
 
 
-def build_prompt(
-    prompt: Prompt,
-    messages: Sequence[dict[str, str]],
-    names: Sequence[str],
-    tokenizer: Tokenizer,
-    *,
-    with_rules: bool,
-    with_past: bool,
-) -> list[int]:
-    """The tokens that all workers share; `messages` are those of a chat.
-
-    Token ids stay as they are. A chat template that knows thinking but does not begin it gets its opening tag, since
-    steps are thoughts.
-    """
-    rules = instructions(names) if with_rules else ""
-    past = f"\n{PAST_STEPS}{SEPARATOR}" if with_past else ""
-    if not messages:
-        if isinstance(prompt, str):
-            return tokenizer.encode(f"{rules}{prompt}\n{past}" if past else rules + prompt)
-        return [token for token in prompt if isinstance(token, int)]
-    messages = [dict(message) for message in messages]
-    asked = [message for message in messages if message["role"] == "user"]
-    if asked:
-        asked[-1]["content"] = rules + asked[-1]["content"]
-    tokens = tokenizer.chat(messages)
-    if not past:
-        return tokens
-    if len(tokenizer.encode_continuation((), "<think>")) == 1 and "think>" not in tokenizer.decode(tokens[-8:]):
-        past = "<think>" + past
-    return tokens + tokenizer.encode_continuation(tokens, past)
+def forgeries(name: str, names: Sequence[str], *, has_steps: bool) -> tuple[str, ...]:
+    """How others' steps and the headings of the protocol begin, which a worker is not to write."""
+    others = [other for other in names if other != name]
+    if not has_steps:
+        return tuple(workspace(other) for other in others)
+    return (*(f"**{other} [" for other in others), PAST_STEPS, IN_PROGRESS)

@@ -13,19 +13,8 @@ from plait import (
     UnsupportedByEngine,
     parse_method,
 )
-from plait.runtime.methods.hogwild.text import (
-    PAST_STEPS,
-    build_prompt,
-    ends_step,
-    has_open_fence,
-    instructions,
-    is_looping,
-    opener,
-    pieces,
-)
-from plait.runtime.methods.prompt import chat_messages
-from plait.tests.runtime.methods.hogwild.oracle import ToyTokenizer
-from plait.tests.runtime.methods.hogwild.tools import NAMES, TOKENIZER, job, play, said
+from plait.runtime.methods.hogwild.text import ends_step, has_open_fence, is_looping, opener, pieces
+from plait.tests.runtime.methods.hogwild.tools import TOKENIZER, job, play, said
 
 
 @pytest.mark.parametrize(
@@ -49,11 +38,15 @@ from plait.tests.runtime.methods.hogwild.tools import NAMES, TOKENIZER, job, pla
         ("~~~ a.\n\n", False),
         ("$$ x = 1.\n\n", False),
         ("$$ x = 1 $$.\n\n", True),
+        ("\u0932\u093f\u0916\u093e\u0964\n\n", True),
+        ("\uff1f\n\n", False),
     ],
 )
 def test_a_step_ends_behind_a_sentence_outside_code(text, ends):
     assert ends_step(text) is ends
     assert has_open_fence(text) <= (not ends)
+    if has_open_fence(text):
+        assert ends_step(text, minds_fences=False)
 
 
 def test_loops_are_noticed():
@@ -64,7 +57,7 @@ def test_loops_are_noticed():
 def test_pieces_of_the_vocabulary():
     found = pieces(TOKENIZER)
     assert {TOKENIZER.pieces[t] for t in found.blank} == {p for p in TOKENIZER.pieces if "\n\n" in p}
-    assert {TOKENIZER.pieces[t] for t in found.hashes} == {"#", "### "}
+    assert {TOKENIZER.pieces[t] for t in found.hashes} == {"#"}
     assert pieces(TOKENIZER) is found
 
 
@@ -107,50 +100,11 @@ def test_the_prompt_has_to_fit_with_its_instructions():
     Hogwild(prompt="p", context_limit=100, rules=False).check(engine)
 
 
-class Chat(ToyTokenizer):
-    """Characters, with a chat template that ends in `end`."""
-
-    def __init__(self, end: str, *, thinks: bool) -> None:
-        super().__init__()
-        self.pieces = [*map(chr, range(10, 127)), *(["<think>", "</think>"] if thinks else [])]
-        self.vocab_size = len(self.pieces)
-        self.end = end
-
-    def chat(self, messages, tools=()):
-        return self.encode("".join(f"<{m['role']}>{m['content']}" for m in messages) + self.end)
-
-
-@pytest.mark.parametrize(
-    ("end", "thinks", "added"),
-    [
-        ("<assistant>", False, f"\n{PAST_STEPS}\n\n"),
-        ("<assistant>", True, f"<think>\n{PAST_STEPS}\n\n"),
-        ("<assistant><think>\n", True, f"\n{PAST_STEPS}\n\n"),
-        ("<assistant><think>\n\n</think>\n\n", True, f"\n{PAST_STEPS}\n\n"),
-    ],
-)
-def test_chat_templates_with_and_without_thinking(end, thinks, added):
-    tokenizer = Chat(end, thinks=thinks)
-    asked = chat_messages("2 + 2?", chat=True)
-    text = tokenizer.decode(build_prompt("2 + 2?", asked, NAMES, tokenizer, with_rules=True, with_past=True))
-    assert text == f"<user>{instructions(NAMES)}2 + 2?{end}{added}"
-    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "2 + 2?"}]
-    text = tokenizer.decode(build_prompt(messages, messages, NAMES, tokenizer, with_rules=True, with_past=False))
-    assert text == f"<system>Be kind.<user>{instructions(NAMES)}2 + 2?{end}"
-    assert messages[1]["content"] == "2 + 2?"
-
-
-def test_plain_models_and_token_ids():
-    tokenizer = Chat("", thinks=False)
-    text = tokenizer.decode(build_prompt("2 + 2?", [], NAMES, tokenizer, with_rules=False, with_past=True))
-    assert text == f"2 + 2?\n\n{PAST_STEPS}\n\n"
-    assert build_prompt([3, 4], [], NAMES, tokenizer, with_rules=True, with_past=True) == [3, 4]
-
-
-def test_wording_names_the_workers():
-    assert "Ann, Ben and Cy" in instructions(("Ann", "Ben", "Cy")) and "You are Ann," in instructions(("Ann",))
-    assert opener("Ann", is_first=True, has_steps=True) == "**Ann [1]:** Hi, I'm Ann. Here's how we can"
-    assert opener("Ben", is_first=False, has_steps=False) == "# Ben workspace\n\nHi, I'm Ben."
+def test_greetings():
+    first = opener("Ann", is_first=True, has_steps=True, is_apart=False)
+    assert first == "**Ann [1]:** Hi, I'm Ann. Here's how we can"
+    assert opener("Ben", is_first=False, has_steps=True, is_apart=True) == "\n\n**Ben [1]:** Hi, I'm Ben."
+    assert opener("Ben", is_first=False, has_steps=False, is_apart=False) == "\n\n# Ben workspace\n\nHi, I'm Ben."
 
 
 async def test_steps_headers_and_the_self_check_of_a_given_conversation():

@@ -83,6 +83,7 @@ def job(workers: int = 2, passes: int = 100, **fields) -> Hogwild:
         "conclusion": None,
         "answer": "regex:never",
         "check_repeats": False,
+        "ban_impersonation": False,
         "self_check": "same as others? ",
         **fields,
     }
@@ -131,7 +132,7 @@ async def test_greedy_tokens_equal_rotate_and_concatenate(family, workers, passe
     sampled = sampled_tokens(result.trace)
     for name in method.workers:
         assert sampled[name] == told.sampled[name]
-    assert result.details == {"passes": passes, "steps": len(told.history)}
+    assert (result.details["passes"], result.details["steps"]) == (passes, len(told.history))
     assert result.usage.counts["self_checks"] == len(told.checks)
     if layout != "contiguous" and passes == 300:
         assert len(told.history) >= 2 * workers and told.checks

@@ -30,6 +30,7 @@ def job(script: dict[str, list[int]], *, passes: int | None = None, **fields) ->
         "max_tokens": passes or min(map(len, script.values())),
         "self_check_every": None,
         "check_repeats": False,
+        "ban_impersonation": False,
         "conclusion": None,
         "answer": "regex:never",
         **fields,
@@ -37,8 +38,8 @@ def job(script: dict[str, list[int]], *, passes: int | None = None, **fields) ->
     return Hogwild(**values)
 
 
-async def play(method: Hogwild, *, eos_ids: tuple[int, ...] = ()) -> Result:
-    tokenizer = ToyTokenizer()
+async def play(method: Hogwild, *, eos_ids: tuple[int, ...] = (), tokenizer: ToyTokenizer | None = None) -> Result:
+    tokenizer = tokenizer or ToyTokenizer()
     tokenizer.eos_ids = eos_ids
     native = NativeEngine(_MODEL, tokenizer, NativeOptions(kv_tokens=4096))
     async with Runtime(engine=native) as runtime:

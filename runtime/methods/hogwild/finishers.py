@@ -1,0 +1,134 @@
+"""Answers in Hogwild! workers' text, and the texts that ask for one (arXiv 2504.06261, appendix on evaluation)."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from ...equality.numbers import MAX_CHARS, read
+from ..answers import boxes, check_rule, extract
+from .text import SEPARATOR
+
+Accepts = Literal["mathematics", "number", "any"]
+_HURRY = f"{SEPARATOR}Wait, given the limited time, I have to"
+_TRIED = "Considering all my previous attempts,"
+CONCLUSION = f"{_HURRY} give an answer right now. {_TRIED} I have to conclude that the final answer is \\boxed{{"
+_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox|operatorname)\s*\{[^{}]*\}")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_PROSE = re.compile(r"[^\W\d_]{2,}\s+[^\W\d_]{2,}")
+_PLACEHOLDERS = frozenset(("answer", "ans", "result", "number", "final"))
+_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+#.-]*)[ \t]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
+_CHOICE = re.compile(
+    r"\\boxed\s?\{\s?(?:\\(?:text|mathrm|textbf)\{)?\s?\(?([A-J])\)?[.:]?\s?\}"
+    r"|\b[Aa]nswer(?:\s{1,3}is)?\s?:?\s{0,3}\(?([A-J])\)?(?![\w'])"
+)
+_MAX_CODE = 50_000
+"""Characters; longer blocks are not code that anybody wants compiled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finisher:
+    """A kind of answer and the text that asks for one."""
+
+    find: Callable[[str, Accepts], str | None]
+    """The rightmost answer in a text that parses."""
+    conclusion: str
+    tokens: int
+    """New tokens behind `conclusion` at most."""
+    ends: str
+    """Only behind this can an answer be complete."""
+
+
+def _numbers(text: str) -> str | None:
+    """The rightmost box that is a float, up to its first closing brace."""
+    for piece in reversed(text.split("\\boxed{")[1:]):
+        content, brace, _ = piece.partition("}")
+        try:
+            float(content)
+        except ValueError:
+            continue
+        if brace:
+            return content.strip()
+    return None
+
+
+def _boxed(text: str, accepts: Accepts) -> str | None:
+    if accepts == "number":
+        return _numbers(text)
+    for begin, end in reversed(boxes(text)):
+        content = text[begin:end].strip()
+        if content and (accepts == "any" or is_mathematics(content)):
+            return content
+    return None
+
+
+def is_mathematics(content: str) -> bool:
+    """Can this be an answer, and not words that stand for one (`answer here`) or nothing (`...`)?"""
+    if len(content) > MAX_CHARS:
+        return False
+    if read(content).number is not None:
+        return True
+    plain = _COMMAND.sub(" ", _TEXT.sub("1", content))
+    return any(c.isalnum() for c in plain) and not _PROSE.search(plain) and plain.strip().lower() not in _PLACEHOLDERS
+
+
+def _code(text: str, accepts: Accepts) -> str | None:
+    for language, code in reversed(_FENCE.findall(text)):
+        if code.strip() and (language.lower() not in ("", "py", "python", "python3") or _compiles(code)):
+            return str(code)
+    return None
+
+
+def _compiles(code: str) -> bool:
+    if len(code) > _MAX_CODE:
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _choice(text: str, accepts: Accepts) -> str | None:
+    found = list(_CHOICE.finditer(text))
+    return found[-1][1] or found[-1][2] if found else None
+
+
+FINISHERS: Mapping[str, Finisher] = {
+    "boxed": Finisher(find=_boxed, conclusion=CONCLUSION, tokens=64, ends="}"),
+    "code": Finisher(
+        find=_code,
+        conclusion=f"{_HURRY} write the final code right now. {_TRIED} I have to conclude that the final solution code "
+        "is:\n```python\n",
+        tokens=1024,
+        ends="```",
+    ),
+    "choice": Finisher(
+        find=_choice,
+        conclusion=f"{_HURRY} choose right now. {_TRIED} I have to conclude that the letter of the right choice is "
+        "\\boxed{",
+        tokens=16,
+        ends="}",
+    ),
+}
+
+
+def _check(rule: str) -> str:
+    return rule if rule in FINISHERS else check_rule(rule)
+
+
+TeamAnswer = Annotated[str, AfterValidator(_check)]
+"""A rule of `answers`, `code` or `choice`."""
+
+
+def find(rule: str, text: str, accepts: Accepts) -> str | None:
+    """The answer by the rule, or None where the text has none."""
+    return FINISHERS[rule].find(text, accepts) if rule in FINISHERS else extract(rule, text)

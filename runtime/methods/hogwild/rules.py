@@ -1,0 +1,153 @@
+"""What Hogwild! workers are told, and the prompt that all of them share. The wording is our own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from ...engine import Tokenizer
+from ..prompt import Prompt
+from .policy import Layout
+from .text import IN_PROGRESS, PAST_STEPS, PIVOT, SEPARATOR, SPLIT, prefix, workspace
+
+Place = Literal["user", "system", "reply"]
+PROBLEM = f"# Solve the following problem{SEPARATOR}"
+_FIELD = re.compile(r"\{(names|first|count|layout|problem)\}")
+
+
+def describe(names: Sequence[str], layout: Layout, *, has_headers: bool, has_past: bool) -> str:
+    """How the text is laid out, for those who read it."""
+    lines = []
+    if layout == "contiguous":
+        lines.append(f'Each of you has a workspace of their own, which begins with its name: "{workspace(names[0])}".')
+        if len(names) > 1:
+            lines.append("The workspaces of the others come first and grow while you write.")
+        end = f', behind "{SPLIT.strip()}"' if has_headers else ""
+        lines.append(f"Yours is the last one{end}. You write there only, as yourself.")
+    else:
+        where = f'"{PAST_STEPS}" holds' if has_past else "First come the"
+        lines.append(
+            f"{where} finished steps in the order in which they were finished, each under its author's name and "
+            f'number: "{prefix(names[0], 1).strip()}".'
+        )
+        if layout == "interleaved" and len(names) > 1:
+            lines.append("What the others are writing cannot be seen until they have finished the step.")
+        elif layout == "combined" and has_headers:
+            lines.append(
+                f'"{IN_PROGRESS} (others)" holds what the others are writing now; it breaks off where they are.'
+            )
+        elif layout == "combined" and len(names) > 1:
+            lines.append("Behind them comes what the others are writing now; it breaks off where they are.")
+        if layout == "combined" and has_headers:
+            lines.append(
+                f'"{IN_PROGRESS} (own)", behind "{PIVOT}", holds your own unfinished step. You write there only, as '
+                "yourself."
+            )
+        else:
+            lines.append("Your own unfinished step is the last one. You write there only, as yourself.")
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
+
+
+def instructions(names: Sequence[str], layout: Layout, *, has_headers: bool = True, has_past: bool = True) -> str:
+    """The rules of the layout in use, without the problem."""
+    laid_out = describe(names, layout, has_headers=has_headers, has_past=has_past)
+    has_steps = layout != "contiguous"
+    how = ["Begin with a plan."] if len(names) == 1 else []
+    if has_steps:
+        how.append("Write short paragraphs; a blank line after a full sentence ends your step.")
+    if len(names) == 1:
+        team = f"You are {names[0]}, who solves the problem below{' in short steps' if has_steps else ''}."
+    else:
+        team = (
+            f"You are {len(names)} assistants, {listed(names)}, who solve one problem together. All of you write at "
+            f"the same time, and each sees what the others {'have finished' if layout == 'interleaved' else 'write'}."
+        )
+        how += [
+            f"Begin with a plan, and agree on who does what. If two plans compete, the one of {names[0]} counts.",
+            "Read what the others write. Use their results, answer their questions, and point out their mistakes.",
+            "Say what you have found and what you will do next, so that nobody has to guess.",
+            "If you notice that somebody does what you are doing, or is ahead of you, stop, even in the middle of a\n"
+            "  sentence, and do something else that is still missing. If asked whether you do redundant work, answer\n"
+            "  honestly.",
+        ]
+    how.append("Whoever is sure of the answer writes \\boxed{answer here}. Nothing can be changed after that.")
+    listed_how = "\n".join(f"- {line}" for line in how)
+    return f"# Collaborative reasoning\n\n{team}\n\nHow the text is laid out:\n{laid_out}\n\nHow to work:\n{listed_how}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`Ann, Ben and Cy`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def build_prompt(
+    prompt: Prompt,
+    messages: Sequence[dict[str, str]],
+    names: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    rules: bool | str,
+    place: Place,
+    layout: Layout,
+    has_headers: bool,
+    has_past: bool,
+) -> list[int]:
+    """The tokens that all workers share; `messages` are those of a chat. Token ids stay as they are.
+
+    `rules`: ours, none, or a text with the fields `{names}`, `{first}`, `{count}`, `{layout}` and `{problem}`; where it
+    has no `{problem}`, this follows behind a blank line. A chat template that knows thinking but does not begin it gets
+    its opening tag in front of the past steps, since steps are thoughts.
+    """
+    if not messages and not isinstance(prompt, str):
+        return [token for token in prompt if isinstance(token, int)]
+    ours = instructions(names, layout, has_headers=has_headers, has_past=has_past)
+    values = {
+        "names": listed(names),
+        "first": names[0],
+        "count": str(len(names)),
+        "layout": describe(names, layout, has_headers=has_headers, has_past=has_past),
+    }
+
+    def told(problem: str | None) -> str:
+        """The rules, with the problem if it is given."""
+        if rules is True:
+            return ours if problem is None else ours + SEPARATOR + PROBLEM + problem
+        text = _FIELD.sub(lambda field: {**values, "problem": problem or ""}[field[1]], str(rules))
+        return text if problem is None or "{problem}" in str(rules) else text + SEPARATOR + problem
+
+    behind = f"{SEPARATOR}{told(None)}" if rules and place == "reply" else ""
+    past = f"\n{PAST_STEPS}{SEPARATOR}" if has_past else ""
+    if not messages:
+        assert isinstance(prompt, str)
+        text = told(prompt) if rules and place == "user" else prompt + behind
+        return tokenizer.encode(f"{text}\n{past}" if past else text)
+    messages = [dict(message) for message in messages]
+    asked = [message for message in messages if message["role"] == "user"]
+    if rules and place == "user" and asked:
+        asked[-1]["content"] = told(asked[-1]["content"])
+    if rules and place == "system":
+        if messages[0]["role"] == "system":
+            messages[0]["content"] += SEPARATOR + told(None)
+        else:
+            messages.insert(0, {"role": "system", "content": told(None)})
+    tokens = tokenizer.chat(messages)
+    if past and len(tokenizer.encode_continuation((), "<think>")) == 1:
+        past = past if "think>" in tokenizer.decode(tokens[-8:]) else f"<think>{past}"
+    return lengthened(tokens, behind + past, tokenizer)
+
+
+def lengthened(tokens: Sequence[int], text: str, tokenizer: Tokenizer) -> list[int]:
+    """Tokens and a text behind them encoded as one text, as both published codes do; where the tokens are not what
+    their own text is encoded as, the text as their continuation."""
+    whole = tokenizer.decode(tokens)
+    if text and without_prefix(tokenizer, whole, tokens) == list(tokens):
+        return without_prefix(tokenizer, whole + text, tokens)
+    return [*tokens, *tokenizer.encode_continuation(tokens, text)]
+
+
+def without_prefix(tokenizer: Tokenizer, text: str, like: Sequence[int]) -> list[int]:
+    """The text's tokens, with what tokenizers put in front only if `like` begins with it."""
+    first = list(tokenizer.prefix_ids)
+    tokens = tokenizer.encode(text)
+    return tokens[len(first) :] if first and list(like[: len(first)]) != first else tokens
