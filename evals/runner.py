@@ -28,6 +28,7 @@ from .environment import environment, model_digest, samples_digest
 from .evaluation import Evaluation
 from .failures import failure
 from .names import slug
+from .passes import with_passes
 from .progress import progress
 from .report import write_report
 from .rows import Key, Measured, Row, Unit
@@ -218,7 +219,7 @@ async def _narrowed(
     return replace(
         larger,
         window=window,
-        **await _judge(evaluation, sample, method, narrowed, {}),
+        **await _judge(evaluation, sample, method, narrowed, narrowed.details),
         finish=narrowed.finish.value,
         total_tokens=narrowed.total_tokens,
         critical_tokens=narrowed.critical_tokens,
@@ -232,12 +233,13 @@ async def _judge(
     evaluation: Evaluation, sample: Sample, method: Method, found: Result | Narrowed, details: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The verdict, as fields of a row."""
-    verdict = await evaluation.config.benchmark.judge(sample, method, found.answer, found.text, details)
+    benchmark = evaluation.config.benchmark
+    verdict = await benchmark.judge(sample, method, found.answer, found.text, details)
     return {
         "correct": verdict.correct,
         "extracted": verdict.extracted,
         "reason": verdict.reason,
-        "extra": verdict.extra,
+        "extra": await with_passes(verdict.extra, benchmark, sample, method, details),
     }
 
 

@@ -1,21 +1,24 @@
 """What a job gives in a smaller context window, taken from its run in a larger one where that is exact.
 
-Two cases are exact (arXiv 2504.15466 draws its curves over context windows from one run each, counting as failed what
+Three cases are exact (arXiv 2504.15466 draws its curves over context windows from one run each, counting as failed what
 does not fit; that is exact only where nothing that does not fit can still succeed):
 
 - independent lines (`Sequential`, `SelfConsistency`) without a forced conclusion: sampling depends on seed, branch and
   position alone, so the smaller window's text is a prefix;
-- `APR` whose threads all stayed within the window: it would have run the same.
+- `APR` whose threads all stayed within the window: it would have run the same;
+- `Hogwild` whose workers and conclusion would have had room.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from ..runtime.engine import Tokenizer
 from ..runtime.methods.answers import extract, majority
 from ..runtime.methods.apr.method import APR
 from ..runtime.methods.base import Decoding, Method
+from ..runtime.methods.hogwild.method import Hogwild
 from ..runtime.methods.self_consistency import SelfConsistency
 from ..runtime.methods.sequential import Sequential
 from ..runtime.result import Finish, Result
@@ -33,6 +36,8 @@ class Narrowed:
     critical_tokens: int
     is_same: bool
     """Did everything fit, so that the run would have been the very same?"""
+    details: dict[str, Any] = field(default_factory=dict)
+    """The method's, where the run is the same."""
 
 
 def narrow(method: Method, result: Result, window: int, tokenizer: Tokenizer) -> Narrowed | None:
@@ -40,8 +45,12 @@ def narrow(method: Method, result: Result, window: int, tokenizer: Tokenizer) ->
     usage = result.usage
     if result.finish_reason.is_budget or (isinstance(method, Decoding) and method.contexts):
         return None
-    if longest_context(result.trace) + usage.rolled_back_tokens < window:
-        if isinstance(method, (Sequential, SelfConsistency, APR)):
+    if isinstance(method, Hogwild):
+        fits = result.details["context"] <= window
+    else:
+        fits = longest_context(result.trace) + usage.rolled_back_tokens < window
+    if fits:
+        if isinstance(method, (Sequential, SelfConsistency, APR, Hogwild)):
             return Narrowed(
                 answer=result.answer,
                 text=result.text,
@@ -49,6 +58,7 @@ def narrow(method: Method, result: Result, window: int, tokenizer: Tokenizer) ->
                 total_tokens=usage.total_tokens,
                 critical_tokens=usage.critical_tokens,
                 is_same=True,
+                details=result.details,
             )
         return None
     # Tokens behind a stop string were dropped, and in the smaller window some might not have come.
