@@ -13,8 +13,9 @@ from plait import (
     UnsupportedByEngine,
     parse_method,
 )
-from plait.runtime.methods.hogwild.text import ends_step, has_open_fence, is_looping, opener, pieces
-from plait.tests.runtime.methods.hogwild.tools import TOKENIZER, job, play, said
+from plait.runtime.jobs.branch import TracedBranch
+from plait.runtime.methods.hogwild.text import DEFAULT_NAMES, ends_step, has_open_fence, is_looping, opener, pieces
+from plait.tests.runtime.methods.hogwild.tools import TOKENIZER, Other, job, play, said
 
 
 @pytest.mark.parametrize(
@@ -171,12 +172,99 @@ async def test_policies_for_the_end_of_sequence_and_forged_headings():
     assert len(sampled) == 300 and not banned & set(sampled)
 
 
-async def test_impersonation_ends_the_step():
-    script = {"A": said("i say **B [9]:** hello ", "x" * 20), "B": said("b c d e f g h i j k l m n o p ")}
+async def test_a_quoted_box_ends_nothing():
+    tokenizer = Other()
+    quoted = tokenizer.encode("at the end \\boxed{answer here}.") + tokenizer.encode("\n\n")
+    answered = tokenizer.encode("it is \\boxed{7} or \\boxed{answer here} ") + tokenizer.encode("so.\n\n")
+    script = {"A": quoted + answered + said("more"), "B": said("b " * 80)}
+    result = await play(job(script, answer="boxed"), tokenizer=tokenizer)
+    assert (result.answer, result.finish_reason) == ("7", "stop")
+    assert "**A [3]:** " in result.text and "more" not in result.text
+    alone = await play(job({"A": quoted, "B": said("b " * 40)}, answer="boxed"), tokenizer=tokenizer)
+    assert (alone.answer, alone.finish_reason) == (None, "length")
+
+
+B_ENDS = {"late": said("b " * 40), "in the midst": said("b c d ", "yes.\n\n", "b " * 40)}
+"""What B says so that A's `**` and `B [` come in one call or, since B's step ended between them, in two."""
+
+
+@pytest.mark.parametrize("when", B_ENDS)
+async def test_impersonation_ends_the_step(when):
+    script = {"A": said("i say **B [9]:** hello ", "x" * 20), "B": B_ENDS[when]}
     result = await play(job(script, ban_impersonation=True, passes=25))
     assert result.usage.counts["impersonations"] == 1
     assert "**A [1]:** go i say \n\n" in result.text and "**A [2]:** " in result.text
     assert "B [9" not in result.text
+
+
+@pytest.mark.parametrize("heading", ["### Past steps", "### Work in progress (own)"])
+async def test_headings_are_not_to_be_written_either(heading):
+    script = {"A": said("i say ", heading, "x" * 20), "B": said("b " * 40)}
+    result = await play(job(script, ban_impersonation=True, passes=36))
+    assert result.usage.counts["impersonations"] == 1 and "### Past" not in result.text
+    assert result.text.count("### Work") == 1  # in front of the unfinished steps
+
+
+async def test_who_forges_at_once_is_made_to_say_something_else(monkeypatch):
+    """Without an empty step for each attempt; the tokens it began with are out of the question in that place."""
+    banned = []
+    original = TracedBranch.generate
+
+    async def generate(self, params):
+        banned.append((self.record.label, params.max_tokens, params.forbidden_ids))
+        return await original(self, params)
+
+    monkeypatch.setattr(TracedBranch, "generate", generate)
+    stars, star = said("**")[0], said("*")[0]
+    script = {"A": [*said("**B [**B ["), star, star, *said("B [fine "), *said("x" * 20)], "B": said("b " * 40)}
+    result = await play(job(script, ban_impersonation=True, passes=30))
+    assert result.usage.counts["impersonations"] == 3 and result.usage.counts["forced_steps"] == 0
+    assert "**A [1]:** go fine x" in result.text
+    calls = [set(forbidden) for label, most, forbidden in banned if label == "A" and forbidden and most == 1]
+    assert calls == [{stars}, {stars}, {stars, star}]
+    script = {"A": said("# B workspace ", "x" * 20), "B": said("b " * 40)}
+    result = await play(job(script, ban_impersonation=True, layout="contiguous", passes=30))
+    assert result.usage.counts["impersonations"] == 1 and "B workspace" not in result.text
+
+
+def test_it_is_banned_by_default():
+    assert Hogwild(prompt="p").ban_impersonation
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+async def test_first_steps_do_not_run_into_each_other(workers):
+    """A blank line stands between the first steps of the others, where there are others to stand between."""
+    result = await play(job({}, workers=workers, openers=None, passes=1))
+    began = [
+        TOKENIZER.decode(result.trace.segments_of(branch.id)[0].token_ids).split("[")[0]
+        for branch in result.trace.branches.values()
+        if branch.label in DEFAULT_NAMES
+    ]
+    gap = "\n\n" if workers > 2 else ""
+    assert began == ["**Alice ", *(f"{gap}**{name} " for name in ("Bob", "Carol")[: workers - 1])]
+
+
+BLANKS = {piece: f"{piece[:-2]}!" for piece in TOKENIZER.pieces if piece.endswith(".\n\n")} | {"\n\n": "\n\n "}
+"""Pieces in place of those that hold a full stop and a blank line: the one that is left holds a blank too many."""
+
+
+@pytest.mark.parametrize("other", [said("b " * 40), said("b c d ef", "?\n\n", "b " * 40)])
+async def test_a_blank_line_of_two_tokens_ends_a_step(other):
+    tokenizer = Other(BLANKS)
+    found = pieces(tokenizer)
+    assert found.blank and found.is_split and not pieces(TOKENIZER).is_split
+    script = {"A": [*tokenizer.encode("i try 3.\n\nand 4:\n\nno.\n\n"), *said("x" * 20)], "B": other}
+    result = await play(job(script, passes=40), tokenizer=tokenizer)
+    of_a = result.text.replace("**B [1]:** go b c d ef?\n\n", "")
+    assert "**A [1]:** go i try 3.\n\n**A [2]:** and 4:\n\nno.\n\n" in of_a and "**A [3]:** " in of_a
+    result = await play(job(script, passes=40, policy="repo"), tokenizer=tokenizer)
+    assert "**A [2]:** " not in result.text  # there only tokens count
+
+
+async def test_stop_strings_are_found_across_the_others_step_ends():
+    script = {"A": said("abcd  STOP def"), "B": said("b c d e", ".\n\n", "b " * 20)}
+    result = await play(job(script, stop=("STOP",), passes=14))
+    assert result.finish_reason == "stop" and "abcd" in result.text and "STOP" not in result.text
 
 
 async def test_stop_strings_and_tokens_end_the_group():

@@ -28,6 +28,8 @@ from plait import (
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
+from plait.runtime.methods.hogwild import conclusion, finishers
+from plait.runtime.methods.hogwild.finishers import Finisher
 from plait.runtime.methods.hogwild.method import sampled_tokens
 from plait.runtime.trace.sights import sights
 from plait.tests.runtime.engines.native.helpers import tiny
@@ -505,3 +507,54 @@ async def test_without_max_tokens_the_methods_own_bound_holds(monkeypatch):
     result, _ = await run(job(2, 21))
     assert (result.finish_reason, result.details["passes"]) == (Finish.LENGTH, 21)
     assert "bound" not in result.details
+
+
+async def test_answers_of_smaller_budgets_are_those_of_their_own_runs():
+    fields = {"answer": "regex:(?s)so: (.*)", "conclusion": "so: ", "conclusion_tokens": 6, "temperature": 0.7}
+    fields |= {"join_at": {"B": 5}, "leave_at": {"A": 33}}
+    whole, _ = await run(job(3, 60, answer_at=(3, 25, 33, 60), **fields), seed=3)
+    plain, _ = await run(job(3, 60, **fields), seed=3)
+    assert whole.text == plain.text and sampled_tokens(whole.trace) == sampled_tokens(plain.trace)
+    given = whole.details["answers"]
+    assert [one["passes"] for one in given] == [3, 25, 33, 60] and len({one["answer"] for one in given}) == 4
+    for one in given:
+        alone, _ = await run(job(3, one["passes"], **fields), seed=3)
+        expected = (alone.answer, alone.finish_reason, alone.usage.total_tokens, alone.usage.critical_tokens)
+        assert (one["answer"], one["finish"], one["total_tokens"], one["critical_tokens"]) == expected
+
+
+async def test_who_is_done_early_has_the_same_answer_at_every_later_budget():
+    result, _ = await run(job(2, 80, answer="regex:([a-z])", answer_at=(1, 70, 80), max_step=6))
+    first, *later = result.details["answers"]
+    assert result.finish_reason is Finish.STOP and result.details["passes"] < 70
+    assert [one["answer"] for one in later] == [result.answer] * 2
+    assert {one["finish"] for one in later} == {"stop"} and first["finish"] == "length"
+    assert {one["total_tokens"] for one in later} == {result.usage.total_tokens}
+
+
+@pytest.mark.parametrize("limit", [80, 150])
+async def test_budget_is_kept_back_for_every_answer(limit):
+    method = job(2, None, conclusion="so: ", conclusion_tokens=12, answer_at=(1, 2, 9))
+    result, _ = await run(method, budget=Budget(total_tokens=limit))
+    assert result.finish_reason == Finish.TOTAL_TOKENS and result.usage.total_tokens <= limit
+    early = [one for one in result.details["answers"] if one["finish"] == "length"]
+    assert early and result.usage.counts["concluded"] == 1 + len(early)
+
+
+async def test_a_conclusion_ends_with_its_answer(monkeypatch):
+    fields = {"conclusion": "so: ", "conclusion_tokens": 12}
+    whole, _ = await run(job(2, 20, **fields))
+    written = whole.text.partition("so: ")[2]
+    place = next(i for i in range(5, len(written)) if written[i] not in written[:i])
+    end = written[place]
+
+    def found(text, accepts):
+        answer = text.partition("so: ")[2]
+        return answer if end in answer else None
+
+    finisher = Finisher(find=found, conclusion="so: ", tokens=12, ends=end)
+    monkeypatch.setattr(finishers, "FINISHERS", {"boxed": finisher})
+    monkeypatch.setattr(conclusion, "FINISHERS", {"boxed": finisher})
+    result, _ = await run(job(2, 20, **{**fields, "answer": "boxed"}))
+    assert result.answer == written[: place + 1] and result.text.endswith(f"so: {result.answer}")
+    assert result.usage.total_tokens < whole.usage.total_tokens

@@ -11,6 +11,18 @@ from plait.tests.runtime.methods.hogwild.oracle import ToyTokenizer
 
 NAMES = ("A", "B")
 TOKENIZER = ToyTokenizer()
+
+
+class Other(ToyTokenizer):
+    """Other pieces in place of some, for what those of `TOKENIZER` cannot write."""
+
+    def __init__(self, changes: dict[str, str] | None = None) -> None:
+        """`changes`: a piece and what stands in its place; by default mathematics in place of three capitals."""
+        super().__init__()
+        for old, new in (changes or {"Q": "{", "X": "}", "Z": "\\"}).items():
+            self.pieces[self.pieces.index(old)] = new
+
+
 _, _FOLDER = tiny(vocab_size=TOKENIZER.vocab_size, max_position_embeddings=4096)
 _MODEL = load_model(_FOLDER)
 

@@ -1,0 +1,100 @@
+"""Which of a text's answers counts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plait.runtime.methods.hogwild.finishers import FINISHERS, find
+
+BOX = "\\boxed{"
+
+
+@pytest.mark.parametrize(
+    ("text", "mathematics", "number"),
+    [
+        (BOX + "5}", "5", "5"),
+        ("write \\boxed{answer here}.", None, None),
+        ("\\boxed{7}, as in \\boxed{answer here}", "7", "7"),
+        ("\\boxed{7} or \\boxed{ 8 }", "8", "8"),
+        ("\\boxed{7} and \\boxed{8", "7", "7"),
+        ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}", None),
+        ("\\boxed{x^2 + 1}", "x^2 + 1", None),
+        ("\\boxed{(3, \\infty)}", "(3, \\infty)", None),
+        ("\\boxed{\\text{blue and red}}", "\\text{blue and red}", None),
+        ("\\boxed{12 apples}", "12 apples", None),
+        ("\\boxed{12 big apples}", None, None),
+        ("\\boxed{...}", None, None),
+        ("\\boxed{}", None, None),
+        ("\\boxed{\\ldots}", None, None),
+        ("\\boxed{answer}", None, None),
+        ("\\boxed{1e3}", "1e3", "1e3"),
+        ("\\boxed{inf}", "inf", "inf"),
+        ("no box 5", None, None),
+    ],
+)
+def test_the_rightmost_box_that_parses(text, mathematics, number):
+    assert (find("boxed", text, "mathematics"), find("boxed", text, "number")) == (mathematics, number)
+
+
+def test_any_box():
+    assert find("boxed", "\\boxed{answer here} \\boxed{ }", "any") == "answer here"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("```python\nx = 1\n```", "x = 1\n"),
+        ("```\nx = 1\n```\nno:\n```python\nx = = 2\n```", "x = 1\n"),
+        ("```py\nx = 1\n```\n```python\ny = 2\n```\n", "y = 2\n"),
+        ("```cpp\nint x = 1;\n```", "int x = 1;\n"),
+        ("  ```python\nx = '```'\n  ```", "x = '```'\n"),
+        ("```python\nx = 1\n", None),
+        ("```python\n\n```", None),
+        ("x = 1", None),
+        ("```python\n" + "(" * 5000 + ")" * 5000 + "\n```", None),
+        ("```python\nx = '\\d'\n```", "x = '\\d'\n"),
+    ],
+)
+def test_the_last_block_that_compiles(text, code):
+    assert find("code", text, "mathematics") == code
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("\\boxed{C}", "C"),
+        ("\\boxed{\\text{B}}", "B"),
+        ("\\boxed{(D)} or \\boxed{ A. }", "A"),
+        ("The answer is (B). Not C.", "B"),
+        ("Answer: D", "D"),
+        ("\\boxed{A}. So the answer is E", "E"),
+        ("answer is Bob", None),
+        ("\\boxed{answer here}", None),
+        ("answer is K", None),
+    ],
+)
+def test_the_last_letter_that_is_named(text, letter):
+    assert find("choice", text, "mathematics") == letter
+
+
+PIECES = st.sampled_from(
+    [BOX, "{", "}", "```", "\n", "python", "\\text{", " ", "answer", "is", "(", "A", ")", "7", "x", "\\", ":", "\u0661"]
+)
+
+
+@given(st.lists(PIECES, max_size=40).map("".join), st.sampled_from(["mathematics", "number", "any"]))
+def test_no_text_is_an_error(text, accepts):
+    for kind in FINISHERS:
+        found = find(kind, text, accepts)
+        assert found is None or found.strip() in text
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text", [BOX * 30_000, "answer " + " " * 200_000, "```\n" * 40_001, "\\boxed {\\text{" * 20_000, "a" * 200_000]
+)
+def test_long_texts_take_no_long_time(text):
+    for kind in FINISHERS:
+        find(kind, text, "mathematics")
