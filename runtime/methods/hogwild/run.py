@@ -16,7 +16,8 @@ from .conclusion import Conclusions, Snapshot
 from .fields import HogwildFields
 from .finishers import find
 from .group import Group, Worker
-from .text import OWN, PIVOT, SEPARATOR, SPLIT, Pieces, ends_step, forgeries, has_open_fence, is_looping, opener, prefix
+from .text import OWN, PIVOT, SEPARATOR, SPLIT, Pieces, ends_step, has_open_fence, is_looping, opener, prefix
+from .watch import Watch
 
 
 class Run:
@@ -37,8 +38,8 @@ class Run:
         self.conclusions = Conclusions(method, ctx, self.names, self.limit)
         self.num_headings = len(encode(self.policy.others)) + len(encode(OWN)) + len(encode(SPLIT))
         self.forbidden = self.policy.forbidden(ctx.tokenizer, found, method.layout)
-        # Blank lines that only a string can tell; steps alone are ended by them.
-        self.blanks = (SEPARATOR,) if not found.blank or (found.is_split and self.policy.joins_newlines) else ()
+        blanks = not found.blank or (found.is_split and self.policy.joins_newlines)
+        self.watch = Watch(method, ctx.tokenizer, self.names, blanks=blanks)
         self.passes = 0
         self.spent = 0
         """Tokens that workers sampled or were given."""
@@ -124,7 +125,7 @@ class Run:
             critical = ctx.critical_left is not None and max(ctx.critical_left - self.conclusions.kept, 0) <= share
             return Finish.CRITICAL_TOKENS if critical else Finish.TOTAL_TOKENS
         # The engine looks for strings in what one call samples: one token at a time where one may be in the midst.
-        return 1 if any(map(self._is_midway, group.workers)) else min(passes, left)
+        return 1 if any(map(self.watch.is_midway, group.workers)) else min(passes, left)
 
     def _context_left(self) -> int:
         """Tokens the group may still write, so that views and the concluding sequence fit."""
@@ -170,37 +171,13 @@ class Run:
         return method.sampling(
             self.ctx,
             max_tokens=passes,
-            stop=(*method.stop, *self._watched(worker)),
+            stop=self.watch.strings(worker),
             include_stop=True,  # what others have seen must not vanish from the record
             stop_token_ids=(*method.stop_token_ids, *self.pieces.blank),
             ignore_eos=self.policy.is_endless,
             forbidden_ids=(*self.forbidden, *banned),
             forced=tuple(worker.forced[:passes]),
         )
-
-    def _watched(self, worker: Worker) -> tuple[str, ...]:
-        """Strings that mean something in what a worker says, besides the job's own."""
-        forged = forgeries(worker.name, self.names, has_steps=self.has_steps) if self.method.ban_impersonation else ()
-        return (*forged, *self.blanks)
-
-    def _is_midway(self, worker: Worker) -> bool:
-        """May the worker's last words be the beginning of something that is watched for, or must a token not follow?"""
-        watched = (*self.method.stop, *self._watched(worker))
-        # A character takes four bytes at most, and a token has one at least.
-        said = self.ctx.tokenizer.decode(worker.said[-4 * max(map(len, watched), default=0) - 4 :])
-        begun = any(said.endswith(text[:n]) for text in watched for n in range(1, len(text)))
-        return begun or worker.place == len(worker.text)
-
-    def _met(self, worker: Worker, result: Generated) -> str | int | None:
-        """What ended the worker's call, or was completed by the only token of it."""
-        if result.stop is not None or len(result.token_ids) != 1 or not worker.said:
-            return result.stop
-        said = self.ctx.tokenizer.decode(worker.said)
-        before = len(self.ctx.tokenizer.decode(worker.said[:-1]))
-        found = (
-            t for t in (*self.method.stop, *self._watched(worker)) if t in said and said.rfind(t) + len(t) > before
-        )
-        return next(found, None)
 
     def _step_limit(self, worker: Worker) -> int:
         assert self.method.max_step is not None
@@ -232,7 +209,7 @@ class Run:
         """What a worker's new tokens lead to."""
         method = self.method
         text = self.ctx.tokenizer.decode(worker.text)
-        stop = self._met(worker, result)
+        stop = self.watch.met(worker, result)
         if stop is not None and (stop in method.stop or stop in method.stop_token_ids):
             drop = self._overhang(worker, text.rfind(stop)) if isinstance(stop, str) else 1
             del worker.text[len(worker.text) - drop :]
@@ -243,7 +220,7 @@ class Run:
             return result.finish
         if not result.token_ids:
             return None
-        is_blank = stop is not None and (stop in self.blanks or not isinstance(stop, str))
+        is_blank = stop is not None and (stop == SEPARATOR or not isinstance(stop, str))
         is_over = is_blank and not self.has_steps and not self.policy.is_endless
         if stop is not None and not is_blank:
             at = text.rfind(str(stop))
