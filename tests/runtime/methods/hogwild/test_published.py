@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from plait import Hogwild, Runtime
+from plait.runtime.engines.native.tokenizer import HFTokenizer
 from plait.runtime.methods.hogwild.method import sampled_tokens
+from plait.runtime.methods.hogwild.policy import POLICIES
+from plait.runtime.methods.hogwild.text import pieces
 from plait.tests.real import folder
 from plait.tests.runtime.methods.hogwild.random_model import build
 
@@ -82,6 +85,14 @@ async def test_greedy_tokens_are_those_of_the_published_code(case, tmp_path):
         )
     ]
     assert sorted(concluded) == sorted(conclusions.values())
+
+
+@pytest.mark.parametrize("case", [case for case in RECORDED if case.endswith("repo")])
+def test_forbidden_tokens_are_those_of_the_published_code(case, tmp_path):
+    model, layout, policy = case.split("/")
+    where = build(tmp_path, int(model.removeprefix("random-"))) if model.startswith("random") else folder(model)
+    tokenizer = HFTokenizer.load(where)
+    assert list(POLICIES[policy].forbidden(tokenizer, pieces(tokenizer), layout)) == RECORDED[case]["forbidden"]
 
 
 def test_the_recordings_hold_what_sets_the_codes_apart():
