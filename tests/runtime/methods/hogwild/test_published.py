@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,13 +23,13 @@ from plait.tests.real import folder
 from plait.tests.runtime.methods.hogwild.random_model import build
 
 RECORDED = json.loads((Path(__file__).parent / "published.json").read_text())
-RANDOM = {
+RANDOM: dict[str, Any] = {
     "problem": "Add 2 and 3.",
     "rules": "You are {names}. Do not do the same twice.",
     "openers": ("\n\n# Alice workspace\n\nI begin with", "\n\n# Bob workspace\n\nI look at"),
     "self_check_every": 100,
 }
-REAL = {
+REAL: dict[str, Any] = {
     "problem": "Tom has 12 apples and buys 3 bags with 5 apples each. Then he gives away 7. "
     "How many apples has he now?",
     "rules": "You are {names}, two assistants who solve one problem together. Write short sentences. Whoever is sure "
@@ -44,23 +45,24 @@ REAL = {
 def job(case: str, passes: int, answer_at: list[int]) -> Hogwild:
     model, layout, policy = case.split("/")
     given = RANDOM if model.startswith("random") else REAL
-    return Hogwild(
-        prompt=[{"role": "user", "content": given["problem"]}],
-        layout=layout,
-        policy=policy,
-        rules=given["rules"],
-        rules_in="reply" if layout == "contiguous" else "user",
-        openers=given["openers"] if layout == "contiguous" else None,
-        self_check_every=given["self_check_every"],
-        max_step=None,  # what the published package does not do either
-        check_repeats=False,
-        ban_impersonation=False,
-        max_tokens=passes,
-        temperature=0,
-        repetition_penalty=1,
-        answer_at=answer_at,
-        **({} if answer_at else {"conclusion": None}),
-    )
+    values: dict[str, Any] = {
+        "prompt": [{"role": "user", "content": given["problem"]}],
+        "layout": layout,
+        "policy": policy,
+        "rules": given["rules"],
+        "rules_in": "reply" if layout == "contiguous" else "user",
+        "openers": given["openers"] if layout == "contiguous" else None,
+        "self_check_every": given["self_check_every"],
+        # What the published package does not do either.
+        "max_step": None,
+        "check_repeats": False,
+        "ban_impersonation": False,
+        "max_tokens": passes,
+        "temperature": 0,
+        "repetition_penalty": 1,
+        "answer_at": answer_at,
+    }
+    return Hogwild(**values if answer_at else {**values, "conclusion": None})
 
 
 @pytest.mark.timeout(600)
