@@ -26,6 +26,9 @@ class Hogwild(HogwildFields):
     `max_tokens` counts forward passes: tokens that each worker samples at most. Text put into a worker's context does
     not count there, but does in the job's budget, once more for the token that ends a step (it begins the next block).
     `stop` and `stop_token_ids` end the whole group. More workers than the budget's width are not started.
+
+    `Result.details`: `passes`, finished `steps`, `context` (the least context limit with the same outcome) and `answers`,
+    one for each of `answer_at`: `passes`, `answer`, `finish`, `total_tokens`, `critical_tokens`.
     """
 
     def check(self, engine: Engine) -> None:

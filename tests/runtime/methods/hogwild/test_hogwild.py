@@ -15,6 +15,7 @@ from plait import (
 )
 from plait.runtime.jobs.branch import TracedBranch
 from plait.runtime.methods.hogwild.text import DEFAULT_NAMES, ends_step, has_open_fence, is_looping, opener, pieces
+from plait.tests.runtime.methods.hogwild.oracle import ToyTokenizer
 from plait.tests.runtime.methods.hogwild.tools import TOKENIZER, Other, job, play, said
 
 
@@ -259,6 +260,24 @@ async def test_a_blank_line_of_two_tokens_ends_a_step(other):
     assert "**A [1]:** go i try 3.\n\n**A [2]:** and 4:\n\nno.\n\n" in of_a and "**A [3]:** " in of_a
     result = await play(job(script, passes=40, policy="repo"), tokenizer=tokenizer)
     assert "**A [2]:** " not in result.text  # there only tokens count
+
+
+class Prefixed(ToyTokenizer):
+    """Puts Q in front of whole texts, as others do BOS."""
+
+    prefix_ids = (TOKENIZER.pieces.index("Q"),)
+
+    def encode(self, text):
+        return [*self.prefix_ids, *super().encode(text)]
+
+    def encode_continuation(self, before, text):
+        return super().encode(text)
+
+
+async def test_the_concluding_text_begins_once():
+    script = {"A": said("i try 3.\n\n", "no "), "B": said("b " * 10)}
+    result = await play(job(script), tokenizer=Prefixed())
+    assert "### Work in progress (others)" in result.text and "Q" not in result.text
 
 
 async def test_stop_strings_are_found_across_the_others_step_ends():

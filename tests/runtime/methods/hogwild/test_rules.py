@@ -147,3 +147,26 @@ def test_each_code_and_kind_of_answer_has_its_defaults():
     assert Hogwild(prompt="p", answer="code", conclusion=None).conclusion is None
     for method in (ours, theirs, code, choice):
         assert parse_method(method.model_dump(mode="json")) == method
+
+
+class Prefixed(Chat):
+    """Puts `|` in front of whole texts, as others do BOS, but for those that begin with it."""
+
+    prefix_ids = (ord("|") - 10,)
+
+    def encode(self, text):
+        return [*([] if text.startswith("|") else self.prefix_ids), *super().encode(text)]
+
+    def encode_continuation(self, before, text):
+        return super().encode(text)
+
+    def chat(self, messages):
+        return self.encode_continuation((), "".join(m["content"] for m in messages) + self.end)
+
+
+def test_what_tokenizers_put_in_front_of_texts_stays_in_front():
+    fields = {"rules": "Be {names}.", "chat": True}
+    assert told(Prefixed("|end>"), **fields) == f"Be Ann and Ben.\n\n2 + 2?|end>\n{PAST}\n\n"
+    fields |= {"prompt": "|2 + 2?", "rules": False}
+    assert told(Prefixed("<end>"), **fields) == f"|2 + 2?<end>\n{PAST}\n\n"
+    assert told(Prefixed(), rules=False) == f"|2 + 2?\n\n{PAST}\n\n"
