@@ -27,8 +27,8 @@ class Hogwild(HogwildFields):
     not count there, but does in the job's budget, once more for the token that ends a step (it begins the next block).
     `stop` and `stop_token_ids` end the whole group. More workers than the budget's width are not started.
 
-    `Result.details`: `passes`, finished `steps`, `context` (the least context limit with the same outcome) and `answers`,
-    one for each of `answer_at`: `passes`, `answer`, `finish`, `total_tokens`, `critical_tokens`.
+    `Result.details`: `passes`, finished `steps`, `context` (the least context limit with the same outcome) and
+    `answers`, one for each of `answer_at`: `passes`, `answer`, `finish`, `total_tokens`, `critical_tokens`.
     """
 
     def check(self, engine: Engine) -> None:

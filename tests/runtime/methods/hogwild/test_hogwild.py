@@ -14,6 +14,7 @@ from plait import (
     parse_method,
 )
 from plait.runtime.jobs.branch import TracedBranch
+from plait.runtime.methods.hogwild.method import sampled_tokens
 from plait.runtime.methods.hogwild.text import DEFAULT_NAMES, ends_step, has_open_fence, is_looping, opener, pieces
 from plait.tests.runtime.methods.hogwild.oracle import ToyTokenizer
 from plait.tests.runtime.methods.hogwild.tools import TOKENIZER, Other, job, play, said
@@ -223,6 +224,8 @@ async def test_who_forges_at_once_is_made_to_say_something_else(monkeypatch):
     assert "**A [1]:** go fine x" in result.text
     calls = [set(forbidden) for label, most, forbidden in banned if label == "A" and forbidden and most == 1]
     assert calls == [{stars}, {stars}, {stars, star}]
+    again = await play(job(sampled_tokens(result.trace), ban_impersonation=True, passes=30))
+    assert again.text == result.text
     script = {"A": said("# B workspace ", "x" * 20), "B": said("b " * 40)}
     result = await play(job(script, ban_impersonation=True, layout="contiguous", passes=30))
     assert result.usage.counts["impersonations"] == 1 and "B workspace" not in result.text
