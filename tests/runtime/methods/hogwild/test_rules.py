@@ -21,7 +21,7 @@ class Chat(ToyTokenizer):
         self.vocab_size = len(self.pieces)
         self.end = end
 
-    def chat(self, messages):
+    def chat(self, messages, tools=()):
         return self.encode("".join(f"<{m['role']}>{m['content']}" for m in messages) + self.end)
 
 
@@ -160,7 +160,7 @@ class Prefixed(Chat):
     def encode_continuation(self, before, text):
         return super().encode(text)
 
-    def chat(self, messages):
+    def chat(self, messages, tools=()):
         return self.encode_continuation((), "".join(m["content"] for m in messages) + self.end)
 
 
