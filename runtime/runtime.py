@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .budget import Budget
-from .engine import Engine
+from .engine import Engine, Tokenizer
 from .engines.loading import load_in_thread
 from .engines.registry import load_engine
 from .errors import EngineClosed, InvalidInput, InvalidJob
@@ -63,6 +63,15 @@ class Runtime:
         if self._engine is None:
             raise EngineClosed("the runtime is not open: use `async with plait.Runtime(...) as rt`")
         return self._engine
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The engine's; None where the engines are elsewhere."""
+        return self.engine.tokenizer
+
+    def check(self, method: Method) -> None:
+        """Raise what is wrong with the method on this engine, as `submit` does; may block."""
+        method.check(self.engine)
 
     @property
     def jobs(self) -> list[Job]:
@@ -123,7 +132,7 @@ class Runtime:
         if not self._is_open:
             raise EngineClosed("the runtime is not open: use `async with plait.Runtime(...) as rt`")
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
-        spec.method.check(self.engine)
+        self.check(spec.method)
         name = id or f"job-{next(self._numbers)}"
         if name in self._jobs:
             raise InvalidJob(f"a job {name!r} is running")
