@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of the benchmark")
     parser.add_argument("--method", action="append", metavar="NAME[:FIELD=VALUE,...]", help="may be repeated")
     parser.add_argument("--window", action="append", type=int, metavar="TOKENS", help="context window; may be repeated")
-    parser.add_argument("--model", help="as for Runtime: a name, a folder, a GGUF file (countdown)")
+    parser.add_argument("--model", help="as for Runtime: a name, a folder, a GGUF file, a pool (countdown)")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--timeout", type=float, help="seconds a job may take")
     parser.add_argument("--concurrency", type=int, help="jobs at a time (16)")

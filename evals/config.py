@@ -6,8 +6,9 @@ import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from ..runtime.budget import Budget
 from ..runtime.errors import InvalidInput
@@ -120,6 +121,14 @@ class EvalConfig(Spec):
             if twice:
                 raise ValueError(f"{what}: {twice[0]} stands there twice")
         return self
+
+    @field_validator("model")
+    @classmethod
+    def _without_password(cls, model: str) -> str:
+        # Settings are written into the folder of results, and the model's name into the report.
+        if "://" in model and urlsplit(model).password is not None:
+            raise ValueError("no passwords in addresses, which stand in the report: use PLAIT_MQTT_PASSWORD")
+        return model
 
     @model_validator(mode="after")
     def _is_json(self) -> Self:

@@ -109,7 +109,7 @@ async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Consol
     for method in config.methods:
         try:
             built = await asyncio.to_thread(method.build, config.benchmark, first, evaluation.windows[0])
-            await asyncio.to_thread(built.check, runtime.engine)
+            await asyncio.to_thread(runtime.check, built)
         except PromptTooLong:
             continue  # Of this problem in this window: an outcome.
     done = len(store.units)
@@ -144,7 +144,7 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
         built = method.build(config.benchmark, sample, window)
         narrowed = None
         if last is not None and window is not None:
-            narrowed = await asyncio.to_thread(narrow, built, last[0], window, runtime.engine.tokenizer)
+            narrowed = await asyncio.to_thread(narrow, built, last[0], window, runtime.tokenizer)
         if narrowed is not None and last is not None:
             rows.append(await _narrowed(evaluation, sample, built, last[1], window, narrowed))
             continue

@@ -40,8 +40,9 @@ class Narrowed:
     """The method's, where the run is the same."""
 
 
-def narrow(method: Method, result: Result, window: int, tokenizer: Tokenizer) -> Narrowed | None:
-    """The outcome with `context_limit=window`, or None where only running it tells. May block: answers vote."""
+def narrow(method: Method, result: Result, window: int, tokenizer: Tokenizer | None) -> Narrowed | None:
+    """The outcome with `context_limit=window`, or None where only running it tells: without a tokenizer, that is
+    wherever something is cut. May block: answers vote."""
     usage = result.usage
     if result.finish_reason.is_budget or (isinstance(method, Decoding) and method.contexts):
         return None
@@ -60,6 +61,8 @@ def narrow(method: Method, result: Result, window: int, tokenizer: Tokenizer) ->
                 is_same=True,
                 details=result.details,
             )
+        return None
+    if tokenizer is None:
         return None
     # Tokens behind a stop string were dropped, and in the smaller window some might not have come.
     if isinstance(method, (Sequential, SelfConsistency)) and method.conclusion is None and not usage.rolled_back_tokens:
