@@ -24,7 +24,8 @@ from ..runtime.job_spec import JobSpec
 from ..runtime.jobs.job import Job
 from ..runtime.methods.registry import parse_method
 from ..runtime.mqtt.link import Link
-from ..runtime.mqtt.remote import RemoteJob, RemoteRuntime
+from ..runtime.mqtt.remote import RemoteRuntime
+from ..runtime.mqtt.remote_job import RemoteJob
 from ..runtime.runtime import Runtime
 from .mosquitto import Broker, start_worker
 

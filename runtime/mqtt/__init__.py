@@ -22,6 +22,6 @@ The client is the arbiter of its jobs; nothing else has to agree on anything. A 
    are offered again. What comes from an older epoch is told to be dropped: each job is answered once.
 5. A worker that is told to stop hands back (`returned`) what it has not begun, and what it cannot finish.
 
-`messages` is the data, `client_state` and `worker_state` are the protocol without clocks or sockets, `link` is the
-connection, `remote` and `worker` put them together.
+`messages` is the data, `client_state` (it answers with `client_actions`) and `worker_state` are the protocol without
+clocks or sockets, `link` is the connection, `remote` (with its `remote_job`s) and `worker` put them together.
 """

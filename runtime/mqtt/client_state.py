@@ -1,7 +1,7 @@
 """The client's side of the protocol: who has which job, what has arrived of it, what to do about the rest.
 
-Pure: `Jobs` is told what arrives and what time it is, and answers with what to send (`Send`) and what has happened
-(`Began`, `Happened`, `Answered`, `Lost`). The package's docstring tells the whole story.
+Pure: `Jobs` is told what arrives and what time it is, and answers with actions: what to send, and what has happened.
+The package's docstring tells the whole story.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
+from .client_actions import Action, Answered, Began, Happened, Lost, Send
 from .messages import (
     Beat,
     Cancel,
@@ -19,7 +20,6 @@ from .messages import (
     Drop,
     Events,
     Grant,
-    Message,
     Offer,
     Queued,
     Report,
@@ -29,46 +29,6 @@ from .messages import (
 
 MAX_GAPS = 500
 """Chunks asked for at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """A message for a worker, or (`worker` is None) for whoever takes the job."""
-
-    job: str
-    message: Message
-    worker: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Began:
-    """Events of a new epoch follow: what was heard of the job before does not count."""
-
-    job: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Happened:
-    job: str
-    event: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    job: str
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Given up: too many workers ended while they ran it."""
-
-    job: str
-    epochs: int
-
-
-Action = Send | Began | Happened | Answered | Lost
 
 
 class Phase(Enum):

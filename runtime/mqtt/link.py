@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +28,8 @@ FIRST_WAIT, MAX_WAIT = 0.05, 5.0
 """Seconds between attempts to connect again: twice as many each time, with jitter."""
 SUBSCRIBE_SECONDS, PUBLISH_SECONDS = 3.0, 60.0
 """For the broker to confirm. A connection that ends meanwhile is not noticed sooner by a subscription."""
+WINDOW = 16
+"""Messages on their way to the broker at once: fewer than brokers take before they confirm (mosquitto: 20)."""
 
 
 @dataclass(slots=True)
@@ -32,6 +38,7 @@ class _Letter:
     payload: bytes
     retain: bool
     sent: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    sending: asyncio.Task[None] | None = None
 
 
 class Link:
@@ -66,15 +73,15 @@ class Link:
         self._keepalive = keepalive
         self._receive_maximum = receive_maximum
         self._outbox: deque[_Letter] = deque()
-        self._wake = asyncio.Event()
+        """Oldest first, until the broker has it."""
         self._client: aiomqtt.Client | None = None
-        self._sending: asyncio.Task[None] | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._socket: Any = None
+        self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Raises `BrokerUnreachable` if the first attempt fails."""
         first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tasks = [asyncio.create_task(self._run(first)), asyncio.create_task(self._send_all())]
+        self._task = asyncio.create_task(self._run(first))
         try:
             await first
         except BaseException:
@@ -92,13 +99,13 @@ class Link:
         awaited, is done once the broker has it."""
         letter = _Letter(topic, payload, retain)
         self._outbox.append(letter)
-        self._wake.set()
+        self._send()
         return letter.sent
 
     async def flush(self, seconds: float) -> None:
         """Wait until the broker has everything, but no longer than this."""
         if self._outbox:
-            await asyncio.wait([self._outbox[-1].sent], timeout=seconds)
+            await asyncio.wait([letter.sent for letter in self._outbox], timeout=seconds)
 
     async def unsubscribe(self, topic: str) -> None:
         """Now if there is a connection, and from now on."""
@@ -110,9 +117,10 @@ class Link:
                 logger.debug("not unsubscribed: %s", error)
 
     async def _end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        assert self._task is not None
+        self._task.cancel()
+        sending = [letter.sending for letter in self._outbox if letter.sending is not None]
+        await asyncio.gather(self._task, *sending, return_exceptions=True)
         for letter in self._outbox:
             letter.sent.cancel()
 
@@ -124,7 +132,7 @@ class Link:
         last = make(PacketTypes.WILLMESSAGE)
         last.WillDelayInterval = self._will_delay
         topic, retain = self._will
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             self.address.host,
             self.address.port,
             identifier=self.identifier,
@@ -138,7 +146,11 @@ class Link:
             keepalive=self._keepalive,
             logger=logging.getLogger(f"{__name__}.paho"),
             timeout=10,
+            # What waits for a confirmation is small and often followed by more: not to be held back for it.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
+        client.pending_calls_threshold = WINDOW
+        return client
 
     async def _run(self, first: asyncio.Future[None]) -> None:
         wait = FIRST_WAIT
@@ -148,13 +160,15 @@ class Link:
                     await client.subscribe([(topic, 1) for topic in self._subscriptions], timeout=SUBSCRIBE_SECONDS)
                     wait = FIRST_WAIT
                     self._client, self.is_connected = client, True
+                    self._socket = client._client.socket()
                     self.connections += 1
                     self._connected()
-                    self._wake.set()
+                    self._send()
                     if not first.done():
                         first.set_result(None)
                     async for message in client.messages:
                         payload = message.payload if isinstance(message.payload, bytes) else b""
+                        self._acknowledge()
                         self._receive(str(message.topic), payload)
             except (aiomqtt.MqttError, OSError, ValueError) as error:
                 if not first.done():
@@ -167,32 +181,45 @@ class Link:
                     return
                 logger.warning("connection to %s: %s; trying again", self.address, error)
             finally:
-                self._client, self.is_connected = None, False
-                if self._sending is not None:
-                    self._sending.cancel()  # It would wait for a confirmation that cannot come any more.
+                self._client, self._socket, self.is_connected = None, None, False
+                for letter in self._outbox:
+                    if letter.sending is not None:
+                        letter.sending.cancel()  # It would wait for a confirmation that cannot come any more.
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))
             wait = min(wait * 2, MAX_WAIT)
 
-    async def _send_all(self) -> None:
-        while True:
-            client = self._client
-            if not self._outbox or client is None:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            letter = self._outbox[0]
-            publish = client.publish(letter.topic, letter.payload, qos=1, retain=letter.retain, timeout=PUBLISH_SECONDS)
-            self._sending = asyncio.create_task(publish)
-            try:
-                await asyncio.wait([self._sending])
-            finally:
-                self._sending.cancel()
-            error = None if self._sending.cancelled() else self._sending.exception()
-            if self._sending.cancelled() or isinstance(error, (aiomqtt.MqttError, ValueError)):
-                await asyncio.sleep(FIRST_WAIT)
-                continue
-            if error is not None:
-                raise error
+    def _send(self) -> None:
+        """Put on its way what may be."""
+        client = self._client
+        if client is None:
+            return
+        for letter in islice(self._outbox, WINDOW):
+            if letter.sending is None and not letter.sent.done():
+                publish = client.publish(
+                    letter.topic, letter.payload, qos=1, retain=letter.retain, timeout=PUBLISH_SECONDS
+                )
+                letter.sending = asyncio.create_task(publish)
+                letter.sending.add_done_callback(partial(self._published, letter))
+
+    def _acknowledge(self) -> None:
+        """Now, what has arrived: systems wait up to 40 ms, and a broker that does not set `set_tcp_nodelay` sends
+        nothing small meanwhile. Has to be said again each time."""
+        if self._socket is not None and hasattr(socket, "TCP_QUICKACK"):
+            with suppress(OSError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def _published(self, letter: _Letter, task: asyncio.Task[None]) -> None:
+        letter.sending = None
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or isinstance(error, (aiomqtt.MqttError, ValueError)):
+            # Again, by this connection or the next.
+            asyncio.get_running_loop().call_later(FIRST_WAIT, self._send)
+            return
+        if error is not None:
+            raise error
+        self._acknowledge()
+        if not letter.sent.done():
+            letter.sent.set_result(None)
+        while self._outbox and self._outbox[0].sent.done():
             self._outbox.popleft()
-            if not letter.sent.done():
-                letter.sent.set_result(None)
+        self._send()

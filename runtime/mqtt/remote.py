@@ -7,26 +7,25 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ..budget import Budget
-from ..engine import Engine
-from ..errors import EngineClosed, InvalidInput, InvalidJob, JobFailed, PlaitError, UnsupportedByEngine, WorkerLost
-from ..events import Done, Event, EventHub, Failed, parse_event
+from ..engine import Engine, Tokenizer
+from ..errors import EngineClosed, InvalidInput, InvalidJob, UnsupportedByEngine
 from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..methods.base import Method
-from ..result import Finish, Result
 from ..runtime import Runtime
-from ..trace.trace import Trace
 from .address import Address
-from .answers import read_error, read_result, unpack
-from .client_state import Action, Answered, Began, Happened, Jobs, Lost, Send
+from .client_actions import Action, Answered, Began, Happened, Lost, Send
+from .client_state import Jobs
 from .link import Link
 from .messages import BEAT, REPORT, Malformed, Offer, decode, encode, is_id
+from .remote_job import RemoteJob
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +70,13 @@ class RemoteRuntime(Runtime):
     @property
     def engine(self) -> Engine:
         raise UnsupportedByEngine("the engines of a pool are its workers'; here is none")
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        return None
+
+    def check(self, method: Method) -> None:
+        """What a worker's engine has against it is raised by `await job`."""
 
     @property
     def jobs(self) -> list[Job]:
@@ -130,17 +136,16 @@ class RemoteRuntime(Runtime):
         if not self._is_open:
             raise EngineClosed("the runtime is not open: use `async with plait.Runtime(...) as rt`")
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
-        name = id or f"job-{next(self._numbers)}"
-        if not is_id(name):
-            raise InvalidJob(f"job id {name!r}: letters, digits and . _ - only, 64 at most (it is part of a topic)")
-        if name in self._remote or name in self._state:
-            raise InvalidJob(f"a job {name!r} is running")
+        name = f"job-{next(self._numbers)}"
+        if id is not None and any(job.id == id for job in self._remote.values()):
+            raise InvalidJob(f"a job {id!r} is running")
         data = spec.model_dump(mode="json")
         data["budget"] = spec.budget.model_dump(exclude_none=True)
         size = len(encode(Offer(epoch=1, job=data)))
         if size > self._packet_bytes - 1024:
             raise InvalidJob(f"a job of {size:,} bytes; packet_bytes, what the broker takes, is {self._packet_bytes:,}")
-        started = RemoteJob(self, name, spec, Path(trace_file) if trace_file else None)
+        file = Path(trace_file) if trace_file else None
+        started = RemoteJob(id or name, spec, file, partial(self._cancel, name), self._state.lease)
         self._remote[name] = started
         started.on_end(lambda: self._ended(name))
         self._do(self._state.submit(name, data, spec.priority, time.monotonic()))
@@ -199,113 +204,3 @@ class RemoteRuntime(Runtime):
     def _post(self, topic: str, payload: bytes) -> None:
         assert self._link is not None
         self._link.post(topic, payload)
-
-
-class RemoteJob(Job):
-    """A job of a pool, with the operations of `Job`.
-
-    When a worker dies the job begins anew on another one: readers then see a second `Started`, and what they saw before
-    does not count.
-    """
-
-    def __init__(self, runtime: RemoteRuntime, id: str, spec: JobSpec, trace_file: Path | None) -> None:
-        self.id = id
-        self.spec = spec
-        self.trace = Trace({"method": spec.method.model_dump(mode="json"), "seed": spec.seed})
-        """The worker's; only a header until the job has been answered."""
-        self.epoch = 0
-        """How often the job has begun."""
-        self._runtime = runtime
-        self._hub = EventHub()
-        self._trace_file = trace_file
-        self._last: Event | None = None
-        self._data: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._run(), name=f"plait remote job {id}")
-        self._task.add_done_callback(self._ended)
-
-    def happened(self, data: dict[str, Any]) -> None:
-        try:
-            event = parse_event(data)
-        except InvalidInput as error:
-            logger.warning("job %s: dropped an event: %s", self.id, error)
-            return
-        if isinstance(event, (Done, Failed)):
-            self._last = event  # Told when the answer is there.
-        else:
-            self._hub.emit(event)
-
-    def answered(self, data: bytes) -> None:
-        if not self._data.done():
-            self._data.set_result(data)
-
-    def lost(self, epochs: int) -> None:
-        if not self._data.done():
-            self._data.set_exception(WorkerLost(f"job {self.id}: begun {epochs} times, and each time its worker ended"))
-
-    async def _run(self) -> Result:
-        error: BaseException | None = None
-        try:
-            try:
-                data = await asyncio.shield(self._data)
-            except asyncio.CancelledError as cancelled:
-                error = cancelled
-                await self._stop(str(cancelled) or "cancelled")
-                raise
-            return await self._read(data)
-        except BaseException as raised:
-            error = error or raised
-            raise
-        finally:
-            if self._data.done() and not self._data.cancelled():
-                self._data.exception()  # Retrieved.
-            self._finish(error)
-
-    async def _read(self, data: bytes) -> Result:
-        head, trace = await asyncio.to_thread(unpack, data)
-        if trace is not None:
-            self.trace = trace
-        if "cancelled" in head:
-            raise JobFailed(f"the worker cancelled it: {head['cancelled']}")
-        if "result" not in head or trace is None:
-            raise read_error(head)
-        return read_result(head, trace)
-
-    async def _stop(self, reason: str) -> None:
-        """Have the worker cancel the job, and take its trace; not for ever if it is not heard of."""
-        if not self._runtime._cancel(self.id, reason):
-            return
-        try:
-            data = await asyncio.wait_for(asyncio.shield(self._data), self._runtime._state.lease)
-            _, trace = await asyncio.to_thread(unpack, data)
-            self.trace = trace or self.trace
-        except (TimeoutError, PlaitError) as error:
-            logger.warning("job %s: cancelled, but its worker did not confirm that: %s", self.id, error)
-
-    def _finish(self, error: BaseException | None) -> None:
-        seconds = 0.0 if self._last is None else self._last.time
-        if isinstance(error, asyncio.CancelledError):
-            last: Event = Failed(job=self.id, time=seconds, error=str(error) or "cancelled", cancelled=True)
-            self.trace.end = self.trace.end or {"finish": Finish.CANCELLED.value, "answer": None}
-        elif error is not None:
-            text = f"{type(error).__name__}: {error}"
-            last = Failed(job=self.id, time=seconds, error=text, cancelled=False)
-            self.trace.end = self.trace.end or {"finish": Finish.FAILED.value, "answer": None, "error": text}
-        else:
-            last = self._last or self._conclusion()
-        try:
-            if self._trace_file is not None:
-                self.trace.save(self._trace_file)
-        finally:
-            self._hub.end(last)
-
-    def _conclusion(self) -> Done:
-        end = self.trace.end or {}
-        usage = end.get("usage", {})
-        return Done(
-            job=self.id,
-            time=usage.get("seconds", 0.0),
-            answer=end.get("answer"),
-            reason=end.get("finish", ""),
-            total_tokens=usage.get("total_tokens", 0),
-            critical_tokens=usage.get("critical_tokens", 0),
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 import uuid
@@ -11,19 +10,21 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from ..errors import InvalidInput
-from ..events import Event
+from ..events import Event, EventQueue
 from ..job_spec import parse_job
 from ..runtime import Runtime
 from ..trace.trace import Trace
 from .address import Address
 from .answers import pack_cancelled, pack_error, pack_result
 from .link import Link
-from .messages import OFFER, ORDER, Malformed, decode, encode, is_id, short_event
+from .messages import OFFER, ORDER, Malformed, decode, encode, is_id
 from .worker_state import Action, Begin, Desk, End, Key, Reply
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
+EVENT_SECONDS = 0.05
+"""What happens meanwhile goes in one message: each costs its sender, the broker and its receiver a wake-up."""
 SHARE = "$share/workers/"
 
 
@@ -51,10 +52,13 @@ class Worker:
         self.address = address
         self._runtime = runtime
         self._beat_seconds = beat_seconds
-        self._packet_bytes = packet_bytes
         self._grace = grace
         self._desk = Desk(
-            self.name, capacity=capacity, model=runtime.engine.name, chunk_bytes=min(packet_bytes - 2048, 1 << 18)
+            self.name,
+            capacity=capacity,
+            model=runtime.engine.name,
+            chunk_bytes=min(packet_bytes - 2048, 1 << 18),
+            event_bytes=packet_bytes - 1024,
         )
         self._tasks: dict[tuple[Key, int], asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
@@ -166,10 +170,12 @@ class Worker:
     async def _answer(self, key: Key, epoch: int, data: dict[str, Any]) -> bytes:
         spec = parse_job(data)
         job = await self._runtime.submit(spec, id=f"{key[0]}.{key[1]}.{epoch}")
-        pump = asyncio.create_task(self._pump(key, epoch, aiter(job)))
+        queue = EventQueue()
+        reading = asyncio.create_task(_read(aiter(job), queue))
+        telling = asyncio.create_task(self._tell(key, epoch, queue, reading))
         try:
             result = await job
-            await pump
+            await telling
             return await asyncio.to_thread(pack_result, result)
         except asyncio.CancelledError as error:
             job.cancel()
@@ -178,20 +184,30 @@ class Worker:
         except Exception as error:
             return pack_error(error, job.trace)
         finally:
-            if job.is_done and not pump.done():
-                await asyncio.wait([pump], timeout=1.0)
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
+            if job.is_done and not telling.done():
+                await asyncio.wait([telling], timeout=1.0)
+            reading.cancel()
+            telling.cancel()
+            await asyncio.gather(reading, telling, return_exceptions=True)
 
-    async def _pump(self, key: Key, epoch: int, events: AsyncIterator[Event]) -> None:
+    async def _tell(self, key: Key, epoch: int, queue: EventQueue, reading: asyncio.Task[None]) -> None:
         """Send the events, no faster than the broker takes them: what waits grows together meanwhile."""
-        async for event in events:
-            data = {**event.to_json(), "job": key[1]}
-            if len(json.dumps(data)) > self._packet_bytes - 1024:
-                data = short_event(data, self._packet_bytes)
-            sent = self._do(self._desk.happened(key, epoch, data))
-            if sent is not None:
+        async for event in queue:
+            await asyncio.wait([reading], timeout=EVENT_SECONDS)
+            events = [event]
+            while (more := queue.get_nowait()) is not None:
+                events.append(more)
+            sent = self._do(self._desk.happened(key, epoch, ({**event.to_json(), "job": key[1]} for event in events)))
+            if sent is not None and not reading.done():
                 await sent
+
+
+async def _read(events: AsyncIterator[Event], queue: EventQueue) -> None:
+    try:
+        async for event in events:
+            queue.put(event)
+    finally:
+        queue.end()
 
 
 def _empty(data: dict[str, Any]) -> Trace:

@@ -6,7 +6,8 @@ and with jobs to begin and end (`Begin`, `End`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -26,6 +27,7 @@ from .messages import (
     Report,
     Resend,
     Returned,
+    short_event,
 )
 
 Key = tuple[str, str]
@@ -76,6 +78,8 @@ class _Entry:
     said: float = 0.0
     """When it was last claimed."""
     events: list[dict[str, Any]] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    """Bytes of each event."""
     chunks: list[bytes] = field(default_factory=list)
 
 
@@ -93,9 +97,10 @@ class Desk:
         keep_seconds: float = 600.0,
         max_queue: int = 1000,
         chunk_bytes: int = 1 << 18,
+        event_bytes: int = 1 << 20,
     ) -> None:
         """Seconds: `patience` before a claim is repeated, `claim_seconds` before it is given up, `keep_seconds` before
-        an answer that nobody takes is."""
+        an answer that nobody takes is. Bytes: `chunk_bytes` of an answer, `event_bytes` of events in a message."""
         self.worker = worker
         self.capacity = capacity
         self.model = model
@@ -104,6 +109,7 @@ class Desk:
         self.keep_seconds = keep_seconds
         self.max_queue = max_queue
         self.chunk_bytes = chunk_bytes
+        self.event_bytes = event_bytes
         self.is_stopping = False
         self._jobs: dict[Key, _Entry] = {}
         self._running: set[tuple[Key, int]] = set()
@@ -169,12 +175,20 @@ class Desk:
                 for i in chunks:
                     yield self._reply(key, self._chunk(entry, i))
 
-    def happened(self, key: Key, epoch: int, event: dict[str, Any]) -> Iterator[Action]:
-        """A running job emitted an event."""
+    def happened(self, key: Key, epoch: int, events: Iterable[dict[str, Any]]) -> Iterator[Action]:
+        """A running job emitted these."""
         entry = self._jobs.get(key)
-        if entry is not None and entry.epoch == epoch:
+        if entry is None or entry.epoch != epoch:
+            return
+        first = len(entry.events)
+        for event in events:
+            size = len(json.dumps(event))
+            if size > self.event_bytes:
+                event = short_event(event, self.event_bytes)
+                size = len(json.dumps(event))
             entry.events.append(event)
-            yield from self._events(key, entry, len(entry.events) - 1)
+            entry.sizes.append(size)
+        yield from self._events(key, entry, first)
 
     def answered(self, key: Key, epoch: int, data: bytes, now: float) -> Iterator[Action]:
         """A running job has ended with this."""
@@ -239,9 +253,14 @@ class Desk:
         yield from self._claim(now)
 
     def _events(self, key: Key, entry: _Entry, first: int) -> Iterator[Action]:
-        for number in range(first, len(entry.events)):
-            report = Events(worker=self.worker, epoch=entry.epoch, first=number, events=[entry.events[number]])
+        while first < len(entry.events):
+            end, room = first + 1, self.event_bytes - entry.sizes[first]
+            while end < len(entry.events) and entry.sizes[end] < room:
+                room -= entry.sizes[end] + 1
+                end += 1
+            report = Events(worker=self.worker, epoch=entry.epoch, first=first, events=entry.events[first:end])
             yield self._reply(key, report)
+            first = end
 
     def _chunk(self, entry: _Entry, index: int) -> Chunk:
         return Chunk(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import subprocess
 import time
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from plait.benchmarks.mosquitto import MOSQUITTO, Broker, start_worker
 from plait.runtime.mqtt.address import Address
 from plait.runtime.mqtt.link import Link
 from plait.runtime.mqtt.messages import Claim, Offer, encode
-from plait.runtime.mqtt.worker import Worker
+from plait.runtime.mqtt.worker import EVENT_SECONDS, Worker
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 
@@ -120,6 +121,65 @@ async def test_results_equal_the_local_runtimes_also_after_a_kill(broker, tmp_pa
             process.wait()
 
 
+async def test_a_job_costs_few_messages_and_none_of_them_waits(broker, monkeypatch):
+    posted, post = [], Link.post
+
+    def count(link, topic, payload, **options):
+        if "/workers/" not in topic:
+            posted.append(topic)
+        assert link._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        return post(link, topic, payload, **options)
+
+    async with worker(broker), Runtime(broker.url()) as remote:
+        monkeypatch.setattr(Link, "post", count)
+        job = await remote.submit(Sequential(prompt="q"))
+        assert await text_of(job) == "x" * 200
+        began = asyncio.get_running_loop().time()
+        # The last one tells the worker that its answer has arrived.
+        while len(posted) < 6 and asyncio.get_running_loop().time() < began + 10:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.01)
+    # Offer, claim, grant, answer, drop; and events at most every 0.05 seconds, of which the job took some.
+    seconds = job.trace.end["usage"]["seconds"]
+    assert 6 <= len(posted) <= 7 + seconds / EVENT_SECONDS
+
+
+async def test_what_is_on_its_way_when_the_connection_breaks_is_sent_again_in_order(broker):
+    address = Address.parse(broker.url())
+    got = []
+    options = {"session_seconds": 60, "will_delay": 0, "connected": lambda: None}
+    reader = Link(
+        address,
+        "reader",
+        subscriptions=[address.topic("x")],
+        will=("nothing", False),
+        receive=lambda topic, payload: got.append(int(payload)),
+        **options,
+    )
+    writer = Link(
+        address,
+        "writer",
+        subscriptions=["nothing"],
+        will=("nothing", False),
+        receive=lambda topic, payload: None,
+        **options,
+    )
+    async with reader, writer:
+        for number in range(300):
+            writer.post(address.topic("x"), b"%d" % number)
+            if number in (100, 200):
+                await asyncio.sleep(0)
+                await asyncio.to_thread(broker.stop)
+                await asyncio.to_thread(broker.start)
+        await writer.flush(20)
+        end = time.monotonic() + 10
+        while got[-1:] != [299] and time.monotonic() < end:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.02)
+    assert sorted(set(got)) == list(range(300))
+    # Again from where it broke, so what comes late has been there before.
+    first = {number: place for place, number in reversed(list(enumerate(got)))}
+    assert sorted(first, key=first.__getitem__) == list(range(300))
+
+
 async def test_the_broker_restarts_twice_while_jobs_run(broker):
     engine = ScriptedEngine(lambda text: text[-3:] * 300)
     async with worker(broker, engine=engine, capacity=3), Runtime(broker.url()) as remote:
@@ -188,8 +248,10 @@ async def test_errors_are_those_of_the_local_runtime(broker):
     async with worker(broker, engine=Failing([])), Runtime(broker.url()) as remote:
         with pytest.raises(JobFailed, match="RuntimeError: no luck"):
             await (await remote.submit(Sequential(prompt="q")))
-        with pytest.raises(InvalidInput, match="job id"):
-            await remote.submit(Sequential(prompt="q"), id="a/b")
+        job = await remote.submit(Sequential(prompt="q"), id="a/b +#")
+        with pytest.raises(InvalidInput, match="is running"):
+            await remote.submit(Sequential(prompt="q"), id="a/b +#")
+        assert {event.job async for event in job} == {job.id} == {"a/b +#"}
 
 
 async def test_a_worker_that_stops_hands_its_jobs_on(broker):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait.runtime.mqtt.client_state import Answered, Began, Happened, Jobs, Lost, Send
+from plait.runtime.mqtt.client_actions import Answered, Began, Happened, Lost, Send
+from plait.runtime.mqtt.client_state import Jobs
 from plait.runtime.mqtt.messages import (
     BEAT,
     OFFER,
@@ -96,7 +97,7 @@ class World:
                 continue
             if sent < EVENTS:
                 self.running[name, key, epoch] += 1
-                self.worker(name, self.desks[name].happened(key, epoch, {"n": sent}))
+                self.worker(name, self.desks[name].happened(key, epoch, [{"n": sent}]))
             else:
                 del self.running[name, key, epoch]
                 self.worker(name, self.desks[name].answered(key, epoch, f"answer {key[1]}".encode(), self.now))
@@ -218,6 +219,21 @@ def test_a_worker_that_stops_hands_back_what_has_not_begun():
     assert [(r.key[1], r.report.type) for r in desk.stop()] == [("a", "returned"), ("b", "returned")]
     assert [r.report.type for r in desk.offer(("c", "d"), Offer(epoch=1, job={}), 0.0)] == ["returned"]
     assert desk.beat().capacity == 0
+
+
+def test_events_go_together_as_far_as_a_message_holds_them():
+    desk = Desk("w", capacity=1, event_bytes=1000)
+    key = ("c", "a")
+    list(desk.offer(key, Offer(epoch=1, job={}), 0.0))
+    list(desk.order(key, decode(ORDER, b'{"type":"grant","epoch":1}'), 0.0))
+    events = [{"type": "text", "text": "x" * n} for n in (10, 20, 600, 600, 5000, 30)]
+    sent = [reply.report for reply in desk.happened(key, 1, events)]
+    assert [(report.first, len(report.events)) for report in sent] == [(0, 3), (3, 3)]
+    assert all(len(encode(report)) < 1100 for report in sent)
+    assert sent[0].events == events[:3] and sent[1].events[::2] == events[3::2]
+    # The one that is too large for any message is cut; all of them come again if asked for.
+    assert sent[1].events[1]["text"] == events[4]["text"][: 1000 // 24]
+    assert [reply.report for reply in desk.order(key, Resend(epoch=1, first=0), 1.0)] == sent
 
 
 def test_jobs_of_a_client_that_is_gone_are_ended():
