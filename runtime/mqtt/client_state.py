@@ -25,6 +25,7 @@ from .messages import (
     Report,
     Resend,
     Returned,
+    Watch,
 )
 
 MAX_GAPS = 500
@@ -59,6 +60,7 @@ class _Entry:
     asked: float = float("-inf")
     """When something was last asked for again."""
     cancelled: str | None = None
+    watched: bool = False
 
 
 @dataclass(slots=True)
@@ -87,6 +89,11 @@ class Jobs:
     def __contains__(self, job: str) -> bool:
         return job in self._jobs
 
+    @property
+    def holders(self) -> set[str]:
+        """Workers that run or have queued a job."""
+        return {entry.holder for entry in self._jobs.values() if entry.holder is not None}
+
     def epoch(self, job: str) -> int:
         return self._jobs[job].epoch
 
@@ -106,6 +113,14 @@ class Jobs:
             return
         entry.cancelled, entry.asked = reason, now
         yield Send(job, Cancel(epoch=entry.epoch, reason=reason[:1000]), entry.holder)
+
+    def watch(self, job: str) -> Iterator[Action]:
+        """Somebody reads its events from now on."""
+        entry = self._jobs.get(job)
+        if entry is not None and not entry.watched:
+            entry.watched = True
+            if entry.phase is Phase.RUNNING:
+                yield Send(job, Watch(epoch=entry.epoch), entry.holder)
 
     def forget(self, job: str, now: float) -> Iterator[Action]:
         """Nobody waits for it any longer."""
@@ -155,6 +170,8 @@ class Jobs:
                 if entry.cancelled is not None and not held.chunks and now - entry.asked >= self.patience:
                     entry.asked = now
                     yield Send(entry.id, Cancel(epoch=entry.epoch, reason=entry.cancelled[:1000]), name)
+                if entry.watched and not held.watched and not held.chunks:
+                    yield Send(entry.id, Watch(epoch=entry.epoch), name)
                 if held.events > entry.events or held.chunks > len(entry.chunks):
                     yield from self._ask(entry, held.chunks, now)
         for entry in list(self._jobs.values()):
@@ -212,7 +229,7 @@ class Jobs:
             entry.phase, entry.holder, entry.since = Phase.RUNNING, name, now
             self.workers.setdefault(name, _Worker(now))
             yield Began(entry.id, entry.epoch)
-        yield Send(entry.id, Grant(epoch=entry.epoch), name)
+        yield Send(entry.id, Grant(epoch=entry.epoch, watched=entry.watched), name)
 
     def _arrived(self, entry: _Entry, report: Events | Chunk, now: float) -> Iterator[Action]:
         if isinstance(report, Events):

@@ -42,6 +42,14 @@ class Offer(OfJob):
 
 class Grant(OfJob):
     type: Literal["grant"] = "grant"
+    watched: bool = False
+    """Does somebody read its events?"""
+
+
+class Watch(OfJob):
+    """Somebody reads its events now."""
+
+    type: Literal["watch"] = "watch"
 
 
 class Drop(OfJob):
@@ -103,6 +111,7 @@ class Held(Message):
     epoch: Epoch
     events: Number = 0
     """Sent so far."""
+    watched: bool = False
     chunks: Number = 0
     """Of the answer; 0: not there yet."""
 
@@ -117,7 +126,7 @@ class Beat(Message):
 
 
 M = TypeVar("M")
-Order = Grant | Drop | Cancel | Resend
+Order = Grant | Watch | Drop | Cancel | Resend
 ORDER: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="type")])
 REPORT: TypeAdapter[Queued | Claim | Returned | Events | Chunk] = TypeAdapter(
     Annotated[Queued | Claim | Returned | Events | Chunk, Field(discriminator="type")]

@@ -145,7 +145,9 @@ class RemoteRuntime(Runtime):
         if size > self._packet_bytes - 1024:
             raise InvalidJob(f"a job of {size:,} bytes; packet_bytes, what the broker takes, is {self._packet_bytes:,}")
         file = Path(trace_file) if trace_file else None
-        started = RemoteJob(id or name, spec, file, partial(self._cancel, name), self._state.lease)
+        started = RemoteJob(
+            id or name, spec, file, partial(self._cancel, name), partial(self._watch, name), self._state.lease
+        )
         self._remote[name] = started
         started.on_end(lambda: self._ended(name))
         self._do(self._state.submit(name, data, spec.priority, time.monotonic()))
@@ -155,6 +157,9 @@ class RemoteRuntime(Runtime):
         """Is there an answer to wait for?"""
         self._do(self._state.cancel(name, reason, time.monotonic()))
         return name in self._state
+
+    def _watch(self, name: str) -> None:
+        self._do(self._state.watch(name))
 
     def _ended(self, name: str) -> None:
         self._remote.pop(name, None)

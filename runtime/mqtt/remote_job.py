@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,11 @@ class RemoteJob(Job):
         spec: JobSpec,
         trace_file: Path | None,
         cancel: Callable[[str], bool],
+        watch: Callable[[], None],
         patience: float,
     ) -> None:
-        """`cancel(reason)` tells the worker, and whether it will answer; that is waited for `patience` seconds."""
+        """`cancel(reason)` tells the worker, and whether it will answer; that is waited for `patience` seconds.
+        `watch()` asks for the events."""
         self.id = id
         self.spec = spec
         self.trace = Trace({"method": spec.method.model_dump(mode="json"), "seed": spec.seed})
@@ -42,6 +44,7 @@ class RemoteJob(Job):
         self.epoch = 0
         """How often the job has begun."""
         self._cancel = cancel
+        self._watch = watch
         self._patience = patience
         self._hub = EventHub()
         self._trace_file = trace_file
@@ -49,6 +52,10 @@ class RemoteJob(Job):
         self._data: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(), name=f"plait remote job {id}")
         self._task.add_done_callback(self._ended)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        self._watch()
+        return super().__aiter__()
 
     def happened(self, data: dict[str, Any]) -> None:
         try:

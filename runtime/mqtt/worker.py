@@ -6,25 +6,23 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from ..errors import InvalidInput
-from ..events import Event, EventQueue
-from ..job_spec import parse_job
 from ..runtime import Runtime
 from ..trace.trace import Trace
 from .address import Address
-from .answers import pack_cancelled, pack_error, pack_result
+from .answers import pack_cancelled, pack_error
 from .link import Link
 from .messages import OFFER, ORDER, Malformed, decode, encode, is_id
-from .worker_state import Action, Begin, Desk, End, Key, Reply
+from .serving import Serving
+from .worker_state import Action, Begin, Desk, End, Key, Reply, Show
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
-EVENT_SECONDS = 0.05
-"""What happens meanwhile goes in one message: each costs its sender, the broker and its receiver a wake-up."""
 SHARE = "$share/workers/"
 
 
@@ -61,6 +59,7 @@ class Worker:
             event_bytes=packet_bytes - 1024,
         )
         self._tasks: dict[tuple[Key, int], asyncio.Task[None]] = {}
+        self._serving: dict[tuple[Key, int], Serving] = {}
         self._stopping = asyncio.Event()
         self._link: Link | None = None
         self._beaten = float("-inf")
@@ -145,19 +144,26 @@ class Worker:
             match action:
                 case Reply((client, job), report):
                     last = self._link.post(self.address.topic("reports", client, job), encode(report))
-                case Begin(key, epoch, job):
-                    self._tasks[key, epoch] = asyncio.create_task(self._serve(key, epoch, job))
+                case Begin(key, epoch, job, watched):
+                    serving = Serving(partial(self._tell, key, epoch), is_watched=watched)
+                    self._serving[key, epoch] = serving
+                    self._tasks[key, epoch] = asyncio.create_task(self._serve(key, epoch, job, serving))
+                case Show(key, epoch) if (key, epoch) in self._serving:
+                    self._serving[key, epoch].watch()
                 case End(key, epoch, reason) if (key, epoch) in self._tasks:
                     self._tasks[key, epoch].cancel(reason)
-                case End():
+                case Show() | End():
                     pass
         return last
 
-    async def _serve(self, key: Key, epoch: int, data: dict[str, Any]) -> None:
+    def _tell(self, key: Key, epoch: int, events: list[dict[str, Any]]) -> asyncio.Future[None] | None:
+        return self._do(self._desk.happened(key, epoch, events))
+
+    async def _serve(self, key: Key, epoch: int, data: dict[str, Any], serving: Serving) -> None:
         """Run one job to its answer."""
         answer = b""
         try:
-            answer = await self._answer(key, epoch, data)
+            answer = await serving.answer(self._runtime, f"{key[0]}.{key[1]}.{epoch}", data)
         except asyncio.CancelledError as error:
             answer = pack_cancelled(str(error) or "cancelled", _empty(data))
         except Exception as error:  # Whatever a job of a stranger raises: it is its answer.
@@ -165,49 +171,8 @@ class Worker:
             answer = pack_error(error, None)
         finally:
             self._tasks.pop((key, epoch), None)
+            self._serving.pop((key, epoch), None)
             self._do(self._desk.answered(key, epoch, answer, time.monotonic()))
-
-    async def _answer(self, key: Key, epoch: int, data: dict[str, Any]) -> bytes:
-        spec = parse_job(data)
-        job = await self._runtime.submit(spec, id=f"{key[0]}.{key[1]}.{epoch}")
-        queue = EventQueue()
-        reading = asyncio.create_task(_read(aiter(job), queue))
-        telling = asyncio.create_task(self._tell(key, epoch, queue, reading))
-        try:
-            result = await job
-            await telling
-            return await asyncio.to_thread(pack_result, result)
-        except asyncio.CancelledError as error:
-            job.cancel()
-            await job.wait()
-            return pack_cancelled(str(error) or "cancelled", job.trace)
-        except Exception as error:
-            return pack_error(error, job.trace)
-        finally:
-            if job.is_done and not telling.done():
-                await asyncio.wait([telling], timeout=1.0)
-            reading.cancel()
-            telling.cancel()
-            await asyncio.gather(reading, telling, return_exceptions=True)
-
-    async def _tell(self, key: Key, epoch: int, queue: EventQueue, reading: asyncio.Task[None]) -> None:
-        """Send the events, no faster than the broker takes them: what waits grows together meanwhile."""
-        async for event in queue:
-            await asyncio.wait([reading], timeout=EVENT_SECONDS)
-            events = [event]
-            while (more := queue.get_nowait()) is not None:
-                events.append(more)
-            sent = self._do(self._desk.happened(key, epoch, ({**event.to_json(), "job": key[1]} for event in events)))
-            if sent is not None and not reading.done():
-                await sent
-
-
-async def _read(events: AsyncIterator[Event], queue: EventQueue) -> None:
-    try:
-        async for event in events:
-            queue.put(event)
-    finally:
-        queue.end()
 
 
 def _empty(data: dict[str, Any]) -> Trace:

@@ -1,7 +1,7 @@
 """A worker's side of the protocol: the jobs it has, those it may run, and what it keeps until the client has it.
 
 Pure: `Desk` is told what arrives, what its own jobs do and what time it is, and answers with reports to send (`Reply`)
-and with jobs to begin and end (`Begin`, `End`).
+and with jobs to begin, to watch and to end (`Begin`, `Show`, `End`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .messages import (
     Report,
     Resend,
     Returned,
+    Watch,
     short_event,
 )
 
@@ -47,6 +48,16 @@ class Begin:
     key: Key
     epoch: int
     job: dict[str, Any]
+    watched: bool
+    """Are its events to be told?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Its events are to be told from now on."""
+
+    key: Key
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +69,7 @@ class End:
     reason: str
 
 
-Action = Reply | Begin | End
+Action = Reply | Begin | Show | End
 
 
 class Phase(Enum):
@@ -77,6 +88,7 @@ class _Entry:
     """When the phase began."""
     said: float = 0.0
     """When it was last claimed."""
+    watched: bool = False
     events: list[dict[str, Any]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     """Bytes of each event."""
@@ -131,7 +143,14 @@ class Desk:
 
     def beat(self) -> Beat:
         held = [
-            Held(client=client, job=job, epoch=entry.epoch, events=len(entry.events), chunks=len(entry.chunks))
+            Held(
+                client=client,
+                job=job,
+                epoch=entry.epoch,
+                events=len(entry.events),
+                watched=entry.watched,
+                chunks=len(entry.chunks),
+            )
             for (client, job), entry in self._jobs.items()
         ]
         capacity = 0 if self.is_stopping else self.capacity
@@ -161,9 +180,12 @@ class Desk:
             case Drop() if order.epoch >= entry.epoch:
                 yield from self._drop(key, entry, "not wanted any longer", now)
             case Grant() if order.epoch == entry.epoch and entry.phase is Phase.CLAIMED:
-                entry.phase, entry.since = Phase.RUNNING, now
+                entry.phase, entry.since, entry.watched = Phase.RUNNING, now, order.watched
                 self._running.add((key, entry.epoch))
-                yield Begin(key, entry.epoch, entry.job)
+                yield Begin(key, entry.epoch, entry.job, entry.watched)
+            case Watch() if order.epoch == entry.epoch and entry.phase is Phase.RUNNING and not entry.watched:
+                entry.watched = True
+                yield Show(key, entry.epoch)
             case Cancel() if order.epoch == entry.epoch and entry.phase is Phase.RUNNING:
                 yield End(key, entry.epoch, order.reason)
             case Resend() if order.epoch == entry.epoch:

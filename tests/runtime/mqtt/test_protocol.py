@@ -27,7 +27,7 @@ from plait.runtime.mqtt.messages import (
     is_id,
     short_event,
 )
-from plait.runtime.mqtt.worker_state import Begin, Desk, End, Reply
+from plait.runtime.mqtt.worker_state import Begin, Desk, End, Reply, Show
 
 EVENTS = 5
 
@@ -41,6 +41,7 @@ class World:
         self.now = 0.0
         self.jobs = Jobs("c", lease=3.0, max_epochs=1000)
         self.desks: dict[str, Desk] = {}
+        self.shown: set[tuple[str, tuple[str, str], int]] = set()
         self.running: dict[tuple[str, tuple[str, str], int], int] = {}
         self.flight: list[tuple[str, str, bytes]] = []
         """(to, about, payload)"""
@@ -51,6 +52,8 @@ class World:
             self.birth()
         for i in range(jobs):
             self.client(self.jobs.submit(f"j{i}", {"n": i}, 0, self.now))
+            if i % 2 == 0:
+                self.client(self.jobs.watch(f"j{i}"))
 
     def birth(self) -> None:
         self.born += 1
@@ -76,8 +79,12 @@ class World:
             match action:
                 case Reply((_, job), report):
                     self.flight.append(("c", job, encode(report)))
-                case Begin(key, epoch, _):
+                case Begin(key, epoch, _, watched):
                     self.running[name, key, epoch] = 0
+                    if watched:
+                        self.shown.add((name, key, epoch))
+                case Show(key, epoch):
+                    self.shown.add((name, key, epoch))
                 case End(key, epoch, _):
                     self.running.pop((name, key, epoch), None)
                     self.worker(name, self.desks[name].answered(key, epoch, b"ended", self.now))
@@ -97,7 +104,8 @@ class World:
                 continue
             if sent < EVENTS:
                 self.running[name, key, epoch] += 1
-                self.worker(name, self.desks[name].happened(key, epoch, [{"n": sent}]))
+                if (name, key, epoch) in self.shown:
+                    self.worker(name, self.desks[name].happened(key, epoch, [{"n": sent}]))
             else:
                 del self.running[name, key, epoch]
                 self.worker(name, self.desks[name].answered(key, epoch, f"answer {key[1]}".encode(), self.now))
@@ -133,7 +141,7 @@ class World:
         assert sorted(self.answers) == sorted(f"j{i}" for i in range(jobs))
         for job, answers in self.answers.items():
             assert answers == [f"answer {job}".encode()]
-            assert self.heard[job] == list(range(EVENTS))
+            assert self.heard[job] == (list(range(EVENTS)) if int(job[1:]) % 2 == 0 else [])
 
 
 @settings(max_examples=60, deadline=None)
@@ -234,6 +242,19 @@ def test_events_go_together_as_far_as_a_message_holds_them():
     # The one that is too large for any message is cut; all of them come again if asked for.
     assert sent[1].events[1]["text"] == events[4]["text"][: 1000 // 24]
     assert [reply.report for reply in desk.order(key, Resend(epoch=1, first=0), 1.0)] == sent
+
+
+def test_a_watch_that_is_lost_is_sent_again():
+    jobs, desk, key = Jobs("c", lease=3.0), Desk("w", capacity=1), ("c", "j")
+    list(desk.offer(key, Offer(epoch=1, job={}), 0.0))
+    begin(jobs)
+    (grant,) = jobs.report("j", Claim(worker="w", epoch=1), 0.1)
+    assert list(desk.order(key, grant.message, 0.1)) == [Begin(key, 1, {}, False)]
+    (lost,) = jobs.watch("j")
+    (again,) = jobs.beat("w", desk.beat(), 1.0)
+    assert lost == again and not list(jobs.watch("j"))
+    assert list(desk.order(key, again.message, 1.0)) == [Show(key, 1)]
+    assert not list(desk.order(key, again.message, 1.0)) and not list(jobs.beat("w", desk.beat(), 2.0))
 
 
 def test_jobs_of_a_client_that_is_gone_are_ended():
