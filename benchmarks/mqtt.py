@@ -1,9 +1,10 @@
-"""Chaos on a pool: three workers, one killed every few seconds, the broker restarted twice, messages repeated.
+"""A pool of workers on this machine: what a job costs more than here, how jobs fare that arrive at random, and chaos.
 
     python -m plait.benchmarks.mqtt --jobs 300 --kill-every 4
 
-Says whether each job was answered exactly once, whether events of a job came in order, what a job costs more than in
-the local runtime, and how long it took until a job whose worker was killed had begun anew. Needs mosquitto.
+Chaos: three workers, one that has jobs killed (-9) every few seconds, the broker ended twice, once by kill -9 and once
+in order, messages repeated. Says whether each job was answered exactly once, whether events of a job came in order, and
+how long it took until a job whose worker was killed had begun anew. Needs mosquitto and simpy.
 """
 
 from __future__ import annotations
@@ -11,35 +12,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import statistics
+import signal
 import time
 from collections import Counter
 from pathlib import Path
-from subprocess import Popen
 from tempfile import TemporaryDirectory
 
-from ..runtime.budget import Budget
 from ..runtime.events import Started, Stopped, Text
 from ..runtime.job_spec import JobSpec
 from ..runtime.jobs.job import Job
-from ..runtime.methods.registry import parse_method
 from ..runtime.mqtt.link import Link
 from ..runtime.mqtt.remote import RemoteRuntime
 from ..runtime.mqtt.remote_job import RemoteJob
 from ..runtime.runtime import Runtime
-from .mosquitto import Broker, start_worker
+from .mosquitto import Broker
+from .pool.jobs import job_of
+from .pool.load import arrivals, overhead
+from .pool.workers import Workers
 
 WORKERS = 3
-
-
-def job_of(number: int) -> JobSpec:
-    """Two in three are sequential, the others spawn."""
-    fields = (
-        {"method": "apr", "prompt": "apr 24 : 63 9 5 2 ;", "dialect": "compact", "depth": 2, "context_limit": 512}
-        if number % 3 == 0
-        else {"method": "sequential", "prompt": "seq 24 : 63 9 5 2 ;"}
-    )
-    return JobSpec(method=parse_method(fields), budget=Budget(), seed=number)
 
 
 class Reader:
@@ -64,19 +55,6 @@ class Reader:
             self.ends += event.type in ("done", "failed")
 
 
-async def overhead(url: str, count: int) -> dict[str, float]:
-    """Milliseconds a job takes here and there, one after the other and without chaos; medians."""
-    times: dict[str, list[float]] = {"local": [], "pool": []}
-    async with Runtime("countdown") as local, Runtime(url) as remote:
-        for number in range(count + 1):
-            for name, runtime in (("local", local), ("pool", remote)):
-                began = time.perf_counter()
-                await (await runtime.submit(job_of(1)))
-                if number:  # The first one warms up.
-                    times[name].append(1000 * (time.perf_counter() - began))
-    return {name: round(statistics.median(found), 1) for name, found in times.items()}
-
-
 async def repeat(link: Link, runtime: RemoteRuntime) -> int:
     """Send what the workers and the client get once more, with what was said a while ago."""
     count = 0
@@ -94,24 +72,36 @@ async def repeat(link: Link, runtime: RemoteRuntime) -> int:
             count += 2
 
 
-async def chaos(args: argparse.Namespace, broker: Broker, workers: list[Popen[bytes]]) -> dict[str, object]:
+async def chaos(args: argparse.Namespace, broker: Broker, workers: Workers) -> dict[str, object]:
     kills: list[float] = []
+    births: list[float] = []
+    outages: list[float] = []
 
     async def kill() -> None:
         while True:
             await asyncio.sleep(args.kill_every)
-            victim = workers.pop(0)
-            victim.kill()
-            await asyncio.to_thread(victim.wait)
-            kills.append(time.monotonic())
-            workers.append(start_worker(broker.url(), "--jobs", "2"))
+            # One that has nothing yet would be no loss.
+            while (victim := workers.oldest(runtime._state.holders)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            await asyncio.to_thread(workers.kill, victim)
+            killed = time.monotonic()
+            kills.append(killed)
+            name = await asyncio.to_thread(workers.start)
+            while name not in runtime.workers:  # noqa: ASYNC110 - a beat tells
+                await asyncio.sleep(0.05)
+            births.append(time.monotonic() - killed)
 
     async def restart() -> None:
-        for _ in range(2):
+        for number in (signal.SIGKILL, signal.SIGTERM):
             await asyncio.sleep(1.3 * args.kill_every)
-            await asyncio.to_thread(broker.stop)
+            before = link.connections
+            began = time.monotonic()
+            await asyncio.to_thread(broker.stop, number)
             await asyncio.sleep(0.3)
             await asyncio.to_thread(broker.start)
+            while link.connections == before:  # noqa: ASYNC110 - nothing else tells
+                await asyncio.sleep(0.02)
+            outages.append(time.monotonic() - began)
 
     began = time.monotonic()
     runtime = Runtime(broker.url(), max_epochs=50, lease=5.0)
@@ -159,28 +149,41 @@ async def chaos(args: argparse.Namespace, broker: Broker, workers: list[Popen[by
         "different texts (2 kinds of jobs)": len(texts),
         "begun more than once": sum(len(reader.begun) > 1 for reader in readers),
         "kills": len(kills),
-        "broker connections of the client": runtime._link.connections if runtime._link else 0,
+        "broker restarts": len(outages),
         "seconds": round(seconds, 1),
+        "seconds from a broker's end to a new connection": [round(t, 2) for t in outages],
+        "seconds from a kill to the new worker's first beat": sorted(round(t, 2) for t in births),
         "seconds from a kill to the job's new beginning": sorted(round(t, 2) for t in recovered),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--jobs", type=int, default=300)
+    parser.add_argument("--jobs", type=int, default=300, help="of the chaos (300); 0: none")
     parser.add_argument("--kill-every", type=float, default=5.0, metavar="SECONDS")
+    parser.add_argument("--compared", type=int, default=20, metavar="JOBS", help="that run here and there (20)")
+    parser.add_argument(
+        "--arrivals", type=int, default=120, metavar="JOBS", help="that arrive at random (120); 0: none"
+    )
+    parser.add_argument("--load", type=float, default=0.7, help="of the pool by these (0.7)")
     args = parser.parse_args()
     with TemporaryDirectory() as folder:
         broker = Broker(Path(folder))
         broker.start()
-        workers = [start_worker(broker.url(), "--jobs", "2") for _ in range(WORKERS)]
+        assert broker.process is not None
         try:
-            print(json.dumps({"milliseconds a job": asyncio.run(overhead(broker.url(), 20))}))
-            print(json.dumps(asyncio.run(chaos(args, broker, workers)), indent=1))
+            with Workers(broker.url("one"), 1) as workers:
+                more = asyncio.run(overhead(broker.url("one"), workers, broker.process.pid, args.compared))
+            print(json.dumps({"milliseconds a job": more}, indent=1), flush=True)
+            if args.arrivals:
+                seconds = more["more in the pool"]["of a core"] / 1000
+                with Workers(broker.url("load"), WORKERS, "--jobs", "1") as workers:
+                    times = asyncio.run(arrivals(broker.url("load"), workers, args.arrivals, args.load, seconds))
+                print(json.dumps({"arrivals": times}, indent=1), flush=True)
+            if args.jobs:
+                with Workers(broker.url(), WORKERS, "--jobs", "2") as workers:
+                    print(json.dumps({"chaos": asyncio.run(chaos(args, broker, workers))}, indent=1))
         finally:
-            for worker in workers:
-                worker.kill()
-                worker.wait()
             broker.stop()
 
 
