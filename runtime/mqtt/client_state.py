@@ -48,7 +48,9 @@ class _Entry:
     phase: Phase = Phase.WAITING
     epoch: int = 1
     holder: str | None = None
-    """The worker that runs it, or has queued it."""
+    """The worker that runs it, or was the last to queue it."""
+    queued: set[str] = field(default_factory=set)
+    """Workers that have queued it."""
     since: float = 0.0
     """When the phase began, or the offer was last made."""
     offers: int = 0
@@ -147,6 +149,11 @@ class Jobs:
                 if entry.phase is Phase.OFFERED:
                     entry.offers = 0
                 entry.phase, entry.holder, entry.since = Phase.QUEUED, report.worker, now
+                # The broker gives it to any worker. Until each has it, one that could begin may be without it.
+                is_new = report.worker not in entry.queued
+                entry.queued.add(report.worker)
+                if is_new and not entry.queued.issuperset(self.workers):
+                    yield Send(job, Offer(epoch=entry.epoch, job=entry.spec))
             case Returned() if entry.holder == report.worker:
                 yield from self._take_back(entry)
                 yield from self._offer(now)
@@ -162,7 +169,7 @@ class Jobs:
             if held.client != self.client:
                 continue
             entry = self._jobs.get(held.job)
-            if entry is None or entry.epoch > held.epoch or entry.holder not in (name, None):
+            if entry is None or entry.epoch > held.epoch or not self._may_have(entry, name):
                 yield Send(held.job, Drop(epoch=held.epoch), name)
                 continue
             listed.add(held.job)
@@ -179,6 +186,9 @@ class Jobs:
             if entry.holder == name and entry.id not in listed and now - entry.since > self.lease:
                 yield from self._take_back(entry)
         yield from self._offer(now)
+
+    def _may_have(self, entry: _Entry, name: str) -> bool:
+        return entry.holder in (name, None) or (entry.phase is Phase.QUEUED and name in entry.queued)
 
     def gone(self, name: str, now: float) -> Iterator[Action]:
         """The worker has said, or its will does, that it is no more."""
@@ -219,6 +229,7 @@ class Jobs:
         waiting = [entry for entry in self._jobs.values() if entry.phase is Phase.WAITING]
         for entry in sorted(waiting, key=lambda entry: (-entry.priority, entry.number))[: capacity - out]:
             entry.phase, entry.since, entry.offers = Phase.OFFERED, now, 0
+            entry.queued.clear()
             yield Send(entry.id, Offer(epoch=entry.epoch, job=entry.spec))
 
     def _claimed(self, entry: _Entry, name: str, now: float) -> Iterator[Action]:

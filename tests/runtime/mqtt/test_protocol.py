@@ -21,6 +21,7 @@ from plait.runtime.mqtt.messages import (
     Held,
     Malformed,
     Offer,
+    Queued,
     Resend,
     decode,
     encode,
@@ -48,6 +49,7 @@ class World:
         self.heard: dict[str, list[int]] = {}
         self.answers: dict[str, list[bytes]] = {}
         self.born = 0
+        self.turn = self.random.randrange(100)
         for _ in range(workers):
             self.birth()
         for i in range(jobs):
@@ -59,11 +61,16 @@ class World:
         self.born += 1
         self.desks[f"w{self.born}"] = Desk(f"w{self.born}", capacity=2, chunk_bytes=4)
 
+    def share(self) -> str:
+        """As mosquitto does for a shared subscription: in turn, whether the worker has a free slot or not."""
+        self.turn += 1
+        return sorted(self.desks)[self.turn % len(self.desks)] if self.desks else "nobody"
+
     def client(self, actions) -> None:
         for action in list(actions):
             match action:
                 case Send(job, message, worker):
-                    to = worker or (self.random.choice(sorted(self.desks)) if self.desks else "nobody")
+                    to = worker or self.share()
                     self.flight.append((to, job, encode(message)))
                 case Began(job, _):
                     self.heard[job] = []
@@ -176,7 +183,8 @@ def test_an_offer_without_faults_is_made_once():
     for _ in range(200):
         offers += sum(b'"offer"' in payload for _, _, payload in world.flight)
         world.step()
-    assert offers <= 9 and not len(world.jobs)
+    # And once more for each worker that has no slot free.
+    assert offers <= 6 * 2 and not len(world.jobs)
 
 
 def begin(jobs: Jobs, worker: str = "w") -> None:
@@ -192,6 +200,24 @@ def test_two_workers_claim_and_one_is_granted():
     assert (drop.worker, drop.message.type) == ("other", "drop")
     (grant,) = jobs.report("j", Claim(worker="w", epoch=1), 0.1)
     assert (grant.worker, grant.message.type) == ("w", "grant")
+
+
+def test_a_job_queued_at_a_busy_worker_is_offered_to_the_others_at_once():
+    jobs = Jobs("c", lease=3.0)
+    for name, free in (("busy", 0), ("idle", 1)):
+        list(jobs.beat(name, Beat(capacity=1, free=free, model="m"), 0.0))
+    (first,) = jobs.submit("j", {}, 0, 0.0)
+    (again,) = jobs.report("j", Queued(worker="busy", epoch=1), 0.1)
+    assert again == first and again.worker is None
+    assert not list(jobs.report("j", Queued(worker="busy", epoch=1), 0.1))
+    assert not list(jobs.report("j", Queued(worker="idle", epoch=1), 0.2))
+    # Both have it, and keep it until one begins.
+    held = Beat(capacity=1, free=0, model="m", jobs=[Held(client="c", job="j", epoch=1)])
+    assert not list(jobs.beat("busy", held, 0.3)) and not list(jobs.beat("idle", held, 0.3))
+    (_, grant) = jobs.report("j", Claim(worker="idle", epoch=1), 0.4)
+    assert (grant.worker, grant.message.type) == ("idle", "grant")
+    (drop,) = jobs.beat("busy", held, 0.5)
+    assert (drop.worker, drop.message.type) == ("busy", "drop")
 
 
 def test_an_answer_from_an_older_epoch_does_not_count():
