@@ -176,7 +176,7 @@ def main() -> None:
                 more = asyncio.run(overhead(broker.url("one"), workers, broker.process.pid, args.compared))
             print(json.dumps({"milliseconds a job": more}, indent=1), flush=True)
             if args.arrivals:
-                seconds = more["more in the pool"]["of a core"] / 1000
+                seconds = max(more["more in the pool"]["wall"], 0.0) / 1000
                 with Workers(broker.url("load"), WORKERS, "--jobs", "1") as workers:
                     times = asyncio.run(arrivals(broker.url("load"), workers, args.arrivals, args.load, seconds))
                 print(json.dumps({"arrivals": times}, indent=1), flush=True)

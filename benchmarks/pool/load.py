@@ -12,7 +12,7 @@ from ...runtime.mqtt.remote import RemoteRuntime
 from ...runtime.runtime import Runtime
 from .jobs import job_of
 from .processor import Spent, spent
-from .simulation import WARM_UP, Pool, simulate
+from .simulation import WARM_UP, Pool, replay, simulate
 from .workers import Workers
 
 REPLICATIONS = 200
@@ -49,34 +49,38 @@ async def arrivals(url: str, workers: Workers, count: int, load: float, overhead
     """Poisson arrivals that keep such a part of a pool busy whose workers have one slot each: times, and what the
     simulation says from the jobs' own seconds. `overhead`: seconds."""
     size = len(workers.processes)
-    found: list[tuple[float, float]] = []
+    found: dict[int, tuple[float, float]] = {}
+    gaps: list[float] = []
     source = random.Random(7)
 
     async def one(number: int) -> None:
         began = time.perf_counter()
         result = await (await remote.submit(job_of(number)))
-        found.append((time.perf_counter() - began, result.usage.seconds))
+        found[number] = (time.perf_counter() - began, result.usage.seconds)
 
     async with Runtime(url) as remote:
         assert isinstance(remote, RemoteRuntime)
         while len(remote.workers) < size:  # noqa: ASYNC110 - beats tell
             await asyncio.sleep(0.1)
         await asyncio.gather(*map(one, range(6 * size)))
-        rate = load * size / statistics.mean(seconds for _, seconds in found[-4 * size :])
+        rate = load * size / statistics.mean(seconds for _, seconds in list(found.values())[-4 * size :])
         found.clear()
-        before, began = spent(*workers.pids), time.perf_counter()
+        before = spent(*workers.pids)
         async with asyncio.TaskGroup() as group:
+            last = time.perf_counter()
             for number in range(count):
-                group.create_task(one(number))
                 await asyncio.sleep(source.expovariate(rate))
-            rate = count / (time.perf_counter() - began)
+                group.create_task(one(number))
+                now = time.perf_counter()
+                gaps.append(now - last)
+                last = now
+        rate = 1 / statistics.mean(gaps)
         cost = spent(*workers.pids) - before
-    work = [seconds for _, seconds in found]
-    runs = [
-        simulate(Pool(workers=size), rate, work, jobs=count, seed=seed, overhead=overhead)
-        for seed in range(REPLICATIONS)
-    ]
-    latencies = sorted(latency for latency, _ in found[int(WARM_UP * count) :])
+    pool = Pool(workers=size)
+    work = [found[number][1] for number in range(count)]
+    runs = [simulate(pool, rate, work, jobs=count, seed=seed, overhead=overhead) for seed in range(REPLICATIONS)]
+    latencies = sorted(found[number][0] for number in range(int(WARM_UP * count), count))
+    again = replay(pool, list(zip(gaps, work, strict=True)), overhead=overhead)
     return {
         "jobs": count,
         "workers": size,
@@ -85,6 +89,7 @@ async def arrivals(url: str, workers: Workers, count: int, load: float, overhead
         "load": round(rate * statistics.mean(work) / size, 2),
         "share of a core that a running worker got": round(cost.running / max(cost.running + cost.waiting, 1e-9), 2),
         "measured": {"p50": _place(latencies, 0.5), "p95": _place(latencies, 0.95)},
+        "predicted from each job's own arrival and seconds": {"p50": round(again.p50, 3), "p95": round(again.p95, 3)},
         "predicted, median and 5 to 95 % of runs as long": {
             "p50": _spread([run.p50 for run in runs]),
             "p95": _spread([run.p95 for run in runs]),

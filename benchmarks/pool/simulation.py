@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import simpy
@@ -81,14 +81,25 @@ def simulate(
 ) -> Figures:
     """`rate`: jobs a second. `overhead`: seconds that every job takes on top, waiting for nothing but messages. Raises
     `InvalidInput` if the line grows for ever."""
-    return _Run(pool, rate, work, jobs, seed).figures(overhead)
+    check(pool, rate, work, jobs)
+    source = random.Random(seed)
+
+    def arrivals() -> Iterator[tuple[float, float]]:
+        for _ in range(jobs):
+            gap = source.expovariate(rate)
+            yield gap, source.expovariate(1 / work) if isinstance(work, float) else source.choice(work)
+
+    return _Run(pool, arrivals(), jobs).figures(overhead)
+
+
+def replay(pool: Pool, jobs: Sequence[tuple[float, float]], *, overhead: float = 0.0) -> Figures:
+    """What becomes of these jobs: seconds since the one before came, and of work."""
+    return _Run(pool, iter(jobs), len(jobs)).figures(overhead)
 
 
 class _Run:
-    def __init__(self, pool: Pool, rate: float, work: Work, jobs: int, seed: int) -> None:
-        check(pool, rate, work, jobs)
-        self.pool, self.rate, self.work, self.jobs = pool, rate, work, jobs
-        self.random = random.Random(seed)
+    def __init__(self, pool: Pool, arrivals: Iterator[tuple[float, float]], jobs: int) -> None:
+        self.pool, self.arrivals, self.jobs = pool, arrivals, jobs
         self.env = simpy.Environment()
         self.line: deque[_Job] = deque()
         self.workers: list[list[_Job]] = [[] for _ in range(pool.workers)]
@@ -102,16 +113,11 @@ class _Run:
         self.env.run(self.env.process(self._serve()))
 
     def _arrive(self) -> Generator[simpy.Event, None, None]:
-        for number in range(self.jobs):
-            yield self.env.timeout(self.random.expovariate(self.rate))
+        for number, (gap, work) in enumerate(self.arrivals):
+            yield self.env.timeout(gap)
             if number == int(WARM_UP * self.jobs):
                 self.counted_from = self.env.now
-            drawn = (
-                self.random.expovariate(1 / self.work)
-                if isinstance(self.work, float)
-                else self.random.choice(self.work)
-            )
-            self.line.append(_Job(self.env.now, drawn))
+            self.line.append(_Job(self.env.now, work))
             self.arrival.succeed()
             self.arrival = self.env.event()
 
