@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument(
         "--arrivals", type=int, default=120, metavar="JOBS", help="that arrive at random (120); 0: none"
     )
-    parser.add_argument("--load", type=float, default=0.7, help="of the pool by these (0.7)")
+    parser.add_argument("--load", type=float, default=0.5, help="of the pool by these (0.5)")
     args = parser.parse_args()
     with TemporaryDirectory() as folder:
         broker = Broker(Path(folder))
