@@ -24,7 +24,6 @@ from ..runtime.jobs.job import Job
 from ..runtime.mqtt.link import Link
 from ..runtime.mqtt.remote import RemoteRuntime
 from ..runtime.mqtt.remote_job import RemoteJob
-from ..runtime.runtime import Runtime
 from .mosquitto import Broker
 from .pool.jobs import job_of
 from .pool.load import arrivals, overhead
@@ -104,8 +103,7 @@ async def chaos(args: argparse.Namespace, broker: Broker, workers: Workers) -> d
             outages.append(time.monotonic() - began)
 
     began = time.monotonic()
-    runtime = Runtime(broker.url(), max_epochs=50, lease=5.0)
-    assert isinstance(runtime, RemoteRuntime)
+    runtime = RemoteRuntime(broker.url(), max_epochs=50, lease=5.0)
     async with runtime:
         link = Link(
             runtime.address,

@@ -22,7 +22,7 @@ async def overhead(url: str, workers: Workers, broker: int, count: int) -> dict[
     """Medians of jobs one after the other, the same here and there; milliseconds. `broker`: its process."""
     walls: dict[str, list[float]] = {"local": [], "pool": []}
     costs: dict[str, list[Spent]] = {"local": [], "pool": []}
-    processes = ("self", broker, *workers.pids)
+    processes: tuple[int | str, ...] = ("self", broker, *workers.pids)
     async with Runtime("countdown") as local, Runtime(url) as remote:
         for number in range(count + 3):
             for name, runtime in (("local", local), ("pool", remote)):
