@@ -37,6 +37,8 @@ class Capabilities:
     """`SamplingParams.hidden_state`."""
     constrained: bool = False
     """`SamplingParams.constrained`: a text under a constraint may be written in several calls."""
+    certainty: bool = False
+    """`SamplingParams.certainty`."""
 
 
 class FinishReason(StrEnum):
@@ -71,6 +73,9 @@ class Completion:
     hidden_state: list[float] | None = None
     """(C,): the model's last hidden states, behind its final norm, from which `token_ids` were sampled, averaged. With
     `max_tokens=0`: the one at the branch's last token."""
+    certainty: float | None = None
+    """Self-certainty (arXiv 2502.18581, section 3): how far the model's distributions, from which `token_ids` were
+    sampled, are from the uniform one, KL(uniform || p) in nats, averaged over the tokens. None without tokens."""
     prefilled_tokens: int = 0
     """Pending tokens whose KV this call computed."""
     reused_tokens: int = 0

@@ -51,6 +51,7 @@ class Generated:
     logprobs: list[float] | None = None
     top_logprobs: list[dict[int, float]] | None = None
     hidden_state: list[float] | None = None
+    certainty: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

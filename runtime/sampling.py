@@ -89,13 +89,15 @@ class SamplingParams:
     applied, nor a constraint: they are the model's own log-probabilities."""
     hidden_state: bool = False
     """Fill `Completion.hidden_state`. Needs `hidden_states`; engines without leave it None."""
+    certainty: bool = False
+    """Fill `Completion.certainty`. Needs the capability of that name; engines without leave it None."""
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "logprobs"):
             if (value := getattr(self, name)) is not None:
                 _check_int(name, value)
         _check_shape(self)
-        for name in ("include_stop", "ignore_eos", "hidden_state"):
+        for name in ("include_stop", "ignore_eos", "hidden_state", "certainty"):
             if not isinstance(value := getattr(self, name), bool):
                 raise InvalidInput(f"{name} must be true or false, not {_shown(value)}")
         # Copies: what was checked must not change afterwards.

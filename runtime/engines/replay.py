@@ -42,6 +42,8 @@ def call_key(seed: int, path: tuple[int, ...], tokens: Sequence[int], params: Sa
     given = asdict(params)
     if params.constraint is None:  # as before there were any
         del given["constraint"], given["constrained"]
+    if not params.certainty:
+        del given["certainty"]
     return text_key(seed, path, list(tokens), given)
 
 

@@ -147,6 +147,7 @@ class Call:
             logprobs=completion.logprobs,
             top_logprobs=completion.top_logprobs,
             hidden_state=completion.hidden_state,
+            certainty=completion.certainty,
         )
 
     def _partial(self, length: int, finish: Finish) -> Generated:

@@ -110,6 +110,7 @@ class NativeEngine:
             logprobs=True,
             hidden_states=True,
             constrained=True,
+            certainty=True,
             **({} if source is None else read_scaling(source)),
         )
         self.sampling_defaults = SamplingDefaults() if source is None else read_defaults(source)

@@ -82,6 +82,7 @@ class NativeGeneration:
         self.top_logprobs: list[dict[int, float]] = []
         self.hidden: list[Tensor] = []
         """If asked for: one (C,) per token of `sampled`, or only that of the branch's last token."""
+        self.certainties: list[float] = []
         self.num_prefilled = 0
         self.num_reused = branch.reused_tokens
         self.num_preemptions = 0
@@ -97,7 +98,8 @@ class NativeGeneration:
         self.decoder = IncrementalDecoder(tokenizer) if params.stop else None
         self.stop_ids = frozenset(params.stop_token_ids)
         self.eos_ids = frozenset(() if params.ignore_eos else tokenizer.eos_ids)
-        self.is_simple = is_simple(params) and params.logprobs is None and not (params.forced or params.hidden_state)
+        asks_more = params.logprobs is not None or params.hidden_state or params.certainty
+        self.is_simple = is_simple(params) and not (asks_more or params.forced)
         """Is a token of the logits as they are all that is asked for?"""
         self.is_greedy = self.is_simple and params.temperature == 0
         """And that the likeliest one?"""
@@ -126,9 +128,13 @@ class NativeGeneration:
 
     # -- engine side -------------------------------------------------------------------------------------------
 
-    def push(self, token: int, logprob: float | None, top: dict[int, float] | None) -> Delivery | None:
+    def push(
+        self, token: int, logprob: float | None, top: dict[int, float] | None, certainty: float | None
+    ) -> Delivery | None:
         """Take one sampled token, decide whether the generation ends, and say what may be shown of it, if anything."""
         self.sampled.append(token)
+        if certainty is not None:
+            self.certainties.append(certainty)
         if self.seen is not None:
             self.seen.add(token)
         if logprob is not None:
@@ -171,6 +177,7 @@ class NativeGeneration:
             logprobs=None if self.params.logprobs is None else self.logprobs,
             top_logprobs=self.top_logprobs if self.params.logprobs else None,
             hidden_state=torch.stack(self.hidden).mean(0).tolist() if self.hidden else None,
+            certainty=sum(self.certainties) / len(self.certainties) if self.certainties else None,
             prefilled_tokens=self.num_prefilled,
             reused_tokens=self.num_reused,
             preemptions=self.num_preemptions,
@@ -207,6 +214,7 @@ class NativeGeneration:
         rolled_back = len(self.sampled) - keep
         end, known = at + len(stop) if self.params.include_stop else at, self._ends[keep - 1] if keep else 0
         del self.sampled[keep:], self.logprobs[keep:], self.top_logprobs[keep:], self.hidden[keep:]
+        del self.certainties[keep:]
         # Of the kept tokens' whole text, as it is spelled in the end: cut inside the last one, or on into the next.
         text = self._tokenizer.decode(self.sampled)
         text = text[: len(text) + min(end - known, 0)] + self._text[known : max(end, known)]

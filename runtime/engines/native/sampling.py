@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -88,6 +89,8 @@ class Drawn:
     """Or `NO_TOKEN` or `NONE_ALLOWED`."""
     logprob: float | None = None
     top: dict[int, float] | None = None
+    certainty: float | None = None
+    """KL(uniform || p) in nats, of the logits as they are."""
 
 
 def greedy(logits: Tensor) -> list[Drawn]:
@@ -117,7 +120,18 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
             if draw.params.logprobs:
                 values, ids = logits[i].topk(draw.params.logprobs)
                 drawn[i].top = dict(zip(ids.tolist(), (values - lse[i]).tolist(), strict=True))
+    certain = [i for i, draw in enumerate(draws) if draw.params.certainty]
+    if certain:
+        for i, value in zip(certain, certainties(logits[certain]), strict=True):
+            drawn[i].certainty = value
     return drawn
+
+
+def certainties(logits: Tensor) -> list[float]:
+    """KL(uniform || softmax) of each row of `logits` (M, V), in nats: the log-probability of a token drawn uniformly,
+    its sign turned, less log V."""
+    means = logits.mean(-1, dtype=torch.float64)
+    return (logits.double().logsumexp(-1) - means - math.log(logits.shape[-1])).tolist()
 
 
 def is_simple(p: SamplingParams) -> bool:

@@ -276,7 +276,7 @@ class Scheduler:
             return self._give_up(g)
         g.branch.num_sampled += 1
         g.branch.view.open_segment().tokens.append(drawn.token)
-        return g.push(drawn.token, drawn.logprob, drawn.top)
+        return g.push(drawn.token, drawn.logprob, drawn.top, drawn.certainty)
 
     def _retire_if_complete(self, delivery: Delivery) -> list[NativeGeneration]:
         """The generation, if this was its last delivery."""

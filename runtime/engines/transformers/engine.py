@@ -23,7 +23,7 @@ from ...engine import Capabilities, Completion, Constraint, SamplingParams, Toke
 from ...errors import InvalidInput, NonFiniteLogits, UnsupportedModel
 from ..constraints.matcher import Compiler, dead_end
 from ..native.generation_config import read_defaults
-from ..native.sampling import branch_seed, uniform
+from ..native.sampling import branch_seed, certainties, uniform
 from ..native.tokenizer import HFTokenizer
 from ..registry import find_model
 from ..token_decoding import decode
@@ -46,7 +46,7 @@ class TransformersEngine(TokenEngine):
             name,
             tokenizer,
             context_limit=context_limit,
-            capabilities=Capabilities(logprobs=True, constrained=True),
+            capabilities=Capabilities(logprobs=True, constrained=True, certainty=True),
             **options,
         )
         self.model = model
@@ -85,18 +85,25 @@ class TransformersEngine(TokenEngine):
         self._running.add(task)
         logprobs: list[float] = []
         top: list[dict[int, float]] = []
+        certainty: list[float] = []
         try:
-            async with aclosing(self._sample(generation, logprobs, top)) as tokens:
+            async with aclosing(self._sample(generation, logprobs, top, certainty)) as tokens:
                 done = await decode(generation, tokens)
         finally:
             self._running.discard(task)
         wanted, count = generation.params.logprobs, len(done.token_ids)
         done.logprobs = None if wanted is None else logprobs[:count]
         done.top_logprobs = top[:count] if wanted else None
+        if generation.params.certainty and count:
+            done.certainty = sum(certainty[:count]) / count
         return done
 
     async def _sample(
-        self, generation: TokenGeneration, logprobs: list[float], top: list[dict[int, float]]
+        self,
+        generation: TokenGeneration,
+        logprobs: list[float],
+        top: list[dict[int, float]],
+        certainty: list[float],
     ) -> AsyncGenerator[int, None]:
         branch, params = generation.branch, generation.params
         assert isinstance(branch, TokenBranch)
@@ -130,6 +137,8 @@ class TransformersEngine(TokenEngine):
             if params.logprobs:
                 values, ids = plain.topk(params.logprobs)
                 top.append(dict(zip(ids.tolist(), values.tolist(), strict=True)))
+            if params.certainty:
+                certainty += certainties(logits[None])
             yield token
 
     async def _forward(self, tokens: list[int]) -> torch.Tensor:

@@ -214,3 +214,40 @@ async def test_groups_that_no_pass_could_compute_are_refused(bad):
                 branch.attach_contexts([[3, 4]], **values)
         assert branch.tokens == [1, 2]
         branch.close()
+
+
+# -- self-certainty --------------------------------------------------------------------------------------------
+
+
+async def test_certainty_is_the_distance_from_the_uniform_distribution():
+    """KL(uniform || p) by torch's own, of the logits behind every token, forced and drawn ones alike."""
+    prompt, forced = [3, 1, 4, 1, 5], (9, 2, 6)
+    async with running(make_engine(keep_logits=True)) as engine:
+        branch = engine.open(prompt)
+        found = await branch.generate(
+            SamplingParams(max_tokens=6, forced=forced, temperature=1.0, certainty=True, ignore_eos=True)
+        )
+        other = engine.open([*prompt, *found.token_ids])
+        assert (await other.generate(SamplingParams(max_tokens=2, certainty=False))).certainty is None
+        assert (await other.generate(SamplingParams(max_tokens=0, certainty=True))).certainty is None
+        values = []
+        for count in range(6):
+            step = engine.open([*prompt, *found.token_ids[:count]])
+            await step.generate(SamplingParams(max_tokens=1))
+            log_p = step.logits.double().log_softmax(-1)
+            uniform = torch.full_like(log_p, 1 / len(log_p))
+            values.append(torch.nn.functional.kl_div(log_p, uniform, reduction="sum").item())
+        assert found.certainty == pytest.approx(sum(values) / 6, abs=1e-4)
+        assert max(values) - min(values) > 0.01  # a mean that could be wrong
+
+
+async def test_certainty_is_of_the_tokens_that_stay():
+    async with running(make_engine()) as engine:
+        whole = await engine.open([7, 8]).generate(SamplingParams(max_tokens=5, certainty=True, ignore_eos=True))
+        stop = engine.tokenizer.decode(whole.token_ids)[len(engine.tokenizer.decode(whole.token_ids[:3])) :]
+        kept = await engine.open([7, 8]).generate(
+            SamplingParams(max_tokens=5, certainty=True, ignore_eos=True, stop=(stop,))
+        )
+        count = len(kept.token_ids)
+        part = await engine.open([7, 8]).generate(SamplingParams(max_tokens=count, certainty=True, ignore_eos=True))
+        assert 0 < count < 5 and kept.certainty == pytest.approx(part.certainty, abs=1e-6)
