@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import defaultdict
 from typing import Any
@@ -24,7 +25,7 @@ class Companions:
     async def get(self, model: str, **options: Any) -> Engine:
         """The started engine of a model, named and loaded as for `Runtime`, in a thread and once however many ask.
         Raises `UnknownModel` and what else loading raises."""
-        key = model, tuple(sorted(options.items()))
+        key = model, json.dumps(options, sort_keys=True, default=repr)
         async with self._locks[key]:
             if key not in self._engines:
                 engine = await load_in_thread(lambda: load_engine(model, options))

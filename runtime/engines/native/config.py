@@ -12,6 +12,10 @@ from ...errors import InvalidInput, UnsupportedModel
 from .families import FAMILIES, BiasRule, Family, rotated_layers, sparse_layers, windows
 from .rope import RopeConfig
 
+HEADLESS = ("ForTokenClassification", "ForSequenceClassification", "ForProcessRewardModel", "ForPrmModel")
+"""How architectures end that have another head in place of, or beside, an output layer: classifiers, and the process
+reward models of Qwen2.5-Math and Skywork-o1."""
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Activation = Literal["silu", "gelu_tanh"]
@@ -158,7 +162,7 @@ def _family(data: Mapping[str, Any], headless: bool) -> tuple[Family, bool]:
     """The family, and whether the model is a classifier."""
     kind, named = data.get("model_type"), (data.get("architectures") or [None])[0]
     family = FAMILIES.get(str(kind))
-    is_classifier = headless and str(named).endswith(("ForTokenClassification", "ForSequenceClassification"))
+    is_classifier = headless and str(named).endswith(HEADLESS)
     if family is None or not (is_classifier or named in (None, family.architecture)):
         supported = ", ".join(f.architecture for f in FAMILIES.values())
         raise UnsupportedModel(f"architecture {named or kind!r} is not supported; supported: {supported}")
