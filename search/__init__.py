@@ -4,8 +4,10 @@ from .functions import register_function as register_function
 from .rewards import PRM as PRM
 from .rewards import FunctionReward as FunctionReward
 from .rewards import FunctionScorer as FunctionScorer
+from .rewards import Judge as Judge
 from .rewards import Reward as Reward
 from .rewards import Scorer as Scorer
+from .rewards import SelfCertainty as SelfCertainty
 from .rewards import Verifier as Verifier
 from .rewards import register_reward as register_reward
 from .strategies import DVTS as DVTS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class _Written:
     finish: Finish
     is_complete: bool
     hidden_state: list[float] | None
+    certainty: float = math.nan
 
 
 class Expansion:
@@ -32,7 +34,7 @@ class Expansion:
     def __init__(self, method: SearchFields, ctx: Context) -> None:
         self._method = method
         self._ctx = ctx
-        self._wants_hidden = method.strategy.uses_embeddings and method.embedding == HIDDEN
+        self._wants_hidden = method.strategy.uses_embeddings and method.step_embedding == HIDDEN
         self._block_size = ctx.engine.block_usage().block_size
         forced = ctx.tokenizer.encode_continuation((), method.conclusion or "")
         self._reserve = len(forced) + method.conclusion_tokens if forced else 0
@@ -81,10 +83,13 @@ class Expansion:
             stop=(*ends, *method.stop),
             include_stop=True,
             hidden_state=self._wants_hidden,
+            certainty=method.reward.uses_certainty,
         )
         result = await branch.generate(params)
         is_complete = result.finish is Finish.EOS or (result.finish is Finish.STOP and result.stop not in ends)
-        return _Written(result.text, tuple(result.token_ids), result.finish, is_complete, result.hidden_state)
+        certainty = math.nan if result.certainty is None else result.certainty
+        tokens = tuple(result.token_ids)
+        return _Written(result.text, tokens, result.finish, is_complete, result.hidden_state, certainty)
 
     async def _run(self, part: Context, branch: TracedBranch, parent: Node) -> _Written:
         """Let the generator write the step, and put it into the branch."""
@@ -106,8 +111,9 @@ class Expansion:
     def _child(self, parent: Node, branch: TracedBranch, written: _Written) -> Node:
         """The node of a step; for a whole sample one node per step, of which the last one has the branch."""
         texts = [written.text] if self._method.strategy.steps else self._split(written.text)
+        above = parent
         for text in texts[:-1]:
-            parent = Node(parent=parent, text=text, group=parent.group)
+            parent = Node(parent=parent, text=text, group=parent.group, certainty=written.certainty)
         return Node(
             parent=parent,
             text=texts[-1],
@@ -115,10 +121,22 @@ class Expansion:
             blocks=max(1, -(-len(written.token_ids) // self._block_size)),
             group=parent.group,
             embedding=written.hidden_state,
+            certainty=written.certainty,
             branch=branch,
             finish=written.finish,
-            is_complete=written.is_complete,
+            is_complete=written.is_complete or self._is_finished(above, written),
         )
+
+    def _is_finished(self, above: Node, written: _Written) -> bool:
+        """Does the method's rule find that the text written behind a node ends its trajectory? A step that was cut goes
+        on in the next one, and is looked through with it."""
+        method = self._method
+        if method.strategy.steps and written.finish is Finish.LENGTH:
+            return False
+        text, node = written.text, above
+        while node.parent is not None and node.finish is Finish.LENGTH:
+            text, node = node.text + text, node.parent
+        return method.finishes(text)
 
     def _split(self, text: str) -> list[str]:
         """The steps of a text, delimiters at their ends."""

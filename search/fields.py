@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
+from ..runtime.engine import Tokenizer
+from ..runtime.methods.answers import check_rule
 from ..runtime.methods.base import Decoding, Method, Temperature, Text
+from ..runtime.methods.prompt import context_text
 from ..runtime.methods.registry import parse_method
 from ..runtime.methods.voting import Voting
 from .aggregation import Aggregate, Vote
-from .embeddings import HIDDEN, parse_embedding
-from .rewards import parse_reward
+from .embeddings import parse_embedding
+from .rewards import SelfCertainty, parse_reward
 from .strategies import ETS, parse_strategy
+
+_REGEX = "regex:"
 
 
 def _parse_generator(value: object) -> object:
     return parse_method(value) if isinstance(value, dict) else value
+
+
+def _parse_embedding(value: object) -> str | None:
+    return None if value is None else parse_embedding(value)
+
+
+def _phrases(value: object) -> object:
+    """One rule stands for a tuple of it. Raises `InvalidInput` for a pattern that is none."""
+    value = (value,) if isinstance(value, str) else value
+    for rule in value if isinstance(value, (tuple, list)) else ():
+        if isinstance(rule, str) and rule.startswith(_REGEX):
+            check_rule(rule)
+    return value
 
 
 class SearchFields(Voting):
@@ -28,13 +47,20 @@ class SearchFields(Voting):
     """`ets`, `rebase`, `beam`, `dvts`, `best_of_n`, by name or as an object with its parameters."""
     width: int = Field(default=16, ge=1)
     """Finished trajectories wanted."""
-    reward: Annotated[Any, BeforeValidator(parse_reward)]
-    """A reward object, `prm:MODEL`, or a function `f(prompt, steps) -> float`; see `rewards`."""
-    embedding: Annotated[Any, BeforeValidator(parse_embedding)] = HIDDEN
+    reward: Annotated[Any, BeforeValidator(parse_reward)] = SelfCertainty()
+    """A reward object, `prm:MODEL`, `judge`, `self_certainty`, or a function `f(question, steps) -> float`; see
+    `rewards`."""
+    question: str | None = Field(default=None, min_length=1)
+    """What the reward is told was asked. None: the prompt, or of a chat the users' messages."""
+    embedding: Annotated[Any, BeforeValidator(_parse_embedding)] = None
     """What strategies tell different steps by: `hidden` (the mean of the hidden states the policy wrote the step
-    from), `sentence-transformers:MODEL`, or a function `f(texts) -> vectors`."""
+    from), `sentence-transformers:MODEL`, or a function `f(texts) -> vectors`. None: what the strategy says, which is
+    `hidden` but for ETS as its paper ran it."""
     delimiters: tuple[Text, ...] = Field(default=("\n\n",), min_length=1)
     """Strings that end a step; they stay in its text."""
+    finished: Annotated[tuple[Text, ...], BeforeValidator(_phrases)] = ()
+    """What ends a trajectory with the step that holds it: texts, or `regex:PATTERN`; looked for in what the policy
+    writes, not in the prompt. Its own end and `stop` end it in any case."""
     step_tokens: int = Field(default=256, ge=1)
     """Tokens of one step at most; a step that is cut goes on as the next one."""
     bound: ClassVar[int] = 1024
@@ -59,6 +85,27 @@ class SearchFields(Voting):
         if self.constraint is not None and self.generator is not None:
             raise ValueError("the generator writes the steps: no constraint can hold for all of them as one text")
         return self
+
+    @property
+    def step_embedding(self) -> str:
+        """The embedding's name."""
+        chosen: str = self.embedding or self.strategy.embedding
+        return chosen
+
+    def finishes(self, text: str) -> bool:
+        """Does `finished` find something in the text?"""
+        return any(
+            re.search(rule.removeprefix(_REGEX), text) if rule.startswith(_REGEX) else rule in text
+            for rule in self.finished
+        )
+
+    def asked(self, tokenizer: Tokenizer) -> str:
+        """What the reward is told was asked."""
+        if self.question is not None:
+            return self.question
+        if said := [message["content"] for message in self.messages if message["role"] == "user"]:
+            return "\n\n".join(said)
+        return self.prompt if isinstance(self.prompt, str) else context_text(self.tokens(tokenizer), tokenizer)
 
     def continuing(self, tokens: list[int]) -> Method:
         """The generator, set to go on behind these tokens. Raises `InvalidJob` if it takes no prompt."""

@@ -25,6 +25,9 @@ class Node:
     prompt: it stays in any case, and must not make everything else look cheap."""
     copies: int = 1
     """Equal samples of this step that were merged into one node; they share its score and count in every sum."""
+    certainty: float = math.nan
+    """How certain the policy was of the step's tokens (`Completion.certainty`); of a step of a whole sample: of all of
+    the sample's. NaN: not asked for, or no tokens."""
     score: float = math.nan
     """NaN: not scored."""
     embedding: Sequence[float] | None = None
@@ -82,6 +85,8 @@ class Frontier:
     """Samples that may still be drawn per level: the width less what has finished."""
     width: int
     """Finished trajectories wanted in all."""
+    is_hidden: bool = False
+    """Are embeddings hidden states of the policy, whose distances depend on the model?"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from ..runtime.jobs.context import Context
 from ..runtime.methods.answers import extract
 from ..runtime.result import Finish, Outcome
 from .aggregation import Trajectory, choose
-from .embeddings import embed
+from .embeddings import HIDDEN, embed
 from .expansion import Expansion
 from .fields import SearchFields
 from .node import Frontier, Node, ancestors
@@ -123,9 +123,14 @@ class SearchRun:
         strategy: Strategy = self._method.strategy
         start = time.perf_counter()
         if strategy.uses_embeddings and len({node.text for node in nodes}) > 1:
-            await embed(self._method.embedding, nodes, executor)
+            await embed(self._method.step_embedding, nodes, executor)
         embedded = time.perf_counter()
-        frontier = Frontier(nodes=nodes, budget=self._budget, width=self._method.width)
+        frontier = Frontier(
+            nodes=nodes,
+            budget=self._budget,
+            width=self._method.width,
+            is_hidden=self._method.step_embedding == HIDDEN,
+        )
         selection = await asyncio.get_running_loop().run_in_executor(executor, strategy.select, frontier)
         kept: list[Node] = []
         counts: list[int] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..runtime.engine import Engine
-from ..runtime.errors import UnsupportedByEngine
+from ..runtime.errors import InvalidInput, UnsupportedByEngine
 from ..runtime.jobs.context import Context
 from ..runtime.result import Outcome
 from .embeddings import check_embedding
@@ -22,19 +22,24 @@ class TreeSearch(SearchFields):
 
     def check(self, engine: Engine) -> None:
         super().check(engine)
-        self.reward.check()
+        self.reward.check(engine)
         if self.constraint is not None and self.strategy.steps and not engine.capabilities.constrained:
             raise UnsupportedByEngine(
                 f"engine {engine.name} begins anew with a constraint at every step; the native engine goes on with it"
             )
         if self.strategy.uses_embeddings:
-            check_embedding(self.embedding, engine)
+            check_embedding(self.step_embedding, engine)
         if self.generator is not None:
+            if self.reward.uses_certainty:
+                raise InvalidInput(
+                    f"the reward {self.reward.reward!r} judges by how the policy samples a step: with a generator "
+                    "take another one"
+                )
             self.continuing(self.tokens(engine.tokenizer)).check(engine)
 
     async def run(self, ctx: Context) -> Outcome:
         prompt = self.tokens(ctx.tokenizer)
-        scorer: Scorer = await self.reward.open(ctx, prompt, ctx.tokenizer)
+        scorer: Scorer = await self.reward.open(ctx, self.asked(ctx.tokenizer))
         try:
             return await SearchRun(self, ctx, scorer).run(prompt)
         finally:

@@ -1,4 +1,4 @@
-"""What judges steps: process reward models, functions, verifiers, all behind `base.Reward`."""
+"""What judges steps: process reward models, functions, verifiers, the policy itself, all behind `base.Reward`."""
 
 from .base import Reward as Reward
 from .base import Scorer as Scorer
@@ -7,4 +7,6 @@ from .base import register_reward as register_reward
 from .function import FunctionReward as FunctionReward
 from .function import FunctionScorer as FunctionScorer
 from .function import Verifier as Verifier
+from .judge import Judge as Judge
 from .prm import PRM as PRM
+from .self_certainty import SelfCertainty as SelfCertainty

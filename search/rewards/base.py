@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
-from ...runtime.engine import Tokenizer
+from ...runtime.engine import Engine
 from ...runtime.errors import InvalidJob
 from ...runtime.jobs.context import Context
 from ...runtime.spec import Kinds, Spec
@@ -43,15 +43,18 @@ class Reward(Spec):
     shorthand: ClassVar[str] = ""
     """The field that `NAME:REST` fills with its rest, where a reward is given as text; empty: `NAME` alone."""
 
+    uses_certainty: ClassVar[bool] = False
+    """Does its scorer read `Node.certainty`?"""
+
     reward: str
     """The kind's name; subclasses give it as the default of a `Literal`."""
 
-    def check(self) -> None:
-        """Raise what is wrong with it, before any work."""
+    def check(self, engine: Engine) -> None:
+        """Raise what is wrong with judging what `engine` writes, before any work."""
 
     @abstractmethod
-    async def open(self, ctx: Context, prompt: Sequence[int], tokenizer: Tokenizer) -> Scorer:
-        """Begin with a prompt, given as tokens of the policy."""
+    async def open(self, ctx: Context, question: str) -> Scorer:
+        """Begin with a question: what was asked, without the markup of the policy's prompt."""
 
 
 def register_reward(cls: type[Reward]) -> type[Reward]:

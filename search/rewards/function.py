@@ -9,16 +9,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ...runtime.engine import Tokenizer
+from ...runtime.engine import Engine
 from ...runtime.jobs.context import Context
-from ...runtime.methods.prompt import context_text
 from ..functions import function
 from ..node import Node
 from .base import Reward, Scorer
 
 
 class FunctionReward(Reward):
-    """Calls `f(prompt: str, steps: list[str]) -> float`, plain or async, for every step; None or NaN: no score."""
+    """Calls `f(question: str, steps: list[str]) -> float`, plain or async, for every step; None or NaN: no score."""
 
     shorthand = "function"
 
@@ -27,11 +26,11 @@ class FunctionReward(Reward):
     function: str
     """Its name; see `register_function`."""
 
-    def check(self) -> None:
+    def check(self, engine: Engine) -> None:
         function(self.function)
 
-    async def open(self, ctx: Context, prompt: Sequence[int], tokenizer: Tokenizer) -> Scorer:
-        return FunctionScorer(function(self.function), context_text(prompt, tokenizer))
+    async def open(self, ctx: Context, question: str) -> Scorer:
+        return FunctionScorer(function(self.function), question)
 
 
 class Verifier(Reward):
@@ -46,20 +45,20 @@ class Verifier(Reward):
     unfinished: float = Field(default=0.5)
     """Score of a step that is not the last."""
 
-    def check(self) -> None:
+    def check(self, engine: Engine) -> None:
         function(self.function)
 
-    async def open(self, ctx: Context, prompt: Sequence[int], tokenizer: Tokenizer) -> Scorer:
-        return FunctionScorer(function(self.function), context_text(prompt, tokenizer), self.unfinished)
+    async def open(self, ctx: Context, question: str) -> Scorer:
+        return FunctionScorer(function(self.function), question, self.unfinished)
 
 
 class FunctionScorer:
     """See `base.Scorer`."""
 
-    def __init__(self, call: Callable[..., Any], prompt: str, unfinished: float | None = None) -> None:
+    def __init__(self, call: Callable[..., Any], question: str, unfinished: float | None = None) -> None:
         """`unfinished`: the score of steps that are not the last; None: they are asked for like the others."""
         self._call = call
-        self._prompt = prompt
+        self._question = question
         self._unfinished = unfinished
         self._calls = 0
 
@@ -70,7 +69,7 @@ class FunctionScorer:
         if self._unfinished is not None and not node.is_complete:
             return self._unfinished
         self._calls += 1
-        value = self._call(self._prompt, [step.text for step in node.path])
+        value = self._call(self._question, [step.text for step in node.path])
         if inspect.isawaitable(value):
             value = await value
         return math.nan if value is None else float(value)

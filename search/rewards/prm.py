@@ -1,33 +1,33 @@
-"""`PRM`: a process reward model on an engine of its own, which keeps the same tree as the policy.
-
-Each step is a fork of its parent's branch there, so scoring it prefills the step's own tokens and nothing else.
-"""
+"""`PRM`: a process reward model on an engine of its own."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ...runtime.engine import Branch, Engine, Generation, SamplingParams, Tokenizer
+from ...runtime.engine import Engine
 from ...runtime.engines.registry import find_model
-from ...runtime.errors import PromptTooLong, UnsupportedByEngine
-from ...runtime.methods.prompt import context_text
-from ..node import Node
+from ...runtime.errors import InvalidInput, UnsupportedByEngine
 from .base import Reward, Scorer
+from .frames import PUBLISHED, Frame, Plain, Published, check_tag
 
 if TYPE_CHECKING:
     from ...runtime.jobs.context import Context
+    from ...runtime.tokenizer import Tokenizer
     from .head import Head
 
-_PROBE = SamplingParams(max_tokens=0, hidden_state=True)
+MARK = "prm.json"
+"""File in a model's folder that tells its `format`, or its words `good` and `bad` and its `tag`."""
+
+Format = Literal["auto", "plain", "math_shepherd", "rlhflow", "qwen", "skywork", "llemma"]
 
 
 class PRM(Reward):
     """A Hugging Face process reward model: a causal language model that tells good steps from bad by two words, or a
-    token or sequence classifier. See `head.load_head`."""
+    classifier. See `head.load_head`."""
 
     shorthand = "model"
 
@@ -35,95 +35,87 @@ class PRM(Reward):
     """The kind's name."""
     model: str = Field(min_length=1)
     """As for `Runtime`: a shipped model, a folder, a GGUF file or a model of the hub."""
-    good: str = "+"
-    """What a language model would write behind a good step; one token."""
-    bad: str = "-"
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of its engine, as for `Runtime`: `{"device": "cuda", "kv_tokens": 65536}`."""
+    format: Format = "auto"
+    """How it reads a question and steps: `math_shepherd`, `rlhflow`, `qwen` (Qwen2.5-Math-PRM), `skywork`, `llemma`;
+    `plain`: as the policy wrote them, with `tag`. `auto`: what its folder's `prm.json` says, else its architecture or
+    its name; a language model that nothing marks as a reward model is refused, unless `good` and `bad` are given."""
+    good: str | None = None
+    """What a language model would write behind a good step; one token. None: the format's own."""
+    bad: str | None = None
     """What a language model would write behind a bad step; one token."""
     tag: str = ""
-    """Text put behind every step; the score is read at its last token. Empty: at the step's own last token, which is
-    EOS for a step that the policy ended with it."""
+    """`plain`: text put behind every step; the score is read at its last token. Empty: at the step's own last token,
+    which is EOS for a step that the policy ended with it."""
 
-    def check(self) -> None:
+    def check(self, engine: Engine) -> None:
         from ...runtime.engines.native.gguf_tokenizer import load_tokenizer
-        from .head import load_head
+        from ...runtime.engines.native.options import read_options
+
+        read_options(self.options)
+        path = find_model(self.model).path
+        self._load(path, load_tokenizer(path))
+
+    async def open(self, ctx: Context, question: str) -> Scorer:
+        from .head import has_own_head
+        from .tree import TreeScorer
 
         path = find_model(self.model).path
-        load_head(path, load_tokenizer(path), self.good, self.bad)
-
-    async def open(self, ctx: Context, prompt: Sequence[int], tokenizer: Tokenizer) -> Scorer:
-        from .head import is_classifier, load_head
-
-        path = find_model(self.model).path
-        options: dict[str, Any] = {"headless": True} if is_classifier(path) else {}
-        engine = await ctx.companion(self.model, **options)
+        options: dict[str, Any] = {"headless": True} if has_own_head(path) else {}
+        engine = await ctx.companion(self.model, **{**self.options, **options})
         if not engine.capabilities.hidden_states:
             raise UnsupportedByEngine(f"{engine.name} gives no hidden states to score steps by; the native engine does")
-        head = load_head(path, engine.tokenizer, self.good, self.bad)
-        text = context_text(prompt, tokenizer)
-        return PRMScorer(engine, head, self.tag, text, job=f"{ctx.state.job} reward", priority=ctx.state.priority)
+        frame, head = self._load(path, engine.tokenizer)
+        return TreeScorer(engine, frame, head, question, job=f"{ctx.state.job} reward", priority=ctx.state.priority)
+
+    def _load(self, path: Path, tokenizer: Tokenizer) -> tuple[Frame, Head]:
+        from .head import has_own_head, load_head
+
+        form = self._form(path)
+        if form.tag:
+            check_tag(tokenizer, form.tag)
+        good, bad = self.good or form.good, self.bad or form.bad
+        if not has_own_head(path) and not (good and bad):
+            raise InvalidInput(
+                f"{self.model} is a language model that nothing marks as a reward model: give its format "
+                f"({', '.join(PUBLISHED)}), or `good` and `bad`, the words by which it tells good steps from bad; any "
+                "chat model can be the reward 'judge'"
+            )
+        form.frame.head(tokenizer, "q")  # the chat template is there, if it is needed
+        return form.frame, load_head(path, tokenizer, good, bad, form.head)
+
+    def _form(self, path: Path) -> Published:
+        """What the format is, words left empty where nobody has told them. Raises `InvalidInput`."""
+        from .head import architectures
+
+        mark = _mark(path) if self.format == "auto" else {}
+        name = str(mark.get("format", self.format))
+        if name == "auto" and not (self.good or self.bad or self.tag or mark):
+            named = [n for n, p in PUBLISHED.items() if any(part in self.model.lower() for part in p.names)]
+            built = [
+                n
+                for n, p in PUBLISHED.items()
+                if p.architecture and any(a.endswith(p.architecture) for a in architectures(path))
+            ]
+            name = (built or named or ["plain"])[0]
+        if name in PUBLISHED:
+            return PUBLISHED[name]
+        if name not in ("auto", "plain"):
+            raise InvalidInput(f"{path / MARK}: unknown format {name!r}; known: plain, {', '.join(PUBLISHED)}")
+        tag = self.tag or str(mark.get("tag", ""))
+        return Published(frame=Plain(tag), good=str(mark.get("good", "")), bad=str(mark.get("bad", "")))
 
 
-class PRMScorer:
-    """See `base.Scorer`."""
-
-    def __init__(self, engine: Engine, head: Head, tag: str, prompt: str, *, job: str, priority: int) -> None:
-        """Raises `PromptTooLong`."""
-        self._engine = engine
-        self._head = head
-        self._tag = engine.tokenizer.encode_continuation((), tag)
-        self._job = job
-        self._root = engine.open(engine.tokenizer.encode(prompt), job=job, priority=priority)
-        self._branches: dict[Node, Branch] = {}
-        self.prefilled_tokens = 0
-        """What the engine computed."""
-        self.stateless_tokens = 0
-        """What a scorer that sees every trajectory for the first time would have."""
-        self.peak_blocks = 0
-        self.scored = 0
-
-    async def score(self, nodes: Sequence[Node]) -> list[float]:
-        running = [self._start(node) for node in nodes]  # all of them, before the first is awaited
-        scores = []
-        for generation in running:
-            completion = None if generation is None else await generation
-            if completion is None or completion.hidden_state is None:
-                scores.append(math.nan)
-                continue
-            scores.append(self._head.score(completion.hidden_state))
-            self.prefilled_tokens += completion.prefilled_tokens
-        self.scored += len(nodes)
-        self.peak_blocks = max(self.peak_blocks, self._engine.block_usage(self._job).used)
-        return scores
-
-    def _start(self, node: Node) -> Generation | None:
-        """Put the step into a branch; None: it is too long for the model."""
-        assert node.parent is not None
-        parent = self._root if node.parent.parent is None else self._branches[node.parent]
-        branch = self._branches[node] = parent.fork(1)[0]
-        tokens = self._engine.tokenizer.encode_continuation(branch.tokens, node.text) + self._tag
-        if node.is_complete and not self._tag:
-            tokens += self._engine.tokenizer.eos_ids[:1]
-        try:
-            branch.extend(tokens)
-        except PromptTooLong:
-            return None
-        self.stateless_tokens += branch.length
-        return branch.generate(_PROBE)
-
-    def release(self, nodes: Sequence[Node]) -> None:
-        for node in nodes:
-            if node in self._branches:
-                self._branches.pop(node).close()
-
-    def close(self) -> None:
-        self.release(list(self._branches))
-        self._root.close()
-
-    @property
-    def statistics(self) -> dict[str, float | int]:
-        return {
-            "scored": self.scored,
-            "prefilled_tokens": self.prefilled_tokens,
-            "stateless_tokens": self.stateless_tokens,
-            "peak_kv_blocks": self.peak_blocks,
-        }
+def _mark(path: Path) -> dict[str, Any]:
+    """What the model's folder says of it. Raises `InvalidInput`."""
+    file = path / MARK
+    if not file.is_file():
+        return {}
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidInput(f"{file} is not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise InvalidInput(f"{file} must hold a JSON object")
+    return data

@@ -7,6 +7,7 @@ from typing import ClassVar, TypeVar
 
 from ...runtime.errors import InvalidJob
 from ...runtime.spec import Kinds, Spec
+from ..embeddings import HIDDEN
 from ..node import Frontier, Selection
 
 _strategies: Kinds[Strategy] = Kinds("strategy", "plait.strategies")
@@ -30,6 +31,11 @@ class Strategy(Spec):
     def select(self, frontier: Frontier) -> Selection:
         """A count for each candidate. Deterministic; ties go to the earlier candidate. The counts add up to at most
         `frontier.budget`. It may set `Node.group`, which children inherit. There is at least one candidate."""
+
+    @property
+    def embedding(self) -> str:
+        """What to tell steps by where the search does not say."""
+        return HIDDEN
 
     @property
     def uses_embeddings(self) -> bool:

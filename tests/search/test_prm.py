@@ -16,8 +16,9 @@ from plait.runtime.engines.native.loader import load_model
 from plait.runtime.errors import InvalidInput
 from plait.search import ETS, PRM
 from plait.search.node import Node
+from plait.search.rewards.frames import Plain
 from plait.search.rewards.head import load_head
-from plait.search.rewards.prm import PRMScorer
+from plait.search.rewards.tree import TreeScorer
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.engines.native.test_engine import running
 
@@ -82,7 +83,7 @@ def reward_model(request, tmp_path):
 
 def scorer_of(engine, folder, tag=""):
     head = load_head(folder, engine.tokenizer, "+", "-")
-    return PRMScorer(engine, head, tag, PROMPT, job="j reward", priority=0)
+    return TreeScorer(engine, Plain(tag), head, PROMPT, job="j reward", priority=0)
 
 
 async def test_scores_equal_transformers(reward_model):
@@ -138,7 +139,7 @@ async def test_a_search_frees_the_reward_models_memory(strategy):
         prompt=PROMPT,
         strategy=strategy,
         width=6,
-        reward=PRM(model=str(folder)),
+        reward=PRM(model=str(folder), good="+", bad="-"),
         delimiters=(";",),
         step_tokens=6,
         max_depth=3,
@@ -166,7 +167,12 @@ async def test_a_search_frees_the_reward_models_memory(strategy):
 async def test_a_cancelled_search_frees_everything():
     _, folder = language_model()
     method = TreeSearch(
-        prompt=PROMPT, strategy="rebase", width=6, reward=PRM(model=str(folder)), delimiters=(";",), step_tokens=6
+        prompt=PROMPT,
+        strategy="rebase",
+        width=6,
+        reward=PRM(model=str(folder), good="+", bad="-"),
+        delimiters=(";",),
+        step_tokens=6,
     )
     async with Runtime(folder, kv_tokens=8192) as runtime:
         job = await runtime.submit(method)
@@ -188,10 +194,24 @@ def test_a_classifier_is_no_policy(tmp_path):
 def test_models_that_cannot_judge_are_refused(tmp_path):
     model, folder = language_model()
     with pytest.raises(InvalidInput, match="one token"):
-        PRM(model=str(folder), good="+ +").check()
+        PRM(model=str(folder), good="+ +", bad="-").check(None)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInput, match=r"config\.json|tokenizer\.json"):
-        PRM(model=str(tmp_path / "empty")).check()
+        PRM(model=str(tmp_path / "empty")).check(None)
+    with pytest.raises(InvalidInput, match="nothing marks as a reward model: give its format"):
+        PRM(model=str(folder)).check(None)
+    with pytest.raises(InvalidInput, match="nothing marks as a reward model"):
+        PRM(model=str(folder), format="plain", tag="hit", good="+").check(None)
+    (folder / "prm.json").write_text("[]")
+    with pytest.raises(InvalidInput, match="must hold a JSON object"):
+        PRM(model=str(folder)).check(None)
+    (folder / "prm.json").write_text('{"format": "oracle"}')
+    with pytest.raises(InvalidInput, match="unknown format 'oracle'"):
+        PRM(model=str(folder)).check(None)
+    (folder / "prm.json").write_text('{"good": "+", "bad": "-"}')
+    PRM(model=str(folder)).check(None)
+    with pytest.raises(InvalidInput, match="device 'abacus'"):
+        PRM(model=str(folder), options={"device": "abacus"}).check(None)
     (folder / "model.safetensors").unlink()
     with pytest.raises(InvalidInput, match="holds no weights"):
-        PRM(model=str(folder)).check()
+        PRM(model=str(folder)).check(None)

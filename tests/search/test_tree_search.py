@@ -298,7 +298,11 @@ async def test_self_consistent_steps():
     [
         ({"strategy": "mcts"}, InvalidJob, "unknown strategy 'mcts'; known: beam, best_of_n, dvts, ets, rebase"),
         ({"strategy": {"strategy": "ets", "cost": 1}}, InvalidJob, "cost"),
-        ({"reward": "oracle:x"}, InvalidJob, "unknown reward 'oracle'; known: function, prm, verifier"),
+        (
+            {"reward": "oracle:x"},
+            InvalidJob,
+            "unknown reward 'oracle'; known: function, judge, prm, self_certainty, verifier",
+        ),
         ({"strategy": 3}, InvalidJob, "a strategy is a name or an object, not int"),
         ({"reward": 3}, InvalidJob, "a reward is a name, an object or a function, not int"),
         ({"embedding": 3}, InvalidJob, "an embedding is a name or a function, not int"),

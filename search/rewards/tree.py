@@ -1,0 +1,98 @@
+"""`TreeScorer`: judges steps on an engine that keeps the same tree as the policy.
+
+Each step is a fork of its parent's branch there, so scoring it prefills what it adds to the text and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from ...runtime.engine import Branch, Completion, Engine, Generation, SamplingParams
+from ...runtime.errors import PromptTooLong
+from ..node import Node
+from .frames import Frame, shared
+
+
+class Reader(Protocol):
+    """Reads a score off what the engine says at the end of a step."""
+
+    @property
+    def params(self) -> SamplingParams:
+        """What to ask of it."""
+        ...
+
+    def score(self, completion: Completion) -> float:
+        """NaN: no score could be had."""
+        ...
+
+
+class TreeScorer:
+    """See `base.Scorer`."""
+
+    def __init__(self, engine: Engine, frame: Frame, reader: Reader, question: str, *, job: str, priority: int) -> None:
+        """Raises `PromptTooLong`, and `InvalidInput` if the frame is a chat that cannot be rendered."""
+        self._engine = engine
+        self._frame = frame
+        self._reader = reader
+        self._question = question
+        self._job = job
+        head = frame.head(engine.tokenizer, question)
+        self._root = engine.open(head, job=job, priority=priority)
+        self._branches: dict[Node, Branch] = {}
+        self.prefilled_tokens = 0
+        """What the engine computed."""
+        self.stateless_tokens = 0
+        """What a scorer that sees every trajectory for the first time would have."""
+        self.peak_blocks = 0
+        self.scored = 0
+
+    async def score(self, nodes: Sequence[Node]) -> list[float]:
+        running = [self._start(node) for node in nodes]  # all of them, before the first is awaited
+        scores = []
+        for generation in running:
+            if generation is None:
+                scores.append(math.nan)
+                continue
+            completion = await generation
+            scores.append(self._reader.score(completion))
+            self.prefilled_tokens += completion.prefilled_tokens
+        self.scored += len(nodes)
+        self.peak_blocks = max(self.peak_blocks, self._engine.block_usage(self._job).used)
+        return scores
+
+    def _start(self, node: Node) -> Generation | None:
+        """Put the step into a branch; None: it is too long for the model."""
+        assert node.parent is not None
+        parent = self._root if node.parent.parent is None else self._branches[node.parent]
+        branch = self._branches[node] = parent.fork(1)[0]
+        before = branch.tokens
+        steps = [step.text for step in node.path]
+        tokens = self._frame.tokens(self._engine.tokenizer, before, self._question, steps, node.is_complete)
+        common = shared(before, tokens)
+        branch.rewind(common)
+        try:
+            branch.extend(tokens[common:])
+        except PromptTooLong:
+            return None
+        self.stateless_tokens += branch.length
+        return branch.generate(self._reader.params)
+
+    def release(self, nodes: Sequence[Node]) -> None:
+        for node in nodes:
+            if node in self._branches:
+                self._branches.pop(node).close()
+
+    def close(self) -> None:
+        self.release(list(self._branches))
+        self._root.close()
+
+    @property
+    def statistics(self) -> dict[str, float | int]:
+        return {
+            "scored": self.scored,
+            "prefilled_tokens": self.prefilled_tokens,
+            "stateless_tokens": self.stateless_tokens,
+            "peak_kv_blocks": self.peak_blocks,
+        }
