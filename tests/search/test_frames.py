@@ -1,5 +1,5 @@
-"""Formats of published process reward models: small random ones, scored by the engine and by transformers as the models'
-own code does it."""
+"""Formats of published process reward models: small random ones, scored by the engine and by transformers as the
+models' own code does it."""
 
 from __future__ import annotations
 

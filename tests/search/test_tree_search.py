@@ -18,6 +18,8 @@ from plait import (
 )
 from plait.runtime.errors import InvalidInput, UnknownModel
 from plait.search import ETS, Verifier, embeddings, register_function
+from plait.search.clustering import cluster, own_distance
+from plait.search.node import Frontier, Node
 from plait.tests.runtime.tools import run
 from plait.tests.search.tools import Steps, by_value
 
@@ -176,7 +178,88 @@ async def test_presets_by_width():
     assert ETS(coverage_weight=0.3).coverage(64) == 0.3
 
 
+async def test_the_papers_preset(monkeypatch):
+    paper = ETS(preset="paper")
+    assert (paper.cost, paper.cluster_distance) == ("nodes", 0.05)
+    assert ETS(preset="paper", cost="blocks").cost == "blocks" and ETS().embedding == "hidden"
+    assert ETS(**paper.model_dump()) == paper
+    asked = []
+    monkeypatch.setattr(embeddings, "find_spec", lambda name: name)
+    monkeypatch.setattr(embeddings, "_load", lambda model: lambda texts: asked.append(model) or one_hot(texts))
+    result, _ = await solve(strategy={"strategy": "ets", "preset": "paper"})
+    assert set(asked) == {"math-similarity/Bert-MLM_arXiv-MP-class_zbMath"}
+    assert result.details["levels"][0]["cluster_distance"] == 0.05
+    await solve(strategy={"strategy": "ets", "preset": "paper"}, embedding=one_hot)
+
+
+def test_cost_in_nodes_does_not_look_at_length():
+    """Worth as much as another one, a long step goes where KV is what is paid for, and stays where steps are."""
+    root = Node(score=1.0)
+    above = [Node(parent=root, score=1.0, blocks=n, num_tokens=1) for n in (1, 40)]
+    nodes = [Node(parent=parent, score=0.8, num_tokens=1) for parent in above]
+    frontier = Frontier(nodes=nodes, budget=4, width=4)
+
+    def counts(cost, weight):
+        return ETS(cost=cost, cost_weight=weight, coverage_weight=0).select(frontier).counts
+
+    assert counts("blocks", 0.6) == [4, 0] and counts("nodes", 0.6) == [2, 2]
+    assert counts("nodes", 2.0) == [4, 0]  # one is enough, and the first of equals stays
+
+
+def test_clusters_of_hidden_states_are_cut_by_their_own_distances():
+    """The same groups at distances a hundred times smaller than a sentence model's."""
+    nodes = [Node(parent=Node(score=1.0), score=0.5, num_tokens=1, text=str(i)) for i in range(6)]
+    for i, node in enumerate(nodes):
+        group = i // 2
+        node.embedding = [1.0, 0.03 * (group == 1) + 0.004 * (i % 2), 0.03 * (group == 2)]
+    embedded = [node.embedding for node in nodes]
+    assert cluster(embedded, 0.05) == [0] * 6  # the paper's distance
+    assert cluster(embedded, own_distance(embedded)) == [0, 0, 1, 1, 2, 2]
+    hidden = ETS(coverage_weight=5).select(Frontier(nodes=nodes, budget=6, width=16, is_hidden=True))
+    assert hidden.notes["clusters"] == 3 and 0 < hidden.notes["cluster_distance"] < 0.01
+    sentence = ETS(coverage_weight=5).select(Frontier(nodes=nodes, budget=6, width=16))
+    assert sentence.notes["clusters"] == 0 and sentence.notes["cluster_distance"] == 0.05
+    assert own_distance([[1.0, 0.0]] * 3) > 0 and own_distance([None, [0.0, 0.0]]) > 0
+
+
 # -- endings ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["=", r"regex:=\d", ["nothing", "="]])
+async def test_a_step_that_answers_ends_its_trajectory(rule):
+    endless = {"q=": ["a;"], "q=a;": ["=1;", "so =2;"], "q=a;=1;": ["on;"], "q=a;so =2;": ["on;"]}
+    result, engine = await solve(endless, prompt="q=", finished=rule, max_depth=4)
+    assert result.details["finished"] == 4 and result.text in ("a;=1;", "a;so =2;")
+    assert engine.asked["q=a;=1;"] == engine.asked["q=a;so =2;"] == 0  # the prompt's own phrase ends nothing
+    assert set(result.details["votes"]) == {"1", "2"}
+
+
+async def test_an_answer_that_is_cut_is_waited_for():
+    cut = {"q": ["a=12;"], "qa=1": ["2;"], "qa=12;": ["on;"]}
+    result, _ = await solve(cut, finished="=", step_tokens=3, width=1, answer=r"regex:=(\d+)")
+    assert (result.text, result.answer) == ("a=12;", "12")
+
+
+async def test_a_whole_sample_with_an_answer_has_finished_however_it_ends():
+    whole = {"q": ["a;=1;bcdefghij"]}
+    result, _ = await solve(whole, strategy="best_of_n", finished="=", max_tokens=6, width=2)
+    assert result.answer == "1" and result.details["finished"] == 2
+    result, _ = await solve(whole, strategy="best_of_n", max_tokens=6, width=2)
+    assert result.answer is None or result.details["finished"] == 0
+
+
+def test_a_pattern_that_is_none_is_refused():
+    with pytest.raises(InvalidInput, match="answer rule 'regex:\\('"):
+        search(finished="regex:(")
+
+
+def test_what_the_reward_is_told_was_asked():
+    chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "one"}, {"role": "user", "content": "two"}]
+    tokenizer = Steps({}).tokenizer
+    assert search(prompt=chat).asked(tokenizer) == "one\n\ntwo"
+    assert search(prompt="text", chat=True).asked(tokenizer) == search(prompt="text").asked(tokenizer) == "text"
+    assert search(prompt=tokenizer.encode("ids")).asked(tokenizer) == "ids"
+    assert search(prompt=chat, question="q").asked(tokenizer) == "q"
 
 
 async def test_no_trajectory_finishes():

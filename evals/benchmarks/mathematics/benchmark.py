@@ -14,6 +14,9 @@ from .grading import MathGrader
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
+BOX = r"regex:\\boxed\s*\{"
+"""What a step of a tree search holds that answers the problem."""
+
 
 class Row(Record):
     """A line of `data`."""
@@ -21,6 +24,7 @@ class Row(Record):
     id: Label = Field(default="", min_length=1, validation_alias=AliasChoices("id", "unique_id"))
     problem: Text
     answer: Label
+    level: int | str | None = None
 
 
 class Mathematics(Benchmark):
@@ -57,9 +61,12 @@ class Mathematics(Benchmark):
         """The problems where there is no `data`. Raises `InvalidInput` when they cannot be had."""
 
     def prompt(self, sample: Sample, method: str) -> dict[str, Any]:
-        text = f"{sample.question}\n\n{self.instruction}"
+        text = f"{sample.question}\n\n{self.instruction}" if self.instruction else sample.question
         prompt = [{"role": "user", "content": text}] if self.chat else text + "\n"
-        return {"prompt": prompt} if method == "apr" else {"prompt": prompt, "answer": "boxed"}
+        if method == "apr":
+            return {"prompt": prompt}
+        search = {"question": sample.question, "finished": [BOX]} if method == "tree_search" else {}
+        return {"prompt": prompt, "answer": "boxed", **search}
 
     def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
         if self._grader is None:
@@ -123,4 +130,9 @@ class Math500(FromHub):
 
     name: Literal["math500"] = "math500"
     """What configurations call it."""
+    levels: tuple[int, ...] = ()
+    """Of difficulty, from 1 to 5; empty: all."""
     hub = ("HuggingFaceH4/MATH-500", "test")
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [row for row in super().rows() if not self.levels or row.get("level") in self.levels]
