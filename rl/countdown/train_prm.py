@@ -104,6 +104,7 @@ def main() -> None:
     run_until_stopped(trainer)
     if folder is not None:
         save_model(trainer.model, build(), folder)
+        (folder / "prm.json").write_text(json.dumps({"format": "plain", "good": GOOD, "bad": BAD}) + "\n")
     trainer.model.load_hf(trainer.model.to_hf())  # as shipped, in bfloat16
     for size in (4, 5):
         print(json.dumps({"numbers": size, "left": judge(trainer.model.eval(), size, 1000)}), flush=True)

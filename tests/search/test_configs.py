@@ -56,7 +56,7 @@ async def test_the_papers_configuration_runs(data, tmp_path, monkeypatch):
     await run(built, tmp_path / "out")
     found = rows(tmp_path / "out")
     assert len(found) == 2 * 4 * 2
-    assert not any(row["error"] for row in found)
+    assert not any(row["error"] for unit in found for row in unit["rows"])
 
 
 def test_the_papers_rules_find_what_its_policy_writes():
@@ -80,7 +80,7 @@ async def test_a_search_on_mathematics_needs_no_second_model(data, tmp_path):
         method |= {"width": 3, "max_tokens": 48, "step_tokens": 24}
     await run(EvalConfig(**config), tmp_path / "out")
     found = rows(tmp_path / "out")
-    assert len(found) == 4 and not any(row["error"] for row in found)
+    assert len(found) == 4 and not any(row["error"] for unit in found for row in unit["rows"])
 
 
 def test_levels_are_counted_after_choosing(data):
