@@ -214,7 +214,7 @@ def _reach(
             continue
         if at is None or sight.end > lengths[at]:
             raise InvalidInput(f"segment {record.id} saw text of segment {sight.segment} that is not in this sequence")
-        if sight.group is not None and (sight.group.temperature, sight.group.scale) != (1.0, 1.0):
+        if sight.group is not None and sight.group[1:] != (1.0, 1.0, 0.0):
             raise InvalidInput(
                 f"segment {record.id} sees segment {sight.segment} as a context weighed by temperature "
                 f"{sight.group.temperature:g} and scale {sight.group.scale:g}: no mask is it"

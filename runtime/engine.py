@@ -176,13 +176,16 @@ class Branch(Protocol):
         """See `branch`'s own segment live, its positions moved by `shift`; it stays in front of the own segment."""
         ...
 
-    def attach(self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
+    def attach(
+        self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
+    ) -> None:
         """See what each branch wrote since its fork, as one group with APE's temperature and scale (arXiv 2502.05431,
-        section 4); the next position follows the furthest of them."""
+        section 4); the next position follows the furthest of them. `bias` is added to the log of the group's weight:
+        log b makes it b times as heavy."""
         ...
 
     def attach_contexts(
-        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
         """See these texts as one group, as `attach` does: each encoded on its own behind this branch's view, all from
         the same position on. What was encoded before is reused. Raises `PromptTooLong` and `UnsupportedByEngine`;

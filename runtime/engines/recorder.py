@@ -158,13 +158,15 @@ class RecordedBranch:
     def watch(self, branch: Branch, shift: int = 0) -> None:
         self._branch.watch(_inner([branch])[0], shift)
 
-    def attach(self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
-        self._branch.attach(_inner(branches), temperature=temperature, scale=scale)
+    def attach(
+        self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
+    ) -> None:
+        self._branch.attach(_inner(branches), temperature=temperature, scale=scale, bias=bias)
 
     def attach_contexts(
-        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
-        self._branch.attach_contexts(contexts, temperature=temperature, scale=scale)
+        self._branch.attach_contexts(contexts, temperature=temperature, scale=scale, bias=bias)
 
     def close(self) -> None:
         self._branch.close()

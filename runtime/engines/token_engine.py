@@ -161,12 +161,14 @@ class TokenBranch:
             self._positions += branch._positions[branch._inherited :]
             self._position = max(self._position, branch._position)
 
-    def attach(self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
+    def attach(
+        self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
+    ) -> None:
         self._check_idle()
         self._position = max(self._position, *(branch._position for branch in self._own_kind(branches)))
 
     def attach_contexts(
-        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
         self._check_idle()
         if not self.engine.capabilities.parallel_contexts:

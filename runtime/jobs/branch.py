@@ -151,26 +151,28 @@ class TracedBranch:
         self._note_join(children, children, segment=None, step=self.scope.now, time=now)
         self.scope.emit(Merged, branch=self.id, children=children)
 
-    def attach(self, branches: Sequence[TracedBranch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
+    def attach(
+        self, branches: Sequence[TracedBranch], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
+    ) -> None:
         """See what the branches wrote since their fork as one group (APE)."""
         for branch in (self, *branches):
             branch._leave_to_readers()
-        self.engine_branch.attach([b.engine_branch for b in branches], temperature=temperature, scale=scale)
+        self.engine_branch.attach([b.engine_branch for b in branches], temperature=temperature, scale=scale, bias=bias)
         spans = [span for branch in branches for span in branch._segments.written()]
-        group = self.scope.state.trace.new_group(temperature, scale)
+        group = self.scope.state.trace.new_group(temperature, scale, bias)
         self._segments.see([replace(span, group=group) for span in spans])
 
     def attach_contexts(
-        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
         """See these texts, each encoded on its own behind this view, as one group (APE). They are prompt: no ledger
         counts them."""
         self._leave_to_readers()
         state, position = self.scope.state, self.position
         before, view = tuple(self.tokens), self._segments.view()
-        self.engine_branch.attach_contexts(contexts, temperature=temperature, scale=scale)
+        self.engine_branch.attach_contexts(contexts, temperature=temperature, scale=scale, bias=bias)
         state.usage.prompt_tokens += sum(map(len, contexts))
-        spans, group = [], state.trace.new_group(temperature, scale)
+        spans, group = [], state.trace.new_group(temperature, scale, bias)
         for text in contexts:
             # Branches that attach the same context behind the same text share its segment, as they do in the engine.
             key = position, before, tuple(text)

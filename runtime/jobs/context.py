@@ -46,6 +46,7 @@ class ParallelContexts:
     texts: tuple[tuple[int, ...], ...]
     temperature: float
     scale: float
+    bias: float = 0.0
 
 
 class Context(Scope):
@@ -81,7 +82,9 @@ class Context(Scope):
         count = len(tokens)
         if contexts is not None:
             count += sum(map(len, contexts.texts))
-            traced.attach_contexts(contexts.texts, temperature=contexts.temperature, scale=contexts.scale)
+            traced.attach_contexts(
+                contexts.texts, temperature=contexts.temperature, scale=contexts.scale, bias=contexts.bias
+            )
             branch.extend(tokens[first:])
             traced.record_prompt(tokens[first:])
         self.emit(BranchStarted, branch=traced.id, parent=traced.record.parent, label=label, prompt_tokens=count)

@@ -103,7 +103,7 @@ def _segment(records: Records, data: dict[str, Any]) -> None:
 def _span(data: dict[str, Any]) -> SpanRecord:
     group = data.pop("group")
     if group is not None:
-        group = GroupRecord(*group) if len(group) == 3 else GroupRecord(0, *group)
+        group = GroupRecord(*group) if len(group) > 2 else GroupRecord(0, *group)
     return SpanRecord(group=group, **data)
 
 

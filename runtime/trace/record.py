@@ -23,6 +23,7 @@ class GroupRecord(NamedTuple):
     """Two groups in a row may be alike in all but this."""
     temperature: float
     scale: float
+    bias: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

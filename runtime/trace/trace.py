@@ -111,8 +111,8 @@ class Trace:
         segment.pieces.append(prompt)
         return segment.id
 
-    def new_group(self, temperature: float, scale: float) -> GroupRecord:
-        return GroupRecord(next(self._group_ids), temperature, scale)
+    def new_group(self, temperature: float, scale: float, bias: float = 0.0) -> GroupRecord:
+        return GroupRecord(next(self._group_ids), temperature, scale, bias)
 
     def model_of(self, branch: str) -> str | None:
         """The model that the branch ran on; None: the job's own, as for branches without a record."""

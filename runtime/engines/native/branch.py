@@ -167,17 +167,19 @@ class NativeBranch:
             spans, position = self._contributions(branches)
             self.view.take(spans, position)
 
-    def attach(self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0) -> None:
-        group = _group(temperature, scale)
+    def attach(
+        self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
+    ) -> None:
+        group = _group(temperature, scale, bias)
         with self.engine.lock:
             self._check_idle()
             spans, position = self._contributions(branches)
             self.view.take([Span(s.segment, s.start, s.end, s.shift, group) for s in spans if len(s)], position)
 
     def attach_contexts(
-        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
-        group = _group(temperature, scale)
+        group = _group(temperature, scale, bias)
         with self.engine.lock:
             self._check_idle()
             view, store = self.view, self.view.store
@@ -297,7 +299,11 @@ class NativeBranch:
         return spans, position
 
 
-def _group(temperature: float, scale: float) -> Group:
-    if not (MIN_TEMPERATURE <= temperature <= 1 / MIN_TEMPERATURE and abs(scale) <= 1 / MIN_TEMPERATURE):
-        raise InvalidInput(f"temperature {temperature} and scale {scale}: positive, finite, not beyond 1e6 (or 1e-6)")
-    return Group(temperature=temperature, factor=scale * temperature)
+def _group(temperature: float, scale: float, bias: float) -> Group:
+    largest = 1 / MIN_TEMPERATURE
+    if not (MIN_TEMPERATURE <= temperature <= largest and abs(scale) <= largest and abs(bias) <= largest):
+        raise InvalidInput(
+            f"temperature {temperature}, scale {scale} and bias {bias}: finite, not beyond 1e6, the temperature at "
+            "least 1e-6"
+        )
+    return Group(temperature=temperature, factor=scale * temperature, bias=bias)

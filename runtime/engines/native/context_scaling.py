@@ -6,15 +6,21 @@ import json
 from pathlib import Path
 
 from ...errors import InvalidInput
+from .checkpoint import open_checkpoint
 
 FILE = "ape.json"
+PUBLISHED = {"mistral": (0.9, 1.0), "gemma2": (0.6, 1.0)}
+"""Model type -> temperature and scale of the authors' experiments (arXiv 2502.05431), where they differ from what their
+demonstration takes."""
 
 
 def read_scaling(folder: Path) -> dict[str, float]:
-    """`context_temperature` and `context_scale` for `Capabilities`; empty if the model was never calibrated."""
+    """`context_temperature` and `context_scale` for `Capabilities`: calibrated, or published for the model's family;
+    else empty."""
     path = folder / FILE
     if not path.is_file():
-        return {}
+        kind = open_checkpoint(folder).config.get("model_type")
+        return dict(zip(("context_temperature", "context_scale"), PUBLISHED.get(str(kind), ()), strict=False))
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         values = {"context_temperature": float(data["temperature"]), "context_scale": float(data["scale"])}

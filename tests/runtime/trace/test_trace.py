@@ -171,10 +171,10 @@ async def test_groups_in_a_row_that_are_alike_stay_apart(tmp_path):
     lines[0]["format"] = 2
     for line in lines:
         for span in line.get("view", []):
-            span["group"] = span["group"] and span["group"][1:]
+            span["group"] = span["group"] and span["group"][1:3]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
     groups = {span.group for segment in Trace.load(tmp_path / "t.jsonl").segments for span in segment.view}
-    assert groups == {None, (0, 0.9, 0.9)}
+    assert groups == {None, (0, 0.9, 0.9, 0.0)}
 
 
 async def test_times_and_steps(tmp_path):
@@ -301,7 +301,7 @@ async def test_live_and_attached_spans_are_recorded():
         await seen.generate(SamplingParams(max_tokens=2))
         own, live, attached, _ = root._segments.view()
         assert (own.length, live.length, live.shift) == (2, None, 4)
-        assert attached.group == (0, 0.2, 0.8)
+        assert attached.group == (0, 0.2, 0.8, 0.0)
         assert ctx.state.trace.segments[live.segment].branch == seen.id
         root.rewind(1)
         assert [span.length for span in root._segments.view()] == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import plait
 from plait.runtime.engine import SamplingParams
+from plait.runtime.engines.native.context_scaling import read_scaling, write_scaling
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
@@ -78,6 +80,52 @@ async def test_one_context_is_sequential_encoding(length):
     scaled = await last_logits(engine, [60, 3], query, contexts=[context], temperature=0.5, scale=0.8)
     assert (scaled - expected).abs().max() > 1e-2
     await engine.close()
+
+
+async def test_a_bias_makes_contexts_heavier():
+    """With T = S = 1 a context that stands there twice weighs twice as much: its log-weight is log 2 larger."""
+    engine = make_engine()
+    await engine.start()
+    one, other, query = text(1, 20), text(2, 20), text(3, 9)
+    plain = await last_logits(engine, [60, 3], query, contexts=[one, other])
+    twice = await last_logits(engine, [60, 3], query, contexts=[one, one, other, other])
+    heavier = await last_logits(engine, [60, 3], query, contexts=[one, other], bias=math.log(2))
+    torch.testing.assert_close(heavier, twice, atol=1e-4, rtol=0)
+    assert (plain - twice).abs().max() > 1e-2
+    # Behind S it is of the log-weight that S leaves.
+    scaled = {"temperature": 0.8, "scale": 0.5}
+    low = await last_logits(engine, [60, 3], query, contexts=[one, other], **scaled, bias=-50.0)
+    high = await last_logits(engine, [60, 3], query, contexts=[one, other], **scaled, bias=50.0)
+    without = await last_logits(engine, [60, 3], query, contexts=[one, other], temperature=0.8, scale=0.0, bias=-50.0)
+    torch.testing.assert_close(low, without, atol=1e-4, rtol=0)
+    assert (high - low).abs().max() > 1e-2
+    branch = engine.open([60])
+    with pytest.raises(plait.InvalidInput, match="bias nan"):
+        branch.attach_contexts([one], bias=float("nan"))
+    branch.close()
+    await engine.close()
+
+
+async def test_a_bias_is_in_the_trace(tmp_path):
+    contexts = [text(seed, 20) for seed in range(3)]
+    plain, lighter = await run(make_engine(), ask(contexts), ask(contexts, context_bias=math.log(0.7)))
+    assert (
+        lighter.details["contexts"]["bias"] == pytest.approx(math.log(0.7)) and "bias" not in plain.details["contexts"]
+    )
+    assert logprobs(lighter) != logprobs(plain)
+    lighter.trace.save(tmp_path / "trace.jsonl")
+    loaded = plait.Trace.load(tmp_path / "trace.jsonl")
+    groups = {span.group for segment in loaded.segments for span in segment.view if span.group is not None}
+    assert {group.bias for group in groups} == {math.log(0.7)}
+
+
+def test_models_bring_their_own_or_their_familys_scaling():
+    for family, expected in (("mistral", (0.9, 1.0)), ("gemma2", (0.6, 1.0)), ("llama", (0.9, 0.9))):
+        _, folder = tiny(family)
+        can = plait.Capabilities(**read_scaling(folder))
+        assert (can.context_temperature, can.context_scale) == expected
+    write_scaling(folder, 0.5, 0.7)
+    assert read_scaling(folder) == {"context_temperature": 0.5, "context_scale": 0.7}
 
 
 async def test_no_context_is_the_plain_prompt():
@@ -225,5 +273,5 @@ async def test_the_trace_says_what_was_seen(tmp_path):
     assert sorted(tuple(segment.token_ids) for segment in attached) == sorted(contexts)
     assert {segment.position for segment in attached} == {1}
     assert own.position == 1 + 7
-    assert [span.group for span in own.view] == [None, (0, 0.9, 0.9), (0, 0.9, 0.9)]
+    assert [span.group for span in own.view] == [None, (0, 0.9, 0.9, 0.0), (0, 0.9, 0.9, 0.0)]
     assert result.usage.prompt_tokens == 4 + 11
