@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,14 +47,27 @@ class Layout:
         return len(self.tokens) + longest
 
 
+class Example(BaseModel):
+    """A solved task to learn from in context: the question, and the answer on a line of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    question: str
+    answer: str
+
+
 class WithContexts(BaseModel):
     """The fields, for methods with a prompt."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    contexts: tuple[str | tuple[TokenId, ...], ...] = ()
-    """Documents or examples: text (a blank line is put behind it), or token ids as they are. Empty ones are left out.
-    In parallel encoding their order means nothing, and one that is given twice counts once."""
+    contexts: tuple[str | tuple[TokenId, ...] | Example, ...] = ()
+    """Documents or examples: text (a blank line is put behind it), an object with `question` and `answer`, or token ids
+    as they are. Empty ones are left out. In parallel encoding their order means nothing, and one that is given twice
+    counts once."""
+    segment_tokens: int | None = Field(default=None, ge=1)
+    """Cut a context that is longer into as few equal segments as this allows, each a context of its own: one long
+    document (7500 in the paper, section 5.3). None: as they are."""
     encoding: Encoding = "auto"
     """`parallel`: each on its own (APE); an engine that cannot do that encodes them sequentially, and
     `Result.details["contexts"]` says so. `sequential`: one behind another, in the order given. `auto`: parallel for
@@ -64,9 +77,12 @@ class WithContexts(BaseModel):
     everything before that belongs to the prefix too."""
     context_temperature: float | None = Field(default=None, ge=0.05)
     """APE's T, which sharpens attention inside the contexts. None: what the model was calibrated for (`plait
-    calibrate-ape`), else 0.9. A single context is always read plainly: T = S = 1."""
+    calibrate-ape`), what was published for its family, else 0.9; for a single context 1, which reads it plainly."""
     context_scale: float | None = Field(default=None, ge=0)
     """APE's S, which weighs all contexts against the rest. None: as for the temperature."""
+    context_bias: float = Field(default=0.0, ge=-100, le=100)
+    """Added to the log of all contexts' weight: log 0.7 leaves them 0.7 of it. Not in the paper, but in its authors'
+    experiments; with S = 1 it does what S does and does not depend on how large scores are."""
 
     def lay_out(
         self,
@@ -94,8 +110,9 @@ class WithContexts(BaseModel):
                 return list(tokens[len(head) :])
             return tokenizer.encode_continuation(before, question)
 
-        given = [text for context in self.contexts if (text := self._encode(context, prefix, tokenizer))]
-        details: dict[str, Any] = {"count": len(given), "empty": len(self.contexts) - len(given)}
+        given = self._texts(prefix, tokenizer)
+        empty = sum(not self._encode(context, prefix, tokenizer) for context in self.contexts)
+        details: dict[str, Any] = {"count": len(given), "empty": empty}
         if not given:
             whole = [*prefix, *query(prefix)]
             return Layout(tokens=whole, parallel=None, details={**details, "encoding": "none"})
@@ -103,7 +120,7 @@ class WithContexts(BaseModel):
             raise InvalidInput("the prompt ends where the contexts come in: it must ask something behind them")
         if not prefix:
             prefix = tokenizer.encode(SEPARATOR)
-            given = [text for context in self.contexts if (text := self._encode(context, prefix, tokenizer))]
+            given = self._texts(prefix, tokenizer)
         can = capabilities.parallel_contexts
         if self.encoding == "sequential" or not can or (self.encoding == "auto" and len(given) == 1):
             details["encoding"] = "sequential"
@@ -115,28 +132,45 @@ class WithContexts(BaseModel):
             return Layout(tokens=[*before, *query(before)], parallel=None, details=details)
         # Sorted, so that results do not depend on the order given, not even by rounding.
         unique = tuple(sorted(set(given)))
-        temperature, scale = self.context_temperature, self.context_scale
-        if len(unique) == 1:
-            temperature = scale = 1.0
-        temperature = capabilities.context_temperature if temperature is None else temperature
-        scale = capabilities.context_scale if scale is None else scale
+        own = (capabilities.context_temperature, capabilities.context_scale) if len(unique) > 1 else (1.0, 1.0)
+        temperature = own[0] if self.context_temperature is None else self.context_temperature
+        scale = own[1] if self.context_scale is None else self.context_scale
         lengths = [len(text) for text in unique]
         details |= {
             "encoding": "parallel",
             "duplicates": len(given) - len(unique),
             "temperature": temperature,
             "scale": scale,
+            **({"bias": self.context_bias} if self.context_bias else {}),
             "shortest": min(lengths),
             "longest": max(lengths),
         }
-        parallel = ParallelContexts(at=len(prefix), texts=unique, temperature=temperature, scale=scale)
+        parallel = ParallelContexts(
+            at=len(prefix), texts=unique, temperature=temperature, scale=scale, bias=self.context_bias
+        )
         return Layout(tokens=[*prefix, *query([*prefix, *given[0]])], parallel=parallel, details=details)
 
+    def _texts(self, prefix: Sequence[int], tokenizer: Tokenizer) -> list[tuple[int, ...]]:
+        """The contexts behind the prefix, each on its own, without empty ones."""
+        whole = [self._encode(context, prefix, tokenizer) for context in self.contexts]
+        return [segment for text in whole for segment in segments(text, self.segment_tokens)]
+
     @staticmethod
-    def _encode(context: str | tuple[int, ...], before: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
-        if not isinstance(context, str):
+    def _encode(
+        context: str | tuple[int, ...] | Example, before: Sequence[int], tokenizer: Tokenizer
+    ) -> tuple[int, ...]:
+        if isinstance(context, tuple):
             return context
+        if isinstance(context, Example):
+            context = f"{context.question}\n{context.answer}"
         return tuple(tokenizer.encode_continuation(before, context + SEPARATOR)) if context.strip() else ()
+
+
+def segments(text: tuple[int, ...], size: int | None) -> list[tuple[int, ...]]:
+    """A text in as few equal parts as are no longer than `size` tokens; None: whole. None of an empty one."""
+    count = 1 if size is None else -(-len(text) // size)
+    ends = [i * len(text) // count for i in range(count + 1)] if text else []
+    return [text[a:b] for a, b in pairwise(ends)]
 
 
 def check_room(layout: Layout, limit: int, engine: str, engine_limit: int) -> None:
@@ -148,7 +182,10 @@ def check_room(layout: Layout, limit: int, engine: str, engine_limit: int) -> No
     elif layout.parallel is None:
         what, advice = f"the prompt and its contexts have {layout.positions} tokens", "encode them in parallel"
     else:
-        what, advice = f"the prompt and its longest context have {layout.positions} tokens", "split that context"
+        what, advice = (
+            f"the prompt and its longest context have {layout.positions} tokens",
+            "split that context (segment_tokens)",
+        )
     raise PromptTooLong(
         f"{what} and the context window {limit}: {advice}, or raise context_limit (engine {engine}: {engine_limit})"
     )

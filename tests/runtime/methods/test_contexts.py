@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import plait
 from plait import Capabilities, ScriptedEngine
 from plait.runtime.engines.scripted import CharTokenizer
-from plait.runtime.methods.contexts import Layout
+from plait.runtime.methods.contexts import Layout, segments
 from plait.runtime.methods.prompt import prompt_tokens
 from plait.tests.runtime.engines.native.tokenizer_kinds import KINDS, ours
 from plait.tests.runtime.tools import run
@@ -76,12 +78,14 @@ def test_auto_is_parallel_for_several_contexts_where_the_engine_can():
 def test_a_single_context_is_read_plainly_and_models_bring_their_scaling():
     calibrated = Capabilities(parallel_contexts=True, context_temperature=0.4, context_scale=0.7)
     fields = {"prompt": "q", "encoding": "parallel"}
-    for contexts, given, expected in (
-        (["a", "a"], {"context_temperature": 0.5}, (1.0, 1.0)),
+    for contexts, own, expected in (
+        (["a", "a"], {}, (1.0, 1.0)),
+        (["a"], {"context_temperature": 0.5}, (0.5, 1.0)),
+        (["a"], {"context_temperature": 0.5, "context_scale": 0.3}, (0.5, 0.3)),
         (["a", "b"], {}, (0.4, 0.7)),
         (["a", "b"], {"context_scale": 0.0}, (0.4, 0.0)),
     ):
-        layout, _ = lay_out(plait.Sequential(contexts=contexts, **fields, **given), capabilities=calibrated)
+        layout, _ = lay_out(plait.Sequential(contexts=contexts, **fields, **own), capabilities=calibrated)
         assert layout.parallel is not None
         assert (layout.parallel.temperature, layout.parallel.scale) == expected
 
@@ -116,11 +120,44 @@ def test_a_prompt_has_to_ask_something():
         {"encoding": "both"},
         {"context_temperature": 0.0},
         {"context_scale": -1},
+        {"context_bias": float("nan")},
+        {"segment_tokens": 0},
+        {"contexts": [{"question": "q"}]},
     ],
 )
 def test_malformed_fields_are_one_error(fields):
     with pytest.raises(plait.InvalidJob, match=next(iter(fields))):
         plait.Sequential(prompt="q", **fields)
+
+
+@pytest.mark.parametrize(
+    ("size", "lengths"), [(None, [102]), (102, [102]), (101, [51, 51]), (25, [20, 20, 21, 20, 21])]
+)
+def test_a_long_document_is_cut_into_equal_segments(size, lengths):
+    document = "".join(chr(0x4E00 + i) for i in range(100))
+    method = plait.Sequential(prompt="q", contexts=[document, ""], encoding="parallel", segment_tokens=size)
+    layout, parts = lay_out(method)
+    assert sorted(map(len, parts[1:-1])) == sorted(lengths) and max(lengths) <= (size or 102)
+    assert sorted("".join(parts[1:-1])) == sorted(document + "\n\n")
+    assert (layout.details["count"], layout.details["empty"]) == (len(lengths), 1)
+    # One behind another they are the document as it was.
+    _, (text,) = lay_out(method.model_copy(update={"encoding": "sequential"}))
+    assert text.endswith(f"{document}\n\nq")
+
+
+@given(st.lists(st.integers(0, 9), max_size=60).map(tuple), st.integers(1, 30))
+def test_segments_are_few_equal_and_whole(text, size):
+    parts = segments(text, size)
+    assert sum(parts, ()) == text and len(parts) == -(-len(text) // size)
+    lengths = [len(part) for part in parts]
+    assert not parts or (max(lengths) <= size and max(lengths) - min(lengths) <= 1)
+
+
+def test_solved_examples_are_contexts():
+    examples = [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?", "answer": "4"}]
+    method = plait.Sequential(prompt="3 + 3?", contexts=examples, encoding="parallel")
+    assert lay_out(method)[1][1:] == ["1 + 1?\n2\n\n", "2 + 2?\n4\n\n", "3 + 3?"]
+    assert plait.Sequential(**method.model_dump(mode="json")) == method
 
 
 async def test_contexts_are_prompt_and_no_ledger_counts_them():

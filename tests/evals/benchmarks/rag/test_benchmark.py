@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+import plait
 from plait import InvalidInput, ScriptedEngine
 from plait.evals import EvalConfig, parse_benchmark, run
+from plait.evals.config import read_toml
+from plait.tests.runtime.engines.native.helpers import tiny
+from plait.tests.search.test_frames import SPECIAL, save_tokenizer
 
 ROWS = [
     {"id": "q1", "question": "Who?", "contexts": ["Ada wrote it.", "Bob read it."], "answers": ["Ada", "Ada Byron"]},
@@ -42,6 +47,26 @@ async def test_encodings_as_methods(data, tmp_path):
         assert row["correct"] == (sample == "q1"), row
         assert row["reason"] == ("correct" if sample == "q1" else "no exact match, F1 0.67")
         assert row["extracted"] == ("ada" if sample == "q1" else "in big old town")
+
+
+async def test_the_papers_configuration_runs(data, tmp_path):
+    """On a random model of the paper's family, that has a chat template."""
+    _, folder = tiny("llama", vocab_size=256 + len(SPECIAL), max_position_embeddings=1024)
+    save_tokenizer(folder)
+    config = read_toml(Path(plait.__file__).parent / "evals" / "configs" / "papers" / "ape.toml")
+    config |= {"model": str(folder), "engine": {"kv_tokens": 8192}}
+    config["benchmark"] |= {"data": str(data), "count": 2, "max_tokens": 4}
+    await run(EvalConfig(**config), tmp_path / "out")
+    units = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [unit["key"]["method"] for unit in units].count("APE") == 2 and len(units) == 6
+    assert not any(row["error"] for unit in units for row in unit["rows"])
+    traces = [plait.Trace.load(tmp_path / "out" / unit["rows"][0]["trace"]) for unit in units]
+    scaling = {
+        unit["key"]["method"]: (details.get("temperature"), details.get("scale"))
+        for unit, trace in zip(units, traces, strict=True)
+        if (details := trace.end["details"]["contexts"])
+    }
+    assert scaling == {"sequential": (None, None), "parallel": (1.0, 1.0), "APE": (0.9, 0.9)}
 
 
 def test_it_needs_data(tmp_path):
