@@ -50,7 +50,7 @@ async def test_families_that_the_native_engine_does_not_know(tmp_path, name, cap
         load_engine(tmp_path, {})
     prompt = [5, 9, 7, 3]
     expected = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=None)
-    params = SamplingParams(max_tokens=12, ignore_eos=True, logprobs=2)
+    params = SamplingParams(max_tokens=12, ignore_eos=True, logprobs=2, certainty=True)
     async with Runtime(f"transformers:{tmp_path}") as rt:
         assert "slow" in caplog.text
         root = rt.engine.open(prompt)
@@ -61,6 +61,9 @@ async def test_families_that_the_native_engine_does_not_know(tmp_path, name, cap
         with torch.no_grad():
             logits = torch.log_softmax(model(expected).logits[0, 3:-1], -1)
         assert one.logprobs == pytest.approx(logits.max(-1).values.tolist(), abs=1e-4)
+        uniform = torch.full_like(logits, 1 / logits.shape[-1])
+        distance = torch.nn.functional.kl_div(logits, uniform, reduction="batchmean").item()
+        assert one.certainty == pytest.approx(distance, abs=1e-4)
         first.rewind(6)
         again = await first.generate(SamplingParams(max_tokens=10, ignore_eos=True))
         assert again.token_ids == one.token_ids[2:]
