@@ -131,7 +131,7 @@ def certainties(logits: Tensor) -> list[float]:
     """KL(uniform || softmax) of each row of `logits` (M, V), in nats: the log-probability of a token drawn uniformly,
     its sign turned, less log V."""
     means = logits.mean(-1, dtype=torch.float64)
-    return (logits.double().logsumexp(-1) - means - math.log(logits.shape[-1])).tolist()
+    return (logits.logsumexp(-1) - means - math.log(logits.shape[-1])).tolist()
 
 
 def is_simple(p: SamplingParams) -> bool:
