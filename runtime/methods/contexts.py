@@ -48,12 +48,14 @@ class Layout:
 
 
 class Example(BaseModel):
-    """A solved task to learn from in context: the question, and the answer on a line of its own."""
+    """A solved task to learn from in context."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     question: str
+    """What was asked."""
     answer: str
+    """What is right; it stands on a line of its own."""
 
 
 class WithContexts(BaseModel):

@@ -40,6 +40,7 @@ class Judge(Reward):
     good: str = Field(default="Yes", min_length=1)
     """The reply that speaks for a step."""
     bad: str = Field(default="No", min_length=1)
+    """The one that speaks against it."""
 
     def check(self, engine: Engine) -> None:
         if self.options and self.model is None:
