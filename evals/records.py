@@ -1,5 +1,5 @@
-"""Problems in a file of JSON Lines, or of one JSON array: every field is of the type that its benchmark says, or the
-problem is refused."""
+"""Problems in a file of JSON Lines, of one JSON array, or in Parquet: every field is of the type that its benchmark
+says, or the problem is refused."""
 
 from __future__ import annotations
 
@@ -45,19 +45,15 @@ R = TypeVar("R", bound=Record)
 
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
-    """The problems of a file in UTF-8: JSON Lines, or one JSON array if it begins with `[`; a byte order mark and empty
-    lines are skipped.
+    """The problems of a file: Parquet if it is called `*.parquet`, else in UTF-8 JSON Lines, or one JSON array if it
+    begins with `[`; a byte order mark and empty lines are skipped.
 
-    Raises `InvalidInput` that names the first wrong line (in an array: item) and its field, or both lines of an id that
-    stands there twice.
+    Raises `InvalidInput` that names the first wrong line (in an array: item; in Parquet: row) and its field, or both
+    lines of an id that stands there twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read the problems in {path}: {error}") from None
     rows: list[R] = []
     places: dict[str, str] = {}
-    for place, where, data in _array(text, path) if text.lstrip().startswith("[") else _lines(text, path):
+    for place, where, data in _parquet(path) if path.suffix == ".parquet" else _json(path):
         row = read_record(data, kind, where)
         id = row.id or str(len(rows) + 1)
         if id in places:
@@ -69,8 +65,30 @@ def read_rows(path: Path, kind: type[R]) -> list[R]:
     return rows
 
 
-def _lines(text: str, path: Path) -> Iterator[tuple[str, str, Any]]:
+def _json(path: Path) -> Iterator[tuple[str, str, Any]]:
     """Place in short, place in full, value."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read the problems in {path}: {error}") from None
+    return _array(text, path) if text.lstrip().startswith("[") else _lines(text, path)
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, str, Any]]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table
+    except ImportError:
+        raise InvalidInput(f"{path} is Parquet, which needs pyarrow: pip install 'plait[evals]'") from None
+    try:
+        rows = read_table(path).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise InvalidInput(f"cannot read the problems in {path}: {error}") from None
+    for number, row in enumerate(rows, start=1):
+        yield f"row {number}", f"{path}: row {number}", row
+
+
+def _lines(text: str, path: Path) -> Iterator[tuple[str, str, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:

@@ -16,6 +16,7 @@ from plait import InvalidInput
 from plait.evals import Sample, parse_benchmark, run
 from plait.evals.benchmark import check_samples
 from plait.evals.benchmarks.countdown.problems import load
+from plait.evals.records import Record, Text, read_rows
 from plait.tests.evals.tools import engine, grid
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -163,3 +164,22 @@ def test_half_a_surrogate_pair_in_a_configuration_is_refused():
         grid(methods=[{"method": "sequential", "stop": ["\ud800"]}])
     with pytest.raises(InvalidInput, match="methods: it cannot be written"):
         grid(methods=[{"method": "sequential", "label": "\ud800"}])
+
+
+def test_parquet(tmp_path):
+    """Strict as well: columns have types of their own."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+
+    class Row(Record):
+        n: int
+        texts: list[Text]
+
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.table({"n": [1, 2], "texts": [["a"], ["b", "c"]]}), path)
+    assert [(row.id, row.n, row.texts) for row in read_rows(path, Row)] == [("1", 1, ["a"]), ("2", 2, ["b", "c"])]
+    parquet.write_table(pyarrow.table({"n": [1, None], "texts": [["a"], ["b"]]}), path)
+    with pytest.raises(InvalidInput, match=r"rows.parquet: row 2: n: "):
+        read_rows(path, Row)
+    path.write_bytes(b"no table")
+    with pytest.raises(InvalidInput, match="cannot read the problems"):
+        read_rows(path, Row)

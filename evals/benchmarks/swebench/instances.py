@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from ....agents.patches import touched
-from ....runtime.errors import InvalidInput
-from ...records import Record, Text, read_record, read_rows
+from ...hub import HubSet, hub_rows
+from ...records import Record, Text, read_rows
 
 NO_TESTS = (".json", ".png", ".csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
 """Files of a test patch that are data for tests."""
@@ -82,14 +81,4 @@ def read_instances(path: Path) -> list[Instance]:
 
 def load_instances(name: str, split: str) -> list[Instance]:
     """The instances of a data set of the Hugging Face hub. Raises `InvalidInput`."""
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise InvalidInput(
-            "swebench comes from the hub by `datasets`: pip install 'plait[swebench]', or give --data FILE"
-        ) from None
-    try:
-        rows: Sequence[dict[str, Any]] = list(load_dataset(name, split=split))
-    except Exception as error:  # Whatever the network and the hub raise.
-        raise InvalidInput(f"cannot read {name} from the hub, give --data FILE: {error}") from None
-    return [read_record(row, Instance, f"{name}, row {number}") for number, row in enumerate(rows)]
+    return hub_rows(HubSet(name=name, split=split), Instance, extra="swebench")
