@@ -7,26 +7,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import Field
 
 from ....agents.fields import Fields
-from ....agents.sandbox.base import Sandbox, parse_sandbox
+from ....agents.sandbox.base import Sandbox
 from ....runtime.errors import InvalidInput
 from ....runtime.methods.base import Method
 from ...benchmark import Benchmark, Sample, Verdict
 from ...extras import Extra
+from ...sandboxes import SandboxField
 from ...trajectories import figures
 from ...trajectories.replay import Trajectories, run_tests
 from .grading import grade
 from .problems import Problem, default_cache, read_problems
-
-
-def _sandbox(value: object) -> object:
-    if isinstance(value, str):
-        value = {"sandbox": value}
-    return parse_sandbox(value) if isinstance(value, dict) else value
 
 
 class Repairs(Benchmark):
@@ -36,9 +31,7 @@ class Repairs(Benchmark):
     """What configurations call it."""
     cache: Path | None = None
     """Folder in which the repositories are made; None: one in the user's cache."""
-    sandbox: Annotated[SerializeAsAny[Sandbox], BeforeValidator(_sandbox)] = Field(
-        default_factory=lambda: parse_sandbox({"sandbox": "bubblewrap"})
-    )
+    sandbox: SandboxField
     """What tests run in, both the method's and those that grade: a name (`bubblewrap`, `local`), or a table."""
     seconds: float = Field(default=30.0, gt=0)
     """Wall clock of one run of tests at most."""
