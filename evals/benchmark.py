@@ -52,6 +52,18 @@ def check_samples(samples: Sequence[Sample]) -> None:
         places[sample.id] = number
 
 
+def ask(text: str, method: str, rule: str, *, chat: bool, system: str | None = None) -> dict[str, Any]:
+    """Fields for `Benchmark.prompt`: the text as a chat message, or as it stands and on a line of its own, and `rule`
+    to find the answer where the method takes one."""
+    prompt: list[dict[str, str]] | str
+    if chat:
+        prompt = [{"role": "system", "content": system}] if system else []
+        prompt.append({"role": "user", "content": text})
+    else:
+        prompt = "\n\n".join(filter(None, (system, text))).removesuffix("\n") + "\n"
+    return {"prompt": prompt} if method == "apr" else {"prompt": prompt, "answer": rule}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The judgement of one answer."""

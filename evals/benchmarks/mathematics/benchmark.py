@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, PrivateAttr
 
-from ....runtime.errors import InvalidInput
-from ...benchmark import Benchmark, Sample, Verdict
+from ...benchmark import Benchmark, Sample, Verdict, ask
+from ...hub import HubSet, hub_rows
 from ...records import Label, Record, Text, read_rows
 from .grading import MathGrader
 
@@ -19,17 +20,24 @@ BOX = r"regex:\\boxed\s*\{"
 
 
 class Row(Record):
-    """A line of `data`."""
+    """A problem; the names of the fields differ in the hub's data sets."""
 
-    id: Label = Field(default="", min_length=1, validation_alias=AliasChoices("id", "unique_id"))
-    problem: Text
-    answer: Label
+    id: Label = Field(default="", min_length=1, validation_alias=AliasChoices("id", "unique_id", "ID"))
+    problem: Text = Field(validation_alias=AliasChoices("problem", "question", "Question"))
+    answer: Label = Field(validation_alias=AliasChoices("answer", "Answer"))
     level: int | str | None = None
+
+    @property
+    def gold(self) -> str:
+        """The right answer, in LaTeX."""
+        return self.answer
 
 
 class Mathematics(Benchmark):
     """Problems with one answer in LaTeX; `data` has the fields `problem` and `answer`, and may have `id`."""
 
+    row: ClassVar[type[Row]] = Row
+    """What a problem is read as."""
     chat: bool = True
     """Put the problem as a chat message; False: as text, for models without a chat template."""
     instruction: str = INSTRUCTION
@@ -39,40 +47,37 @@ class Mathematics(Benchmark):
     _grader: MathGrader | None = PrivateAttr(default=None)
 
     def load(self) -> list[Sample]:
-        rows = self.rows()[: self.count]
         return [
-            Sample(
-                id=str(row.get("id", row.get("unique_id", number))),
-                question=str(row["problem"]),
-                reference=str(row["answer"]),
-                data=str(row["answer"]),
-            )
-            for number, row in enumerate(rows, start=1)
+            Sample(id=row.id or str(number), question=row.problem, reference=row.gold, data=self.keep(row))
+            for number, row in enumerate(self.rows()[: self.count], start=1)
         ]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The problems as they are kept, with `problem` and `answer`."""
-        if self.data is not None:
-            return [row.model_dump() for row in read_rows(self.data, Row)]
-        return self.source()
+    def rows(self) -> Sequence[Row]:
+        """The problems as they are kept."""
+        return self.source() if self.data is None else read_rows(self.data, self.row)
 
     @abstractmethod
-    def source(self) -> list[dict[str, Any]]:
+    def source(self) -> Sequence[Row]:
         """The problems where there is no `data`. Raises `InvalidInput` when they cannot be had."""
+
+    def keep(self, row: Row) -> Any:
+        """What the sample carries."""
+        return row.gold
 
     def prompt(self, sample: Sample, method: str) -> dict[str, Any]:
         text = f"{sample.question}\n\n{self.instruction}" if self.instruction else sample.question
-        prompt = [{"role": "user", "content": text}] if self.chat else text + "\n"
-        if method == "apr":
-            return {"prompt": prompt}
-        search = {"question": sample.question, "finished": [BOX]} if method == "tree_search" else {}
-        return {"prompt": prompt, "answer": "boxed", **search}
+        fields = ask(text, method, "boxed", chat=self.chat)
+        return fields | ({"question": sample.question, "finished": [BOX]} if method == "tree_search" else {})
 
     def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
+        # The method's answer is one box; several next to each other are one answer too.
+        return self.grader.grade(sample.data, None, text if "\\boxed" in text or answer is None else answer)
+
+    @property
+    def grader(self) -> MathGrader:
         if self._grader is None:
             self._grader = MathGrader(self.seconds)
-        # The method's answer is one box; several next to each other are one answer too.
-        return self._grader.grade(sample.data, None, text if "\\boxed" in text or answer is None else answer)
+        return self._grader
 
     def close(self) -> None:
         if self._grader is not None:
@@ -82,23 +87,10 @@ class Mathematics(Benchmark):
 class FromHub(Mathematics):
     """Problems that the Hugging Face hub has."""
 
-    hub: ClassVar[tuple[str, str]]
-    """Data set and its split; read by `datasets`."""
+    hub: ClassVar[HubSet]
 
-    def source(self) -> list[dict[str, Any]]:
-        name, split = self.hub
-        try:
-            from datasets import load_dataset
-        except ImportError:
-            raise InvalidInput(
-                f"{self.name} comes from the hub by `datasets`: pip install 'plait[evals]', or give --data FILE"
-            ) from None
-        try:
-            # The hub's data sets differ in the case of their columns.
-            rows = [{key.lower(): value for key, value in row.items()} for row in load_dataset(name, split=split)]
-            return [{**row, "problem": row.get("problem", row.get("question"))} for row in rows]
-        except Exception as error:  # Whatever the network and the hub raise.
-            raise InvalidInput(f"cannot read {name} from the hub, give --data FILE: {error}") from None
+    def source(self) -> Sequence[Row]:
+        return hub_rows(self.hub, self.row)
 
 
 class Aime(FromHub):
@@ -106,7 +98,7 @@ class Aime(FromHub):
 
     name: Literal["aime"] = "aime"
     """What configurations call it."""
-    hub = ("di-zhang-fdu/AIME_1983_2024", "train")
+    hub = HubSet(name="di-zhang-fdu/AIME_1983_2024", split="train")
 
 
 class Aime24(FromHub):
@@ -114,7 +106,7 @@ class Aime24(FromHub):
 
     name: Literal["aime24"] = "aime24"
     """What configurations call it."""
-    hub = ("HuggingFaceH4/aime_2024", "train")
+    hub = HubSet(name="HuggingFaceH4/aime_2024", split="train")
 
 
 class Aime25(FromHub):
@@ -122,7 +114,7 @@ class Aime25(FromHub):
 
     name: Literal["aime25"] = "aime25"
     """What configurations call it."""
-    hub = ("math-ai/aime25", "test")
+    hub = HubSet(name="math-ai/aime25")
 
 
 class Math500(FromHub):
@@ -130,9 +122,9 @@ class Math500(FromHub):
 
     name: Literal["math500"] = "math500"
     """What configurations call it."""
+    hub = HubSet(name="HuggingFaceH4/MATH-500")
     levels: tuple[int, ...] = ()
     """Of difficulty, from 1 to 5; empty: all."""
-    hub = ("HuggingFaceH4/MATH-500", "test")
 
-    def rows(self) -> list[dict[str, Any]]:
-        return [row for row in super().rows() if not self.levels or row.get("level") in self.levels]
+    def rows(self) -> Sequence[Row]:
+        return [row for row in super().rows() if not self.levels or row.level in self.levels]

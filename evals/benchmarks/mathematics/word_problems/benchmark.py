@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from ..benchmark import Mathematics
+from ..benchmark import Row
+from ..few_shot import MARK, FewShot
 from .problems import MOST, Split, problems
 
 
-class WordProblems(Mathematics):
+class WordProblems(FewShot):
     """Grade-school word problems of two to six steps whose answers are whole numbers: our own, drawn by seed, some with
-    numbers that do not matter."""
+    numbers that do not matter. Worked examples (`shots`) are training problems with their steps."""
 
     name: Literal["word_problems"] = "word_problems"
     """What configurations call it."""
@@ -24,9 +26,14 @@ class WordProblems(Mathematics):
     seed: int = 0
     """What our own problems are drawn with."""
 
-    def source(self) -> list[dict[str, Any]]:
+    def source(self) -> Sequence[Row]:
         drawn = islice(problems(self.split, self.seed), self.count)
         return [
-            {"id": f"{self.split}-{self.seed}-{number}", "problem": problem.question, "answer": str(problem.answer)}
+            Row(id=f"{self.split}-{self.seed}-{number}", problem=problem.question, answer=str(problem.answer))
             for number, problem in enumerate(drawn)
         ]
+
+    def examples(self) -> Sequence[tuple[str, str]]:
+        # Of a seed that no problems are drawn with: nobody asks for what stands there as an example.
+        drawn = islice(problems("train", -1 - self.seed), self.shots)
+        return [(problem.question, "\n".join([*problem.steps, f"{MARK} {problem.answer}"])) for problem in drawn]

@@ -1,0 +1,169 @@
+"""OlympiadBench (arXiv 2402.14008): open-ended problems of olympiads in text and English, put and judged as published.
+
+The prompt names the kind of the answer. Numbers are right within the problem's own tolerance, also a hundred times
+too small or too large (percent); several are compared in any order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from ....runtime.equality.numbers import MAX_CHARS, read
+from ...benchmark import Sample, Verdict, ask
+from ...hub import HubSet, hub_rows
+from ...records import Label, Text
+from .benchmark import FromHub, Row
+from .grading import find_answer
+
+KINDS = {
+    "Numerical": "a numerical value",
+    "Expression": "an expression",
+    "Equation": "an equation",
+    "Interval": "an interval",
+}
+CLOSING = "So the final answer is "
+TOLERANCE = Fraction(1, 10**8)
+SLACK = Fraction(101, 100)
+"""Times the tolerance, for the rounding of what was rounded."""
+SCALES = (Fraction(1), Fraction(1, 100), Fraction(100))
+_POWER = re.compile(r"([+-]?[\d.]+)(?:\\times|\\cdot|\*)10\^\{?([+-]?\d{1,3})\}?\Z")
+
+
+def _tolerances(error: str | None) -> str | None:
+    for part in (error or "").split(","):
+        try:
+            Fraction(part.strip() or 0)
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"{part!r} is no number") from None
+    return error
+
+
+class OlympiadRow(Row):
+    """An open-ended problem. Theorems to be proved have no `final_answer`, and cannot be judged."""
+
+    id: Label = Field(default="", min_length=1)
+    problem: Text = Field(validation_alias="question")
+    answer: list[Text] = Field(validation_alias="final_answer", min_length=1)  # type: ignore[assignment]
+    context: Text | None = None
+    """What several problems of physics have in common."""
+    is_multiple_answer: bool = False
+    unit: Text | None = None
+    answer_type: Text = "Numerical"
+    error: Annotated[Text | None, AfterValidator(_tolerances)] = None
+    """Tolerance of a number, or of several, with commas; empty: 1e-8."""
+    subject: Literal["Math", "Physics"] = "Math"
+    language: Literal["English"] = "English"
+
+    @model_validator(mode="after")
+    def _one_for_each(self) -> Self:
+        values = numbers(self.gold, self)
+        if values is not None and len(self.tolerances) not in (1, len(values)):
+            raise ValueError(f"error: there are {len(self.tolerances)} tolerances of {len(values)} numbers")
+        return self
+
+    @property
+    def tolerances(self) -> list[Fraction]:
+        """One for all numbers, or one for each."""
+        return [Fraction(part.strip() or TOLERANCE) for part in (self.error or "").split(",")]
+
+    @property
+    def gold(self) -> str:
+        return self.answer[0].replace("$", "").strip()
+
+
+class OlympiadBench(FromHub):
+    """Open-ended problems of OlympiadBench without pictures, in English; `data` is in its form."""
+
+    name: Literal["olympiadbench"] = "olympiadbench"
+    """What configurations call it."""
+    subject: Literal["maths", "physics"] = "maths"
+    """Which of the hub's problems: 674 of mathematics, or 236 of physics."""
+    row = OlympiadRow
+
+    def source(self) -> Sequence[Row]:
+        config = f"OE_TO_{self.subject}_en_COMP"
+        return hub_rows(HubSet(name="Hothan/OlympiadBench", config=config, split="train"), OlympiadRow)
+
+    def keep(self, row: Row) -> Any:
+        return row
+
+    def prompt(self, sample: Sample, method: str) -> dict[str, Any]:
+        row: OlympiadRow = sample.data
+        parts = [instruction(row), row.context if row.subject == "Physics" else None, row.problem]
+        return ask("\n".join(filter(None, parts)), method, "boxed", chat=self.chat)
+
+    def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
+        row: OlympiadRow = sample.data
+        # The last line that closes a solution counts where there is one; several boxes on it are one answer.
+        text = text[-100 * MAX_CHARS :]
+        closing = text.rpartition(CLOSING)[2].partition("\n")[0] if CLOSING in text else ""
+        given = find_answer(closing) or find_answer(text) or (None if "\\boxed" in text else answer)
+        right, found = numbers(row.gold, row), numbers(given or "", row)
+        if given is None or right is None or found is None:
+            return self.grader.grade(row.gold, given, text)
+        if within(found, right, row.tolerances):
+            return Verdict(correct=True, extracted=_shown(right), reason="correct")
+        return Verdict(correct=False, extracted=_shown(found), reason=f"not equal to {row.gold[:60]}")
+
+
+def instruction(row: OlympiadRow) -> str:
+    """What stands in front of a problem (the authors' code, `evaluator.py`)."""
+    box = "multiple answers connected with commas" if row.is_multiple_answer else "answer"
+    unit, note = "", ""
+    if row.unit:
+        unit, note = "(unit)", ", note that the unit of the answer should not be included in \\boxed{}"
+    return (
+        f"The following is an open-ended problem from an International {row.subject} competition. {_kind(row)}Please "
+        "calculate the answer according to the given requirements and the information provided. Please use LaTeX "
+        "format to represent the variables and formulas used in the solution process and results. Please end your "
+        f'solution with "{CLOSING}\\boxed{{{box}}}{unit}." and give the result explicitly{note}.'
+    )
+
+
+def _kind(row: OlympiadRow) -> str:
+    kinds = [text for part in row.answer_type.split(",") for kind, text in KINDS.items() if kind in part]
+    if not kinds or "Tuple" in row.answer_type or "Need_human_evaluate" in row.answer_type:
+        return ""  # "Tuple" stands for too many things.
+    if not row.is_multiple_answer:
+        return f"The answer of The problem should be {kinds[0]}. "
+    if len(set(kinds)) == 1:
+        return f"The problem has multiple answers, each of them should be {kinds[0]}. "
+    return f"The problem has multiple answers, with the answers in order being {', '.join(kinds)}. "
+
+
+def numbers(text: str, row: OlympiadRow) -> list[Fraction] | None:
+    """The values of an answer, or of several with commas between them; None: not all are numbers."""
+    values = []
+    for part in text.split(",") if row.is_multiple_answer else [text]:
+        reading = read(part[:MAX_CHARS])
+        value = reading.value
+        if value is None and (match := _POWER.match(reading.body)):
+            base = read(match[1]).value
+            value = None if base is None else base * Fraction(10) ** int(match[2])
+        if value is None:
+            return None
+        values.append(value)
+    return values
+
+
+def within(found: list[Fraction], right: list[Fraction], tolerances: list[Fraction]) -> bool:
+    """Does each value stand for another one of the right ones?"""
+    if len(found) != len(right):
+        return False
+    left = list(found)
+    for number, value in enumerate(right):
+        allowed = SLACK * tolerances[number if len(tolerances) > 1 else 0]
+        hit = next((one for one in left if any(abs(one - value * k) <= allowed for k in SCALES)), None)
+        if hit is None:
+            return False
+        left.remove(hit)
+    return True
+
+
+def _shown(values: list[Fraction]) -> str:
+    return ", ".join(map(str, sorted(values)))

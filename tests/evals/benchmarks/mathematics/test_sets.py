@@ -1,0 +1,216 @@
+"""GSM8K, LIMO and OlympiadBench: rows of their forms, prompts and judgements as published."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plait import InvalidInput, ScriptedEngine, extract
+from plait.evals import EvalConfig, parse_benchmark, run
+from plait.evals.benchmarks.mathematics.olympiadbench import OlympiadRow, instruction
+
+GSM = [
+    {"question": "Ann has 2 hens and buys 3. How many?", "answer": "She has 2+3=<<2+3=5>>5.\n#### 5"},
+    {"question": "A car costs 900 dollars and 2 wheels 75 each. In all?", "answer": "900+2*75=1050\n#### 1,050"},
+    {"question": "Half of 7?", "answer": "7/2=3.5\n#### 3.5"},
+]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def of(rows, name="rows.jsonl"):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return of
+
+
+def test_gsm8k(write):
+    benchmark = parse_benchmark({"name": "gsm8k", "data": write(GSM)})
+    samples = benchmark.load()
+    assert [sample.reference for sample in samples] == ["5", "1050", "3.5"]
+    fields = benchmark.prompt(samples[1], "sequential")
+    assert fields["answer"] == "boxed" and fields["prompt"][0]["content"].startswith("A car costs")
+    assert benchmark.grade(samples[1], "1,050", r"So \boxed{1,050}").correct
+    assert not benchmark.grade(samples[1], "150", r"So \boxed{150}").correct
+
+
+@pytest.mark.parametrize("answer", ["5", "#### ", 5, None])
+def test_gsm8k_solutions_have_a_marked_answer(write, answer):
+    with pytest.raises(InvalidInput, match=":1: answer: "):
+        parse_benchmark({"name": "gsm8k", "data": write([{"question": "x", "answer": answer}])}).load()
+
+
+def test_shots_are_contexts(write):
+    benchmark = parse_benchmark(
+        {"name": "gsm8k", "data": write(GSM), "train": write(GSM[1:], "train.jsonl"), "shots": 2, "chat": False}
+    )
+    sample = benchmark.load()[0]
+    fields = benchmark.prompt(sample, "sequential")
+    assert fields["prompt"] == "Question: Ann has 2 hens and buys 3. How many?\nAnswer:"
+    assert fields["contexts"] == [f"Question: {row['question']}\nAnswer: {row['answer']}" for row in GSM[1:]]
+    assert fields["stop"] == ["Question:"]
+    text = " 2+3=5\n#### 5\n\nAnother: 1+1=2\n#### 2"
+    assert extract(fields["answer"], text) == "5"
+    assert benchmark.grade(sample, "5", text).correct
+    assert benchmark.grade(sample, "5.", "#### 5.").correct
+    assert not benchmark.grade(sample, "2", text).correct
+    assert benchmark.grade(sample, None, "it is 5").correct and not benchmark.grade(sample, None, "").correct
+    benchmark.close()
+    assert "answer" not in benchmark.prompt(sample, "apr")
+    with pytest.raises(InvalidInput, match="there are 3 examples, not 4"):
+        parse_benchmark({"name": "gsm8k", "data": write(GSM), "train": write(GSM, "t.jsonl"), "shots": 4}).load()
+
+
+async def test_in_context_learning_needs_no_data(tmp_path):
+    """Our own word problems, with worked ones of the training split, in both encodings."""
+    seen = []
+
+    def student(context):
+        seen.append(context)
+        return " I see.\n#### 7\n\n"
+
+    config = EvalConfig(
+        benchmark={"name": "word_problems", "count": 2, "shots": 3, "chat": False},
+        methods=[{"method": "sequential", "encoding": "sequential"}],
+    )
+    await run(config, tmp_path / "out", engine=ScriptedEngine(student, context_limit=4000))
+    questions = {sample.question for sample in config.benchmark.load()}
+    for context in seen:
+        *examples, problem = context.strip().split("\n\n")
+        assert len(examples) == 3 and all("\nAnswer: " in one and "\n#### " in one for one in examples)
+        assert problem.endswith("\nAnswer:") and problem.removeprefix("Question: ").rpartition("\n")[0] in questions
+        assert not any(question in one for one in examples for question in questions)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [unit["rows"][0]["extracted"] for unit in rows] == ["7", "7"]
+
+
+def test_limo(write):
+    row = {"question": "Find $x$ with $2x=3$.", "solution": "Divide.", "answer": "\\frac{3}{2}"}
+    benchmark = parse_benchmark({"name": "limo", "data": write([row, {**row, "answer": 4}])})
+    samples = benchmark.load()
+    assert [sample.reference for sample in samples] == ["\\frac{3}{2}", "4"]
+    assert benchmark.grade(samples[0], "1.5", r"\boxed{1.5}").correct
+    benchmark.close()
+
+
+def olympiad(**changes):
+    return {
+        "id": 1606,
+        "question": "Find the speed.",
+        "solution": ["..."],
+        "final_answer": ["$20$"],
+        "context": None,
+        "image_1": None,
+        "modality": "Text-only",
+        "difficulty": "Competition",
+        "is_multiple_answer": False,
+        "unit": None,
+        "answer_type": "Numerical",
+        "error": None,
+        "question_type": "Open-ended",
+        "subfield": "Mechanics",
+        "subject": "Physics",
+        "language": "English",
+        **changes,
+    }
+
+
+def judged(text, **changes):
+    benchmark = parse_benchmark({"name": "olympiadbench"})
+    row = OlympiadRow.model_validate(olympiad(**changes))
+    sample = type("Sample", (), {"data": row})
+    try:
+        return benchmark.grade(sample, None, text)
+    finally:
+        benchmark.close()
+
+
+def test_olympiad_prompts():
+    def of(**changes):
+        return instruction(OlympiadRow.model_validate(olympiad(**changes)))
+
+    plain = of()
+    assert plain.startswith(
+        "The following is an open-ended problem from an International Physics competition. "
+        "The answer of The problem should be a numerical value. Please calculate the answer according to"
+    )
+    assert plain.endswith('"So the final answer is \\boxed{answer}." and give the result explicitly.')
+    unit = of(unit="m")
+    assert unit.endswith(
+        '\\boxed{answer}(unit)." and give the result explicitly, note that the unit of the answer should not be '
+        "included in \\boxed{}."
+    )
+    same = of(is_multiple_answer=True, answer_type="Expression")
+    assert "The problem has multiple answers, each of them should be an expression. " in same
+    assert "\\boxed{multiple answers connected with commas}" in same
+    mixed = of(is_multiple_answer=True, answer_type="Numerical,Interval")
+    assert "with the answers in order being a numerical value, an interval. " in mixed
+    assert "should be" not in of(answer_type="Tuple").partition("Please")[0]
+
+
+def test_olympiad_files(write):
+    rows = [olympiad(context="A ball is thrown."), olympiad(id=1607, subject="Math", context="Not put.")]
+    benchmark = parse_benchmark({"name": "olympiadbench", "data": write(rows)})
+    physics, mathematics = benchmark.load()
+    assert (physics.id, physics.reference) == ("1606", "20")
+    (message,) = benchmark.prompt(physics, "sequential")["prompt"]
+    assert message["content"].split("\n")[1:] == ["A ball is thrown.", "Find the speed."]
+    (message,) = benchmark.prompt(mathematics, "sequential")["prompt"]
+    assert message["content"].split("\n")[1:] == ["Find the speed."]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"final_answer": None}, "final_answer: "),
+        ({"language": "Chinese"}, "language: "),
+        ({"error": "small"}, "'small' is no number"),
+        ({"error": "1,2,3", "is_multiple_answer": True, "final_answer": ["1,2"]}, "3 tolerances of 2 numbers"),
+    ],
+)
+def test_olympiad_rows_that_are_refused(write, changes, message):
+    with pytest.raises(InvalidInput, match=message):
+        parse_benchmark({"name": "olympiadbench", "data": write([olympiad(**changes)])}).load()
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "correct"),
+    [
+        (r"So the final answer is \boxed{20}.", {}, True),
+        (r"So the final answer is \boxed{20.1}.", {}, False),
+        (r"So the final answer is \boxed{20.1}.", {"error": "1e-1"}, True),
+        (r"So the final answer is \boxed{20.11}.", {"error": "1e-1"}, False),
+        (r"So the final answer is \boxed{0.2}.", {}, True),
+        (r"So the final answer is \boxed{2}.", {}, False),
+        (r"\boxed{7} So the final answer is \boxed{20}. Or \boxed{8}?" + "\n\\boxed{9}", {}, False),
+        ("So the final answer is \\boxed{20}.\nChecked: \\boxed{7} is too small.", {}, True),
+        (r"\boxed{20}", {}, True),
+        ("So the final answer is 20.", {}, True),
+        ("", {}, False),
+        (r"\boxed{1.61 \times 10^{-19}}", {"final_answer": [r"$1.6 \times 10^{-19}$"], "error": "2e-21"}, True),
+        (r"\boxed{1.7 \times 10^{-19}}", {"final_answer": [r"$1.6 \times 10^{-19}$"], "error": "2e-21"}, False),
+        (r"\boxed{3, 1}", {"final_answer": ["1,3"], "is_multiple_answer": True}, True),
+        (r"\boxed{1, 1}", {"final_answer": ["1,3"], "is_multiple_answer": True}, False),
+        (r"\boxed{1}, \boxed{3.4}", {"final_answer": ["1,3"], "is_multiple_answer": True, "error": ",0.5"}, True),
+        (r"\boxed{1.4}, \boxed{3}", {"final_answer": ["1,3"], "is_multiple_answer": True, "error": ",0.5"}, False),
+        (r"\boxed{\frac{x+x}{4}}", {"final_answer": [r"$\frac{x}{2}$"], "answer_type": "Expression"}, True),
+        (r"\boxed{\frac{x}{3}}", {"final_answer": [r"$\frac{x}{2}$"], "answer_type": "Expression"}, False),
+    ],
+)
+def test_olympiad_verdicts(text, changes, correct):
+    verdict = judged(text, **changes)
+    assert verdict.correct == correct, verdict
+    assert (verdict.reason == "correct") == correct
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(-10_000, 10_000), st.integers(-10_000, 10_000), st.integers(0, 500))
+def test_olympiad_tolerance(right, given, tenths):
+    verdict = judged(f"\\boxed{{{given}}}", final_answer=[str(right)], error=str(tenths / 10))
+    hit = any(abs(given - right * scale) <= 1.01 * tenths / 10 + 1e-12 for scale in (1, 0.01, 100))
+    assert verdict.correct == hit
