@@ -8,11 +8,11 @@ from pydantic import Field
 
 from ....runtime.errors import InvalidInput
 from ...benchmark import Benchmark, Sample, Verdict
-from .questions import Row, Style, exact_match, f1, load, normalise
+from .questions import Row, Style, judge, load
 
 
 class Rag(Benchmark):
-    """Right is an exact match in SQuAD's sense; the reason for a wrong answer names its F1."""
+    """Right is an exact match in SQuAD's sense; the report has the words' F1 and recall beside it."""
 
     name: Literal["rag"] = "rag"
     """What configurations call it."""
@@ -33,8 +33,4 @@ class Rag(Benchmark):
 
     def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
         row: Row = sample.data
-        given = (answer if answer is not None else text).strip()
-        if exact_match(given, row.answers):
-            return Verdict(correct=True, extracted=normalise(given), reason="correct")
-        reason = f"no exact match, F1 {f1(given, row.answers):.2f}" if given else "no answer"
-        return Verdict(correct=False, extracted=normalise(given) or None, reason=reason)
+        return judge(answer if answer is not None else text, row.answers)

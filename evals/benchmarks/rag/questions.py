@@ -1,7 +1,7 @@
 """Questions over several documents: the rows, how one becomes a prompt, and how an answer is graded.
 
 A row holds a question, its documents and the accepted answers: `{"id", "question", "contexts", "answers"}`. Exact match
-and F1 are SQuAD's (arXiv 1606.05250, section 6.1), the best over the accepted answers.
+and F1 are SQuAD's (arXiv 1606.05250, section 6.1), the best over the accepted answers; so is recall.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 from pydantic import Field
 
 from ....runtime.methods.sequential import Sequential
+from ...benchmark import Verdict
+from ...extras import Extra
 from ...records import Record, Text, read_rows
 
 INSTRUCTION = "Answer the question from the documents below. Give only the answer, in as few words as possible.\n\n"
@@ -85,11 +87,29 @@ def exact_match(answer: str, accepted: Sequence[str]) -> bool:
 
 def f1(answer: str, accepted: Sequence[str]) -> float:
     """Harmonic mean of the precision and recall of the answer's words."""
-    return max(_f1(normalise(answer).split(), normalise(right).split()) for right in accepted)
+    return max(_overlap(answer, right)[1] for right in accepted)
 
 
-def _f1(words: list[str], right: list[str]) -> float:
-    if not words or not right:
-        return float(words == right)
-    common = sum((Counter(words) & Counter(right)).values())
-    return 2 * common / (len(words) + len(right))
+def recall(answer: str, accepted: Sequence[str]) -> float:
+    """Share of the right answer's words that the answer holds: what it says besides costs nothing."""
+    return max(_overlap(answer, right)[0] for right in accepted)
+
+
+def _overlap(answer: str, right: str) -> tuple[float, float]:
+    """Recall and F1."""
+    words, wanted = normalise(answer).split(), normalise(right).split()
+    if not words or not wanted:
+        return float(words == wanted), float(words == wanted)
+    common = sum((Counter(words) & Counter(wanted)).values())
+    return common / len(wanted), 2 * common / (len(words) + len(wanted))
+
+
+def judge(answer: str, accepted: Sequence[str]) -> Verdict:
+    """Right is an exact match; recall and F1 are figures of every verdict."""
+    answer = answer.strip()
+    overlap = f1(answer, accepted)
+    extra = Extra(numbers={"F1": overlap, "recall": recall(answer, accepted)})
+    if exact_match(answer, accepted):
+        return Verdict(correct=True, extracted=normalise(answer), reason="correct", extra=extra)
+    reason = f"no exact match, F1 {overlap:.2f}" if answer else "no answer"
+    return Verdict(correct=False, extracted=normalise(answer) or None, reason=reason, extra=extra)

@@ -47,6 +47,7 @@ async def test_encodings_as_methods(data, tmp_path):
         assert row["correct"] == (sample == "q1"), row
         assert row["reason"] == ("correct" if sample == "q1" else "no exact match, F1 0.67")
         assert row["extracted"] == ("ada" if sample == "q1" else "in big old town")
+        assert row["extra"]["numbers"] == {"F1": 1.0 if sample == "q1" else pytest.approx(2 / 3), "recall": 1.0}
 
 
 async def test_the_papers_configuration_runs(data, tmp_path):
