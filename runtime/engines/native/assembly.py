@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ...errors import InvalidInput
-from .config import ModelConfig
-from .weights import MLP, Experts, LayerWeights, Linear, Weights
+from .config import LanesConfig, ModelConfig
+from .weights import MLP, Experts, Lanes, LayerWeights, Linear, Weights
 
 
 def assemble(config: ModelConfig, get: Callable[[str], Tensor], source: str) -> Weights:
@@ -36,6 +36,23 @@ class _Assembly:
             lm_head=embedding
             if config.tie_embeddings
             else self._tensor("lm_head.weight", config.vocab_size, config.hidden_size),
+            lanes=None if config.lanes is None else self._lanes(config.lanes),
+        )
+
+    def _lanes(self, lanes: LanesConfig) -> Lanes:
+        config, hidden = self._config, self._config.hidden_size
+        shape = lanes.count, config.num_kv_heads, lanes.prefix, config.head_dim
+
+        def prefixes(name: str) -> tuple[Tensor, ...]:
+            if not lanes.prefix:
+                return ()
+            return tuple(self._tensor(f"model.layers.{i}.self_attn.{name}", *shape) for i in range(config.num_layers))
+
+        return Lanes(
+            prefix_k=prefixes("prefix_k"),
+            prefix_v=prefixes("prefix_v"),
+            inner=self._linear("model.aggregate_layer.0", hidden, lanes.count * hidden, True),
+            outer=self._linear("model.aggregate_layer.2", lanes.count, hidden, True),
         )
 
     def _layer(self, at: str, index: int) -> LayerWeights:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,6 +48,18 @@ class ExpertsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LanesConfig:
+    """ParScale (arXiv 2505.10475): a token goes through all lanes, each behind keys and values of its own."""
+
+    count: int
+    """P, at least 2."""
+    prefix: int
+    """Learned keys of a lane, which have no position."""
+    smoothing: float
+    """Share of the weights that is the same for all lanes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """Shape of a decoder of one of the `FAMILIES`."""
 
@@ -74,6 +86,8 @@ class ModelConfig:
     logit_cap: float | None = None
     experts: ExpertsConfig | None = None
     """Of the sparse layers."""
+    lanes: LanesConfig | None = None
+    """None: there is one, without a prefix."""
     tie_embeddings: bool = False
     """The embedding matrix is also the output matrix."""
     checkpoint_dtype: torch.dtype | None = None
@@ -82,6 +96,15 @@ class ModelConfig:
     @property
     def num_layers(self) -> int:
         return len(self.layers)
+
+    @property
+    def num_lanes(self) -> int:
+        return 1 if self.lanes is None else self.lanes.count
+
+    @property
+    def stored_heads(self) -> int:
+        """Key/value heads of a token in the KV pool: those of all lanes, lane after lane."""
+        return self.num_lanes * self.num_kv_heads
 
     @property
     def embedding_scale(self) -> float:
@@ -97,7 +120,11 @@ class ModelConfig:
         if self.experts is not None:
             experts = self.experts.count * self.hidden_size * (3 * self.experts.size + 1)
         tables = self.vocab_size * self.hidden_size * (1 if self.tie_embeddings else 2)
-        return self.num_layers * attention + (self.num_layers - sparse) * mlp + sparse * experts + tables
+        lanes = 0
+        if self.lanes is not None:
+            prefixes = 2 * self.num_layers * self.lanes.prefix * self.stored_heads * self.head_dim
+            lanes = prefixes + self.lanes.count * self.hidden_size * (self.hidden_size + 1)
+        return self.num_layers * attention + (self.num_layers - sparse) * mlp + sparse * experts + tables + lanes
 
     @classmethod
     def from_hf(
@@ -153,6 +180,7 @@ class ModelConfig:
             attention_cap=_cap(data, "attn_logit_softcapping") if family.caps_attention else None,
             logit_cap=_cap(data, "final_logit_softcapping") if family.caps_logits else None,
             experts=_experts(data) if any(layer.is_sparse for layer in layers) else None,
+            lanes=_lanes(data, layers) if family.has_lanes else None,
             tie_embeddings=is_classifier or bool(data.get("tie_word_embeddings", False)),
             checkpoint_dtype=dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(str(dtype)),
         )
@@ -220,6 +248,17 @@ def _experts(data: Mapping[str, Any]) -> ExpertsConfig:
         size=_positive(data, "moe_intermediate_size"),
         is_normalized=bool(data.get("norm_topk_prob", False)),
     )
+
+
+def _lanes(data: Mapping[str, Any], layers: Sequence[LayerConfig]) -> LanesConfig | None:
+    count, prefix = _positive(data, "parscale_n"), data["parscale_n_tokens"]
+    if count == 1:
+        return None
+    if type(prefix) is not int or prefix < 0:
+        raise InvalidInput(f"config.json: parscale_n_tokens must be an integer from 0 on, not {prefix!r}")
+    if any(layer.window is not None for layer in layers):
+        raise UnsupportedModel("sliding windows together with ParScale's prefixes are not supported")
+    return LanesConfig(count=count, prefix=prefix, smoothing=float(data["parscale_attn_smooth"]))
 
 
 def _bias(rule: BiasRule, data: Mapping[str, Any], key: str) -> bool:

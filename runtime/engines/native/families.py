@@ -73,6 +73,8 @@ class Family:
     has_local_rope: bool = False
     """Layers with a window have a RoPE of their own (`rope_local_base_freq`)."""
     has_experts: bool = False
+    has_lanes: bool = False
+    """Each token goes through several lanes (`parscale_n`) that are made one before the output layer (ParScale)."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """What a config.json means that leaves a key out, where that differs from Llama."""
 
@@ -102,6 +104,13 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2": Family(
         architecture="Qwen2ForCausalLM", qkv_bias="always", sliding="qwen",
         defaults={"sliding_window": 4096, "max_window_layers": 28},
+    ),
+    "qwen2_parscale": Family(
+        architecture="Qwen2ParScaleForCausalLM", qkv_bias="always", sliding="qwen", has_lanes=True,
+        defaults={
+            "sliding_window": 4096, "max_window_layers": 28,
+            "parscale_n": 1, "parscale_n_tokens": 48, "parscale_attn_smooth": 0.01,
+        },
     ),
     "qwen3": Family(
         architecture="Qwen3ForCausalLM", **_CONFIG_BIAS, qk_norm="head", sliding="qwen",

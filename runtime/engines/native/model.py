@@ -21,6 +21,7 @@ from ....attention import AttentionPlan, Impl, rope_and_store, span_attention
 from ...errors import InvalidInput
 from .config import ModelConfig
 from .draw import draw_rows, likeliest
+from .lanes import Prefixes
 from .memory import free_memory
 from .pool import KVPool
 from .rope import RopeConfig
@@ -36,7 +37,7 @@ class LayerOps(Protocol):
     """
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """(N,) int64 -> (N, C)."""
+        """(N,) int64 -> (N, C). With lanes a row is one token in one lane, the lane varying fastest."""
         ...
 
     def qkv(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,7 +49,8 @@ class LayerOps(Protocol):
         ...
 
     def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of the last layer's output -> float32 logits (N, V) and final hidden states (N, C)."""
+        """Rows of the last layer's output -> float32 logits (N, V) and final hidden states (N, C); with P lanes P rows
+        give one."""
         ...
 
 
@@ -115,6 +117,7 @@ class Model:
         """Takes over what became of the weights of a live model; None: they stay as they are."""
         is_headwise = config.family.qk_norm == "head"
         self._head_norms = [(layer.q_norm, layer.k_norm) if is_headwise else (None, None) for layer in weights.layers]
+        self._prefixes = None if weights.lanes is None else Prefixes(weights.lanes)
         self._impl: Impl = "torch" if impl == "torch" else "auto"
         self._num_threads = num_threads
 
@@ -124,6 +127,8 @@ class Model:
         if self.follow is None:
             raise InvalidInput("only a model made by `from_transformers` can follow another one")
         self.follow()
+        if self._prefixes is not None:
+            self._prefixes.forget()
 
     def free_memory(self) -> int:
         """Bytes that are left for a `KVPool`, of which each rank has one."""
@@ -151,14 +156,19 @@ class Model:
         each layer the keys and values of *all* rows are stored before any row attends, so a plan may let rows of the
         same step see each other.
         """
+        if self._prefixes is not None:
+            plan = self._prefixes.attach(plan, pool)
         plans = self._plans(plan, positions)
         if self.stack is not None and all(seen is plan for seen in plans.values()):
             return self.stack.forward(tokens, positions, slots, plan, pool, logit_rows)
         config = self.config
         tables = {rope: _table(positions, inv_freq, rope) for rope, inv_freq in self._ropes.items()}
-        x = self.ops.embed(tokens)
+        lanes = config.num_lanes
+        x = self.ops.embed(tokens if lanes == 1 else tokens.repeat_interleave(lanes))
         for layer, kind in enumerate(config.layers):
             q, k, v = self.ops.qkv(layer, x)
+            if lanes > 1:  # To attention they are more heads.
+                q, k, v = (part.reshape(len(tokens), -1, config.head_dim) for part in (q, k, v))
             k_pool, v_pool = pool.k[layer], pool.v[layer]
             q_norm, k_norm = map(self._head_norm, self._head_norms[layer])
             cos, sin = tables[kind.rope]
@@ -171,8 +181,10 @@ class Model:
                 scale=config.attention_scale, cap=config.attention_cap, inv_freq=self._ropes[kind.rope],
                 impl=self._impl, threads=self._num_threads,
             )  # fmt: skip
-            x = self.ops.finish(layer, x, attended)
-        return self.ops.head(x if logit_rows is None else x[logit_rows])
+            x = self.ops.finish(layer, x, attended if lanes == 1 else attended.reshape(len(x), -1, config.head_dim))
+        if logit_rows is not None:
+            x = x[logit_rows] if lanes == 1 else x.view(len(tokens), lanes, -1)[logit_rows].flatten(0, 1)
+        return self.ops.head(x)
 
     @torch.inference_mode()
     def decode(

@@ -64,6 +64,7 @@ def _gap(config: ModelConfig) -> str | None:
     family = config.family
     gaps = {
         "experts": config.experts is not None,
+        "lanes": config.lanes is not None,
         "norms behind attention": family.norms != LayerNorms(),
         "norm over all heads": family.qk_norm == "projection",
         "norms of 1 + weight": family.norm_offset != 0.0,

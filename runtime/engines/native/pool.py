@@ -15,8 +15,9 @@ class KVPool:
     """Keys and values of `num_blocks` blocks of `block_size` tokens, for every layer.
 
     k[layer] is (P, K, D, B): transposed inside a block, so that scores of a block's tokens are contiguous; v[layer] is
-    (P, K, B, D). P blocks, K key/value heads, D head size, B block size. Which block belongs to whom is the store's
-    business; slot `block * B + offset` names one token's place.
+    (P, K, B, D). P blocks, K key/value heads of all lanes, D head size, B block size. Which block belongs to whom is
+    the store's business; slot `block * B + offset` names one token's place. The store knows nothing of the blocks
+    `pinned` behind its own, in which the prefixes of lanes stay.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class KVPool:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.dtype = dtype
-        keys = (num_blocks, config.num_kv_heads, config.head_dim, block_size)
-        values = (num_blocks, config.num_kv_heads, block_size, config.head_dim)
+        prefix = 0 if config.lanes is None else config.lanes.prefix
+        self.pinned = range(num_blocks, num_blocks + -(-prefix // block_size))
+        keys = (self.pinned.stop, config.stored_heads, config.head_dim, block_size)
+        values = (self.pinned.stop, config.stored_heads, block_size, config.head_dim)
         # Zeros, not empty: a masked-out NaN left in fresh memory would still poison a weighted sum.
         self.k = [zeros(keys, dtype, device) for _ in range(config.num_layers)]
         self.v = [zeros(values, dtype, device) for _ in range(config.num_layers)]
@@ -39,7 +42,7 @@ class KVPool:
     @staticmethod
     def bytes_per_block(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
         """Bytes that one block takes over all layers, keys and values together."""
-        return 2 * config.num_layers * config.num_kv_heads * config.head_dim * block_size * dtype.itemsize
+        return 2 * config.num_layers * config.stored_heads * config.head_dim * block_size * dtype.itemsize
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:

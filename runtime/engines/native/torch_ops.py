@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .config import ModelConfig
+from .lanes import reduce
 from .weights import MLP, Experts, LayerWeights, Weights
 
 
@@ -45,6 +46,9 @@ class TorchOps:
 
     def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self._norm(x, self._weights.norm)
+        lanes = self._config.lanes
+        if lanes is not None and self._weights.lanes is not None:
+            hidden = reduce(hidden.view(-1, lanes.count, hidden.shape[1]), self._weights.lanes, lanes.smoothing)
         logits = self._project(hidden).float()
         cap = self._config.logit_cap
         return (logits if cap is None else cap * torch.tanh(logits / cap)), hidden

@@ -61,6 +61,19 @@ class LayerWeights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lanes:
+    """What P lanes have besides the weights that they share."""
+
+    prefix_k: tuple[Tensor, ...]
+    """Of each layer (P, K, T, D): keys that are met as if they had been rotated."""
+    prefix_v: tuple[Tensor, ...]
+    inner: Linear
+    """(C, C P): from the lanes' hidden states, of which the lane varies fastest."""
+    outer: Linear
+    """(P, C): to the lanes' weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
     """All tensors of a decoder; `lm_head` is `embedding` itself where the two are tied."""
 
@@ -70,3 +83,4 @@ class Weights:
     norm: Tensor
     lm_head: Tensor
     """(V, C)."""
+    lanes: Lanes | None = None

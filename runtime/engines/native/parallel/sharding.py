@@ -41,6 +41,8 @@ class Shard:
 
     def __post_init__(self) -> None:
         config, size = self.config, self.size
+        if config.lanes is not None:
+            raise InvalidInput("tensor_parallel does not know ParScale's lanes: leave it out")
         if config.num_kv_heads % size:
             raise InvalidInput(
                 f"tensor_parallel={size}: the model's {config.num_kv_heads} key/value heads (of {config.num_heads} "

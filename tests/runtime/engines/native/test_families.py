@@ -89,7 +89,7 @@ def test_the_table_is_of_architectures_that_transformers_has() -> None:
     for family in FAMILIES:
         hf_model, _ = tiny(family)
         assert TABLE[hf_model.config.model_type].architecture == type(hf_model).__name__
-    assert len(TABLE) == len(FAMILIES)
+    assert len(TABLE) == len(FAMILIES) + 1  # transformers has no ParScale: see test_lanes.py
 
 
 @pytest.mark.parametrize("family", ["olmo2", "gemma2", "qwen3_moe"])

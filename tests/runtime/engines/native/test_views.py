@@ -7,7 +7,9 @@ and each row lists what it sees. `dense_logits` then computes all rows at once, 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
+from plait.tests.runtime.engines.native.parscale import ParScale, parscale
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,17 @@ class MirrorBranch:
 
 def dense_logits(hf_model, mirror: Mirror) -> torch.Tensor:
     """(rows, V) float32 logits of every row of the trace in one forward pass over all of them."""
+    if isinstance(hf_model, ParScale):
+        lanes = range(hf_model.count)
+        return hf_model.output(torch.stack([dense_hidden(hf_model.base, mirror, hf_model.prefixes(p)) for p in lanes]))
+    logits = hf_model.lm_head(dense_hidden(hf_model, mirror))
+    cap = getattr(hf_model.config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def dense_hidden(hf_model, mirror: Mirror, prefixes: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()) -> torch.Tensor:
+    """(rows, C) after the final norm. `prefixes`: of each layer keys and values (K, T, D) that all rows see as they are
+    where they stand themselves."""
     config, weights = hf_model.config, hf_model.model
     n = len(mirror.rows)
     position = torch.tensor([row.position for row in mirror.rows])
@@ -158,10 +172,17 @@ def dense_logits(hf_model, mirror: Mirror) -> torch.Tensor:
                 factor[index] = s * t
     # Only the difference of positions enters: the rotation of the query to the key's frame, and windows.
     distance = position[:, None] - position[None, :] - shift
+    if prefixes:  # A query that is turned for its position meets keys that are not, as if they stood at 0.
+        more = prefixes[0][0].shape[1]
+        distance = torch.cat([distance, position[:, None].expand(n, more)], 1)
+        visible, group, temperature = (
+            torch.cat([part, torch.full((n, more), value, dtype=part.dtype)], 1)
+            for part, value in ((visible, True), (group, 0), (temperature, 1.0))
+        )
     x = weights.embed_tokens(torch.tensor([row.token for row in mirror.rows]))
     for number, layer in enumerate(weights.layers):
         h = layer.input_layernorm(x) if hasattr(layer, "input_layernorm") else x
-        scores, v = _scores(hf_model, number, h, distance)
+        scores, v = _scores(hf_model, number, h, distance, prefixes[number] if prefixes else None)
         scores = scores / temperature
         window = _window(config, number)
         in_window = visible if window is None else visible & (distance < window)
@@ -181,9 +202,7 @@ def dense_logits(hf_model, mirror: Mirror) -> torch.Tensor:
         else:
             x = x + out
             x = x + layer.mlp(layer.post_attention_layernorm(x)[None])[0]
-    logits = hf_model.lm_head(weights.norm(x))
-    cap = getattr(config, "final_logit_softcapping", None)
-    return logits if cap is None else cap * torch.tanh(logits / cap)
+    return weights.norm(x)
 
 
 def _window(config, number: int) -> int | None:
@@ -191,8 +210,15 @@ def _window(config, number: int) -> int | None:
     return window if kinds is None or kinds[number] == "sliding_attention" else None
 
 
-def _scores(hf_model, number: int, h: torch.Tensor, distance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores (H, n, n) of all rows with all keys at these distances, and values (n, H, D)."""
+def _scores(
+    hf_model,
+    number: int,
+    h: torch.Tensor,
+    distance: torch.Tensor,
+    prefix: tuple[torch.Tensor, torch.Tensor] | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (H, n, keys) of all rows with all keys at these distances, and values (keys, H, D): those of all rows,
+    then those of the prefix."""
     config, attention = hf_model.config, hf_model.model.layers[number].self_attn
     n, size = len(h), attention.head_dim
     widths = [config.num_attention_heads * size] + [config.num_key_value_heads * size] * 2
@@ -206,10 +232,12 @@ def _scores(hf_model, number: int, h: torch.Tensor, distance: torch.Tensor) -> t
     q, k, v = (part.view(n, -1, size) for part in (q, k, v))
     if headwise:
         q, k = attention.q_norm(q), attention.k_norm(k)
+    if prefix is not None:
+        k, v = (torch.cat([part, more.transpose(0, 1)]) for part, more in zip((k, v), prefix, strict=True))
     k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], 1) for part in (k, v))
     rotary = hf_model.model.rotary_emb
-    prefix = "" if hasattr(rotary, "inv_freq") else f"{config.layer_types[number]}_"
-    inv_freq, scaling = getattr(rotary, f"{prefix}inv_freq"), getattr(rotary, f"{prefix}attention_scaling")
+    kind = "" if hasattr(rotary, "inv_freq") else f"{config.layer_types[number]}_"
+    inv_freq, scaling = getattr(rotary, f"{kind}inv_freq"), getattr(rotary, f"{kind}attention_scaling")
     if not getattr(attention, "use_rope", True):
         inv_freq, scaling = inv_freq[:0], 1.0
     half = len(inv_freq)
@@ -239,7 +267,10 @@ _CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("gemma2", {}),
     "gemma3": ("gemma3", {}),
 }
-_MODELS = {case: tiny(family, vocab_size=61, **overrides) for case, (family, overrides) in _CASES.items()}
+_MODELS: dict[str, tuple[Any, Path]] = {
+    "parscale": parscale(2, prefix=20, vocab_size=61),
+    **{case: tiny(family, vocab_size=61, **overrides) for case, (family, overrides) in _CASES.items()},
+}
 _LOADED = {case: load_model(folder) for case, (_, folder) in _MODELS.items()}
 
 
@@ -382,7 +413,7 @@ _ops = st.lists(
 )
 
 
-@pytest.mark.parametrize("case", _CASES)
+@pytest.mark.parametrize("case", _MODELS)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(program=_ops, chunk=st.sampled_from([512, 512, 7]))
 def test_views_equal_one_dense_masked_forward(case, program, chunk):
@@ -391,7 +422,7 @@ def test_views_equal_one_dense_masked_forward(case, program, chunk):
     asyncio.run(run_program(case, program, prefill_chunk=chunk))
 
 
-@pytest.mark.parametrize("case", _CASES)
+@pytest.mark.parametrize("case", _MODELS)
 def test_the_dense_forward_equals_transformers_on_plain_text(case):
     hf_model = _MODELS[case][0]
     mirror = Mirror()
