@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
 
+from ...runtime.methods.answers import extract
 from ..benchmark import Benchmark, Sample, Verdict, ask
 from ..hub import HubSet, hub_rows
 from ..records import Label, Record, Text, read_rows
@@ -73,13 +74,18 @@ class Gpqa(Benchmark):
         choices: Choices = sample.data
         lines = [f"{letter}) {text}" for letter, text in zip(LETTERS, choices.texts, strict=True)]
         text = "\n".join([INSTRUCTION, "", sample.question, "", *lines])
-        rule = rf"(?is)\A.*?{PATTERN}" if self.match == "first" else f"(?i){PATTERN}"
-        return ask(text, method, f"regex:{rule}", chat=self.chat)
+        return ask(text, method, self._rule, chat=self.chat)
+
+    @property
+    def _rule(self) -> str:
+        return rf"regex:(?is)\A.*?{PATTERN}" if self.match == "first" else f"regex:(?i){PATTERN}"
 
     def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
         choices: Choices = sample.data
-        letter = None if answer is None else answer.strip()
-        if letter is None or letter not in tuple(LETTERS):
+        letter = answer.strip() if answer is not None else ""
+        if letter not in tuple(LETTERS):  # Of a method that takes no rule.
+            letter = extract(self._rule, text if answer is None else answer) or ""
+        if letter not in tuple(LETTERS):
             return Verdict(correct=False, extracted=None, reason="no answer")
         if letter == choices.right:
             return Verdict(correct=True, extracted=letter, reason="correct")
