@@ -34,6 +34,6 @@ class WordProblems(FewShot):
         ]
 
     def examples(self) -> Sequence[tuple[str, str]]:
-        # Of a seed that no problems are drawn with: nobody asks for what stands there as an example.
+        # Never a problem of `validation`; where training problems are asked, another seed keeps them apart.
         drawn = islice(problems("train", -1 - self.seed), self.shots)
         return [(problem.question, "\n".join([*problem.steps, f"{MARK} {problem.answer}"])) for problem in drawn]
