@@ -134,9 +134,7 @@ class Body(BaseModel):
         specs = []
         for prompt in self.prompts(tokenizer):
             if chosen is None:
-                method: Method = Sampled(
-                    prompt=prompt, n=self.n or 1, top=self.top, **fields, **tools, **self.extra()
-                )
+                method: Method = Sampled(prompt=prompt, n=self.n or 1, top=self.top, **fields, **tools, **self.extra())
                 specs.append(JobSpec(method=method, budget=budget, seed=seed, metadata=self.metadata or {}))
                 continue
             if self.top is not None:
