@@ -97,6 +97,7 @@ class Answer(ABC):
                 "critical_tokens": max((usage.critical_tokens for usage in usages), default=0),
                 "injected_tokens": sum(usage.injected_tokens for usage in usages),
                 "branches": sum(usage.branches for usage in usages),
+                "preemptions": sum(usage.preemptions for usage in usages),
                 "peak_kv_blocks": sum(usage.peak_kv_blocks for usage in usages),
                 "mean_kv_blocks": round(sum(usage.mean_kv_blocks for usage in usages), 3),
                 "seconds": max((usage.seconds for usage in usages), default=0.0),

@@ -21,7 +21,7 @@ class Metrics:
         self.jobs = Counter("plait_jobs", "Jobs that ended", ["method", "reason"], registry=self.registry)
         self.tokens = Counter("plait_tokens", "Tokens", ["kind", "method"], registry=self.registry)
         self.preempted = Counter(
-            "plait_preemptions", "Generations ended to make room for others", ["method"], registry=self.registry
+            "plait_preemptions", "Times a generation waited for KV blocks of others", ["method"], registry=self.registry
         )
         self.first = Histogram(
             "plait_first_token_seconds", "Time to the first text", ["method"], buckets=SECONDS, registry=self.registry

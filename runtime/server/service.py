@@ -13,12 +13,11 @@ from typing import Any, TypeVar
 
 from ..budget import Budget
 from ..errors import InvalidInput, PlaitError
-from ..events import Stopped, Text
+from ..events import Text
 from ..job_spec import JobSpec
 from ..methods.base import Decoding, Method
 from ..methods.prompt import Prompt
 from ..methods.registry import METHODS
-from ..result import Finish
 from ..runtime import Runtime
 from ..trace.spans import send_spans
 from .bodies import check_length, parse_json
@@ -190,8 +189,6 @@ class Service:
                         self.metrics.first.labels(work.spec.method.method).observe(time.time() - work.created)
                     seen = True
                     self.tokens += event.tokens
-                elif isinstance(event, Stopped) and event.reason == Finish.MEMORY:
-                    self.metrics.preempted.labels(work.spec.method.method).inc()
                 work.add(event)
             work.result = await job
         except asyncio.CancelledError as error:
@@ -205,6 +202,7 @@ class Service:
         assert work.job is not None
         usage = (work.job.trace.end or {}).get("usage") or {}
         work.client.spent += usage.get("total_tokens", 0)
+        self.metrics.preempted.labels(work.spec.method.method).inc(usage.get("preemptions", 0))
         for kind in ("prompt", "generated", "injected", "reused"):
             self.metrics.tokens.labels(kind, work.spec.method.method).inc(usage.get(f"{kind}_tokens", 0))
 
