@@ -6,11 +6,11 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..engine import Engine
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.5
 """Seconds of loading after which a terminal is shown a progress bar."""
+
+_AGAIN = 0.2
+"""Seconds between calls to stop."""
+
+T = TypeVar("T")
 
 _stop: ContextVar[threading.Event | None] = ContextVar("plait_stop", default=None)
 
@@ -76,7 +81,7 @@ def _bar(title: str, total: int) -> Progress:
 
 async def load_in_thread(load: Callable[[], Engine]) -> Engine:
     """What `load` gives, called in a thread. When cancelled it asks the thread to stop, waits for it and closes the
-    engine that may have come of it: nothing goes on behind the caller's back."""
+    engine that may have come of it."""
     stop = threading.Event()
 
     def work() -> Engine | None:
@@ -86,20 +91,31 @@ async def load_in_thread(load: Callable[[], Engine]) -> Engine:
         except LoadingStopped:
             return None
 
+    async def drop(late: Engine | None) -> None:
+        if late is not None:
+            await late.close()
+
+    engine = await in_thread(work, stop=stop.set, drop=drop)
+    assert engine is not None
+    return engine
+
+
+async def in_thread(work: Callable[[], T], *, stop: Callable[[], None], drop: Callable[[T], Awaitable[None]]) -> T:
+    """What `work` gives, called in a thread. When cancelled it calls `stop`, again and again, until the thread has
+    ended, and then `drop` with what may have come of it: nothing goes on behind the caller's back."""
     # A thread of its own and not one of the loop's, which would stay.
     with ThreadPoolExecutor(1, thread_name_prefix="plait-loading") as thread:
-        loaded = asyncio.get_running_loop().run_in_executor(thread, work)
+        running = asyncio.get_running_loop().run_in_executor(thread, work)
         cancelled: asyncio.CancelledError | None = None
-        while not loaded.done():
+        while not running.done():
             try:
-                await asyncio.wait([loaded])
+                await asyncio.wait([running], timeout=None if cancelled is None else _AGAIN)
             except asyncio.CancelledError as error:
                 cancelled = error
-                stop.set()
+            if cancelled is not None:
+                stop()
     if cancelled is None:
-        engine = loaded.result()
-        assert engine is not None
-        return engine
-    if loaded.exception() is None and (late := loaded.result()) is not None:
-        await late.close()
+        return running.result()
+    if running.exception() is None:
+        await drop(running.result())
     raise cancelled

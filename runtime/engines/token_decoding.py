@@ -4,10 +4,35 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
 
-from ..engine import Completion, FinishReason
+from ..engine import Completion, FinishReason, SamplingParams
 from .text_stream import TextStream
-from .token_engine import TokenGeneration
+from .token_engine import TokenBranch, TokenGeneration
+
+
+@dataclass(slots=True)
+class Scores:
+    """What is told of a generation's tokens, in order, those that are rolled back in the end as well."""
+
+    logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[dict[int, float]] = field(default_factory=list)
+    certainty: list[float] = field(default_factory=list)
+
+    def write(self, done: Completion, params: SamplingParams) -> None:
+        """Into a completion, as far as its parameters ask for them."""
+        count = len(done.token_ids)
+        done.logprobs = None if params.logprobs is None else self.logprobs[:count]
+        done.top_logprobs = self.top_logprobs[:count] if params.logprobs else None
+        if params.certainty and count:
+            done.certainty = sum(self.certainty[:count]) / count
+
+
+def request_seed(branch: TokenBranch) -> int:
+    """31 bits for a server that seeds requests, by the call's place in the job: branches draw differently."""
+    place = f"{branch.seed}:{branch.path}:{branch.length}"
+    return int.from_bytes(blake2b(place.encode(), digest_size=4).digest()) >> 1
 
 
 async def decode(generation: TokenGeneration, source: AsyncIterator[int]) -> Completion:

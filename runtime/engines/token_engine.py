@@ -44,6 +44,8 @@ class TokenEngine(ABC):
         self.sampling_defaults = sampling_defaults or SamplingDefaults()
         self.branches: set[TokenBranch] = set()
         """Open ones."""
+        self.tasks: set[asyncio.Task[Completion]] = set()
+        """Those of the generations that run."""
         self.is_closed = False
 
     @abstractmethod
@@ -73,7 +75,7 @@ class TokenEngine(ABC):
         if self.is_closed:
             raise EngineClosed(f"engine {self.name} is closed")
         limit = min(context_limit or self.context_limit, self.context_limit)
-        branch = TokenBranch(self, path=path, seed=seed, context_limit=limit, job=job)
+        branch = TokenBranch(self, path=path, seed=seed, context_limit=limit, job=job, priority=priority)
         branch.extend(tokens)
         self.branches.add(branch)
         return branch
@@ -90,17 +92,22 @@ class TokenEngine(ABC):
         self.is_closed = True
         for branch in list(self.branches):
             branch.close()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
 
 
 class TokenBranch:
     """See `engine.Branch`."""
 
-    def __init__(self, engine: TokenEngine, *, path: tuple[int, ...], seed: int, context_limit: int, job: str) -> None:
+    def __init__(
+        self, engine: TokenEngine, *, path: tuple[int, ...], seed: int, context_limit: int, job: str, priority: int = 0
+    ) -> None:
         self.engine = engine
         self.path = path
         self.seed = seed
         self.context_limit = context_limit
         self.job = job
+        self.priority = priority
         self.is_closed = False
         self._tokens: list[int] = []
         self._positions: list[int] = []
@@ -147,7 +154,10 @@ class TokenBranch:
 
     def _fork(self) -> TokenBranch:
         path = (*self.path, self._forks)
-        child = TokenBranch(self.engine, path=path, seed=self.seed, context_limit=self.context_limit, job=self.job)
+        child = TokenBranch(
+            self.engine, path=path, seed=self.seed, context_limit=self.context_limit, job=self.job,
+            priority=self.priority,
+        )  # fmt: skip
         self._forks += 1
         child._tokens, child._positions = list(self._tokens), list(self._positions)
         child._position, child._inherited = self._position, self.length
@@ -248,6 +258,7 @@ class TokenGeneration:
         """New tokens that iteration may give out: no stop string can take them back."""
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(branch.engine.complete(self))
+        branch.engine.tasks.add(self._task)
         self._task.add_done_callback(self._finished)
 
     # -- for the engine ----------------------------------------------------------------------------------------
@@ -313,6 +324,7 @@ class TokenGeneration:
         self._task.cancel()
 
     def _finished(self, task: asyncio.Task[Completion]) -> None:
+        self.branch.engine.tasks.discard(task)
         if not task.cancelled() and task.exception() is None:
             self._shown = len(task.result().token_ids)
         self._changed.set()

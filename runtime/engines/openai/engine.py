@@ -11,7 +11,6 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from importlib.util import find_spec
 from random import uniform
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from ...errors import InvalidInput, ServerFailed, UnknownModel, UnsupportedByEng
 from ..constraints.matcher import check_text
 from ..native.gguf_tokenizer import load_tokenizer
 from ..registry import find_model
-from ..token_decoding import decode
+from ..token_decoding import Scores, decode, request_seed
 from ..token_engine import TokenBranch, TokenEngine, TokenGeneration
 from .chunks import Chunk
 from .dialect import Dialect, candidates
@@ -50,11 +49,9 @@ class ServerUsage:
 
 
 @dataclass(slots=True)
-class _Sample:
+class _Sample(Scores):
     """What one generation got so far."""
 
-    logprobs: list[float] = field(default_factory=list)
-    top_logprobs: list[dict[int, float]] = field(default_factory=list)
     finish: str | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -86,7 +83,6 @@ class OpenAIEngine(TokenEngine):
         self._owner: object = None
         """Of the model, as the server lists it."""
         self._server: Server | None = None
-        self._running: set[asyncio.Task[Any]] = set()
 
     @property
     def server(self) -> Server:
@@ -108,8 +104,6 @@ class OpenAIEngine(TokenEngine):
 
     async def close(self) -> None:
         await super().close()
-        if self._running:
-            await asyncio.wait(self._running)
         if self._server is not None:
             server, self._server = self._server, None
             await server.close()
@@ -128,9 +122,6 @@ class OpenAIEngine(TokenEngine):
             check_text(constraint)
 
     async def complete(self, generation: TokenGeneration) -> Completion:
-        task = asyncio.current_task()
-        assert task is not None
-        self._running.add(task)
         sample = _Sample()
         try:
             async with aclosing(self._sample(generation, sample)) as tokens:
@@ -139,11 +130,8 @@ class OpenAIEngine(TokenEngine):
                 if not isinstance(done.stop, str):
                     await _last_words(tokens)
         finally:
-            self._running.discard(task)
             self.usage.generated_tokens += len(generation.new)
-        count, wanted = len(done.token_ids), generation.params.logprobs
-        done.logprobs = None if wanted is None else sample.logprobs[:count]
-        done.top_logprobs = sample.top_logprobs[:count] if wanted else None
+        sample.write(done, generation.params)
         if sample.finish == "length" and done.stop is None and done.finish_reason is FinishReason.EOS:
             # The server counts other tokens than this engine does.
             done.finish_reason = FinishReason.LENGTH
@@ -182,7 +170,7 @@ class OpenAIEngine(TokenEngine):
         branch, params = generation.branch, generation.params
         room = branch.context_limit - branch.position
         limit = room if params.max_tokens is None else min(room, params.max_tokens - len(generation.new))
-        body = self.dialect.body(params, max_tokens=limit, seed=_seed(branch.seed, branch.path, branch.length))
+        body = self.dialect.body(params, max_tokens=limit, seed=request_seed(branch))
         body |= {"model": self.model, **self._prompt(branch.tokens)}
         self.usage.requests += 1
         finish, last, text = None, None, ""
@@ -310,11 +298,6 @@ async def _last_words(tokens: AsyncGenerator[int, None]) -> None:
     for _ in range(_PATIENCE):
         if await anext(tokens, None) is None:
             return
-
-
-def _seed(seed: int, path: tuple[int, ...], length: int) -> int:
-    """31 bits, by a call's place in the job: branches draw differently."""
-    return int.from_bytes(blake2b(f"{seed}:{path}:{length}".encode(), digest_size=4).digest()) >> 1
 
 
 def load(rest: str, options: dict[str, Any]) -> OpenAIEngine:

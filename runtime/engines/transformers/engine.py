@@ -26,7 +26,7 @@ from ..native.generation_config import read_defaults
 from ..native.sampling import branch_seed, certainties, uniform
 from ..native.tokenizer import HFTokenizer
 from ..registry import find_model
-from ..token_decoding import decode
+from ..token_decoding import Scores, decode
 from ..token_engine import TokenBranch, TokenEngine, TokenGeneration
 from .logits import shape
 
@@ -53,7 +53,6 @@ class TransformersEngine(TokenEngine):
         self._constraints = Compiler(tokenizer, name)
         self._turn = asyncio.Lock()
         self._thread: ThreadPoolExecutor | None = None
-        self._running: set[asyncio.Task[Any]] = set()
         self._caches: list[tuple[list[int], Any]] = []
         """Tokens and what was computed for them, those used last at the end."""
 
@@ -65,8 +64,6 @@ class TransformersEngine(TokenEngine):
 
     async def close(self) -> None:
         await super().close()
-        if self._running:
-            await asyncio.wait(self._running)
         if self._thread is not None:
             thread, self._thread = self._thread, None
             thread.shutdown()
@@ -80,31 +77,13 @@ class TransformersEngine(TokenEngine):
         self._constraints.matcher(params)
 
     async def complete(self, generation: TokenGeneration) -> Completion:
-        task = asyncio.current_task()
-        assert task is not None
-        self._running.add(task)
-        logprobs: list[float] = []
-        top: list[dict[int, float]] = []
-        certainty: list[float] = []
-        try:
-            async with aclosing(self._sample(generation, logprobs, top, certainty)) as tokens:
-                done = await decode(generation, tokens)
-        finally:
-            self._running.discard(task)
-        wanted, count = generation.params.logprobs, len(done.token_ids)
-        done.logprobs = None if wanted is None else logprobs[:count]
-        done.top_logprobs = top[:count] if wanted else None
-        if generation.params.certainty and count:
-            done.certainty = sum(certainty[:count]) / count
+        scores = Scores()
+        async with aclosing(self._sample(generation, scores)) as tokens:
+            done = await decode(generation, tokens)
+        scores.write(done, generation.params)
         return done
 
-    async def _sample(
-        self,
-        generation: TokenGeneration,
-        logprobs: list[float],
-        top: list[dict[int, float]],
-        certainty: list[float],
-    ) -> AsyncGenerator[int, None]:
+    async def _sample(self, generation: TokenGeneration, scores: Scores) -> AsyncGenerator[int, None]:
         branch, params = generation.branch, generation.params
         assert isinstance(branch, TokenBranch)
         forced = list(params.forced)
@@ -133,12 +112,12 @@ class TransformersEngine(TokenEngine):
                     token = int(chances.nonzero()[-1])
             if matcher is not None:
                 matcher.advance(token)
-            logprobs.append(float(plain[token]))
+            scores.logprobs.append(float(plain[token]))
             if params.logprobs:
                 values, ids = plain.topk(params.logprobs)
-                top.append(dict(zip(ids.tolist(), values.tolist(), strict=True)))
+                scores.top_logprobs.append(dict(zip(ids.tolist(), values.tolist(), strict=True)))
             if params.certainty:
-                certainty += certainties(logits[None])
+                scores.certainty += certainties(logits[None])
             yield token
 
     async def _forward(self, tokens: list[int]) -> torch.Tensor:
