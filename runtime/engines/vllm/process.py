@@ -1,0 +1,97 @@
+"""The processes of vLLM: starting them without holding up the event loop, and leaving none behind."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from ...errors import PlaitError
+from ..loading import LoadingStopped, in_thread
+from .options import message
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from vllm.config import VllmConfig
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+SETTINGS = {
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    # Forked processes would share this one's threads' locks.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
+"""Environment variables for vLLM, where they are not set."""
+
+_NAME = "EngineCore"
+"""What the names of its processes begin with."""
+_starting = threading.Lock()
+"""One engine starts at a time, so that each knows its own processes."""
+
+
+def settle() -> None:
+    """Set what vLLM reads as it is imported."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+async def start(config: VllmConfig, *, log_stats: bool) -> AsyncLLM:
+    """An engine that runs, in processes of its own. Raises `PlaitError`; cancelled, it ends them."""
+    ended = threading.Event()
+    before: set[BaseProcess] | None = None
+
+    def work() -> AsyncLLM | None:
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        nonlocal before
+        with _starting:
+            if ended.is_set():
+                return None
+            before = _processes()
+            try:
+                return AsyncLLM.from_vllm_config(config, disable_log_stats=not log_stats)
+            except Exception as error:  # Whatever any part of it raises.
+                raise PlaitError(
+                    f"vLLM cannot start with {config.model_config.model}: {message(error)} (its own messages, further "
+                    f"up, may say why; VLLM_LOGGING_LEVEL=INFO shows more)"
+                ) from error
+
+    def stop() -> None:
+        ended.set()
+        if before is not None:
+            for process in _processes() - before:
+                process.kill()
+
+    async def drop(late: AsyncLLM | None) -> None:
+        if late is not None:
+            await shut_down(late)
+
+    llm = await in_thread(work, stop=stop, drop=drop)
+    if llm is None:
+        raise LoadingStopped
+    return llm
+
+
+async def shut_down(llm: AsyncLLM) -> None:
+    """End its processes and tasks, and wait for them."""
+    resources = llm.engine_core.resources
+    held = (llm.output_handler, resources.output_queue_task, resources.stats_update_task)
+    tasks = [task for task in held if task is not None]
+
+    async def done(_: None) -> None:
+        pass
+
+    try:
+        await in_thread(llm.shutdown, stop=lambda: None, drop=done)
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def _processes() -> set[BaseProcess]:
+    return {process for process in multiprocessing.active_children() if process.name.startswith(_NAME)}
