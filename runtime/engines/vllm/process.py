@@ -80,17 +80,25 @@ async def shut_down(llm: AsyncLLM) -> None:
     resources = llm.engine_core.resources
     held = (llm.output_handler, resources.output_queue_task, resources.stats_update_task)
     tasks = [task for task in held if task is not None]
+    # With Ray there are actors instead, which vLLM ends itself.
+    processes: list[BaseProcess] = list(getattr(resources.engine_manager, "processes", ()))
+
+    def work() -> None:
+        llm.shutdown()
+        for process in processes:
+            process.join()
 
     async def done(_: None) -> None:
         pass
 
     try:
-        await in_thread(llm.shutdown, stop=lambda: None, drop=done)
+        await in_thread(work, stop=lambda: None, drop=done)
     finally:
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        resources.ctx.destroy(linger=0)
 
 
 def _processes() -> set[BaseProcess]:
