@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from ...errors import PlaitError
-from ..loading import LoadingStopped, in_thread
+from ..loading import in_thread
 from .options import message
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ SETTINGS = {
 
 _NAME = "EngineCore"
 """What the names of its processes begin with."""
+ANSWER = 120.0
+"""Seconds that an engine which has started has for its first answer."""
 _starting = threading.Lock()
 """One engine starts at a time, so that each knows its own processes."""
 
@@ -70,8 +72,15 @@ async def start(config: VllmConfig, *, log_stats: bool) -> AsyncLLM:
             await shut_down(late)
 
     llm = await in_thread(work, stop=stop, drop=drop)
-    if llm is None:
-        raise LoadingStopped
+    assert llm is not None, "whoever was cancelled does not come here"
+    try:
+        # The first request would ask, and wait for ever if the processes ended before they answered.
+        await asyncio.wait_for(llm.get_supported_tasks(), ANSWER)
+    except BaseException as error:
+        await shut_down(llm)
+        if isinstance(error, TimeoutError):
+            raise PlaitError(f"vLLM has started with {config.model_config.model} and does not answer") from None
+        raise
     return llm
 
 

@@ -142,8 +142,14 @@ async def test_code_monkeys_comes_to_an_end(tmp_path):
 async def test_what_needs_views_is_refused(served):
     with pytest.raises(UnsupportedByEngine, match="native"):
         await served.submit(Hogwild(prompt="a"))
+    branch = served.engine.open([5])
     with pytest.raises(UnsupportedByEngine, match="native"):
-        await served.submit(Sequential(prompt="a", contexts=["b", "c"], encoding="parallel"))
+        branch.attach_contexts([[6], [7]])
+    branch.close()
+    # What the method's fields promise in its place.
+    method = Sequential(prompt=f"seq {PROBLEM}", contexts=["1", "2"], encoding="parallel", max_tokens=4)
+    result = await (await served.submit(method))
+    assert "sequentially" in result.details["contexts"]["note"]
 
 
 async def test_log_probabilities_are_the_native_engines(served, native):
