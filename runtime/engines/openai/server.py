@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _SHOWN = 300
 """Characters of a server's message in ours."""
+_NESTED = 20
+"""Turns of the loop, more than the generators of a stream take to end."""
 _TOO_LONG = ("context_length_exceeded", "context length", "maximum context", "too long")
 
 
@@ -89,6 +91,9 @@ class Server:
 
     async def close(self) -> None:
         await self._client.close()
+        # The library drops generators half read, one in another; the loop closes them in tasks, one after another.
+        for _ in range(_NESTED):
+            await asyncio.sleep(0)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -77,10 +77,12 @@ class VllmEngine(TokenEngine):
         logger.info("%s: %s blocks of %d tokens", self.name, cache.num_gpu_blocks, cache.block_size)
 
     async def close(self) -> None:
-        await super().close()
-        if self._llm is not None:
-            llm, self._llm = self._llm, None
-            await shut_down(llm)
+        try:
+            await super().close()
+        finally:
+            if self._llm is not None:
+                llm, self._llm = self._llm, None
+                await shut_down(llm)
 
     def block_usage(self, job: str | None = None) -> BlockUsage:
         return BlockUsage(total=0, free=0, cached=0, used=0)
