@@ -42,6 +42,7 @@ from plait.runtime.engines.registry import MODELS, load_engine
 from plait.runtime.engines.vllm.process import _processes
 from plait.tests import real
 from plait.tests.agents.sources import repository
+from plait.tests.agents.tools import PRETENDED
 from plait.tests.runtime.engines.tools import written
 
 PROBLEM = "24 : 63 9 5 2 ;"
@@ -129,7 +130,7 @@ async def test_code_monkeys_comes_to_an_end(tmp_path):
     folder = real.folder("smol135")
     source = repository(tmp_path, {"texts.py": "def first(text):\n    return text[1]\n"})
     method = CodeMonkeys(
-        repository=source, issue="first() gives the second letter", n=2, edits="functions", sandbox="local", scan=0,
+        repository=source, issue="first() gives the second letter", n=2, edits="functions", sandbox=PRETENDED, scan=0,
         test_calls=1, edit_calls=1, max_tokens=16,
     )  # fmt: skip
     async with Runtime(f"vllm:{folder}", context_limit=4096, **OPTIONS) as rt:
