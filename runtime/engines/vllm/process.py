@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SETTINGS = {
     "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_NO_USAGE_STATS": "1",
     # Forked processes would share this one's threads' locks.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
