@@ -132,7 +132,8 @@ def main() -> None:
     lines = [line for model in options.models for line in asyncio.run(run(model, options))]
     print(f"Prefix of {options.prefix} tokens, {options.tokens} new ones, {options.dtype}; {machine.describe()}\n")
     print(
-        "| model | branches | engine | tokens/s | first token, s | prefilled |\n| --- | ---: | --- | ---: | ---: | ---: |"
+        "| model | branches | engine | tokens/s | first token, s | prefilled |\n"
+        "| --- | ---: | --- | ---: | ---: | ---: |"
     )
     print("\n".join(lines))
 

@@ -31,6 +31,8 @@ _NAME = "EngineCore"
 """What the names of its processes begin with."""
 ANSWER = 120.0
 """Seconds that an engine which has started has for its first answer."""
+GRACE = 30.0
+"""Seconds that its processes have to end by themselves, before they are killed."""
 _starting = threading.Lock()
 """One engine starts at a time, so that each knows its own processes."""
 
@@ -94,7 +96,7 @@ async def shut_down(llm: AsyncLLM) -> None:
     processes: list[BaseProcess] = list(getattr(resources.engine_manager, "processes", ()))
 
     def work() -> None:
-        llm.shutdown()
+        llm.shutdown(timeout=GRACE)
         for process in processes:
             process.join()
 
