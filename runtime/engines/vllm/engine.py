@@ -181,10 +181,11 @@ class VllmEngine(TokenEngine):
                             computed(True)
                         yield output
         finally:
-            if not is_computed:
+            if is_computed:
+                # The last token's keys and values come with the next one.
+                self._prefixes.remember(branch.tokens[:-1])
+            else:
                 computed(False)
-            # The last token's keys and values come with the next one.
-            self._prefixes.remember(branch.tokens[:-1])
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
