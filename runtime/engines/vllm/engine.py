@@ -22,7 +22,7 @@ from ..token_decoding import Scores, decode, request_seed
 from ..token_engine import TokenEngine, TokenGeneration
 from .options import VllmOptions, message
 from .prefixes import Prefixes
-from .process import settle, shut_down, start
+from .process import Workers, settle, shut_down, start
 from .requests import check, request
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class VllmEngine(TokenEngine):
         self._lora = lora
         self._log_stats = log_stats
         self._llm: AsyncLLM | None = None
+        self._workers: Workers = []
         self._numbers = count(1)
         self._prefixes = Prefixes(1, 0)
 
@@ -70,7 +71,7 @@ class VllmEngine(TokenEngine):
         await super().start()
         if self._llm is not None:
             return
-        self._llm = await start(self.config, log_stats=self._log_stats)
+        self._llm, self._workers = await start(self.config, log_stats=self._log_stats)
         cache = self.config.cache_config
         self.context_limit = self.config.model_config.max_model_len
         self._prefixes = Prefixes(cache.block_size, cache.num_gpu_blocks or 0)
@@ -82,7 +83,7 @@ class VllmEngine(TokenEngine):
         finally:
             if self._llm is not None:
                 llm, self._llm = self._llm, None
-                await shut_down(llm)
+                await shut_down(llm, self._workers)
 
     def block_usage(self, job: str | None = None) -> BlockUsage:
         return BlockUsage(total=0, free=0, cached=0, used=0)

@@ -22,6 +22,8 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
+import psutil
+
 from plait import (
     APR,
     CodeMonkeys,
@@ -250,8 +252,13 @@ async def test_what_vllm_does_not_sample_is_refused(served, temperature):
     empty.close()
 
 
-async def test_an_engine_whose_process_has_ended_says_so():
+async def test_an_engine_whose_process_has_ended_says_so(monkeypatch):
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")  # With a worker behind the process.
+    others = set(psutil.Process().children(recursive=True))
     async with Runtime("vllm:countdown", context_limit=512, **OPTIONS) as rt:
+        # The tracker of shared memory is this process's, and stays.
+        own = {*rt.engine._workers, *map(psutil.Process, (process.pid for process in _processes()))} - others
+        assert len(rt.engine._workers) >= 1
         generation = rt.engine.open([5] * 20).generate(SamplingParams(max_tokens=480, ignore_eos=True))
         for process in _processes():
             if process in {*rt.engine._llm.engine_core.resources.engine_manager.processes}:
@@ -260,6 +267,7 @@ async def test_an_engine_whose_process_has_ended_says_so():
             await generation
         with pytest.raises(WorkerLost):
             await rt.engine.open([5]).generate(SamplingParams(max_tokens=1))
+    assert not [one for one in own if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.mark.filterwarnings(UNCLOSED)
