@@ -41,6 +41,8 @@ _AT_A_TIME = 32
 """Deliveries in one turn of the event loop: who waits for them has to run in between."""
 _BLOCK, _GPU_BLOCK = 16, 64
 """Tokens per KV block."""
+_SLICE, _GPU_SLICE = 64, 256
+"""Rows of a job in a step that it shares."""
 
 
 class NativeEngine:
@@ -88,6 +90,7 @@ class NativeEngine:
         self.scheduler = Scheduler(
             self.store,
             max_rows=options.max_rows,
+            slice_rows=options.slice_rows or (_GPU_SLICE if is_gpu else _SLICE),
             prefill_chunk=options.prefill_chunk,
             max_steps=1 if model.stack is None or options.keep_logits else self.block_size,
             draws=model.draws and not options.keep_logits,

@@ -16,7 +16,7 @@ from .context_files import DEFAULT_BYTES
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _COUNTS = (
     "num_threads", "tensor_parallel", "kv_tokens", "swap_tokens", "block_size", "max_rows", "prefill_chunk",
-    "context_limit", "context_bytes",
+    "slice_rows", "context_limit", "context_bytes",
 )  # fmt: skip
 
 
@@ -55,6 +55,9 @@ class NativeOptions:
     stretched: "longrope" and "dynamic", with other results for short texts too (rope.py)."""
     headless: bool = False
     """Load classifiers too, for their hidden states (`SamplingParams.hidden_state`)."""
+    slice_rows: int | None = None
+    """Of those, how many one job gets while others run: a large job is dealt out in slices, lest each token of a small
+    one wait for all of it. None: 64, on a GPU 256."""
     contexts: str | Path | None = None
     """Folder in which encoded contexts are kept, for other processes too; None: in memory alone."""
     context_bytes: int = DEFAULT_BYTES
@@ -65,8 +68,8 @@ class NativeOptions:
     def __post_init__(self) -> None:
         if self.block_size is not None and (self.block_size < 16 or self.block_size % 16):
             raise InvalidInput(f"block_size must be a multiple of 16, not {self.block_size}")
-        for name in ("num_threads", "tensor_parallel", "max_rows", "prefill_chunk"):
-            if getattr(self, name) < 1:
+        for name in ("num_threads", "tensor_parallel", "max_rows", "prefill_chunk", "slice_rows"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.tensor_parallel > 1 and self.impl == "cpu":
             raise InvalidInput("impl='cpu': the compiled kernels run in one process; leave impl or tensor_parallel out")

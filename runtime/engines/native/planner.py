@@ -33,14 +33,17 @@ class Planner:
         self._num_decoding = 0
         """Generations that have sampled, when the step was begun."""
 
-    def fill(self, order: Iterable[NativeGeneration]) -> Filling:
-        """A step for the generations, in this order."""
+    def fill(self, order: Iterable[NativeGeneration], share: int | None = None) -> Filling:
+        """A step for the generations, in this order. `share`: rows of a job at most, but for prefills and gangs that
+        are begun."""
         filling = Filling(self.max_rows, self.prefill_chunk)
         self._num_decoding = sum(bool(g.sampled) for g in self.running)
         met: set[tuple[str, str]] = set()
         for g in order:
             if filling.rows_left < 1:
                 break
+            if share is not None and filling.step.jobs[g.branch.job] >= share:
+                continue
             gang = g.branch.gang
             if gang is None:
                 if self._bring(filling, [g]):

@@ -32,10 +32,19 @@ class Scheduler:
     """Not thread-safe: callers hold the engine's lock."""
 
     def __init__(
-        self, store: KVStore, *, max_rows: int, prefill_chunk: int, max_steps: int = 1, draws: bool = False
+        self,
+        store: KVStore,
+        *,
+        max_rows: int,
+        prefill_chunk: int,
+        slice_rows: int,
+        max_steps: int = 1,
+        draws: bool = False,
     ) -> None:
-        """`max_steps`: of a burst. `draws`: is sampling done by the model, and not only the likeliest token found?"""
+        """`slice_rows`: of a job where others run. `max_steps`: of a burst. `draws`: is sampling done by the model, and
+        not only the likeliest token found?"""
         self.store = store
+        self.slice_rows = slice_rows
         self.max_steps = max_steps
         self.draws = draws
         self.running: dict[NativeGeneration, None] = {}
@@ -131,8 +140,10 @@ class Scheduler:
     def _fill(self) -> Filling:
         """The next step; if there is not enough memory, with some of the generations suspended."""
         tried: list[NativeGeneration] = []
+        share = self.slice_rows if len(self._num_running) > 1 else None
         while True:
-            filling = self._planner.fill(self._ordered() if len(self.running) > 1 else self.running)
+            order = self._ordered() if len(self.running) > 1 else self.running
+            filling = self._planner.fill(order, share)
             is_stuck = not filling.step.chunks
             if filling.short:
                 if not self.pressure.relieve(filling.short, is_stuck=is_stuck):
