@@ -58,7 +58,7 @@ async def measure(options: argparse.Namespace, slice_rows: int) -> str:
 
         async def large(seed: int) -> float:
             method = SelfConsistency(
-                prompt=options.prompt, n=options.samples, max_tokens=options.tokens, temperature=1.0, answer="last_line"
+                prompt=options.prompt, n=options.samples, max_tokens=options.tokens, temperature=1.0, answer="text"
             )
             began = time.perf_counter()
             result = await (await runtime.submit(method, seed=seed))
