@@ -235,7 +235,7 @@ def test_hostile_answers_are_wrong_within_the_limit(grader, name):
     start = time.perf_counter()
     verdict = grader.grade("26", None, HOSTILE[name])
     assert not verdict.correct
-    assert time.perf_counter() - start < LIMIT + 3
+    assert time.perf_counter() - start < LIMIT + 20  # a new process has to start, on a busy machine too
     assert verdict.extracted is None or len(verdict.extracted) <= MAX_CHARS
     assert grader.grade("1/2", None, r"\boxed{0.5}").correct
 
