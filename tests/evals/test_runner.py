@@ -275,7 +275,7 @@ def test_the_shipped_configurations_are_valid(tmp_path):
     from plait.evals.config import read_toml
 
     problems = tmp_path / "problems.jsonl"
-    problems.write_text('{"problem": "1 + 1?", "answer": 2}\n')
+    problems.write_text('{"problem": "1 + 1?", "answer": 2, "level": 1}\n')
     paths = list((Path(plait.__file__).parent / "evals" / "configs").glob("*.toml"))
     assert paths
     for path in paths:
