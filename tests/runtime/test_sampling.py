@@ -51,6 +51,7 @@ REFUSED = {
     "constrained": [(-1,), ("a",), None, (3,)],
     "logprobs": [-1, True, 0.0],
     "hidden_state": ["yes"],
+    "certainty": [1, None],
 }
 
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ...constraint import Constraint
 from ...errors import InvalidInput
@@ -20,6 +18,7 @@ from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits
+    from torch import Tensor
 
 _KEPT = 32
 """Compiled constraints, by when they were last asked for."""
@@ -106,6 +105,8 @@ class Matcher:
                 mask[self._stop_ids] = True
             if self._is_open:
                 mask[[token for token in mask.nonzero()[0].tolist() if not self._leads_on(token)]] = False
+        import torch  # heavy, and engines without logits do without
+
         return torch.from_numpy(mask)
 
     def _leads_on(self, token: int) -> bool:
