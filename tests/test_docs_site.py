@@ -1,0 +1,99 @@
+"""The docs site: its navigation, its picture, its API pages, and the shell lines of the tutorial. `make docs` builds it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+
+import pytest
+import yaml
+
+import plait
+
+ROOT = Path(plait.__file__).parent
+DOCS = ROOT / "docs"
+CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+ELSEWHERE = dict(re.findall(r'^    "(\S+\.md)": "(\S+\.md)",$', (DOCS / "site_hooks.py").read_text(), re.MULTILINE))
+"""Page of the site -> the file outside of docs/ that it is."""
+TUTORIAL = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+DRIVER = """
+import shlex, sys
+from plait.runtime.cli.main import main
+for line in sys.stdin:
+    program, *arguments = shlex.split(line, comments=True)
+    if program != "plait" or main(arguments):
+        sys.exit(line)
+"""
+
+
+def pages(nav):
+    """The files that a nav names."""
+    for entry in nav:
+        for value in entry.values():
+            yield from [value] if isinstance(value, str) else pages(value)
+
+
+def test_the_nav_names_every_page_once_and_no_other():
+    named = list(pages(CONFIG["nav"]))
+    assert len(named) == len(set(named))
+    there = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    assert ELSEWHERE and not there & set(ELSEWHERE)
+    assert set(named) == there | set(ELSEWHERE)
+    assert all((ROOT / source).is_file() for source in ELSEWHERE.values())
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in DOCS.glob("*.md"))])
+def test_links_lead_to_files(page):
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", text):
+        assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_public_names_are_in_the_reference():
+    text = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "reference").glob("*.md"))
+    named = re.findall(r"^::: plait\.(\S+)$", text, re.MULTILINE)
+    assert len(named) == len(set(named))
+    # Modules have pages of their own; the page on errors is that of the module.
+    errors = {name for name in plait.__all__ if name in vars(plait.errors)}
+    assert set(plait.__all__) - errors - {"__version__", "evals", "search"} <= set(named)
+    assert {f"evals.{name}" for name in plait.evals.__all__} <= set(named)
+    exported = {name for name, value in vars(plait.search).items() if getattr(value, "__module__", None) and name[0] != "_"}
+    assert exported - {"TreeSearch"} <= {name.removeprefix("search.") for name in named}
+
+
+def test_the_picture_is_that_of_its_source_and_of_the_tree():
+    source, drawn = (DOCS / "architecture.dot").read_text(), (DOCS / "architecture.svg").read_text()
+    lines = {line for label in re.findall(r'label="([^"]+)"', source) for line in label.split(r"\n")}
+    assert lines == {unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawn)}
+    for line in lines:
+        if re.fullmatch(r"\w+/", line):
+            assert any((ROOT / room / line).is_dir() for room in (".", "runtime", "runtime/engines")), line
+
+
+def test_nothing_is_fetched_from_other_hosts():
+    assert CONFIG["theme"]["font"] is False and CONFIG["strict"] is True
+    assert not any(str(value).startswith("http") for key in ("extra_css", "extra_javascript") for value in CONFIG.get(key, []))
+
+
+def test_the_shell_lines_of_the_tutorial(tmp_path):
+    pytest.importorskip("trl")
+    for name, text in re.findall(r"```\w+\n(?:#|//) (\S+\.\w+)\n(.*?)```", TUTORIAL, re.DOTALL):
+        (tmp_path / name).write_text(text)
+    lines = "".join(re.findall(r"```sh\n(.*?)```", TUTORIAL, re.DOTALL))
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input=lines,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("trace.jsonl.html", "first/report.html", "own/report.html", "tuned/model/config.json"):
+        assert (tmp_path / name).is_file(), name
+    assert "agree" in (tmp_path / "own" / "report.md").read_text()
