@@ -46,9 +46,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         if not place and (ROOT / target).is_file():
             place = f"source/{target}"
             if files.get_file_from_path(place) is None:
-                copy = File.generated(
-                    config, place, abs_src_path=str(ROOT / target), inclusion=InclusionLevel.INCLUDED
-                )
+                copy = File.generated(config, place, abs_src_path=str(ROOT / target), inclusion=InclusionLevel.INCLUDED)
                 files.append(copy)
         if not place and (ROOT / target).is_dir():
             return text

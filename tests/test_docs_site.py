@@ -1,4 +1,4 @@
-"""The docs site: its navigation, its picture, its API pages, and the shell lines of the tutorial. `make docs` builds it."""
+"""The docs site: its menu, its picture, its API pages, and the shell lines of the tutorial. `make docs` builds it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def test_public_names_are_in_the_reference():
     errors = {name for name in plait.__all__ if name in vars(plait.errors)}
     assert set(plait.__all__) - errors - {"__version__", "evals", "search"} <= set(named)
     assert {f"evals.{name}" for name in plait.evals.__all__} <= set(named)
-    exported = {name for name, value in vars(plait.search).items() if getattr(value, "__module__", None) and name[0] != "_"}
+    exported = {
+        name for name, value in vars(plait.search).items() if getattr(value, "__module__", None) and name[0] != "_"
+    }
     assert exported - {"TreeSearch"} <= {name.removeprefix("search.") for name in named}
 
 
@@ -76,24 +78,44 @@ def test_the_picture_is_that_of_its_source_and_of_the_tree():
 
 def test_nothing_is_fetched_from_other_hosts():
     assert CONFIG["theme"]["font"] is False and CONFIG["strict"] is True
-    assert not any(str(value).startswith("http") for key in ("extra_css", "extra_javascript") for value in CONFIG.get(key, []))
+    assert not any(
+        str(value).startswith("http") for key in ("extra_css", "extra_javascript") for value in CONFIG.get(key, [])
+    )
 
 
-def test_the_shell_lines_of_the_tutorial(tmp_path):
-    pytest.importorskip("trl")
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the files of the tutorial."""
+    folder = tmp_path_factory.mktemp("tutorial")
     for name, text in re.findall(r"```\w+\n(?:#|//) (\S+\.\w+)\n(.*?)```", TUTORIAL, re.DOTALL):
-        (tmp_path / name).write_text(text)
-    lines = "".join(re.findall(r"```sh\n(.*?)```", TUTORIAL, re.DOTALL))
+        (folder / name).write_text(text)
+    return folder
+
+
+def run(place, text):
+    """Run the shell lines of a part of the tutorial, all in one process, since each would load torch."""
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
-        input=lines,
-        cwd=tmp_path,
+        input="".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)),
+        cwd=place,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=110,
     )
     assert done.returncode == 0, done.stderr
-    for name in ("trace.jsonl.html", "first/report.html", "own/report.html", "tuned/model/config.json"):
-        assert (tmp_path / name).is_file(), name
-    assert "agree" in (tmp_path / "own" / "report.md").read_text()
+
+
+def test_the_shell_lines_of_the_tutorial(place):
+    run(place, TUTORIAL.split("## 6.")[0])
+    for name in ("trace.jsonl.html", "first/report.html", "own/report.html"):
+        assert (place / name).is_file(), name
+    assert "agree" in (place / "own" / "report.md").read_text()
+
+
+def test_the_training_of_the_tutorial(place):
+    pytest.importorskip("trl")
+    if not (place / "first").is_dir():
+        pytest.skip("needs the evaluation of the test before")
+    run(place, TUTORIAL.split("## 6.")[1])
+    assert (place / "tuned" / "model" / "config.json").is_file()
