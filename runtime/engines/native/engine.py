@@ -137,7 +137,7 @@ class NativeEngine:
                 raise InvalidInput(f"the native engine has no option {option!r}; known: {', '.join(known)}")
         chosen = NativeOptions(**read_options(options))
         size = chosen.tensor_parallel
-        load_one = partial(load_model, is_invariant=chosen.batch_invariant)
+        load_one = partial(load_model, is_invariant=chosen.batch_invariant, weight_type=chosen.weights)
         load_it = load_one if size == 1 else partial(load_parallel, size=size)
         model = load_it(
             path,

@@ -9,12 +9,12 @@ import importlib.machinery
 import warnings
 from pathlib import Path
 
-_ABI = 5
+_ABI = 6
 """Of the functions and structures below; csrc/ops.cpp has the same number."""
 
 _POINTER, _INT64, _FLOAT, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
 
-FLOAT32, BFLOAT16, FLOAT32_HALVED = range(3)
+FLOAT32, BFLOAT16, FLOAT32_HALVED, QUANTISED = range(4)
 """Types of weights and inputs."""
 BAD_TOKEN, BAD_SLOT = -1, -2
 """Results."""
@@ -23,7 +23,7 @@ BAD_TOKEN, BAD_SLOT = -1, -2
 class LinearArguments(ctypes.Structure):
     """`Linear` of csrc/ops.cpp, as the classes below are those of their names there."""
 
-    _fields_ = (("panels", _POINTER), ("bias", _POINTER), ("inputs", _INT64), ("outputs", _INT64))
+    _fields_ = (("panels", _POINTER), ("bias", _POINTER), ("inputs", _INT64), ("outputs", _INT64), ("bits", _INT64))
 
 
 class LayerArguments(ctypes.Structure):
@@ -33,7 +33,7 @@ class LayerArguments(ctypes.Structure):
     )
 
 
-BUFFERS = ("x", "qkv", "gate_up", "input", "attended", "middle")
+BUFFERS = ("x", "qkv", "gate_up", "input", "attended", "middle", "integers")
 
 
 class WorkArguments(ctypes.Structure):

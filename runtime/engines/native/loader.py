@@ -13,6 +13,7 @@ from ..loading import loading
 from .assembly import assemble
 from .checkpoint import open_checkpoint
 from .config import ModelConfig
+from .integers import WeightType
 from .model import LayerOps, Model, Stack
 from .ops import choose_ops
 from .stack import KernelStack
@@ -39,12 +40,14 @@ def load_model(
     headless: bool = False,
     context_limit: int | None = None,
     is_invariant: bool = True,
+    weight_type: WeightType | None = None,
 ) -> Model:
     """Load a folder (config.json and safetensors, plain or packed by AWQ or GPTQ), or a GGUF file.
 
     `dtype="auto"`: as `auto_dtype` chooses. `impl`: "cpu" packs the weights for the compiled kernels, "torch" leaves
     them to torch, "auto" takes the kernels where they can serve. `num_threads`: of the compiled kernels. `headless` and
     `context_limit`: as in `ModelConfig.from_hf`. `is_invariant`: as `NativeOptions.batch_invariant`.
+    `weight_type`: as `NativeOptions.weights`.
 
     Raises `UnknownModel` (no such folder or file), `UnsupportedModel`, or `InvalidInput` (no config.json, no weights, a
     missing or mis-shaped tensor, a damaged file), each naming what it is about.
@@ -60,14 +63,22 @@ def load_model(
             return checkpoint.tensor(name, chosen).to(device)
 
         weights = assemble(config, get, str(path))
-    return build_model(config, weights, impl=impl, num_threads=num_threads, is_invariant=is_invariant)
+    return build_model(
+        config, weights, impl=impl, num_threads=num_threads, is_invariant=is_invariant, weight_type=weight_type
+    )
 
 
 def build_model(
-    config: ModelConfig, weights: Weights, *, impl: Impl = "auto", num_threads: int = 1, is_invariant: bool = True
+    config: ModelConfig,
+    weights: Weights,
+    *,
+    impl: Impl = "auto",
+    num_threads: int = 1,
+    is_invariant: bool = True,
+    weight_type: WeightType | None = None,
 ) -> Model:
     """From weights that are on their device already; the rest as for `load_model`."""
-    ops = choose_ops(config, weights, impl, num_threads, is_invariant=is_invariant)
+    ops = choose_ops(config, weights, impl, num_threads, is_invariant=is_invariant, weight_type=weight_type)
     return _model(config, weights, ops, impl, num_threads)
 
 

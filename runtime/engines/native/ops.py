@@ -13,13 +13,17 @@ from ....attention import Impl
 from ...errors import InvalidInput
 from .config import ModelConfig
 from .families import LayerNorms
-from .kernels import BUFFERS, LayerArguments, WorkArguments, kernel_library
+from .integers import GROUP, WeightType
+from .kernels import BUFFERS, QUANTISED, LayerArguments, WorkArguments, kernel_library
 from .model import LayerOps
 from .packing import PackedWeights
 from .torch_ops import TorchOps
 from .weights import Weights
 
 logger = logging.getLogger(__name__)
+
+_GROUP_WIDTH = 11
+"""Of a group of inputs in 8 bits, in units of 4 bytes: `Inputs` of csrc/quantised.h."""
 
 
 def choose_ops(
@@ -30,14 +34,19 @@ def choose_ops(
     *,
     is_live: bool = False,
     is_invariant: bool = True,
+    weight_type: WeightType | None = None,
 ) -> LayerOps:
     """Compiled kernels ("cpu"), those of Triton ("triton"), plain torch ("torch"), or ("auto") kernels where they can
-    serve. `is_live`: the weights will change. `is_invariant`: as for `GpuOps`.
+    serve. `is_live`: the weights will change. `is_invariant`: as for `GpuOps`. `weight_type`: what the kernels are to
+    round the weights to.
 
     Raises `InvalidInput` for "cpu" where they cannot: weights on another device, neither float32 nor bfloat16, a family
-    that has what they have not, or no library; and for "triton" where the family has what those have not.
+    that has what they have not, or no library; for "triton" where the family has what those have not; and for a
+    `weight_type` where the compiled kernels do not serve.
     """
     embedding, gap = weights.embedding, _gap(config)
+    if weight_type is not None:
+        impl = _for_integers(weight_type, impl, embedding)
     if impl == "triton" and gap is not None:
         raise InvalidInput(f"impl='triton': the kernels have no {gap}; leave impl out for plain torch")
     if gap is None and (impl == "triton" or (impl == "auto" and embedding.is_cuda)):
@@ -46,7 +55,7 @@ def choose_ops(
         return GpuOps(config, weights, is_invariant=is_invariant)
     fits = embedding.device.type == "cpu" and embedding.dtype in (torch.float32, torch.bfloat16)
     if impl in ("auto", "cpu") and fits and gap is None and (library := kernel_library()) is not None:
-        return KernelOps(library, config, weights, num_threads, is_live=is_live)
+        return KernelOps(library, config, weights, num_threads, is_live=is_live, weight_type=weight_type)
     if impl == "cpu" and gap is not None:
         raise InvalidInput(f"impl='cpu': the compiled kernels have no {gap}; leave impl out for plain torch")
     if impl == "cpu":
@@ -57,6 +66,13 @@ def choose_ops(
     if impl == "auto" and fits and gap is not None:
         _log_gap(config.family.architecture, gap)
     return TorchOps(config, weights)
+
+
+def _for_integers(weight_type: WeightType, impl: Impl, embedding: Tensor) -> Impl:
+    """The compiled kernels or none."""
+    if impl not in ("auto", "cpu") or embedding.device.type != "cpu":
+        raise InvalidInput(f"weights={weight_type!r} needs the compiled kernels on the CPU; leave weights or impl out")
+    return "cpu"
 
 
 def _gap(config: ModelConfig) -> str | None:
@@ -84,16 +100,23 @@ def _log_gap(architecture: str, gap: str) -> None:
 class KernelOps:
     """`LayerOps` by compiled kernels, with weights in packed form and float32 activations.
 
-    Inputs of linear layers are rounded to the weights' type, sums are float32. Each row's result is bitwise the same
-    whatever other rows there are.
+    Inputs of linear layers are rounded to the weights' type (for weights in 8 or 4 bits to 8, in groups of 32), sums
+    are float32. Each row's result is bitwise the same whatever other rows there are.
     """
 
     def __init__(
-        self, library: ctypes.CDLL, config: ModelConfig, weights: Weights, num_threads: int, *, is_live: bool = False
+        self,
+        library: ctypes.CDLL,
+        config: ModelConfig,
+        weights: Weights,
+        num_threads: int,
+        *,
+        is_live: bool = False,
+        weight_type: WeightType | None = None,
     ) -> None:
         self.library = library
         self.config = config
-        self.packed = packed = PackedWeights(weights, library.plait_panel(), is_live=is_live)
+        self.packed = packed = PackedWeights(weights, library.plait_panel(), is_live=is_live, weight_type=weight_type)
         self._layer_at = [
             ctypes.addressof(packed.layers) + i * ctypes.sizeof(LayerArguments) for i in range(config.num_layers)
         ]
@@ -178,6 +201,9 @@ class KernelOps:
             "input": config.hidden_size,
             "attended": queries,
             "middle": config.intermediate_size,
+            "integers": -(-max(config.hidden_size, queries, config.intermediate_size) // GROUP) * _GROUP_WIDTH
+            if self.packed.type == QUANTISED
+            else 0,
         }
         for name in BUFFERS:
             # A stride that is no power of two: rows must not compete for the same cache sets.

@@ -12,6 +12,7 @@ import torch
 from ....attention import Impl
 from ...errors import InvalidInput
 from .context_files import DEFAULT_BYTES
+from .integers import WEIGHT_TYPES, WeightType
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _COUNTS = (
@@ -27,6 +28,9 @@ class NativeOptions:
     device: str = "cpu"
     dtype: torch.dtype | Literal["auto"] = "auto"
     """Of weights and KV; "auto": float32 for small models on the CPU, else the checkpoint's."""
+    weights: WeightType | None = None
+    """Round the weights of linear layers to 8 or 4 bits as they are loaded, for the compiled kernels: "int8", or "int4"
+    with embedding and head in 8 bits. `dtype` is then the type of the KV alone. None: as they are."""
     impl: Impl = "auto"
     """"cpu": the compiled kernels; "triton": those of a GPU; "torch"; "auto": what is there. As in `attention`."""
     num_threads: int = 1
@@ -71,6 +75,10 @@ class NativeOptions:
         for name in ("num_threads", "tensor_parallel", "max_rows", "prefill_chunk", "slice_rows"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.weights is not None and self.weights not in WEIGHT_TYPES:
+            raise InvalidInput(f"unknown weights {self.weights!r}; known: {', '.join(WEIGHT_TYPES)}")
+        if self.tensor_parallel > 1 and self.weights is not None:
+            raise InvalidInput(f"weights={self.weights!r} needs one process; leave weights or tensor_parallel out")
         if self.tensor_parallel > 1 and self.impl == "cpu":
             raise InvalidInput("impl='cpu': the compiled kernels run in one process; leave impl or tensor_parallel out")
         if self.tensor_parallel > 1 and self.contexts is not None:

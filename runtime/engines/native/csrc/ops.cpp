@@ -3,7 +3,7 @@
 // A weight matrix (outputs, inputs) is packed once into panels of kPanel outputs, [panel][depth][kPanel] units. A unit
 // is 4 bytes: one float32 weight, or the two bfloat16 weights of neighbouring inputs; depth is inputs, or inputs / 2
 // rounded up. Inputs are rounded to the weights' type; sums are float32. Rows of activations are padded to whole panels;
-// the padding stays zero because padded weights, norms and biases are zero.
+// the padding stays zero because padded weights, norms and biases are zero. Weights in 8 and 4 bits: quantised.h.
 //
 // Same tokens whatever the batch: an output element is one chain of multiply-adds over its inputs in ascending order, in
 // whichever tile it is computed. Tiles differ in how many such chains run side by side, never in their order.
@@ -12,67 +12,14 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
+#include "quantised.h"
+#include "vectors.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-constexpr int kTileRows = 6;  // 6 x 4 sums, 4 weights and an input: 29 of 32 registers
-#elif defined(__AVX__)
-constexpr int kLanes = 8;
-constexpr int kTileRows = 3;  // of 16 registers
-#else
-constexpr int kLanes = 4;
-constexpr int kTileRows = 3;
-#endif
-constexpr int kVectors = 4;  // a multiply-add's latency in cycles: one row alone keeps the unit busy
-constexpr int kPanel = kLanes * kVectors;
-constexpr int kLine = 16;  // units in a cache line
-constexpr int kManyRows = 32;  // from here on, row operations are worth a parallel region
-
-typedef float Vec __attribute__((vector_size(kLanes * 4)));
-typedef int32_t Int __attribute__((vector_size(kLanes * 4)));
-typedef int16_t Short __attribute__((vector_size(kLanes * 2)));
-
-template <class V = Vec>
-V load(const void* p) {
-    V v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-}
-
-template <class V>
-void store(void* p, V v) {
-    std::memcpy(p, &v, sizeof v);
-}
-
-float sum(Vec v) {
-    float total = 0;
-    for (int i = 0; i < kLanes; i++) total += v[i];
-    return total;
-}
-
-Vec exp(Vec x) {
-    x = x < -87.0f ? Vec{} - 87.0f : x;
-    x = x > 88.0f ? Vec{} + 88.0f : x;
-    const float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-    const Vec shifted = x * 1.44269504f + round;
-    const Vec n = shifted - round;
-    const Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;  // ln 2 in two parts
-    Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    const Int power = ((Int)shifted << 23) + 0x3f800000;
-    return (p * r * r + r + 1.0f) * (Vec)power;
-}
 
 // A type says how weights are packed (Weight, kParts of them to a unit), what inputs are (Input, kInputs of them), and how
 // the two are multiplied: part p of a unit with input number kParts * k + p.
@@ -127,13 +74,17 @@ struct Float32Halved : Float32 {
     static float weight(Weight unit, int64_t k) { return BFloat16::weight(unit, k); }
 };
 
-// These structs mirror the ctypes structures in ops.py.
+// Weights in 8 or 4 bits, as each matrix says (quantised.h); everything around them is float32.
+struct Quantised : Float32 {};
+
+// These structs mirror the ctypes structures in kernels.py.
 
 struct Linear {
     const void* panels;
     const float* bias;  // padded to whole panels, or null
     int64_t inputs;
     int64_t outputs;  // padded to whole panels
+    int64_t bits;     // of a weight, where the type is kQuantised
 };
 
 struct Layer {
@@ -149,16 +100,17 @@ struct Work {  // activations; strides are in elements of 4 bytes
     void* input;
     void* attended;
     void* middle;
-    int64_t x_stride, qkv_stride, gate_up_stride, input_stride, attended_stride, middle_stride;
+    void* integers;  // Inputs of a linear layer
+    int64_t x_stride, qkv_stride, gate_up_stride, input_stride, attended_stride, middle_stride, integers_stride;
     int64_t hidden_size;
     float eps;
     int32_t type;  // kFloat32 ..
     int32_t threads;
 };
 
-enum { kFloat32, kBFloat16, kFloat32Halved };         // types
-enum { kDone = 0, kBadToken = -1, kBadSlot = -2 };  // results
-constexpr int64_t kNoToken = -1;                    // sampled from logits that are no distribution; as in sampling.py
+enum { kFloat32, kBFloat16, kFloat32Halved, kQuantised };  // types
+enum { kDone = 0, kBadToken = -1, kBadSlot = -2 };         // results
+constexpr int64_t kNoToken = -1;  // sampled from logits that are no distribution; as in sampling.py
 
 struct Stack {  // a whole decoder
     const Linear *embedding, *head;
@@ -256,10 +208,39 @@ void tile_of(int64_t rows, const typename Type::Input* x, int64_t x_stride, cons
         tile_of<Type, kFetch, kRows - 1>(rows, x, x_stride, weights, next, depth, bias, add, y, y_stride);
 }
 
+template <class Format>
+void quantised_linear(const Linear& layer, const Work& work, int64_t rows, bool add, float* y, int64_t y_stride) {
+    const int64_t groups = (layer.inputs + kGroup - 1) / kGroup;
+    const int64_t tiles = (rows + kGroupRows - 1) / kGroupRows;
+    const auto* inputs = static_cast<const float*>(work.integers);
+#pragma omp parallel for schedule(static) num_threads(work.threads) if (work.threads > 1)
+    for (int64_t first = 0; first < layer.outputs; first += kPanel) {
+        const uint8_t* panel = static_cast<const uint8_t*>(layer.panels) + first / kPanel * groups * kRecord<Format>;
+        for (int64_t t = 0; t < tiles; t++) {
+            const int64_t begin = rows * t / tiles, end = rows * (t + 1) / tiles;
+            group_tile_of<Format>(end - begin, inputs + begin * work.integers_stride, work.integers_stride, panel,
+                                  groups, layer.bias ? layer.bias + first : nullptr, add,
+                                  y + begin * y_stride + first, y_stride);
+        }
+    }
+}
+
 // y = x W^T (+ bias) (+ y); x_stride in units.
 template <class Type>
-void linear(const Linear& layer, const void* x, int64_t x_stride, int64_t rows, bool add, float* y, int64_t y_stride,
-            int threads) {
+void linear(const Linear& layer, const Work& work, const void* x, int64_t x_stride, int64_t rows, bool add, float* y,
+            int64_t y_stride) {
+    const int threads = work.threads;
+    if constexpr (std::is_same_v<Type, Quantised>) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && rows >= kManyRows)
+        for (int64_t row = 0; row < rows; row++)
+            quantise(static_cast<const float*>(x) + row * x_stride, layer.inputs,
+                     static_cast<float*>(work.integers) + row * work.integers_stride);
+        if (layer.bits == 8)
+            quantised_linear<Int8>(layer, work, rows, add, y, y_stride);
+        else
+            quantised_linear<Int4>(layer, work, rows, add, y, y_stride);
+        return;
+    }
     using Input = typename Type::Input;
     using Weight = typename Type::Weight;
     const int64_t depth = units<Type>(layer.inputs);
@@ -335,6 +316,12 @@ const void* as_input(const float* x, int64_t* stride, int64_t size, int64_t rows
 
 template <class Type>
 void embed(const Linear& table, const Work& work, const int64_t* tokens, int64_t rows) {
+    if constexpr (std::is_same_v<Type, Quantised>) {
+        const auto read = table.bits == 8 ? read_output<Int8> : read_output<Int4>;
+        for (int64_t row = 0; row < rows; row++)
+            read(static_cast<const uint8_t*>(table.panels), tokens[row], table.inputs, work.x + row * work.x_stride);
+        return;
+    }
     using Weight = typename Type::Weight;
     const int64_t depth = units<Type>(table.inputs);
     for (int64_t row = 0; row < rows; row++) {
@@ -349,7 +336,7 @@ template <class Type>
 void qkv(const Layer& layer, const Work& work, int64_t rows) {
     rms_norm<Type>(work.x, work.x_stride, layer.attention_norm, work.eps, work.hidden_size, rows, work.input,
                    work.input_stride, work.threads);
-    linear<Type>(layer.qkv, work.input, work.input_stride, rows, false, work.qkv, work.qkv_stride, work.threads);
+    linear<Type>(layer.qkv, work, work.input, work.input_stride, rows, false, work.qkv, work.qkv_stride);
 }
 
 template <class Type>
@@ -357,14 +344,13 @@ void finish(const Layer& layer, const Work& work, const float* attended, int64_t
     int64_t stride = layer.output.inputs;
     const void* input =
         as_input<Type>(attended, &stride, layer.output.inputs, rows, work.attended, work.attended_stride);
-    linear<Type>(layer.output, input, stride, rows, true, work.x, work.x_stride, work.threads);
+    linear<Type>(layer.output, work, input, stride, rows, true, work.x, work.x_stride);
     rms_norm<Type>(work.x, work.x_stride, layer.mlp_norm, work.eps, work.hidden_size, rows, work.input,
                    work.input_stride, work.threads);
-    linear<Type>(layer.gate_up, work.input, work.input_stride, rows, false, work.gate_up, work.gate_up_stride,
-                 work.threads);
+    linear<Type>(layer.gate_up, work, work.input, work.input_stride, rows, false, work.gate_up, work.gate_up_stride);
     silu_multiply<Type>(work.gate_up, work.gate_up_stride, layer.gate_up.outputs / 2, rows, work.middle,
                         work.middle_stride, work.threads);
-    linear<Type>(layer.down, work.middle, work.middle_stride, rows, true, work.x, work.x_stride, work.threads);
+    linear<Type>(layer.down, work, work.middle, work.middle_stride, rows, true, work.x, work.x_stride);
 }
 
 // hidden = normed x, logits from it; both for the `count` rows of x that `rows` picks (null: the first ones).
@@ -376,7 +362,7 @@ void head(const Linear& layer, const float* norm, const Work& work, const float*
                           hidden + i * hidden_stride, hidden_stride, 1);
     int64_t stride = hidden_stride;
     const void* input = as_input<Type>(hidden, &stride, work.hidden_size, count, work.input, work.input_stride);
-    linear<Type>(layer, input, stride, count, false, logits, layer.outputs, work.threads);
+    linear<Type>(layer, work, input, stride, count, false, logits, layer.outputs);
 }
 
 void angles(const Stack& stack, const Step& step) {
@@ -473,14 +459,15 @@ auto with_type(const Work& work, F f) {
     switch (work.type) {
         case kBFloat16: return f(BFloat16{});
         case kFloat32Halved: return f(Float32Halved{});
+        case kQuantised: return f(Quantised{});
         default: return f(Float32{});
     }
 }
 
 }  // namespace
 
-// Changes with every function or struct above that ops.py knows.
-EXPORT int plait_ops_abi() { return 5; }
+// Changes with every function or struct above that kernels.py knows.
+EXPORT int plait_ops_abi() { return 6; }
 
 EXPORT int plait_panel() { return kPanel; }
 

@@ -1,0 +1,211 @@
+// Weights in 8 and 4 bits, and their products with inputs in 8 bits.
+//
+// Inputs of a matrix (outputs, inputs) come in groups of kGroup, the last one filled up with zeros. A panel of kPanel
+// outputs is one record after the other, one for each group: the group's integers, four inputs of an output side by side;
+// then each output's scale in float16 and, in 4 bits, its minimum. 8 bits: weight = scale * (integer - 128). 4 bits: two
+// integers to a byte, those of the group's second half in the high bits; weight = scale * integer + minimum.
+//
+// The inputs of a linear layer are rounded to 8 bits, with a scale of their own for each row and group. Products of a group
+// are summed as integers, without error; groups are added up as float32 in ascending order, whatever the tile. So neither
+// other rows nor threads change a bit of the result.
+
+#pragma once
+
+#include "vectors.h"
+
+namespace {
+
+constexpr int kGroup = 32;
+constexpr int kGroupRows = kLanes == 16 ? 3 : 1;  // 3 x 4 sums in integers, as many in float32, 4 weights and an input
+
+struct Inputs {  // a group of a row
+    int8_t integers[kGroup];
+    float scale;
+    float sum;       // of what the integers stand for
+    int32_t offset;  // -128 times their own sum
+};
+constexpr int kInputsSize = sizeof(Inputs) / sizeof(float);
+
+struct Int8 {
+    static constexpr int kWords = 8, kParts = 1;  // words of four bytes for each output; inputs in a byte
+    static constexpr bool kHasMinimum = false;
+    static Int part(Int word, int) { return word; }
+    static int32_t start(const Inputs& x) { return x.offset; }
+    static float weight(const uint8_t* integers, int lane, int k) {
+        return static_cast<float>(integers[(k / 4 * kPanel + lane) * 4 + k % 4] - 128);
+    }
+};
+
+struct Int4 {
+    static constexpr int kWords = 4, kParts = 2;
+    static constexpr bool kHasMinimum = true;
+    static Int part(Int word, int p) { return (p ? word >> 4 : word) & 0x0f0f0f0f; }
+    static int32_t start(const Inputs&) { return 0; }
+    static float weight(const uint8_t* integers, int lane, int k) {
+        const int byte = k % (kGroup / 2);
+        const uint8_t both = integers[(byte / 4 * kPanel + lane) * 4 + byte % 4];
+        return static_cast<float>(k < kGroup / 2 ? both & 15 : both >> 4);
+    }
+};
+
+template <class Format>
+constexpr int kIntegers = Format::kWords * 4 * kPanel;  // bytes
+template <class Format>
+constexpr int kRecord = kIntegers<Format> + kPanel * (Format::kHasMinimum ? 4 : 2);
+
+// Float16 to float32, of finite numbers.
+Vec halves(const uint8_t* p) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#else
+    const Int bits = __builtin_convertvector(load<Short>(p), Int);
+    const Vec magnitude = (Vec)((bits & 0x7fff) << 13) * 0x1p112f;  // moves the exponent's bias; subnormals come right
+    return (Vec)((Int)magnitude | (bits & static_cast<int32_t>(0x80000000)));
+#endif
+}
+
+// In each lane: total + four unsigned bytes of `weights` times four signed ones of `inputs`.
+Int dot(Int total, Int weights, Int inputs) {
+#if defined(__AVX512VNNI__) && defined(__AVX512F__)
+    return (Int)_mm512_dpbusd_epi32((__m512i)total, (__m512i)weights, (__m512i)inputs);
+#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
+    return (Int)_mm256_dpbusd_avx_epi32((__m256i)total, (__m256i)weights, (__m256i)inputs);
+#elif defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__)) || (defined(__SSE2__) && !defined(__AVX__))
+    // Bytes as pairs of 16 bits: even ones, then odd ones. (Sums of products of bytes in 16 bits would overflow.)
+    typedef int16_t Pairs __attribute__((vector_size(kLanes * 4)));
+    const Pairs even = (Pairs)(weights & 0x00ff00ff), odd = (Pairs)((weights >> 8) & 0x00ff00ff);
+    const Pairs even_inputs = (Pairs)((Pairs)inputs << 8) >> 8, odd_inputs = (Pairs)inputs >> 8;
+#if defined(__AVX512BW__)
+    return total + (Int)_mm512_madd_epi16((__m512i)even, (__m512i)even_inputs) +
+           (Int)_mm512_madd_epi16((__m512i)odd, (__m512i)odd_inputs);
+#elif defined(__AVX2__)
+    return total + (Int)_mm256_madd_epi16((__m256i)even, (__m256i)even_inputs) +
+           (Int)_mm256_madd_epi16((__m256i)odd, (__m256i)odd_inputs);
+#else
+    return total + (Int)_mm_madd_epi16((__m128i)even, (__m128i)even_inputs) +
+           (Int)_mm_madd_epi16((__m128i)odd, (__m128i)odd_inputs);
+#endif
+#else
+    for (int shift = 0; shift < 32; shift += 8)
+        total += ((weights >> shift) & 0xff) * ((inputs << (24 - shift)) >> 24);
+    return total;
+#endif
+}
+
+// A row of `size` inputs as groups in 8 bits. What is not finite makes its group's scale NaN.
+void quantise(const float* x, int64_t size, float* out) {
+    typedef int8_t Byte __attribute__((vector_size(kLanes)));
+    const float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+    for (int64_t begin = 0; begin < size; begin += kGroup, out += kInputsSize) {
+        float values[kGroup] = {};
+        std::memcpy(values, x + begin, (size - begin < kGroup ? size - begin : kGroup) * sizeof(float));
+        Vec largest = {}, nothing = {};
+        for (int i = 0; i < kGroup; i += kLanes) {
+            const Vec v = load(values + i);
+            const Vec magnitude = v < 0.0f ? -v : v;
+            largest = largest > magnitude ? largest : magnitude;
+            nothing += v * 0.0f;
+        }
+        float top = 0;
+        for (int i = 0; i < kLanes; i++) top = largest[i] > top ? largest[i] : top;
+        const float inverse = top > 1e-30f ? 127.0f / top : 0.0f;
+        Inputs group;
+        Int total = {};
+        for (int i = 0; i < kGroup; i += kLanes) {
+            const Int rounded = (Int)(load(values + i) * inverse + round) - 0x4b400000;
+            store(group.integers + i, __builtin_convertvector(rounded, Byte));
+            total += rounded;
+        }
+        uint32_t all = 0;  // garbage where the scale is NaN, but never an overflow
+        for (int i = 0; i < kLanes; i++) all += static_cast<uint32_t>(total[i]);
+        group.scale = top / 127.0f + sum(nothing);
+        group.sum = group.scale * static_cast<float>(static_cast<int32_t>(all));
+        group.offset = static_cast<int32_t>(0u - 128u * all);
+        std::memcpy(out, &group, sizeof group);
+    }
+}
+
+// kRows rows of inputs times one panel.
+template <class Format, int kRows>
+void group_tile(const float* x, int64_t x_stride, const uint8_t* record, int64_t groups, const float* bias, bool add,
+                float* y, int64_t y_stride) {
+    constexpr int kAhead = 4096;  // bytes
+    Vec total[kRows][kVectors] = {};
+    for (int64_t g = 0; g < groups; g++, record += kRecord<Format>, x += kInputsSize) {
+#pragma GCC unroll 40
+        for (int i = 0; i < kRecord<Format>; i += 64) __builtin_prefetch(record + kAhead + i, 0, 3);
+        const Inputs* inputs[kRows];
+        Int sums[kRows][kVectors];
+#pragma GCC unroll 8
+        for (int row = 0; row < kRows; row++) {
+            inputs[row] = reinterpret_cast<const Inputs*>(x + row * x_stride);
+#pragma GCC unroll 8
+            for (int j = 0; j < kVectors; j++) sums[row][j] = Int{} + Format::start(*inputs[row]);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < Format::kWords; i++) {
+            Int words[kVectors];
+#pragma GCC unroll 8
+            for (int j = 0; j < kVectors; j++) words[j] = load<Int>(record + (i * kPanel + j * kLanes) * 4);
+#pragma GCC unroll 2
+            for (int p = 0; p < Format::kParts; p++) {
+#pragma GCC unroll 8
+                for (int row = 0; row < kRows; row++) {
+                    int32_t four;
+                    std::memcpy(&four, inputs[row]->integers + (p * Format::kWords + i) * 4, 4);
+#pragma GCC unroll 8
+                    for (int j = 0; j < kVectors; j++)
+                        sums[row][j] = dot(sums[row][j], Format::part(words[j], p), Int{} + four);
+                }
+            }
+        }
+        const uint8_t* scales = record + kIntegers<Format>;
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; j++) {
+            const Vec scale = halves(scales + j * kLanes * 2);
+#pragma GCC unroll 8
+            for (int row = 0; row < kRows; row++) {
+                total[row][j] += __builtin_convertvector(sums[row][j], Vec) * (scale * inputs[row]->scale);
+                if constexpr (Format::kHasMinimum)
+                    total[row][j] += halves(scales + (kPanel + j * kLanes) * 2) * inputs[row]->sum;
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int row = 0; row < kRows; row++) {
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; j++) {
+            float* out = y + row * y_stride + j * kLanes;
+            Vec value = total[row][j];
+            if (bias) value += load(bias + j * kLanes);
+            if (add) value += load(out);
+            store(out, value);
+        }
+    }
+}
+
+template <class Format, int kRows = kGroupRows>
+void group_tile_of(int64_t rows, const float* x, int64_t x_stride, const uint8_t* panel, int64_t groups,
+                   const float* bias, bool add, float* y, int64_t y_stride) {
+    if (rows == kRows)
+        group_tile<Format, kRows>(x, x_stride, panel, groups, bias, add, y, y_stride);
+    else if constexpr (kRows > 1)
+        group_tile_of<Format, kRows - 1>(rows, x, x_stride, panel, groups, bias, add, y, y_stride);
+}
+
+// The weights of one output.
+template <class Format>
+void read_output(const uint8_t* panels, int64_t output, int64_t size, float* out) {
+    const int64_t groups = (size + kGroup - 1) / kGroup;
+    const int lane = static_cast<int>(output % kPanel), vector = lane / kLanes * kLanes;
+    const uint8_t* record = panels + output / kPanel * groups * kRecord<Format>;
+    for (int64_t k = 0; k < size; k++) {
+        if (k && k % kGroup == 0) record += kRecord<Format>;
+        const uint8_t* scales = record + kIntegers<Format>;
+        float value = halves(scales + vector * 2)[lane - vector] * Format::weight(record, lane, k % kGroup);
+        if constexpr (Format::kHasMinimum) value += halves(scales + (kPanel + vector) * 2)[lane - vector];
+        out[k] = value;
+    }
+}
+
+}  // namespace

@@ -1,0 +1,90 @@
+"""Weights in 8 and 4 bits: groups of 32 inputs, rounded to the nearest, in the packed form of csrc/quantised.h."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ...errors import InvalidInput
+
+WeightType = Literal["int8", "int4"]
+WEIGHT_TYPES: tuple[WeightType, ...] = get_args(WeightType)
+Bits = Literal[8, 4]
+
+GROUP = 32
+_CHUNK = 1 << 12
+"""Outputs that are rounded at a time, so that not all of a matrix is ever in float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """A matrix of O outputs and G groups of inputs, the last one filled up with zeros."""
+
+    integers: Tensor
+    """(O, G, 32) uint8; in 8 bits with 128 added."""
+    scales: Tensor
+    """(O, G) float16."""
+    minima: Tensor | None
+    """(O, G) float16, in 4 bits: what the integer 0 stands for."""
+
+    @classmethod
+    def of(cls, weight: Tensor, bits: Bits) -> Blocks:
+        """Round a matrix (O, C) to the nearest. In 8 bits the largest of a group becomes 127, in 4 bits the smallest 0
+        and the largest 15. Raises `InvalidInput` for what is not finite or too large for scales in float16."""
+        outputs, inputs = weight.shape
+        groups = functional.pad(weight.float(), (0, -inputs % GROUP)).view(outputs, -1, GROUP)
+        if bits == 8:
+            scales, minima = (groups.abs().amax(-1) / 127).half(), None
+            rounded = (groups * _inverse(scales)).round_().clamp_(-127, 127).add_(128)
+        else:
+            minima = groups.amin(-1).half()
+            scales = ((groups.amax(-1) - minima.float()) / 15).half()
+            rounded = ((groups - minima.float()[..., None]) * _inverse(scales)).round_().clamp_(0, 15)
+        if not bool(scales.isfinite().all()) or (minima is not None and not bool(minima.isfinite().all())):
+            raise InvalidInput(
+                f"weights in {bits} bits: the model has weights that are not finite or far too large; "
+                "leave the option `weights` out"
+            )
+        return cls(integers=rounded.to(torch.uint8), scales=scales, minima=minima)
+
+    def numbers(self, inputs: int) -> Tensor:
+        """What they stand for, (O, inputs) float32."""
+        scales = self.scales.float()[..., None]
+        if self.minima is None:
+            whole = (self.integers.float() - 128) * scales
+        else:
+            whole = self.integers.float() * scales + self.minima.float()[..., None]
+        return whole.flatten(1)[:, :inputs]
+
+    def packed(self, panel: int) -> Tensor:
+        """Records (O / panel, G, bytes) uint8; O is a multiple of `panel`."""
+        integers, parts = self.integers, [self.scales]
+        if self.minima is not None:
+            integers = integers[..., : GROUP // 2] | integers[..., GROUP // 2 :] << 4
+            parts.append(self.minima)
+        outputs, groups, size = integers.shape
+        words = integers.view(outputs // panel, panel, groups, size // 4, 4).permute(0, 2, 3, 1, 4)
+        halves = [part.view(-1, panel, groups).transpose(1, 2).contiguous().view(torch.uint8) for part in parts]
+        return torch.cat([words.reshape(outputs // panel, groups, -1), *halves], dim=-1)
+
+
+def record_bytes(bits: Bits, panel: int) -> int:
+    """Of one group of a panel's outputs."""
+    return panel * (GROUP + 2 if bits == 8 else GROUP // 2 + 4)
+
+
+def fill(records: Tensor, rows: Tensor, bits: Bits, panel: int) -> None:
+    """Round `rows` (O, C) into `records` (O / panel, G, bytes) uint8, some at a time."""
+    for begin in range(0, len(rows), _CHUNK):
+        chunk = rows[begin : begin + _CHUNK]
+        records[begin // panel : begin // panel + len(chunk) // panel] = Blocks.of(chunk, bits).packed(panel)
+
+
+def _inverse(scales: Tensor) -> Tensor:
+    """(O, G, 1) float32; 0 where the scale is 0."""
+    found = scales.float()
+    return torch.where(found == 0, found, 1 / found)[..., None]

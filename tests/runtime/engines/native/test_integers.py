@@ -1,0 +1,265 @@
+"""Weights in 8 and 4 bits: how they are rounded, their kernels, and models that have them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from plait.runtime.engines.native import ops
+from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.native.integers import GROUP, Bits, Blocks, WeightType
+from plait.runtime.engines.native.kernels import kernel_library, open_library
+from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.ops import KernelOps, choose_ops
+from plait.runtime.engines.native.stack import KernelStack
+from plait.runtime.engines.native.torch_ops import TorchOps
+from plait.runtime.engines.native.weights import MLP, Linear, Weights
+from plait.runtime.errors import InvalidInput
+from plait.tests import real
+from plait.tests.runtime.engines.native.helpers import Sequences, tiny
+from plait.tests.runtime.engines.native.test_ops import _config, _inputs, _run, _weights, shapes
+
+TYPES: tuple[WeightType, ...] = ("int8", "int4")
+
+
+def _ops(
+    weights: Weights, kind: WeightType | None, *, threads: int = 1, library: Any = None, **shape: int
+) -> KernelOps:
+    return KernelOps(library or kernel_library(), _config(**shape), weights, threads, weight_type=kind)
+
+
+def _rounded(weights: Weights, kind: WeightType) -> Weights:
+    """What the packed weights stand for, in float32."""
+    bits: Bits = 8 if kind == "int8" else 4
+
+    def matrix(weight: Tensor, bits: Bits = bits) -> Tensor:
+        return Blocks.of(weight, bits).numbers(weight.shape[1])
+
+    def cast(part: Any) -> Any:
+        if isinstance(part, MLP):
+            return MLP(gate=cast(part.gate), up=cast(part.up), down=cast(part.down))
+        if isinstance(part, Linear):
+            return Linear(matrix(part.weight), None if part.bias is None else part.bias.float())
+        return None if part is None else part.float()
+
+    layers = tuple(
+        type(layer)(**{name: cast(getattr(layer, name)) for name in layer.__slots__}) for layer in weights.layers
+    )
+    embedding = matrix(weights.embedding, 8)
+    head = embedding if weights.lm_head is weights.embedding else matrix(weights.lm_head, 8)
+    return Weights(embedding=embedding, layers=layers, norm=weights.norm.float(), lm_head=head)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    outputs=st.integers(1, 20), inputs=st.integers(1, 100), bits=st.sampled_from([8, 4]),
+    size=st.floats(1e-2, 1e3), shift=st.floats(-2, 2), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_rounds_to_the_nearest(outputs: int, inputs: int, bits: Bits, size: float, shift: float, seed: int) -> None:
+    """Half a step off at most, and what float16 makes of the scale or minimum (2**-11 of them) at the ends."""
+    weight = size * (torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(seed)) + shift)
+    blocks = Blocks.of(weight, bits)
+    step = blocks.scales.float().repeat_interleave(GROUP, 1)[:, :inputs]
+    found = blocks.numbers(inputs)
+    assert found.shape == weight.shape
+    assert ((found - weight).abs() <= 0.5 * step * 1.001 + weight.abs().max() * 2**-10).all()
+
+
+def test_eight_bits_keep_what_was_in_eight_bits() -> None:
+    """So what a file holds in Q8_0 is not rounded again."""
+    weight = torch.randn(40, 96, generator=torch.Generator().manual_seed(0))
+    once = Blocks.of(weight, 8)
+    twice = Blocks.of(once.numbers(96), 8)
+    assert torch.equal(once.integers, twice.integers) and torch.equal(once.scales, twice.scales)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+def test_weights_that_cannot_be_rounded(bits: Bits, bad: float) -> None:
+    weight = torch.ones(3, 40)
+    weight[1, 35] = bad
+    with pytest.raises(InvalidInput, match=f"weights in {bits} bits"):
+        Blocks.of(weight, bits)
+
+
+def _exact(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """x W^T with x in 8 bits, in float64; and the sum of the magnitudes."""
+    groups = torch.nn.functional.pad(x, (0, -x.shape[1] % GROUP)).view(len(x), -1, GROUP)
+    top = groups.abs().amax(-1, keepdim=True)
+    integers = (groups * torch.where(top > 1e-30, 127 / top, torch.zeros(()))).round()
+    rounded = (integers.double() * (top / 127).double()).flatten(1)[:, : x.shape[1]]
+    return rounded @ weight.double().T, rounded.abs() @ weight.double().abs().T
+
+
+@settings(max_examples=30, deadline=None)
+@given(config=shapes, rows=st.integers(1, 20), vocabulary=st.integers(1, 300), large=st.booleans())
+def test_linear_layer_against_float64(config: Any, rows: int, vocabulary: int, large: bool) -> None:
+    """Shapes that fill neither groups nor panels. Sums of a group have no error; each group adds one of scale, product
+    and sum: 2**-24 of the magnitudes each."""
+    config = dataclasses.replace(config, vocab_size=vocabulary)
+    weights = _weights(config, torch.float32)
+    x = (1e3 if large else 1.0) * torch.randn(rows, config.hidden_size, generator=torch.Generator().manual_seed(rows))
+    logits, hidden = KernelOps(kernel_library(), config, weights, 1, weight_type="int8").head(x)  # type: ignore[arg-type]
+    want, magnitude = _exact(hidden, _rounded(weights, "int8").lm_head)
+    groups = -(-config.hidden_size // GROUP)
+    assert logits.shape == want.shape
+    assert ((logits - want).abs() <= (groups + 4) * 2**-23 * magnitude + 1e-30).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(config=shapes, rows=st.integers(1, 20), bias=st.booleans(), tied=st.booleans(), kind=st.sampled_from(TYPES))
+def test_layer_against_torch(config: Any, rows: int, bias: bool, tied: bool, kind: WeightType) -> None:
+    """Any shape, against the rounded weights in float32: what is left are inputs in 8 bits, half a percent each."""
+    weights = _weights(config, torch.float32, bias=bias, tied=tied)
+    tokens, attended = _inputs(config, rows)
+    expected = _run(TorchOps(config, _rounded(weights, kind)), tokens, attended)
+    got = _run(KernelOps(kernel_library(), config, weights, 1, weight_type=kind), tokens, attended)  # type: ignore[arg-type]
+    torch.testing.assert_close(got[0], expected[0], atol=1e-6, rtol=1e-6)
+    for found, want in zip(got[1:], expected[1:], strict=True):
+        assert found.shape == want.shape
+        assert (found - want).norm() <= 0.03 * max(want.norm().item(), want.numel() ** 0.5)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_rows_do_not_depend_on_the_batch(kind: WeightType) -> None:
+    """A row alone is bit for bit the row among 2 to 64, for one thread and for two."""
+    shape = {"hidden": 72, "inner": 200}
+    weights = _weights(_config(**shape), torch.bfloat16, bias=True)
+    tokens, attended = _inputs(_config(**shape), 64)
+    alone = [_run(_ops(weights, kind, **shape), tokens[i : i + 1], attended[i : i + 1]) for i in range(64)]
+    expected = [torch.cat(parts) for parts in zip(*alone, strict=True)]
+    for threads in (1, 2):
+        layer_ops = _ops(weights, kind, threads=threads, **shape)
+        for rows in (*range(2, 20), 31, 32, 33, 50, 63, 64):
+            chosen = torch.randperm(64, generator=torch.Generator().manual_seed(rows))[:rows]
+            for got, want in zip(_run(layer_ops, tokens[chosen], attended[chosen]), expected, strict=True):
+                assert torch.equal(got, want[chosen]), (threads, rows)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_shows(kind: WeightType, bad: float) -> None:
+    """In its own row alone."""
+    weights = _weights(_config(), torch.float32)
+    tokens, attended = _inputs(_config(), 5)
+    clean = _run(_ops(weights, kind), tokens, attended)
+    attended[2, 1, 3] = bad
+    got = _run(_ops(weights, kind), tokens, attended)
+    assert not got[-2][2].isfinite().any()
+    others = [0, 1, 3, 4]
+    assert torch.equal(got[-2][others], clean[-2][others]) and got[-2][others].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_tiny_and_large_activations(kind: WeightType) -> None:
+    weights = _weights(_config(), torch.float32)
+    tokens = torch.arange(4)
+    attended = torch.tensor([1e-38, 1e-20, 0.0, 1e6])[:, None, None] * torch.ones(4, 4, 16)
+    expected = _run(TorchOps(_config(), _rounded(weights, kind)), tokens, attended)
+    for got, want in zip(_run(_ops(weights, kind), tokens, attended), expected, strict=True):
+        assert got.isfinite().all()
+        assert ((got - want).norm(dim=-1) <= 0.03 * want.norm(dim=-1) + 0.03 * want.shape[-1] ** 0.5).all()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.parametrize(
+    "flags", [[], ["-mavx2", "-mfma"], ["-mavx"], ["-fsanitize=undefined", "-fno-sanitize-recover"]]
+)
+def test_kernels_built_for_any_machine(tmp_path: Path, flags: list[str]) -> None:
+    """Other vector widths, no dot products of bytes."""
+    if "-mavx2" in flags and "avx2" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        pytest.skip("this processor has no AVX2")
+    source = Path(ops.__file__).parent / "csrc" / "ops.cpp"
+    target = tmp_path / "plain.so"
+    subprocess.run(["g++", "-O1", "-std=c++17", "-shared", "-fPIC", *flags, source, "-o", target], check=True)
+    library = open_library(target)
+    shape = {"hidden": 50, "inner": 70}
+    tokens, attended = _inputs(_config(**shape), 7)
+    weights = _weights(_config(**shape), torch.float32, bias=True)
+    for kind in TYPES:
+        whole = _run(_ops(weights, kind, library=library, **shape), tokens, attended)
+        for got, want in zip(whole, _run(_ops(weights, kind, **shape), tokens, attended), strict=True):
+            torch.testing.assert_close(got, want, atol=0.02, rtol=0.02)  # a rounding of an input may tip over
+        alone = _run(_ops(weights, kind, library=library, **shape), tokens[4:5], attended[4:5])
+        for got, want in zip(alone, whole, strict=True):
+            assert torch.equal(got, want[4:5])
+
+
+def test_bytes() -> None:
+    """Nothing else is kept: 8.5 bits a weight, or 5 with embedding and head in 8.5, in whole groups and panels."""
+    config = dataclasses.replace(_config(hidden=128, inner=256), vocab_size=512)
+    weights = _weights(config, torch.float32)
+    sizes = {
+        kind: KernelOps(kernel_library(), config, weights, 1, weight_type=kind).packed.num_bytes  # type: ignore[arg-type]
+        for kind in (None, *TYPES)
+    }
+    tables, layer = 2 * 512 * 128, (64 + 32 + 32 + 64) * 128 + 3 * 128 * 256
+    vectors = sizes[None] - 4 * (tables + layer)
+    assert abs(sizes["int8"] - vectors - (tables + layer) * 34 / 32) < 1
+    assert abs(sizes["int4"] - vectors - tables * 34 / 32 - layer * 20 / 32) < 1
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_model_near_its_rounded_weights(family: str, kind: WeightType) -> None:
+    """Logits as of transformers' model with the rounded weights; in one call as in many."""
+    reference, folder = tiny(family)
+    bits: Bits = 8 if kind == "int8" else 4
+    with torch.no_grad():
+        for name, weight in reference.named_parameters():
+            if weight.dim() == 2:
+                is_table = "embed_tokens" in name or "lm_head" in name
+                weight.copy_(Blocks.of(weight, 8 if is_table else bits).numbers(weight.shape[1]))
+    tokens = torch.randint(131, (3, 9), generator=torch.Generator().manual_seed(1))
+    want = reference(tokens).logits.detach().flatten(0, 1)
+    whole, parts = (load_model(folder, weight_type=kind) for _ in range(2))
+    assert isinstance(whole.stack, KernelStack)
+    parts.stack = None
+    got = Sequences(whole, 3).step(tokens.tolist())
+    assert (got - want).norm() <= 0.04 * want.norm()
+    # Angles are not of the same sine and cosine, and an input may be rounded the other way for it.
+    assert (got - Sequences(parts, 3).step(tokens.tolist())).norm() <= 0.01 * want.norm()
+
+
+def test_refusals(tmp_path: Path) -> None:
+    _, folder = tiny()
+    for options, words in (
+        ({"weights": "int3"}, "known: int8, int4"),
+        ({"weights": 8}, "known: int8, int4"),
+        ({"weights": "int8", "impl": "torch"}, "compiled kernels"),
+        ({"weights": "int4", "tensor_parallel": 2}, "one process"),
+    ):
+        with pytest.raises(InvalidInput, match=words):
+            NativeEngine.load(folder, **options)
+    with pytest.raises(InvalidInput, match="impl='cpu'.*norms"):
+        NativeEngine.load(tiny("gemma2")[1], weights="int8")
+    with pytest.raises(InvalidInput, match="float16"):
+        choose_ops(_config(), _weights(_config(), torch.float16), "auto", 1, weight_type="int8")
+
+
+@pytest.mark.parametrize("name", ["smol135", "q05"])
+def test_real_models_agree(name: str) -> None:
+    """On prose the likeliest next token is mostly the one of bfloat16 weights, and it costs few bits."""
+    from transformers import AutoTokenizer
+
+    folder = real.folder(name)
+    text = (Path(ops.__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    ids = torch.tensor(AutoTokenizer.from_pretrained(folder)(text)["input_ids"][:192])
+    found: dict[str | None, tuple[Tensor, float]] = {}
+    for kind in (None, *TYPES):
+        model = load_model(folder, weight_type=kind, dtype=torch.bfloat16)
+        logits = Sequences(model, 1).step([ids.tolist()])
+        loss = torch.nn.functional.cross_entropy(logits[:-1], ids[1:]).item()
+        found[kind] = logits.argmax(-1), loss
+    for kind, agreement, cost in (("int8", 0.93, 0.03), ("int4", 0.7, 0.5)):
+        assert (found[kind][0] == found[None][0]).float().mean() >= agreement
+        assert found[kind][1] - found[None][1] <= cost
