@@ -125,15 +125,12 @@ void quantise(const float* x, int64_t size, float* out) {
     }
 }
 
-// kRows rows of inputs times one panel.
+// kRows rows of inputs times one panel. One stream of whole records: the processor fetches it ahead better than hints do.
 template <class Format, int kRows>
 void group_tile(const float* x, int64_t x_stride, const uint8_t* record, int64_t groups, const float* bias, bool add,
                 float* y, int64_t y_stride) {
-    constexpr int kAhead = 4096;  // bytes
     Vec total[kRows][kVectors] = {};
     for (int64_t g = 0; g < groups; g++, record += kRecord<Format>, x += kInputsSize) {
-#pragma GCC unroll 40
-        for (int i = 0; i < kRecord<Format>; i += 64) __builtin_prefetch(record + kAhead + i, 0, 3);
         const Inputs* inputs[kRows];
         Int sums[kRows][kVectors];
 #pragma GCC unroll 8
