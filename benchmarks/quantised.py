@@ -2,10 +2,10 @@
 
     python -m plait.benchmarks.quantised FOLDER [FOLDER ...] --text README.md docs/*.md [--tokens 2048] [--repeats 7]
 
-Quality: perplexity of the texts in windows of 512 tokens, how often the likeliest next token is that of bfloat16 weights,
-and how many of 32 greedy tokens behind each window's first half are (up to the first other one). Speed: one step of 1, 16
-and 64 rows that know a few tokens each, one thread; types take turns. It is CPU time, since memory and cores may be shared
-with others: medians, with the fastest and the slowest step.
+Quality: perplexity of the texts in windows of 512 tokens, how often the likeliest next token is that of bfloat16
+weights, and how many of 32 greedy tokens behind each window's first half are (up to the first other one). Speed: one
+step of 1, 16 and 64 rows that know a few tokens each, one thread; types take turns. It is CPU time, since cores may be
+shared with others: medians, with the fastest and the slowest step.
 """
 
 from __future__ import annotations
