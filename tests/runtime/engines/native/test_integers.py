@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import shutil
 import subprocess
@@ -14,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from plait import Runtime, Sequential
 from plait.runtime.engines.native import ops
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.integers import GROUP, Bits, Blocks, WeightType
-from plait.runtime.engines.native.kernels import kernel_library, open_library
+from plait.runtime.engines.native.kernels import open_library
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.ops import KernelOps, choose_ops
 from plait.runtime.engines.native.stack import KernelStack
@@ -26,7 +28,7 @@ from plait.runtime.engines.native.weights import MLP, Linear, Weights
 from plait.runtime.errors import InvalidInput
 from plait.tests import real
 from plait.tests.runtime.engines.native.helpers import Sequences, tiny
-from plait.tests.runtime.engines.native.test_ops import _config, _inputs, _run, _weights, shapes
+from plait.tests.runtime.engines.native.test_ops import _config, _inputs, _library, _run, _weights, shapes
 
 TYPES: tuple[WeightType, ...] = ("int8", "int4")
 
@@ -34,7 +36,7 @@ TYPES: tuple[WeightType, ...] = ("int8", "int4")
 def _ops(
     weights: Weights, kind: WeightType | None, *, threads: int = 1, library: Any = None, **shape: int
 ) -> KernelOps:
-    return KernelOps(library or kernel_library(), _config(**shape), weights, threads, weight_type=kind)
+    return KernelOps(library or _library(), _config(**shape), weights, threads, weight_type=kind)
 
 
 def _rounded(weights: Weights, kind: WeightType) -> Weights:
@@ -108,7 +110,7 @@ def test_linear_layer_against_float64(config: Any, rows: int, vocabulary: int, l
     config = dataclasses.replace(config, vocab_size=vocabulary)
     weights = _weights(config, torch.float32)
     x = (1e3 if large else 1.0) * torch.randn(rows, config.hidden_size, generator=torch.Generator().manual_seed(rows))
-    logits, hidden = KernelOps(kernel_library(), config, weights, 1, weight_type="int8").head(x)  # type: ignore[arg-type]
+    logits, hidden = KernelOps(_library(), config, weights, 1, weight_type="int8").head(x)
     want, magnitude = _exact(hidden, _rounded(weights, "int8").lm_head)
     groups = -(-config.hidden_size // GROUP)
     assert logits.shape == want.shape
@@ -122,7 +124,7 @@ def test_layer_against_torch(config: Any, rows: int, bias: bool, tied: bool, kin
     weights = _weights(config, torch.float32, bias=bias, tied=tied)
     tokens, attended = _inputs(config, rows)
     expected = _run(TorchOps(config, _rounded(weights, kind)), tokens, attended)
-    got = _run(KernelOps(kernel_library(), config, weights, 1, weight_type=kind), tokens, attended)  # type: ignore[arg-type]
+    got = _run(KernelOps(_library(), config, weights, 1, weight_type=kind), tokens, attended)
     torch.testing.assert_close(got[0], expected[0], atol=1e-6, rtol=1e-6)
     for found, want in zip(got[1:], expected[1:], strict=True):
         assert found.shape == want.shape
@@ -199,8 +201,7 @@ def test_bytes() -> None:
     config = dataclasses.replace(_config(hidden=128, inner=256), vocab_size=512)
     weights = _weights(config, torch.float32)
     sizes = {
-        kind: KernelOps(kernel_library(), config, weights, 1, weight_type=kind).packed.num_bytes  # type: ignore[arg-type]
-        for kind in (None, *TYPES)
+        kind: KernelOps(_library(), config, weights, 1, weight_type=kind).packed.num_bytes for kind in (None, *TYPES)
     }
     tables, layer = 2 * 512 * 128, (64 + 32 + 32 + 64) * 128 + 3 * 128 * 256
     vectors = sizes[None] - 4 * (tables + layer)
@@ -263,3 +264,17 @@ def test_real_models_agree(name: str) -> None:
     for kind, agreement, cost in (("int8", 0.93, 0.03), ("int4", 0.7, 0.5)):
         assert (found[kind][0] == found[None][0]).float().mean() >= agreement
         assert found[kind][1] - found[None][1] <= cost
+
+
+@pytest.mark.parametrize("kind", TYPES)
+async def test_engine_decodes_alone_as_among_others(kind: WeightType) -> None:
+    """Sampled branches of a real model, in bursts and in steps of many."""
+
+    async def run(runtime: Runtime, index: int) -> str:
+        method = Sequential(prompt=f"The number {index} is", max_tokens=12, temperature=0.8)
+        return (await (await runtime.submit(method, seed=index))).text
+
+    async with Runtime(str(real.folder("smol135")), weights=kind) as runtime:
+        alone = [await run(runtime, i) for i in range(3)]
+        together = await asyncio.gather(*(run(runtime, i) for i in range(12)))
+    assert alone == together[:3] and all(alone)
