@@ -10,7 +10,10 @@ from ..runtime.budget import OutOfBudget
 from ..runtime.engine import SamplingParams, Tokenizer
 from ..runtime.errors import PromptTooLong
 from ..runtime.jobs.branch import TracedBranch
-from ..runtime.result import Finish
+from ..runtime.jobs.context import Context
+from ..runtime.methods.base import Method
+from ..runtime.methods.nesting import go_on
+from ..runtime.result import Finish, Generated
 from .costs import StageCost
 
 Message = dict[str, str]
@@ -51,20 +54,29 @@ def shared_prompt(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int
 class Chat:
     """One conversation; it only grows."""
 
-    def __init__(self, branch: TracedBranch, messages: Sequence[Message], sampling: SamplingParams, cost: StageCost):
+    def __init__(
+        self,
+        branch: TracedBranch,
+        messages: Sequence[Message],
+        sampling: SamplingParams,
+        cost: StageCost,
+        generator: Method | None = None,
+    ) -> None:
         """`branch`: has read some beginning of the conversation, shared with others or empty. `messages`: what was said
-        so far, the last of them by the model, or only the system's."""
+        so far, the last of them by the model, or only the system's. `generator`: what answers instead of plain
+        decoding."""
         self.branch = branch
         self.messages = list(messages)
         self.sampling = sampling
         self.cost = cost
+        self.generator = generator
         self._read = 0
         """Tokens of the branch that the model has read, here or before a fork."""
 
     def fork(self, n: int, labels: Sequence[str]) -> list[Chat]:
         """n conversations that go on from here."""
         branches = self.branch.fork(n, labels)
-        chats = [Chat(branch, self.messages, self.sampling, self.cost) for branch in branches]
+        chats = [Chat(branch, self.messages, self.sampling, self.cost, self.generator) for branch in branches]
         for chat in chats:
             chat._read = self._read
         return chats
@@ -101,7 +113,7 @@ class Chat:
             critical = branch.scope.critical_left
             short = critical is not None and critical < len(tokens) - known
             return Answer(text="", finish=Finish.CRITICAL_TOKENS if short else Finish.TOTAL_TOKENS)
-        found = await branch.generate(self.sampling)
+        found = await self._answer()
         self.cost.calls += 1
         cached = min(known, self._read)
         self._read = branch.length
@@ -112,6 +124,20 @@ class Chat:
             return Answer(text="", finish=found.finish)
         self.messages = [*said, {"role": "assistant", "content": found.text}]
         return Answer(text=found.text.rpartition(THOUGHT_ENDS)[2], finish=found.finish)
+
+    async def _answer(self) -> Generated:
+        """What is said behind what the branch holds; it holds it then."""
+        branch = self.branch
+        if self.generator is None:
+            return await branch.generate(self.sampling)
+        scope = branch.scope
+        assert isinstance(scope, Context)
+        outcome = await go_on(scope, self.generator, branch)
+        tokens = scope.tokenizer.encode_continuation(branch.tokens, outcome.text)
+        finish = outcome.finish if len(tokens) <= branch.room else Finish.CONTEXT
+        tokens = tokens[: branch.room]
+        branch.extend(tokens)
+        return Generated(text=scope.tokenizer.decode(tokens), token_ids=tokens, finish=finish)
 
     def _known(self, tokens: Sequence[int]) -> int:
         """How many of these tokens stand in the branch. Where the template has another way to write what the model

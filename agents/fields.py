@@ -13,6 +13,7 @@ from ..runtime.engine import Engine, SamplingParams
 from ..runtime.errors import InvalidInput, PromptTooLong, UnsupportedByEngine
 from ..runtime.jobs.context import Context
 from ..runtime.methods.base import Method, Temperature
+from ..runtime.methods.nesting import Inner, reading
 from ..runtime.spec import Spec
 from .costs import Price
 from .edits.base import FORMS, EditForm
@@ -104,6 +105,9 @@ class Fields(Method):
     """Executions at a time."""
     models: dict[Stage, StageModel] = Field(default_factory=dict)
     """Stages that another model does; also `{"edits": "NAME"}`."""
+    generators: dict[Stage, Inner] = Field(default_factory=dict)
+    """Methods that give a stage's answers instead of plain decoding: the conversation so far takes the place of their
+    prompt, their text is the answer. How it is sampled is said by their fields."""
     candidates: Path | None = None
     """A file or folder of predictions in SWE-bench's format: patches of other systems that join the votes."""
     instance: str | None = None
@@ -155,6 +159,9 @@ class Fields(Method):
                 raise InvalidInput(f"files: there is no text file {path!r} in {self.repository} at {self.commit}")
         self.foreign()
         self.sandbox.check()
+        for stage, generator in self.generators.items():
+            if stage not in self.models:
+                reading(generator, engine.tokenizer.encode(self.issue)).check(engine)
         if "edits" not in self.models:
             self.check_engine(engine)
 

@@ -56,7 +56,7 @@ class Work:
         messages = [{"role": "system", "content": system}]
         tokens = shared_prompt(messages, part.tokenizer)
         branch = part.open(tokens, label=label, context_limit=self.fields.context_limit, contexts=contexts)
-        return Chat(branch, messages, self.fields.sampling(part, stage), cost)
+        return Chat(branch, messages, self.fields.sampling(part, stage), cost, self.fields.generators.get(stage))
 
     @asynccontextmanager
     async def stage(self, name: Stage, ctx: Context | None = None) -> AsyncIterator[tuple[Context, StageCost]]:

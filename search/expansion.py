@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..runtime.engine import SamplingParams
 from ..runtime.jobs.branch import TracedBranch
 from ..runtime.jobs.context import Context
+from ..runtime.methods.nesting import go_on
 from ..runtime.result import Finish
 from .embeddings import HIDDEN
 from .fields import SearchFields
@@ -94,7 +95,8 @@ class Expansion:
     async def _run(self, part: Context, branch: TracedBranch, parent: Node) -> _Written:
         """Let the generator write the step, and put it into the branch."""
         method, tokenizer = self._method, self._ctx.tokenizer
-        outcome = await part.run(method.continuing(branch.tokens), parent=branch)
+        assert method.generator is not None
+        outcome = await go_on(part, method.generator, branch)
         is_complete, text = outcome.finish is Finish.EOS, outcome.text
         if not is_complete and not text.endswith(method.delimiters):
             text += method.delimiters[0]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ..runtime.engine import Tokenizer
 from ..runtime.methods.answers import check_rule
-from ..runtime.methods.base import Decoding, Method, Temperature, Text
+from ..runtime.methods.base import Temperature, Text
+from ..runtime.methods.nesting import Inner
 from ..runtime.methods.prompt import context_text
-from ..runtime.methods.registry import parse_method
 from ..runtime.methods.voting import Voting
 from .aggregation import Aggregate, Vote
 from .embeddings import parse_embedding
@@ -19,10 +19,6 @@ from .rewards import SelfCertainty, parse_reward
 from .strategies import ETS, parse_strategy
 
 _REGEX = "regex:"
-
-
-def _parse_generator(value: object) -> object:
-    return parse_method(value) if isinstance(value, dict) else value
 
 
 def _parse_embedding(value: object) -> str | None:
@@ -76,7 +72,7 @@ class SearchFields(Voting):
     """What the scores of its steps make a trajectory worth."""
     merge: bool = True
     """Keep equal steps below the same parent as one node that counts as often as it was sampled."""
-    generator: Annotated[SerializeAsAny[Method] | None, BeforeValidator(_parse_generator)] = None
+    generator: Inner | None = None
     """A method that writes each step instead of plain decoding. Its prompt is replaced by the trajectory so far, its
     text becomes the step; the trajectory is finished when its outcome ends by EOS."""
 
@@ -84,6 +80,8 @@ class SearchFields(Voting):
     def _check_generator(self) -> Self:
         if self.constraint is not None and self.generator is not None:
             raise ValueError("the generator writes the steps: no constraint can hold for all of them as one text")
+        if self.contexts and self.generator is not None:
+            raise ValueError("the generator reads a trajectory as tokens, without contexts: give them to the generator")
         return self
 
     @property
@@ -106,11 +104,3 @@ class SearchFields(Voting):
         if said := [message["content"] for message in self.messages if message["role"] == "user"]:
             return "\n\n".join(said)
         return self.prompt if isinstance(self.prompt, str) else context_text(self.tokens(tokenizer), tokenizer)
-
-    def continuing(self, tokens: list[int]) -> Method:
-        """The generator, set to go on behind these tokens. Raises `InvalidJob` if it takes no prompt."""
-        assert self.generator is not None
-        values: dict[str, Any] = {**self.generator.model_dump(), "prompt": tokens}
-        if isinstance(self.generator, Decoding):
-            values |= {"chat": False, "system": None}  # the tokens are a chat already, if it is one
-        return type(self.generator)(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..runtime.engine import Engine
 from ..runtime.errors import InvalidInput, UnsupportedByEngine
 from ..runtime.jobs.context import Context
+from ..runtime.methods.nesting import reading
 from ..runtime.result import Outcome
 from .embeddings import check_embedding
 from .fields import SearchFields
@@ -35,7 +36,7 @@ class TreeSearch(SearchFields):
                     f"the reward {self.reward.reward!r} judges by how the policy samples a step: with a generator "
                     "take another one"
                 )
-            self.continuing(self.tokens(engine.tokenizer)).check(engine)
+            reading(self.generator, self.tokens(engine.tokenizer)).check(engine)
 
     async def run(self, ctx: Context) -> Outcome:
         prompt = self.tokens(ctx.tokenizer)

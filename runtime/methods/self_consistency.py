@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ..engine import SamplingParams
+from ..engine import Engine, SamplingParams
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
 from ..result import Generated, Outcome
 from .answers import extract, majority
-from .base import Temperature
+from .base import Method, Temperature
+from .nesting import Inner, reading
 from .voting import Voting
 
 
@@ -28,20 +30,47 @@ class SelfConsistency(Voting):
     temperature: Temperature | None = 1.0
     """At 0 all samples are the same; None: the model's own."""
 
+    generator: Inner | None = None
+    """A method that gives each sample instead of plain decoding: this prompt takes the place of its own, and its
+    answers, by its own rule, vote. All else about the samples is said by its fields."""
+
+    @model_validator(mode="after")
+    def _check_generator(self) -> Self:
+        if self.generator is not None and (self.constraint is not None or self.contexts or self.conclusion is not None):
+            raise ValueError("the generator writes the samples: give constraint, contexts and conclusion to it")
+        return self
+
+    def check(self, engine: Engine) -> None:
+        super().check(engine)
+        if self.generator is not None:
+            reading(self.generator, self.tokens(engine.tokenizer)).check(engine)
+
     async def run(self, ctx: Context) -> Outcome:
+        if self.generator is not None:
+            return await self._vote(await self._run(ctx, reading(self.generator, self.tokens(ctx.tokenizer))))
         root = self.open(ctx, self.tokens(ctx.tokenizer))
         with ctx.phase("prefill"):
             await root.generate(SamplingParams(max_tokens=0))
         with ctx.phase("samples"):
             samples = await ctx.parallel(self._sample, root.fork(self.n))
-        texts = [sample[0] for sample in samples if sample]
-        answers = [extract(self.answer, text) for text in texts]
+        decoded = [sample for sample in samples if sample is not None]
+        return await self._vote(
+            [Outcome(text=text, answer=extract(self.answer, text), finish=last.finish) for text, last in decoded]
+        )
+
+    async def _vote(self, samples: Sequence[Outcome]) -> Outcome:
+        answers = [sample.answer for sample in samples]
         (answer, votes), notes = await self.settle(answers, lambda equal: majority(answers, equal))
-        chosen = answers.index(answer)
-        last = samples[chosen]
-        assert last is not None
+        chosen = samples[answers.index(answer)]
         details = {"votes": dict(votes), "samples": self.n, **notes}
-        return Outcome(text=texts[chosen], answer=answer, finish=last[1].finish, details=details)
+        return Outcome(text=chosen.text, answer=answer, finish=chosen.finish, details=details)
+
+    async def _run(self, ctx: Context, method: Method) -> list[Outcome]:
+        async def sample(part: Context, _number: int) -> Outcome:
+            return await part.run(method)
+
+        with ctx.phase("samples"):
+            return [outcome for outcome in await ctx.parallel(sample, range(self.n)) if outcome is not None]
 
     async def _sample(self, part: Context, branch: TracedBranch) -> tuple[str, Generated]:
         return await self.decode(part, branch)

@@ -23,6 +23,7 @@ from ...jobs.branch import TracedBranch
 from ...jobs.context import Context
 from ...result import Finish, Generated, Outcome
 from ..base import Decoding
+from ..nesting import Inner, go_on, reading
 from ..prompt import context_text, cut, prompt_tokens
 from .dialect import Child, Dialect, Joined, Spawn, find_dialect
 from .sequences import Sequences
@@ -78,12 +79,18 @@ class APR(Decoding):
     cancel_siblings: bool = False
     """Cancel the other children after the first verified success. Which had finished by then depends on timing."""
 
+    generator: Inner | None = None
+    """A method that does the children's work instead of threads of this one: what a child is told takes the place of
+    its prompt, and its answer is what the child hands back."""
+
     unconstrained: ClassVar[str | None] = "its threads write the sections that spawn children, and what they hand back"
 
     def check(self, engine: Engine) -> None:
         if self.sub_call_budget is not None and not isinstance(self.prompt, str):
             raise InvalidInput("sub_call_budget goes in front of a text prompt; this prompt is not text")
         super().check(engine)
+        if self.generator is not None:
+            reading(self.generator, self.tokens(engine.tokenizer)).check(engine)
 
     def tokens(self, tokenizer: Tokenizer) -> list[int]:
         if self.sub_call_budget is None:
@@ -209,7 +216,7 @@ class _Run:
         prompt = part.tokenizer.encode(child.prompt)
         for _ in range(1 + self.method.retries):
             try:
-                thread = await self.thread(part, prompt, level=level, label=child.label)
+                thread = await self.work(part, prompt, level=level, label=child.label)
             except PromptTooLong:
                 part.count("children_too_long")
                 return None
@@ -222,6 +229,27 @@ class _Run:
             part.count("truncated_children", thread.finish.is_truncated)
             return self.checked(part, child, thread)
         return None
+
+    async def work(self, part: Context, prompt: Sequence[int], *, level: int, label: str) -> Thread:
+        """A child's thread, or what the generator makes of what the child is told."""
+        generator = self.method.generator
+        if generator is None:
+            return await self.thread(part, prompt, level=level, label=label)
+        self.threads += 1
+        branch = part.open(prompt, label=label, context_limit=self.method.context_limit)
+        opened = context_text(branch.tokens, part.tokenizer)
+        try:
+            outcome = await go_on(part, generator, branch)
+        finally:
+            branch.close()
+        return Thread(
+            branch=branch.id,
+            prompt=opened,
+            text=opened + outcome.text,
+            result=outcome.answer,
+            finish=outcome.finish,
+            rounds=0,
+        )
 
     def checked(self, part: Context, child: Child, thread: Thread) -> Thread:
         """The thread without its result if that had to be verified and is wrong."""

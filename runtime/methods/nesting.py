@@ -1,0 +1,40 @@
+"""Methods inside methods: fields that hold one, and what it is given to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny
+
+from ..errors import PromptTooLong
+from ..jobs.branch import TracedBranch
+from ..jobs.context import Context
+from ..result import Finish, Outcome
+from .base import Decoding, Method
+from .registry import parse_method
+
+
+def _parse(value: object) -> object:
+    return parse_method(value) if isinstance(value, dict) else value
+
+
+Inner = Annotated[SerializeAsAny[Method], BeforeValidator(_parse)]
+"""A method, or its JSON."""
+
+
+def reading(method: Method, tokens: Sequence[int]) -> Method:
+    """`method` with these tokens as its prompt. Raises `InvalidJob` if it takes none."""
+    values: dict[str, Any] = {**method.model_dump(), "prompt": list(tokens)}
+    if isinstance(method, Decoding):
+        values |= {"chat": False, "system": None}  # the tokens are a chat already, if it is one
+    return type(method)(**values)
+
+
+async def go_on(ctx: Context, method: Method, branch: TracedBranch) -> Outcome:
+    """What the method writes behind what a branch has read, drawn under it; the branch stays as it is. A text that
+    leaves the method no room is an outcome."""
+    try:
+        return await ctx.run(reading(method, branch.tokens), parent=branch)
+    except PromptTooLong:
+        return Outcome(text="", answer=None, finish=Finish.CONTEXT)
