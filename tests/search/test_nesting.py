@@ -1,0 +1,237 @@
+"""Methods inside methods: budgets, events, traces, memory, replay and cancellation hold through all levels."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import strategies as st
+
+from plait import (
+    Budget,
+    Recorder,
+    ReplayEngine,
+    Runtime,
+    Sequential,
+    Trace,
+)
+from plait.runtime.budget import Ledger
+from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
+from plait.runtime.events import BranchEvent, BranchStarted, Done, Failed, Started, Stopped, Text
+from plait.runtime.job_spec import JobSpec, parse_job
+from plait.tests.runtime.engines.native.helpers import tiny
+from plait.tests.search.nestings import MarksTokenizer, nestings, scripted
+
+TOKENIZER = MarksTokenizer()
+_, FOLDER = tiny(
+    "llama", vocab_size=TOKENIZER.vocab_size, max_position_embeddings=320, hidden_size=32, intermediate_size=48,
+    num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=1, seed=3,
+)  # fmt: skip
+MODEL = load_model(FOLDER)
+SMALL = 512
+
+budgets = st.builds(
+    Budget,
+    total_tokens=st.none() | st.integers(1, 400),
+    critical_tokens=st.none() | st.integers(1, 120),
+    width=st.none() | st.integers(3, 4),
+    depth=st.none() | st.integers(0, 1),
+)
+few = settings(
+    deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate), suppress_health_check=list(HealthCheck)
+)
+
+
+def native(kv_tokens: int) -> NativeEngine:
+    return NativeEngine(MODEL, TOKENIZER, NativeOptions(kv_tokens=kv_tokens), name="tiny")
+
+
+@contextmanager
+def audited():
+    """Every share of a ledger is handed back with what was not spent of it, at all levels."""
+    given_to: dict[int, tuple[Ledger, int | None]] = {}
+    split, give_back = Ledger.split, Ledger.give_back
+
+    def watched_split(self, parts, reserve=0):
+        shares = split(self, parts, reserve)
+        given_to.update({id(share): (share, share.left) for share in shares})
+        assert self.left is None or self.left >= 0
+        return shares
+
+    def watched_return(self, share):
+        _, amount = given_to.pop(id(share))
+        assert (share.left is None) == (amount is None)
+        assert share.left is None or (share.left >= 0 and share.left + share.spent == amount)
+        give_back(self, share)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "split", watched_split)
+        patch.setattr(Ledger, "give_back", watched_return)
+        yield
+    assert not given_to
+
+
+def said(result):
+    """All that a job wrote, and what came of it."""
+    pieces = [(s.branch, s.position, p.kind, p.token_ids, p.finish) for s in result.trace.segments for p in s.pieces]
+    return result.text, result.answer, result.finish_reason, sorted(pieces), dict(result.usage.counts)
+
+
+def check_books(result, budget):
+    usage = result.usage
+    pieces = [piece for segment in result.trace.segments for piece in segment.pieces]
+    count = Counter[str]()
+    for piece in pieces:
+        count[piece.kind] += len(piece.token_ids)
+    assert set(count) <= {"prompt", "sampled", "injected"}
+    assert usage.critical_tokens <= usage.total_tokens == usage.generated_tokens + usage.injected_tokens
+    assert count["sampled"] <= usage.generated_tokens and count["injected"] <= usage.injected_tokens
+    assert budget.total_tokens is None or usage.total_tokens <= budget.total_tokens
+    assert budget.critical_tokens is None or usage.critical_tokens <= budget.critical_tokens
+    branches = result.trace.branches
+    assert usage.branches == len(branches)
+    assert all(b.parent is None or b.parent in branches for b in branches.values())
+    assert all(b.closed is not None and b.opened is not None for b in branches.values())
+    assert budget.depth is None or all(b.level <= budget.depth for b in branches.values())
+
+
+def check_events(events, result):
+    """Complete and in order: every branch is announced before it does anything, and nothing is missing."""
+    assert isinstance(events[0], Started) and isinstance(events[-1], Done)
+    assert not any(isinstance(e, (Started, Done, Failed)) for e in events[1:-1])
+    known: set[str] = set()
+    texts, stopped = Counter[str](), Counter[str]()
+    for one in events:
+        if isinstance(one, BranchStarted):
+            assert one.branch not in known and (one.parent is None or one.parent in known)
+            known.add(one.branch)
+        elif isinstance(one, BranchEvent):
+            assert one.branch in known
+        if isinstance(one, Text):
+            texts[one.branch] += one.tokens
+        if isinstance(one, Stopped):
+            stopped[one.branch] += one.tokens
+    assert known == set(result.trace.branches)
+    assert all(texts[branch] <= stopped[branch] for branch in known)
+    assert sum(stopped.values()) == result.usage.generated_tokens
+    assert events[-1].total_tokens == result.usage.total_tokens
+
+
+def check_trace(result):
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "trace.jsonl"
+        result.trace.save(file)
+        loaded = Trace.load(file)
+    before, after = ([json.dumps(line) for line in trace.lines()] for trace in (result.trace, loaded))
+    assert after == before
+    return loaded
+
+
+async def one(runtime, spec):
+    job = await runtime.submit(spec)
+    events = [event async for event in job]
+    result = await job
+    return result, events
+
+
+def check_native(engine):
+    engine.store.check_integrity()
+    assert engine.num_branches == 0 and engine.block_usage().used == 0
+    assert engine.store.num_swapped == 0 and engine.store.swap.used == 0
+    assert not engine.scheduler.running and not engine.scheduler.pressure.suspended and not engine.scheduler.gangs
+
+
+async def idle():
+    """No task is left."""
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@settings(few, max_examples=15)
+@given(method=nestings(live=False), budget=budgets, seed=st.integers(0, 3))
+def test_nested_methods_on_a_script(method, budget, seed):
+    spec = JobSpec(method=method, budget=budget, seed=seed)
+
+    async def main():
+        with TemporaryDirectory() as folder, audited():
+            file = Path(folder) / "calls.jsonl"
+            async with Runtime(engine=Recorder(scripted(), file)) as runtime:
+                result, events = await one(runtime, spec)
+            check_books(result, budget)
+            check_events(events, result)
+            loaded = check_trace(result)
+            again = parse_job(
+                {"method": loaded.header["method"], "budget": budget.model_dump(exclude_none=True), "seed": seed}
+            )
+            assert again.method == method
+            async with Runtime(engine=ReplayEngine(file)) as runtime:
+                replayed, _ = await one(runtime, again)
+            assert said(replayed) == said(result)
+        await idle()
+        event(f"branches {min(len(result.trace.branches) // 5, 5)}")
+
+    asyncio.run(main())
+
+
+@settings(few, max_examples=12)
+@given(
+    method=nestings(live=True), budget=budgets, seed=st.integers(0, 3), others=st.lists(nestings(live=True), max_size=2)
+)
+def test_nested_methods_alone_beside_others_and_in_little_memory(method, budget, seed, others):
+    spec = JobSpec(method=method, budget=budget, seed=seed)
+
+    async def main():
+        with audited():
+            async with Runtime(engine=native(1 << 15)) as runtime:
+                result, events = await one(runtime, spec)
+                check_native(runtime.engine)
+            check_books(result, budget)
+            check_events(events, result)
+            again = JobSpec(method=check_trace(result).header["method"], budget=budget, seed=seed)
+            small = native(SMALL)
+            async with Runtime(engine=small) as runtime:
+                jobs = [await runtime.submit(other, seed=7) for other in others]
+                crowded, _ = await one(runtime, again)
+                results = [crowded, *[await job for job in jobs]]
+                check_native(small)
+        await idle()
+        event(f"preempted {small.scheduler.pressure.num_preemptions > 0}, swapped {small.store.swap.moved_out > 0}")
+        if not any(b.finish == "memory" for r in results for b in r.trace.branches.values()):
+            assert said(crowded) == said(result)
+
+    asyncio.run(main())
+
+
+@settings(few, max_examples=12)
+@given(method=nestings(live=True), at=st.integers(0, 60), small=st.booleans())
+def test_cancelled_anywhere_nested_methods_leave_nothing(method, at, small):
+    async def main():
+        engine = native(SMALL if small else 1 << 15)
+        async with Runtime(engine=engine) as runtime:
+            job = await runtime.submit(method)
+            other = await runtime.submit(Sequential(prompt="a", max_tokens=30))
+            seen = []
+            async for one_event in job:
+                seen.append(one_event)
+                if len(seen) > at:
+                    job.cancel("enough")
+            try:
+                await job
+                assert isinstance(seen[-1], Done)
+            except asyncio.CancelledError:
+                assert isinstance(seen[-1], Failed) and seen[-1].cancelled
+            await other
+            check_native(engine)
+            await runtime.submit(Sequential(prompt="a", max_tokens=3))
+        check_native(engine)
+        await idle()
+
+    asyncio.run(main())
