@@ -45,6 +45,7 @@ budgets = st.builds(
     width=st.none() | st.integers(3, 4),
     depth=st.none() | st.integers(0, 1),
 )
+crowds = st.lists(nestings(live=True), max_size=2)
 few = settings(
     deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate), suppress_health_check=list(HealthCheck)
 )
