@@ -13,6 +13,7 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
+    initialize,
     invariant,
     multiple,
     rule,
@@ -45,8 +46,8 @@ params = st.sampled_from(range(len(PARAMS)))
 
 
 def text(length: int, seed: int) -> list[int]:
-    """Some texts begin alike, so that the prefix index has something to find."""
-    rng = random.Random(seed % 3)
+    """Texts of one seed begin alike, so that the prefix index has something to find."""
+    rng = random.Random(seed)
     return [rng.randrange(VOCABULARY) for _ in range(length)]
 
 
@@ -129,13 +130,23 @@ class Machine(RuleBasedStateMachine):
         view = pair.both[0].view
         return pair.room > 1 and (view.num_own > 0 or view.continues)
 
+    @initialize(target=branches)
+    def crowd(self) -> Any:
+        """More than the small store holds."""
+        opened = [self.open_one(45 - i, i % 7, "ab"[i % 2]) for i in range(9)]
+        self.generate(opened, 0, 0)
+        return multiple(*opened)
+
+    def open_one(self, length: int, seed: int, job: str) -> Pair:
+        self.count += 1
+        path = (self.count,)
+        return self.add([e.open(text(length, seed), path=path, seed=1, job=job) for e in self.engines])
+
     # -- rules -------------------------------------------------------------------------------------------------
 
     @rule(target=branches, length=lengths, seed=st.integers(0, 5), job=st.sampled_from(["a", "b"]))
     def open(self, length: int, seed: int, job: str) -> Pair:
-        self.count += 1
-        path = (self.count,)
-        return self.add([e.open(text(length, seed), path=path, seed=1, job=job) for e in self.engines])
+        return self.open_one(length, seed, job)
 
     @rule(pair=branches, length=st.integers(1, 20), seed=st.integers(0, 5))
     def extend(self, pair: Pair, length: int, seed: int) -> None:
