@@ -13,6 +13,7 @@ import pytest
 
 from plait import Budget, CodeMonkeys, Finish, InvalidInput, InvalidJob, Runtime, ScriptedEngine, Trace
 from plait.agents.folder import Folder
+from plait.search.tree_search import TreeSearch
 from plait.tests.agents.tools import (
     GOOD,
     ISSUE,
@@ -27,6 +28,7 @@ from plait.tests.agents.tools import (
     test,
     texttools,
 )
+from plait.tests.search.nestings import by_length
 
 PASSES_GOOD = "# passes if: raise ValueError\n"
 """A right test, for the pretended sandbox."""
@@ -493,3 +495,23 @@ async def test_it_is_json(folder):
     made = CodeMonkeys(repository=folder, issue=ISSUE, sandbox=SANDBOX, models={"relevance": "small"})
     again = CodeMonkeys(**json.loads(made.model_dump_json()))
     assert again == made and type(again.sandbox) is type(made.sandbox)
+
+
+async def test_a_search_writes_the_answers_of_a_stage(folder):
+    whole = model(edits=[edit(GOOD)])
+
+    def script(context):
+        head, _, written = context.rpartition("<assistant>")
+        answer = whole(f"{head}<assistant>")
+        return answer.removeprefix(written)
+
+    search = TreeSearch(
+        prompt="-", width=2, strategy="beam", reward=by_length, delimiters=("```\n",), step_tokens=600, max_tokens=3000
+    )
+    result, _ = await run(script, folder, n=2, generators={"edits": search.model_dump(mode="json")})
+    assert 'raise ValueError("there is no word in the text")' in result.answer
+    assert all("edit" in kinds and kinds[-1] == "done" for kinds in histories(result))
+    assert any(branch.scores for branch in result.trace.branches.values())
+    assert result.usage.total_tokens == result.usage.generated_tokens + result.usage.injected_tokens
+    with pytest.raises(InvalidJob, match="unknown method"):
+        await run(script, folder, generators={"edits": {"method": "nobody"}})

@@ -14,10 +14,16 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 from plait import (
+    APR,
     Budget,
+    Finish,
+    InvalidJob,
+    PromptTooLong,
     Recorder,
     ReplayEngine,
     Runtime,
+    ScriptedEngine,
+    SelfConsistency,
     Sequential,
     Trace,
 )
@@ -27,8 +33,9 @@ from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.events import BranchEvent, BranchStarted, Done, Failed, Started, Stopped, Text
 from plait.runtime.job_spec import JobSpec, parse_job
+from plait.search.tree_search import TreeSearch
 from plait.tests.runtime.engines.native.helpers import tiny
-from plait.tests.search.nestings import MarksTokenizer, nestings, scripted
+from plait.tests.search.nestings import MarksTokenizer, by_length, nestings, scripted
 
 TOKENIZER = MarksTokenizer()
 _, FOLDER = tiny(
@@ -236,3 +243,56 @@ def test_cancelled_anywhere_nested_methods_leave_nothing(method, at, small):
         await idle()
 
     asyncio.run(main())
+
+
+async def solve(method, script, **limits):
+    engine = ScriptedEngine(script)
+    async with Runtime(engine=engine) as runtime:
+        result = await (await runtime.submit(method, budget=Budget(**limits)))
+    assert not engine.branches
+    return result
+
+
+async def test_samples_of_any_method_vote_by_its_own_rule():
+    inner = Sequential(prompt="replaced", answer=r"regex:=(\d)")
+    result = await solve(SelfConsistency(prompt="q", n=3, generator=inner), ["=1", "so =2", "=2"])
+    assert (result.answer, result.text) == ("2", "so =2") and result.details["votes"] == {"1": 1, "2": 2}
+    assert {s.pieces[0].text for s in result.trace.segments} == {"<s>q"}
+
+
+async def test_children_of_any_method_hand_back_its_answer():
+    def script(context):
+        if context.endswith("q"):
+            return "ab!go "
+        return "end" if "(joined" in context else {"x": "=7", "y": "none"}[context[0]]
+
+    inner = SelfConsistency(prompt="-", n=2, generator=Sequential(prompt="-", answer=r"regex:=(\d)"))
+    result = await solve(APR(prompt="q", dialect="test_calls", generator=inner), script)
+    assert result.text == "ab(joined x: 7)(joined y: -)end" and result.details["threads"] == 3
+    (join,) = result.trace.joins
+    by_label = {b.label: b.id for b in result.trace.branches.values()}
+    assert join.children == (by_label["x"], by_label["y"]) and join.found == (by_label["x"],)
+    assert [len(result.trace.children_of(child)) for child in join.children] == [2, 2]
+    assert all(b.level == 1 for b in result.trace.branches.values() if b.parent in join.children)
+
+
+async def test_a_trajectory_that_fills_the_context_of_its_generator_ends():
+    inner = Sequential(prompt="-", context_limit=8, stop=(";",))
+    method = TreeSearch(prompt="q", generator=inner, width=1, reward=by_length, strategy="beam", delimiters=(";",))
+    result = await solve(method, lambda context: "abc;")
+    assert result.finish_reason is not Finish.FAILED and result.trace.branches
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda g: SelfConsistency(prompt="q", generator=g, conclusion="="), InvalidJob, "give constraint, contexts"),
+        (lambda g: SelfConsistency(prompt="q", generator={"method": "nobody"}), InvalidJob, "unknown method"),
+        (lambda g: APR(prompt="q", generator="multiverse"), InvalidJob, "generator"),
+        (lambda g: TreeSearch(prompt="q", generator=g, contexts=("c",)), InvalidJob, "without contexts"),
+        (lambda g: SelfConsistency(prompt="long", generator=APR(prompt="q", generator=g)), PromptTooLong, "context"),
+    ],
+)
+async def test_what_cannot_be_nested_is_refused_before_any_work(make, error, message):
+    with pytest.raises(error, match=message):
+        await solve(make(Sequential(prompt="p", context_limit=2)), ["never"])
