@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ class Calls:
 
     name = "test_calls"
     spawn_end = SPAWN
-    reserved: Mapping[str, str] = {"(joined": ""}
+    reserved: ClassVar[dict[str, str]] = {"(joined": ""}
 
     def spawn(self, context: str, level: int) -> Spawn | None:
         if not context.endswith(SPAWN):

@@ -33,6 +33,7 @@ from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.events import BranchEvent, BranchStarted, Done, Failed, Started, Stopped, Text
 from plait.runtime.job_spec import JobSpec, parse_job
+from plait.runtime.methods.registry import parse_method
 from plait.search.tree_search import TreeSearch
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.search.nestings import MarksTokenizer, by_length, nestings, scripted
@@ -283,12 +284,16 @@ async def test_a_trajectory_that_fills_the_context_of_its_generator_ends():
     assert result.finish_reason is not Finish.FAILED and result.trace.branches
 
 
+def nested(method, generator):
+    return parse_method({"method": method, "prompt": "q", "generator": generator})
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda g: SelfConsistency(prompt="q", generator=g, conclusion="="), InvalidJob, "give constraint, contexts"),
-        (lambda g: SelfConsistency(prompt="q", generator={"method": "nobody"}), InvalidJob, "unknown method"),
-        (lambda g: APR(prompt="q", generator="multiverse"), InvalidJob, "generator"),
+        (lambda g: nested("self_consistency", {"method": "nobody"}), InvalidJob, "unknown method"),
+        (lambda g: nested("apr", "multiverse"), InvalidJob, "generator"),
         (lambda g: TreeSearch(prompt="q", generator=g, contexts=("c",)), InvalidJob, "without contexts"),
         (lambda g: SelfConsistency(prompt="long", generator=APR(prompt="q", generator=g)), PromptTooLong, "context"),
     ],

@@ -34,7 +34,7 @@ _, FOLDER = tiny(
 MODEL = load_model(FOLDER)
 BLOCK = 16
 LARGE, SMALL = 1 << 12, 320
-PARAMS = [
+PARAMS: list[dict[str, Any]] = [
     {"temperature": 1.0},
     {"temperature": 0.0},
     {"temperature": 1.0, "stop": ("7.",)},
