@@ -19,7 +19,7 @@ from ..runtime.errors import InvalidInput
 from .config import read_toml
 from .run_folder import CONFIG
 
-KINDS = {"grpo": "grpo.train:run", "sft": "sft:run"}
+KINDS = {"grpo": "grpo.train:run", "prm": "prm.train:run", "sft": "sft:run"}
 """What can be trained: module and function, `run(fields, out, fresh)`; loaded when it is asked for."""
 
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config",
         type=Path,
-        help="a TOML file (see rl/config.py and rl/grpo/config.py), or the folder of an earlier run",
+        help="a TOML file (see rl/config.py, rl/grpo/config.py and rl/prm/config.py), or the folder of an earlier run",
     )
     parser.add_argument("--out", type=Path, help="folder of checkpoints and logs (runs/NAME)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field; may be repeated")

@@ -14,7 +14,6 @@ have written it (`samples.py`), and only what the model writes is trained. The o
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,20 +21,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..runtime.engines.native.gguf_tokenizer import load_tokenizer
-from ..runtime.engines.registry import find_model
 from ..runtime.errors import InvalidInput, UnsupportedModel
 from ..runtime.methods.multiverse.dialects import DIALECTS
 from ..runtime.tokenizer import Tokenizer
-from .checkpoints import STAGING, checkpoints, publish, replace_file
+from .checkpoints import checkpoints, replace_file
 from .config import SFTConfig, arguments
 from .curriculum import mixed, shuffled
 from .frames import enable
+from .models import load, lora_config, publish_model, rows, serving_tokenizer
 from .probe import probe
 from .processes import end_group
 from .run_folder import claim
-from .samples import Sample
-from .tags import add_tags, merge, save
+from .samples import Sample, collate
+from .tags import save
 from .texts import Samples, read_samples
 
 if TYPE_CHECKING:
@@ -87,15 +85,16 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     args = _arguments(config, out)
-    lora = _lora(config)
+    lora = lora_config(config, "CAUSAL_LM")
     is_main = args.process_index == 0
     if is_main:
         claim(config, out, may_change=MAY_CHANGE, outcomes=[PROBE], fresh=fresh)
-    from transformers import set_seed
+    from transformers import AutoModelForCausalLM, set_seed
 
     set_seed(config.seed)
-    model, hf_tokenizer, tags = _load(config)
-    tokenizer = _tokenizer(model, hf_tokenizer)
+    names = dict.fromkeys(tag for data in config.data for tag in DIALECTS[data.dialect].tags) if config.tags else ()
+    model, hf_tokenizer, tags = load(config, AutoModelForCausalLM, list(names))
+    tokenizer = serving_tokenizer(model, hf_tokenizer)
     trained, held_out, dropped = _samples(config, tokenizer)
     longest = _check_lengths(model, [*trained, *held_out])
     if any(sample.mask.is_moving for sample in (*trained, *held_out)):
@@ -104,7 +103,7 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
         counts = f"{len(trained):,} samples to show, {len(held_out):,} held out, {dropped:,} too long"
         print(f"{counts}; {longest:,} tokens at most", flush=True)
     if lora is not None and tags:
-        lora.trainable_token_indices = _rows(model, tags)
+        lora.trainable_token_indices = rows(model, tags)
     ask = _asked(config, held_out)
     if ask and is_main and not (out / PROBE).exists():
         _probe(config, out, "before", ask, model=model, tokenizer=hf_tokenizer)
@@ -112,7 +111,9 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
 
     with args.main_process_first():
         found = checkpoints(out)
-    trainer = make_trainer(model, args, hf_tokenizer, trained, held_out, lora, config.max_minutes, tokenizer.eos_ids)
+    trainer = make_trainer(
+        model, args, hf_tokenizer, trained, held_out, lora, config.max_minutes, tokenizer.eos_ids, collate
+    )
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     done = _finish(trainer, out, hf_tokenizer, is_main)
     if ask and is_main:
@@ -183,53 +184,6 @@ def _arguments(config: SFTConfig, out: Path) -> Any:
     return arguments(Arguments, "trainer", config.trainer, ours, defaults)
 
 
-def _lora(config: SFTConfig) -> Any:
-    if config.lora is None:
-        return None
-    try:
-        from peft import LoraConfig
-    except ImportError:
-        raise InvalidInput("[lora] needs the package peft: pip install peft") from None
-    return arguments(LoraConfig, "lora", config.lora, {"task_type": "CAUSAL_LM"}, {"target_modules": "all-linear"})
-
-
-def _rows(model: Any, ids: list[int]) -> dict[str, list[int]]:
-    """Rows of the embedding, and of an untied head, to train beside an adapter."""
-    tables = [model.get_input_embeddings()]
-    head = model.get_output_embeddings()
-    if head is not None and head.weight is not tables[0].weight:
-        tables.append(head)
-    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
-    return {names[id(table)]: list(ids) for table in tables}
-
-
-def _load(config: SFTConfig) -> tuple[Any, Any, list[int]]:
-    """(model, tokenizer, ids of the tags that were asked for)."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    found = find_model(config.model)
-    if not found.path.is_dir():
-        raise InvalidInput(f"{found.path} is a GGUF file: its weights are quantised and cannot be trained")
-    tokenizer = AutoTokenizer.from_pretrained(found.path)
-    model = AutoModelForCausalLM.from_pretrained(
-        found.path, dtype=getattr(torch, config.dtype), attn_implementation="sdpa"
-    )
-    if not config.tags:
-        return model, tokenizer, []
-    tags = dict.fromkeys(tag for data in config.data for tag in DIALECTS[data.dialect].tags)
-    return model, tokenizer, add_tags(model, tokenizer, list(tags))
-
-
-def _tokenizer(model: Any, tokenizer: Any) -> Tokenizer:
-    """The one that serves."""
-    with tempfile.TemporaryDirectory(prefix="plait-") as folder:
-        tokenizer.save_pretrained(folder)
-        model.config.save_pretrained(folder)
-        if model.generation_config is not None:
-            model.generation_config.save_pretrained(folder)
-        return load_tokenizer(folder)
-
-
 def _asked(config: SFTConfig, held_out: list[Sample]) -> list[list[int]]:
     """Prompts of held-out samples."""
     if config.probe is None:
@@ -269,16 +223,5 @@ def _finish(trainer: SampleTrainer, out: Path, tokenizer: Any, is_main: bool) ->
         losses=losses,
         model=out / "model",
     )
-    if is_main:
-        trainer.save_state()
-        staging = out / STAGING
-        shutil.rmtree(staging, ignore_errors=True)
-        model: Any = trainer.accelerator.unwrap_model(trainer.model)
-        if hasattr(model, "merge_and_unload"):
-            model.save_pretrained(staging / "adapter")
-            publish(staging / "adapter", out / "adapter")
-        save(merge(model), tokenizer, staging / "model")
-        publish(staging / "model", out / "model")
-        shutil.rmtree(staging)
-    trainer.accelerator.wait_for_everyone()
+    publish_model(trainer, out, tokenizer, is_main)
     return done

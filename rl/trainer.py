@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence, Sized
+from typing import Any, TypeVar
 
 import torch
 from trl.trainer.sft_trainer import SFTTrainer
 
 from .checkpoints import SafeCheckpoints
 from .deadline import Deadline
-from .samples import Sample, collate
+
+S = TypeVar("S", bound=Sized)
 
 
 class SampleTrainer(SafeCheckpoints, SFTTrainer):
@@ -40,26 +41,24 @@ def make_trainer(
     model: Any,
     args: Any,
     tokenizer: Any,
-    trained: Sequence[Sample],
-    held_out: Sequence[Sample],
+    trained: Sequence[S],
+    held_out: Sequence[S],
     lora: Any,
     max_minutes: float | None,
     eos_ids: Sequence[int],
+    batch_of: Callable[[Sequence[S], int], dict[str, Any]],
 ) -> SampleTrainer:
-    """`trained`: in the order in which they are shown."""
+    """`trained`: in the order in which they are shown. `batch_of`: a batch of samples, given the token to pad with."""
     from datasets import Dataset
 
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (eos_ids or (0,))[0]
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
-
+    pad = set_pad(tokenizer, eos_ids)
     # What TRL sees are numbers: samples stay as they are.
     samples = [*trained, *held_out]
     numbers = Dataset.from_dict({"number": range(len(samples))})
 
     def gather(rows: Sequence[dict[str, int]]) -> dict[str, Any]:
         batch = [samples[row["number"]] for row in rows]
-        return {**collate(batch, pad), "num_tokens": torch.tensor([sum(map(len, batch))])}
+        return {**batch_of(batch, pad), "num_tokens": torch.tensor([sum(map(len, batch))])}
 
     trainer = SampleTrainer(
         model=model,
@@ -75,3 +74,10 @@ def make_trainer(
         if type(module).__name__ == "TrainableTokensWrapper":
             module.register_parameter("bias", None)  # TRL's head asks for it, and peft's wrapper has none.
     return trainer
+
+
+def set_pad(tokenizer: Any, eos_ids: Sequence[int]) -> int:
+    """Give the tokenizer a token to pad with, if it has none; its id."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens((*eos_ids, 0)[0])
+    return int(tokenizer.pad_token_id)

@@ -1,0 +1,83 @@
+"""Models of transformers: loaded to be trained, and published to be served."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..runtime.engines.native.gguf_tokenizer import load_tokenizer
+from ..runtime.engines.registry import find_model
+from ..runtime.errors import InvalidInput
+from ..runtime.tokenizer import Tokenizer
+from .checkpoints import STAGING, publish, replace_file
+from .config import TrainConfig, arguments
+from .tags import add_tags, merge, save
+
+
+def load(config: TrainConfig, kind: Any, tags: Sequence[str], **options: Any) -> tuple[Any, Any, list[int]]:
+    """(model, tokenizer, ids of the tags), each tag one token. `kind`: a class of transformers (`AutoModelFor...`).
+    Raises `InvalidInput`."""
+    from transformers import AutoTokenizer
+
+    found = find_model(config.model)
+    if not found.path.is_dir():
+        raise InvalidInput(f"{found.path} is a GGUF file: its weights are quantised and cannot be trained")
+    tokenizer = AutoTokenizer.from_pretrained(found.path)
+    model = kind.from_pretrained(found.path, dtype=getattr(torch, config.dtype), attn_implementation="sdpa", **options)
+    return model, tokenizer, add_tags(model, tokenizer, tags) if tags else []
+
+
+def serving_tokenizer(model: Any, tokenizer: Any) -> Tokenizer:
+    """The one that serves."""
+    with tempfile.TemporaryDirectory(prefix="plait-") as folder:
+        tokenizer.save_pretrained(folder)
+        model.config.save_pretrained(folder)
+        if getattr(model, "generation_config", None) is not None:
+            model.generation_config.save_pretrained(folder)
+        return load_tokenizer(folder)
+
+
+def lora_config(config: TrainConfig, task: str) -> Any:
+    """peft's; None: all weights are trained. `task`: peft's name of what the model is for."""
+    if config.lora is None:
+        return None
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise InvalidInput("[lora] needs the package peft: pip install peft") from None
+    # A head that is new is trained as it is, beside the adapter.
+    defaults = {"target_modules": "all-linear"} | ({} if task == "CAUSAL_LM" else {"exclude_modules": ["score"]})
+    return arguments(LoraConfig, "lora", config.lora, {"task_type": task}, defaults)
+
+
+def rows(model: Any, ids: Sequence[int]) -> dict[str, list[int]]:
+    """Rows of the embedding, and of an untied head, to train beside an adapter."""
+    tables = [model.get_input_embeddings()]
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is not tables[0].weight:
+        tables.append(head)
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    return {names[id(table)]: list(ids) for table in tables}
+
+
+def publish_model(trainer: Any, out: Path, tokenizer: Any, is_main: bool, files: dict[str, str] | None = None) -> None:
+    """Save what there is to serve: `model/`, with further `files` by name, and with peft `adapter/`."""
+    if is_main:
+        trainer.save_state()
+        staging = out / STAGING
+        shutil.rmtree(staging, ignore_errors=True)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if hasattr(model, "merge_and_unload"):
+            model.save_pretrained(staging / "adapter")
+            publish(staging / "adapter", out / "adapter")
+        save(merge(model), tokenizer, staging / "model")
+        for name, text in (files or {}).items():
+            replace_file(staging / "model" / name, text)
+        publish(staging / "model", out / "model")
+        shutil.rmtree(staging)
+    trainer.accelerator.wait_for_everyone()

@@ -1,0 +1,178 @@
+"""`plait train prm`: a process reward model from steps with verdicts, in the form that the reward `PRM` loads.
+
+The output folder is that of `plait train sft` with `verdicts.json`, how held-out steps are judged before and after, in
+place of `probe.json`; `model/` holds `prm.json`, so that `TreeSearch(reward="prm:FOLDER")` needs nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...runtime.errors import InvalidInput
+from ...runtime.tokenizer import Tokenizer
+from ...search.rewards.frames import check_tag
+from ...search.rewards.prm import MARK
+from ..checkpoints import checkpoints, replace_file
+from ..config import arguments
+from ..curriculum import shuffled
+from ..models import load, lora_config, publish_model, rows, serving_tokenizer
+from ..processes import end_group
+from ..run_folder import claim
+from ..sft import OURS, Trained
+from .config import PRMConfig
+from .reading import read_trajectories
+from .samples import Places, StepSample, collate, count, step_samples
+from .verdicts import judge, scores
+
+VERDICTS = "verdicts.json"
+MAY_CHANGE = ("max_minutes", "threads")
+"""Fields that a run that goes on may have other values of."""
+
+
+def run(fields: dict[str, Any], out: Path, fresh: bool) -> None:
+    """The command."""
+    done = train(PRMConfig(**fields), out, fresh=fresh)
+    if end_group():
+        end = "done" if done.is_finished else "time is up, the same command goes on"
+        print(f"{done.steps:,} steps, {end}; model: {done.model}")
+
+
+def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
+    """Train, going on from the last checkpoint in `out`. `fresh`: begin anew.
+
+    Raises `InvalidInput` before any work for what is wrong with the configuration, its data, or a folder that another
+    configuration made.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, set_seed
+
+    from .trainer import make_trainer
+
+    if given := set(OURS) & set(config.trainer):
+        raise InvalidInput(f"[trainer]: {', '.join(sorted(given))}: decided by the training's other fields")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    is_classifier = config.head == "classifier"
+    args = _arguments(config, out)
+    lora = lora_config(config, "TOKEN_CLS" if is_classifier else "CAUSAL_LM")
+    is_main = args.process_index == 0
+    if is_main:
+        claim(config, out, may_change=MAY_CHANGE, outcomes=[VERDICTS], fresh=fresh)
+    set_seed(config.seed)
+    kind: Any = AutoModelForTokenClassification if is_classifier else AutoModelForCausalLM
+    options = {"num_labels": 2, "id2label": {0: "bad", 1: "good"}} if is_classifier else {}
+    tags = [config.step_tag] if config.tags and config.step_tag else []
+    model, hf_tokenizer, added = load(config, kind, tags, **options)
+    if lora is not None and added:
+        lora.trainable_token_indices = rows(model, added)
+    tokenizer = serving_tokenizer(model, hf_tokenizer)
+    labels = (0, 1) if is_classifier else _word_ids(config, tokenizer)
+    batch_of = collate(labels)
+    trained, held_out = _samples(config, tokenizer)
+    if is_main:
+        told, good = count(trained)
+        print(f"{told:,} steps to learn from, {good / told:.0%} good; {count(held_out)[0]:,} held out", flush=True)
+        if not (out / VERDICTS).exists():
+            _judge(out, "before", model, held_out, labels, batch_of)
+    order = [trained[i] for i in shuffled(len(trained), config.epochs, config.seed)]
+    with args.main_process_first():
+        found = checkpoints(out)
+    trainer = make_trainer(
+        model, args, hf_tokenizer, order, lora, config.max_minutes, tokenizer.eos_ids, batch_of,
+        is_classifier=is_classifier,
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+    state = trainer.state
+    if is_main:
+        _judge(out, "after", trainer.accelerator.unwrap_model(trainer.model), held_out, labels, batch_of)
+    publish_model(trainer, out, hf_tokenizer, is_main, {MARK: json.dumps(config.mark) + "\n"})
+    return Trained(
+        steps=state.global_step,
+        is_finished=state.global_step >= state.max_steps,
+        losses={int(entry["step"]): float(entry["loss"]) for entry in state.log_history if "loss" in entry},
+        model=out / "model",
+    )
+
+
+def _arguments(config: PRMConfig, out: Path) -> Any:
+    """TRL's, or for a classifier transformers'."""
+    from transformers import TrainingArguments
+    from trl.trainer.sft_config import SFTConfig
+
+    has_gpu = torch.cuda.is_available()
+    defaults = {
+        "per_device_train_batch_size": 8,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 100,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "bf16": has_gpu,
+        "gradient_checkpointing": has_gpu,
+        "dataloader_pin_memory": has_gpu,
+        "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
+    }
+    ours: dict[str, Any] = {
+        "output_dir": str(out),
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "num_train_epochs": 1,
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
+        "use_cpu": not has_gpu,
+    }
+    if config.head == "classifier":
+        return arguments(TrainingArguments, "trainer", config.trainer, ours, defaults)
+    ours |= {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
+    return arguments(SFTConfig, "trainer", config.trainer, ours, defaults)
+
+
+def _word_ids(config: PRMConfig, tokenizer: Tokenizer) -> tuple[int, int]:
+    """Of bad and good. Raises `InvalidInput` for words that are not one token each."""
+    ids = []
+    for word in config.words:
+        tokens = tokenizer.encode(word)[len(tokenizer.prefix_ids) :]
+        if len(tokens) != 1:
+            raise InvalidInput(f"{word!r} must be one token to tell good steps from bad, it is {len(tokens)}")
+        ids += tokens
+    bad, good = ids
+    if bad == good:
+        raise InvalidInput(f"{config.words[0]!r} and {config.words[1]!r} are the same token")
+    return bad, good
+
+
+def _samples(config: PRMConfig, tokenizer: Tokenizer) -> tuple[list[StepSample], list[StepSample]]:
+    """(Trained, held out)."""
+    if config.step_tag:
+        check_tag(tokenizer, config.step_tag)
+    frame = config.frame
+    parts: tuple[list[StepSample], list[StepSample]] = ([], [])
+    dropped = 0
+    for source in config.data:
+        for part, some in zip(parts, read_trajectories(source), strict=True):
+            found = [sample for one in some for sample in step_samples(frame, tokenizer, one)]
+            short = [sample for sample in found if len(sample) <= config.max_tokens]
+            dropped += len(found) - len(short)
+            part += short
+    if not parts[0]:
+        raise InvalidInput(
+            f"there is no step to train on; {dropped:,} texts had more than {config.max_tokens:,} tokens"
+        )
+    return parts
+
+
+def _judge(
+    out: Path, when: str, model: Any, held_out: list[StepSample], labels: tuple[int, int], batch_of: Places
+) -> None:
+    """Add a row to the file of verdicts, if steps are held out."""
+    if not held_out:
+        return
+    found = judge(list(scores(model, held_out, labels, batch_of, 0)))
+    known = json.loads((out / VERDICTS).read_text(encoding="utf-8")) if (out / VERDICTS).exists() else {}
+    replace_file(out / VERDICTS, json.dumps({**known, when: found.row()}, indent=1) + "\n")
+    auc = "" if found.auc is None else f", AUC {found.auc:.3f}"
+    print(f"{when}: {found.accuracy:.1%} of {found.steps:,} held-out steps judged right{auc}", flush=True)

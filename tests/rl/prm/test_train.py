@@ -1,0 +1,166 @@
+"""`plait train prm`: it learns to judge, goes on where it was stopped, and its models are loaded by the reward `PRM`."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import plait
+from plait import InvalidInput
+from plait.rl.checkpoints import PREFIX, STAGING, checkpoints
+from plait.rl.prm.config import PRMConfig
+from plait.rl.prm.train import VERDICTS, train
+from plait.runtime.cli.main import main
+from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
+from plait.search.node import Node
+from plait.search.rewards.prm import PRM
+from plait.search.rewards.tree import TreeScorer
+from plait.tests.rl.tools import folder
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+"""What TRL, peft and accelerate warn of is theirs."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return folder(tmp_path_factory.mktemp("model"))
+
+
+def lines(path: Path, count: int = 40) -> Path:
+    """Steps that are good as long as no plan was bad."""
+    rng = random.Random(0)
+    rows = []
+    for i in range(count):
+        said = [rng.random() < 0.75 for _ in range(3)]
+        steps = [f"{'so' if good else 'no'} {rng.randrange(9)};" for good in said]
+        rows.append({"prompt": f"q{i}: ", "steps": steps, "labels": [all(said[: k + 1]) for k in range(3)]})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def config(model: Path, data: Path, **fields) -> PRMConfig:
+    trainer = {"learning_rate": 1e-2, "lr_scheduler_type": "constant", **fields.pop("trainer", {})}
+    source = {"kind": "steps", "paths": [str(data)], **fields.pop("source", {})}
+    return PRMConfig(**{"model": str(model), "data": [source], "trainer": trainer, "threads": 1, **fields})
+
+
+async def scored(model: Path, steps: list[str], *, headless: bool) -> list[float]:
+    """By the reward, as a search would ask it."""
+    reward = PRM(model=str(model))
+    reward.check(None)
+    frame, head = reward._load(model, load_tokenizer(model))
+    engine = NativeEngine.load(model, headless=headless, kv_tokens=2048)
+    await engine.start()
+    scorer = TreeScorer(engine, frame, head, "q99: ", job="j", priority=0)
+    node, found = Node(score=1.0), []
+    for number, step in enumerate(steps, start=1):
+        node = Node(parent=node, text=step, is_complete=number == len(steps))
+        found += await scorer.score([node])
+    scorer.close()
+    await engine.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"head": "classifier"},
+        {"head": "classifier", "format": "math_shepherd", "tags": True, "lora": {"r": 8, "lora_alpha": 16}},
+        {"format": "math_shepherd", "tags": True},
+    ],
+    ids=["words", "classifier", "adapter", "math_shepherd"],
+)
+async def test_it_learns_and_the_reward_loads_it(fields, model, tmp_path):
+    given = config(model, lines(tmp_path / "s.jsonl", 100), source={"held_out": 10}, epochs=6, **fields)
+    done = train(given, tmp_path / "out")
+    verdicts = json.loads((tmp_path / "out" / VERDICTS).read_text())
+    assert verdicts["before"]["steps"] == verdicts["after"]["steps"] == 30
+    assert verdicts["after"]["accuracy"] >= 0.9 > verdicts["before"]["accuracy"]
+    assert verdicts["after"]["auc"] > 0.95
+    assert verdicts["after"]["loss"] < verdicts["before"]["loss"] / 2
+    headless = given.head == "classifier"
+    good = await scored(done.model, ["so 1;", "so 2;", "so 3;"], headless=headless)
+    bad = await scored(done.model, ["so 1;", "no 2;", "so 3;"], headless=headless)
+    assert min(good) > 0.5 and bad[0] == pytest.approx(good[0], abs=1e-4) and max(bad[1:]) < 0.5
+    assert (tmp_path / "out" / "adapter").is_dir() == (given.lora is not None)
+
+
+@pytest.mark.parametrize("head", ["words", "classifier"])
+def test_a_run_goes_on_to_the_same_losses(head, model, tmp_path):
+    data = lines(tmp_path / "s.jsonl", 32)
+    fields = {"head": head, "trainer": {"save_steps": 2, "lr_scheduler_type": "cosine", "max_steps": 4}, "seed": 3}
+    straight = train(config(model, data, **fields), tmp_path / "straight")
+    cut = config(model, data, **fields, max_minutes=1e-5)
+    first = train(cut, tmp_path / "out")
+    assert first.steps == 1 and not first.is_finished
+    assert [path.name for path in checkpoints(tmp_path / "out")] == [f"{PREFIX}1"]
+    (tmp_path / "out" / STAGING / f"{PREFIX}6").mkdir(parents=True)  # as a kill leaves it
+    resumed = train(config(model, data, **fields), tmp_path / "out")
+    assert resumed.losses == straight.losses and len(straight.losses) == 4
+    weights = [load_file(tmp_path / one / "model" / "model.safetensors") for one in ("straight", "out")]
+    assert all((value == weights[1][name]).all() for name, value in weights[0].items())
+    with pytest.raises(InvalidInput, match="made with other seed"):
+        train(config(model, data, **{**fields, "seed": 4}), tmp_path / "out")
+
+
+def test_two_processes(model, tmp_path):
+    """The same samples, half of them each: the losses of one process with batches of two as large."""
+    data = lines(tmp_path / "s.jsonl", 24)
+    alone = train(config(model, data, trainer={"per_device_train_batch_size": 8}), tmp_path / "alone")
+    text = [
+        f'model = "{model}"', "threads = 1", "[[data]]", 'kind = "steps"', 'paths = ["s.jsonl"]', "[trainer]",
+        "learning_rate = 1e-2", 'lr_scheduler_type = "constant"', 'ddp_backend = "gloo"',
+        "per_device_train_batch_size = 4",
+    ]  # fmt: skip
+    (tmp_path / "c.toml").write_text("\n".join(text))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "plait", "train", "prm", str(tmp_path / "c.toml"), "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(plait.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    losses = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
+    assert losses == pytest.approx(alone.losses, rel=1e-3) and len(losses) == 3
+    assert (tmp_path / "out" / "model" / "prm.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"format": "qwen", "tag": "x"}, "has its own"),
+        ({"head": "classifier", "good": "+"}, "a classifier needs no words"),
+        ({"good": "very good"}, "'very good' must be one token"),
+        ({"good": "-"}, "the same token"),
+        ({"format": "math_shepherd"}, "must be one token"),
+        ({"trainer": {"packing": True}}, "packing: decided by"),
+        ({"trainer": {"speed": 1}}, "knows no speed"),
+        ({"max_tokens": 3}, "there is no step to train on; 2"),
+        ({"source": {"benchmark": {"name": "countdown"}}}, "only then"),
+        ({"source": {"kind": "traces"}}, "benchmark"),
+        ({"model": "nothing"}, "no model 'nothing'"),
+    ],
+)
+def test_wrong_configurations_are_one_error(fields, message, model, tmp_path):
+    with pytest.raises(plait.PlaitError, match=message):
+        train(config(**{"model": model, "data": lines(tmp_path / "s.jsonl", 2), **fields}), tmp_path / "out")
+
+
+def test_the_command(model, tmp_path, capsys):
+    lines(tmp_path / "s.jsonl", 8)
+    (tmp_path / "c.toml").write_text(
+        f'model = "{model}"\nthreads = 1\n[[data]]\nkind = "steps"\npaths = ["s.jsonl"]\nheld_out = 2\n'
+    )
+    out = tmp_path / "out"
+    assert main(["train", "prm", str(tmp_path / "c.toml"), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "18 steps to learn from" in said and "after: " in said and "1 steps, done" in said
+    assert main(["train", "prm", str(out)]) == 0
