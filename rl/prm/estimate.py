@@ -100,10 +100,15 @@ def _seen(trace: Trace, last: SegmentRecord) -> Iterator[list[Piece]]:
     for span in last.view:
         if span.is_text:
             yield _first(trace.segments[span.segment].pieces, span.length or 0)
-    yield last.pieces
+    pieces = last.pieces
+    if pieces and pieces[-1].finish == Finish.EOS:
+        # Without what spells the end: no answer ends in it.
+        pieces = _first(pieces, sum(len(piece.token_ids) for piece in pieces) - 1)
+    yield pieces
 
 
 def _first(pieces: Sequence[Piece], count: int) -> list[Piece]:
+    """So many tokens of them."""
     found = []
     for piece in pieces:
         length = len(piece.token_ids)
@@ -112,7 +117,7 @@ def _first(pieces: Sequence[Piece], count: int) -> list[Piece]:
                 text = piece.text[: sum(piece.chars[:count])]
                 found.append(Piece(kind=piece.kind, token_ids=piece.token_ids[:count], text=text))
             elif count:
-                raise InvalidInput("a branch saw a part of a text, and the trace does not spell it by tokens")
+                raise InvalidInput("a part of a text was seen, and the trace does not spell it by tokens")
             break
         found.append(piece)
         count -= length

@@ -1,4 +1,4 @@
-"""`plait train prm`: it learns to judge, goes on where it was stopped, and its models are loaded by the reward `PRM`."""
+"""`plait train prm`: it learns to judge, goes on where it was stopped, and the reward `PRM` loads its models."""
 
 from __future__ import annotations
 
