@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from ...runtime.errors import InvalidInput
 
@@ -42,5 +41,5 @@ def parse(data: dict[str, Any]) -> Trajectory:
     return Trajectory(prompt=prompt, steps=tuple(steps), labels=told, is_complete=ended)
 
 
-def _is_list(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)

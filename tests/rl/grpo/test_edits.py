@@ -66,7 +66,7 @@ def folder(tmp_path_factory):
     )  # fmt: skip
     model.save_pretrained(path)
     words_of = word_level(words, words[:4], UNKNOWN)
-    words_of.decoder = decoders.Fuse()  # type: ignore[assignment]  # lines of an edit begin where they begin
+    words_of.decoder = decoders.Fuse()  # lines of an edit begin where they begin
     save(words_of, path, 2048)
     tokenizer = AutoTokenizer.from_pretrained(path)
     tokenizer.chat_template = TEMPLATE

@@ -55,9 +55,9 @@ def config(model: Path, data: Path, **fields) -> PRMConfig:
 async def scored(model: Path, steps: list[str], *, headless: bool) -> list[float]:
     """By the reward, as a search would ask it."""
     reward = PRM(model=str(model))
-    reward.check(None)
     frame, head = reward._load(model, load_tokenizer(model))
     engine = NativeEngine.load(model, headless=headless, kv_tokens=2048)
+    reward.check(engine)
     await engine.start()
     scorer = TreeScorer(engine, frame, head, "q99: ", job="j", priority=0)
     node, found = Node(score=1.0), []
