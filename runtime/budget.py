@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InvalidBudget, PlaitError
+from .plain import check_plain
 
 
 class OutOfBudget(PlaitError):
@@ -45,6 +46,10 @@ class Budget(BaseModel):
     if not TYPE_CHECKING:
 
         def __init__(self, **data: Any) -> None:
+            try:
+                check_plain(data)
+            except ValueError as error:
+                raise InvalidBudget(f"budget.{error}") from None
             try:
                 super().__init__(**data)
             except ValidationError as error:

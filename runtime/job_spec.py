@@ -6,17 +6,23 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
 
 from .budget import Budget
 from .errors import InvalidInput, InvalidJob
 from .methods.base import Method
 from .methods.registry import METHODS, parse_method
+from .plain import check_plain
 from .spec import Spec
 
 
 def _method(value: object) -> object:
     return parse_method(value) if isinstance(value, dict) else value
+
+
+def _json(value: dict[str, Any]) -> dict[str, Any]:
+    check_plain(value, only_json=True)
+    return value
 
 
 class JobSpec(Spec):
@@ -34,7 +40,7 @@ class JobSpec(Spec):
     """With a branch's place in the tree it determines all sampling."""
     priority: int = 0
     """Higher is served first."""
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: Annotated[dict[str, Any], AfterValidator(_json)] = Field(default_factory=dict)
     """The caller's own JSON values; they come back in the trace."""
 
     @classmethod
@@ -64,10 +70,13 @@ def parse_job(data: str | bytes | dict[str, Any]) -> JobSpec:
     if isinstance(data, (str, bytes)):
         try:
             data = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidJob(f"malformed job JSON: {error}") from None
     if not isinstance(data, dict):
         raise InvalidJob(f"a job is a JSON object, not {type(data).__name__}")
+    for part in (data, data.get("budget")):
+        if isinstance(part, dict) and not all(isinstance(key, str) for key in part):
+            raise InvalidJob("the names of a job's fields are texts")
     if not isinstance(data.get("method"), dict):
         raise InvalidJob('a job needs a method: {"method": {"method": "sequential", "prompt": "..."}}')
     values = {**data, "method": parse_method(data["method"])}

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InvalidInput, InvalidJob, PlaitError
+from .plain import check_plain
 from .plugins import Registry
 
 T = TypeVar("T", bound="Spec")
 
 
 class Spec(BaseModel):
-    """Immutable data without unknown fields, whose numbers are finite. Wrong fields raise one `PlaitError` that names
-    them all."""
+    """Immutable data without unknown fields, whose texts, numbers and depth are bounded (`check_plain`). Wrong fields
+    raise one `PlaitError` that names them all."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -29,10 +30,14 @@ class Spec(BaseModel):
     if not TYPE_CHECKING:
 
         def __init__(self, **data: Any) -> None:
+            title = self.title()
+            try:
+                check_plain(data)
+            except ValueError as error:
+                raise self.refusal(f"malformed {title}: {error}") from None
             try:
                 super().__init__(**data)
             except ValidationError as error:
-                title = self.title()
                 mistakes = (f"{'.'.join(map(str, e['loc'])) or title}: {e['msg']}" for e in error.errors())
                 raise self.refusal(f"malformed {title}: {'; '.join(mistakes)}") from None
 
@@ -59,6 +64,8 @@ class Kinds(Registry[type[T]]):
         """What a JSON object describes. Raises `InvalidJob`."""
         if not isinstance(data, dict):
             raise InvalidJob(f"a {self.kind} is a JSON object with a `{self.field}` field, not {type(data).__name__}")
+        if not all(isinstance(key, str) for key in data):
+            raise InvalidJob(f"the names of a {self.kind}'s fields are texts")
         name = data.get(self.field)
         cls = self.find(name)
         if cls is None:

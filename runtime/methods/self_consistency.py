@@ -16,6 +16,9 @@ from .base import Method, Temperature
 from .nesting import Inner, reading
 from .voting import Voting
 
+MAX_SAMPLES = 1_000_000
+"""Each is a branch, a record in the trace and an event at least: more would fill the memory before the first ends."""
+
 
 class SelfConsistency(Voting):
     """Sample n answers from one prefilled prompt; the answer given most often wins, ties by the first given.
@@ -25,7 +28,7 @@ class SelfConsistency(Voting):
 
     method: Literal["self_consistency"] = "self_consistency"
     """The method's name."""
-    n: int = Field(default=8, ge=1)
+    n: int = Field(default=8, ge=1, le=MAX_SAMPLES)
     """Samples that vote."""
     temperature: Temperature | None = 1.0
     """At 0 all samples are the same; None: the model's own."""

@@ -1,0 +1,89 @@
+"""Data from outside, as JSON holds it: read and checked in one place, whether a job, a model folder or a trace."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from .errors import InvalidInput
+
+MAX_DEPTH = 64
+"""Of lists and objects in each other."""
+MAX_WHOLE = 2**64 - 1
+"""Of a whole number, either way."""
+
+
+def parse_json(text: str | bytes, name: str) -> Any:
+    """The value; `name` is what the message calls the text. Raises `InvalidInput` for what is no JSON, nested so deeply
+    that it cannot be read, or not UTF-8."""
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode())
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{name} is not valid JSON: {error}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises `InvalidInput`, and `FileNotFoundError` where there is none."""
+    try:
+        data = parse_json(path.read_bytes(), str(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from None
+    if not isinstance(data, dict):
+        raise InvalidInput(f"{path} must hold a JSON object")
+    return data
+
+
+def check_plain(value: object, *, only_json: bool = False) -> None:
+    """Raise `ValueError`, naming where, for texts with half a surrogate pair, numbers that are not finite or of more
+    than 64 bits, and what is nested more than `MAX_DEPTH` deep. `only_json`: for all else that JSON cannot hold, too;
+    without, it is left to others."""
+    found = _mistake(value, MAX_DEPTH, only_json)
+    if found is not None:
+        where, what = found
+        raise ValueError(f"{where}: {what}" if where else what)
+
+
+def _mistake(value: object, depth: int, only_json: bool) -> tuple[str, str] | None:
+    """Where and what."""
+    if value is None or isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        return None if value.isascii() else _half(value)
+    if isinstance(value, int):
+        return None if abs(value) <= MAX_WHOLE else ("", "a whole number of more than 64 bits")
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ("", f"{value} is not a finite number")
+    if not isinstance(value, (dict, list, tuple)):
+        return ("", f"a {type(value).__name__} is no JSON value") if only_json else None
+    if not depth:
+        return "", f"more than {MAX_DEPTH} lists and objects in each other"
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if isinstance(key, str) and (found := _half(key)):
+                return found
+            if only_json and not isinstance(key, str):
+                return "", f"the names in an object are texts, not {type(key).__name__}"
+            if found := _mistake(part, depth - 1, only_json):
+                return _at(str(key), found)
+    else:
+        for number, part in enumerate(value):
+            if found := _mistake(part, depth - 1, only_json):
+                return _at(str(number), found)
+    return None
+
+
+def _half(text: str) -> tuple[str, str] | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return "", f"half a surrogate pair at character {error.start}"
+    return None
+
+
+def _at(name: str, found: tuple[str, str]) -> tuple[str, str]:
+    where, what = found
+    return f"{name}.{where}" if where else name, what

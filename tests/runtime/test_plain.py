@@ -1,0 +1,143 @@
+"""Data from outside: whatever its values and its depth, it is taken or refused by one clear error."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plait import Budget, JobSpec, PlaitError, SelfConsistency, Sequential, parse_job
+from plait.runtime.errors import InvalidInput, InvalidJob
+from plait.runtime.plain import MAX_DEPTH, check_plain, parse_json, read_object
+
+SOUND = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**64) + 1, 2**64 - 1), st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)  # fmt: skip
+BAD = st.one_of(
+    st.integers(min_value=2**64),
+    st.integers(max_value=-(2**64)),
+    st.sampled_from([math.nan, math.inf, -math.inf]),
+    st.builds(lambda a, c, b: a + c + b, st.text(), st.characters(categories=["Cs"]), st.text()),
+)
+
+
+def nest(leaves):
+    return st.recursive(
+        leaves, lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text("ab"), part, max_size=3), max_leaves=8
+    )
+
+
+def within(value, bad, steps):
+    """`bad` inside lists and objects, beside a sound value."""
+    for step in steps:
+        bad = [value, bad] if step else {"x": value, "y": bad}
+    return bad
+
+
+@given(nest(SOUND))
+def test_json_values_are_taken(value):
+    check_plain(value, only_json=True)
+    job = parse_job(json.dumps({"method": {"method": "sequential", "prompt": "x"}, "metadata": {"a": value}}))
+    assert job.metadata == {"a": value}
+    json.dumps(job.metadata, allow_nan=False, ensure_ascii=False).encode()
+
+
+@given(nest(SOUND), BAD, st.lists(st.booleans(), max_size=6))
+def test_a_value_that_is_none_is_found_wherever_it_is(value, bad, steps):
+    data = within(value, bad, steps)
+    with pytest.raises(ValueError):
+        check_plain(data)
+    job = {"method": {"method": "sequential", "prompt": "x"}, "metadata": {"a": data}}
+    for form in (job, json.dumps(job)):
+        with pytest.raises(InvalidJob, match="metadata") as caught:
+            parse_job(form)
+        str(caught.value).encode()
+
+
+FIELDS = ["prompt", "max_tokens", "stop", "stop_token_ids", "temperature", "top_p", "n", "answer", "context_limit"]
+
+
+@given(st.sampled_from(FIELDS), nest(st.one_of(SOUND, BAD)))
+def test_any_value_of_any_field_is_taken_or_refused(name, value):
+    fields = {"method": "self_consistency", "prompt": "x", "n": 2, name: value}
+    for form in ({"method": fields}, json.dumps({"method": fields})):
+        try:
+            parse_job(form)
+        except PlaitError:
+            pass
+
+
+@given(st.sampled_from(["seed", "priority", "budget", "metadata", "method"]), nest(st.one_of(SOUND, BAD)))
+def test_any_value_of_any_part_is_taken_or_refused(name, value):
+    try:
+        parse_job({"method": {"method": "sequential", "prompt": "x"}, name: value})
+    except PlaitError:
+        pass
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH, 900, 100_000])
+def test_depth(depth):
+    text = '{"method": {"method": "sequential", "prompt": "x"}, "metadata": {"a": ' + "[" * depth + "]" * depth + "}}"
+    with pytest.raises(InvalidJob):
+        parse_job(text)
+    value = {}
+    for _ in range(depth):
+        value = {"a": value}
+    with pytest.raises(InvalidJob):
+        parse_job({"method": {"method": "sequential", "prompt": "x"}, "metadata": value})
+    circle = {}
+    circle["a"] = circle
+    with pytest.raises(InvalidJob):
+        JobSpec(method=Sequential(prompt="x"), metadata=circle)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"method": {"method": "sequential", "prompt": "x", 1: 2}},
+        {"method": {"method": "sequential", "prompt": "x"}, 1: 2},
+        {"method": {"method": "sequential", "prompt": "x"}, "budget": {1: 2}},
+        {"method": {"method": "sequential", "prompt": "x"}, "metadata": {"a": {1: 2}}},
+        {"method": {"method": "sequential", "prompt": "x"}, "metadata": {"a": object()}},
+        {"method": {"method": "self_consistency", "prompt": "x", "n": 10**12}},
+    ],
+)
+def test_what_json_cannot_hold(data):
+    with pytest.raises(InvalidJob):
+        parse_job(data)
+
+
+def test_constructors_refuse_the_same():
+    for make in (
+        lambda: Sequential(prompt="\ud800"),
+        lambda: Sequential(prompt="x", stop_token_ids=[10**40]),
+        lambda: SelfConsistency(prompt="x", n=10**24),
+        lambda: Budget(seconds=math.inf),
+        lambda: Budget(total_tokens=10**24),
+    ):
+        with pytest.raises(PlaitError):
+            make()
+
+
+@given(st.binary())
+def test_any_bytes_are_json_or_refused(data):
+    try:
+        parse_json(data, "it")
+    except InvalidInput as error:
+        assert str(error).startswith("it is not valid JSON")
+
+
+def test_files(tmp_path):
+    file = tmp_path / "a.json"
+    for text in ("[" * 100_000, "[]", "nope", "\ud800".encode("utf-8", "surrogatepass")):
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.raises(InvalidInput, match=r"a\.json"):
+            read_object(file)
+    with pytest.raises(FileNotFoundError):
+        read_object(tmp_path / "none")
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        read_object(tmp_path)
