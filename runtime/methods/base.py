@@ -125,6 +125,9 @@ class Decoding(WithContexts, Method):
 
     def check_prompt(self, tokens: Sequence[int], engine: Engine) -> None:
         """Raise what is wrong with a prompt of these tokens and the method's contexts."""
+        size = engine.tokenizer.vocab_size
+        if not isinstance(self.prompt, str) and (bad := [token for token in tokens if not 0 <= token < size]):
+            raise InvalidInput(f"prompt: token id {bad[0]} is outside the vocabulary of {size}")
         layout = self.lay_out(self.prompt, tokens, engine.tokenizer, engine.capabilities, self.messages)
         limit = min(self.context_limit or engine.context_limit, engine.context_limit)
         check_room(layout, limit, engine.name, engine.context_limit)
