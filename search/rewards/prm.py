@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import Field
 from ...runtime.engine import Engine
 from ...runtime.engines.registry import find_model
 from ...runtime.errors import InvalidInput, UnsupportedByEngine
+from ...runtime.plain import read_object
 from .base import Reward, Scorer
 from .frames import PUBLISHED, Frame, Plain, Published, check_tag
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MARK = "prm.json"
 """File in a model's folder that tells its `format`, or its words `good` and `bad` and its `tag`."""
+
+_TEXTS = ("format", "good", "bad", "tag")
 
 Format = Literal["auto", "plain", "math_shepherd", "rlhflow", "qwen", "skywork", "llemma"]
 
@@ -110,12 +112,11 @@ class PRM(Reward):
 def _mark(path: Path) -> dict[str, Any]:
     """What the model's folder says of it. Raises `InvalidInput`."""
     file = path / MARK
-    if not file.is_file():
-        return {}
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InvalidInput(f"{file} is not valid JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise InvalidInput(f"{file} must hold a JSON object")
+        data = read_object(file)
+    except FileNotFoundError:
+        return {}
+    for name, value in data.items():
+        if name in _TEXTS and not isinstance(value, str):
+            raise InvalidInput(f"{file}: {name} must be a text, not {value!r}")
     return data

@@ -28,6 +28,8 @@ class _Assembly:
 
     def weights(self) -> Weights:
         config = self._config
+        if self._has(f"model.layers.{config.num_layers}.self_attn.o_proj.weight"):
+            raise InvalidInput(f"{self._source} has weights of more layers than the {config.num_layers} of config.json")
         embedding = self._tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
         return Weights(
             embedding=embedding,
@@ -139,4 +141,11 @@ class _Assembly:
             raise InvalidInput(f"{self._source} lacks the tensor {name}") from None
         if tuple(found.shape) != shape:
             raise InvalidInput(f"{self._source}: {name} has shape {tuple(found.shape)}, config.json asks for {shape}")
+        if not is_finite(found):
+            raise InvalidInput(f"{self._source}: {name} holds numbers that are not finite (as {found.dtype})")
         return found
+
+
+def is_finite(weights: Tensor) -> bool:
+    """Are all numbers finite? Seen of the two ends, which takes no memory: they are not where one between is not."""
+    return not weights.numel() or bool(torch.stack(weights.detach().aminmax()).isfinite().all())

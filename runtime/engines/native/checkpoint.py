@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,9 +10,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...errors import InvalidInput, UnknownModel
+from ...errors import InvalidInput, UnknownModel, UnsupportedModel
+from ...plain import read_object
 from .gguf_file import SUFFIX, GGUFFile
 from .quantised import Quantisation
+
+_STORED = ("F64", "F32", "BF16", "F16")
+"""What safetensors calls the types that weights are stored in."""
 
 
 class Sliceable(Protocol):
@@ -75,6 +78,8 @@ class Folder:
         self.path = path
         self.config = read_json(path, "config.json")
         quantisation = self.config.pop("quantization_config", None)
+        if quantisation is not None and not isinstance(quantisation, dict):
+            raise InvalidInput(f"{path / 'config.json'}: quantization_config must be an object, not {quantisation!r}")
         self._quantisation = Quantisation.from_hf(quantisation) if quantisation else None
         self._files: dict[str, Any] = {}
         """Tensor name -> open file; filled when a tensor is asked for first."""
@@ -101,6 +106,7 @@ class Folder:
     def tensor(self, name: str, dtype: torch.dtype, rows: Sequence[int] | None = None) -> Tensor:
         if (weight := self._unpacked(name, dtype)) is not None:
             return weight if rows is None else weight[list(rows)]
+        self._check_stored(name)
         if rows is None:
             return self._stored(name).to(dtype)
         picked: Tensor = self._file(name).get_slice(name)[list(rows)]
@@ -108,6 +114,8 @@ class Folder:
 
     def sliceable(self, name: str, dtype: torch.dtype) -> Sliceable:
         weight = self._unpacked(name, dtype)
+        if weight is None:
+            self._check_stored(name)
         return _Slices(self._file(name).get_slice(name), dtype) if weight is None else weight
 
     def _unpacked(self, name: str, dtype: torch.dtype) -> Tensor | None:
@@ -122,6 +130,14 @@ class Folder:
         tensor: Tensor = self._file(name).get_tensor(name)
         return tensor
 
+    def _check_stored(self, name: str) -> None:
+        """Raise `UnsupportedModel` for numbers that are not the weights themselves, as integers and float8 are."""
+        kind = self._file(name).get_slice(name).get_dtype()
+        if kind not in _STORED:
+            raise UnsupportedModel(
+                f"{self.path}: {name} is stored as {kind}, which is not supported; supported: {', '.join(_STORED)}"
+            )
+
     def _file(self, name: str) -> Any:
         self._open()
         return self._files[name]
@@ -132,7 +148,7 @@ class Folder:
         for name in weight_files(self.path):
             try:
                 file: Any = safe_open(self.path / name, framework="pt")
-            except SafetensorError as error:
+            except (SafetensorError, OSError) as error:
                 raise InvalidInput(f"{self.path / name} is not a complete safetensors file: {error}") from error
             self._files.update(dict.fromkeys(file.keys(), file))
 
@@ -156,6 +172,10 @@ def weight_files(folder: Path) -> list[str]:
         index = read_json(folder, "model.safetensors.index.json").get("weight_map")
         if not isinstance(index, dict):
             raise InvalidInput(f"{folder}/model.safetensors.index.json has no weight_map")
+        # A name and no path: an index must not reach out of its folder.
+        strange = [name for name in index.values() if not isinstance(name, str) or Path(name).name != name]
+        if strange:
+            raise InvalidInput(f"{folder}/model.safetensors.index.json: {strange[0]!r} names no file in this folder")
         names = sorted(set(index.values()))
     elif (folder / "model.safetensors").is_file():
         names = ["model.safetensors"]
@@ -170,11 +190,6 @@ def weight_files(folder: Path) -> list[str]:
 def read_json(folder: Path, name: str) -> dict[str, Any]:
     """A JSON object. Raises `InvalidInput`."""
     try:
-        data = json.loads((folder / name).read_text(encoding="utf-8"))
+        return read_object(folder / name)
     except FileNotFoundError:
         raise InvalidInput(f"{folder} holds no {name}; it is not a Hugging Face model folder") from None
-    except ValueError as error:
-        raise InvalidInput(f"{folder / name} is not valid JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise InvalidInput(f"{folder / name} must hold a JSON object")
-    return data

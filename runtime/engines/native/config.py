@@ -9,12 +9,16 @@ from typing import Any, Literal
 import torch
 
 from ...errors import InvalidInput, UnsupportedModel
+from .config_fields import check_fields
 from .families import FAMILIES, BiasRule, Family, rotated_layers, sparse_layers, windows
 from .rope import RopeConfig
 
 HEADLESS = ("ForTokenClassification", "ForSequenceClassification", "ForProcessRewardModel", "ForPrmModel")
 """How architectures end that have another head in place of, or beside, an output layer: classifiers, and the process
 reward models of Qwen2.5-Math and Skywork-o1."""
+
+MAX_LAYERS, MAX_HEAD = 4096, 1 << 16
+"""What a config.json may ask for before its weights have been looked at, which bound all else."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -139,6 +143,7 @@ class ModelConfig:
         Raises `UnsupportedModel` (architecture, RoPE type, activation, quantisation: each by its name) or
         `InvalidInput` (a key is missing, or holds what makes no sense).
         """
+        check_fields(data)
         family, is_classifier = _family(data, headless)
         data = {**family.defaults, **data}
         activation = data.get(family.activation_key, "silu")
@@ -153,13 +158,13 @@ class ModelConfig:
         heads = _positive(data, "num_attention_heads")
         kv_heads = _positive(data, "num_key_value_heads", heads)
         hidden = _positive(data, "hidden_size")
-        head_dim = _positive(data, "head_dim", family.defaults.get("head_dim", hidden // heads))
+        head_dim = _positive(data, "head_dim", family.defaults.get("head_dim", hidden // heads), most=MAX_HEAD)
         if heads % kv_heads:
             raise InvalidInput(f"config.json: {heads} attention heads cannot share {kv_heads} key/value heads evenly")
-        layers = _layers(family, data, _positive(data, "num_hidden_layers"), context_limit)
+        longest = _positive(data, "max_position_embeddings")
+        layers = _layers(family, data, _positive(data, "num_hidden_layers", most=MAX_LAYERS), context_limit)
         for rope in {layer.rope for layer in layers if layer.rope is not None}:
             _check_rope(rope, head_dim)
-        longest = _positive(data, "max_position_embeddings")
         dtype = data.get("dtype") or data.get("torch_dtype")
         return cls(
             family=family,
@@ -233,7 +238,13 @@ def _check_rope(rope: RopeConfig, head_dim: int) -> None:
     if dim % 2 or not 2 <= dim <= head_dim:
         share = "" if rope.partial == 1.0 else f" of which {rope.partial} are rotated"
         raise InvalidInput(f"config.json: head_dim {head_dim}{share} is odd; rotary embeddings need an even one")
-    rope.inv_freq(head_dim)
+    try:
+        if not rope.inv_freq(head_dim).isfinite().all():
+            raise ValueError("frequencies that are not finite")
+    except InvalidInput:
+        raise
+    except (ArithmeticError, ValueError, RuntimeError) as error:
+        raise InvalidInput(f"config.json: RoPE of type {rope.type!r}: {error}") from None
 
 
 def _experts(data: Mapping[str, Any]) -> ExpertsConfig:
@@ -270,11 +281,13 @@ def _cap(data: Mapping[str, Any], key: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _positive(data: Mapping[str, Any], key: str, default: int | None = None) -> int:
+def _positive(data: Mapping[str, Any], key: str, default: int | None = None, *, most: int = 2**31 - 1) -> int:
     value = data.get(key)
     value = default if value is None else value
     if value is None:
         raise InvalidInput(f"config.json lacks {key!r}")
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InvalidInput(f"config.json: {key} must be a positive integer, not {value!r}")
+    if value > most:
+        raise InvalidInput(f"config.json: {key} is {value}; at most {most} is possible")
     return value

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from ...errors import InvalidInput
+from ...plain import read_object
 from .checkpoint import open_checkpoint
 
 FILE = "ape.json"
@@ -22,11 +24,11 @@ def read_scaling(folder: Path) -> dict[str, float]:
         kind = open_checkpoint(folder).config.get("model_type")
         return dict(zip(("context_temperature", "context_scale"), PUBLISHED.get(str(kind), ()), strict=False))
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_object(path)
         values = {"context_temperature": float(data["temperature"]), "context_scale": float(data["scale"])}
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
         raise InvalidInput(f"{path} does not hold a temperature and a scale: {error!r}") from None
-    if not values["context_temperature"] > 0 or values["context_scale"] < 0:
+    if not (0 < values["context_temperature"] < math.inf and 0 <= values["context_scale"] < math.inf):
         raise InvalidInput(f"{path}: the temperature must be positive and the scale not negative")
     return values
 

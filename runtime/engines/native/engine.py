@@ -82,7 +82,13 @@ class NativeEngine:
             num_blocks = -(-options.kv_tokens // self.block_size)
             if num_blocks < 1:
                 raise InvalidInput(f"kv_tokens must be positive, not {options.kv_tokens}")
-        self.pool = KVPool(model.config, num_blocks, self.block_size, model.dtype, model.device)
+        try:
+            self.pool = KVPool(model.config, num_blocks, self.block_size, model.dtype, model.device)
+        except (RuntimeError, OSError, OverflowError, MemoryError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InvalidInput(
+                f"no memory for {num_blocks} KV blocks of {block_bytes} bytes: lower kv_tokens ({reason})"
+            ) from None
         swap = None
         if options.tensor_parallel == 1:
             swap = SwapSpace(self.pool, swap_blocks(options.swap_tokens, self.block_size, block_bytes))
@@ -149,7 +155,9 @@ class NativeEngine:
             context_limit=chosen.context_limit,
         )
         try:
-            engine = cls(model, load_tokenizer(path), chosen, name=name or Path(path).name, source=Path(path))
+            tokenizer = load_tokenizer(path)
+            tokenizer.check_fits(model.vocab_size, str(path))
+            engine = cls(model, tokenizer, chosen, name=name or Path(path).name, source=Path(path))
         except BaseException:
             model.close()
             raise

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ...engine import SamplingDefaults
 from ...errors import InvalidInput
+from ...plain import read_object
 
 FILE = "generation_config.json"
 _SHAPE = ("top_k", "top_p", "min_p", "repetition_penalty")
@@ -24,13 +24,9 @@ def read_defaults(folder: str | Path) -> SamplingDefaults:
     """
     path = Path(folder) / FILE
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+        data = read_object(path)
+    except FileNotFoundError:
         return SamplingDefaults()
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise InvalidInput(f"{path} must hold a JSON object")
     found: dict[str, Any] = {name: data[name] for name in _SHAPE if data.get(name) is not None}
     samples = data.get("do_sample")
     if samples is not None and not isinstance(samples, bool):

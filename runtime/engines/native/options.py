@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,10 +16,13 @@ from .context_files import DEFAULT_BYTES
 from .integers import WEIGHT_TYPES, WeightType
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_COUNTS = (
-    "num_threads", "tensor_parallel", "kv_tokens", "swap_tokens", "block_size", "max_rows", "prefill_chunk",
-    "slice_rows", "context_limit", "context_bytes",
-)  # fmt: skip
+_MOST = {
+    "num_threads": 1024, "tensor_parallel": 1024, "kv_tokens": 2**32, "swap_tokens": 2**32, "block_size": 2**16,
+    "max_rows": 2**24, "prefill_chunk": 2**24, "slice_rows": 2**24, "context_limit": 2**40, "context_bytes": 2**60,
+}  # fmt: skip
+"""Whole numbers, and what is beyond any machine."""
+_OPTIONAL = ("kv_tokens", "swap_tokens", "block_size", "slice_rows", "context_limit")
+_FLAGS = ("batch_invariant", "headless", "keep_logits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,17 +99,26 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with a dtype that was given by name. Raises `InvalidInput` for values of a wrong type, unknown dtypes
     and devices, and devices that are not here."""
     found = dict(options)
-    for name in _COUNTS:
-        value = found.get(name)
-        if value is not None and type(value) is not int:
+    for name, most in _MOST.items():
+        value = found.get(name, 1)
+        if value is None and name in _OPTIONAL:
+            continue
+        if type(value) is not int:
             raise InvalidInput(f"{name} must be a whole number, not {value!r}")
+        if not -most <= value <= most:
+            raise InvalidInput(f"{name} must be at most {most}, not {value}")
+    for name in _FLAGS:
+        if not isinstance(value := found.get(name, False), bool):
+            raise InvalidInput(f"{name} must be true or false, not {value!r}")
+    if not isinstance(found.get("contexts"), (str, Path, NoneType)):
+        raise InvalidInput(f"contexts must be a folder's name, not {found['contexts']!r}")
     if (limit := found.get("context_limit")) is not None and limit < 1:
         raise InvalidInput(f"context_limit must be at least 1, not {limit}")
-    if found.get("impl", "auto") not in get_args(Impl):
+    if str(found.get("impl", "auto")) not in get_args(Impl):
         raise InvalidInput(f"unknown impl {found['impl']!r}; known: {', '.join(get_args(Impl))}")
-    dtype = found.get("dtype")
-    if isinstance(dtype, str) and dtype != "auto":
-        if dtype not in DTYPES:
+    dtype = found.get("dtype", "auto")
+    if dtype != "auto" and dtype not in DTYPES.values():
+        if not isinstance(dtype, str) or dtype not in DTYPES:
             raise InvalidInput(f"unknown dtype {dtype!r}; known: auto, {', '.join(DTYPES)}")
         found["dtype"] = DTYPES[dtype]
     if "device" in found:
@@ -115,7 +128,11 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_device(name: object) -> None:
     try:
-        device = torch.device(name)  # type: ignore[call-overload]
+        if not isinstance(name, (str, torch.device)):
+            raise TypeError("a device is named by a text")
+        device = torch.device(name)
+        if device.type == "meta":
+            raise ValueError("nothing is computed on it")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]

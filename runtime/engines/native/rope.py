@@ -63,16 +63,15 @@ class RopeConfig:
         if kind not in get_args(RopeType):
             raise UnsupportedModel(f"RoPE type {kind!r} is not supported; supported: {', '.join(get_args(RopeType))}")
         longest = int(data.get("max_position_embeddings") or 8192)
-        original = int(
-            data.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings") or longest
-        )
+        given = data.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
         try:
+            original = int(given or longest)
             extension = _extension(kind, rope, longest, original, context_limit or 0)
             theta = float(rope.get("rope_theta") or data.get("rope_theta") or 10000.0)
             partial = float(rope.get("partial_rotary_factor") or data.get("partial_rotary_factor") or 1.0)
         except KeyError as error:
             raise InvalidInput(f"config.json: RoPE type {kind!r} needs {error.args[0]!r}") from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
             raise InvalidInput(f"config.json: RoPE of type {kind!r}: {error}") from None
         return cls(type=cast(RopeType, kind), theta=theta, partial=partial, **extension)
 

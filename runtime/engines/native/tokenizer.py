@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -15,6 +14,7 @@ from tokenizers.processors import TemplateProcessing
 
 from ...engine import Tokenizer
 from ...errors import InvalidInput
+from ...plain import read_object
 from .continuation import encode_continuation
 from .spelling import token_bytes
 
@@ -77,7 +77,7 @@ class HFTokenizer:
             for name in ("generation_config.json", "config.json"):
                 found = _optional_json(folder / name).get(f"{kind}_token_id")
                 if found is not None:
-                    return list(found) if isinstance(found, list) else [found]
+                    return _ids(found, f"{folder / name}: {kind}_token_id")
             found = tokenizer.token_to_id(special.get(f"{kind}_token", ""))
             return [] if found is None else [found]
 
@@ -87,7 +87,7 @@ class HFTokenizer:
             eos_ids=ids("eos"),
             chat_template=_template(folder, own),
             special=special,
-            additional=[text for token in own.get("additional_special_tokens") or () if (text := _text(token))],
+            additional=[text for token in _additional(own) if (text := _text(token))],
         )
 
     @property
@@ -109,6 +109,18 @@ class HFTokenizer:
     def vocab_size(self) -> int:
         """Number of tokens, added ones included; the model's logits may be padded beyond it."""
         return self._tokenizer.get_vocab_size()
+
+    def check_fits(self, size: int, source: str) -> None:
+        """Raise `InvalidInput` if texts would become ids that a model of `size` tokens has not. Added tokens may be
+        beyond it, as those for images are in models of texts alone."""
+        plain = self._tokenizer.get_vocab_size(with_added_tokens=False)
+        ends = [*self._eos_ids, *self._prefix_ids, *([] if self._bos_id is None else [self._bos_id])]
+        if plain > size:
+            raise InvalidInput(
+                f"{source}: the tokenizer has {plain} tokens and the model {size}: it is another model's"
+            )
+        if ends and max(ends) >= size:
+            raise InvalidInput(f"{source}: token id {max(ends)} (BOS or EOS) is outside the vocabulary of {size}")
 
     @property
     def prefix_ids(self) -> tuple[int, ...]:
@@ -207,26 +219,51 @@ class IncrementalDecoder:
 
 def _optional_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise InvalidInput(f"{path} is not valid JSON: {error}") from error
-    return data if isinstance(data, dict) else {}
 
 
 def _text(token: Any) -> str | None:
     """A special token of tokenizer_config.json: its text, or an object that holds the text."""
-    return token.get("content") if isinstance(token, dict) else token
+    text = token.get("content") if isinstance(token, dict) else token
+    if text is not None and not isinstance(text, str):
+        raise InvalidInput(f"tokenizer_config.json: a special token is a text, not {text!r}")
+    return text
+
+
+def _ids(value: Any, where: str) -> list[int]:
+    """One token id or several."""
+    ids = value if isinstance(value, list) else [value]
+    for token in ids:
+        if type(token) is not int or token < 0:
+            raise InvalidInput(f"{where} must hold token ids, not {token!r}")
+    return ids
+
+
+def _additional(own: Mapping[str, Any]) -> Iterable[Any]:
+    """Special tokens without a name: a list, or an object by names."""
+    found = own.get("additional_special_tokens") or ()
+    if isinstance(found, dict):
+        return found.values()
+    if not isinstance(found, (list, tuple)):
+        raise InvalidInput(f"tokenizer_config.json: additional_special_tokens must be a list, not {found!r}")
+    return found
 
 
 def _template(folder: Path, own: Mapping[str, Any]) -> str | None:
     """The chat template: from a file of its own, or one (of several) in tokenizer_config.json."""
     if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        try:
+            return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"{folder / 'chat_template.jinja'} cannot be read: {error}") from None
     source = own.get("chat_template")
     if isinstance(source, list):
-        source = next((t["template"] for t in source if t["name"] == "default"), None)
+        named = [template for template in source if isinstance(template, dict)]
+        source = next((t.get("template") for t in named if t.get("name") == "default"), None)
+    if source is not None and not isinstance(source, str):
+        raise InvalidInput(f"tokenizer_config.json: chat_template must be a text, not a {type(source).__name__}")
     return source
 
 

@@ -58,7 +58,7 @@ def test_a_model_in_one_file_has_none(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("{", "generation_config.json cannot be read"),
+        ("{", "generation_config.json is not valid JSON"),
         ([1], "JSON object"),
         ({"do_sample": "yes"}, "do_sample"),
         ({"do_sample": True, "temperature": -1}, "generation_config.json: temperature"),
