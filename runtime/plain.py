@@ -37,17 +37,17 @@ def read_object(path: Path) -> dict[str, Any]:
     return data
 
 
-def check_plain(value: object, *, only_json: bool = False) -> None:
+def check_plain(value: object, *, only_json: bool = False, finite: bool = True) -> None:
     """Raise `ValueError`, naming where, for texts with half a surrogate pair, numbers that are not finite or of more
     than 64 bits, and what is nested more than `MAX_DEPTH` deep. `only_json`: for all else that JSON cannot hold, too;
-    without, it is left to others."""
-    found = _mistake(value, MAX_DEPTH, only_json)
+    without, it is left to others. `finite`: without, any floating point number will do."""
+    found = _mistake(value, MAX_DEPTH, only_json, finite)
     if found is not None:
         where, what = found
         raise ValueError(f"{where}: {what}" if where else what)
 
 
-def _mistake(value: object, depth: int, only_json: bool) -> tuple[str, str] | None:
+def _mistake(value: object, depth: int, only_json: bool, finite: bool) -> tuple[str, str] | None:
     """Where and what."""
     if value is None or isinstance(value, bool):
         return None
@@ -56,7 +56,7 @@ def _mistake(value: object, depth: int, only_json: bool) -> tuple[str, str] | No
     if isinstance(value, int):
         return None if abs(value) <= MAX_WHOLE else ("", "a whole number of more than 64 bits")
     if isinstance(value, float):
-        return None if math.isfinite(value) else ("", f"{value} is not a finite number")
+        return None if not finite or math.isfinite(value) else ("", f"{value} is not a finite number")
     if not isinstance(value, (dict, list, tuple)):
         return ("", f"a {type(value).__name__} is no JSON value") if only_json else None
     if not depth:
@@ -67,11 +67,11 @@ def _mistake(value: object, depth: int, only_json: bool) -> tuple[str, str] | No
                 return found
             if only_json and not isinstance(key, str):
                 return "", f"the names in an object are texts, not {type(key).__name__}"
-            if found := _mistake(part, depth - 1, only_json):
+            if found := _mistake(part, depth - 1, only_json, finite):
                 return _at(str(key), found)
     else:
         for number, part in enumerate(value):
-            if found := _mistake(part, depth - 1, only_json):
+            if found := _mistake(part, depth - 1, only_json, finite):
                 return _at(str(number), found)
     return None
 

@@ -20,6 +20,7 @@ from .jobs.companions import Companions
 from .jobs.job import Job
 from .methods.base import Method
 from .plugins import Registry
+from .trace.trace import check_writable
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +138,8 @@ class Runtime:
         if name in self._jobs:
             raise InvalidJob(f"a job {name!r} is running")
         file = Path(trace_file) if trace_file else None
+        if file is not None:
+            check_writable(file)
         started = Job(name, spec, self.engine, companions=self._companions, trace_file=file)
         self._jobs[name] = started
         started.on_end(lambda: self._jobs.pop(name, None))

@@ -155,7 +155,7 @@ class Job:
             logger.debug("job %s: %s, %d tokens in %.3f s", self.id, end["finish"], usage.total_tokens, usage.seconds)
             try:
                 if self._trace_file is not None:
-                    self.trace.save(self._trace_file)
+                    self.trace.save_or_warn(self._trace_file)
             finally:
                 self._hub.end(last or self._done(state))
         return Result(
@@ -193,7 +193,7 @@ class Job:
             self.trace.end = {"finish": Finish.CANCELLED.value, "answer": None}
             self._hub.end(Failed(job=self.id, time=0.0, error="cancelled before it started", cancelled=True))
             if self._trace_file is not None:
-                self.trace.save(self._trace_file)
+                self.trace.save_or_warn(self._trace_file)
 
 
 async def _read(hub: EventHub, queue: EventQueue) -> AsyncIterator[Event]:

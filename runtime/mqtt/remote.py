@@ -20,6 +20,7 @@ from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..methods.base import Method
 from ..runtime import Runtime
+from ..trace.trace import check_writable
 from .address import Address
 from .client_actions import Action, Answered, Began, Happened, Lost, Send
 from .client_state import Jobs
@@ -145,6 +146,8 @@ class RemoteRuntime(Runtime):
         if size > self._packet_bytes - 1024:
             raise InvalidJob(f"a job of {size:,} bytes; packet_bytes, what the broker takes, is {self._packet_bytes:,}")
         file = Path(trace_file) if trace_file else None
+        if file is not None:
+            check_writable(file)
         started = RemoteJob(
             id or name, spec, file, partial(self._cancel, name), partial(self._watch, name), self._state.lease
         )

@@ -128,7 +128,7 @@ class RemoteJob(Job):
             last = self._last or self._conclusion()
         try:
             if self._trace_file is not None:
-                self.trace.save(self._trace_file)
+                self.trace.save_or_warn(self._trace_file)
         finally:
             self._hub.end(last)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import InvalidInput
+from ..plain import check_plain
 from .record import (
     FORMAT,
     BranchRecord,
@@ -22,20 +24,31 @@ from .record import (
     StateRecord,
     ToolRecord,
 )
+from .types import End, Header, check_types, checked
 
 R = TypeVar("R", ToolRecord, StateRecord)
 
 GZIP = b"\x1f\x8b"
 """What a compressed file begins with."""
+MAX_BYTES = 1 << 30
+"""Of a file, unpacked: a few kilobytes can hold gigabytes of nothing."""
+
+_ODD = re.compile(r"[0-9]{20}|\\u[dD][89a-fA-F]")
+"""Lines without have no number of more than 64 bits, and no half character."""
 
 
 def read(path: Path) -> Records:
     """The records in the file; raises `InvalidInput` with the path and line of the first mistake."""
     try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if data.startswith(GZIP) else data
+        with path.open("rb") as plain:
+            is_packed = plain.read(2) == GZIP
+            plain.seek(0)
+            with gzip.GzipFile(fileobj=plain) if is_packed else plain as file:
+                data = file.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InvalidInput(f"{path}: not a readable trace file: {error}") from None
+    if len(data) > MAX_BYTES:
+        raise InvalidInput(f"{path}: more than {MAX_BYTES >> 20} MiB of text, which is no trace that could be shown")
     return parse(data, path)
 
 
@@ -52,6 +65,8 @@ def parse(data: bytes, path: Path | str) -> Records:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
+            if _ODD.search(line):
+                check_plain(record, finite=False)
             kind = record.pop("type")
             if records is None:
                 records = _header(kind, record)
@@ -61,7 +76,7 @@ def parse(data: bytes, path: Path | str) -> Records:
                     places.append(number)
         except InvalidInput as error:
             raise InvalidInput(f"{path}:{number}: {error}") from None
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
             raise InvalidInput(f"{path}:{number}: not a trace record: {error!r}") from None
     assert records is not None
     # Only now: a segment that others watched from its birth is recorded before what it came to see itself.
@@ -78,11 +93,12 @@ def _header(kind: str, data: dict[str, Any]) -> Records:
         raise InvalidInput(f"the first line must be the header, not {kind!r}")
     if data.get("format") not in range(1, FORMAT + 1):
         raise InvalidInput(f"trace format {data.get('format')!r}; this version reads formats 1 to {FORMAT}")
+    check_types(Header, data)
     return Records(header={**data, "format": FORMAT})
 
 
 def _branch(records: Records, data: dict[str, Any]) -> None:
-    branch = BranchRecord(**data)
+    branch = checked(BranchRecord(**data))
     if branch.parent is not None and branch.parent not in records.branches:
         raise InvalidInput(f"branch {branch.id} names an unknown parent {branch.parent!r}")
     records.branches[branch.id] = branch
@@ -97,14 +113,16 @@ def _segment(records: Records, data: dict[str, Any]) -> None:
     pieces = [_piece(piece) for piece in data.pop("pieces")]
     seen = {int(key): list(value) for key, value in data.pop("seen").items()}
     views = [(int(first), tuple(_span(span) for span in later)) for first, later in data.pop("views", [])]
-    records.segments.append(SegmentRecord(view=view, pieces=pieces, views=views, seen=seen, **data))
+    segment = checked(SegmentRecord(view=view, pieces=pieces, views=views, seen=seen, **data))
+    records.segments.append(segment)
 
 
 def _span(data: dict[str, Any]) -> SpanRecord:
     group = data.pop("group")
     if group is not None:
         group = GroupRecord(*group) if len(group) > 2 else GroupRecord(0, *group)
-    return SpanRecord(group=group, **data)
+        check_types(GroupRecord, group._asdict())
+    return checked(SpanRecord(group=group, **data))
 
 
 def _is_sound(records: Records, span: SpanRecord) -> bool:
@@ -114,7 +132,7 @@ def _is_sound(records: Records, span: SpanRecord) -> bool:
 
 
 def _piece(data: dict[str, Any]) -> Piece:
-    piece = Piece(**data)
+    piece = checked(Piece(**data))
     if piece.kind not in ("prompt", "injected", "sampled"):
         raise InvalidInput(f"unknown kind of text {piece.kind!r}")
     if piece.logprobs is not None and len(piece.logprobs) != len(piece.token_ids):
@@ -125,13 +143,15 @@ def _piece(data: dict[str, Any]) -> Piece:
 
 
 def _join(records: Records, data: dict[str, Any]) -> None:
-    join = JoinRecord(
-        branch=data["branch"],
-        children=tuple(data["children"]),
-        found=tuple(data["found"]),
-        segment=data["segment"],
-        step=data.get("step"),
-        time=data.get("time"),
+    join = checked(
+        JoinRecord(
+            branch=data["branch"],
+            children=tuple(data["children"]),
+            found=tuple(data["found"]),
+            segment=data["segment"],
+            step=data.get("step"),
+            time=data.get("time"),
+        )
     )
     unknown = [name for name in (join.branch, *join.children, *join.found) if name not in records.branches]
     if unknown:
@@ -150,10 +170,11 @@ def _state(records: Records, data: dict[str, Any]) -> None:
 def _of_branch(records: Records, record: R) -> R:
     if record.branch not in records.branches:
         raise InvalidInput(f"it names an unknown branch {record.branch!r}")
-    return record
+    return checked(record)
 
 
 def _end(records: Records, data: dict[str, Any]) -> None:
+    check_types(End, data)
     records.end = data
 
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -23,6 +25,7 @@ from typing import Any
 
 from ..engine import Tokenizer
 from ..engines.text_stream import piecewise
+from ..errors import InvalidInput
 from .reader import parse, read
 from .record import (
     FORMAT,
@@ -36,6 +39,20 @@ from .record import (
     StateRecord,
     ToolRecord,
 )
+
+logger = logging.getLogger(__name__)
+
+
+def check_writable(path: Path) -> None:
+    """Raise `InvalidInput` if a trace cannot be written there; makes the folder, and leaves what is there as it is."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        existed = path.exists()
+        path.open("ab").close()
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise InvalidInput(f"cannot write the trace {path}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,10 +206,28 @@ class Trace:
         """Write the file, compressed if its name ends in `.gz`; an unfinished trace is a valid file without an end
         line."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         data = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in self.lines()).encode()
         # Without a time stamp: equal traces are equal files.
-        path.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
+        data = gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                # What was there stays until all of the new file is: a disk may be full.
+                part.write_bytes(data)
+                part.replace(path)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise InvalidInput(f"cannot write the trace {path}: {error}") from None
+
+    def save_or_warn(self, path: str | Path) -> None:
+        """As `save`; a trace that cannot be written is no reason to lose what it is of."""
+        try:
+            self.save(path)
+        except InvalidInput as error:
+            logger.warning("%s", error)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:

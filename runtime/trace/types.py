@@ -1,0 +1,61 @@
+"""Types of what a trace file says, checked when it is read: whoever draws or exports a trace may rely on them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cache
+from typing import Any, TypeVar, get_type_hints, is_typeddict
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
+
+from ..errors import InvalidInput
+
+R = TypeVar("R")
+
+
+class Header(TypedDict, total=False):
+    """Of the first line, what is read of it."""
+
+    format: int
+    model: str | None
+    method: dict[str, Any] | None
+    seed: int
+    settings: dict[str, Any]
+
+
+class _Ended(TypedDict):
+    finish: str
+
+
+class End(_Ended, total=False):
+    """Of the last line."""
+
+    answer: str | None
+    error: str
+    details: dict[str, Any]
+    usage: dict[str, Any]
+
+
+def checked(record: R) -> R:
+    """The record, if its fields are of the types that its class says. Raises `InvalidInput`."""
+    names = fields(type(record))  # type: ignore[arg-type]
+    check_types(type(record), {field.name: getattr(record, field.name) for field in names})
+    return record
+
+
+def check_types(kind: type, data: dict[str, Any]) -> None:
+    """Raise `InvalidInput` that names the first field of `data` that is not as the class `kind` says."""
+    try:
+        _adapter(kind).validate_python(data, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidInput(f"{'.'.join(map(str, first['loc'][:3]))}: {first['msg']}") from None
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    if is_typeddict(kind):
+        return TypeAdapter(kind)
+    described = TypedDict(kind.__name__, get_type_hints(kind))  # type: ignore[misc]
+    return TypeAdapter(with_config(ConfigDict(arbitrary_types_allowed=True))(described))

@@ -1,0 +1,123 @@
+"""Trace files with any value changed: refused on reading, or shown and exported without a complaint."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import io
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from plait import InvalidInput, Runtime, ScriptedEngine, Sequential, Trace
+from plait.runtime.trace import reader, viewer
+from plait.runtime.trace.perfetto import perfetto
+from plait.runtime.trace.tree import show
+from plait.tests.runtime.trace.viewer.samples import sample
+
+FULL = Path("/dev/full")
+NAMES = ("apr", "tree_search", "hogwild", "repair")
+WRONG = st.one_of(
+    st.none(), st.booleans(), st.integers(-2, 5), st.floats(), st.text(max_size=4), st.lists(st.integers(), max_size=2),
+    st.sampled_from([{}, {"a": 1}, [[]], [None], 10**30, "\ud800", "0", -1]),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return {name: list(json.loads(json.dumps(list(sample(name).lines())))) for name in NAMES}
+
+
+def places(value, found=()):
+    """Every place in a JSON value."""
+    if found:
+        yield found
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        yield from places(part, (*found, key))
+
+
+def put(lines, place, value):
+    *way, last = place
+    for key in way:
+        lines = lines[key]
+    lines[last] = value
+
+
+@settings(max_examples=120)
+@given(st.data())
+def test_a_changed_value(recorded, data):
+    lines = copy.deepcopy(recorded[data.draw(st.sampled_from(NAMES))])
+    number = data.draw(st.integers(0, len(lines) - 1))
+    put(lines, (number, *data.draw(st.sampled_from(list(places(lines[number]))))), data.draw(WRONG))
+    try:
+        trace = Trace.parse("\n".join(map(json.dumps, lines)).encode())
+    except InvalidInput as error:
+        str(error).encode()
+        return
+    page = viewer.render(trace)
+    embedded = page.partition('id="data">')[2].partition("</script>")[0]
+    json.loads(embedded, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    json.dumps(perfetto(trace)).encode()
+    show(trace, Console(file=io.StringIO(), width=100))
+    trace.for_training()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e400])
+def test_numbers_that_json_has_not(value):
+    trace = Trace({"model": "m", "settings": {"metadata": {"a": [value]}}})
+    assert "NaN" not in viewer.page.embed(viewer.trace_data(trace)) and "Infinity" not in viewer.page.embed([value])
+
+
+def test_a_bomb(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "MAX_BYTES", 1 << 20)
+    file = tmp_path / "trace.jsonl.gz"
+    file.write_bytes(gzip.compress(b" " * (64 << 20)))
+    assert file.stat().st_size < 1 << 20
+    with pytest.raises(InvalidInput, match="MiB"):
+        Trace.load(file)
+    monkeypatch.undo()
+    file.write_bytes(b"[" * 100_000)
+    with pytest.raises(InvalidInput, match="not a trace record"):
+        Trace.load(file)
+
+
+async def test_a_trace_that_cannot_be_written_is_refused_at_submit(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    async with Runtime(engine=ScriptedEngine(["a"])) as runtime:
+        for path in (tmp_path, tmp_path / "file" / "trace.jsonl", "/proc/none/trace.jsonl"):
+            with pytest.raises(InvalidInput, match="cannot write the trace"):
+                await runtime.submit(Sequential(prompt="x"), trace_file=path)
+        assert not runtime.jobs
+        job = await runtime.submit(Sequential(prompt="x", max_tokens=1), trace_file=tmp_path / "new" / "t.jsonl")
+        assert not (tmp_path / "new" / "t.jsonl").exists()
+        await job
+    assert (tmp_path / "file").read_text() == "kept"
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["t.jsonl"]
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no full device")
+async def test_no_result_is_lost_for_a_trace(tmp_path, monkeypatch, caplog):
+    """The disk is full when the job ends."""
+    file = tmp_path / "trace.jsonl"
+    file.write_text("before")
+
+    def full(self, data):
+        with FULL.open("wb", buffering=0) as device:
+            device.write(data)
+
+    async with Runtime(engine=ScriptedEngine(["a"])) as runtime:
+        job = await runtime.submit(Sequential(prompt="x", max_tokens=1), trace_file=file)
+        monkeypatch.setattr("pathlib.Path.write_bytes", full)
+        with caplog.at_level(logging.WARNING):
+            result = await job
+    assert result.text and "No space left" in caplog.text
+    assert list(tmp_path.iterdir()) == [file] and file.read_text() == "before"
+    with pytest.raises(InvalidInput, match="No space left"):
+        result.trace.save(file)
