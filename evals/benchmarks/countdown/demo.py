@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ....runtime.cli.live import watch
 from ....runtime.cli.table import table
+from ....runtime.errors import InvalidInput
 from ....runtime.result import Result
 from ....runtime.runtime import Runtime
 from ...config import MethodConfig
@@ -22,15 +23,19 @@ from .verify import verify
 
 METHODS = ("sequential", "apr")
 BENCHMARK = Countdown()
+NUMBERS = 2, 5
+"""Of one number there are hardly any problems; of six, looking for one that can be solved takes minutes."""
+COUNT = 1, 1000
+CONTEXT = 16, 1 << 20
 
 
 async def demo(runtime: Runtime, problems: Sequence[Problem], console: Console, context: int) -> None:
     """Solve every problem by every method, one after the other, and compare."""
     results: dict[str, list[Result]] = {name: [] for name in METHODS}
     solved = dict.fromkeys(METHODS, 0)
-    for problem in problems:
+    for number, problem in enumerate(problems, start=1):
         numbers = " ".join(map(str, problem.nums))
-        console.print(f"\n[bold]make {problem.target} from {numbers}[/]", highlight=False)
+        console.print(f"\n{number}/{len(problems)} [bold]make {problem.target} from {numbers}[/]", highlight=False)
         for name in METHODS:
             method = MethodConfig(fields={"method": name}).build(BENCHMARK, as_sample("", problem), context)
             job = await runtime.submit(method)
@@ -73,6 +78,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> None:
+    for name, least, most in (("numbers", *NUMBERS), ("count", *COUNT), ("context", *CONTEXT)):
+        if not least <= (given := getattr(options, name)) <= most:
+            raise InvalidInput(f"--{name} is {given}; from {least} to {most} is possible")
     problems = validation(options.numbers, options.count, options.seed)
     async with Runtime(options.model) as runtime:
         await demo(runtime, problems, Console(), options.context)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from plait import Runtime, ScriptedEngine
 from plait.evals.benchmarks.countdown.demo import demo
-from plait.evals.benchmarks.countdown.problems import Problem
+from plait.evals.benchmarks.countdown.problems import Problem, validation
+from plait.runtime.cli.main import main
 from plait.runtime.engines.scripted import WordTokenizer
 
 
@@ -31,3 +33,37 @@ async def test_demo_compares_the_methods():
     assert "sequential: no answer" in text
     assert "apr: solved  9 * 8 = 72 , 72 / 3 = 24 , 24 * 1 = 24" in text
     assert [line.split()[:2] for line in text.splitlines()[-2:]] == [["sequential", "0/1"], ["apr", "1/1"]]
+
+
+OPTIONS = {
+    "--count": [0, -1, 10**6],
+    "--numbers": [-1, 0, 1, 6, 9],
+    "--context": [0, -5, 10**12],
+}
+
+
+@pytest.mark.parametrize(("option", "value"), [(name, value) for name in OPTIONS for value in OPTIONS[name]])
+def test_what_it_cannot_do_is_refused(option, value, capsys):
+    assert main(["demo", option, str(value)]) == 1
+    assert capsys.readouterr().err.startswith(f"plait: {option} is {value}; from ")
+
+
+@pytest.mark.parametrize("numbers", [2, 3, 4, 5])
+def test_there_are_problems_of_every_size_that_it_takes(numbers):
+    found = validation(numbers, 3)
+    assert len({problem.key for problem in found}) == 3 and all(len(problem.nums) == numbers for problem in found)
+
+
+async def test_progress_is_written_where_nobody_watches():
+    """A pipe gets each problem as it begins, and each method as it ends."""
+    seen = []
+
+    class Pipe(io.StringIO):
+        def flush(self):
+            seen.append(self.getvalue())
+
+    problems = [Problem((9, 8, 3, 1), 24)] * 2
+    async with Runtime(engine=ScriptedEngine(script, tokenizer=WordTokenizer())) as runtime:
+        await demo(runtime, problems, Console(file=Pipe(), width=120), 512)
+    assert "1/2 make 24" in seen[0] and "sequential" not in seen[0]
+    assert any("apr: solved" in text and "2/2" not in text for text in seen)
