@@ -124,6 +124,8 @@ class HogwildFields(Decoding):
             raise ValueError("join_at and leave_at count forward passes, from 1")
         if self.openers is not None and len(self.openers) != len(self.workers):
             raise ValueError(f"{len(self.openers)} openers for {len(self.workers)} workers")
+        if self.openers is not None and not self.headers and not all(self.openers):
+            raise ValueError("without headers a worker with an empty opener has no text to go on from")
         if self.answer_at and max(self.answer_at) > self.limit:
             raise ValueError(f"answer_at: {max(self.answer_at)} is more than max_tokens, {self.limit}")
         self._check_rules()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from plait import Hogwild, InvalidJob, parse_method
+from plait import Hogwild, InvalidJob, parse_job, parse_method
 from plait.runtime.methods.hogwild.rules import describe, instructions
 from plait.tests.runtime.methods.hogwild.oracle import ToyTokenizer
 
@@ -170,3 +172,13 @@ def test_what_tokenizers_put_in_front_of_texts_stays_in_front():
     fields |= {"prompt": "|2 + 2?", "rules": False}
     assert told(Prefixed("<end>"), **fields) == f"|2 + 2?<end>\n{PAST}\n\n"
     assert told(Prefixed(), rules=False) == f"|2 + 2?\n\n{PAST}\n\n"
+
+
+@given(st.lists(st.sampled_from(["", "a"]), min_size=2, max_size=2), st.booleans())
+def test_workers_have_something_to_go_on_from(openers, headers):
+    fields = {"method": "hogwild", "prompt": "x", "openers": openers, "headers": headers}
+    if headers or all(openers):
+        parse_job({"method": fields})
+    else:
+        with pytest.raises(InvalidJob, match="opener"):
+            parse_job({"method": fields})
