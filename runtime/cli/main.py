@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 
 from rich.console import Console
@@ -18,27 +21,46 @@ from .command import COMMANDS, Command, summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 for what plait refuses, 130 when interrupted."""
+    """Run the command; returns the exit status: 0, 1 for what plait refuses, 130 when interrupted or terminated."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if "_ARGCOMPLETE" in os.environ:
-            import argcomplete
-
-            argcomplete.autocomplete(_parser(COMMANDS.names()))  # ends the process
-        common, rest = _common().parse_known_args(arguments)
-        _log(common.verbose)
-        for name in common.plugins:
-            import_plugin(name)
-        name = next((argument for argument in rest if not argument.startswith("-")), "")
-        parser = _parser([name] if name in COMMANDS.names() else COMMANDS.names())
-        options = parser.parse_args(rest)
-        command: Command = options.command
-        return command.run(options)
+        with _ending_like_interrupt():
+            return _main(arguments)
     except PlaitError as error:
         sys.stderr.write(f"plait: {error}\n")
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+@contextmanager
+def _ending_like_interrupt() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does: jobs are cancelled, their traces saved, what they hold is freed."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _main(arguments: list[str]) -> int:
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(_parser(COMMANDS.names()))  # ends the process
+    common, rest = _common().parse_known_args(arguments)
+    _log(common.verbose)
+    for name in common.plugins:
+        import_plugin(name)
+    name = next((argument for argument in rest if not argument.startswith("-")), "")
+    parser = _parser([name] if name in COMMANDS.names() else COMMANDS.names())
+    options = parser.parse_args(rest)
+    command: Command = options.command
+    return command.run(options)
 
 
 def _common() -> argparse.ArgumentParser:
