@@ -55,6 +55,7 @@ class Runtime:
         self._engine = engine
         self._companions = Companions()
         self._is_open = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._jobs: dict[str, Job] = {}
         self._numbers = count(1)
 
@@ -99,7 +100,7 @@ class Runtime:
         except BaseException:
             await self._engine.close()
             raise
-        self._is_open = True
+        self._is_open, self._loop = True, asyncio.get_running_loop()
         return self
 
     async def __aexit__(
@@ -132,6 +133,8 @@ class Runtime:
         """
         if not self._is_open:
             raise EngineClosed("the runtime is not open: use `async with plait.Runtime(...) as rt`")
+        if asyncio.get_running_loop() is not self._loop:
+            raise EngineClosed("the runtime was opened in another event loop: submit jobs there, or open one here")
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
         self.check(spec.method)
         name = id or f"job-{next(self._numbers)}"

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from .branch import NativeBranch
 from .context_files import ContextFiles
 from .context_scaling import read_scaling
 from .context_tier import ContextTier
+from .forks import check_process, is_forked
 from .generation import Delivery
 from .generation_config import read_defaults
 from .gguf_tokenizer import load_tokenizer
@@ -61,6 +62,7 @@ class NativeEngine:
         source: Path | None = None,
     ) -> None:
         """`source`: the folder or file of the model. Raises `InvalidInput` for contexts on disk without one."""
+        check_process()
         self.options = options = options or NativeOptions()
         self.model = model
         self.tokenizer = tokenizer
@@ -137,6 +139,7 @@ class NativeEngine:
 
         Raises `UnknownModel`, `UnsupportedModel` or `InvalidInput`.
         """
+        check_process()
         known = [f.name for f in fields(NativeOptions)]
         for option in options:
             if option not in known:
@@ -174,12 +177,17 @@ class NativeEngine:
 
     async def start(self) -> None:
         self.check_open()
+        if self._thread is not None and self._loop is not asyncio.get_running_loop():
+            raise EngineClosed("the engine was started in another event loop, and works for that one alone")
         if self._thread is None:
             self._loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._run, name="plait-engine", daemon=True)
             self._thread.start()
 
     async def close(self) -> None:
+        if is_forked():
+            self._is_closed = True  # the rest is the parent's
+            return
         with self.lock:
             self._is_closed = True
             for branch in [b for branches in self._branches.values() for b in branches]:
@@ -239,6 +247,7 @@ class NativeEngine:
     # -- for branches ------------------------------------------------------------------------------------------
 
     def check_open(self) -> None:
+        check_process()
         if self._is_closed:
             raise EngineClosed("the engine is closed")
 
@@ -271,8 +280,7 @@ class NativeEngine:
             except Exception as error:  # a defect or a lost device: every waiting generation must hear of it
                 with self.lock:
                     self._deliver(self.scheduler.fail(error))
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._stopped.set)
+        self._on_loop(self._stopped.set)
 
     def _step(self) -> None:
         """Plan, run and take over one forward pass, or a burst of them, or wait for work. A context is read from disk
@@ -310,9 +318,17 @@ class NativeEngine:
                 self.contexts.save(finished)
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
-        if deliveries and self._loop is not None and not self._loop.is_closed():
+        if deliveries:
             self._inbox.extend(deliveries)
-            self._loop.call_soon_threadsafe(self._receive)
+            self._on_loop(self._receive)
+
+    def _on_loop(self, call: Callable[[], object]) -> None:
+        """Call there; where the loop has been closed with jobs at work, nobody is left to work for."""
+        try:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(call)
+        except RuntimeError:
+            self._is_closed = True
 
     def _receive(self) -> None:
         """Runs on the loop."""

@@ -1,0 +1,101 @@
+"""An engine in a process or an event loop that is not its own."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from plait import EngineClosed, Runtime, ScriptedEngine, Sequential
+from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.registry import find_model
+
+FORK = """
+import asyncio, os, sys
+from plait import EngineClosed, Runtime, Sequential
+
+async def use(runtime):
+    async with runtime:
+        return (await (await runtime.submit(Sequential(prompt="seq 24 : 9 8 3 1 ;", max_tokens=2)))).text
+
+async def parent():
+    options = {"num_threads": 2, "kv_tokens": 4096}
+    async with Runtime("countdown", **options) as runtime:
+        await (await runtime.submit(Sequential(prompt="seq 24 : 9 8 3 1 ;", max_tokens=2)))
+        child = os.fork()
+        if child == 0:
+            try:
+                runtime.engine.open([1])
+            except EngineClosed as error:
+                os._exit(7 if "forked" in str(error) else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    child = os.fork()
+    if child == 0:
+        try:
+            asyncio.events._set_running_loop(None)
+            asyncio.run(use(Runtime("countdown", **options)))
+        except EngineClosed as error:
+            os._exit(7 if "forked" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+asyncio.run(parent())
+sys.stdout.write("ended")
+"""
+
+CLOSED = """
+import asyncio, sys, time
+from plait import Runtime, Sequential
+
+loop = asyncio.new_event_loop()
+
+async def begin():
+    runtime = Runtime("countdown", kv_tokens=4096)
+    await runtime.__aenter__()
+    job = await runtime.submit(Sequential(prompt="seq 24 : 9 8 3 1 ;", max_tokens=400))
+    await asyncio.sleep(0.05)
+    return runtime
+
+runtime = loop.run_until_complete(begin())
+for task in asyncio.all_tasks(loop):
+    task.cancel()
+loop.run_until_complete(asyncio.sleep(0))
+loop.close()
+runtime.engine.wake()
+time.sleep(0.5)
+sys.stdout.write("ended")
+"""
+
+
+@pytest.mark.parametrize("script", [FORK, CLOSED], ids=["fork", "closed loop"])
+def test_in_a_process(script):
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (0, "ended"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def other_loop(call):
+    """Awaits it in another event loop."""
+    await asyncio.to_thread(lambda: asyncio.run(call()))
+
+
+async def test_a_runtime_used_from_another_loop():
+    async with Runtime(engine=ScriptedEngine(["a"])) as runtime:
+        with pytest.raises(EngineClosed, match="another event loop"):
+            await other_loop(lambda: runtime.submit(Sequential(prompt="x")))
+        assert not runtime.jobs
+        await (await runtime.submit(Sequential(prompt="x", max_tokens=1)))
+
+
+async def test_an_engine_started_from_another_loop():
+    engine = NativeEngine.load(find_model("countdown").path, kv_tokens=1024)
+    await engine.start()
+    try:
+        await engine.start()
+        with pytest.raises(EngineClosed, match="another event loop"):
+            await other_loop(engine.start)
+    finally:
+        await engine.close()
