@@ -16,12 +16,15 @@ from ...engine import Tokenizer
 from ...errors import InvalidInput
 from ...plain import read_object
 from .continuation import encode_continuation
+from .patience import within
 from .spelling import token_bytes
 
 _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 _UNDECODED = "\ufffd"
 TOOL_MARKS = ("<tool_call>", "</tool_call>")
 """Around calls as Qwen2.5's, Qwen3's and Hermes' templates have them."""
+TEMPLATE_SECONDS = 3.0
+"""For one chat through the chat template, which takes milliseconds."""
 _LONG = 4096
 """Characters of a text whose encoding takes milliseconds."""
 
@@ -180,10 +183,15 @@ class HFTokenizer:
             chats = [[dict(message) for message in messages]]
             if tools:
                 options["tools"] = [dict(tool) for tool in tools]
-            rendered: Any = render_jinja_template(chats, chat_template=self._template, **options)
+            rendered: Any = within(
+                TEMPLATE_SECONDS, lambda: render_jinja_template(chats, chat_template=self._template, **options)
+            )
+        except TimeoutError:
+            raise InvalidInput(f"the chat template takes more than {TEMPLATE_SECONDS} s for these messages") from None
         except jinja2.TemplateSyntaxError as error:
             raise InvalidInput(f"the chat template is not valid: {error}") from error
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError,
+                RecursionError) as error:  # fmt: skip
             raise InvalidInput(f"the chat template rejects these messages: {error}") from error
         return self._encode_whole(rendered[0][0])
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
 
 import pytest
 from transformers import AutoTokenizer
 
 from plait import InvalidInput
+from plait.runtime.engines.native import tokenizer as tokenizer_module
 from plait.runtime.engines.native.tokenizer import HFTokenizer
+from plait.runtime.engines.registry import find_model
 from plait.tests.runtime.engines.native.tokenizer_kinds import BOS, save
 
 MESSAGES = [
@@ -76,3 +80,23 @@ def test_a_rendered_chat_is_not_given_a_second_beginning(tmp_path):
 def test_what_a_template_refuses_is_one_clear_error(template, message, tmp_path):
     with pytest.raises(InvalidInput, match=message):
         HFTokenizer.load(folder(tmp_path, template)).chat(MESSAGES)
+
+
+HOSTILE = {
+    "many rounds": "{% for a in range(99999) %}{% for b in range(99999) %}{% set c = a %}{% endfor %}{% endfor %}",
+    "much text": "{{ 'a' * (10 ** 15) }}",
+    "a division by zero": "{{ 1 // 0 }}",
+    "recursion": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "what is outside": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_template_is_refused_in_time(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "TEMPLATE_SECONDS", 0.5)
+    folder = shutil.copytree(find_model("countdown").path, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(HOSTILE[name])
+    before = threading.active_count()
+    with pytest.raises(InvalidInput, match="chat template"):
+        HFTokenizer.load(folder).chat([{"role": "user", "content": "x"}])
+    assert threading.active_count() == before
