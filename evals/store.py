@@ -15,6 +15,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -44,9 +46,11 @@ class Store:
         Raises `InvalidInput` when it was made with other settings, saying what differs, or when another process works
         on it. `retry_failed`: leave out the units that failed.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._begin(settings, environment)
-        self._file = self._results.open("ab")
+        with writing(self._results):
+            self._file = self._results.open("ab")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._read(retry_failed)
@@ -59,16 +63,19 @@ class Store:
         return self
 
     def add(self, unit: Unit) -> None:
-        """Keep a finished unit; it is on disk when this returns."""
+        """Keep a finished unit; it is on disk when this returns. Raises `InvalidInput` where the disk takes no more;
+        what was there stays."""
         assert self._file is not None
-        self._file.write(_line(unit))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self._results):
+            self._file.write(_line(unit))
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self.units[unit.key] = unit
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of what could not be written before: whoever added it has heard of it
+                self._file.close()
             self._file = None
 
     def __enter__(self) -> Store:
@@ -154,11 +161,25 @@ def _line(unit: Unit) -> bytes:
     return json.dumps(unit.to_json(), separators=(",", ":")).encode() + b"\n"
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises `InvalidInput` where the system does not let `path` be written: it is a file, a disk is full, ..."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidInput(f"cannot write {path}: {error.strerror or error}") from None
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is never seen half written."""
+    """Write a file that is never seen half written. Raises `InvalidInput`."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with writing(path):
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

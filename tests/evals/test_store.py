@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from plait import InvalidInput
 from plait.evals.rows import Key, Measured, Row, Unit
 from plait.evals.store import Store, differences
 
+FULL = Path("/dev/full")
 SETTINGS = {"seed": 0, "methods": [{"n": 4}, {"n": 16}]}
 ENVIRONMENT: dict[str, dict[str, str]] = {"versions": {}, "hardware": {}}
 
@@ -106,3 +108,30 @@ def test_results_without_settings_are_refused(tmp_path):
 def test_differences_of_lists_of_other_lengths():
     assert differences([1], [1, 2], "windows") == ["windows: [1] before, [1, 2] now"]
     assert differences({"a": {"b": 1}}, {"a": {"b": 1}}) == []
+
+
+def test_a_folder_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for folder in (tmp_path / "file", tmp_path / "file" / "runs", Path("/proc/none")):
+        with pytest.raises(InvalidInput, match="cannot write"):
+            opened(folder)
+    assert (tmp_path / "file").read_text() == "kept"
+    (tmp_path / "odd" / "results.jsonl").mkdir(parents=True)
+    with pytest.raises(InvalidInput):
+        opened(tmp_path / "odd")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no full device")
+def test_a_full_disk_loses_nothing_that_was_there(tmp_path):
+    fill(tmp_path, unit("a"))
+    with opened(tmp_path) as store:
+        with FULL.open("ab") as full:
+            kept, store._file = store._file, full
+            with pytest.raises(InvalidInput, match="No space left"):
+                store.add(unit("b"))
+            assert len(store.units) == 1
+            store.close()
+        kept.close()
+    fill(tmp_path, unit("b"))
+    with opened(tmp_path) as store:
+        assert [key.sample for key in store.units] == ["a", "b"]
