@@ -42,7 +42,7 @@ check: $(VENV)/.dev
 
 # The reference is read out of the source, nothing is imported: it needs the package by its name, not installed.
 docs: $(DOCS)/.installed
-	mkdir -p build/docs && ln -sfn "$(CURDIR)" build/docs/plait
+	mkdir -p $(DOCS)/source && ln -sfn "$(CURDIR)" $(DOCS)/source/plait
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
 
 # pip-audit in an environment of its own: what it needs is not looked at.

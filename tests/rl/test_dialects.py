@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from plait.rl.config import SFTConfig
 from plait.rl.masks import text_mask
+from plait.rl.models import load
 from plait.rl.samples import Sample
-from plait.rl.sft import _load
 from plait.rl.tags import add_tags, save
 from plait.rl.texts import read_samples
 from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
@@ -29,7 +29,7 @@ def test_training_in_a_dialect(name, tmp_path):
     path.write_text(json.dumps({"prompt": "Q", "text": render(ITEMS, dialect)}) + "\n")
     source = {"kind": "texts", "paths": [str(path)], "dialect": name}
     config = SFTConfig(model=str(base), data=[source], tags=True)
-    model, hf_tokenizer, ids = _load(config)
+    model, hf_tokenizer, ids = load(config, AutoModelForCausalLM, dialect.tags)
     assert len(ids) == len(dialect.tags)
     save(model, hf_tokenizer, tmp_path / "new")
     tokenizer = load_tokenizer(tmp_path / "new")

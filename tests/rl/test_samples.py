@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import numpy as np
@@ -15,20 +15,16 @@ from hypothesis import strategies as st
 
 from plait import (
     APR,
-    Context,
-    Finish,
     Hogwild,
     InvalidInput,
     Method,
     Multiverse,
-    Outcome,
     Runtime,
     SamplingParams,
     SelfConsistency,
     Sequential,
     Trace,
     UnsupportedModel,
-    register,
 )
 from plait.rl.frames import enable
 from plait.rl.masks import part_masks, text_mask
@@ -39,6 +35,7 @@ from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.trace.record import Piece, SpanRecord
 from plait.runtime.trace.sights import sights
+from plait.tests.rl.nested import Nested
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.engines.native.test_views import Mirror, Row, Seen, dense_logits
 from plait.tests.runtime.methods.apr.test_apr import ROOT, model
@@ -59,26 +56,6 @@ def framed():
     yield
     for hf_model, _ in MODELS.values():
         hf_model.set_attn_implementation("sdpa")
-
-
-@register
-class Nested(Method):
-    """A parent that spawns what runs as a job of another method."""
-
-    method: Literal["test_samples_nested"] = "test_samples_nested"
-
-    async def run(self, ctx: Context) -> Outcome:
-        branch = ctx.open(ctx.tokenizer.encode("parent: "))
-        params = Sequential(prompt="x", max_tokens=8, temperature=1.0).sampling(ctx, max_tokens=8, ignore_eos=True)
-        await branch.generate(params)
-
-        async def child(part: Context, prompt: str) -> Outcome:
-            return await part.run(Multiverse(prompt=prompt))
-
-        done = await ctx.parallel(child, ["Q", "Q"])
-        branch.extend(ctx.tokenizer.encode("joined " * len(done)))
-        call = await branch.generate(params)
-        return Outcome(text=call.text, answer=None, finish=Finish.STOP)
 
 
 def sampling(family: str, **options) -> NativeEngine:
