@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 import torch
 
 import plait
-from plait.runtime.engines.native import context_files
+from plait.runtime.engines.native import context_files, forks
 from plait.runtime.engines.native.context_files import ContextFiles
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
@@ -66,6 +67,12 @@ async def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def _alone(target: Callable[..., None], *args: Any) -> None:
+    """In a forked process: it may load a model of its own, since one thread computes in these tests."""
+    forks._owner.clear()
+    target(*args)
+
+
 def _first(store: Path, queue: SimpleQueue[Any]) -> None:
     (result,) = asyncio.run(run(store, ask(CONTEXTS)))
     queue.put((result.usage.reused_tokens, logprobs(result)))
@@ -73,7 +80,7 @@ def _first(store: Path, queue: SimpleQueue[Any]) -> None:
 
 async def test_another_process_takes_them_from_disk(tmp_path):
     queue = FORK.SimpleQueue()
-    process = FORK.Process(target=_first, args=(tmp_path, queue))
+    process = FORK.Process(target=_alone, args=(_first, tmp_path, queue))
     process.start()
     reused, expected = await asyncio.to_thread(queue.get)
     process.join()
@@ -181,7 +188,7 @@ def _killed_in_a_write(store: Path) -> None:
 
 def test_a_writer_that_is_killed_leaves_nothing_wrong(tmp_path):
     assert write(tmp_path, b"1")
-    process = FORK.Process(target=_killed_in_a_write, args=(tmp_path,))
+    process = FORK.Process(target=_alone, args=(_killed_in_a_write, tmp_path))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -201,7 +208,7 @@ def _write_for_ever(store: Path) -> None:
 def test_writers_killed_at_any_moment_leave_whole_files(tmp_path, caplog):
     rng = random.Random(0)
     for _ in range(6):
-        process = FORK.Process(target=_write_for_ever, args=(tmp_path,))
+        process = FORK.Process(target=_alone, args=(_write_for_ever, tmp_path))
         process.start()
         time.sleep(0.03 + 0.1 * rng.random())
         os.kill(process.pid, signal.SIGKILL)
@@ -220,7 +227,7 @@ def _write_often(store: Path) -> None:
 
 def test_two_writers_of_one_context_and_a_reader(tmp_path, caplog):
     write(tmp_path, b"x")
-    writers = [FORK.Process(target=_write_often, args=(tmp_path,)) for _ in range(2)]
+    writers = [FORK.Process(target=_alone, args=(_write_often, tmp_path)) for _ in range(2)]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
