@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -25,52 +24,26 @@ from ..runtime.errors import InvalidInput, UnsupportedModel
 from ..runtime.methods.multiverse.dialects import DIALECTS
 from ..runtime.tokenizer import Tokenizer
 from .checkpoints import checkpoints, replace_file
-from .config import SFTConfig, arguments
+from .config import SFTConfig
 from .curriculum import mixed, shuffled
 from .frames import enable
 from .models import load, lora_config, publish_model, rows, serving_tokenizer
 from .probe import probe
-from .processes import end_group
 from .run_folder import claim
 from .samples import Sample, collate
 from .tags import save
 from .texts import Samples, read_samples
-
-if TYPE_CHECKING:
-    from .trainer import SampleTrainer
+from .trained import Trained
+from .trainer_arguments import check_given, trainer_arguments
 
 PROBE = "probe.json"
 MAY_CHANGE = ("max_minutes", "threads", "probe")
 """Fields that a run that goes on may have other values of."""
-OURS = (
-    "output_dir seed data_seed resume_from_checkpoint num_train_epochs train_sampling_strategy group_by_length "
-    "remove_unused_columns dataset_kwargs dataset_text_field dataset_num_proc max_length packing packing_strategy "
-    "padding_free eval_packing assistant_only_loss completion_only_loss truncation_mode eos_token pad_token "
-    "chat_template_path shuffle_dataset model_init_kwargs use_cpu"
-).split()
-"""Arguments of TRL that our fields decide."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """How a run ended."""
-
-    steps: int
-    is_finished: bool
-    """False: its time was up first."""
-    losses: dict[int, float]
-    """Step -> training loss, of all runs so far, where it was logged."""
-    model: Path
-    """The folder for `plait.Runtime`."""
 
 
 def run(fields: dict[str, Any], out: Path, fresh: bool) -> None:
     """The command."""
-    done = train(SFTConfig(**fields), out, fresh=fresh)
-    if not end_group():
-        return
-    end = "done" if done.is_finished else "time is up, the same command goes on"
-    print(f"{done.steps:,} steps, {end}; model: {done.model}")
+    train(SFTConfig(**fields), out, fresh=fresh).tell()
 
 
 def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
@@ -79,12 +52,13 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     Raises `InvalidInput` before any work for what is wrong with the configuration, its data, or a folder that another
     configuration made.
     """
-    given = set(OURS) & set(config.trainer)
-    if given:
-        raise InvalidInput(f"[trainer]: {', '.join(sorted(given))}: decided by the training's other fields")
+    check_given(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    args = _arguments(config, out)
+    from trl.trainer.sft_config import SFTConfig as Arguments
+
+    ours = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
+    args = trainer_arguments(Arguments, config, out, batch=1, **ours)
     lora = lora_config(config, "CAUSAL_LM")
     is_main = args.process_index == 0
     if is_main:
@@ -115,11 +89,13 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
         model, args, hf_tokenizer, trained, held_out, lora, config.max_minutes, tokenizer.eos_ids, collate
     )
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-    done = _finish(trainer, out, hf_tokenizer, is_main)
+    if held_out:
+        trainer.log({"eval_loss": trainer.evaluate()["eval_loss"]})
+    publish_model(trainer, out, hf_tokenizer, is_main)
     if ask and is_main:
         _probe(config, out, "after", ask)
     trainer.accelerator.wait_for_everyone()
-    return done
+    return Trained.of(trainer.state, out)
 
 
 def _samples(config: SFTConfig, tokenizer: Tokenizer) -> tuple[list[Sample], list[Sample], int]:
@@ -152,38 +128,6 @@ def _check_lengths(model: Any, samples: list[Sample]) -> int:
     return longest
 
 
-def _arguments(config: SFTConfig, out: Path) -> Any:
-    """TRL's. What it warns of by printing is left to it."""
-    from trl.trainer.sft_config import SFTConfig as Arguments
-
-    has_gpu = torch.cuda.is_available()
-    defaults = {
-        "per_device_train_batch_size": 1,
-        "logging_steps": 1,
-        "save_strategy": "steps",
-        "save_steps": 100,
-        "save_total_limit": 2,
-        "report_to": "none",
-        "bf16": has_gpu,
-        "gradient_checkpointing": has_gpu,
-        "dataloader_pin_memory": has_gpu,
-        "disable_tqdm": True,
-        "ddp_find_unused_parameters": False,
-    }
-    ours = {
-        "output_dir": str(out),
-        "seed": config.seed,
-        "data_seed": config.seed,
-        "num_train_epochs": 1,
-        "train_sampling_strategy": "sequential",
-        "remove_unused_columns": False,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
-        "max_length": None,
-        "use_cpu": not has_gpu,
-    }
-    return arguments(Arguments, "trainer", config.trainer, ours, defaults)
-
-
 def _asked(config: SFTConfig, held_out: list[Sample]) -> list[list[int]]:
     """Prompts of held-out samples."""
     if config.probe is None:
@@ -209,19 +153,3 @@ def _probe(
     replace_file(out / PROBE, json.dumps({**known, when: found.row()}, indent=1) + "\n")
     share = f"{found.answered} of {found.prompts} held-out prompts get a well-formed block"
     print(f"{when}: {share}; {found.well_formed} of {found.blocks} blocks are", flush=True)
-
-
-def _finish(trainer: SampleTrainer, out: Path, tokenizer: Any, is_main: bool) -> Trained:
-    """Save what there is to serve."""
-    if trainer.eval_dataset is not None and len(trainer.eval_dataset):  # type: ignore[arg-type]
-        trainer.log({"eval_loss": trainer.evaluate()["eval_loss"]})
-    state = trainer.state
-    losses = {int(entry["step"]): float(entry["loss"]) for entry in state.log_history if "loss" in entry}
-    done = Trained(
-        steps=state.global_step,
-        is_finished=state.global_step >= state.max_steps,
-        losses=losses,
-        model=out / "model",
-    )
-    publish_model(trainer, out, tokenizer, is_main)
-    return done

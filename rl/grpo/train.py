@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from ...runtime.engines.native.options import NativeOptions, read_options
 from ...runtime.engines.registry import find_model
 from ...runtime.errors import InvalidInput
 from ..checkpoints import checkpoints
-from ..processes import end_group, is_first
+from ..processes import is_first
 from ..run_folder import claim
+from ..trained import Trained
 from .batch import Shape
 from .config import HELD_OUT, GRPOConfig
 from .judges import JUDGES, Judge
@@ -38,23 +39,9 @@ MAY_CHANGE = ("max_minutes", "threads", "steps", "traces_every", "concurrency")
 """Fields that a run that goes on may have other values of."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """How a run ended."""
-
-    steps: int
-    is_finished: bool
-    """False: its time was up first."""
-    model: Path
-    """The folder for `plait.Runtime`."""
-
-
 def run(fields: dict[str, Any], out: Path, fresh: bool) -> None:
     """The command."""
-    done = train(GRPOConfig(**fields), out, fresh=fresh)
-    if end_group():
-        end = "done" if done.is_finished else "time is up, the same command goes on"
-        print(f"{done.steps:,} steps, {end}; model: {done.model}")
+    train(GRPOConfig(**fields), out, fresh=fresh).tell()
 
 
 def train(config: GRPOConfig, out: Path, *, fresh: bool = False) -> Trained:
@@ -174,8 +161,7 @@ def _train(
     if trainer.accelerator.is_main_process:
         draw(trainer.state.log_history, out)
     trainer.accelerator.wait_for_everyone()
-    steps = trainer.state.global_step
-    return Trained(steps=steps, is_finished=steps >= config.steps, model=out / "model")
+    return Trained.of(trainer.state, out)
 
 
 def engine_options(config: GRPOConfig) -> NativeOptions:

@@ -17,12 +17,11 @@ from ...runtime.tokenizer import Tokenizer
 from ...search.rewards.frames import check_tag
 from ...search.rewards.prm import MARK
 from ..checkpoints import checkpoints, replace_file
-from ..config import arguments
 from ..curriculum import shuffled
 from ..models import load, lora_config, publish_model, rows, serving_tokenizer
-from ..processes import end_group
 from ..run_folder import claim
-from ..sft import OURS, Trained
+from ..trained import Trained
+from ..trainer_arguments import check_given, trainer_arguments
 from .config import PRMConfig
 from .reading import read_trajectories
 from .samples import Places, StepSample, collate, count, step_samples
@@ -35,10 +34,7 @@ MAY_CHANGE = ("max_minutes", "threads")
 
 def run(fields: dict[str, Any], out: Path, fresh: bool) -> None:
     """The command."""
-    done = train(PRMConfig(**fields), out, fresh=fresh)
-    if end_group():
-        end = "done" if done.is_finished else "time is up, the same command goes on"
-        print(f"{done.steps:,} steps, {end}; model: {done.model}")
+    train(PRMConfig(**fields), out, fresh=fresh).tell()
 
 
 def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
@@ -51,8 +47,7 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
 
     from .trainer import make_trainer
 
-    if given := set(OURS) & set(config.trainer):
-        raise InvalidInput(f"[trainer]: {', '.join(sorted(given))}: decided by the training's other fields")
+    check_given(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     is_classifier = config.head == "classifier"
@@ -85,16 +80,10 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
         is_classifier=is_classifier,
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-    state = trainer.state
     if is_main:
         _judge(out, "after", trainer.accelerator.unwrap_model(trainer.model), held_out, labels, batch_of)
     publish_model(trainer, out, hf_tokenizer, is_main, {MARK: json.dumps(config.mark) + "\n"})
-    return Trained(
-        steps=state.global_step,
-        is_finished=state.global_step >= state.max_steps,
-        losses={int(entry["step"]): float(entry["loss"]) for entry in state.log_history if "loss" in entry},
-        model=out / "model",
-    )
+    return Trained.of(trainer.state, out)
 
 
 def _arguments(config: PRMConfig, out: Path) -> Any:
@@ -102,33 +91,10 @@ def _arguments(config: PRMConfig, out: Path) -> Any:
     from transformers import TrainingArguments
     from trl.trainer.sft_config import SFTConfig
 
-    has_gpu = torch.cuda.is_available()
-    defaults = {
-        "per_device_train_batch_size": 8,
-        "logging_steps": 1,
-        "save_strategy": "steps",
-        "save_steps": 100,
-        "save_total_limit": 2,
-        "report_to": "none",
-        "bf16": has_gpu,
-        "gradient_checkpointing": has_gpu,
-        "dataloader_pin_memory": has_gpu,
-        "disable_tqdm": True,
-        "ddp_find_unused_parameters": False,
-    }
-    ours: dict[str, Any] = {
-        "output_dir": str(out),
-        "seed": config.seed,
-        "data_seed": config.seed,
-        "num_train_epochs": 1,
-        "train_sampling_strategy": "sequential",
-        "remove_unused_columns": False,
-        "use_cpu": not has_gpu,
-    }
     if config.head == "classifier":
-        return arguments(TrainingArguments, "trainer", config.trainer, ours, defaults)
-    ours |= {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
-    return arguments(SFTConfig, "trainer", config.trainer, ours, defaults)
+        return trainer_arguments(TrainingArguments, config, out, batch=8)
+    ours = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
+    return trainer_arguments(SFTConfig, config, out, batch=8, **ours)
 
 
 def _word_ids(config: PRMConfig, tokenizer: Tokenizer) -> tuple[int, int]:
