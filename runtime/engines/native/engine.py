@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,23 +24,15 @@ from .generation import Delivery
 from .generation_config import read_defaults
 from .gguf_tokenizer import load_tokenizer
 from .loader import load_model
-from .memory import default_blocks, swap_blocks
 from .model import Model
+from .opening import open_store
 from .options import NativeOptions, read_options
 from .parallel.model import load_parallel
-from .pool import KVPool
 from .scheduler import Scheduler
-from .store import KVStore
-from .swap import SwapSpace
 from .view import View
 
-logger = logging.getLogger(__name__)
-
-_MIB = 1 << 20
 _AT_A_TIME = 32
 """Deliveries in one turn of the event loop: who waits for them has to run in between."""
-_BLOCK, _GPU_BLOCK = 16, 64
-"""Tokens per KV block."""
 _SLICE, _GPU_SLICE = 64, 256
 """Rows of a job in a step that it shares."""
 
@@ -71,30 +62,9 @@ class NativeEngine:
         self.constraints = Compiler(tokenizer, name or "native")
         longest = model.config.max_context
         self.context_limit = min(longest, options.context_limit or longest)
+        self.pool, self.store = open_store(model, options, self.context_limit)
+        self.block_size = self.store.block_size
         is_gpu = model.device.type == "cuda"
-        self.block_size = options.block_size or (_GPU_BLOCK if is_gpu else _BLOCK)
-        if is_gpu and _GPU_BLOCK % self.block_size:
-            raise InvalidInput(f"on a GPU block_size must be 16, 32 or 64, not {self.block_size}")
-        block_bytes = KVPool.bytes_per_block(model.config, self.block_size, model.dtype)
-        if options.kv_tokens is None:
-            free = model.free_memory()
-            num_blocks = default_blocks(block_bytes, self.block_size, self.context_limit, free)
-            logger.info("KV store: up to %.0f MiB of %.0f MiB free", num_blocks * block_bytes / _MIB, free / _MIB)
-        else:
-            num_blocks = -(-options.kv_tokens // self.block_size)
-            if num_blocks < 1:
-                raise InvalidInput(f"kv_tokens must be positive, not {options.kv_tokens}")
-        try:
-            self.pool = KVPool(model.config, num_blocks, self.block_size, model.dtype, model.device)
-        except (RuntimeError, OSError, OverflowError, MemoryError) as error:
-            reason = str(error).partition("\n")[0]
-            raise InvalidInput(
-                f"no memory for {num_blocks} KV blocks of {block_bytes} bytes: lower kv_tokens ({reason})"
-            ) from None
-        swap = None
-        if options.tensor_parallel == 1:
-            swap = SwapSpace(self.pool, swap_blocks(options.swap_tokens, self.block_size, block_bytes))
-        self.store = KVStore(num_blocks, self.block_size, swap)
         self.scheduler = Scheduler(
             self.store,
             max_rows=options.max_rows,
@@ -260,7 +230,7 @@ class NativeEngine:
         if not branches:
             del self._branches[branch.job]
             self.scheduler.pressure.forget_job(branch.job)
-            self.store.forget_job(branch.job)
+            self.store.by_job.forget(branch.job)
 
     def wake(self) -> None:
         """Something may have become runnable."""

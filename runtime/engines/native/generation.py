@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ...engine import Completion, FinishReason, SamplingParams, Tokenizer
-from ...errors import BranchClosed
-from ..constraints.matcher import Matcher
+from ...errors import BranchClosed, InvalidInput, NonFiniteLogits
+from ..constraints.matcher import Matcher, dead_end
 from .sampling import is_simple
 from .tokenizer import IncrementalDecoder
 from .view import View
@@ -188,6 +188,21 @@ class NativeGeneration:
     def fail(self, error: BaseException) -> Delivery:
         """End the generation with an error; what was sampled stays."""
         return Delivery(self, self.sampled[self._num_delivered :], error=error)
+
+    def fail_without_numbers(self) -> Delivery:
+        """The model gave NaN or infinite logits."""
+        branch = self.branch
+        return self.fail(
+            NonFiniteLogits(
+                f"branch {branch.path}, position {branch.view.position}: the model gave NaN or infinite numbers; its "
+                f"weights are damaged, or overflow in this dtype (try dtype=torch.float32)"
+            )
+        )
+
+    def fail_without_choice(self) -> Delivery:
+        """No token goes on with the text, by its constraint."""
+        assert self.matcher is not None
+        return self.fail(InvalidInput(dead_end(self.branch.path, self.matcher)))
 
     def _deliver(self, certain: int) -> Delivery | None:
         if not self.is_streamed or certain <= self._num_delivered:

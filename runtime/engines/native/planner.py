@@ -3,9 +3,10 @@ room for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from .generation import DecodingBranch, NativeGeneration
+from .gangs import Gangs
+from .generation import NativeGeneration
 from .segment import Segment, Span
 from .step import Filling
 from .store import KVStore
@@ -20,7 +21,7 @@ class Planner:
         self,
         store: KVStore,
         running: Mapping[NativeGeneration, None],
-        gangs: Mapping[tuple[str, str], Set[DecodingBranch]],
+        gangs: Gangs,
         *,
         max_rows: int,
         prefill_chunk: int,
@@ -53,14 +54,10 @@ class Planner:
                 self._add_gang(filling, gang)
         return filling
 
-    def members(self, gang: tuple[str, str]) -> list[NativeGeneration | None]:
-        """The gang's generations, by path; None for a branch that has none running."""
-        return [branch.generation for branch in sorted(self.gangs[gang], key=lambda branch: branch.path)]
-
     def _add_gang(self, filling: Filling, gang: tuple[str, str]) -> None:
         """What the members wrote themselves goes into this very step as a whole, or not at all. Frozen text that they
         only read is computed before, in chunks like any other."""
-        members = self.members(gang)
+        members = self.gangs.members(gang)
         generations = [g for g in members if g is not None]
         if len(generations) < len(members):
             return  # somebody is not ready

@@ -9,8 +9,9 @@ gang wait and go on together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
+from .gangs import Gangs
 from .generation import NativeGeneration
 from .planner import needs
 from .store import KVStore
@@ -22,15 +23,12 @@ Unit = list[NativeGeneration]
 class Pressure:
     """Decides for a `Scheduler`, of which it changes who runs."""
 
-    def __init__(
-        self, store: KVStore, running: dict[NativeGeneration, None], companions: Callable[[NativeGeneration], Unit]
-    ) -> None:
-        """`companions`: a generation and those that step together with it."""
+    def __init__(self, store: KVStore, running: dict[NativeGeneration, None], gangs: Gangs) -> None:
         self.store = store
         self.running = running
         self.suspended: dict[NativeGeneration, None] = {}
         self.num_preemptions = 0
-        self._companions = companions
+        self._companions = gangs.companions
         self._jobs: dict[str, int] = {}
         """Order of arrival of the jobs that have branches."""
         self._refused_at = -1
@@ -84,9 +82,12 @@ class Pressure:
 
     def loser(self, short: Sequence[NativeGeneration]) -> NativeGeneration:
         """Nobody can go on, and nothing is to be had: who gives up. The one that has grown past the pool alone; or, if
-        the swap space is full, the youngest, whose blocks come back when its method closes it."""
-        if self.store.can_swap:
-            return min(short, key=self.age)
+        others have blocks that the swap space does not take, the youngest, whose blocks come back when its method
+        closes it."""
+        oldest = min(short, key=self.age)
+        own = needs(self._companions(oldest))
+        if all(segment in own for segment in self.store.holders()):
+            return oldest
         return max([*self.running, *self.suspended], key=self.age)
 
     def _suspend(self, g: NativeGeneration) -> None:
@@ -145,8 +146,10 @@ class Pressure:
 
     def _missing(self, unit: Unit) -> int:
         """Blocks that the generations need to go on, beside those that they have."""
-        segments = needs(unit)
-        return sum(s.num_swapped or self.store.blocks_missing(s, len(s.tokens)) for s in segments)
+        return sum(
+            segment.num_swapped or (self.store.blocks_missing(segment, len(segment.tokens)) if segment.pending else 0)
+            for segment in needs(unit)
+        )
 
     def _make_room(self, blocks: int) -> bool:
         missing = blocks - self.store.available

@@ -7,16 +7,15 @@ what room is left in the step goes to prefills in chunks, so that a long prompt 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from ctypes import c_int32
 
 from torch import Tensor
 
 from ...engine import FinishReason
-from ...errors import InvalidInput, NonFiniteLogits
-from ..constraints.matcher import dead_end
-from .generation import DecodingBranch, Delivery, NativeGeneration
+from .gangs import Gangs
+from .generation import Delivery, NativeGeneration
 from .planner import Planner
 from .pressure import Pressure
 from .sampling import NO_TOKEN, NONE_ALLOWED, Draw, Drawn, greedy, sample, uniform
@@ -49,10 +48,9 @@ class Scheduler:
         self.draws = draws
         self.running: dict[NativeGeneration, None] = {}
         """In order of arrival, but for those that had to wait."""
-        self.gangs: defaultdict[tuple[str, str], set[DecodingBranch]] = defaultdict(set)
-        """Branches that step together, by job and the gang's name."""
+        self.gangs = Gangs()
         self._planner = Planner(store, self.running, self.gangs, max_rows=max_rows, prefill_chunk=prefill_chunk)
-        self.pressure = Pressure(store, self.running, self._companions)
+        self.pressure = Pressure(store, self.running, self.gangs)
         self._arrivals = 0
         self._served: Counter[str] = Counter()
         """Rows each job was given while others waited: the fair share is owed to the job with the fewest."""
@@ -100,21 +98,6 @@ class Scheduler:
         self._repeatable = None
         self.interrupt.value = 1
         self.pressure.note_change()
-
-    def _companions(self, g: NativeGeneration) -> list[NativeGeneration]:
-        members = [g] if g.branch.gang is None else self._planner.members(g.branch.gang)
-        return [one for one in members if one is not None]
-
-    def set_gang(self, branch: DecodingBranch, gang: tuple[str, str] | None) -> None:
-        """Let a branch leave its gang, if it is in one, for another or for none."""
-        if branch.gang is not None:
-            members = self.gangs[branch.gang]
-            members.discard(branch)
-            if not members:
-                del self.gangs[branch.gang]
-        branch.gang = gang
-        if gang is not None:
-            self.gangs[gang].add(branch)
 
     # -- planning ----------------------------------------------------------------------------------------------
 
@@ -198,7 +181,7 @@ class Scheduler:
 
     def _halt(self, g: NativeGeneration) -> list[Delivery]:
         """The generations of the gang end with this one."""
-        members = [] if g.branch.gang is None else self._companions(g)
+        members = [] if g.branch.gang is None else self.gangs.companions(g)
         return [self._finish(other, FinishReason.GANG) for other in members]
 
     # -- results -----------------------------------------------------------------------------------------------
@@ -284,7 +267,7 @@ class Scheduler:
         if drawn.token == NO_TOKEN:
             return self._break(g)
         if drawn.token == NONE_ALLOWED:
-            return self._give_up(g)
+            return g.fail_without_choice()
         g.branch.num_sampled += 1
         g.branch.view.open_segment().tokens.append(drawn.token)
         return g.push(drawn.token, drawn.logprob, drawn.top, drawn.certainty)
@@ -325,18 +308,7 @@ class Scheduler:
         """The model gave this generation no number to go on from. Others may go on; nobody may reuse what it saw."""
         for segment in g.branch.view.segments:
             self.store.distrust(segment)
-        return g.fail(
-            NonFiniteLogits(
-                f"branch {g.branch.path}, position {g.branch.view.position}: the model gave NaN or infinite numbers; "
-                f"its weights are damaged, or overflow in this dtype (try dtype=torch.float32)"
-            )
-        )
-
-    @staticmethod
-    def _give_up(g: NativeGeneration) -> Delivery:
-        """No token goes on with this generation's text, by its constraint."""
-        assert g.matcher is not None
-        return g.fail(InvalidInput(dead_end(g.branch.path, g.matcher)))
+        return g.fail_without_numbers()
 
     def _finish(self, g: NativeGeneration, reason: FinishReason) -> Delivery:
         self._retire(g)

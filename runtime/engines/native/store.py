@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from ...engine import BlockUsage
+from .job_blocks import JobBlocks
 from .lineage import block_key
 from .segment import Segment, Span
 from .swap import SwapSpace
@@ -36,19 +37,16 @@ class KVStore:
         self._num_cached = 0
         self._alive: dict[Segment, None] = {}
         """Segments that are referred to, in the order in which they began to be."""
-        self._used: dict[str, int] = {}
-        """Blocks of the segments that views of a job hold, each counted once."""
         self.num_swapped = 0
         """Of those, how many are in the swap space."""
+        self.by_job = JobBlocks()
 
     # -- segments and references -------------------------------------------------------------------------------
 
     def acquire(self, segment: Segment, *, pin: bool, job: str | None = None) -> None:
         """One more view, of a job, holds the segment; `pin` if it relies on a fixed range."""
         if job is not None:
-            views = segment.jobs[job] = segment.jobs.get(job, 0) + 1
-            if views == 1:
-                self._used[job] = self._used.get(job, 0) + segment.num_held
+            self.by_job.acquire(segment, job)
         if segment in self._cached:
             del self._cached[segment]
             self._num_cached -= segment.num_held
@@ -59,10 +57,7 @@ class KVStore:
     def release(self, segment: Segment, *, pin: bool, job: str | None = None) -> None:
         """A view lets go. The last one leaves the segment's indexed blocks cached and frees the others."""
         if job is not None:
-            segment.jobs[job] -= 1
-            if not segment.jobs[job]:
-                del segment.jobs[job]
-                self._used[job] -= segment.num_held
+            self.by_job.release(segment, job)
         segment.refs -= 1
         segment.pins -= pin
         assert segment.refs >= segment.pins >= 0
@@ -133,7 +128,7 @@ class KVStore:
             taken = self._free[-missing:]
             del self._free[-missing:]
             segment.append_blocks(taken)
-            self._note_blocks(segment, missing)
+            self.by_job.note(segment, missing)
         return True
 
     def truncate(self, segment: Segment, length: int) -> None:
@@ -154,16 +149,8 @@ class KVStore:
         """Free the blocks behind the first `keep`; how many."""
         freed = segment.pop_blocks(keep)
         self._free.extend(freed)
-        self._note_blocks(segment, -len(freed))
+        self.by_job.note(segment, -len(freed))
         return len(freed)
-
-    def _note_blocks(self, segment: Segment, change: int) -> None:
-        for job in segment.jobs:
-            self._used[job] += change
-
-    def forget_job(self, job: str) -> None:
-        """Its last view is closed."""
-        self._used.pop(job, None)
 
     def _evict(self) -> None:
         segment, _ = self._cached.popitem(last=False)
@@ -281,7 +268,7 @@ class KVStore:
     def usage(self, job: str | None = None) -> BlockUsage:
         """Block counts; with `job`, `used` counts the blocks that its views hold."""
         free = len(self._free)
-        used = self.num_blocks - free - self._num_cached if job is None else self._used.get(job, 0)
+        used = self.num_blocks - free - self._num_cached if job is None else self.by_job[job]
         return BlockUsage(
             total=self.num_blocks, free=free, cached=self._num_cached, used=used, block_size=self.block_size
         )
@@ -292,11 +279,7 @@ class KVStore:
         everything = sorted(held + self._free)
         if everything != list(range(self.num_blocks)):
             raise RuntimeError(f"{len(held)} held + {len(self._free)} free blocks are not all {self.num_blocks}")
-        by_job: dict[str, int] = {}
-        for segment in self._alive:
-            for job in segment.jobs:
-                by_job[job] = by_job.get(job, 0) + segment.num_held
-        if by_job != {job: used for job, used in self._used.items() if used or job in by_job}:
+        if not self.by_job.is_right(self._alive):
             raise RuntimeError("the blocks of a job are counted wrong")
         if self._num_cached != sum(s.num_held for s in self._cached):
             raise RuntimeError(f"cached block count {self._num_cached} is wrong")

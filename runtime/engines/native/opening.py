@@ -1,0 +1,47 @@
+"""`open_store`: the KV memory of an engine, as its options and what is free allow."""
+
+from __future__ import annotations
+
+import logging
+
+from ...errors import InvalidInput
+from .memory import default_blocks, swap_blocks
+from .model import Model
+from .options import NativeOptions
+from .pool import KVPool
+from .store import KVStore
+from .swap import SwapSpace
+
+logger = logging.getLogger(__name__)
+
+_MIB = 1 << 20
+_BLOCK, _GPU_BLOCK = 16, 64
+"""Tokens per KV block."""
+
+
+def open_store(model: Model, options: NativeOptions, context_limit: int) -> tuple[KVPool, KVStore]:
+    """Memory for keys and values, and the store that gives it out. Raises `InvalidInput` for sizes that cannot be."""
+    is_gpu = model.device.type == "cuda"
+    block_size = options.block_size or (_GPU_BLOCK if is_gpu else _BLOCK)
+    if is_gpu and _GPU_BLOCK % block_size:
+        raise InvalidInput(f"on a GPU block_size must be 16, 32 or 64, not {block_size}")
+    block_bytes = KVPool.bytes_per_block(model.config, block_size, model.dtype)
+    if options.kv_tokens is None:
+        free = model.free_memory()
+        num_blocks = default_blocks(block_bytes, block_size, context_limit, free)
+        logger.info("KV store: up to %.0f MiB of %.0f MiB free", num_blocks * block_bytes / _MIB, free / _MIB)
+    else:
+        num_blocks = -(-options.kv_tokens // block_size)
+        if num_blocks < 1:
+            raise InvalidInput(f"kv_tokens must be positive, not {options.kv_tokens}")
+    try:
+        pool = KVPool(model.config, num_blocks, block_size, model.dtype, model.device)
+    except (RuntimeError, OSError, OverflowError, MemoryError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InvalidInput(
+            f"no memory for {num_blocks} KV blocks of {block_bytes} bytes: lower kv_tokens ({reason})"
+        ) from None
+    swap = None
+    if options.tensor_parallel == 1:
+        swap = SwapSpace(pool, swap_blocks(options.swap_tokens, block_size, block_bytes))
+    return pool, KVStore(num_blocks, block_size, swap)
