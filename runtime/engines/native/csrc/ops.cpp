@@ -185,17 +185,7 @@ void tile(const typename Type::Input* x, int64_t x_stride, const typename Type::
             }
         }
     }
-#pragma GCC unroll 8
-    for (int row = 0; row < kRows; row++) {
-#pragma GCC unroll 8
-        for (int j = 0; j < kVectors; j++) {
-            float* out = y + row * y_stride + j * kLanes;
-            Vec value = total[row][j];
-            if (bias) value += load(bias + j * kLanes);
-            if (add) value += load(out);
-            store(out, value);
-        }
-    }
+    store_tile(total, bias, add, y, y_stride);
 }
 
 template <class Type, bool kFetch, int kRows = kTileRows>

@@ -65,4 +65,21 @@ Vec exp(Vec x) {
     return (p * r * r + r + 1.0f) * (Vec)power;
 }
 
+// The end of a tile: its sums, with a bias and what is there already if asked for.
+template <int kRows>
+[[gnu::always_inline]] inline void store_tile(const Vec (&total)[kRows][kVectors], const float* bias, bool add, float* y,
+                                              int64_t y_stride) {
+#pragma GCC unroll 8
+    for (int row = 0; row < kRows; row++) {
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; j++) {
+            float* out = y + row * y_stride + j * kLanes;
+            Vec value = total[row][j];
+            if (bias) value += load(bias + j * kLanes);
+            if (add) value += load(out);
+            store(out, value);
+        }
+    }
+}
+
 }  // namespace
