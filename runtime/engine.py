@@ -83,6 +83,10 @@ class Completion:
     """Pending tokens whose KV was found in the prefix index."""
     preemptions: int = 0
     """Times it had to wait for KV blocks that others needed more."""
+    drafted_tokens: int = 0
+    """Guesses that were verified together with the token before them."""
+    accepted_tokens: int = 0
+    """Of those, the tokens that were sampled, each of which saved a forward pass."""
     rolled_back: int = 0
     """Tokens sampled past a stop string and dropped again; they cost compute but are in no ledger."""
 

@@ -85,6 +85,10 @@ class Usage:
     """Tokens whose KV the engine found in its prefix index; KV shared by forks is not counted."""
     preemptions: int = 0
     """Times that a generation had to wait for KV blocks which older ones needed; it went on from where it stood."""
+    drafted_tokens: int = 0
+    """Guesses that the engine verified together with the token before them."""
+    accepted_tokens: int = 0
+    """Of those, the tokens that were sampled, each of which saved a forward pass."""
     rolled_back_tokens: int = 0
     """Tokens sampled past a stop string and dropped."""
     branches: int = 0

@@ -138,6 +138,8 @@ class Call:
         usage.prefilled_tokens += completion.prefilled_tokens
         usage.reused_tokens += completion.reused_tokens
         usage.preemptions += completion.preemptions
+        usage.drafted_tokens += completion.drafted_tokens
+        usage.accepted_tokens += completion.accepted_tokens
         usage.rolled_back_tokens += completion.rolled_back
         return Generated(
             text=completion.text,

@@ -25,7 +25,7 @@ from .generation_config import read_defaults
 from .gguf_tokenizer import load_tokenizer
 from .loader import load_model
 from .model import Model
-from .opening import open_store
+from .opening import draft_rows, open_store
 from .options import NativeOptions, read_options
 from .parallel.model import load_parallel
 from .scheduler import Scheduler
@@ -72,6 +72,7 @@ class NativeEngine:
             prefill_chunk=options.prefill_chunk,
             max_steps=1 if model.stack is None or options.keep_logits else self.block_size,
             draws=model.draws and not options.keep_logits,
+            draft_rows=draft_rows(model, options.draft_rows),
         )
         self.lock = threading.RLock()
         self._work = threading.Condition(self.lock)

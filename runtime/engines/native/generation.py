@@ -14,6 +14,7 @@ from torch import Tensor
 from ...engine import Completion, FinishReason, SamplingParams, Tokenizer
 from ...errors import BranchClosed, InvalidInput, NonFiniteLogits
 from ..constraints.matcher import Matcher, dead_end
+from .drafting import Drafter
 from .sampling import is_simple
 from .tokenizer import IncrementalDecoder
 from .view import View
@@ -87,6 +88,11 @@ class NativeGeneration:
         self.num_reused = branch.reused_tokens
         self.num_preemptions = 0
         """Times it had to wait for KV blocks that others needed more."""
+        self.drafter: Drafter | None = None
+        """Made when first somebody asks."""
+        self.num_drafted = 0
+        self.num_accepted = 0
+        """Of the tokens that were drafted, those that were sampled."""
         self.sequence = 0
         """Order of arrival, set by the scheduler."""
         self.is_done = False
@@ -181,6 +187,8 @@ class NativeGeneration:
             prefilled_tokens=self.num_prefilled,
             reused_tokens=self.num_reused,
             preemptions=self.num_preemptions,
+            drafted_tokens=self.num_drafted,
+            accepted_tokens=self.num_accepted,
             rolled_back=rolled_back,
         )
         return Delivery(self, self.sampled[self._num_delivered :], completion)

@@ -1,14 +1,16 @@
-"""`open_store`: the KV memory of an engine, as its options and what is free allow."""
+"""What an engine opens with, as its options, its model and what is free allow: KV memory, and room for drafts."""
 
 from __future__ import annotations
 
 import logging
 
 from ...errors import InvalidInput
+from .drafting import ROWS
 from .memory import default_blocks, swap_blocks
 from .model import Model
 from .options import NativeOptions
 from .pool import KVPool
+from .stack import KernelStack
 from .store import KVStore
 from .swap import SwapSpace
 
@@ -17,6 +19,19 @@ logger = logging.getLogger(__name__)
 _MIB = 1 << 20
 _BLOCK, _GPU_BLOCK = 16, 64
 """Tokens per KV block."""
+_HEAVY = 64 * _MIB
+"""Weights that no cache holds."""
+
+
+def draft_rows(model: Model, asked: int | None) -> int:
+    """Rows of a step that verifies drafts. Raises `InvalidInput` for a model whose results might change by them."""
+    if not isinstance(model.stack, KernelStack):
+        if asked:
+            raise InvalidInput(
+                "draft_rows: this model is not run by the compiled kernels of the CPU, which verify drafts"
+            )
+        return 0
+    return (ROWS if model.stack.num_bytes >= _HEAVY else 0) if asked is None else asked
 
 
 def open_store(model: Model, options: NativeOptions, context_limit: int) -> tuple[KVPool, KVStore]:

@@ -18,10 +18,11 @@ from .integers import WEIGHT_TYPES, WeightType
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _MOST = {
     "num_threads": 1024, "tensor_parallel": 1024, "kv_tokens": 2**32, "swap_tokens": 2**32, "block_size": 2**16,
-    "max_rows": 2**24, "prefill_chunk": 2**24, "slice_rows": 2**24, "context_limit": 2**40, "context_bytes": 2**60,
+    "max_rows": 2**24, "draft_rows": 2**24, "prefill_chunk": 2**24, "slice_rows": 2**24, "context_limit": 2**40,
+    "context_bytes": 2**60,
 }  # fmt: skip
 """Whole numbers, and what is beyond any machine."""
-_OPTIONAL = ("kv_tokens", "swap_tokens", "block_size", "slice_rows", "context_limit")
+_OPTIONAL = ("kv_tokens", "swap_tokens", "block_size", "slice_rows", "draft_rows", "context_limit")
 _FLAGS = ("batch_invariant", "headless", "keep_logits")
 
 
@@ -58,6 +59,9 @@ class NativeOptions:
     """Tokens per forward pass at most."""
     prefill_chunk: int = 512
     """Of those, tokens of prompts at most."""
+    draft_rows: int | None = None
+    """Rows of a step in which a few branches verify what they may write next (drafting.py), for the compiled kernels of
+    the CPU; it changes nothing but the speed. 0: none. None: 16 for models that no cache holds."""
     context_limit: int | None = None
     """Positions one branch may span; None: what the model was made for. Beyond that only where the model's RoPE can be
     stretched: "longrope" and "dynamic", with other results for short texts too (rope.py)."""
@@ -91,8 +95,9 @@ class NativeOptions:
             raise InvalidInput(
                 "keys and values are swapped by one process only; leave swap_tokens or tensor_parallel out"
             )
-        if self.swap_tokens is not None and self.swap_tokens < 0:
-            raise InvalidInput(f"swap_tokens must not be negative, is {self.swap_tokens}")
+        for name in ("swap_tokens", "draft_rows"):
+            if (getattr(self, name) or 0) < 0:
+                raise InvalidInput(f"{name} must not be negative, is {getattr(self, name)}")
 
 
 def read_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from .drafting import Drafter
 from .gangs import Gangs
 from .generation import NativeGeneration
 from .segment import Segment, Span
@@ -25,12 +26,15 @@ class Planner:
         *,
         max_rows: int,
         prefill_chunk: int,
+        draft_rows: int = 0,
     ) -> None:
+        """`draft_rows`: of a step in which drafts are verified, at most; 0: none are."""
         self.store = store
         self.running = running
         self.gangs = gangs
         self.max_rows = max_rows
         self.prefill_chunk = prefill_chunk
+        self.draft_rows = draft_rows
         self._num_decoding = 0
         """Generations that have sampled, when the step was begun."""
 
@@ -113,11 +117,41 @@ class Planner:
         if not self.store.reserve(own, len(own.tokens)):
             filling.short.append(g)
             return
-        chunk = filling.planned[own] = filling.add(own, own.view, own.computed, 1, is_prefill=False)
-        filling.step.jobs[g.branch.job] += 1
+        draft = self._draft(filling, g)
+        count = 1 + len(draft)
+        chunk = filling.add(own, own.view, own.computed, count, is_prefill=False, draft=draft)
+        filling.planned[own] = chunk
+        filling.step.jobs[g.branch.job] += count
         filling.step.sampling.append((g, chunk.row))
+        if draft:
+            filling.step.drafts.append((g, chunk))
         # A lineage means that the view has nothing live.
         filling.step.num_plain += own.lineage is not None and g.branch.gang is None
+
+    def _draft(self, filling: Filling, g: NativeGeneration) -> list[int]:
+        """What the generation may sample next, to be verified in the step, with KV blocks for it."""
+        draft, own = self.guess(g, min(filling.rows_left, filling.max_rows // self._num_decoding)), g.branch.view.own
+        assert own is not None
+        length = len(own.tokens) + len(draft)
+        # Guesses are not worth that anybody waits for blocks.
+        missing = self.store.blocks_missing(own, length)
+        if missing and self.store.available < missing + self._num_decoding:
+            return []
+        self.store.reserve(own, length)
+        g.num_drafted += len(draft)
+        return draft
+
+    def guess(self, g: NativeGeneration, rows: int = _UNBOUNDED) -> list[int]:
+        """What a generation that has sampled may sample next, if it is to be verified; `rows` of the step are its."""
+        own = g.branch.view.own
+        rows = min(rows, self.draft_rows // max(len(self.running), 1), g.limit - len(g.sampled))
+        # Each token of a gang, or under a live view, sees what others write meanwhile; a constraint is asked in turn.
+        is_alone = own is not None and own.lineage is not None and own.refs == 1 and g.branch.gang is None
+        if rows < 2 or not is_alone or g.matcher is not None:
+            return []
+        if g.drafter is None:
+            g.drafter = Drafter(g.branch.view)
+        return g.drafter.guess(rows - 1)
 
     def _prefill(self, filling: Filling, g: NativeGeneration, segment: Segment, view: tuple[Span, ...]) -> bool:
         """As much of the segment's pending tokens as there is room for; are these, with what is planned, all?"""

@@ -19,12 +19,12 @@ from .generation import Delivery, NativeGeneration
 from .planner import Planner
 from .pressure import Pressure
 from .sampling import NO_TOKEN, NONE_ALLOWED, Draw, Drawn, greedy, sample, uniform
-from .step import Filling, Step
+from .step import Chunk, Filling, Step
 from .store import KVStore
 
 _STEPS_WATCHED = 4
-"""Steps of a burst at most while somebody waits for a stop string, since what was decoded behind one is thrown away, or
-for each token."""
+"""Steps of a burst at most while somebody waits: for each token, for what can be drafted, or for a stop string, since
+what was decoded behind one is thrown away."""
 
 
 class Scheduler:
@@ -39,9 +39,10 @@ class Scheduler:
         slice_rows: int,
         max_steps: int = 1,
         draws: bool = False,
+        draft_rows: int = 0,
     ) -> None:
         """`slice_rows`: of a job where others run. `max_steps`: of a burst. `draws`: is sampling done by the model, and
-        not only the likeliest token found?"""
+        not only the likeliest token found? `draft_rows`: of a step that verifies drafts; 0: none does."""
         self.store = store
         self.slice_rows = slice_rows
         self.max_steps = max_steps
@@ -49,7 +50,9 @@ class Scheduler:
         self.running: dict[NativeGeneration, None] = {}
         """In order of arrival, but for those that had to wait."""
         self.gangs = Gangs()
-        self._planner = Planner(store, self.running, self.gangs, max_rows=max_rows, prefill_chunk=prefill_chunk)
+        self._planner = Planner(
+            store, self.running, self.gangs, max_rows=max_rows, prefill_chunk=prefill_chunk, draft_rows=draft_rows
+        )
         self.pressure = Pressure(store, self.running, self.gangs)
         self._arrivals = 0
         self._served: Counter[str] = Counter()
@@ -107,7 +110,7 @@ class Scheduler:
         step, self._repeatable = self._repeatable, None
         if self.pressure.suspended and self.pressure.resume():
             step = None
-        if step is not None and self._advance(step):
+        if step is not None and not self._drafts(step) and self._advance(step):
             return step, []
         done = [g for g in self.running if not g.wants_logits and next(self._planner.work(g), None) is None]
         deliveries = [d for g in done if not g.is_done for d in (self._finish(g, g.limit_reason), *self._halt(g))]
@@ -147,13 +150,17 @@ class Scheduler:
         self._served.update(step.jobs)
         return True
 
+    def _drafts(self, step: Step) -> bool:
+        """Is there something to verify beside the tokens of this step?"""
+        return any(self._planner.guess(g) for g, _ in step.sampling) if self._planner.draft_rows else False
+
     def _num_steps(self, step: Step) -> int:
         """Steps that may run before somebody has to look at what they sampled."""
         num_steps = self.max_steps
         for g, _ in step.sampling:
             if num_steps == 1 or not (g.is_simple if self.draws else g.is_greedy and not g.is_streamed):
                 return 1
-            is_watched = g.decoder is not None or g.is_streamed
+            is_watched = g.decoder is not None or g.is_streamed or g.drafter is not None
             num_steps = min(num_steps, g.limit - len(g.sampled), _STEPS_WATCHED if is_watched else num_steps)
         return num_steps
 
@@ -200,18 +207,16 @@ class Scheduler:
         self.num_steps += 1
         self.num_rows += step.num_rows
         for c in step.chunks:
-            segment = c.segment
+            segment, end = c.segment, c.begin + c.count - len(c.draft)
             # The branch may have been closed or rewound while the pass was running.
-            if segment.refs and segment.version == c.version and c.begin + c.count > segment.computed:
-                self.store.advance(segment, c.begin + c.count)
+            if segment.refs and segment.version == c.version and end > segment.computed:
+                self.store.advance(segment, end)
         for i, (g, _) in enumerate(step.sampling):
             if g.params.hidden_state:
                 g.hidden.append(hidden[i].float())
         live = [(i, g) for i, (g, _) in enumerate(step.sampling) if not g.is_done and g.limit > 0]
-        if len(live) < len(step.sampling):
-            logits = logits[[i for i, _ in live]]
         masks = None if allowed is None else [allowed[i] for i, _ in live]
-        drawn = self._sample(logits, [g for _, g in live], masks) if live else []
+        drawn = self._sample(logits[[i for i, _ in live]], [g for _, g in live], masks) if live else []
         ended = [g for g in step.prefilled if not g.is_done]
         ended += [g for g, _ in step.sampling if not g.is_done and g.limit == 0]
         deliveries = []
@@ -229,6 +234,34 @@ class Scheduler:
                 ended += self._retire_if_complete(delivery)
         for g in ended:
             deliveries += self._halt(g)
+        row = len(step.sampling)
+        for g, c in step.drafts:
+            rows = slice(row, row := row + len(c.draft))
+            deliveries += self._verify(g, c, logits[rows], hidden[rows], keep_logits=keep_logits)
+        return deliveries
+
+    def _verify(
+        self, g: NativeGeneration, c: Chunk, logits: Tensor, hidden: Tensor, *, keep_logits: bool
+    ) -> list[Delivery]:
+        """What the rows of a draft give, each as long as the token in front of it is the one that was sampled."""
+        deliveries = []
+        num_accepted = 0
+        for i, token in enumerate(c.draft):
+            if g.is_done or g.sampled[-1] != token:
+                break
+            num_accepted += 1
+            g.num_accepted += 1
+            self.store.advance(c.segment, c.begin + 1 + num_accepted)
+            if g.params.hidden_state:
+                g.hidden.append(hidden[i].float())
+            if keep_logits:
+                g.branch.logits = logits[i]
+            (drawn,) = self._sample(logits[i : i + 1], [g], None)
+            if (delivery := self._push(g, drawn)) is not None:
+                deliveries.append(delivery)
+                self._retire_if_complete(delivery)
+        assert g.drafter is not None
+        g.drafter.note(len(c.draft), num_accepted)
         return deliveries
 
     def commit_burst(self, step: Step, sampled: Sequence[Sequence[int]]) -> list[Delivery]:

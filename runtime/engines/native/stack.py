@@ -60,6 +60,11 @@ class KernelStack:
         self._step: Any = StepArguments()
         self._at = [ctypes.addressof(part) for part in (self._stack, ops.work, self._step)]
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the weights."""
+        return self._ops.packed.num_bytes
+
     def refresh(self, weights: Weights) -> None:
         """Take over norms that changed."""
         for kept, layer in zip(self._norms, weights.layers, strict=True):

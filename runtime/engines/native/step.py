@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
 
@@ -32,6 +33,8 @@ class Chunk:
     """First visible token of the segment itself."""
     is_prefill: bool = True
     """Were its tokens given, or is one computed again? Else it was sampled in the step before."""
+    draft: Sequence[int] = ()
+    """The last of its tokens, which the segment does not have: they are only guessed."""
 
 
 @dataclass(slots=True)
@@ -65,6 +68,9 @@ class Step:
     """Generations that only wanted their pending tokens computed, which this step completes."""
     jobs: Counter[str] = field(default_factory=Counter)
     """Rows of each job."""
+    drafts: list[tuple[NativeGeneration, Chunk]] = field(default_factory=list)
+    """What is verified: chunks of a token that was sampled and its draft. The logits of the rows of drafts come behind
+    those of `sampling`."""
     num_plain: int = 0
     """Rows that decode under a view which stays as it is."""
     num_steps: int = 1
@@ -152,9 +158,9 @@ class Filling:
 
     def add(
         self, segment: Segment, view: tuple[Span, ...], begin: int, count: int, first: int = 0, *,
-        is_prefill: bool = True,
+        is_prefill: bool = True, draft: Sequence[int] = (),
     ) -> Chunk:  # fmt: skip
-        chunk = Chunk(segment, view, begin, count, self.step.num_rows, segment.version, first, is_prefill)
+        chunk = Chunk(segment, view, begin, count, self.step.num_rows, segment.version, first, is_prefill, draft)
         self.step.chunks.append(chunk)
         self.step.num_rows += count
         return chunk
@@ -178,7 +184,8 @@ def _inputs(step: Step, size: int) -> Inputs:
             slots.append(int(blocks[begin // size]) * size + begin % size)
         else:
             index = np.arange(begin, end)
-            tokens.extend(segment.tokens[begin:end])
+            tokens.extend(segment.tokens[begin : end - len(c.draft)])
+            tokens.extend(c.draft)
             positions.extend(range(segment.start + begin, segment.start + end))
             slots.extend((blocks[index // size] * size + index % size).tolist())
         ends = [_end(span, written) for span in c.view]
@@ -206,11 +213,14 @@ def _inputs(step: Step, size: int) -> Inputs:
         run_position=np.fromiter((segment.start for segment in runs), dtype=np.int32, count=len(runs)),
         is_prefill=np.repeat([c.is_prefill for c in step.chunks], [c.count for c in step.chunks]),
     )
+    logit_rows = [row for _, row in step.sampling]
+    for _, c in step.drafts:
+        logit_rows.extend(range(c.row + 1, c.row + c.count))
     return Inputs(
         tokens=torch.tensor(tokens),
         positions=torch.tensor(positions, dtype=torch.float32),
         slots=torch.tensor(slots),
-        logit_rows=torch.tensor([row for _, row in step.sampling], dtype=torch.int64),
+        logit_rows=torch.tensor(logit_rows, dtype=torch.int64),
         plan=plan,
         runs=list(runs),
         stops=_stops(step),

@@ -265,3 +265,10 @@ async def test_what_is_refused_is_refused_before_any_work():
             with pytest.raises(InvalidInput):
                 await runtime.submit(Sequential(prompt=PROMPT, constraint=constraint))
         assert not runtime.jobs and runtime.engine.block_usage().used == 0
+
+
+async def test_constrained_text_is_not_drafted():
+    """The constraint is asked for what it allows behind each token."""
+    async with byte_engine(draft_rows=16) as engine:
+        done = await write(engine, Constraint(kind="regex", source="(ab){20}"), temperature=0)
+        assert done.text == "ab" * 20 and done.drafted_tokens == 0
