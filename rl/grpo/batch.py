@@ -25,9 +25,14 @@ class Credited:
 
 
 def credited(
-    forest: Forest, groups: Sequence[Sequence[Rollout]], mode: credit.Mode, scale: credit.Scale = "std"
+    forest: Forest,
+    groups: Sequence[Sequence[Rollout]],
+    mode: credit.Mode,
+    scale: credit.Scale = "std",
+    negative: float = 1.0,
 ) -> list[Credited]:
-    """All calls of all rollouts; `forest` gets their tokens. Rollouts without a reward have advantage 0."""
+    """All calls of all rollouts; `forest` gets their tokens. Rollouts without a reward have advantage 0. `negative`:
+    factor of advantages below 0."""
     found = []
     for group in groups:
         advantages = credit.normalised([rollout.reward for rollout in group], scale)
@@ -43,8 +48,9 @@ def credited(
                 by_branch = credit.tree(advantage, parents, outcomes, scale)
             weights = credit.weights([len(call.tokens) for call in calls])
             found += [
-                Credited(call=call, advantage=by_branch[call.branch], weight=weight)
+                Credited(call=call, advantage=own if own > 0 else negative * own, weight=weight)
                 for call, weight in zip(calls, weights, strict=True)
+                for own in (by_branch[call.branch],)
             ]
     return found
 

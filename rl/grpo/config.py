@@ -78,6 +78,9 @@ class GRPOConfig(Spec):
     """Which advantage a thread gets; see `credit`."""
     scale: Scale = "std"
     """Are advantages divided by the standard deviation of their group?"""
+    negative: float = Field(default=1.0, ge=0, le=1)
+    """Factor of advantages below 0 (arXiv 2506.01347 weighs the two sides apart). Of a wrong rollout most tokens are
+    right: a small model that is told off for all of them unlearns what it can do."""
     latency: float = Field(default=0.0, ge=0)
     """Factor of the acceleration term in the reward of right answers; 0: none. Goes with `scale = "none"`."""
     share: bool = True

@@ -146,6 +146,7 @@ def _train(
         samples=samples,
         mode=config.credit,
         scale=config.scale,
+        negative=config.negative,
         shape=shape,
         traces=out / "traces",
         traces_every=config.traces_every,

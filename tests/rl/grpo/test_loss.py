@@ -141,3 +141,12 @@ def test_a_rollout_that_nobody_could_judge_counts_in_the_mean_and_teaches_nothin
     unknown = Rollout(sample=SAMPLE, trace=made[1].trace, outcome=None, reason="timeout", reward=None, usage=None)
     calls = credited(Forest(), [[*made, unknown]], "tree")
     assert [one.advantage for one in calls] == pytest.approx([-1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("mode", list(ADVANTAGES))
+def test_what_was_wrong_may_weigh_less(mode):
+    flat = [value for values in ADVANTAGES[mode] for value in values]
+    assert min(flat) < 0 < max(flat)
+    for negative in (0.0, 0.25):
+        calls = credited(Forest(), [rollouts(mode)], mode, negative=negative)
+        assert [one.advantage for one in calls] == pytest.approx([x if x > 0 else negative * x for x in flat])
