@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class Credited:
     call: Call
     advantage: float
     weight: float
-    """Of each token; those of a rollout add up to 1."""
+    """Of each token; those of a rollout add up to 1, or do so on average."""
 
 
 def credited(
@@ -30,10 +31,12 @@ def credited(
     mode: credit.Mode,
     scale: credit.Scale = "std",
     negative: float = 1.0,
+    weights: credit.Weights = "calls",
 ) -> list[Credited]:
     """All calls of all rollouts; `forest` gets their tokens. Rollouts without a reward have advantage 0. `negative`:
     factor of advantages below 0."""
-    found = []
+    found: list[tuple[Call, float]] = []
+    lengths: list[list[int]] = []
     for group in groups:
         advantages = credit.normalised([rollout.reward for rollout in group], scale)
         told = credit.per_thread([rollout.told for rollout in group], scale)
@@ -46,13 +49,13 @@ def credited(
             elif mode == "tree" and rollout.reward is not None:
                 outcomes = {branch: one.verdict for branch, one in rollout.told.items()} | rollout.grown
                 by_branch = credit.tree(advantage, parents, outcomes, scale)
-            weights = credit.weights([len(call.tokens) for call in calls])
-            found += [
-                Credited(call=call, advantage=own if own > 0 else negative * own, weight=weight)
-                for call, weight in zip(calls, weights, strict=True)
-                for own in (by_branch[call.branch],)
-            ]
-    return found
+            lengths.append([len(call.tokens) for call in calls])
+            found += [(call, by_branch[call.branch]) for call in calls]
+    each = chain.from_iterable(credit.weights(lengths, weights))
+    return [
+        Credited(call=call, advantage=advantage if advantage > 0 else negative * advantage, weight=weight)
+        for (call, advantage), weight in zip(found, each, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

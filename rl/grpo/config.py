@@ -11,7 +11,7 @@ from ...evals.config import MethodConfig
 from ...runtime.budget import Budget
 from ...runtime.errors import InvalidInput
 from ...runtime.spec import Spec
-from .credit import Mode, Scale
+from .credit import Mode, Scale, Weights
 from .rollouts import PLAIN
 
 OWN = (
@@ -81,6 +81,8 @@ class GRPOConfig(Spec):
     negative: float = Field(default=1.0, ge=0, le=1)
     """Factor of advantages below 0 (arXiv 2506.01347 weighs the two sides apart). Of a wrong rollout most tokens are
     right: a small model that is told off for all of them unlearns what it can do."""
+    weights: Weights = "calls"
+    """How much a token weighs: each call of a rollout alike, or each token; see `credit.weights`."""
     latency: float = Field(default=0.0, ge=0)
     """Factor of the acceleration term in the reward of right answers; 0: none. Goes with `scale = "none"`."""
     share: bool = True

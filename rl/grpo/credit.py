@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 Mode = Literal["shared", "per_thread", "tree"]
 Scale = Literal["std", "none"]
+Weights = Literal["calls", "tokens"]
 
 _TINY = 1e-10
 """Keeps the advantage finite where a group hardly differs (arXiv 2504.15466, released code)."""
@@ -110,7 +111,15 @@ def tree(
     return found
 
 
-def weights(lengths: Sequence[int]) -> list[float]:
-    """What a token of each call of one rollout weighs: all of them together 1, each call as much as the others, however
-    long it is (1/n of the paper, and its mean over a call's tokens)."""
-    return [1.0 / (len(lengths) * length) for length in lengths]
+def weights(lengths: Sequence[Sequence[int]], mode: Weights = "calls") -> list[list[float]]:
+    """What a token of each call of each rollout weighs. `lengths`: tokens of the calls, for each rollout of a step.
+
+    "calls": those of a rollout together 1, each call as much as the others, however long it is (1/n of the paper, and
+    its mean over a call's tokens). "tokens": all of a step (and process) alike, those of a rollout 1 on average. Then a
+    token gains nothing by standing in a short call, which the other way teaches a model to give up early (Dr. GRPO,
+    arXiv 2503.20783).
+    """
+    if mode == "tokens":
+        total = sum(map(sum, lengths))
+        return [[len(lengths) / total for _ in calls] for calls in lengths]
+    return [[1.0 / (len(calls) * length) for length in calls] for calls in lengths]

@@ -147,6 +147,7 @@ def _train(
         mode=config.credit,
         scale=config.scale,
         negative=config.negative,
+        weights=config.weights,
         shape=shape,
         traces=out / "traces",
         traces_every=config.traces_every,

@@ -38,6 +38,7 @@ class ThreadTrainer(SafeCheckpoints, GRPOTrainer):
         mode: credit.Mode,
         scale: credit.Scale,
         negative: float = 1.0,
+        weights: credit.Weights = "calls",
         shape: Shape,
         traces: Path,
         traces_every: int,
@@ -52,6 +53,7 @@ class ThreadTrainer(SafeCheckpoints, GRPOTrainer):
         self._mode = mode
         self._scale = scale
         self._negative = negative
+        self._weights = weights
         self._shape = shape
         self._traces = traces
         self._traces_every = traces_every
@@ -86,7 +88,7 @@ class ThreadTrainer(SafeCheckpoints, GRPOTrainer):
         groups = [made[at : at + self._group] for at in range(0, len(made), self._group)]
         generated = time.perf_counter()
         forest = Forest()
-        calls = credited(forest, groups, self._mode, self._scale, self._negative)
+        calls = credited(forest, groups, self._mode, self._scale, self._negative, self._weights)
         total = sum(len(one.call.tokens) for one in calls)
         if self.beta == 0.0 and not self._entropy_bonus_enabled:
             # Nothing is learnt where the advantage is 0; such rollouts count in the mean all the same.

@@ -90,8 +90,19 @@ def test_an_only_child_of_the_root_gets_what_the_rollout_gets():
     assert tree(0.7, {"r": None, "a": "r"}, {"a": 1.0}) == {"r": 0.7, "a": 0.7}
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=20))
+LENGTHS = st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=20), min_size=1, max_size=5)
+
+
+@given(LENGTHS)
 def test_a_rollout_counts_once_and_its_calls_alike(lengths):
-    found = weights(lengths)
-    each = [weight * length for weight, length in zip(found, lengths, strict=True)]
-    assert sum(each) == pytest.approx(1.0) and each == pytest.approx([1 / len(lengths)] * len(lengths))
+    for calls, found in zip(lengths, weights(lengths), strict=True):
+        each = [weight * length for weight, length in zip(found, calls, strict=True)]
+        assert sum(each) == pytest.approx(1.0) and each == pytest.approx([1 / len(calls)] * len(calls))
+
+
+@given(LENGTHS)
+def test_each_token_may_weigh_the_same(lengths):
+    found = weights(lengths, "tokens")
+    assert len({weight for calls in found for weight in calls}) == 1
+    each = [w * n for calls, own in zip(lengths, found, strict=True) for n, w in zip(calls, own, strict=True)]
+    assert sum(each) == pytest.approx(len(lengths))

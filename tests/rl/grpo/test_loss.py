@@ -150,3 +150,10 @@ def test_what_was_wrong_may_weigh_less(mode):
     for negative in (0.0, 0.25):
         calls = credited(Forest(), [rollouts(mode)], mode, negative=negative)
         assert [one.advantage for one in calls] == pytest.approx([x if x > 0 else negative * x for x in flat])
+
+
+def test_a_token_may_weigh_the_same_in_whatever_call():
+    """Not less in the rollout of three calls than in that of one."""
+    calls = credited(Forest(), [rollouts("shared")], "shared", weights="tokens")
+    total = sum(len(tokens) for _, tokens, _ in [*ONE, *THREE])
+    assert [one.weight for one in calls] == pytest.approx([2 / total] * 4)
