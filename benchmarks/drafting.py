@@ -30,6 +30,8 @@ from ..runtime.engines.native.engine import NativeEngine
 from ..runtime.engines.native.planner import Planner
 from . import machine
 
+LONGEST = 12_000
+"""Characters of a text that stands before a conclusion: some 4,000 tokens."""
 STORY = "Write a story about a lighthouse keeper who finds a letter in a bottle."
 
 
@@ -83,7 +85,8 @@ def conclusions(texts: Path, count: int = 3) -> list[tuple[str, str]]:
         for text in (json.loads(line)["text"] for line in lines)
         for match in re.finditer(r"<Conclusion>(.*?)</Conclusion>", text, re.DOTALL)
     ]
-    return sorted(found, key=lambda pair: -len(pair[1]))[:count]
+    fitting = [pair for pair in found if len(pair[0]) < LONGEST]
+    return sorted(fitting, key=lambda pair: -len(pair[1]))[:count]
 
 
 def conclusion(engine: NativeEngine, pair: tuple[str, str]) -> Task:

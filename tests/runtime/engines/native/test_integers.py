@@ -84,6 +84,23 @@ def test_eight_bits_keep_what_was_in_eight_bits() -> None:
     assert torch.equal(once.integers, twice.integers) and torch.equal(once.scales, twice.scales)
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 999), levels=st.integers(6, 15), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+def test_four_bits_keep_what_was_in_four_bits(seed: int, levels: int, dtype: torch.dtype) -> None:
+    """So what a file holds in Q4_0, Q4_1 or Q4_K is not rounded again, be it read as bfloat16 between."""
+    random = torch.Generator().manual_seed(seed)
+    integers = torch.randint(0, levels + 1, (20, 3, GROUP), generator=random)
+    integers[..., 0], integers[..., 1] = 0, levels
+    scales = (0.01 + torch.rand(20, 3, generator=random)).half().float()[..., None]
+    weight = (scales * integers - scales * 8).to(dtype)
+    blocks = Blocks.of(weight.flatten(1), 4)
+    # A group may lie on a finer grid as well.
+    steps = (weight.float().amax(-1) - weight.float().amin(-1)) / blocks.scales.float()
+    assert torch.equal(blocks.integers * levels, (integers * steps.round()[..., None]).to(torch.uint8))
+    error = (blocks.numbers(3 * GROUP).view_as(weight) - weight.float()).abs() / scales
+    assert error.max() < (0.02 if dtype == torch.float32 else 0.1)
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
 def test_weights_that_cannot_be_rounded(bits: Bits, bad: float) -> None:
