@@ -1,4 +1,4 @@
-"""Finds and loads the compiled model kernels (csrc/ops.cpp), and mirrors their structures."""
+"""Finds and loads the compiled model kernels (csrc), and mirrors their structures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import importlib.machinery
 import warnings
 from pathlib import Path
 
-_ABI = 6
+_ABI = 7
 """Of the functions and structures below; csrc/ops.cpp has the same number."""
 
 _POINTER, _INT64, _FLOAT, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
@@ -21,7 +21,7 @@ BAD_TOKEN, BAD_SLOT = -1, -2
 
 
 class LinearArguments(ctypes.Structure):
-    """`Linear` of csrc/ops.cpp, as the classes below are those of their names there."""
+    """`Linear` of csrc/ops.cpp, as the classes below are those of their names there and in csrc/sampling.h."""
 
     _fields_ = (("panels", _POINTER), ("bias", _POINTER), ("inputs", _INT64), ("outputs", _INT64), ("bits", _INT64))
 
@@ -76,6 +76,15 @@ class BurstArguments(ctypes.Structure):
     )
 
 
+class SampleArguments(ctypes.Structure):
+    _fields_ = (
+        ("logits", _POINTER),
+        *((name, _INT64) for name in ("stride", "rows", "vocabulary")),
+        *((name, _POINTER) for name in ("temperature", "top_p", "min_p", "uniform", "top_k", "forced", "scored")),
+        *((name, _POINTER) for name in ("tokens", "sums", "logprobs", "certainties")),
+    )
+
+
 def open_library(path: str | Path) -> ctypes.CDLL:
     """Load one built library; raises `OSError` if it does not load or was built from other sources."""
     library = ctypes.CDLL(str(path))
@@ -90,6 +99,7 @@ def open_library(path: str | Path) -> ctypes.CDLL:
     library.plait_forward.argtypes = (_POINTER, _POINTER, _POINTER)
     library.plait_decode.argtypes = (_POINTER, _POINTER, _POINTER, _POINTER)
     library.plait_decode.restype = _INT64
+    library.plait_sample.argtypes = (_POINTER,)
     return library
 
 

@@ -18,7 +18,8 @@ from .gangs import Gangs
 from .generation import Delivery, NativeGeneration
 from .planner import Planner
 from .pressure import Pressure
-from .sampling import NO_TOKEN, NONE_ALLOWED, Draw, Drawn, greedy, sample, uniform
+from .sampler import sample
+from .sampling import NO_TOKEN, NONE_ALLOWED, Draw, Drawn, greedy, uniform
 from .step import Chunk, Filling, Step
 from .store import KVStore
 
@@ -216,7 +217,8 @@ class Scheduler:
                 g.hidden.append(hidden[i].float())
         live = [(i, g) for i, (g, _) in enumerate(step.sampling) if not g.is_done and g.limit > 0]
         masks = None if allowed is None else [allowed[i] for i, _ in live]
-        drawn = self._sample(logits[[i for i, _ in live]], [g for _, g in live], masks) if live else []
+        rows = logits[: len(live)] if len(live) == len(step.sampling) else logits[[i for i, _ in live]]
+        drawn = self._sample(rows, [g for _, g in live], masks) if live else []
         ended = [g for g in step.prefilled if not g.is_done]
         ended += [g for g, _ in step.sampling if not g.is_done and g.limit == 0]
         deliveries = []
@@ -228,7 +230,7 @@ class Scheduler:
             self._repeatable = step  # unless somebody retires below
         for i, (_, g) in enumerate(live):
             if keep_logits:
-                g.branch.logits = logits[i]
+                g.branch.logits = rows[i]
             if (delivery := self._push(g, drawn[i])) is not None:
                 deliveries.append(delivery)
                 ended += self._retire_if_complete(delivery)
@@ -236,8 +238,8 @@ class Scheduler:
             deliveries += self._halt(g)
         row = len(step.sampling)
         for g, c in step.drafts:
-            rows = slice(row, row := row + len(c.draft))
-            deliveries += self._verify(g, c, logits[rows], hidden[rows], keep_logits=keep_logits)
+            own = slice(row, row := row + len(c.draft))
+            deliveries += self._verify(g, c, logits[own], hidden[own], keep_logits=keep_logits)
         return deliveries
 
     def _verify(

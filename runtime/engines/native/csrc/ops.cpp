@@ -15,6 +15,7 @@
 #include <type_traits>
 
 #include "quantised.h"
+#include "sampling.h"
 #include "vectors.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -110,7 +111,6 @@ struct Work {  // activations; strides are in elements of 4 bytes
 
 enum { kFloat32, kBFloat16, kFloat32Halved, kQuantised };  // types
 enum { kDone = 0, kBadToken = -1, kBadSlot = -2 };         // results
-constexpr int64_t kNoToken = -1;  // sampled from logits that are no distribution; as in sampling.py
 
 struct Stack {  // a whole decoder
     const Linear *embedding, *head;
@@ -388,25 +388,6 @@ bool are_tokens(const int64_t* tokens, int64_t rows, int64_t vocabulary) {
     return true;
 }
 
-// The first of the largest; kNoToken where one is NaN or +inf, or all are -inf.
-int64_t argmax(const float* x, int64_t size) {
-    int64_t best = 0, i = 0;
-    // From NaN on nothing compares, so that it stays the best.
-    const auto scan = [&](int64_t end) {
-        for (; i < end; i++)
-            if (!(x[i] <= x[best]) && x[best] == x[best]) best = i;
-    };
-    while (i + kPanel <= size) {
-        Int other = {};  // larger, or NaN
-        for (int j = 0; j < kPanel; j += kLanes) other |= ~(load(x + i + j) <= x[best]);
-        int any = 0;
-        for (int lane = 0; lane < kLanes; lane++) any |= other[lane];
-        any ? scan(i + kPanel) : static_cast<void>(i += kPanel);
-    }
-    scan(size);
-    return std::isfinite(x[best]) ? best : kNoToken;
-}
-
 bool is_stop(const Burst& burst, int64_t row, int64_t token) {
     const int64_t* end = burst.stop_ids + burst.stop_start[row + 1];
     return std::find(burst.stop_ids + burst.stop_start[row], end, token) != end;
@@ -457,11 +438,13 @@ auto with_type(const Work& work, F f) {
 }  // namespace
 
 // Changes with every function or struct above that kernels.py knows.
-EXPORT int plait_ops_abi() { return 6; }
+EXPORT int plait_ops_abi() { return 7; }
 
 EXPORT int plait_panel() { return kPanel; }
 
 // x = rows of the table. Returns kBadToken if a token is outside the vocabulary.
+EXPORT void plait_sample(const SampleArguments* arguments) { sample(*arguments); }
+
 EXPORT int plait_embed(const Linear* table, const Work* work, const int64_t* tokens, int64_t rows, int64_t vocabulary) {
     if (!are_tokens(tokens, rows, vocabulary)) return kBadToken;
     with_type(*work, [&](auto type) { embed<decltype(type)>(*table, *work, tokens, rows); });

@@ -1,0 +1,66 @@
+"""`sample`: tokens for rows of logits, by the compiled kernel (csrc/sampling.h) where it can, else by plain torch."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import sampling
+from .kernels import SampleArguments, kernel_library
+from .sampling import Draw, Drawn, is_simple
+
+
+def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
+    """One token for each row of `logits` (M, V), float32, by `draws[row]`. A row's result does not depend on others."""
+    plain = [i for i, draw in enumerate(draws) if _is_plain(draw)]
+    library = kernel_library() if plain and logits.device.type == "cpu" else None
+    if library is None:
+        return sampling.sample(logits, draws)
+    if len(plain) == len(draws):
+        return _sample(library, logits, draws)
+    other = [i for i, draw in enumerate(draws) if not _is_plain(draw)]
+    found = dict(zip(plain, _sample(library, logits[plain], [draws[i] for i in plain]), strict=True))
+    found.update(zip(other, sampling.sample(logits[other], [draws[i] for i in other]), strict=True))
+    return [found[i] for i in range(len(draws))]
+
+
+def _is_plain(draw: Draw) -> bool:
+    """Are the logits taken as they are?"""
+    return draw.forced is not None or (draw.allowed is None and is_simple(draw.params))
+
+
+def _sample(library: ctypes.CDLL, logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
+    assert logits.dtype == torch.float32 and logits.stride(1) == 1
+    rows, params = len(draws), [draw.params for draw in draws]
+    temperature, top_p, min_p, uniform = np.array(
+        [(p.temperature, p.top_p, p.min_p, draw.uniform) for p, draw in zip(params, draws, strict=True)]
+    ).T.copy()
+    top_k = np.array([p.top_k for p in params], dtype=np.int64)
+    forced = np.array([-1 if draw.forced is None else draw.forced for draw in draws], dtype=np.int64)
+    scored = np.array([p.logprobs is not None or p.certainty for p in params])
+    tokens, (sums, logprobs, certainties) = np.empty(rows, dtype=np.int64), np.empty((3, rows))
+    arguments = SampleArguments(
+        logits=logits.data_ptr(), stride=logits.stride(0), rows=rows, vocabulary=logits.shape[1],
+        temperature=temperature.ctypes.data, top_p=top_p.ctypes.data, min_p=min_p.ctypes.data,
+        uniform=uniform.ctypes.data, top_k=top_k.ctypes.data, forced=forced.ctypes.data, scored=scored.ctypes.data,
+        tokens=tokens.ctypes.data, sums=sums.ctypes.data, logprobs=logprobs.ctypes.data,
+        certainties=certainties.ctypes.data,
+    )  # fmt: skip
+    library.plait_sample(ctypes.addressof(arguments))
+    found = [Drawn(token) for token in tokens.tolist()]
+    for i in scored.nonzero()[0].tolist():
+        wanted, drawn = params[i], found[i]
+        if drawn.token < 0:
+            continue
+        if wanted.certainty:
+            drawn.certainty = float(certainties[i])
+        if wanted.logprobs is not None:
+            drawn.logprob = float(logprobs[i])
+        if wanted.logprobs:
+            values, ids = logits[i].double().topk(wanted.logprobs)
+            drawn.top = dict(zip(ids.tolist(), (values - sums[i]).tolist(), strict=True))
+    return found

@@ -1,0 +1,97 @@
+"""The compiled kernel that samples against plain torch, row by row."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from plait import SamplingParams
+from plait.runtime.engines.native import sampling
+from plait.runtime.engines.native.kernels import kernel_library
+from plait.runtime.engines.native.sampler import sample
+from plait.runtime.engines.native.sampling import NO_TOKEN, Draw, weights
+from plait.tests.runtime.engines.native.test_draw import NUMBERS, VOCAB, kinds, make_row, params
+
+pytestmark = pytest.mark.skipif(kernel_library() is None, reason="no compiled kernels here")
+
+rows = st.builds(
+    lambda params, kind, number, forced, logprobs, certainty: (
+        kind,
+        Draw(dataclasses.replace(params, logprobs=logprobs, certainty=certainty), number, forced=forced),
+    ),
+    params, kinds, NUMBERS, st.none() | st.none() | st.integers(0, VOCAB - 1), st.sampled_from([None, 0, 3]),
+    st.booleans(),
+)  # fmt: skip
+
+
+def near(logits: Tensor, draw: Draw, token: int, other: int) -> bool:
+    """Are two tokens both right, since the number lies where one's share ends and the next one's begins?"""
+    shares = weights(sampling.adjusted(logits, draw.params), draw.params)
+    low, high = sorted((token, other))
+    before = float(shares[:high].sum() / shares.sum())
+    between = float(shares[low + 1 : high].sum() / shares.sum())
+    return abs(before - draw.uniform) < 1e-12 and between < 1e-12
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(rows, min_size=1, max_size=5), st.integers(0, 999))
+def test_as_plain_torch(rows, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.stack([make_row(kind, generator) for kind, _ in rows])
+    draws = [draw for _, draw in rows]
+    padded = torch.cat([logits, torch.full((len(rows), 5), torch.nan)], 1)[:, :VOCAB]
+    found = sample(padded, draws)
+    for i, (one, expected, draw) in enumerate(zip(found, sampling.sample(logits, draws), draws, strict=True)):
+        assert sample(logits[i : i + 1], [draw]) == [one]  # alone as among others
+        if one.token != expected.token:
+            assert near(logits[i], draw, one.token, expected.token)
+            continue
+        if one.token == NO_TOKEN:
+            assert one == sampling.Drawn(NO_TOKEN)
+            continue
+        for name in ("logprob", "certainty"):
+            mine, other = getattr(one, name), getattr(expected, name)
+            assert mine == other is None or mine == pytest.approx(other, rel=1e-6, abs=1e-5)
+        assert (one.top is None) == (expected.top is None)
+        if one.top is not None and expected.top is not None:
+            assert sorted(one.top.values()) == pytest.approx(sorted(expected.top.values()), rel=1e-6, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1023, 1024, 1025, 5000])
+@pytest.mark.parametrize("shape", [{}, {"top_k": 40}, {"top_p": 0.9}, {"min_p": 0.02}, {"top_k": 300, "top_p": 0.7}])
+def test_large_vocabularies_and_their_ends(size, shape):
+    logits = 4 * torch.randn(1, size, generator=torch.Generator().manual_seed(size))
+    given = SamplingParams(
+        temperature=0.8, **{name: min(v, size) if name == "top_k" else v for name, v in shape.items()}
+    )
+    for step in range(101):
+        draw = Draw(given, min(step / 100, 1 - 2.0**-53))
+        (one,), (expected,) = sample(logits, [draw]), sampling.sample(logits, [draw])
+        assert one.token == expected.token or near(logits[0], draw, one.token, expected.token)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-40, 40, width=32), min_size=2, max_size=40))
+def test_log_probabilities_are_those_of_double_precision(values):
+    logits = torch.tensor([values])
+    exact = logits.double().log_softmax(-1)[0]
+    for token in range(len(values)):
+        (one,) = sample(logits, [Draw(SamplingParams(logprobs=0, certainty=True), 0.0, forced=token)])
+        assert one.logprob is not None and one.logprob == pytest.approx(float(exact[token]), abs=1e-12)
+        assert one.certainty == pytest.approx(-float(exact.mean()) - math.log(len(values)), abs=1e-12)
+
+
+def test_rows_that_are_bent_go_the_other_way_and_keep_their_places():
+    logits = torch.randn(4, VOCAB, generator=torch.Generator().manual_seed(0))
+    plain = Draw(SamplingParams(temperature=1.0, logprobs=0), 0.5)
+    bent = Draw(SamplingParams(temperature=0.0, logit_bias={7: 100.0}, logprobs=0), 0.5)
+    barred = Draw(SamplingParams(temperature=1.0), 0.5, allowed=torch.arange(VOCAB) == 9)
+    found = sample(logits, [plain, bent, barred, plain])
+    assert [one.token for one in found[1:3]] == [7, 9]
+    assert [found[0], found[3]] == [sample(logits[i : i + 1], [plain])[0] for i in (0, 3)]
