@@ -191,7 +191,10 @@ class Fields(Method):
         """Raise what keeps the engine from the edits: `UnsupportedByEngine`, `InvalidInput` without a chat template,
         `PromptTooLong`."""
         if self.encoding == "parallel" and not engine.capabilities.parallel_contexts:
-            raise UnsupportedByEngine(f"engine {engine.name} has no parallel contexts: use encoding='sequential'")
+            raise UnsupportedByEngine(
+                f"engine {engine.name} has no parallel contexts; the native engine has them, and encoding='sequential' "
+                f"needs none"
+            )
         tokens = len(engine.tokenizer.chat([{"role": "system", "content": self.edit_system()}]))
         limit = self.limit(engine.context_limit)
         room = int(limit * (1 - CONTEXT_SHARE))

@@ -128,13 +128,13 @@ class Decoding(WithContexts, Method):
         size = engine.tokenizer.vocab_size
         if not isinstance(self.prompt, str) and (bad := [token for token in tokens if not 0 <= token < size]):
             raise InvalidInput(f"prompt: token id {bad[0]} is outside the vocabulary of {size}")
-        layout = self.lay_out(self.prompt, tokens, engine.tokenizer, engine.capabilities, self.messages)
+        layout = self.lay_out(self.prompt, tokens, engine, self.messages)
         limit = min(self.context_limit or engine.context_limit, engine.context_limit)
-        check_room(layout, limit, engine.name, engine.context_limit)
+        check_room(layout, limit, engine)
 
     def open(self, ctx: Context, tokens: Sequence[int], *, label: str = "") -> TracedBranch:
         """A root branch that has read a prompt of these tokens and the method's contexts with it."""
-        layout = self.lay_out(self.prompt, tokens, ctx.tokenizer, ctx.capabilities, self.messages)
+        layout = self.lay_out(self.prompt, tokens, ctx.engine, self.messages)
         if self.contexts:
             ctx.state.details["contexts"] = layout.details
         return ctx.open(layout.tokens, label=label, context_limit=self.context_limit, contexts=layout.parallel)

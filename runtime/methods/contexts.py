@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..engine import Capabilities, Tokenizer
-from ..errors import InvalidInput, PromptTooLong
+from ..engine import Engine, Tokenizer
+from ..errors import InvalidInput, PromptTooLong, UnsupportedByEngine
 from ..jobs.context import ParallelContexts
 from .prompt import Prompt, prefix_length
 
@@ -71,9 +71,9 @@ class WithContexts(BaseModel):
     """Cut a context that is longer into as few equal segments as this allows, each a context of its own: one long
     document (7500 in the paper, section 5.3). None: as they are."""
     encoding: Encoding = "auto"
-    """`parallel`: each on its own (APE); an engine that cannot do that encodes them sequentially, and
-    `Result.details["contexts"]` says so. `sequential`: one behind another, in the order given. `auto`: parallel for
-    several contexts where the engine can, else sequential."""
+    """`parallel`: each on its own (APE); refused for an engine that cannot do that. `sequential`: one behind another,
+    in the order given. `auto`: parallel for several contexts where the engine can, else sequential;
+    `Result.details["contexts"]` says which."""
     instruction: str = ""
     """Text in front of the contexts, part of the prefix that all share. In a chat it begins the first user message;
     everything before that belongs to the prefix too."""
@@ -90,12 +90,12 @@ class WithContexts(BaseModel):
         self,
         prompt: Prompt,
         tokens: Sequence[int],
-        tokenizer: Tokenizer,
-        capabilities: Capabilities,
+        engine: Engine,
         messages: Sequence[dict[str, str]] = (),
     ) -> Layout:
         """Lay out a prompt: `tokens` are those of `prompt`, with whatever the method has put around it; `messages` are
-        those of a chat."""
+        those of a chat. Raises `InvalidInput` for a prompt that asks nothing, and `UnsupportedByEngine`."""
+        tokenizer, capabilities = engine.tokenizer, engine.capabilities
         if not self.contexts and not self.instruction:
             return Layout(tokens=list(tokens), parallel=None, details={"encoding": "none", "count": 0})
         head = list(tokens[: head_length(messages, tokens, tokenizer)])
@@ -124,10 +124,13 @@ class WithContexts(BaseModel):
             prefix = tokenizer.encode(SEPARATOR)
             given = self._texts(prefix, tokenizer)
         can = capabilities.parallel_contexts
+        if self.encoding == "parallel" and not can:
+            raise UnsupportedByEngine(
+                f"engine {engine.name} has no parallel contexts; the native engine has them. encoding='sequential' "
+                f"puts contexts one behind another on any engine"
+            )
         if self.encoding == "sequential" or not can or (self.encoding == "auto" and len(given) == 1):
             details["encoding"] = "sequential"
-            if self.encoding == "parallel":
-                details["note"] = "the engine has no parallel contexts: they were encoded sequentially"
             before = list(prefix)
             for context in self.contexts:
                 before += self._encode(context, before, tokenizer)
@@ -175,21 +178,23 @@ def segments(text: tuple[int, ...], size: int | None) -> list[tuple[int, ...]]:
     return [text[a:b] for a, b in pairwise(ends)]
 
 
-def check_room(layout: Layout, limit: int, engine: str, engine_limit: int) -> None:
+def check_room(layout: Layout, limit: int, engine: Engine) -> None:
     """Raise `PromptTooLong` if the layout leaves no position for a new token."""
     if layout.positions < limit:
         return
     if layout.details["encoding"] == "none":
         what, advice = f"the prompt has {layout.positions} tokens", "shorten it"
     elif layout.parallel is None:
-        what, advice = f"the prompt and its contexts have {layout.positions} tokens", "encode them in parallel"
+        what = f"the prompt and its contexts have {layout.positions} tokens"
+        advice = "encode them in parallel" if engine.capabilities.parallel_contexts else "leave some out"
     else:
         what, advice = (
             f"the prompt and its longest context have {layout.positions} tokens",
             "split that context (segment_tokens)",
         )
     raise PromptTooLong(
-        f"{what} and the context window {limit}: {advice}, or raise context_limit (engine {engine}: {engine_limit})"
+        f"{what} and the context window {limit}: {advice}, or raise context_limit (engine {engine.name}: "
+        f"{engine.context_limit})"
     )
 
 

@@ -28,7 +28,8 @@ class Chat(CharTokenizer):
 def lay_out(method, tokenizer=None, capabilities=PARALLEL) -> tuple[Layout, list[str]]:
     """The layout, and the texts of prefix, contexts and query."""
     tokenizer = tokenizer or CharTokenizer()
-    layout = method.lay_out(method.prompt, method.tokens(tokenizer), tokenizer, capabilities, method.messages)
+    engine = ScriptedEngine([], tokenizer=tokenizer, capabilities=capabilities)
+    layout = method.lay_out(method.prompt, method.tokens(tokenizer), engine, method.messages)
     if layout.parallel is None:
         return layout, [tokenizer.decode(layout.tokens)]
     at = layout.parallel.at
@@ -70,9 +71,34 @@ def test_auto_is_parallel_for_several_contexts_where_the_engine_can():
     assert lay_out(one)[0].details["encoding"] == "sequential"
     assert lay_out(two)[0].details["encoding"] == "parallel"
     plain = lay_out(two, capabilities=Capabilities())[0].details
-    assert (plain["encoding"], "note" in plain) == ("sequential", False)
-    asked = lay_out(two.model_copy(update={"encoding": "parallel"}), capabilities=Capabilities())[0].details
-    assert "note" in asked
+    assert plain["encoding"] == "sequential"
+
+
+ASKING = {"prompt": "why?", "contexts": ["one", "two"]}
+METHODS = {
+    "sequential": plait.Sequential(**ASKING),
+    "self_consistency": plait.SelfConsistency(**ASKING, n=2),
+    "apr": plait.APR(**ASKING),
+    "multiverse": plait.Multiverse(**ASKING),
+    "tree_search": plait.TreeSearch(**ASKING, reward="self_certainty", strategy="beam"),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+async def test_parallel_is_refused_at_submit_where_the_engine_cannot(name):
+    engine = ScriptedEngine(lambda text: "Answer: 1", capabilities=Capabilities(logprobs=True, certainty=True))
+    async with plait.Runtime(engine=engine) as runtime:
+        for contexts in (("one", "two"), ("one",)):
+            asked = METHODS[name].model_copy(update={"encoding": "parallel", "contexts": contexts})
+            with pytest.raises(plait.UnsupportedByEngine, match="native engine has them.*encoding='sequential'"):
+                await runtime.submit(asked)
+        assert not engine.prompts and not engine.branches
+        # Nothing is there to be encoded on its own.
+        await (await runtime.submit(METHODS[name].model_copy(update={"encoding": "parallel", "contexts": ()})))
+        for encoding in ("auto", "sequential"):
+            result = await (await runtime.submit(METHODS[name].model_copy(update={"encoding": encoding})))
+            assert result.details["contexts"]["encoding"] == "sequential"
+            assert engine.prompts[-1].startswith("one\n\ntwo\n\nwhy?")
 
 
 def test_a_single_context_is_read_plainly_and_models_bring_their_scaling():
@@ -103,6 +129,9 @@ def test_what_does_not_fit_is_refused_before_any_work(fields, error, says):
     with pytest.raises(error, match=says):
         plait.Sequential(prompt="q", **fields).check(engine)
     plait.Sequential(prompt="q", contexts=["x" * 20, "y" * 20, "z" * 20], encoding="parallel").check(engine)
+    other = ScriptedEngine(["x"], context_limit=50)
+    with pytest.raises(plait.PromptTooLong, match="leave some out"):
+        plait.Sequential(prompt="q", contexts=["x" * 60]).check(other)
 
 
 def test_a_prompt_has_to_ask_something():
@@ -177,5 +206,5 @@ def test_sequential_contexts_are_encoded_as_one_text(kind):
     contexts = ["The quick brown fox", "don't worry. 12 + 345", "def solve(nums):"]
     asked = {"prompt": "Answer: 7", "instruction": "Pack my box.\n", "contexts": contexts, "encoding": "sequential"}
     method = plait.Sequential(**asked)
-    tokens = method.lay_out(method.prompt, method.tokens(tokenizer), tokenizer, PARALLEL).tokens
+    tokens = method.lay_out(method.prompt, method.tokens(tokenizer), ScriptedEngine([], tokenizer=tokenizer)).tokens
     assert tokens == tokenizer.encode("Pack my box.\n" + "".join(f"{text}\n\n" for text in contexts) + "Answer: 7")

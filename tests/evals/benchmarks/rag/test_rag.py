@@ -57,14 +57,14 @@ def test_the_published_rows_fit():
     assert all(rag.f1(row.answers[0], row.answers) == 1 for row in rows)
 
 
-async def test_an_engine_without_parallel_contexts_says_so():
+async def test_an_engine_without_parallel_contexts_refuses_them():
     row = rag.Row(id="", question="who?", contexts=("doc one", "doc two"), answers=("me",))
-    method = rag.Style().method(row, encoding="parallel")
-    result, engine = await run(method, lambda text: " me\nmore")
+    with pytest.raises(plait.UnsupportedByEngine, match="encoding='sequential'"):
+        await run(rag.Style().method(row, encoding="parallel"), [])
+    result, engine = await run(rag.Style().method(row), lambda text: " me\nmore")
     assert engine.prompts[0].endswith(f"{rag.INSTRUCTION}doc one\n\ndoc two\n\nQuestion: who?\nAnswer:")
     assert result.text == " me"
     assert result.details["contexts"]["encoding"] == "sequential"
-    assert "sequentially" in result.details["contexts"]["note"]
 
 
 # -- the shipped model -------------------------------------------------------------------------------------------------

@@ -82,6 +82,9 @@ async def test_what_needs_views_is_refused():
     async with served({"tokenizer": "countdown"}) as (remote, _, _):
         with pytest.raises(UnsupportedByEngine, match="native"):
             await remote.submit(Hogwild(prompt="a"))
+        parallel = Sequential(prompt="c", contexts=["a", "b"], encoding="parallel")
+        with pytest.raises(UnsupportedByEngine, match="native.*encoding='sequential'"):
+            await remote.submit(parallel)
         with pytest.raises(UnsupportedByEngine):
             remote.engine.open([1]).attach_contexts([[1]])
 
