@@ -80,6 +80,7 @@ class Matcher:
         self._size = vocabulary.size
         self._is_open = vocabulary.is_open
         self._stop_ids = list(stop_ids)
+        self._ends = {*stop_ids, *vocabulary.eos_ids}
         self._is_lost = False
 
     @property
@@ -122,6 +123,14 @@ class Matcher:
     def advance(self, token: int) -> None:
         """Go on behind a token that is allowed; it may take the library to its limits all the same."""
         self._is_lost = self._is_lost or not self.take([token])
+
+    def admits(self, token: int) -> bool:
+        """Go on behind a token that came from elsewhere, if it may come next."""
+        return (token in self._ends and self.is_complete) or bool(self.take([token]))
+
+    def could(self, token: int) -> bool:
+        """May this token come next? Stays where it is."""
+        return (token in self._ends and self.is_complete) or bool(self.count([token]))
 
     def count(self, tokens: Sequence[int]) -> int:
         """How many of these tokens are allowed, one behind another; stays where it is."""

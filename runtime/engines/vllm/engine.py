@@ -13,14 +13,16 @@ from importlib.util import find_spec
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from ...engine import BlockUsage, Capabilities, Completion, FinishReason, SamplingParams, Tokenizer
-from ...errors import InvalidInput, PlaitError, WorkerLost
+from ...engine import BlockUsage, Capabilities, Completion, Constraint, FinishReason, SamplingParams, Tokenizer
+from ...errors import InvalidInput, PlaitError, UnsupportedByEngine, WorkerLost
+from ..constraints.matcher import Compiler, dead_end
 from ..native.generation_config import read_defaults
 from ..native.tokenizer import HFTokenizer
 from ..registry import find_model
 from ..token_decoding import Scores, decode, request_seed
 from ..token_engine import TokenEngine, TokenGeneration
-from .options import VllmOptions, message
+from .constrained import follow
+from .options import VllmOptions, has_constraints, message
 from .prefixes import Prefixes
 from .process import Workers, settle, shut_down, start
 from .requests import check, request
@@ -55,10 +57,11 @@ class VllmEngine(TokenEngine):
             name,
             tokenizer,
             context_limit=config.model_config.max_model_len,
-            capabilities=Capabilities(logprobs=True),
+            capabilities=Capabilities(logprobs=True, constrained=has_constraints(config)),
             **options,
         )
         self.config = config
+        self._constraints = Compiler(tokenizer, name)
         self._lora = lora
         self._log_stats = log_stats
         self._llm: AsyncLLM | None = None
@@ -88,15 +91,27 @@ class VllmEngine(TokenEngine):
     def block_usage(self, job: str | None = None) -> BlockUsage:
         return BlockUsage(total=0, free=0, cached=0, used=0)
 
+    def check_constraint(self, constraint: Constraint) -> None:
+        if not self.capabilities.constrained:
+            raise UnsupportedByEngine(
+                f"{self.name}: vLLM takes no constraints with speculative decoding; leave out speculative_config, or "
+                f"take the native engine"
+            )
+        self._constraints.check(constraint)
+
     def check_params(self, params: SamplingParams) -> None:
         super().check_params(params)
         check(params)
+        self._constraints.matcher(params)
 
     async def complete(self, generation: TokenGeneration) -> Completion:
         sample = _Sample()
         if generation.params.max_tokens == 0:
             await self._prefill(generation, sample)
-        async with aclosing(self._sample(generation, sample)) as tokens:
+        async with (
+            aclosing(self._sample(generation, sample)) as sampled,
+            aclosing(self._followed(generation, sampled)) as tokens,
+        ):
             done = await decode(generation, tokens)
         if sample.is_full:
             done.finish_reason = FinishReason.CONTEXT
@@ -104,6 +119,17 @@ class VllmEngine(TokenEngine):
         done.prefilled_tokens = sample.prompt_tokens - sample.cached_tokens
         done.reused_tokens = sample.cached_tokens
         return done
+
+    async def _followed(
+        self, generation: TokenGeneration, tokens: AsyncGenerator[int, None]
+    ) -> AsyncGenerator[int, None]:
+        """The tokens, as far as the constraint goes. Raises `InvalidInput` at a dead end."""
+        branch, size = generation.branch, self.tokenizer.vocab_size
+        matcher = self._constraints.matcher(generation.params)
+        async for token in tokens:
+            if matcher is not None and not follow(matcher, token, size):
+                raise InvalidInput(dead_end(branch.path, matcher))
+            yield token
 
     async def _prefill(self, generation: TokenGeneration, sample: _Sample) -> None:
         """Compute what is pending; vLLM samples one token at least, which is dropped."""
@@ -132,7 +158,9 @@ class VllmEngine(TokenEngine):
         if room < 1:
             sample.is_full = True
             return
-        wanted = self._params(generation, params, max(1, min(limit - len(given), room)), scores_prompt=bool(given))
+        # Those that were forced are in the prompt, whether or not it is read for their log-probabilities.
+        most = max(1, min(limit - len(given), room))
+        wanted = self._params(generation, params, most, scores_prompt=bool(given), written=params.forced)
         async with aclosing(self._outputs(generation, tokens, wanted)) as outputs:
             async for output in outputs:
                 if not sample.prompt_tokens:
@@ -147,12 +175,15 @@ class VllmEngine(TokenEngine):
         sample.is_full = True
 
     def _params(
-        self, generation: TokenGeneration, params: SamplingParams, most: int, *, scores_prompt: bool = False
-    ) -> Any:
+        self, generation: TokenGeneration, params: SamplingParams, most: int, *, scores_prompt: bool = False,
+        written: Sequence[int] = (),
+    ) -> Any:  # fmt: skip
         eos_ids = self.tokenizer.eos_ids
         seed = request_seed(generation.branch)
         with self._errors():
-            return request(params, max_tokens=most, seed=seed, eos_ids=eos_ids, scores_prompt=scores_prompt)
+            return request(
+                params, max_tokens=most, seed=seed, eos_ids=eos_ids, scores_prompt=scores_prompt, written=written
+            )
 
     async def _outputs(
         self, generation: TokenGeneration, tokens: Sequence[int], params: Any

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from ...errors import InvalidInput
 from ...printable import printable
 from ...spec import Spec
+from ..registry import find_model
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -64,10 +65,23 @@ class VllmOptions(Spec):
             arguments["enable_lora"] = True
         if current_platform.is_cpu() and "gpu_memory_utilization" not in given:
             arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
+        if self.tokenizer is not None:
+            arguments["tokenizer"] = str(find_model(self.tokenizer).path)
         try:
-            return AsyncEngineArgs(model=str(model), **{**arguments, **given}).create_engine_config()
+            config = AsyncEngineArgs(model=str(model), **{**arguments, **given}).create_engine_config()
         except Exception as error:  # Whatever any of its checks raises.
             raise InvalidInput(f"vLLM does not take these options: {message(error)}") from error
+        if has_constraints(config):
+            # Only now is it known which of its model runners will ask.
+            kind = "RunnerConstrained" if config.use_v2_model_runner else "Constrained"
+            own = config.model_config.logits_processors or ()
+            config.model_config.logits_processors = [*own, f"{__package__}.processors:{kind}"]
+        return config
+
+
+def has_constraints(config: VllmConfig) -> bool:
+    """vLLM asks nobody about logits whose tokens are guessed ahead."""
+    return config.speculative_config is None
 
 
 def message(error: BaseException) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
 from ...engine import SamplingParams
 from ...errors import InvalidInput
+from .constrained import arguments
 
 if TYPE_CHECKING:
     from vllm import SamplingParams as VllmParams
@@ -26,9 +28,11 @@ def check(params: SamplingParams) -> None:
 
 
 def request(
-    params: SamplingParams, *, max_tokens: int, seed: int, eos_ids: tuple[int, ...], scores_prompt: bool
-) -> VllmParams:
-    """`scores_prompt`: the prompt's log-probabilities too. Stop strings are the caller's matter: here are no texts."""
+    params: SamplingParams, *, max_tokens: int, seed: int, eos_ids: tuple[int, ...], scores_prompt: bool,
+    written: Sequence[int] = (),
+) -> VllmParams:  # fmt: skip
+    """`scores_prompt`: the prompt's log-probabilities too. `written`: tokens of the new text that are in the prompt.
+    Stop strings are the caller's matter: here are no texts."""
     from vllm import SamplingParams as VllmParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -51,4 +55,5 @@ def request(
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         skip_clone=True,
+        extra_args=arguments(params, written),
     )

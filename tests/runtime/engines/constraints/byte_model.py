@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
@@ -12,9 +13,9 @@ from plait.tests.runtime.engines.native.helpers import tiny
 EOS = 256
 
 
-def save_byte_model(*, seed: int = 0) -> Path:
-    """A folder; EOS is token 256, and a few tokens hold several bytes."""
-    _, folder = tiny("llama", vocab_size=272, seed=seed, eos_token_id=EOS, bos_token_id=None)
+def save_byte_model(*, seed: int = 0, **shape: Any) -> Path:
+    """A folder; EOS is token 256, and a few tokens hold several bytes. `shape`: keys of its config."""
+    _, folder = tiny("llama", vocab_size=272, seed=seed, eos_token_id=EOS, bos_token_id=None, **shape)
     letters = [*map(chr, (*range(33, 127), *range(161, 173), *range(174, 256)))]
     letters += [chr(0x100 + i) for i in range(256 - len(letters))]
     vocabulary = {letter: i for i, letter in enumerate(letters)}

@@ -148,10 +148,11 @@ async def test_what_needs_views_is_refused(served):
     with pytest.raises(UnsupportedByEngine, match="native"):
         branch.attach_contexts([[6], [7]])
     branch.close()
-    # What the method's fields promise in its place.
-    method = Sequential(prompt=f"seq {PROBLEM}", contexts=["1", "2"], encoding="parallel", max_tokens=4)
+    method = Sequential(prompt=f"seq {PROBLEM}", contexts=["1", "2"], max_tokens=4)
+    with pytest.raises(UnsupportedByEngine, match="native.*encoding='sequential'"):
+        await served.submit(method.model_copy(update={"encoding": "parallel"}))
     result = await (await served.submit(method))
-    assert "sequentially" in result.details["contexts"]["note"]
+    assert result.details["contexts"]["encoding"] == "sequential"
 
 
 async def test_log_probabilities_are_the_native_engines(served, native):
