@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, SerializeAsAny
+from pydantic import BaseModel, BeforeValidator, SerializeAsAny
 
 from ..errors import PromptTooLong
 from ..jobs.branch import TracedBranch
@@ -21,6 +21,22 @@ def _parse(value: object) -> object:
 
 Inner = Annotated[SerializeAsAny[Method], BeforeValidator(_parse)]
 """A method, or its JSON."""
+
+
+def all_methods(value: object) -> Iterator[Method]:
+    """A method and those that its fields hold, at any depth."""
+    if isinstance(value, Method):
+        yield value
+    parts: Iterable[object] = ()
+    if isinstance(value, BaseModel):
+        parts = [getattr(value, name) for name in type(value).model_fields]
+    elif isinstance(value, dict):
+        parts = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = value
+    for part in parts:
+        if not isinstance(part, str | int | float | None):
+            yield from all_methods(part)
 
 
 def reading(method: Method, tokens: Sequence[int]) -> Method:

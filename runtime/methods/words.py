@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InvalidInput
 
-_SHORT = re.compile(r"sc(\d+)")
+_SHORT = re.compile(r"sc([0-9]{1,9})")
 _DECODER = json.JSONDecoder()
 _NAME = re.compile(r"\s*([^=,\s]+)\s*=")
 _END = re.compile(r"\s*(,|$)")

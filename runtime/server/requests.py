@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from annotated_types import MaxLen
-from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, PlainValidator, WithJsonSchema
 
 from ..budget import Budget
 from ..engine import Tokenizer
@@ -48,6 +48,17 @@ Prompts = Annotated[
 ]
 
 
+def _no_penalty(value: float) -> float:
+    if value != 0:
+        raise ValueError("it is not supported: leave it out, or give repetition_penalty")
+    return value
+
+
+NoPenalty = Annotated[
+    float, AfterValidator(_no_penalty), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 0})
+]
+
+
 class StreamOptions(BaseModel):
     include_usage: bool = False
     include_obfuscation: bool = False
@@ -81,8 +92,8 @@ class Body(BaseModel):
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     """As vLLM has it."""
-    presence_penalty: float | None = Field(default=None, ge=0, le=0)
-    frequency_penalty: float | None = Field(default=None, ge=0, le=0)
+    presence_penalty: NoPenalty | None = None
+    frequency_penalty: NoPenalty | None = None
     user: str | None = None
     metadata: Fields | None = None
     store: bool | None = None
@@ -117,11 +128,11 @@ class Body(BaseModel):
         return {}
 
     def specs(self, model: str, tokenizer: Tokenizer, allow: Callable[[object], None]) -> list[JobSpec]:
-        """The jobs that are asked for, in the order of their choices. `allow` raises for methods that clients may not
-        use. Raises `Refused` and `InvalidInput`."""
+        """The jobs that are asked for, in the order of their choices. `allow` raises for JSON of methods that clients
+        may not use. Raises `Refused` and `InvalidInput`."""
         chosen = self.choose(model)
         if chosen is not None:
-            allow(chosen.get("method"))
+            allow(chosen)
         given = {name: getattr(self, name) for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")}
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
         given |= {"max_tokens": self.limit(), "stop": tuple(stop) if stop else None, "constraint": self.constraint()}

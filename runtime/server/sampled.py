@@ -33,6 +33,10 @@ class Sampled(Sequential):
     tools also `calls`.
     """
 
+    @classmethod
+    def title(cls) -> str:
+        return "request"
+
     method: Literal["sequential"] = "sequential"
     """The method's name."""
     n: int = Field(default=1, ge=1, le=128)

@@ -16,6 +16,7 @@ from ..errors import InvalidInput, PlaitError
 from ..events import Text
 from ..job_spec import JobSpec
 from ..methods.base import Decoding, Method
+from ..methods.nesting import all_methods
 from ..methods.prompt import Prompt
 from ..methods.registry import METHODS
 from ..runtime import Runtime
@@ -117,19 +118,28 @@ class Service:
         work.task.add_done_callback(lambda _: self._ended(work, reserved, parent))
         return work
 
-    def allow(self, method: object) -> None:
-        """Raise `Refused` for methods that clients may not use here: asked before a method's fields are looked at."""
-        if method not in self.settings.methods and METHODS.find(method) is not None:
+    def allow(self, fields: object) -> None:
+        """Raise `Refused` for methods that clients may not use here, those inside others too: asked of a method's JSON,
+        before its fields are looked at."""
+        if isinstance(fields, dict):
+            self._allow(fields.get("method"))
+        if isinstance(fields, dict | list):
+            for part in fields.values() if isinstance(fields, dict) else fields:
+                self.allow(part)
+
+    def _allow(self, name: object) -> None:
+        if isinstance(name, str) and name not in self.settings.methods and METHODS.find(name) is not None:
             allowed = ", ".join(self.settings.methods)
-            raise Refused(403, f"this server does not allow the method {method!r}; it allows {allowed}")
+            raise Refused(403, f"this server does not allow the method {name!r}; it allows {allowed}")
 
     def check_method(self, method: Method) -> None:
-        """Raise what a method's fields may not ask for here."""
-        self.allow(method.method)
-        # Python's regular expressions may take for ever, and would stop the server for all.
-        rule = getattr(method, "answer", None)
-        if isinstance(rule, str) and rule.startswith("regex:"):
-            raise InvalidInput("the server takes no answer rules by regular expression: take another one")
+        """Raise what a method, and those inside it, may not ask for here."""
+        for one in all_methods(method):
+            self._allow(one.method)
+            # Python's regular expressions may take for ever, and would stop the server for all.
+            rule = getattr(one, "answer", None)
+            if isinstance(rule, str) and rule.startswith("regex:"):
+                raise InvalidInput("the server takes no answer rules by regular expression: take another one")
 
     def find(self, client: Client, id: str) -> Work:
         """A kept job of this client. Raises `Refused`."""

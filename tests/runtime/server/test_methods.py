@@ -1,0 +1,101 @@
+"""Methods that clients may use: others are refused wherever they stand, before their fields are looked at."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import plait
+from plait.runtime.methods.nesting import all_methods
+from plait.runtime.methods.words import method_of
+
+from .conftest import serving
+
+PROMPT = "seq 24 : 8 3 1 ;"
+FORBIDDEN = {
+    "code_monkeys": {"method": "code_monkeys", "repository": "/", "issue": "x"},
+    "tree_search": {"method": "tree_search", "prompt": "?", "reward": "prm:/etc", "strategy": "beam"},
+    # Nobody has looked at its fields yet.
+    "malformed": {"method": "code_monkeys", "repository": 3},
+}
+
+
+def inside(method):
+    """JSON of methods that are allowed, with this one somewhere inside."""
+    votes = {"method": "self_consistency", "prompt": PROMPT, "n": 1, "generator": method}
+    calls = {"method": "apr", "prompt": PROMPT, "dialect": "compact", "generator": method}
+    return {
+        "itself": method,
+        "votes": votes,
+        "calls": calls,
+        "deep": {**calls, "generator": {**votes, "generator": {**calls, "generator": method}}},
+    }
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+async def test_what_is_forbidden_is_forbidden_inside_others(served, name):
+    async with served.http() as http:
+        for where, method in inside(FORBIDDEN[name]).items():
+            asked = {
+                "/v1/jobs": [{"method": method}],
+                "/v1/completions": [{"model": "countdown", "prompt": PROMPT, "method": method}],
+                "/v1/chat/completions": [
+                    {"model": "countdown", "messages": [{"role": "user", "content": PROMPT}], "method": method}
+                ],
+            }
+            if where == "votes":
+                word = f"countdown:self_consistency:n=1,generator={json.dumps(method['generator'])}"
+                asked["/v1/completions"].append({"model": word, "prompt": PROMPT})
+            for path, bodies in asked.items():
+                for body in bodies:
+                    answer = await http.post(path, json=body)
+                    assert answer.status_code == 403, (where, path, answer.text)
+                    assert "does not allow the method" in answer.json()["error"]["message"]
+    assert not served.service.works
+
+
+async def test_answer_rules_by_regular_expression_are_refused_inside_others(served):
+    rule = {"method": "self_consistency", "prompt": "?", "n": 1, "answer": "regex:(a+)+$"}
+    async with served.http() as http:
+        for where, method in inside(rule).items():
+            answer = await http.post("/v1/jobs", json={"method": method})
+            assert answer.status_code == 400 and "regular expression" in answer.text, where
+
+
+async def test_what_is_allowed_runs_inside_others():
+    async with serving(methods=("self_consistency", "sequential")) as served, served.http() as http:
+        inner = {"method": "sequential", "prompt": "?", "max_tokens": 4}
+        body = {"model": "countdown", "prompt": PROMPT, "method": inside(inner)["votes"]}
+        assert (await http.post("/v1/completions", json=body)).status_code == 200
+        schema = {"type": "object", "properties": {"method": {"type": "string"}}}  # no method, for all its name
+        body = {"model": "countdown", "prompt": PROMPT, "structured_outputs": {"json": schema}}
+        assert (await http.post("/v1/completions", json=body)).status_code == 400
+
+
+WORDS = st.text('sc0123456789:=,[]{}"n \u0664', max_size=40) | st.text(max_size=20) | st.from_regex("sc[0-9]{1,9}:n=.*")
+
+
+@example("sc" + "9" * 5000)
+@example("sequential:n=" + "9" * 5000)
+@example("sequential:n=" + "[" * 5000)
+@given(WORDS)
+def test_any_word_is_a_method_or_one_error(word):
+    try:
+        fields = method_of(word)
+    except plait.InvalidInput:
+        return
+    assert isinstance(fields["method"], str)
+
+
+def test_all_methods_are_found():
+    inner = plait.Sequential(prompt="?")
+    votes = plait.SelfConsistency(prompt="?", n=1, generator=inner)
+    search = plait.TreeSearch(prompt="?", generator=votes, reward="self_certainty", strategy="rebase")
+    holder = plait.CodeMonkeys(repository=".", issue="x", generators={"edits": inner, "tests": votes})
+    for method, expected in ((inner, [inner]), (votes, [votes, inner]), (plait.APR(prompt="?", generator=votes), None)):
+        found = list(all_methods(method))
+        assert found == (expected or [method, votes, inner])
+    assert len(list(all_methods(search))) == 3 and len(list(all_methods(holder))) == 4
