@@ -7,16 +7,16 @@ The package's docstring tells the whole story.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any
 
 from .client_actions import Action, Answered, Began, Happened, Lost, Send
+from .client_entries import Entry, Peer, Phase
 from .messages import (
     Beat,
     Cancel,
     Chunk,
     Claim,
+    Declined,
     Drop,
     Events,
     Grant,
@@ -32,46 +32,6 @@ MAX_GAPS = 500
 """Chunks asked for at once."""
 
 
-class Phase(Enum):
-    WAITING = auto()
-    OFFERED = auto()
-    QUEUED = auto()
-    RUNNING = auto()
-
-
-@dataclass(slots=True)
-class _Entry:
-    id: str
-    spec: dict[str, Any]
-    priority: int
-    number: int
-    phase: Phase = Phase.WAITING
-    epoch: int = 1
-    holder: str | None = None
-    """The worker that runs it, or was the last to queue it."""
-    queued: set[str] = field(default_factory=set)
-    """Workers that have queued it."""
-    since: float = 0.0
-    """When the phase began, or the offer was last made."""
-    offers: int = 0
-    """In this phase."""
-    events: int = 0
-    """Arrived without a gap."""
-    chunks: dict[int, bytes] = field(default_factory=dict)
-    last: Chunk | None = None
-    asked: float = float("-inf")
-    """When something was last asked for again."""
-    cancelled: str | None = None
-    watched: bool = False
-
-
-@dataclass(slots=True)
-class _Worker:
-    seen: float
-    capacity: int = 0
-    free: int = 0
-
-
 class Jobs:
     """All unanswered jobs of one client."""
 
@@ -81,8 +41,8 @@ class Jobs:
         self.lease = lease
         self.patience = patience
         self.max_epochs = max_epochs
-        self.workers: dict[str, _Worker] = {}
-        self._jobs: dict[str, _Entry] = {}
+        self.workers: dict[str, Peer] = {}
+        self._jobs: dict[str, Entry] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -102,7 +62,7 @@ class Jobs:
     def submit(self, job: str, spec: dict[str, Any], priority: int, now: float) -> Iterator[Action]:
         """`job` is new."""
         self._count += 1
-        self._jobs[job] = _Entry(job, spec, priority, self._count)
+        self._jobs[job] = Entry(job, spec, priority, self._count)
         yield from self._offer(now)
 
     def cancel(self, job: str, reason: str, now: float) -> Iterator[Action]:
@@ -149,11 +109,19 @@ class Jobs:
                 if entry.phase is Phase.OFFERED:
                     entry.offers = 0
                 entry.phase, entry.holder, entry.since = Phase.QUEUED, report.worker, now
+                entry.taken = True
                 # The broker gives it to any worker. Until each has it, one that could begin may be without it.
                 is_new = report.worker not in entry.queued
                 entry.queued.add(report.worker)
-                if is_new and not entry.queued.issuperset(self.workers):
-                    yield Send(job, Offer(epoch=entry.epoch, job=entry.spec))
+                if is_new and not entry.queued.issuperset(self._takers(entry)):
+                    yield self._offered(entry)
+            case Declined() if entry.phase in (Phase.OFFERED, Phase.QUEUED):
+                is_new = report.worker not in entry.declined
+                entry.declined[report.worker] = report.body
+                if entry.phase is Phase.OFFERED and not self._takers(entry):
+                    yield from self._refused(entry, now)
+                elif entry.phase is Phase.OFFERED and is_new:
+                    yield self._offered(entry)
             case Returned() if entry.holder == report.worker:
                 yield from self._take_back(entry)
                 yield from self._offer(now)
@@ -163,7 +131,7 @@ class Jobs:
                 yield Send(job, Drop(epoch=report.epoch), report.worker)
 
     def beat(self, name: str, beat: Beat, now: float) -> Iterator[Action]:
-        self.workers[name] = _Worker(now, beat.capacity, beat.free)
+        self.workers[name] = Peer(now, beat.capacity, beat.free)
         listed = set()
         for held in beat.jobs:
             if held.client != self.client:
@@ -187,7 +155,7 @@ class Jobs:
                 yield from self._take_back(entry)
         yield from self._offer(now)
 
-    def _may_have(self, entry: _Entry, name: str) -> bool:
+    def _may_have(self, entry: Entry, name: str) -> bool:
         return entry.holder in (name, None) or (entry.phase is Phase.QUEUED and name in entry.queued)
 
     def gone(self, name: str, now: float) -> Iterator[Action]:
@@ -195,6 +163,7 @@ class Jobs:
         if self.workers.pop(name, None) is None and not any(e.holder == name for e in self._jobs.values()):
             return
         for entry in list(self._jobs.values()):
+            entry.declined.pop(name, None)
             if entry.holder == name:
                 yield Send(entry.id, Drop(epoch=entry.epoch), name)
                 yield from self._take_back(entry)
@@ -207,42 +176,64 @@ class Jobs:
         for entry in list(self._jobs.values()):
             if entry.phase is Phase.RUNNING and entry.holder not in self.workers:
                 yield from self._take_back(entry)
+            elif entry.phase is Phase.OFFERED and entry.declined and not self._takers(entry):
+                yield from self._refused(entry, now)
             elif self._is_stale(entry, now):
                 entry.offers, entry.since = entry.offers + 1, now
-                yield Send(entry.id, Offer(epoch=entry.epoch, job=entry.spec))
+                yield self._offered(entry)
         yield from self._offer(now)
 
-    def _is_stale(self, entry: _Entry, now: float) -> bool:
+    def _is_stale(self, entry: Entry, now: float) -> bool:
         """An offer that nobody answered, or that waits at one worker while others are free."""
         wait = self.patience * 2 ** min(entry.offers, 5)
         if now - entry.since <= wait:
             return False
         if entry.phase is Phase.OFFERED:
             return bool(self.workers)
-        return entry.phase is Phase.QUEUED and any(worker.free for worker in self.workers.values())
+        return entry.phase is Phase.QUEUED and any(self.workers[name].free for name in self._takers(entry))
 
     def _offer(self, now: float) -> Iterator[Action]:
         capacity = sum(worker.capacity for worker in self.workers.values())
         out = sum(entry.phase is not Phase.WAITING for entry in self._jobs.values())
         if out >= capacity:
             return
-        waiting = [entry for entry in self._jobs.values() if entry.phase is Phase.WAITING]
+        waiting = [e for e in self._jobs.values() if e.phase is Phase.WAITING and self._takers(e)]
         for entry in sorted(waiting, key=lambda entry: (-entry.priority, entry.number))[: capacity - out]:
             entry.phase, entry.since, entry.offers = Phase.OFFERED, now, 0
             entry.queued.clear()
-            yield Send(entry.id, Offer(epoch=entry.epoch, job=entry.spec))
+            yield self._offered(entry)
 
-    def _claimed(self, entry: _Entry, name: str, now: float) -> Iterator[Action]:
+    def _takers(self, entry: Entry) -> list[str]:
+        """Workers that have not declined it."""
+        return [name for name in self.workers if name not in entry.declined]
+
+    def _offered(self, entry: Entry) -> Send:
+        """To whoever the broker chooses; of a job that some have declined, to another one: with most slots free."""
+        to = None
+        if entry.declined and (takers := [name for name in self._takers(entry) if name not in entry.queued]):
+            to = max(takers, key=lambda name: self.workers[name].free)
+        return Send(entry.id, Offer(epoch=entry.epoch, job=entry.spec), to)
+
+    def _refused(self, entry: Entry, now: float) -> Iterator[Action]:
+        """All workers have declined it. One that would have run it may come again."""
+        if entry.taken:
+            entry.phase = Phase.WAITING
+            return
+        yield Answered(entry.id, next(reversed(entry.declined.values())))
+        yield from self._forget(entry, now)
+
+    def _claimed(self, entry: Entry, name: str, now: float) -> Iterator[Action]:
         if entry.phase is Phase.RUNNING and entry.holder != name:
             yield Send(entry.id, Drop(epoch=entry.epoch), name)
             return
         if entry.phase is not Phase.RUNNING:
             entry.phase, entry.holder, entry.since = Phase.RUNNING, name, now
-            self.workers.setdefault(name, _Worker(now))
+            entry.taken = True
+            self.workers.setdefault(name, Peer(now))
             yield Began(entry.id, entry.epoch)
         yield Send(entry.id, Grant(epoch=entry.epoch, watched=entry.watched), name)
 
-    def _arrived(self, entry: _Entry, report: Events | Chunk, now: float) -> Iterator[Action]:
+    def _arrived(self, entry: Entry, report: Events | Chunk, now: float) -> Iterator[Action]:
         if isinstance(report, Events):
             if report.first > entry.events:
                 yield from self._ask(entry, 0, now)
@@ -265,14 +256,14 @@ class Jobs:
         yield Answered(entry.id, b"".join(entry.chunks[i] for i in range(last.count)))
         yield from self._forget(entry, now)
 
-    def _ask(self, entry: _Entry, chunks: int, now: float) -> Iterator[Action]:
+    def _ask(self, entry: Entry, chunks: int, now: float) -> Iterator[Action]:
         if now - entry.asked < self.patience:
             return
         entry.asked = now
         missing = [i for i in range(chunks) if i not in entry.chunks][:MAX_GAPS]
         yield Send(entry.id, Resend(epoch=entry.epoch, first=entry.events, chunks=tuple(missing)), entry.holder)
 
-    def _take_back(self, entry: _Entry) -> Iterator[Action]:
+    def _take_back(self, entry: Entry) -> Iterator[Action]:
         if entry.phase is Phase.RUNNING:
             if entry.epoch >= self.max_epochs or entry.cancelled is not None:
                 del self._jobs[entry.id]
@@ -282,7 +273,7 @@ class Jobs:
             entry.events, entry.chunks, entry.last = 0, {}, None
         entry.phase, entry.holder, entry.asked = Phase.WAITING, None, float("-inf")
 
-    def _forget(self, entry: _Entry, now: float) -> Iterator[Action]:
+    def _forget(self, entry: Entry, now: float) -> Iterator[Action]:
         del self._jobs[entry.id]
         if entry.holder is not None:
             yield Send(entry.id, Drop(epoch=entry.epoch), entry.holder)

@@ -41,6 +41,15 @@ class _Letter:
     sending: asyncio.Task[None] | None = None
 
 
+class _Client(aiomqtt.Client):
+    """One that does not wait for an answer on a connection that has ended: a broker that is killed gives none."""
+
+    def _on_disconnect(self, *given: Any, **named: Any) -> None:
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError("it ended the connection before it answered"))
+        super()._on_disconnect(*given, **named)
+
+
 class Link:
     """An async context manager. `receive(topic, payload)` is called for every message, `connected()` after every
     connection, before anything is received; both on the event loop, and they must not raise."""
@@ -132,7 +141,7 @@ class Link:
         last = make(PacketTypes.WILLMESSAGE)
         last.WillDelayInterval = self._will_delay
         topic, retain = self._will
-        client = aiomqtt.Client(
+        client = _Client(
             self.address.host,
             self.address.port,
             identifier=self.identifier,

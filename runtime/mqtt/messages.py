@@ -87,6 +87,14 @@ class Returned(Report):
     type: Literal["returned"] = "returned"
 
 
+class Declined(Report):
+    """It cannot run this job: its engine or its packages do not have what the job asks for."""
+
+    type: Literal["declined"] = "declined"
+    body: bytes = Field(default=b"", exclude=True)
+    """The job's answer if no worker can run it."""
+
+
 class Events(Report):
     type: Literal["events"] = "events"
     first: Number
@@ -126,10 +134,11 @@ class Beat(Message):
 
 
 M = TypeVar("M")
-Order = Grant | Watch | Drop | Cancel | Resend
+Order = Grant | Watch | Drop | Cancel | Resend | Offer
+"""An offer to one worker: others have declined it."""
 ORDER: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="type")])
-REPORT: TypeAdapter[Queued | Claim | Returned | Events | Chunk] = TypeAdapter(
-    Annotated[Queued | Claim | Returned | Events | Chunk, Field(discriminator="type")]
+REPORT: TypeAdapter[Queued | Claim | Returned | Declined | Events | Chunk] = TypeAdapter(
+    Annotated[Queued | Claim | Returned | Declined | Events | Chunk, Field(discriminator="type")]
 )
 OFFER: TypeAdapter[Offer] = TypeAdapter(Offer)
 BEAT: TypeAdapter[Beat] = TypeAdapter(Beat)
@@ -137,7 +146,7 @@ BEAT: TypeAdapter[Beat] = TypeAdapter(Beat)
 
 def encode(message: Message) -> bytes:
     head = message.model_dump_json().encode()
-    return head + b"\n" + message.body if isinstance(message, Chunk) else head
+    return head + b"\n" + message.body if isinstance(message, Chunk | Declined) else head
 
 
 def decode(kind: TypeAdapter[M], payload: bytes) -> M:
@@ -148,6 +157,8 @@ def decode(kind: TypeAdapter[M], payload: bytes) -> M:
     except (ValidationError, ValueError, RecursionError) as error:
         raise Malformed(f"malformed message: {str(error)[:200]}") from None
     if isinstance(message, Chunk):
+        return message.model_copy(update={"body": body})
+    if isinstance(message, Declined):
         return message.model_copy(update={"body": body})
     if body:
         raise Malformed("malformed message: there is something behind it")

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import InvalidInput
+from ..job_spec import parse_job
 from ..runtime import Runtime
 from ..trace.trace import Trace
 from .address import Address
@@ -18,7 +19,8 @@ from .answers import pack_cancelled, pack_error
 from .link import Link
 from .messages import OFFER, ORDER, Malformed, decode, encode, is_id
 from .serving import Serving
-from .worker_state import Action, Begin, Desk, End, Key, Reply, Show
+from .worker_actions import Action, Begin, End, Key, Reply, Show
+from .worker_state import Desk
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Worker:
             model=runtime.engine.name,
             chunk_bytes=min(packet_bytes - 2048, 1 << 18),
             event_bytes=packet_bytes - 1024,
+            refusal=self._refusal,
         )
         self._tasks: dict[tuple[Key, int], asyncio.Task[None]] = {}
         self._serving: dict[tuple[Key, int], Serving] = {}
@@ -155,6 +158,15 @@ class Worker:
                 case Show() | End():
                     pass
         return last
+
+    def _refusal(self, data: dict[str, Any]) -> bytes | None:
+        """What keeps this worker from a job, as its answer; None: nothing that is known before it is begun."""
+        try:
+            parse_job(data).method.check(self._runtime.engine)
+        except Exception as error:  # Whatever a job of a stranger raises.
+            answer = pack_error(error, None)
+            return answer if len(answer) <= self._desk.chunk_bytes else None
+        return None
 
     def _tell(self, key: Key, epoch: int, events: list[dict[str, Any]]) -> asyncio.Future[None] | None:
         return self._do(self._desk.happened(key, epoch, events))

@@ -7,7 +7,7 @@ and with jobs to begin, to watch and to end (`Begin`, `Show`, `End`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -17,6 +17,7 @@ from .messages import (
     Cancel,
     Chunk,
     Claim,
+    Declined,
     Drop,
     Events,
     Grant,
@@ -30,46 +31,7 @@ from .messages import (
     Watch,
     short_event,
 )
-
-Key = tuple[str, str]
-"""Client and job."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    key: Key
-    report: Report
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Run the job; what it does is told to the desk with the same epoch."""
-
-    key: Key
-    epoch: int
-    job: dict[str, Any]
-    watched: bool
-    """Are its events to be told?"""
-
-
-@dataclass(frozen=True, slots=True)
-class Show:
-    """Its events are to be told from now on."""
-
-    key: Key
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """Cancel the job."""
-
-    key: Key
-    epoch: int
-    reason: str
-
-
-Action = Reply | Begin | Show | End
+from .worker_actions import Action, Begin, End, Key, Reply, Show
 
 
 class Phase(Enum):
@@ -110,9 +72,11 @@ class Desk:
         max_queue: int = 1000,
         chunk_bytes: int = 1 << 18,
         event_bytes: int = 1 << 20,
+        refusal: Callable[[dict[str, Any]], bytes | None] = lambda job: None,
     ) -> None:
         """Seconds: `patience` before a claim is repeated, `claim_seconds` before it is given up, `keep_seconds` before
-        an answer that nobody takes is. Bytes: `chunk_bytes` of an answer, `event_bytes` of events in a message."""
+        an answer that nobody takes is. Bytes: `chunk_bytes` of an answer, `event_bytes` of events in a message.
+        `refusal`: the answer to a job that this worker cannot run; None: it can."""
         self.worker = worker
         self.capacity = capacity
         self.model = model
@@ -122,6 +86,7 @@ class Desk:
         self.max_queue = max_queue
         self.chunk_bytes = chunk_bytes
         self.event_bytes = event_bytes
+        self._refusal = refusal
         self.is_stopping = False
         self._jobs: dict[Key, _Entry] = {}
         self._running: set[tuple[Key, int]] = set()
@@ -167,12 +132,18 @@ class Desk:
             return
         if known is not None:
             yield from self._drop(key, known, "taken over", now)
+        if (answer := self._refusal(offer.job)) is not None:
+            yield self._reply(key, Declined(worker=self.worker, epoch=offer.epoch, body=answer))
+            return
         self._jobs[key] = _Entry(offer.epoch, offer.job, since=now)
         yield from self._claim(now)
         if self._jobs[key].phase is Phase.QUEUED:
             yield self._reply(key, Queued(worker=self.worker, epoch=offer.epoch))
 
     def order(self, key: Key, order: Order, now: float) -> Iterator[Action]:
+        if isinstance(order, Offer):
+            yield from self.offer(key, order, now)
+            return
         entry = self._jobs.get(key)
         if entry is None:
             return

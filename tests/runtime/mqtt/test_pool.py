@@ -13,7 +13,18 @@ from pathlib import Path
 import pytest
 
 import plait
-from plait import APR, BrokerUnreachable, InvalidInput, JobFailed, Runtime, ScriptedEngine, Sequential, Trace
+from plait import (
+    APR,
+    BrokerUnreachable,
+    Hogwild,
+    InvalidInput,
+    JobFailed,
+    Runtime,
+    ScriptedEngine,
+    Sequential,
+    Trace,
+    UnsupportedByEngine,
+)
 from plait.runtime.events import Done, Failed, Started, Text
 
 pytest.importorskip("aiomqtt")
@@ -275,6 +286,26 @@ async def test_errors_are_those_of_the_local_runtime(broker):
         assert {event.job async for event in job} == {job.id} == {"a/b +#"}
 
 
+async def test_each_worker_takes_what_it_can_run(broker):
+    """One of them has no views, so no Hogwild!: the other gets it, and neither is asked for ever."""
+    team = Hogwild(prompt="seq 24 : 63 9 5 2 ;", max_tokens=4)
+    async with Runtime("countdown") as able:
+        async with worker(broker), Runtime(broker.url()) as remote:
+            with pytest.raises(UnsupportedByEngine, match="native"):
+                await (await remote.submit(team))
+            async with worker(broker, runtime=able):
+                while len(remote.workers) < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+                jobs = [await remote.submit(team, seed=seed) for seed in range(4)]
+                jobs += [await remote.submit(Sequential(prompt="q", max_tokens=5)) for _ in range(4)]
+                results = await asyncio.gather(*jobs)
+                assert [len(result.trace.segments) > 1 for result in results] == [True] * 4 + [False] * 4
+            with pytest.raises(UnsupportedByEngine):
+                await (await remote.submit(team))
+            with pytest.raises(plait.PromptTooLong):
+                await (await remote.submit(Sequential(prompt="q" * 5000)))
+
+
 async def test_a_worker_that_stops_hands_its_jobs_on(broker):
     async with Runtime(broker.url()) as remote:
         async with worker(broker, lambda _: "x" * 3000, capacity=1, grace=0.1) as first:
@@ -307,6 +338,18 @@ async def test_no_broker_and_wrong_passwords_are_one_error_at_once(tmp_path):
             assert remote.workers == []
     finally:
         broker.stop()
+
+
+async def test_a_connection_that_ends_before_the_broker_answers_is_not_waited_for():
+    """As when the broker is killed while clients come back."""
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        began = time.monotonic()
+        with pytest.raises(BrokerUnreachable, match="before it answered"):
+            async with Runtime(f"mqtt://127.0.0.1:{port}/pool"):
+                pytest.fail("connected")
+        assert time.monotonic() - began < 8
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from plait.runtime.mqtt.messages import (
     Beat,
     Chunk,
     Claim,
+    Declined,
     Held,
     Malformed,
     Offer,
@@ -28,7 +29,8 @@ from plait.runtime.mqtt.messages import (
     is_id,
     short_event,
 )
-from plait.runtime.mqtt.worker_state import Begin, Desk, End, Reply, Show
+from plait.runtime.mqtt.worker_actions import Begin, End, Reply, Show
+from plait.runtime.mqtt.worker_state import Desk
 
 EVENTS = 5
 
@@ -36,8 +38,11 @@ EVENTS = 5
 class World:
     """A client, workers, and a network between them, in steps of a tenth of a second."""
 
-    def __init__(self, seed: int, *, workers: int, jobs: int, faults: float) -> None:
+    def __init__(self, seed: int, *, workers: int, jobs: int, faults: float, choosy: float = 0.0) -> None:
+        """`choosy`: the share of workers that decline every third job."""
         self.random = random.Random(seed)
+        self.choosy = choosy
+        self.declined: list[str] = []
         self.faults = faults
         self.now = 0.0
         self.jobs = Jobs("c", lease=3.0, max_epochs=1000)
@@ -59,7 +64,15 @@ class World:
 
     def birth(self) -> None:
         self.born += 1
-        self.desks[f"w{self.born}"] = Desk(f"w{self.born}", capacity=2, chunk_bytes=4)
+        is_choosy = self.random.random() < self.choosy
+
+        def refusal(job: dict[str, int]) -> bytes | None:
+            if not is_choosy or job["n"] % 3:
+                return None
+            self.declined.append(f"j{job['n']}")
+            return b"cannot"
+
+        self.desks[f"w{self.born}"] = Desk(f"w{self.born}", capacity=2, chunk_bytes=4, refusal=refusal)
 
     def share(self) -> str:
         """As mosquitto does for a shared subscription: in turn, whether the worker has a free slot or not."""
@@ -147,6 +160,9 @@ class World:
     def check(self, jobs: int) -> None:
         assert sorted(self.answers) == sorted(f"j{i}" for i in range(jobs))
         for job, answers in self.answers.items():
+            if answers == [b"cannot"]:
+                assert int(job[1:]) % 3 == 0 and job not in self.heard
+                continue
             assert answers == [f"answer {job}".encode()]
             assert self.heard[job] == (list(range(EVENTS)) if int(job[1:]) % 2 == 0 else [])
 
@@ -158,13 +174,17 @@ class World:
     jobs=st.integers(1, 8),
     faults=st.sampled_from([0.0, 0.1, 0.3]),
     kills=st.integers(0, 4),
+    choosy=st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_every_job_is_answered_once_with_its_events_in_order(seed, workers, jobs, faults, kills):
-    world = World(seed, workers=workers, jobs=jobs, faults=faults)
+def test_every_job_is_answered_once_with_its_events_in_order(seed, workers, jobs, faults, kills, choosy):
+    world = World(seed, workers=workers, jobs=jobs, faults=faults, choosy=choosy)
     for _ in range(kills):
         for _ in range(world.random.randrange(1, 30)):
             world.step()
         world.kill()
+    # What one worker took and no other can run waits for such a one.
+    world.choosy = 0.0
+    world.birth()
     for _ in range(6000):
         if not len(world.jobs):
             break
@@ -185,6 +205,48 @@ def test_an_offer_without_faults_is_made_once():
         world.step()
     # And once more for each worker that has no slot free.
     assert offers <= 6 * 2 and not len(world.jobs)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_some_workers_decline_others_run(seed):
+    world = World(seed, workers=2, jobs=0, faults=0.0, choosy=1.0)
+    world.choosy = 0.0
+    world.birth()
+    for name, desk in world.desks.items():
+        world.client(world.jobs.beat(name, desk.beat(), 0.0))
+    for i in range(9):
+        world.client(world.jobs.submit(f"j{i}", {"n": i}, 0, 0.0))
+    for _ in range(300):
+        world.step()
+    assert [world.answers[f"j{i}"] for i in range(9)] == [[f"answer j{i}".encode()] for i in range(9)]
+    # The broker may offer a job to each of them once; the client then chooses.
+    assert max(map(world.declined.count, world.declined), default=0) <= 2
+
+
+def test_what_all_workers_decline_is_answered_by_that():
+    world = World(3, workers=3, jobs=7, faults=0.0, choosy=1.0)
+    for _ in range(200):
+        world.step()
+    assert not len(world.jobs) and not any(desk.beat().jobs for desk in world.desks.values())
+    assert [world.answers[f"j{i}"] for i in (0, 3, 6)] == [[b"cannot"]] * 3
+    assert [world.answers[f"j{i}"] for i in (1, 2, 4, 5)] == [[f"answer j{i}".encode()] for i in (1, 2, 4, 5)]
+
+
+def test_a_job_whose_only_worker_died_waits_for_another():
+    jobs = Jobs("c", lease=3.0)
+    for name in ("choosy", "able"):
+        list(jobs.beat(name, Beat(capacity=1, free=1, model="m"), 0.0))
+    list(jobs.submit("j", {}, 0, 0.0))
+    (offer,) = jobs.report("j", Declined(worker="choosy", epoch=1, body=b"cannot"), 0.1)
+    assert (offer.worker, offer.message.type) == ("able", "offer")
+    list(jobs.report("j", Claim(worker="able", epoch=1), 0.2))
+    assert [action.message.type for action in jobs.gone("able", 0.3)] == ["drop"]
+    assert not list(jobs.tick(2.9)) and "j" in jobs
+    (offer,) = jobs.beat("another", Beat(capacity=1, free=1, model="m"), 3.0)
+    assert (offer.worker, offer.message.epoch) == ("another", 2)
+    # Late, repeated or of an older epoch: it says nothing.
+    (drop,) = jobs.report("j", Declined(worker="able", epoch=1, body=b"cannot"), 3.1)
+    assert drop.message.type == "drop" and "j" in jobs
 
 
 def begin(jobs: Jobs, worker: str = "w") -> None:

@@ -1,0 +1,48 @@
+"""What a worker's side of the protocol answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .messages import Report
+
+Key = tuple[str, str]
+"""Client and job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    key: Key
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Run the job; what it does is told to the desk with the same epoch."""
+
+    key: Key
+    epoch: int
+    job: dict[str, Any]
+    watched: bool
+    """Are its events to be told?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Its events are to be told from now on."""
+
+    key: Key
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Cancel the job."""
+
+    key: Key
+    epoch: int
+    reason: str
+
+
+Action = Reply | Begin | Show | End
