@@ -13,7 +13,19 @@ from importlib.util import find_spec
 
 import pytest
 
-from plait import APR, Multiverse, Runtime, SamplingParams, SelfConsistency, Sequential
+from plait import (
+    APR,
+    ChoiceConstraint,
+    GrammarConstraint,
+    JsonConstraint,
+    Multiverse,
+    RegexConstraint,
+    Runtime,
+    SamplingParams,
+    SelfConsistency,
+    Sequential,
+)
+from plait.runtime.engines.constraints.matcher import accepts
 from plait.runtime.engines.registry import MODELS
 from plait.tests import real
 from plait.tests.runtime.engines.openai.api_server import until
@@ -59,16 +71,20 @@ def running(folder, *command, **settings):
             server.wait()
 
 
-@pytest.fixture(scope="module")
-def vllm(tmp_path_factory):
+def vllm_server(folder, model, *options):
     pytest.importorskip("vllm")
     # Its own command line asks for the metadata of a package called vllm, which the CPU build's is not.
-    options = "--dtype float32 --enforce-eager --block-size 32 --kv-cache-memory-bytes 268435456 --max-model-len 2048"
-    command = ["vllm.entrypoints.openai.api_server", "--model", str(MODELS / "countdown"), "--served-model-name"]
-    with running(
-        tmp_path_factory.mktemp("vllm"), *command, "countdown", *options.split(), "--enable-prompt-tokens-details",
+    given = "--dtype float32 --enforce-eager --block-size 32 --kv-cache-memory-bytes 268435456 --max-model-len 2048"
+    return running(
+        folder, "vllm.entrypoints.openai.api_server", "--model", model, *given.split(), *options,
         VLLM_CPU_OMP_THREADS_BIND="nobind", VLLM_ENABLE_V1_MULTIPROCESSING="0", TORCHDYNAMO_DISABLE="1",
-    ) as address:  # fmt: skip
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def vllm(tmp_path_factory):
+    options = ("--served-model-name", "countdown", "--enable-prompt-tokens-details")
+    with vllm_server(tmp_path_factory.mktemp("vllm"), str(MODELS / "countdown"), *options) as address:
         yield address
 
 
@@ -143,6 +159,26 @@ async def test_vllm_takes_texts_and_samples(vllm):
     async with Runtime(f"openai:{vllm}/v1", tokenizer="countdown") as rt:
         joined = await (await rt.submit(Multiverse(prompt=f"mv {PROBLEM}", max_tokens=600)))
     assert joined.details["join"] == "text"
+
+
+CONSTRAINTS = [
+    ChoiceConstraint(choices=("Lyon", "Paris", "Nice")),
+    RegexConstraint(pattern=r"[A-Z][a-z]{2,9} is in [A-Z][a-z]{2,9}\."),
+    JsonConstraint(json_schema={"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}),
+    GrammarConstraint(grammar='start: "It is " ("Paris" | "Rome") "."'),
+]
+
+
+async def test_vllm_keeps_to_constraints(tmp_path):
+    """A real model: vLLM's library does not know how the shipped one's tokens are spelled."""
+    folder = str(real.folder("smol135"))
+    with vllm_server(tmp_path, folder) as address:
+        for options in ({}, {"tokenizer": folder}):
+            async with Runtime(f"openai:{address}/v1", **options) as rt:
+                for constraint in CONSTRAINTS:
+                    method = Sequential(prompt="The capital of France is ", constraint=constraint, max_tokens=60)
+                    result = await (await rt.submit(method))
+                    assert accepts(constraint.plain(), result.text), (constraint, result.text)
 
 
 async def test_llama_cpp_goes_on_with_texts(llama):
