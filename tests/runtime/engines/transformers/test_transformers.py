@@ -9,7 +9,16 @@ import tokenizers
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
 
-from plait import APR, InvalidInput, Runtime, SamplingParams, Sequential, UnsupportedModel
+from plait import (
+    APR,
+    Hogwild,
+    InvalidInput,
+    Runtime,
+    SamplingParams,
+    Sequential,
+    UnsupportedByEngine,
+    UnsupportedModel,
+)
 from plait.runtime.engines.registry import load_engine
 from plait.runtime.engines.transformers.logits import shape
 from plait.tests.real import folder
@@ -41,6 +50,14 @@ def saved(tmp_path, name):
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     return model
+
+
+async def test_what_needs_views_is_refused_at_submit():
+    async with Runtime("transformers:countdown") as rt:
+        for method in (Hogwild(prompt="a"), Sequential(prompt="c", contexts=["a", "b"], encoding="parallel")):
+            with pytest.raises(UnsupportedByEngine, match="native"):
+                await rt.submit(method)
+        assert not rt.jobs and not rt.engine.branches
 
 
 @pytest.mark.parametrize("name", MODELS)
