@@ -8,29 +8,7 @@ from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
 
-from pydantic import Field
-
-from ..runtime.errors import InvalidInput
-from ..runtime.spec import Spec
-
-MILLION = 1_000_000
-
-
-class Price(Spec):
-    """Of one model, per million tokens, in any one currency."""
-
-    refusal = InvalidInput
-
-    input: float = Field(ge=0)
-    """Of what a model reads."""
-    output: float = Field(ge=0)
-    """Of what it writes."""
-    cached: float | None = Field(default=None, ge=0)
-    """Of input that was read before; None: as other input."""
-
-    def of(self, stage: StageCost) -> float:
-        cached = self.input if self.cached is None else self.cached
-        return (stage.input * self.input + stage.cached * cached + stage.output * self.output) / MILLION
+from ..runtime.price import Price
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +23,9 @@ class StageCost:
     output: int = 0
     seconds: float = 0.0
     """Wall time from the stage's beginning to its end; stages may overlap."""
+
+    def at(self, price: Price) -> float:
+        return price.of(input=self.input, cached=self.cached, output=self.output)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,7 +52,7 @@ class Costs:
         total: float | None = 0.0
         for name, stage in self.stages.items():
             price = self.prices.get(name, self.prices.get(stage.model))
-            money = None if price is None else price.of(stage)
+            money = None if price is None else stage.at(price)
             total = None if money is None or total is None else total + money
             seconds = round(stage.seconds, 3)
             found["stages"][name] = asdict(stage) | {"seconds": seconds} | ({} if money is None else {"price": money})

@@ -14,8 +14,8 @@ from ..runtime.errors import InvalidInput, PromptTooLong, UnsupportedByEngine
 from ..runtime.jobs.context import Context
 from ..runtime.methods.base import Method, Temperature
 from ..runtime.methods.nesting import Inner, reading
+from ..runtime.price import Price
 from ..runtime.spec import Spec
-from .costs import Price
 from .edits.base import FORMS, EditForm
 from .machines.editing import system_message
 from .predictions import read_systems

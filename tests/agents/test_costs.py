@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from plait.agents.costs import Costs, Price
+from plait.agents.costs import Costs
+from plait.runtime.price import Price
 
 
 def test_money_is_the_sum_of_tokens_by_price():

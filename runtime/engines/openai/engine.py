@@ -27,6 +27,7 @@ from .dialect import Dialect, candidates
 from .options import ServerOptions, read_options
 from .server import Refused, Server, StreamBroken
 from .text_tokenizer import TextTokenizer
+from .usage import Account, ServerUsage
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +36,6 @@ _PROBE = "1"
 _ID = "token_id:"
 _PATIENCE = 4
 """Tokens behind the last one asked for."""
-
-
-@dataclass(slots=True, kw_only=True)
-class ServerUsage:
-    """What an engine had a server do, by the server's count where it gives one."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    """Of the prompts' tokens: read before."""
-    generated_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -89,6 +79,11 @@ class OpenAIEngine(TokenEngine):
         assert self._server is not None, "the engine was not started"
         return self._server
 
+    @property
+    def cost(self) -> float | None:
+        """Of all requests so far, by `ServerOptions.price`; None without one."""
+        return None if self.options.price is None else self.usage.cost(self.options.price)
+
     # -- the Engine contract -----------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -123,14 +118,11 @@ class OpenAIEngine(TokenEngine):
 
     async def complete(self, generation: TokenGeneration) -> Completion:
         sample = _Sample()
-        try:
-            async with aclosing(self._sample(generation, sample)) as tokens:
-                done = await decode(generation, tokens)
-                sample.done.set()
-                if not isinstance(done.stop, str):
-                    await _last_words(tokens)
-        finally:
-            self.usage.generated_tokens += len(generation.new)
+        async with aclosing(self._sample(generation, sample)) as tokens:
+            done = await decode(generation, tokens)
+            sample.done.set()
+            if not isinstance(done.stop, str):
+                await _last_words(tokens)
         sample.write(done, generation.params)
         if sample.finish == "length" and done.stop is None and done.finish_reason is FinishReason.EOS:
             # The server counts other tokens than this engine does.
@@ -172,21 +164,27 @@ class OpenAIEngine(TokenEngine):
         limit = room if params.max_tokens is None else min(room, params.max_tokens - len(generation.new))
         body = self.dialect.body(params, max_tokens=limit, seed=request_seed(branch))
         body |= {"model": self.model, **self._prompt(branch.tokens)}
-        self.usage.requests += 1
         finish, last, text = None, None, ""
-        async with aclosing(self.server.stream(self.dialect.path, body)) as chunks:
-            async for chunk in chunks:
-                if chunk.usage is not None:
-                    self._count(chunk, sample)
-                for token in self._tokens(chunk, branch, sample):
-                    last = token
-                    yield token
-                text += chunk.text
-                finish = chunk.finish or finish
-                if chunk.stop and chunk.stop not in text[-2 * len(chunk.stop) - 64 :]:
-                    # Some servers cut it off though they were asked not to.
-                    for token in self.tokenizer.encode_continuation(branch.tokens, chunk.stop):
+        with Account(self.usage, branch.length) as account:
+            async with aclosing(self.server.stream(self.dialect.path, body)) as chunks:
+                async for chunk in chunks:
+                    account.is_answered = True
+                    if chunk.usage is not None:
+                        account.said = chunk.usage
+                        sample.prompt_tokens, sample.cached_tokens = (
+                            chunk.usage.prompt_tokens,
+                            chunk.usage.cached_tokens,
+                        )
+                    for token in self._tokens(chunk, branch, sample):
+                        last = token
+                        account.written += 1
                         yield token
+                    text += chunk.text
+                    finish = chunk.finish or finish
+                    if chunk.stop and chunk.stop not in text[-2 * len(chunk.stop) - 64 :]:
+                        # Some servers cut it off though they were asked not to.
+                        for token in self.tokenizer.encode_continuation(branch.tokens, chunk.stop):
+                            yield token
         if finish is None:
             raise StreamBroken("the stream ended without a finish reason")
         sample.finish = finish
@@ -236,13 +234,6 @@ class OpenAIEngine(TokenEngine):
         if name.startswith(_ID) and name[len(_ID) :].isdecimal():
             return int(name[len(_ID) :])
         return self._text.token(name) if self._text is not None else -1
-
-    def _count(self, chunk: Chunk, sample: _Sample) -> None:
-        assert chunk.usage is not None
-        # vLLM may send a running count in every chunk: the last one holds.
-        self.usage.prompt_tokens += chunk.usage.prompt_tokens - sample.prompt_tokens
-        self.usage.cached_tokens += chunk.usage.cached_tokens - sample.cached_tokens
-        sample.prompt_tokens, sample.cached_tokens = chunk.usage.prompt_tokens, chunk.usage.cached_tokens
 
     # -- finding out what the server can do --------------------------------------------------------------------
 

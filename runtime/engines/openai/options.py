@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from ...errors import InvalidInput
+from ...price import Price
 from ...spec import Spec
 
 KEY = "OPENAI_API_KEY"
@@ -44,6 +45,8 @@ class ServerOptions(Spec):
     """How the server takes constraints: `response_format` (JSON alone; OpenAI, llama.cpp), `structured_outputs` (all
     kinds; vLLM, plait) or `guided` (`guided_json` and so on: vLLM before 0.12). `auto`: by who owns the model, as the
     server lists it."""
+    price: Price | None = None
+    """What `OpenAIEngine.cost` counts by."""
     extra_body: dict[str, Any] = {}
     """Put into every request as it is; it replaces what would be there."""
 

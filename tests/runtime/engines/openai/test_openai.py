@@ -174,6 +174,44 @@ async def test_unknown_models_and_long_prompts():
             await remote.engine.open([1] * 9000).generate(SamplingParams(max_tokens=1))
 
 
+PRICE = {"input": 2.0, "output": 10.0}
+
+
+async def test_what_is_billed_is_counted():
+    """By the server where it says so, by what was seen where a request was cut off, and nothing for refused ones."""
+    async with served({"tokenizer": "countdown", "price": PRICE}) as (remote, api, _):
+        engine = remote.engine
+        probe = (engine.usage.prompt_tokens, engine.usage.generated_tokens)
+        assert probe == (0, 0) and engine.cost == 0
+        branch = engine.open([5] * 100)
+        await branch.generate(SamplingParams(max_tokens=7, forced=(6, 7, 8), ignore_eos=True))
+        assert (engine.usage.prompt_tokens, engine.usage.generated_tokens) == (103, 4)
+        assert engine.cost == pytest.approx((103 * 2 + 4 * 10) / 1e6)
+        generation = engine.open([5] * 50).generate(SamplingParams(max_tokens=1000, ignore_eos=True))
+        async with contextlib.aclosing(generation):
+            async for _ in generation:
+                break
+        assert engine.usage.prompt_tokens == 153 and engine.usage.generated_tokens >= 5
+        before = engine.cost
+        api.faults = ["503", "503", "503"]
+        with pytest.raises(ServerFailed):
+            await engine.open([5] * 50).generate(SamplingParams(max_tokens=5))
+        assert engine.cost == before
+        # A stream that breaks is asked for again behind what it gave: both are billed.
+        api.faults = ["drop"]
+        done = await engine.open([5] * 50).generate(SamplingParams(max_tokens=10, ignore_eos=True))
+        assert len(done.token_ids) == 10 and engine.usage.prompt_tokens == 153 + 50 + 53
+        assert engine.cost == pytest.approx(before + (103 * 2 + 10 * 10) / 1e6)
+    async with served({"tokenizer": "countdown"}) as (remote, _, _):
+        assert remote.engine.cost is None
+
+
+@pytest.mark.parametrize("price", [{"input": -1, "output": 1}, {"input": 1}, 3, {"input": float("nan"), "output": 1}])
+def test_a_bad_price_is_one_error(price):
+    with pytest.raises(InvalidInput, match="price|input|output"):
+        load_engine("openai:http://localhost:1/v1", {"price": price})
+
+
 async def test_cancelling_closes_the_stream():
     async with served({"tokenizer": "countdown"}) as (remote, api, _):
         job = await remote.submit(METHODS["sequential"])
