@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .numbers import MAX_CHARS, Reading, read
+from .numbers import AMOUNT, ANGLE, MAX_CHARS, Reading, read
 from .process import MathProcess, shared
 
 SECONDS = 2.0
@@ -22,7 +22,11 @@ VOTE_SECONDS = 20.0
 
 _BASE = re.compile(r"\(?(-?(?:\d[0-9A-Fa-f.]*|[A-F][0-9A-F]*(?=\)?_\{16\})))\)?_\{(?:\\text\{)?(\d+|[a-z]+)\}?\}\Z")
 _BASES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_LETTERS = re.compile(r"\(?[A-Za-z]+\)?\Z")
+_LETTERS = re.compile(r"\(?[A-Za-z][A-Za-z0-9]*\)?\Z")
+_CHOSEN = re.compile(r"\(([A-H])\)(?!.*\([A-H]\))[^,;]")
+_DEGREES = re.compile(r"([\d.]+|[a-z]|\\[a-z]+|\\frac\{\d+\}\{\d+\})\^\{\\circ\}")
+_BUILT = re.compile(r"\\\{([a-z])(?:\\in\\(?:mathbb|mathbf)\{?R\}?)?(?:\\mid|\\vert|\||:)(?=.*\1)(.*)\\\}\Z")
+"""Sets of what an inequality says."""
 _MIXED = re.compile(r"(?<![\d.^_A-Za-z])(\d+)(?: (\d+)/(\d+)|\\frac\{(\d+)\}\{(\d+)\})")
 _DECIMAL = re.compile(r"(\^)?(\d*)\.(\d+)|(\d+)\.(?!\d)")
 _UNCLEAR = re.compile(r"[\d.] [\d.]|[\d.]\\overline|\.\d+\.")
@@ -48,19 +52,27 @@ def settle(gold: Reading, answer: Reading) -> bool | None:
     asked, given = _numeral(gold.body), _numeral(answer.body)
     if asked is not None or given is not None:
         return asked == given or (asked is not None and asked[0] == answer.body)
+    is_named = gold.name is not None and answer.name is not None
     if gold.number is None or answer.number is None:
-        choices = _choice(gold.form), _choice(answer.form)
-        return True if choices[0] is not None and choices[0] == choices[1] else None
-    if gold.name and answer.name and gold.name != answer.name:
+        if choice := _choice(gold.form):
+            chosen = _CHOSEN.match(answer.form)
+            return True if choice == (chosen[1] if chosen else _choice(answer.form)) else None
+        is_same = gold.body == answer.body and gold.is_percent == answer.is_percent and gold.scale == answer.scale
+        return True if is_same and not is_named and gold.body else None
+    if is_named and gold.name != answer.name:
         return False
-    return gold.value == answer.value or (gold.is_percent != answer.is_percent and gold.number == answer.number)
+    is_unit = gold.is_percent != answer.is_percent if gold.scale == answer.scale else answer.scale == 1
+    return gold.value == answer.value or (is_unit and gold.number == answer.number)
 
 
 def legible(reading: Reading, *, named: bool = False) -> str | None:
     """The answer as math-verify reads it rightly; None: it cannot. `named`: with the `x = ` it has."""
-    text = _MIXED.sub(r"(\1+\\frac{\2\4}{\3\5})", reading.body)
-    if _UNCLEAR.search(text) or len(text) > MAX_CHARS:
+    text = _BUILT.sub(r"\2", reading.body)
+    text = _MIXED.sub(r"(\1+\\frac{\2\4}{\3\5})", text)
+    if _UNCLEAR.search(text) or AMOUNT.search(text) or reading.scale != 1 or len(text) > MAX_CHARS:
         return None
+    if ANGLE.search(text):
+        text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
     text = _POWER.sub(r"^{\1}", text.replace("**", "^"))
     text = _ROOT.sub(r"\\sqrt{\1}", text)
     text = _PRODUCT.sub(r"\\cdot ", text)
@@ -187,7 +199,7 @@ def _numeral(body: str) -> tuple[str, str] | None:
 
 
 def _word(reading: Reading) -> str | None:
-    return reading.form.lower() if _LETTERS.match(reading.form) else None
+    return reading.form.strip("()").lower() if _LETTERS.match(reading.form) else None
 
 
 def _choice(form: str) -> str | None:
@@ -200,5 +212,5 @@ def _fraction(match: re.Match[str]) -> str:
     raised, whole, digits, alone = match.groups()
     if alone is not None:
         return str(alone)
-    fraction = rf"{{\frac{{{int(whole + digits)}}}{{{10 ** len(digits)}}}}}"
-    return (raised or "") + fraction
+    fraction = rf"\frac{{{int(whole + digits)}}}{{{10 ** len(digits)}}}"
+    return f"^{{{fraction}}}" if raised else fraction

@@ -24,18 +24,29 @@ _FRACTION = re.compile(
 )
 _MIXED = re.compile(r"(\d+)(?:(\\frac\{\d+\}\{\d+\})| (\d+/\d+))\Z")
 _PLAIN = re.compile(rf"{_DECIMAL}\Z")
+_LABEL = re.compile(r"\\text\{[^{}\\]*(?::|=|\bis|\bare)\}(?=.)|\\approx(?![A-Za-z])")
+"""What an answer may begin with: `\\text{The answer is}`."""
 _NAME = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?(?:\([a-z]\))?|\\[a-z]+)=(?!.*=)", re.DOTALL)
-_CURRENCY = re.compile(r"([+-]?)(?:\\\$|[£€])")
+_CURRENCY = re.compile(r"([+-]?)(?:\\\$|\\pounds|[£€])")
 _PERCENT = re.compile(r"(?:%|\\text\{(?:percent|per cent|%)\}|(?<=\d)percent)\Z")
 _NOUNS = (
     "degree|deg|radian|rad|cent|dollar|euro|pound|inche|inch|in|foot|feet|ft|yard|yd|mile|mph|km/h|mm|cm|dm|km|meter|metre"
     "|kilometer|centimeter|kg|gram|ounce|oz|lb|hour|hr|minute|min|second|sec|day|week|month|year|unit|point|liter|litre"
     "|people|person|student|way|ml"
 )
+_NAMED_UNIT = r"\\text\{[^{}]*\}(?:\^\{-?\d\}|\^\{\\circ\})?"
 _UNIT = re.compile(
-    r"(?:\\text\{[^{}]*\}(?:\^\{?\d\}?|\^\{\\circ\})?|\^\{\\circ\}[CF]?"
+    rf"(?:{_NAMED_UNIT}(?:(?:/|\\cdot)?{_NAMED_UNIT})*|\^\{{(?:\\circ|o)\}}[CF]?|(?<=\d)(?:\\\$|[£€¢])"
+    r"|\\operatorname\{[a-z]+\}|(?<=\d)(?:th|\^\{(?:\\text\{)?(?:th|st|nd|rd)\}{1,2})"
     rf"|(?<=[\d}}])(?:square|sq|cubic|cu)?(?:{_NOUNS})(?:s|es)?(?:\^\{{\d\}})?)\Z"
 )
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALE = re.compile(rf"(?:\\text\{{({'|'.join(_SCALES)})s?(?: [^{{}}]*)?\}}|(?<=\d)({'|'.join(_SCALES)}))\Z")
+AMOUNT = re.compile(
+    r"\\text\{(?:[^{}]*(?:(?<![A-Za-z^\d])\d|\bor\b)|(?:squared|cubed|factorial|halves|thirds|plus|minus|over)\b)[^{}]*\}\Z"
+)
+"""Words behind a number that are no unit."""
+ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _WORDS = re.compile(r"(?:\\text\{[^{}\\]*\})+\Z")
 
 
@@ -51,21 +62,25 @@ class Reading:
     """Without name, currency, unit and percent sign."""
     is_percent: bool
     number: Fraction | None
-    """The body's value; a percent sign is not counted in."""
+    """The body's value; a percent sign and a scale are not counted in."""
     words: str | None
     """Its letters and digits in small letters, where the whole is text."""
+    scale: int = 1
+    """1,000,000 of `5 million`."""
 
     @property
     def value(self) -> Fraction | None:
-        """With the percent sign counted in."""
-        return self.number / 100 if self.number is not None and self.is_percent else self.number
+        """With the percent sign and the scale counted in."""
+        return None if self.number is None else self.number * self.scale / (100 if self.is_percent else 1)
 
 
 def read(answer: str, *, commas: bool = True) -> Reading:
     """Take an answer apart; see `tex.typeset` for `commas`."""
     form = typeset(answer, commas=commas)
     words = "".join(filter(str.isalnum, form.replace(r"\text", ""))).lower() if _WORDS.match(form) else None
-    body, name = form, None
+    body, name, scale = form, None, 1
+    if words is None and (match := _LABEL.match(body)):
+        body = body[match.end() :]
     if match := _NAME.match(body):
         name, body = match[1], body[match.end() :]
     if words is None:
@@ -75,9 +90,13 @@ def read(answer: str, *, commas: bool = True) -> Reading:
     is_percent = bare != body and bool(bare)
     if is_percent:
         body = bare
-    elif words is None and (bare := _UNIT.sub("", body)):
+    elif words is None and (match := _SCALE.search(body)) and match.start():
+        body, scale = body[: match.start()], _SCALES[match[1] or match[2]]
+    elif words is None and not AMOUNT.search(body) and (bare := _bare(body)):
         body = bare
-    return Reading(form=form, name=name, body=body, is_percent=is_percent, number=_number(body), words=words)
+    return Reading(
+        form=form, name=name, body=body, is_percent=is_percent, number=_number(body), words=words, scale=scale
+    )
 
 
 def key(answer: str) -> str:
@@ -92,6 +111,14 @@ def classes(answers: Sequence[str]) -> list[int]:
     """Equal are numbers of one value, and what TeX sets the same."""
     first: dict[str, int] = {}
     return [first.setdefault(key(answer), place) for place, answer in enumerate(answers)]
+
+
+def _bare(body: str) -> str:
+    """Without its unit. Degrees of a sine are none."""
+    match = _UNIT.search(body)
+    if match is None or (match[0].startswith("^") and ANGLE.search(body)):
+        return body
+    return body[: match.start()]
 
 
 def _unbracketed(body: str) -> str:

@@ -8,6 +8,9 @@ used. Nothing is computed.
 from __future__ import annotations
 
 import re
+from itertools import chain
+
+from .commands import ARGUMENTS, DIVIDED, DROPPED, NOTHING, SAME, SIDES, SPACES, TEXTS
 
 MAX_DEPTH = 100
 """Braces inside braces; deeper formulas stay as they are."""
@@ -17,38 +20,14 @@ _COMMAND_END = re.compile(r"\\[a-zA-Z]+\Z")
 _WORD = re.compile(r"[A-Za-z]{2,}")
 _DIGITS = frozenset("0123456789.")
 
-_SPACES = frozenset(
-    [r"\,", r"\;", r"\:", r"\>", "\\ ", "~", "$", r"\(", r"\)", r"\[", r"\]"]
-    + [r"\quad", r"\qquad", r"\thinspace", r"\medspace", r"\thickspace", r"\enspace", r"\space"]
-)
-_NOTHING = frozenset(
-    [r"\!", r"\/", r"\left", r"\right", r"\middle", r"\mleft", r"\mright", r"\limits", r"\nolimits", r"\negthinspace"]
-    + [rf"\{size}{side}" for size in ("big", "Big", "bigg", "Bigg") for side in ("", "l", "r", "m")]
-    + [rf"\{style}style" for style in ("display", "text", "script", "scriptscript")]
-    + [r"\mathbf", r"\boldsymbol", r"\bm", r"\pmb", r"\mathit", r"\mathsf", r"\mathnormal", r"\bf", r"\it", r"\rm"]
-    + [r"\boxed", r"\fbox", r"\tiny", r"\small", r"\normalsize", r"\large", r"\Large", r"\LARGE", r"\huge", r"\Huge"]
-)
-_SIDES = frozenset([r"\left", r"\right", r"\mleft", r"\mright"])
-_TEXTS = frozenset([rf"\text{face}" for face in ("", "rm", "bf", "it", "sf", "tt", "normal")]) | {
-    r"\mbox",
-    r"\hbox",
-    r"\mathrm",
-}
-_SAME = {
-    **{rf"\{size}frac": r"\frac" for size in "dtc"},
-    **{rf"\{size}binom": r"\binom" for size in "dt"},
-    **{r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[", r"\rbrack": "]", r"\lparen": "(", r"\rparen": ")"},
-    **{r"\le": r"\leq", r"\ge": r"\geq", r"\ne": r"\neq", r"\lvert": "|", r"\rvert": "|", r"\vert": "|"},
-    **{r"\leqslant": r"\leq", r"\geqslant": r"\geq", r"\ast": "*", r"\colon": ":", r"\infin": r"\infty"},
-    **{r"\degree": r"^\circ", r"\%": "%", "÷": r"\div ", "±": r"\pm ", "\u2212": "-", "\u2013": "-", "\u00a0": " "},
-    **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "°": r"^\circ ", "√": r"\sqrt "},
-    **{"≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "θ": r"\theta "},
-    **{"²": "^2 ", "³": "^3 ", "½": r"\frac12 ", "⅓": r"\frac13 ", "¼": r"\frac14 ", "¾": r"\frac34 "},
-}
-_ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\sqrt": 1, r"\overline": 1}
-_DROPPED = {r"\color": 1, r"\textcolor": 1, r"\phantom": 1, r"\hphantom": 1, r"\hspace": 1, r"\label": 1}
-"""Commands that are left out together with their first argument."""
+_INEQUALITIES = frozenset(["<", ">", r"\leq", r"\geq", r"\neq"])
+_LINKS = {"or": r"\lor", "and": r"\land"}
+_LISTED = re.compile(r"\s*(?:([,;])|,?\s*\b(and|or)\b)\s*")
+_UNIT = r"(?:[cdkmnµ]?(?:[mgsLlJNWV]|Hz|Pa)|h|K|ft|in)(?:\^?\{?-?[1-9]\}?)?"
+_UNITS = re.compile(rf"{_UNIT}(?:[/*]{_UNIT})*\Z")
+"""Symbols of units, which stand as text behind what they measure."""
 
+_TRAILING = re.compile(r"(?:[.,; ]|\\\\)+\Z")
 _MARK = re.compile(r"\\!\s*")
 _THOUSANDS = re.compile(
     r"(?<![\d.,])([1-9]\d{0,2})(\{,\}|\\[,;: ]|\\thinspace |~| |,)(\d{3}(?:\2\d{3})*)(?!\d|,\d|\{,\}\d)(?! ?/| \d)"
@@ -65,7 +44,7 @@ def typeset(text: str, *, commas: bool = True) -> str:
     A space stays between digits: `1 2` is not `12`. Thousands are joined where they are set apart by `{,}`, `,\\!`, a
     space of any kind, or, outside brackets and if `commas`, by a comma alone. The result is its own form.
     """
-    source = "".join(_SAME.get(char, char) if ord(char) > 127 else char for char in text)
+    source = "".join(SAME.get(char, char) if ord(char) > 127 else char for char in text)
     try:
         return _Reader(_join_thousands(source, commas)).whole()
     except _Unbalanced:
@@ -95,10 +74,10 @@ class _Reader:
         self._depth = depth
 
     def whole(self) -> str:
-        pieces = self._pieces(None)
-        while pieces and pieces[-1] in (".", ",", ";", " "):
-            pieces.pop()
-        return _unwrapped(_join(pieces))
+        text, before = _join(self._pieces(None)), ""
+        while text != before:
+            before, text = text, _unwrapped(_TRAILING.sub("", text))
+        return text
 
     def _next(self) -> str:
         token: str = self._tokens[self._at] if self._at < len(self._tokens) else ""
@@ -109,7 +88,7 @@ class _Reader:
         """The next token that is no space; it stays."""
         while self._at < len(self._tokens):
             token: str = self._tokens[self._at]
-            if not token.isspace() and token not in _SPACES:
+            if not token.isspace() and token not in SPACES:
                 return token
             self._at += 1
         return ""
@@ -122,13 +101,13 @@ class _Reader:
         has_space = False
         while True:
             token = self._next()
-            token = _SAME.get(token, token)
+            token = SAME.get(token, token)
             if token == closing or (not token and closing is None):
                 self._depth -= 1
-                return pieces
+                return _linked(_divided(pieces))
             if not token or token == "}":
                 raise _Unbalanced
-            if token.isspace() or token in _SPACES:
+            if token.isspace() or token in SPACES:
                 has_space = True
                 continue
             piece = self._piece(token, pieces)
@@ -141,22 +120,23 @@ class _Reader:
 
     def _piece(self, token: str, before: list[str]) -> str:
         """What one token and its arguments become; empty: nothing."""
-        if token in _NOTHING:
-            if token in _SIDES and self._skip_spaces() == ".":
+        if token in NOTHING:
+            if token in SIDES and self._skip_spaces() == ".":
                 self._at += 1
             return ""
-        if token in _DROPPED:
-            self._argument()
+        if token in DROPPED:
+            self._skip_option()
+            for _ in range(DROPPED[token]):
+                self._argument()
             return ""
-        if token in _TEXTS:
-            return self._text()
-        if token in _ARGUMENTS:
+        if token in TEXTS:
+            return self._text(before)
+        if token in ARGUMENTS:
             return self._command(token)
         if token in ("\\begin", "\\end", "\\operatorname"):
-            return f"{token}{{{self._raw()}}}"
-        if token == "\\\\" and self._skip_spaces() == "[":
-            while self._next() not in ("]", ""):
-                pass
+            return self._named(token)
+        if token == r"\\":
+            self._skip_option()
             return token
         if token in ("^", "_"):
             return self._script(token)
@@ -164,9 +144,22 @@ class _Reader:
             return r"^{\circ}"
         if token == "{":
             pieces = self._pieces("}")
-            keeps = len(pieces) != 1 or (before and _COMMAND_END.search(before[-1]))
+            keeps = len(pieces) != 1 or (before and before[-1] not in DIVIDED and _COMMAND_END.search(before[-1]))
             return f"{{{_unwrapped(_join(pieces))}}}" if keeps and pieces else _join(pieces)
         return token
+
+    def _named(self, token: str) -> str:
+        """Tables in brackets are matrices."""
+        name = self._raw()
+        if name == "array" and token == r"\begin":
+            self._skip_option()
+            self._raw()
+        return f"{token}{{{'matrix' if name == 'array' else name}}}"
+
+    def _skip_option(self) -> None:
+        if self._skip_spaces() == "[":
+            while self._next() not in ("]", ""):
+                pass
 
     def _command(self, token: str) -> str:
         option = ""
@@ -174,7 +167,7 @@ class _Reader:
             self._at += 1
             option = f"[{_join(self._pieces(']'))}]"
             option = "" if option == "[2]" else option
-        arguments = [self._argument() for _ in range(_ARGUMENTS[token])]
+        arguments = [self._argument() for _ in range(ARGUMENTS[token])]
         return token + option + "".join(f"{{{argument}}}" for argument in arguments)
 
     def _argument(self) -> str:
@@ -190,7 +183,7 @@ class _Reader:
             self._tokens[self._at] = token[1:]
             return token[0]
         self._depth += 1
-        piece = self._piece(_SAME.get(token, token), [])
+        piece = self._piece(SAME.get(token, token), [])
         self._depth -= 1
         return piece
 
@@ -218,15 +211,48 @@ class _Reader:
             depth += (token == "{") - (token == "}")
         return "".join(self._tokens[begin : self._at - 1])
 
-    def _text(self) -> str:
+    def _text(self, before: list[str]) -> str:
         content = " ".join(self._raw().split())
-        if content in ("and", "or", ", and", ", or"):
-            return ","
-        if "\\" not in content and "$" not in content and _WORD.search(content):
-            return f"\\text{{{content}}}"
+        if "\\" not in content and "$" not in content:
+            parts = _LISTED.split(content)
+            if len(parts) > 1 and not any(map(_WORD.search, parts[::3])):
+                found = [_TOKEN.findall(part) if place % 3 == 0 else [part] for place, part in enumerate(parts) if part]
+                self._tokens[self._at : self._at] = chain.from_iterable(found)
+                return ""
+            is_unit = before and before[-1][-1] not in "+-*/(=," and _UNITS.match(content.strip("~. "))
+            if is_unit or _WORD.search(content):
+                return f"\\text{{{content}}}"
         if self._depth >= MAX_DEPTH:
             raise _Unbalanced
         return _Reader(content, self._depth + 1).whole()
+
+
+def _divided(pieces: list[str]) -> list[str]:
+    """`a \\over b` and `a \\choose b` as commands."""
+    if sum(piece in DIVIDED for piece in pieces) != 1:
+        return pieces
+    at = next(place for place, piece in enumerate(pieces) if piece in DIVIDED)
+    top, bottom = (_unwrapped(_join(part)) for part in (pieces[:at], pieces[at + 1 :]))
+    return [f"{DIVIDED[pieces[at]]}{{{top}}}{{{bottom}}}"]
+
+
+def _linked(pieces: list[str]) -> list[str]:
+    """The words between inequalities are logic, those between other things commas."""
+    if _LINKS.keys().isdisjoint(pieces):
+        return pieces
+    sides: list[list[str]] = [[]]
+    for piece in pieces:
+        if piece in _LINKS:
+            sides.append([])
+        else:
+            sides[-1].append(piece)
+    is_logic = not any(_INEQUALITIES.isdisjoint(side) for side in sides)
+    linked: list[str] = []
+    for piece in pieces:
+        if piece in _LINKS and linked[-1:] == [","]:
+            linked.pop()
+        linked.append((_LINKS[piece] if is_logic else ",") if piece in _LINKS else piece)
+    return linked
 
 
 def _join(pieces: list[str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import resource
 import sys
 from functools import lru_cache, partial
@@ -20,6 +21,8 @@ MEMORY = 2 << 30
 """Bytes of address space."""
 MAX_KEY = 1000
 """Characters."""
+LINK = re.compile(r"\\(lor|land)(?![A-Za-z])")
+SIGN = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 
 
 class Algebra:
@@ -39,14 +42,43 @@ class Algebra:
         # Where math-verify has no setting: R is not r, and numbers are compared exactly.
         parser.latex2sympy = partial(parser.latex2sympy, conversion_config=ConversionConfig(lowercase_symbols=False))
         grader.sympy_numeric_eq = self.is_same_number
+        self._is_same_term = grader.sympy_symbolic_eq
+        self._symbols_agree = grader.sympy_compare_symbols
+        grader.sympy_compare_symbols = self.is_same_symbol
         self._solutions_agree = grader.sympy_solve_and_compare
         grader.sympy_solve_and_compare = self.has_same_solutions
 
     @lru_cache(maxsize=1000)  # noqa: B019 - there is one, as long as the process.
     def read(self, text: str) -> Any:
         """The formula of a text; None: there is none. Raises whatever parsers raise."""
+        if link := LINK.search(text):
+            return self.linked(link[1], [self.read(side) for side in LINK.split(text)[::2]])
+        if len(SIGN.findall(text)) == 1:
+            return self.either(*(self.read(SIGN.sub(sign, text)) for sign in "+-"))
         found = self.parse(rf"\boxed{{{text}}}", self.formula, "no_fallback", parsing_timeout=None, raise_on_error=True)
         return self.exact(found[-1]) if found else None
+
+    def linked(self, link: str, sides: list[Any]) -> Any:
+        """`x<1 \\lor x>2`: the set of such x where there is one unknown."""
+        sympy = self.sympy
+        if not all(isinstance(side, sympy.logic.boolalg.Boolean) for side in sides):
+            return None
+        formula = (sympy.Or if link == "lor" else sympy.And)(*sides)
+        try:
+            return formula.as_set()
+        except (NotImplementedError, ValueError, TypeError):  # Of several unknowns, or not to be solved.
+            return formula
+
+    def either(self, one: Any, other: Any) -> Any:
+        """Both values of `1\\pm x`; those of a list are its own."""
+        sympy = self.sympy
+        if one is None or other is None:
+            return None
+        if isinstance(one, sympy.FiniteSet) and isinstance(other, sympy.FiniteSet):
+            return one + other
+        if isinstance(one, sympy.Eq) and isinstance(other, sympy.Eq) and one.lhs == other.lhs:
+            return sympy.Eq(one.lhs, sympy.FiniteSet(one.rhs, other.rhs), evaluate=False)
+        return sympy.FiniteSet(one, other)
 
     def find(self, text: str) -> Any:
         """The last number or formula of a text without a box."""
@@ -81,6 +113,16 @@ class Algebra:
             return bool(difference == 0)
         # sympy proves it by the minimal polynomial; None: it does not know.
         return difference.equals(0) is True
+
+    def is_same_symbol(self, a: Any, b: Any) -> bool:
+        """Where one is a symbol the other may be a term: `2x/2`. And E is not e."""
+        sympy = self.sympy
+        if isinstance(a, sympy.Symbol) and isinstance(b, sympy.Symbol):
+            return bool(a.name == b.name or (len(a.name) > 1 and self._symbols_agree(a, b)))
+        is_word = max(len(one.name) for one in (a, b) if isinstance(one, sympy.Symbol)) > 1
+        if is_word and self._symbols_agree(a, b):
+            return True
+        return self.is_same_number(a, b) or bool(self._is_same_term(a, b))
 
     def has_same_solutions(self, gold: Any, answer: Any, *limits: int) -> bool:
         """Without taking two equations that have no solutions for one."""

@@ -42,6 +42,8 @@ def write(tree, draw):
     last = pick(f"{{{parts[-1]}}}", *([bare, f" {bare}"] if bare else []))
     if kind == "power":
         return f"{tree[1]}^{last}"
+    if kind == "frac" and draw(st.integers(0, 4)) == 0:
+        return rf"{{{parts[0]}{gap}\over {parts[1]}}}"
     if kind == "sqrt":
         return rf"\sqrt {last}"
     return pick(r"\frac", r"\dfrac", r"\tfrac") + f"{{{parts[0]}}}{gap if gap.isspace() else ''}{last}"
@@ -85,6 +87,8 @@ def test_what_differs(one, other):
         (r"1\,234\,567", "1234567"), ("1,2345", "1, 2345"), ("1,234,5", "1, 234, 5"), ("5 123/456", "5 123/456"),
         ("90°", r"90^{\circ}"), ("−½", r"-\frac{1}{2}"), (r"\text{(C)}", "(C)"), 
         (r"1 \text{ and } 2", "1, 2"), (r"\left. x \right|", "x|"), (r"\lbrace 1 \rbrace", r"\{1\}"),
+        (r"x<1\text{ or }x>2", r"x<1\lor x>2"), (r"\text{1, 2, and 3}", "1, 2, 3"), (r"x=1\text{ or }x>2", "x=1,x>2"),
+        (r"3\text{ m}", r"3\text{m}"), (r"3\text{x}", "3x"), (r"\text{m}", "m"), (r"{n \choose k}", r"\binom{n}{k}"),
         (r"\mbox{ two  words }", r"\text{two words}"), ("", ""), ("}", "}"),
         (r"\begin{pmatrix} 1 \\[4pt] 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), (r"\frac", r"\frac"),
     ],

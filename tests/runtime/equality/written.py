@@ -54,6 +54,7 @@ def numbers(draw: st.DrawFn, value: Fraction) -> str:
 WRAPPINGS = [
     "{}", " {} ", "${}$", "{{{}}}", r"\left({}\right)", r"\color{{red}}{}", r"\textcolor{{blue}}{{{}}}",
     r"\mathbf{{{}}}", r"\displaystyle {}", r"\text{{{}}}", r"\({}\)", r"\quad{}\;", "{}.",
+    r"\colorbox{{red}}{{{}}}", r"\underline{{{}}}", r"\textcolor[rgb]{{1,0,0}}{{{}}}", r"{}\\",
 ]  # fmt: skip
 
 
