@@ -10,16 +10,16 @@ from typing import Any
 
 import jinja2
 import tokenizers
-from tokenizers.processors import TemplateProcessing
 
 from ...engine import Tokenizer
 from ...errors import InvalidInput
 from ...plain import read_object
+from .chat_templates import read_templates
 from .continuation import encode_continuation
 from .patience import within
 from .spelling import token_bytes
 
-_SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _UNDECODED = "\ufffd"
 TOOL_MARKS = ("<tool_call>", "</tool_call>")
 """Around calls as Qwen2.5's, Qwen3's and Hermes' templates have them."""
@@ -39,17 +39,19 @@ class HFTokenizer:
         bos_id: int | None = None,
         eos_ids: Sequence[int] = (),
         chat_template: str | None = None,
+        tool_template: str | None = None,
         special: Mapping[str, str] | None = None,
         additional: Sequence[str] = (),
     ) -> None:
-        """`special` holds what a template may ask for by name: bos_token, eos_token, pad_token, unk_token;
-        `additional`: the texts of special tokens without a name."""
+        """`tool_template`: for chats with tools, where they have one of their own; `special` holds what a template may
+        ask for by name: bos_token, eos_token, ...; `additional`: the texts of special tokens without a name."""
         self._tokenizer = tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._bos_id = bos_id
         self._eos_ids = tuple(eos_ids)
         self._template = chat_template
+        self._tool_template = chat_template if tool_template is None else tool_template
         self._special = dict(special or {})
         self._additional = tuple(additional)
         self._prefix_ids = _prefix(tokenizer)
@@ -72,9 +74,10 @@ class HFTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise InvalidInput(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
         own = _optional_json(folder / "tokenizer_config.json")
-        special = {name: text for name in _SPECIAL if (text := _text(own.get(name)))}
-
-        _set_prefix(tokenizer, own, special)
+        # Older models have a file more for them.
+        older = {} if "added_tokens_decoder" in own else _optional_json(folder / "special_tokens_map.json")
+        special = {name: text for name in _SPECIAL if (text := _text(older.get(name, own.get(name))))}
+        templates = read_templates(folder, own)
 
         def ids(kind: str) -> list[int]:
             for name in ("generation_config.json", "config.json"):
@@ -88,9 +91,10 @@ class HFTokenizer:
             tokenizer,
             bos_id=tokenizer.token_to_id(special.get("bos_token", "")),
             eos_ids=ids("eos"),
-            chat_template=_template(folder, own),
+            chat_template=templates.get("default"),
+            tool_template=templates.get("tool_use"),
             special=special,
-            additional=[text for token in _additional(own) if (text := _text(token))],
+            additional=[text for token in _additional({**own, **older}) if (text := _text(token))],
         )
 
     @property
@@ -165,15 +169,16 @@ class HFTokenizer:
 
     @property
     def tool_marks(self) -> tuple[str, str] | None:
-        has_tools = self._template is not None and "tools" in self._template
-        return TOOL_MARKS if has_tools and all(mark in str(self._template) for mark in TOOL_MARKS) else None
+        template = self._tool_template or ""
+        return TOOL_MARKS if "tools" in template and all(mark in template for mark in TOOL_MARKS) else None
 
     def chat(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Token ids of the chat template with the generation prompt, as transformers renders it.
 
         Raises `InvalidInput` when there is no template, when it is not valid, or when it refuses the messages.
         """
-        if self._template is None:
+        template = self._tool_template if tools else self._template
+        if template is None:
             raise InvalidInput("this model's tokenizer has no chat template; pass text or token ids")
         # A second of imports, for chats alone.
         from transformers.utils.chat_template_utils import render_jinja_template
@@ -184,7 +189,7 @@ class HFTokenizer:
             if tools:
                 options["tools"] = [dict(tool) for tool in tools]
             rendered: Any = within(
-                TEMPLATE_SECONDS, lambda: render_jinja_template(chats, chat_template=self._template, **options)
+                TEMPLATE_SECONDS, lambda: render_jinja_template(chats, chat_template=template, **options)
             )
         except TimeoutError:
             raise InvalidInput(f"the chat template takes more than {TEMPLATE_SECONDS} s for these messages") from None
@@ -259,22 +264,6 @@ def _additional(own: Mapping[str, Any]) -> Iterable[Any]:
     return found
 
 
-def _template(folder: Path, own: Mapping[str, Any]) -> str | None:
-    """The chat template: from a file of its own, or one (of several) in tokenizer_config.json."""
-    if (folder / "chat_template.jinja").is_file():
-        try:
-            return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"{folder / 'chat_template.jinja'} cannot be read: {error}") from None
-    source = own.get("chat_template")
-    if isinstance(source, list):
-        named = [template for template in source if isinstance(template, dict)]
-        source = next((t.get("template") for t in named if t.get("name") == "default"), None)
-    if source is not None and not isinstance(source, str):
-        raise InvalidInput(f"tokenizer_config.json: chat_template must be a text, not a {type(source).__name__}")
-    return source
-
-
 def _prefix(tokenizer: tokenizers.Tokenizer) -> tuple[int, ...]:
     """The special tokens that the post-processor puts in front of a text."""
     encoding = tokenizer.encode("a", add_special_tokens=True)
@@ -289,15 +278,3 @@ def _byte_tokens(tokenizer: tokenizers.Tokenizer) -> frozenset[int]:
         return frozenset()
     ids = (tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
     return frozenset(id for id in ids if id is not None)
-
-
-def _set_prefix(tokenizer: tokenizers.Tokenizer, own: Mapping[str, Any], special: Mapping[str, str]) -> None:
-    """Where tokenizer_config.json says whether BOS is put in front, that holds, as it does in transformers."""
-    if not isinstance(own.get("add_bos_token"), bool) and not isinstance(own.get("add_eos_token"), bool):
-        return
-    bos = special.get("bos_token", "")
-    id = tokenizer.token_to_id(bos)
-    if own.get("add_bos_token") and id is not None:
-        tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, id)])
-    else:
-        tokenizer.post_processor = TemplateProcessing(single="$A")

@@ -58,6 +58,26 @@ def test_of_several_templates_the_default_is_taken(tmp_path):
     assert HFTokenizer.load(where).chat(MESSAGES) == expected
 
 
+TOOLS = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}]
+WITH_TOOLS = "tools:{{ tools | tojson(indent=2) }}" + LOOP
+
+
+@pytest.mark.parametrize("place", ["list", "files", "list and file", "only one"])
+@pytest.mark.parametrize("tools", [(), TOOLS])
+def test_chats_with_tools_have_a_template_of_their_own(place, tools, tmp_path):
+    several = [{"name": "tool_use", "template": WITH_TOOLS}, {"name": "default", "template": LOOP}]
+    where = folder(tmp_path, LOOP if place in ("files", "only one") else several)
+    if place == "files":
+        (where / "additional_chat_templates").mkdir()
+        (where / "additional_chat_templates" / "tool_use.jinja").write_text(WITH_TOOLS)
+    if place in ("files", "list and file"):
+        (where / "chat_template.jinja").write_text(LOOP + "!")
+    expected = AutoTokenizer.from_pretrained(where).apply_chat_template(
+        MESSAGES, add_generation_prompt=True, return_dict=False, tools=tools or None
+    )
+    assert HFTokenizer.load(where).chat(MESSAGES, tools) == expected
+
+
 def test_a_rendered_chat_is_not_given_a_second_beginning(tmp_path):
     where = folder(tmp_path, TEMPLATES["plain"])
     tokenizer = HFTokenizer.load(where)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import tokenizers
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from plait.runtime.engines.native.tokenizer import HFTokenizer, IncrementalDecoder
@@ -136,6 +136,58 @@ def test_nothing_is_added_and_nothing_is_hidden(tmp_path: Path) -> None:
 def test_special_ids(tmp_path: Path, files: dict[str, Any], bos: int | None, eos: tuple[int, ...]) -> None:
     tokenizer = HFTokenizer.load(_folder(tmp_path, **files))
     assert (tokenizer.bos_id, tokenizer.eos_ids) == (bos, eos)
+
+
+FLAGS = st.fixed_dictionaries({flag: st.booleans() for flag in ("lstrip", "rstrip", "normalized", "single_word")})
+NORMALIZERS = [None, normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip(), normalizers.NFC()]
+NAMED = ["<bos>", "<eos>", "<|mark|>", "<tool>"]
+
+
+BOS, EOS = ("<bos>", 0), ("<eos>", 1)
+FIRST = processors.TemplateProcessing(single="<bos> $A", special_tokens=[BOS])
+IN_FRONT = [
+    None,
+    FIRST,
+    processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=[BOS, EOS]),
+    processors.RobertaProcessing(EOS, BOS),
+    processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(single="<bos> $A", special_tokens=[BOS]),
+        ]
+    ),
+]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.data(),
+    text=st.lists(st.sampled_from([*NAMED, " ", "  ", "\n", "Hello", "ﬁ½", "é"]), max_size=8).map("".join),
+)
+def test_prompts_are_encoded_as_in_transformers(tmp_path: Path, data: st.DataObject, text: str) -> None:
+    """Whatever normalizers, added tokens, post-processors and files of special tokens a model has."""
+    tokenizer = tokenizers.Tokenizer.from_str(_byte_level().to_str())
+    if (normalizer := data.draw(st.sampled_from(NORMALIZERS))) is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.add_special_tokens([AddedToken("<|mark|>", **data.draw(FLAGS))])
+    tokenizer.add_tokens([AddedToken("<tool>", **data.draw(FLAGS))])
+    if (processor := data.draw(st.sampled_from(IN_FRONT))) is not None:
+        tokenizer.post_processor = processor
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    named = {"bos_token": "<bos>", "eos_token": data.draw(st.sampled_from(["<eos>", "<|mark|>"]))}
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": data.draw(st.booleans())}
+    config["chat_template"] = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    in_map = data.draw(st.booleans())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config if in_map else {**config, **named}))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(named if in_map else {}))
+    theirs, ours = PreTrainedTokenizerFast.from_pretrained(tmp_path), HFTokenizer.load(tmp_path)
+    alone, whole = (theirs(text, add_special_tokens=flag).input_ids for flag in (False, True))
+    prefix = list(ours.prefix_ids)
+    assert whole[: len(prefix) + len(alone)] == prefix + alone
+    assert ours.encode(text) == (alone if alone[: len(prefix)] == prefix else prefix + alone)
+    assert ours.eos_ids == (theirs.eos_token_id,)
+    messages = [{"role": "user", "content": text}]
+    assert ours.chat(messages) == theirs.apply_chat_template(messages, return_dict=False)
 
 
 TEMPLATE = """{{ bos_token }}
