@@ -28,6 +28,16 @@ def _whole(text: str) -> str:
 Text = Annotated[str, AfterValidator(_whole)]
 """A text that can be written as UTF-8."""
 
+
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise ValueError("there is nothing in it")
+    return text
+
+
+Filled = AfterValidator(_filled)
+"""Of a text: not blank."""
+
 Label = Annotated[Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 """A text that files also give as an integer: an id, an answer such as 204."""
 

@@ -20,7 +20,10 @@ def method_of(text: str) -> dict[str, Any]:
     name, _, rest = text.partition(":")
     short = _SHORT.fullmatch(name)
     method = {"method": "self_consistency", "n": int(short[1])} if short else {"method": name}
-    return {**method, **parse_fields(rest)}
+    fields = parse_fields(rest)
+    if "method" in fields:
+        raise InvalidInput(f"the method of {text!r} stands in front of the colon, and again behind it")
+    return {**method, **fields}
 
 
 def parse_field(text: str) -> tuple[str, Any]:

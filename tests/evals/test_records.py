@@ -58,6 +58,13 @@ def test_a_value_is_right_or_its_line_and_field_are_named(place, value):
         assert is_text or (field in ("nums", "contexts", "answers") and isinstance(value, list)) or type(value) is int
 
 
+@pytest.mark.parametrize("field", ["problem", "answer"])
+@pytest.mark.parametrize("blank", ["", "  ", "\n\u2028"])
+def test_a_problem_says_something_and_so_does_its_answer(field, blank):
+    with pytest.raises(InvalidInput, match=rf"problems.jsonl:2: {field}: there is nothing in it"):
+        read("math500", lines(FIRST["math500"], {**ROWS["math500"], field: blank}))
+
+
 @given(st.sampled_from(list(ROWS)), st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_any_file_is_read_or_refused(name, data):
     try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, PrivateAttr
 
 from ...benchmark import Benchmark, Sample, Verdict, ask
 from ...hub import HubSet, hub_rows
-from ...records import Label, Record, Text, read_rows
+from ...records import Filled, Label, Record, Text, read_rows
 from .grading import MathGrader
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -23,8 +23,8 @@ class Row(Record):
     """A problem; the names of the fields differ in the hub's data sets."""
 
     id: Label = Field(default="", min_length=1, validation_alias=AliasChoices("id", "unique_id", "ID"))
-    problem: Text = Field(validation_alias=AliasChoices("problem", "question", "Question"))
-    answer: Label = Field(validation_alias=AliasChoices("answer", "Answer"))
+    problem: Annotated[Text, Filled] = Field(validation_alias=AliasChoices("problem", "question", "Question"))
+    answer: Annotated[Label, Filled] = Field(validation_alias=AliasChoices("answer", "Answer"))
     level: int | str | None = None
 
     @property

@@ -212,3 +212,5 @@ def test_methods_as_one_word():
     assert parse_field("answer=regex:a=b") == ("answer", "regex:a=b")
     with pytest.raises(InvalidInput, match="FIELD=VALUE"):
         method_of("sequential:x")
+    with pytest.raises(InvalidInput, match="again behind it"):
+        method_of("sequential:method=apr")
