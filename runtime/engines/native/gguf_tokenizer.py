@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 
 from ...errors import InvalidInput, UnsupportedModel
 from .gguf_file import GGUFFile
@@ -91,9 +93,9 @@ def load_tokenizer(path: str | Path) -> HFTokenizer:
 
 
 def _load(file: GGUFFile) -> HFTokenizer:
-    model, pre = file.value("tokenizer.ggml.model"), file.value("tokenizer.ggml.pre", "default")
-    tokens: list[str] = file.value("tokenizer.ggml.tokens", [])
-    kinds: list[int] = file.value("tokenizer.ggml.token_type") or [_Kind.NORMAL] * len(tokens)
+    model, pre = file.value("tokenizer.ggml.model"), _typed(file, "tokenizer.ggml.pre", str, "default")
+    tokens: list[str] = _listed(file, "tokenizer.ggml.tokens", str)
+    kinds: list[int] = _listed(file, "tokenizer.ggml.token_type", int) or [_Kind.NORMAL] * len(tokens)
     if not tokens or len(kinds) != len(tokens):
         raise InvalidInput(f"{file.path} holds no vocabulary: {len(tokens)} tokens of {len(kinds)} types")
     kept = {
@@ -127,17 +129,44 @@ def _load(file: GGUFFile) -> HFTokenizer:
     ends = [named[kind] for kind in ("eos", "eot", "eom")]
     ends += [kept[token] for token in _ENDS if token in kept and kinds[kept[token]] == _Kind.CONTROL]
     names = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
+    bos = named["bos"] if _typed(file, "tokenizer.ggml.add_bos_token", bool, adds_bos) else None
+    if bos is not None:
+        tokenizer.post_processor = _in_front(file, tokens[bos], bos)
     return HFTokenizer(
         tokenizer,
-        bos_id=named["bos"] if file.value("tokenizer.ggml.add_bos_token", adds_bos) else None,
+        bos_id=bos,
         eos_ids=list(dict.fromkeys(end for end in ends if end is not None)),
-        chat_template=file.value("tokenizer.chat_template"),
+        chat_template=_typed(file, "tokenizer.chat_template", str),
+        tool_template=_typed(file, "tokenizer.chat_template.tool_use", str),
         special={name: tokens[i] for name, kind in names.items() if (i := named[kind]) is not None},
     )
 
 
+def _in_front(file: GGUFFile, token: str, id: int) -> TemplateProcessing:
+    try:
+        return TemplateProcessing(single=[token, "$A"], special_tokens=[(token, id)])
+    except ValueError as error:
+        raise InvalidInput(f"{file.path}: the bos token {token!r} cannot be put in front: {error}") from None
+
+
+def _listed(file: GGUFFile, key: str, kind: type) -> list[Any]:
+    """Metadata: a list of values of one type; empty if it is not there. Raises `InvalidInput`."""
+    found = file.value(key)
+    if not isinstance(found, list | None) or not all(isinstance(one, kind) for one in found or ()):
+        raise InvalidInput(f"{file.path}: the metadata {key} is no list of {kind.__name__}")
+    return found or []
+
+
+def _typed(file: GGUFFile, key: str, kind: type, default: Any = None) -> Any:
+    """Metadata: a value of one type. Raises `InvalidInput`."""
+    found = file.value(key, default)
+    if found is not None and not isinstance(found, kind):
+        raise InvalidInput(f"{file.path}: the metadata {key} is no {kind.__name__}")
+    return found
+
+
 def _byte_level(file: GGUFFile, vocabulary: dict[str, int], splitting: _Splitting) -> tokenizers.Tokenizer:
-    merges = [_pair(merge) for merge in file.value("tokenizer.ggml.merges", [])]
+    merges = [_pair(merge) for merge in _listed(file, "tokenizer.ggml.merges", str)]
     tokenizer = _tokenizer(file, vocabulary, merges, ignore_merges=splitting.ignore_merges)
     if splitting.compose:
         tokenizer.normalizer = normalizers.NFC()
@@ -153,10 +182,10 @@ def _byte_level(file: GGUFFile, vocabulary: dict[str, int], splitting: _Splittin
 
 
 def _sentencepiece(file: GGUFFile, vocabulary: dict[str, int], tokens: Sequence[str]) -> tokenizers.Tokenizer:
-    scores: list[float] = file.value("tokenizer.ggml.scores", [])
+    scores: list[float] = _listed(file, "tokenizer.ggml.scores", float)
     if len(scores) != len(tokens):
         raise InvalidInput(f"{file.path}: {len(tokens)} tokens with {len(scores)} scores")
-    unknown = file.value("tokenizer.ggml.unknown_token_id", 0)
+    unknown = _typed(file, "tokenizer.ggml.unknown_token_id", int, 0)
     tokenizer = _tokenizer(
         file,
         vocabulary,
@@ -167,7 +196,7 @@ def _sentencepiece(file: GGUFFile, vocabulary: dict[str, int], tokens: Sequence[
     )
     spaces: list[normalizers.Normalizer] = [normalizers.Replace(" ", _SPACE)]
     steps: list[decoders.Decoder] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if file.value("tokenizer.ggml.add_space_prefix", True):
+    if _typed(file, "tokenizer.ggml.add_space_prefix", bool, True):
         spaces.insert(0, normalizers.Prepend(_SPACE))
         steps.append(decoders.Strip(" ", 1, 0))
     tokenizer.normalizer = normalizers.Sequence(spaces)

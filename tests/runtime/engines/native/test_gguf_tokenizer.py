@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from plait.runtime.engines.native.gguf_tokenizer import _SPLITTINGS, load_tokenizer
 from plait.runtime.engines.native.tokenizer import HFTokenizer
-from plait.runtime.errors import InvalidInput, UnsupportedModel
+from plait.runtime.errors import InvalidInput, PlaitError, UnsupportedModel
 from plait.tests.runtime.engines.native.gguf_files import bpe_keys, write_gguf
 from plait.tests.runtime.engines.native.helpers import tiny
 
@@ -61,7 +61,12 @@ HOW: dict[str, Callable[[], Any]] = {
 
 
 def _with_tokenizer(path: Path, keys: dict[str, Any]) -> Path:
-    return write_gguf(path, tiny("llama")[0], tokenizer=keys)
+    return write_gguf(path, _model(), tokenizer=keys)
+
+
+@cache
+def _model() -> Any:
+    return tiny("llama")[0]
 
 
 @cache
@@ -97,8 +102,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(pre=st.sampled_from(sorted(HOW)), text=TEXTS)
 def test_byte_level(folder: Path, pre: str, text: str) -> None:
     original, read = _pair(pre, folder)
+    plain, first = original.encode(text, add_special_tokens=False).ids, list(read.prefix_ids)
     ids = read.encode(text)
-    assert ids == original.encode(text, add_special_tokens=False).ids
+    assert ids == (plain if first and plain[:1] == first else first + plain)
     assert read.decode(ids) == original.decode(ids, skip_special_tokens=False)
 
 
@@ -108,8 +114,9 @@ def test_special_tokens_and_templates(folder: Path) -> None:
         start, end, text = (original.token_to_id(token) for token in SPECIAL)
         assert read.eos_ids == (start, end, text)  # the one the file names, and those that end a turn or a text
         assert read.bos_id == (text if pre == "llama-bpe" else None)
+        assert read.prefix_ids == ((text,) if pre == "llama-bpe" else ())  # Llama 3's, whether the file says so or not
         assert read.vocab_size == original.get_vocab_size()  # what only fills up the matrix is no token
-        assert read.chat([{"role": "user", "content": "hi"}]) == read.encode("hi!")
+        assert read.chat([{"role": "user", "content": "hi"}]) == original.encode("hi!").ids
 
 
 WORDS = [
@@ -131,18 +138,20 @@ WORDS = [
 ]
 
 
-def _spm(folder: Path, **more: Any) -> HFTokenizer:
+def _spm_keys() -> dict[str, Any]:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *WORDS]
-    keys = {
+    return {
         "ggml.model": "llama",
         "ggml.tokens": tokens,
         "ggml.scores": [0.0] * 259 + [-float(i) for i in range(len(WORDS))],
         "ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * len(WORDS),
         "ggml.bos_token_id": 1,
         "ggml.eos_token_id": 2,
-        **more,
     }
-    return load_tokenizer(_with_tokenizer(folder / "spm.gguf", keys))
+
+
+def _spm(folder: Path, **more: Any) -> HFTokenizer:
+    return load_tokenizer(_with_tokenizer(folder / "spm.gguf", {**_spm_keys(), **more}))
 
 
 def _by_scores(text: str) -> list[int]:
@@ -168,17 +177,18 @@ def _by_scores(text: str) -> list[int]:
 @given(text=st.text(alphabet="thean \u00e9x\u4e16\n", max_size=14))
 def test_sentencepiece(folder: Path, text: str) -> None:
     tokenizer = cache(_spm)(folder)
-    ids = tokenizer.encode(text)
-    assert ids == _by_scores(text)
+    bos, *ids = tokenizer.encode(text)
+    assert (bos, ids) == (1, _by_scores(text))
     assert tokenizer.decode(ids) == text
 
 
 def test_sentencepiece_options(folder: Path) -> None:
     tokenizer = _spm(folder)
     assert (tokenizer.bos_id, tokenizer.eos_ids) == (1, (2,))
-    assert tokenizer.encode("<s>the</s>") == [1, *_by_scores("the"), 2]
+    assert tokenizer.encode("<s>the</s>") == [1, *_by_scores("the"), 2]  # one BOS
+    assert tokenizer.prefix_ids == (1,)
     plain = _spm(folder, **{"ggml.add_space_prefix": False, "ggml.add_bos_token": False})
-    assert plain.bos_id is None
+    assert plain.bos_id is None and plain.prefix_ids == ()
     assert plain.encode("the") == [259 + WORDS.index("the")] and plain.decode(plain.encode(" the")) == " the"
 
 
@@ -200,6 +210,38 @@ def test_what_cannot_be_read(change: dict[str, Any], kind: Any, message: str, fo
     keys = bpe_keys(original.to_str(), pre="gpt-2", special=SPECIAL)
     with pytest.raises(kind, match=message):
         load_tokenizer(_with_tokenizer(tmp_path / "model.gguf", {**keys, **change}))
+
+
+KEYS = {
+    **dict.fromkeys(("ggml.tokens", "ggml.merges", "ggml.scores", "ggml.token_type"), "a list"),
+    **dict.fromkeys(("ggml.add_bos_token", "ggml.add_space_prefix"), "a truth value"),
+    **dict.fromkeys(("ggml.pre", "chat_template", "chat_template.tool_use"), "a text"),
+    **dict.fromkeys(("ggml.bos_token_id", "ggml.unknown_token_id", "ggml.eot_token_id"), "a number"),
+}
+
+
+@pytest.mark.parametrize("model", ["gpt2", "llama"])
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("value", ["x", 3, 2.5, True, [1, 2], ["a", "b"]])
+def test_metadata_of_another_type_is_refused(model: str, key: str, value: Any, folder: Path, tmp_path: Path) -> None:
+    if model == "gpt2":
+        keys = bpe_keys(_pair("gpt-2", folder)[0].to_str(), pre="gpt-2", special=SPECIAL)
+    else:
+        keys = _spm_keys()
+    path = _with_tokenizer(tmp_path / "model.gguf", {**keys, key: value})
+    try:
+        tokenizer = load_tokenizer(path)
+    except PlaitError as error:
+        assert "model.gguf" in str(error)
+    else:
+        assert tokenizer.decode(tokenizer.encode("the"))
+
+
+def test_a_template_for_tools(folder: Path) -> None:
+    templates = {"chat_template": "the", "chat_template.tool_use": "than {{ tools | length }}"}
+    tokenizer = _spm(folder, **templates)
+    assert tokenizer.chat([]) == tokenizer.encode("the")[1:]
+    assert tokenizer.decode(tokenizer.chat([], [{}, {}])).strip() == "than 2"
 
 
 def test_all_patterns_compile_and_lose_nothing() -> None:
