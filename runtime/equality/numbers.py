@@ -47,6 +47,7 @@ AMOUNT = re.compile(
 )
 """Words behind a number that are no unit."""
 ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_JOINT = re.compile(r"\\text|,? and ")
 _WORDS = re.compile(r"(?:\\text\{[^{}\\]*\})+\Z")
 
 
@@ -77,7 +78,7 @@ class Reading:
 def read(answer: str, *, commas: bool = True) -> Reading:
     """Take an answer apart; see `tex.typeset` for `commas`."""
     form = typeset(answer, commas=commas)
-    words = "".join(filter(str.isalnum, form.replace(r"\text", ""))).lower() if _WORDS.match(form) else None
+    words = "".join(filter(str.isalnum, _JOINT.sub(" ", form))).lower() if _WORDS.match(form) else None
     body, name, scale = form, None, 1
     if words is None and (match := _LABEL.match(body)):
         body = body[match.end() :]

@@ -27,10 +27,11 @@ _UNIT = r"(?:[cdkmnµ]?(?:[mgsLlJNWV]|Hz|Pa)|h|K|ft|in)(?:\^?\{?-?[1-9]\}?)?"
 _UNITS = re.compile(rf"{_UNIT}(?:[/*]{_UNIT})*\Z")
 """Symbols of units, which stand as text behind what they measure."""
 
-_TRAILING = re.compile(r"(?:[.,; ]|\\\\)+\Z")
+_TRAILING = re.compile(r"[.,; \\]+\Z")
 _MARK = re.compile(r"\\!\s*")
 _THOUSANDS = re.compile(
-    r"(?<![\d.,])([1-9]\d{0,2})(\{,\}|\\[,;: ]|\\thinspace |~| |,)(\d{3}(?:\2\d{3})*)(?!\d|,\d|\{,\}\d)(?! ?/| \d)"
+    r"(?<![\d.])(?<!(?<!\\),)(?<!\d\\,)"  # not in the midst of a number; `\,` is a space
+    r"([1-9]\d{0,2})(\{,\}|\\[,;: ]|\\thinspace |~| |,)(\d{3}(?:\2\d{3})*)(?!\d|,\d|\{,\}\d)(?! ?/| \d)"
 )
 
 

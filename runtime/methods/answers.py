@@ -1,7 +1,7 @@
 """Taking the answer out of a text, by name of the rule.
 
 - `text`: the whole text, stripped.
-- `boxed`: the content of the last `\\boxed{...}` with balanced braces.
+- `boxed`: the content of the last `\\boxed{...}` (or `\\fbox{...}`) with balanced braces.
 - `countdown`: what follows the last word `answer` (the compact Countdown language), `none` meaning no answer.
 - `equations`: all equations `a + b = c`, joined by commas (its mode `step`).
 - `path`: the operations of the solution path that a text in the language of the APR paper ends with, joined by commas.
@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
@@ -20,7 +21,10 @@ from ..errors import InvalidInput
 from .search_path import final_path, operations
 
 # Of `\\boxed{` too, as texts have it that were escaped once too often; other escaped braces are no braces to TeX.
-_BRACE = re.compile(r"\\{1,2}boxed\s*\{|\\.|[{}]", re.DOTALL)
+BOX = r"\\{1,2}(?:boxed|fbox)\s*\{"
+_BRACE = re.compile(rf"{BOX}|\\.|[{{}}]", re.DOTALL)
+_COUNTED = re.compile(r"[\d+*/^<>-]|\\(?:frac|cdot|times|div|sqrt|pm)")
+"""What says, around a box in a box, that the outer one holds more than the inner."""
 
 _EQUATION = re.compile(r"\d+ *[-+*/] *\d+ *= *\d+")
 
@@ -73,7 +77,8 @@ def majority(answers: Iterable[str | None], equal: Equality = numbers.classes) -
 
 
 def boxes(text: str) -> list[tuple[int, int]]:
-    """Where the contents of the text's `\\boxed{...}` with balanced braces begin and end, by their beginning.
+    """Where the contents of the text's `\\boxed{...}` and `\\fbox{...}` with balanced braces begin and end, by their
+    beginning. Of boxes in boxes the outermost, or the one in it where there is no more than words around that.
 
     Linear in the text, whatever its braces. There may be space before the brace.
     """
@@ -85,7 +90,16 @@ def boxes(text: str) -> list[tuple[int, int]]:
                 found.append((begin, match.start()))
         elif match[0].endswith("{") and match[0] != "\\{":
             opened.append(match.end() if match[0] != "{" else None)
-    return sorted(found)
+    counted = [match.start() for match in _COUNTED.finditer(text)]
+    outer: list[tuple[int, int]] = []
+    for begin, end in sorted(found):
+        if not outer or begin > outer[-1][1]:
+            outer.append((begin, end))
+        elif bisect(counted, begin - 1) == bisect(counted, outer[-1][0] - 1) and (
+            bisect(counted, end) == bisect(counted, outer[-1][1])
+        ):
+            outer[-1] = (begin, end)
+    return outer
 
 
 def _boxed(text: str) -> str | None:

@@ -12,11 +12,11 @@ import time
 from ....runtime.equality.mathematics import legible, settle
 from ....runtime.equality.numbers import MAX_CHARS, Reading, read
 from ....runtime.equality.process import MathProcess
-from ....runtime.methods.answers import boxes
+from ....runtime.methods.answers import BOX, boxes
 from ...benchmark import Verdict
 
-_BETWEEN = re.compile(r"\}(?:\s|\\[,;! ]|[$,;]|and|or|\\text\{ ?(?:and|or) ?\})*\\{1,2}boxed\s*\{")
-_BOX = re.compile(r"\\boxed\s*\{")
+_BETWEEN = re.compile(r"\}(?:\s|\\[,;! ]|[$,;]|and|or|\\text\{ ?(?:and|or) ?\})*" + BOX)
+_BOX = re.compile(BOX)
 
 
 def find_answer(text: str) -> str | None:

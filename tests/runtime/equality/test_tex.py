@@ -88,6 +88,7 @@ def test_what_differs(one, other):
         ("90°", r"90^{\circ}"), ("−½", r"-\frac{1}{2}"), (r"\text{(C)}", "(C)"), 
         (r"1 \text{ and } 2", "1, 2"), (r"\left. x \right|", "x|"), (r"\lbrace 1 \rbrace", r"\{1\}"),
         (r"x<1\text{ or }x>2", r"x<1\lor x>2"), (r"\text{1, 2, and 3}", "1, 2, 3"), (r"x=1\text{ or }x>2", "x=1,x>2"),
+        (r"1,\,2{,}000", "1, 2000"),
         (r"3\text{ m}", r"3\text{m}"), (r"3\text{x}", "3x"), (r"\text{m}", "m"), (r"{n \choose k}", r"\binom{n}{k}"),
         (r"\mbox{ two  words }", r"\text{two words}"), ("", ""), ("}", "}"),
         (r"\begin{pmatrix} 1 \\[4pt] 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), (r"\frac", r"\frac"),
