@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..engine import Engine, Tokenizer
 from ..errors import InvalidInput, PromptTooLong, UnsupportedByEngine
 from ..jobs.context import ParallelContexts
-from .prompt import Prompt, prefix_length
+from .place import find_place
+from .prompt import Prompt
 
 Encoding = Literal["auto", "parallel", "sequential"]
 
@@ -98,31 +99,34 @@ class WithContexts(BaseModel):
         tokenizer, capabilities = engine.tokenizer, engine.capabilities
         if not self.contexts and not self.instruction:
             return Layout(tokens=list(tokens), parallel=None, details={"encoding": "none", "count": 0})
-        head = list(tokens[: head_length(messages, tokens, tokenizer)])
+        place = find_place(messages, tokens, tokenizer)
         if messages:
-            prefix = [*head, *tokenizer.encode_continuation(head, self.instruction)]
-            question = tokenizer.decode(tokens)[len(tokenizer.decode(head)) :]
+            # Contexts begin with the lead, as the message would, if they are text and nothing else stands in front.
+            are_texts = not any(isinstance(context, tuple) for context in self.contexts)
+            lead = place.lead if place.head and are_texts and not self.instruction else ""
+            opening = "" if lead else place.lead + self.instruction
+            prefix = [*place.head, *tokenizer.encode_continuation(place.head, opening)]
         else:
-            prefix = tokenizer.encode(self.instruction) if self.instruction else head
-            question = tokenizer.decode(tokens[len(head) :])
+            lead = ""
+            prefix = tokenizer.encode(self.instruction) if self.instruction else place.head
 
         def query(before: Sequence[int]) -> list[int]:
             """The rest of the prompt, behind these tokens; ids that were given stay as they are."""
             if isinstance(prompt, list) and not messages:
-                return list(tokens[len(head) :])
-            return tokenizer.encode_continuation(before, question)
+                return list(tokens[len(place.head) :])
+            return [*tokenizer.encode_continuation(before, place.question), *place.tail]
 
-        given = self._texts(prefix, tokenizer)
-        empty = sum(not self._encode(context, prefix, tokenizer) for context in self.contexts)
+        given = self._texts(prefix, lead, tokenizer)
+        empty = sum(not self._encode(context, prefix, lead, tokenizer) for context in self.contexts)
         details: dict[str, Any] = {"count": len(given), "empty": empty}
         if not given:
-            whole = [*prefix, *query(prefix)]
+            whole = [*prefix, *query(prefix)] if self.instruction else list(tokens)
             return Layout(tokens=whole, parallel=None, details={**details, "encoding": "none"})
-        if len(tokens) == len(head):
+        if len(tokens) == len(place.head):
             raise InvalidInput("the prompt ends where the contexts come in: it must ask something behind them")
         if not prefix:
             prefix = tokenizer.encode(SEPARATOR)
-            given = self._texts(prefix, tokenizer)
+            given = self._texts(prefix, lead, tokenizer)
         can = capabilities.parallel_contexts
         if self.encoding == "parallel" and not can:
             raise UnsupportedByEngine(
@@ -133,7 +137,8 @@ class WithContexts(BaseModel):
             details["encoding"] = "sequential"
             before = list(prefix)
             for context in self.contexts:
-                before += self._encode(context, before, tokenizer)
+                first = lead if len(before) == len(prefix) else ""
+                before += self._encode(context, before, first, tokenizer)
             return Layout(tokens=[*before, *query(before)], parallel=None, details=details)
         # Sorted, so that results do not depend on the order given, not even by rounding.
         unique = tuple(sorted(set(given)))
@@ -155,20 +160,20 @@ class WithContexts(BaseModel):
         )
         return Layout(tokens=[*prefix, *query([*prefix, *given[0]])], parallel=parallel, details=details)
 
-    def _texts(self, prefix: Sequence[int], tokenizer: Tokenizer) -> list[tuple[int, ...]]:
+    def _texts(self, prefix: Sequence[int], lead: str, tokenizer: Tokenizer) -> list[tuple[int, ...]]:
         """The contexts behind the prefix, each on its own, without empty ones."""
-        whole = [self._encode(context, prefix, tokenizer) for context in self.contexts]
+        whole = [self._encode(context, prefix, lead, tokenizer) for context in self.contexts]
         return [segment for text in whole for segment in segments(text, self.segment_tokens)]
 
     @staticmethod
     def _encode(
-        context: str | tuple[int, ...] | Example, before: Sequence[int], tokenizer: Tokenizer
+        context: str | tuple[int, ...] | Example, before: Sequence[int], lead: str, tokenizer: Tokenizer
     ) -> tuple[int, ...]:
         if isinstance(context, tuple):
             return context
         if isinstance(context, Example):
             context = f"{context.question}\n{context.answer}"
-        return tuple(tokenizer.encode_continuation(before, context + SEPARATOR)) if context.strip() else ()
+        return tuple(tokenizer.encode_continuation(before, lead + context + SEPARATOR)) if context.strip() else ()
 
 
 def segments(text: tuple[int, ...], size: int | None) -> list[tuple[int, ...]]:
@@ -196,21 +201,3 @@ def check_room(layout: Layout, limit: int, engine: Engine) -> None:
         f"{what} and the context window {limit}: {advice}, or raise context_limit (engine {engine.name}: "
         f"{engine.context_limit})"
     )
-
-
-def head_length(messages: Sequence[dict[str, str]], tokens: Sequence[int], tokenizer: Tokenizer) -> int:
-    """How many of the prompt's tokens stand in front of the text of the first user message.
-
-    Without a chat that is what the tokenizer puts in front. The chat template is found by rendering it with other text
-    in the message's place: what does not change is the head.
-    """
-    first = next((i for i, message in enumerate(messages) if message.get("role") == "user"), None)
-    if first is not None:
-        one, other = (
-            tokenizer.chat([*messages[:first], {**messages[first], "content": text}, *messages[first + 1 :]])
-            for text in ("a", "B")
-        )
-        head = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
-        if list(tokens[:head]) == one[:head]:
-            return head
-    return prefix_length(tokens, tokenizer)
