@@ -32,11 +32,11 @@ class Snapshot:
 class Conclusions:
     """Answers of one run's snapshots, asked for where nobody has given one."""
 
-    def __init__(self, method: HogwildFields, ctx: Context, names: Sequence[str], limit: int) -> None:
+    def __init__(self, method: HogwildFields, ctx: Context, limit: int) -> None:
         self._method = method
         self._ctx = ctx
         self._limit = limit
-        self._prompt = method.prompt_tokens(ctx.tokenizer, tuple(names))
+        self._prompt = method.prompt_tokens(ctx.tokenizer)
         self._forced = ctx.tokenizer.encode_continuation((), method.conclusion or "")
         reserve = method.conclusion_tokens if method.conclusion is not None else 0
         self.room = len(self._forced) + reserve

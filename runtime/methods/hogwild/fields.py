@@ -7,11 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from ...engine import Tokenizer
 from ..base import Decoding, Token
 from ..prompt import chat_messages
 from .finishers import CONCLUSION, FINISHERS, Accepts, TeamAnswer
 from .policy import POLICIES, Layout, Policy
-from .rules import Place, build_prompt
+from .rules import Place, Rules, build_prompt
 from .text import DEFAULT_NAMES, SELF_CHECK
 
 
@@ -143,8 +144,9 @@ class HogwildFields(Decoding):
 
     @property
     def messages(self) -> list[dict[str, str]]:
+        """Those of a chat, with the rules in them."""
         chat = self.chat or (bool(self.rules) and self.rules_in == "system")
-        return chat_messages(self.prompt, chat=chat, system=self.system)
+        return self._told.in_chat(chat_messages(self.prompt, chat=chat, system=self.system))
 
     @property
     def published(self) -> Policy:
@@ -155,15 +157,16 @@ class HogwildFields(Decoding):
     def has_steps(self) -> bool:
         return self.layout != "contiguous"
 
-    def prompt_tokens(self, tokenizer: Any, names: tuple[str, ...]) -> list[int]:
+    def prompt_tokens(self, tokenizer: Tokenizer) -> list[int]:
         """The tokens that all workers share."""
-        return build_prompt(
-            self.prompt,
-            self.messages,
-            names,
-            tokenizer,
-            rules=self.rules,
+        return build_prompt(self.prompt, self.messages, self._told, tokenizer)
+
+    @property
+    def _told(self) -> Rules:
+        return Rules(
+            text=self.rules,
             place=self.rules_in,
+            names=self.workers,
             layout=self.layout,
             has_headers=self.headers,
             has_past=self.published.has_past and self.headers and self.has_steps,

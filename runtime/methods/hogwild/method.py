@@ -37,7 +37,7 @@ class Hogwild(HogwildFields):
                 f"hogwild needs live views, which engine {engine.name} lacks; the native engine has them"
             )
         try:
-            self.check_prompt(self.prompt_tokens(engine.tokenizer, self.workers), engine)
+            self.check_prompt(self.prompt_tokens(engine.tokenizer), engine)
         except PromptTooLong as error:
             raise PromptTooLong(f"{error}; rules=False leaves the instructions for the team out") from None
 

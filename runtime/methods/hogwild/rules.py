@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from ...engine import Tokenizer
@@ -81,60 +82,67 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def build_prompt(
-    prompt: Prompt,
-    messages: Sequence[dict[str, str]],
-    names: Sequence[str],
-    tokenizer: Tokenizer,
-    *,
-    rules: bool | str,
-    place: Place,
-    layout: Layout,
-    has_headers: bool,
-    has_past: bool,
-) -> list[int]:
-    """The tokens that all workers share; `messages` are those of a chat. Token ids stay as they are.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a team is told, and where."""
 
-    `rules`: ours, none, or a text with the fields `{names}`, `{first}`, `{count}`, `{layout}` and `{problem}`; where it
-    has no `{problem}`, this follows behind a blank line. A chat template that knows thinking but does not begin it gets
-    its opening tag in front of the past steps, since steps are thoughts.
-    """
-    if not messages and not isinstance(prompt, str):
-        return [token for token in prompt if isinstance(token, int)]
-    ours = instructions(names, layout, has_headers=has_headers, has_past=has_past)
-    values = {
-        "names": listed(names),
-        "first": names[0],
-        "count": str(len(names)),
-        "layout": describe(names, layout, has_headers=has_headers, has_past=has_past),
-    }
+    text: bool | str
+    """Ours, none, or a text with the fields `{names}`, `{first}`, `{count}`, `{layout}` and `{problem}`; where it has
+    no `{problem}`, this follows behind a blank line."""
+    place: Place
+    names: Sequence[str]
+    layout: Layout
+    has_headers: bool
+    has_past: bool
 
-    def told(problem: str | None) -> str:
+    def told(self, problem: str | None = None) -> str:
         """The rules, with the problem if it is given."""
-        if rules is True:
+        shown = {"has_headers": self.has_headers, "has_past": self.has_past}
+        if self.text is True:
+            ours = instructions(self.names, self.layout, **shown)
             return ours if problem is None else ours + SEPARATOR + PROBLEM + problem
-        text = _FIELD.sub(lambda field: {**values, "problem": problem or ""}[field[1]], str(rules))
-        return text if problem is None or "{problem}" in str(rules) else text + SEPARATOR + problem
+        values = {
+            "names": listed(self.names),
+            "first": self.names[0],
+            "count": str(len(self.names)),
+            "layout": describe(self.names, self.layout, **shown),
+            "problem": problem or "",
+        }
+        text = _FIELD.sub(lambda field: values[field[1]], str(self.text))
+        return text if problem is None or "{problem}" in str(self.text) else text + SEPARATOR + problem
 
-    behind = f"{SEPARATOR}{told(None)}" if rules and place == "reply" else ""
-    past = f"\n{PAST_STEPS}{SEPARATOR}" if has_past else ""
-    if not messages:
-        assert isinstance(prompt, str)
-        text = told(prompt) if rules and place == "user" else prompt + behind
+    def in_chat(self, messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+        """The messages of a chat with the rules in them, unless they stand behind."""
+        messages = [dict(message) for message in messages]
+        asked = [message for message in messages if message["role"] == "user"]
+        if self.text and self.place == "user" and asked:
+            asked[-1]["content"] = self.told(asked[-1]["content"])
+        if self.text and self.place == "system" and messages:
+            if messages[0]["role"] == "system":
+                messages[0]["content"] += SEPARATOR + self.told()
+            else:
+                messages.insert(0, {"role": "system", "content": self.told()})
+        return messages
+
+
+def build_prompt(prompt: Prompt, messages: Sequence[dict[str, str]], rules: Rules, tokenizer: Tokenizer) -> list[int]:
+    """The tokens that all workers share; `messages` are those of a chat, with the rules in them (`Rules.in_chat`).
+    Token ids stay as they are.
+
+    A chat template that knows thinking but does not begin it gets its opening tag in front of the past steps, since
+    steps are thoughts.
+    """
+    behind = f"{SEPARATOR}{rules.told()}" if rules.text and rules.place == "reply" else ""
+    past = f"\n{PAST_STEPS}{SEPARATOR}" if rules.has_past else ""
+    if messages:
+        tokens = tokenizer.chat(messages)
+        if past and len(tokenizer.encode_continuation((), "<think>")) == 1:
+            past = past if "think>" in tokenizer.decode(tokens[-8:]) else f"<think>{past}"
+        return lengthened(tokens, behind + past, tokenizer)
+    if isinstance(prompt, str):
+        text = rules.told(prompt) if rules.text and rules.place == "user" else prompt + behind
         return tokenizer.encode(f"{text}\n{past}" if past else text)
-    messages = [dict(message) for message in messages]
-    asked = [message for message in messages if message["role"] == "user"]
-    if rules and place == "user" and asked:
-        asked[-1]["content"] = told(asked[-1]["content"])
-    if rules and place == "system":
-        if messages[0]["role"] == "system":
-            messages[0]["content"] += SEPARATOR + told(None)
-        else:
-            messages.insert(0, {"role": "system", "content": told(None)})
-    tokens = tokenizer.chat(messages)
-    if past and len(tokenizer.encode_continuation((), "<think>")) == 1:
-        past = past if "think>" in tokenizer.decode(tokens[-8:]) else f"<think>{past}"
-    return lengthened(tokens, behind + past, tokenizer)
+    return [token for token in prompt if isinstance(token, int)]
 
 
 def lengthened(tokens: Sequence[int], text: str, tokenizer: Tokenizer) -> list[int]:

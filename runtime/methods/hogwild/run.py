@@ -22,20 +22,22 @@ from .watch import Watch
 
 class Run:
     def __init__(self, method: HogwildFields, ctx: Context, found: Pieces) -> None:
-        self.method = method
         self.ctx = ctx
         self.pieces = found
-        names, width = method.workers, ctx.state.budget.width
-        self.names = names if width is None else names[:width]
+        width, count = ctx.state.budget.width, len(method.workers)
+        if width is not None and width < count:
+            method = method.model_copy(update={"workers": method.workers[:width]})
+        self.method = method
+        self.names = method.workers
         self.policy = method.published
         self.has_steps = method.has_steps
-        ctx.count("workers_over_width", len(names) - len(self.names))
+        ctx.count("workers_over_width", count - len(self.names))
         self.group = Group(ctx, method.layout, others=self.policy.others, with_headers=method.headers)
         self.limit = min(method.context_limit or ctx.context_limit, ctx.context_limit)
         self.encode = encode = partial(ctx.tokenizer.encode_continuation, ())
         self.separator = encode(SEPARATOR)
         self.pivot = encode(PIVOT + SEPARATOR)
-        self.conclusions = Conclusions(method, ctx, self.names, self.limit)
+        self.conclusions = Conclusions(method, ctx, self.limit)
         self.num_headings = len(encode(self.policy.others)) + len(encode(OWN)) + len(encode(SPLIT))
         self.forbidden = self.policy.forbidden(ctx.tokenizer, found, method.layout)
         blanks = not found.blank or (found.is_split and self.policy.joins_newlines)
@@ -57,7 +59,7 @@ class Run:
     async def outcome(self) -> Outcome:
         ctx, method, group = self.ctx, self.method, self.group
         try:
-            await group.start(method.open(ctx, method.prompt_tokens(ctx.tokenizer, self.names), label="prompt"))
+            await group.start(method.open(ctx, method.prompt_tokens(ctx.tokenizer), label="prompt"))
             for index, name in enumerate(self.names):
                 # All are opened now, so that sampling does not depend on when somebody joins.
                 worker = Worker(name=name, branch=ctx.open(label=name, context_limit=self.limit))

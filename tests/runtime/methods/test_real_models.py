@@ -74,7 +74,7 @@ def test_prompt_ids_of_every_method(name):
         expected = theirs(text).input_ids
         assert [method.tokens(mine) for method in methods(text)] == [expected] * 5
         plain = Hogwild(prompt=text, rules=False, headers=False)
-        assert plain.prompt_tokens(mine, plain.workers) == expected
+        assert plain.prompt_tokens(mine) == expected
     for text in QUESTIONS:
         messages = [{"role": "user", "content": text}]
         told = [{"role": "system", "content": "Be brief."}, *messages]
@@ -85,7 +85,7 @@ def test_prompt_ids_of_every_method(name):
             rendered = theirs.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
             assert Sequential(prompt=rendered).tokens(mine) == expected
             worker = Hogwild(prompt=chat, rules=False, headers=False)
-            assert worker.prompt_tokens(mine, worker.workers) == expected
+            assert worker.prompt_tokens(mine) == expected
 
 
 @pytest.mark.timeout(600)

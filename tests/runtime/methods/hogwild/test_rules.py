@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait import Hogwild, InvalidJob, parse_job, parse_method
+from plait import Hogwild, InvalidJob, ScriptedEngine, parse_job, parse_method
 from plait.runtime.methods.hogwild.rules import describe, instructions
 from plait.tests.runtime.methods.hogwild.oracle import ToyTokenizer
 
@@ -31,7 +31,7 @@ def told(tokenizer: Chat | None = None, **fields) -> str:
     """The prompt of a job as text."""
     tokenizer = tokenizer or Chat()
     method = Hogwild(**{"prompt": "2 + 2?", "workers": NAMES, **fields})
-    return tokenizer.decode(method.prompt_tokens(tokenizer, method.workers))
+    return tokenizer.decode(method.prompt_tokens(tokenizer))
 
 
 @pytest.mark.parametrize("policy", ["package", "repo"])
@@ -78,7 +78,7 @@ def test_chat_templates_with_and_without_thinking(end, thinks, added):
 def test_past_steps_stand_behind_plain_prompts_of_the_package_only():
     assert told(rules=False) == f"2 + 2?\n\n{PAST}\n\n"
     assert told(rules=False, layout="contiguous") == told(rules=False, policy="repo") == "2 + 2?"
-    assert Hogwild(prompt=[3, 4], workers=NAMES).prompt_tokens(Chat(), NAMES) == [3, 4]
+    assert Hogwild(prompt=[3, 4], workers=NAMES).prompt_tokens(Chat()) == [3, 4]
 
 
 def test_rules_of_ones_own():
@@ -103,6 +103,19 @@ def test_rules_stand_where_they_are_asked_for():
     assert told(rules_in="reply", **fields) == "2 + 2?\n\nBe Ann and Ben."
     ours = told(rules_in="system")
     assert ours.count("# Collaborative reasoning") == 1 and "# Solve the following" not in ours
+
+
+@pytest.mark.parametrize("system", [None, "Kind."])
+@pytest.mark.parametrize("place", ["user", "system", "reply"])
+def test_contexts_stand_in_front_of_the_first_question_wherever_the_rules_are(place, system):
+    tokenizer = Chat()
+    fields = {"chat": True, "rules": "Be {count}.", "rules_in": place, "system": system}
+    method = Hogwild(prompt="2 + 2?", contexts=["x"], instruction="Read: ", **fields)
+    engine = ScriptedEngine([], tokenizer=tokenizer)
+    layout = method.lay_out(method.prompt, method.prompt_tokens(tokenizer), engine, method.messages)
+    plain = told(tokenizer, **fields)
+    asked = plain.index("<user>") + len("<user>")
+    assert tokenizer.decode(layout.tokens) == f"{plain[:asked]}Read: x\n\n{plain[asked:]}"
 
 
 def test_rules_from_a_file_are_kept_as_text(tmp_path):
