@@ -16,8 +16,9 @@ class Rag(Benchmark):
 
     name: Literal["rag"] = "rag"
     """What configurations call it."""
-    chat: bool = False
-    """Put the question through the model's chat template."""
+    chat: bool = True
+    """Put instruction, documents and question as a chat message; False: as text, for models without a chat
+    template."""
     max_tokens: int = Field(default=32, ge=1)
     """Tokens of an answer at most."""
 

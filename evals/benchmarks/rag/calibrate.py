@@ -90,7 +90,7 @@ async def answer_loss(engine: Engine, row: Row, style: Style, temperature: float
     fields = {"encoding": "parallel", "context_temperature": temperature, "context_scale": scale}
     method = style.method(row, **fields)
     tokens = method.tokens(engine.tokenizer)
-    layout = method.lay_out(method.prompt, tokens, engine)
+    layout = method.lay_out(method.prompt, tokens, engine, method.messages)
     wanted = engine.tokenizer.encode_continuation(tokens, row.answers[0] if style.chat else f" {row.answers[0]}")
     at = layout.parallel.at if layout.parallel else len(layout.tokens)
     branch = engine.open(layout.tokens[:at], job="calibration")

@@ -33,7 +33,7 @@ async def test_encodings_as_methods(data, tmp_path):
         return " The Ada.\nMore" if "Who?" in context else " in the big old town"
 
     config = EvalConfig(
-        benchmark={"name": "rag", "data": str(data)},
+        benchmark={"name": "rag", "data": str(data), "chat": False},
         methods=[
             {"label": "sequential", "method": "sequential", "encoding": "sequential"},
             {"label": "sampled", "method": "self_consistency", "n": 2, "encoding": "sequential"},

@@ -15,7 +15,9 @@ from plait.evals.benchmarks.rag import questions as rag
 from plait.runtime.cli.main import main
 from plait.runtime.engines.native.context_scaling import read_scaling, write_scaling
 from plait.runtime.engines.registry import MODELS
+from plait.runtime.engines.token_engine import TokenBranch
 from plait.tests.data import SHARED
+from plait.tests.runtime.methods.test_contexts import PARALLEL, Chat
 from plait.tests.runtime.tools import run
 
 DATA = SHARED / "rag_qa.jsonl"
@@ -111,6 +113,20 @@ async def test_the_loss_of_an_answer_is_the_models():
     sampled = [piece for segment in result.trace.segments for piece in segment.pieces if piece.kind == "sampled"]
     assert count == 1
     assert sampled[0].logprobs == pytest.approx([-loss], abs=1e-5)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+async def test_the_loss_is_that_behind_the_prompt_of_the_job(chat, monkeypatch):
+    row = rag.Row(id="", question="who?", contexts=("one", "two"), answers=("me",))
+    asked = []
+    engine = plait.ScriptedEngine(lambda text: "me", tokenizer=Chat(), capabilities=PARALLEL)
+    generate = TokenBranch.generate
+    monkeypatch.setattr(TokenBranch, "generate", lambda self, *a: asked.append(self.tokens) or generate(self, *a))
+    await calibrate.answer_loss(engine, row, rag.Style(chat=chat), 0.7, 0.8)
+    async with plait.Runtime(engine=engine) as runtime:
+        await (await runtime.submit(rag.Style(chat=chat).method(row, encoding="parallel")))
+    text = engine.tokenizer.decode(asked[0])
+    assert asked[0] == asked[1] and text.startswith("<s><user>Answer" if chat else "<s>Answer")
 
 
 @pytest.mark.parametrize("by", ["perplexity", "answer"])
