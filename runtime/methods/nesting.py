@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, SerializeAsAny
@@ -12,6 +12,7 @@ from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
 from ..result import Finish, Outcome
 from .base import Decoding, Method
+from .prompt import Prompt
 from .registry import parse_method
 
 
@@ -39,11 +40,11 @@ def all_methods(value: object) -> Iterator[Method]:
             yield from all_methods(part)
 
 
-def reading(method: Method, tokens: Sequence[int]) -> Method:
-    """`method` with these tokens as its prompt. Raises `InvalidJob` if it takes none."""
-    values: dict[str, Any] = {**method.model_dump(), "prompt": list(tokens)}
+def reading(method: Method, prompt: Prompt) -> Method:
+    """`method` with this prompt in the place of its own. Raises `InvalidJob` if it takes none."""
+    values: dict[str, Any] = {**method.model_dump(), "prompt": prompt if isinstance(prompt, str) else list(prompt)}
     if isinstance(method, Decoding):
-        values |= {"chat": False, "system": None}  # the tokens are a chat already, if it is one
+        values |= {"chat": False, "system": None}  # it is a chat already, if it is to be one
     return type(method)(**values)
 
 

@@ -46,11 +46,11 @@ class SelfConsistency(Voting):
     def check(self, engine: Engine) -> None:
         super().check(engine)
         if self.generator is not None:
-            reading(self.generator, self.tokens(engine.tokenizer)).check(engine)
+            reading(self.generator, self.messages or self.prompt).check(engine)
 
     async def run(self, ctx: Context) -> Outcome:
         if self.generator is not None:
-            return await self._vote(await self._run(ctx, reading(self.generator, self.tokens(ctx.tokenizer))))
+            return await self._vote(await self._run(ctx, reading(self.generator, self.messages or self.prompt)))
         root = self.open(ctx, self.tokens(ctx.tokenizer))
         with ctx.phase("prefill"):
             await root.generate(SamplingParams(max_tokens=0))

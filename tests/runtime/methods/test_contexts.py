@@ -208,3 +208,19 @@ def test_sequential_contexts_are_encoded_as_one_text(kind):
     method = plait.Sequential(**asked)
     tokens = method.lay_out(method.prompt, method.tokens(tokenizer), ScriptedEngine([], tokenizer=tokenizer)).tokens
     assert tokens == tokenizer.encode("Pack my box.\n" + "".join(f"{text}\n\n" for text in contexts) + "Answer: 7")
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [
+        plait.Sequential(prompt="?", contexts=["x"], instruction="Read:"),
+        plait.Multiverse(prompt="?", contexts=["x"], instruction="Read:", preset="{question}"),
+        plait.APR(prompt="?", contexts=["x"], instruction="Read:"),
+    ],
+)
+async def test_contexts_of_a_method_inside_another_stand_in_its_chat(generator):
+    outer = plait.SelfConsistency(prompt="why?", chat=True, system="Be kind", n=2, generator=generator)
+    engine = ScriptedEngine(lambda text: "b", tokenizer=Chat())
+    async with plait.Runtime(engine=engine) as runtime:
+        await (await runtime.submit(outer))
+    assert engine.prompts == ["<system>Be kind</><user>Read:x\n\nwhy?</><assistant>"] * 2
