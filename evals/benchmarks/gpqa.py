@@ -74,7 +74,7 @@ class Gpqa(Benchmark):
         choices: Choices = sample.data
         lines = [f"{letter}) {text}" for letter, text in zip(LETTERS, choices.texts, strict=True)]
         text = "\n".join([INSTRUCTION, "", sample.question, "", *lines])
-        return ask(text, method, self._rule, chat=self.chat)
+        return ask(text, method, "choice" if method == "hogwild" else self._rule, chat=self.chat)
 
     @property
     def _rule(self) -> str:

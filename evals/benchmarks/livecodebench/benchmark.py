@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
+from collections.abc import Mapping
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,8 @@ from ....agents.git import git
 from ....agents.repository import Repository
 from ....agents.sandbox.base import Sandbox
 from ....runtime.errors import InvalidInput
+from ....runtime.methods.base import Method
+from ....runtime.methods.hogwild.method import Hogwild
 from ...benchmark import Benchmark, Sample, Verdict, ask
 from ...hub import HubSet, hub_rows
 from ...records import read_rows
@@ -87,10 +90,20 @@ class LiveCodeBench(Benchmark):
             f"{FENCE}python\n{problem.starter_code or '# YOUR CODE HERE'}\n{FENCE}\n",
             "### Answer: (use the provided format with backticks)\n\n",
         ]
-        return ask("\n".join(lines), method, "text", chat=self.chat, system=SYSTEM)
+        rule = "code" if method == "hogwild" else "text"
+        return ask("\n".join(lines), method, rule, chat=self.chat, system=SYSTEM)
 
     def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
-        code = fenced(answer if answer is not None else text)
+        return self._verdict(sample, fenced(answer if answer is not None else text))
+
+    async def judge(
+        self, sample: Sample, method: Method, answer: str | None, text: str, details: Mapping[str, Any]
+    ) -> Verdict:
+        if isinstance(method, Hogwild) and method.answer == "code":  # it is out of its fence
+            return await asyncio.to_thread(self._verdict, sample, answer)
+        return await super().judge(sample, method, answer, text, details)
+
+    def _verdict(self, sample: Sample, code: str | None) -> Verdict:
         if code is None or not code.strip():
             return Verdict(correct=False, extracted=None, reason="no code")
         reason = grade(sample.data, code, self._checked, self._repository().snapshot(), self.seconds)

@@ -170,4 +170,5 @@ class HogwildFields(Decoding):
             layout=self.layout,
             has_headers=self.headers,
             has_past=self.published.has_past and self.headers and self.has_steps,
+            answer=self.answer,
         )

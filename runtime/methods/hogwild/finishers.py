@@ -19,14 +19,20 @@ Accepts = Literal["mathematics", "number", "any"]
 _HURRY = f"{SEPARATOR}Wait, given the limited time, I have to"
 _TRIED = "Considering all my previous attempts,"
 CONCLUSION = f"{_HURRY} give an answer right now. {_TRIED} I have to conclude that the final answer is \\boxed{{"
-_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox|operatorname)\s*\{[^{}]*\}")
+_TEXT = re.compile(r"\\(?:text|mathrm|textbf|textit|emph|mbox|operatorname)\s*\{([^{}]*)\}")
+_SIGNS = re.compile(r"[\W_]+")
+_EMPTY = re.compile(r"\\(?:[lcvd]?dots[bcmio]?|square|Box|left|right|displaystyle|q?quad)(?![A-Za-z])")
+"""Commands that say nothing by themselves."""
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _PROSE = re.compile(r"[^\W\d_]{2,}\s+[^\W\d_]{2,}")
-_PLACEHOLDERS = frozenset(("answer", "ans", "result", "number", "final"))
+_PLACEHOLDERS = frozenset(("answer", "answers", "ans", "result", "number", "value", "final", "here"))
+_AROUND = frozenset(("a", "an", "the", "your", "my", "insert", "put", "write"))
+"""Words that stand beside placeholders."""
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+#.-]*)[ \t]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 _CHOICE = re.compile(
-    r"\\boxed\s?\{\s?(?:\\(?:text|mathrm|textbf)\{)?\s?\(?([A-J])\)?[.:]?\s?\}"
-    r"|\b[Aa]nswer(?:\s{1,3}is)?\s?:?\s{0,3}\(?([A-J])\)?(?![\w'])"
+    r"\\boxed\s?\{\s?(?:\\(?:text|mathrm|textbf)\{)?\s?\(?(?P<boxed>[A-J])(?:[.:)]\s|\)?[.:]?\s?\})"
+    r"|\b(?:[Aa]nswer|ANSWER)(?P<says>(?:\s{1,3}(?:is|IS))?\s?\*{0,2}:?\*{0,2})\s{0,3}\*{0,2}"
+    r"(?P<paren>\(?)(?P<named>[A-J])(?![\w'])(?=(?P<on>\*{0,2}\s{1,3}[a-z])?)"
 )
 _MAX_CODE = 50_000
 """Characters; longer blocks are not code that anybody wants compiled."""
@@ -74,8 +80,10 @@ def is_mathematics(content: str) -> bool:
         return False
     if read(content).number is not None:
         return True
-    plain = _COMMAND.sub(" ", _TEXT.sub("1", content))
-    return any(c.isalnum() for c in plain) and not _PROSE.search(plain) and plain.strip().lower() not in _PLACEHOLDERS
+    said = _SIGNS.sub(" ", _EMPTY.sub(" ", _TEXT.sub(r" \1 ", content))).lower().split()
+    if not said or (_PLACEHOLDERS.intersection(said) and _PLACEHOLDERS.union(_AROUND).issuperset(said)):
+        return False
+    return not _PROSE.search(_COMMAND.sub(" ", _TEXT.sub("1", content)))
 
 
 def _code(text: str, accepts: Accepts) -> str | None:
@@ -98,8 +106,14 @@ def _compiles(code: str) -> bool:
 
 
 def _choice(text: str, accepts: Accepts) -> str | None:
-    found = list(_CHOICE.finditer(text))
-    return found[-1][1] or found[-1][2] if found else None
+    found = [match["boxed"] or match["named"] for match in _CHOICE.finditer(text) if not _is_word(match)]
+    return found[-1] if found else None
+
+
+def _is_word(match: re.Match[str]) -> bool:
+    """Is the letter a word of a sentence (`the answer I found`), and not a choice?"""
+    is_free = match["named"] is not None and not match["paren"] and match["on"] is not None
+    return is_free and (match["named"] == "I" or not match["says"].strip(" *"))
 
 
 FINISHERS: Mapping[str, Finisher] = {

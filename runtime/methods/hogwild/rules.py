@@ -50,7 +50,23 @@ def describe(names: Sequence[str], layout: Layout, *, has_headers: bool, has_pas
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
 
 
-def instructions(names: Sequence[str], layout: Layout, *, has_headers: bool = True, has_past: bool = True) -> str:
+ENDINGS = {
+    "boxed": "writes \\boxed{answer here}",
+    "choice": "writes the letter of the right choice as \\boxed{letter}",
+    "code": "writes all of the code in one block, between ```python and ```",
+}
+"""How an answer is given, by its rule."""
+AS_ASKED = "writes it in the form that the problem asks for"
+
+
+def instructions(
+    names: Sequence[str],
+    layout: Layout,
+    *,
+    has_headers: bool = True,
+    has_past: bool = True,
+    answer: str = "boxed",
+) -> str:
     """The rules of the layout in use, without the problem."""
     laid_out = describe(names, layout, has_headers=has_headers, has_past=has_past)
     has_steps = layout != "contiguous"
@@ -72,7 +88,7 @@ def instructions(names: Sequence[str], layout: Layout, *, has_headers: bool = Tr
             "  sentence, and do something else that is still missing. If asked whether you do redundant work, answer\n"
             "  honestly.",
         ]
-    how.append("Whoever is sure of the answer writes \\boxed{answer here}. Nothing can be changed after that.")
+    how.append(f"Whoever is sure of the answer {ENDINGS.get(answer, AS_ASKED)}. Nothing can be changed after that.")
     listed_how = "\n".join(f"- {line}" for line in how)
     return f"# Collaborative reasoning\n\n{team}\n\nHow the text is laid out:\n{laid_out}\n\nHow to work:\n{listed_how}"
 
@@ -94,12 +110,14 @@ class Rules:
     layout: Layout
     has_headers: bool
     has_past: bool
+    answer: str
+    """The rule by which answers are found."""
 
     def told(self, problem: str | None = None) -> str:
         """The rules, with the problem if it is given."""
         shown = {"has_headers": self.has_headers, "has_past": self.has_past}
         if self.text is True:
-            ours = instructions(self.names, self.layout, **shown)
+            ours = instructions(self.names, self.layout, **shown, answer=self.answer)
             return ours if problem is None else ours + SEPARATOR + PROBLEM + problem
         values = {
             "names": listed(self.names),

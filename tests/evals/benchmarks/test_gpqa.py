@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait import InvalidInput, ScriptedEngine, extract
+from plait import Hogwild, InvalidInput, ScriptedEngine, extract
 from plait.evals import EvalConfig, parse_benchmark, run
 from plait.evals.benchmarks.gpqa import Row, shuffled
+from plait.runtime.methods.hogwild.finishers import find
 
 
 def row(number, **changes):
@@ -49,6 +50,15 @@ def test_prompt(data):
     assert [line[:3] for line in choices] == ["A) ", "B) ", "C) ", "D) "]
     assert f"{sample.data.right}) Argon" in choices
     assert "answer" not in benchmark.prompt(sample, "apr")
+
+
+def test_workers_are_asked_for_a_choice(data):
+    benchmark = parse_benchmark({"name": "gpqa", "data": data})
+    sample = benchmark.load()[0]
+    method = Hogwild(**benchmark.prompt(sample, "hogwild"))
+    assert method.answer == "choice" and "\\boxed{letter}" in method.messages[-1]["content"]
+    verdict = benchmark.grade(sample, find(method.answer, f"So \\boxed{{{sample.data.right}}}.", method.accepts), "")
+    assert verdict.correct
 
 
 def test_choices_depend_on_seed_and_question_alone(data):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait import InvalidInput, ScriptedEngine
+from plait import Hogwild, InvalidInput, ScriptedEngine
 from plait.agents.sandbox.base import Execution
 from plait.evals import EvalConfig, parse_benchmark, run
 from plait.evals.benchmarks.livecodebench.benchmark import fenced
@@ -169,6 +169,18 @@ def test_right_and_wrong_solutions(judge):
     assert judge(code(ADD + "\nsys.exit(1)")) == "correct"
     assert judge(code("def f(:")) == "test 1 of 3: SyntaxError"
     assert judge("No code at all.") == judge(code("")) == "no code"
+
+
+@pytest.mark.parametrize(("answer", "reason"), [(ADD + "\n", "correct"), ("print('```')", "wrong"), (None, "no code")])
+async def test_code_that_workers_found_stands_outside_its_fence(tmp_path, answer, reason):
+    benchmark = bench(tmp_path, STDIN)
+    (sample,) = benchmark.load()
+    fields = benchmark.prompt(sample, "hogwild")
+    method = Hogwild(**fields)
+    assert method.answer == "code" and "between ```python and ```" in method.messages[-1]["content"]
+    verdict = await benchmark.judge(sample, method, answer, code("print(0)"), {})
+    assert reason in verdict.reason
+    benchmark.close()
 
 
 def test_functions(judge):

@@ -38,6 +38,34 @@ def test_the_rightmost_box_that_parses(text, mathematics, number):
     assert (find("boxed", text, "mathematics"), find("boxed", text, "number")) == (mathematics, number)
 
 
+NOUNS = st.sampled_from(["answer", "Answer", "result", "ans", "final answer", "answer here", "number", "value"])
+WRAPS = st.sampled_from(
+    ["{}", "\\text{{{}}}", "\\textbf{{{}}}", "\\mathrm{{{}}}", "<{}>", "[{}]", "({})", "\\text{{{}}}."]
+)
+
+
+@given(
+    st.sampled_from(["", "your ", "the ", "insert ", "my "]), NOUNS, WRAPS, st.sampled_from([" ", "\\ ", "\\_", "_"])
+)
+def test_words_that_stand_for_an_answer_are_none(before, noun, wrap, space):
+    content = wrap.format(f"{before}{noun}".replace(" ", space))
+    assert find("boxed", f"\\boxed{{7}}, in the end as \\boxed{{{content}}}", "mathematics") == "7"
+
+
+@pytest.mark.parametrize(
+    "content", ["\\pi", "-\\infty", "\\emptyset", "\\theta", "2\\pi", "\\text{none}", "a", "x_1", "A"]
+)
+def test_signs_and_letters_are_answers(content):
+    assert find("boxed", f"So \\boxed{{{content}}}.", "mathematics") == content
+
+
+@pytest.mark.parametrize(
+    "content", ["\\dots", "\\text{...}", "\\square", "\\left(\\ldots\\right)", "\\text{}", "?", "\\_\\_"]
+)
+def test_blanks_are_no_answers(content):
+    assert find("boxed", f"So \\boxed{{{content}}}.", "mathematics") is None
+
+
 def test_any_box():
     assert find("boxed", "\\boxed{answer here} \\boxed{ }", "any") == "answer here"
 
@@ -71,6 +99,15 @@ def test_the_last_block_that_compiles(text, code):
         ("Answer: D", "D"),
         ("\\boxed{A}. So the answer is E", "E"),
         ("answer is Bob", None),
+        ("The final answer is **C**.", "C"),
+        ("**Answer:** B", "B"),
+        ("ANSWER: (E)", "E"),
+        ("\\boxed{B) 42 m/s}", "B"),
+        ("The answer is A because of it.", "A"),
+        ("Let me check the answer I found.", None),
+        ("answer: I think it is 4", None),
+        ("The answer B has is wrong", None),
+        ("The answer A: no. The answer (I) then", "I"),
         ("\\boxed{answer here}", None),
         ("answer is K", None),
     ],

@@ -49,6 +49,20 @@ def test_rules_speak_of_the_sections_that_there_are(layout, headers, policy):
     assert "Ann and Ben" in rules and "\\boxed{answer here}" in rules
 
 
+@pytest.mark.parametrize(
+    ("answer", "form"),
+    [
+        ("boxed", "writes \\boxed{answer here}."),
+        ("choice", "as \\boxed{letter}."),
+        ("code", "between ```python and ```."),
+        ("countdown", "in the form that the problem asks for."),
+    ],
+)
+def test_rules_ask_for_the_kind_of_answer_that_is_looked_for(answer, form):
+    assert f"{form} Nothing can be changed" in told(answer=answer)
+    assert ("boxed" in told(answer=answer)) == (answer in ("boxed", "choice"))
+
+
 def test_teams_of_one_and_of_three():
     assert "Ann, Ben and Cy" in instructions(("Ann", "Ben", "Cy"), "combined")
     alone = instructions(("Ann",), "interleaved")
