@@ -14,7 +14,8 @@ from .benchmark import Mathematics
 
 MARK = "####"
 """What GSM8K's solutions put in front of their answers."""
-ANSWER = rf"regex:(?s)\A.*?{MARK} (-?[0-9.,]+)"
+MARKED = rf"{MARK} \$?(-?[0-9.,]+)"
+ANSWER = rf"regex:(?s)\A.*?{MARKED}"
 """The first marked number: models go on with problems of their own."""
 STOP = ("Question:",)
 
@@ -56,6 +57,8 @@ class FewShot(Mathematics):
             "contexts": self._contexts(),
             "stop": list(STOP),
         }
+        if method == "tree_search":
+            fields |= {"question": sample.question, "finished": [f"regex:{MARKED}"]}
         return fields if method == "apr" else {**fields, "answer": ANSWER}
 
     def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:

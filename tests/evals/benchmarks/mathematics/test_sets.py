@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait import InvalidInput, ScriptedEngine, extract
+from plait import InvalidInput, ScriptedEngine, TreeSearch, extract
 from plait.evals import EvalConfig, parse_benchmark, run
 from plait.evals.benchmarks.mathematics.olympiadbench import OlympiadRow, instruction
 
@@ -62,6 +62,11 @@ def test_shots_are_contexts(write):
     assert benchmark.grade(sample, None, "it is 5").correct and not benchmark.grade(sample, None, "").correct
     benchmark.close()
     assert "answer" not in benchmark.prompt(sample, "apr")
+    search = TreeSearch(**benchmark.prompt(sample, "tree_search"))
+    assert (
+        search.question == sample.question and search.finishes(" so\n#### $5\n\n") and not search.finishes("2 + 3 = 5")
+    )
+    assert extract(search.answer, " so\n#### $5\n\n") == "5"
     with pytest.raises(InvalidInput, match="there are 3 examples, not 4"):
         parse_benchmark({"name": "gsm8k", "data": write(GSM), "train": write(GSM, "t.jsonl"), "shots": 4}).load()
 
