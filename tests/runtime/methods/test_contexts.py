@@ -213,9 +213,9 @@ def test_sequential_contexts_are_encoded_as_one_text(kind):
 @pytest.mark.parametrize(
     "generator",
     [
-        plait.Sequential(prompt="?", contexts=["x"], instruction="Read:"),
-        plait.Multiverse(prompt="?", contexts=["x"], instruction="Read:", preset="{question}"),
-        plait.APR(prompt="?", contexts=["x"], instruction="Read:"),
+        plait.Sequential(prompt="?", contexts=("x",), instruction="Read:"),
+        plait.Multiverse(prompt="?", contexts=("x",), instruction="Read:", preset="{question}"),
+        plait.APR(prompt="?", contexts=("x",), instruction="Read:"),
     ],
 )
 async def test_contexts_of_a_method_inside_another_stand_in_its_chat(generator):
