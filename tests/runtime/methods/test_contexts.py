@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,7 +76,7 @@ def test_auto_is_parallel_for_several_contexts_where_the_engine_can():
     assert plain["encoding"] == "sequential"
 
 
-ASKING = {"prompt": "why?", "contexts": ["one", "two"]}
+ASKING: dict[str, Any] = {"prompt": "why?", "contexts": ["one", "two"]}
 METHODS = {
     "sequential": plait.Sequential(**ASKING),
     "self_consistency": plait.SelfConsistency(**ASKING, n=2),
