@@ -67,6 +67,7 @@ async def guided(run: Run, ctx: Context, line: Line, tail: int) -> Generated | N
     started = f"{OPENING}<Goal>\n<Outline>\n1:"
     limit = min(method.outline_tokens, line.room - line.size(started) - tail)
     if limit <= 0:
+        ctx.count("refused_forks")
         return None
     line.write(started)
     await _until(ctx, run, line, limit, ("</Goal>", *_ENDS))
@@ -77,6 +78,7 @@ async def guided(run: Run, ctx: Context, line: Line, tail: int) -> Generated | N
     line.restart()
     goal = OPENING + goal_text(points)
     if line.size(goal) + tail >= line.room:
+        ctx.count("refused_forks")
         return None
     line.write(goal)
     outlines = [Outline(index=str(i), text=point, is_numbered=True) for i, point in enumerate(points, 1)]

@@ -517,9 +517,11 @@ async def test_guided_without_a_plan_asks_the_plain_question(plan, prompt):
     assert engine.prompts[1:] == [plain.removeprefix("<s>")] and not engine.branches
 
 
-async def test_guided_without_room_for_the_paths_asks_the_plain_question():
+# No branch for a path; no room for a plan; none for the plan as it is written down, with tags, or for the paths.
+@pytest.mark.parametrize("limits", [{"max_branches": 1}, {"max_tokens": 40}, {"max_tokens": 190}, {"max_tokens": 260}])
+async def test_guided_without_room_for_the_paths_asks_the_plain_question(limits):
     engine = ScriptedEngine(instructed(), context_limit=8192, capabilities=MERGES)
-    result, _ = await play(engine=engine, mode="guided", max_branches=1)
+    result, _ = await play(engine=engine, mode="guided", **limits)
     assert result.usage.counts["refused_forks"] == 1 and result.text == "It is \\boxed{7}."
     assert engine.prompts[-1] == "<user>Q\n<assistant>"
 
