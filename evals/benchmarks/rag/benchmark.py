@@ -10,6 +10,9 @@ from ....runtime.errors import InvalidInput
 from ...benchmark import Benchmark, Sample, Verdict
 from .questions import Row, Style, judge, load
 
+STRUCTURED = ("apr", "hogwild", "multiverse")
+"""Methods whose texts have more than one line by nature: the first one is not their answer."""
+
 
 class Rag(Benchmark):
     """Right is an exact match in SQuAD's sense; the report has the words' F1 and recall beside it."""
@@ -30,7 +33,8 @@ class Rag(Benchmark):
 
     def prompt(self, sample: Sample, method: str) -> dict[str, Any]:
         job = Style(chat=self.chat, max_tokens=self.max_tokens).method(sample.data)
-        return job.model_dump(mode="json", include=job.model_fields_set)
+        fields = job.model_fields_set - ({"stop"} if method in STRUCTURED else set())
+        return job.model_dump(mode="json", include=fields)
 
     def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
         row: Row = sample.data

@@ -70,6 +70,15 @@ async def test_the_papers_configuration_runs(data, tmp_path):
     assert scaling == {"sequential": (None, None), "parallel": (1.0, 1.0), "APE": (0.9, 0.9)}
 
 
+def test_only_texts_without_structure_end_at_the_first_line(data):
+    benchmark = parse_benchmark({"name": "rag", "data": data})
+    (sample, _) = benchmark.load()
+    for method, stop in {"sequential": ["\n"], "self_consistency": ["\n"], "hogwild": None, "multiverse": None}.items():
+        fields = benchmark.prompt(sample, method)
+        assert fields.get("stop") == stop and fields["contexts"] == ROWS[0]["contexts"]
+        assert plait.parse_method({**fields, "method": method}).messages[-1]["role"] == "user"
+
+
 def test_it_needs_data(tmp_path):
     with pytest.raises(InvalidInput, match="--data"):
         parse_benchmark({"name": "rag"}).load()
