@@ -179,7 +179,7 @@ class HFTokenizer:
         """
         template = self._tool_template if tools else self._template
         if template is None:
-            raise InvalidInput("this model's tokenizer has no chat template; pass text or token ids")
+            raise InvalidInput("this model's tokenizer has no chat template; pass text or token ids (chat=false)")
         # A second of imports, for chats alone.
         from transformers.utils.chat_template_utils import render_jinja_template
 
