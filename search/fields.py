@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ..runtime.engine import Tokenizer
 from ..runtime.methods.answers import check_rule
-from ..runtime.methods.base import Temperature, Text
+from ..runtime.methods.base import Decoding, Temperature, Text
 from ..runtime.methods.nesting import Inner
 from ..runtime.methods.prompt import context_text
 from ..runtime.methods.voting import Voting
@@ -82,6 +82,13 @@ class SearchFields(Voting):
             raise ValueError("the generator writes the steps: no constraint can hold for all of them as one text")
         if self.contexts and self.generator is not None:
             raise ValueError("the generator reads a trajectory as tokens, without contexts: give them to the generator")
+        inner = self.generator if self.messages else None
+        while isinstance(inner, Decoding):
+            if inner.contexts:
+                raise ValueError(
+                    "the generator reads the chat as tokens, where contexts have no place: put them into it"
+                )
+            inner = getattr(inner, "generator", None)
         return self
 
     @property

@@ -295,6 +295,15 @@ def nested(method, generator):
         (lambda g: nested("self_consistency", {"method": "nobody"}), InvalidJob, "unknown method"),
         (lambda g: nested("apr", "multiverse"), InvalidJob, "generator"),
         (lambda g: TreeSearch(prompt="q", generator=g, contexts=("c",)), InvalidJob, "without contexts"),
+        (
+            lambda g: TreeSearch(
+                prompt="q",
+                chat=True,
+                generator=SelfConsistency(prompt="p", generator=Sequential(prompt="p", contexts=("c",))),
+            ),
+            InvalidJob,
+            "have no place",
+        ),
         (lambda g: SelfConsistency(prompt="long", generator=APR(prompt="q", generator=g)), PromptTooLong, "context"),
     ],
 )
