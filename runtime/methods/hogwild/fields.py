@@ -78,7 +78,7 @@ class HogwildFields(Decoding):
     overflow: Literal["stop", "drop"] = "stop"
     """When the context is full: stop, or drop the oldest steps."""
     join_at: dict[str, int] = Field(default_factory=dict)
-    """Worker -> forward passes after which it joins; the others begin at once."""
+    """Worker -> forward passes after which it joins, or sooner where nobody else is left; the others begin at once."""
     leave_at: dict[str, int] = Field(default_factory=dict)
     """Worker -> forward passes after which it leaves; its text stays in sight."""
     answer: TeamAnswer = "boxed"

@@ -104,6 +104,10 @@ class Run:
         for worker in list(group.workers):
             if method.leave_at.get(worker.name, self.passes + 1) <= self.passes:
                 group.leave(worker)
+        if not group.workers and self.waiting:  # nobody is left to make the passes that it would wait for
+            worker = min(self.waiting, key=lambda waiting: method.join_at.get(waiting.name, 0))
+            self.waiting.remove(worker)
+            group.add(worker, self.names)
 
     def _room(self) -> int | Finish:
         """Forward passes the next round may take, or why there can be none."""

@@ -161,6 +161,17 @@ async def test_an_answer_at_a_step_end_ends_everybody():
     assert result.usage.counts["concluded"] == 1 and "so: " in result.text and result.answer is None
 
 
+@pytest.mark.parametrize(
+    ("fields", "width"), [({"leave_at": {"A": 5}}, None), ({"leave_at": {"A": 5, "B": 9}}, None), ({}, 1)]
+)
+async def test_who_is_waited_for_by_nobody_begins(fields, width):
+    script = {"A": said("one two three four "), "B": said("red green blue black ")}
+    join = {"A": 3} if width == 1 else {"B": 20}
+    result = await play(job(script, passes=12, join_at=join, **fields), width=width)
+    assert result.details["passes"] == (9 if "B" in fields.get("leave_at", {}) else 12)
+    assert ("go one two" if width == 1 else "go red ") in result.text
+
+
 async def test_policies_for_the_end_of_sequence_and_forged_headings():
     eos = TOKENIZER.pieces.index("Z")
     script = {"A": [*said("i am done"), eos, *said("dead ")], "B": said("b c d e f g h i j ")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plait import Hogwild, Result, Runtime
+from plait import Budget, Hogwild, Result, Runtime
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
@@ -50,12 +50,18 @@ def job(script: dict[str, list[int]], *, passes: int | None = None, **fields) ->
     return Hogwild(**values)
 
 
-async def play(method: Hogwild, *, eos_ids: tuple[int, ...] = (), tokenizer: ToyTokenizer | None = None) -> Result:
+async def play(
+    method: Hogwild,
+    *,
+    eos_ids: tuple[int, ...] = (),
+    tokenizer: ToyTokenizer | None = None,
+    width: int | None = None,
+) -> Result:
     tokenizer = tokenizer or ToyTokenizer()
     tokenizer.eos_ids = eos_ids
     native = NativeEngine(_MODEL, tokenizer, NativeOptions(kv_tokens=4096))
     async with Runtime(engine=native) as runtime:
-        result = await (await runtime.submit(method))
+        result = await (await runtime.submit(method, budget=Budget(width=width)))
         assert native.block_usage().used == 0
         native.store.check_integrity()
     return result
