@@ -24,14 +24,11 @@ class Run:
     def __init__(self, method: HogwildFields, ctx: Context, found: Pieces) -> None:
         self.ctx = ctx
         self.pieces = found
-        width, count = ctx.state.budget.width, len(method.workers)
-        if width is not None and width < count:
-            method = method.model_copy(update={"workers": method.workers[:width]})
-        self.method = method
-        self.names = method.workers
+        count = len(method.workers)
+        self.method = method = method.model_copy(update={"workers": method.workers[: ctx.state.budget.width]})
         self.policy = method.published
         self.has_steps = method.has_steps
-        ctx.count("workers_over_width", count - len(self.names))
+        ctx.count("workers_over_width", count - len(method.workers))
         self.group = Group(ctx, method.layout, others=self.policy.others, with_headers=method.headers)
         self.limit = min(method.context_limit or ctx.context_limit, ctx.context_limit)
         self.encode = encode = partial(ctx.tokenizer.encode_continuation, ())
@@ -41,7 +38,7 @@ class Run:
         self.num_headings = len(encode(self.policy.others)) + len(encode(OWN)) + len(encode(SPLIT))
         self.forbidden = self.policy.forbidden(ctx.tokenizer, found, method.layout)
         blanks = not found.blank or (found.is_split and self.policy.joins_newlines)
-        self.watch = Watch(method, ctx.tokenizer, self.names, blanks=blanks)
+        self.watch = Watch(method, ctx.tokenizer, method.workers, blanks=blanks)
         self.passes = 0
         self.spent = 0
         """Tokens that workers sampled or were given."""
@@ -60,17 +57,17 @@ class Run:
         ctx, method, group = self.ctx, self.method, self.group
         try:
             await group.start(method.open(ctx, method.prompt_tokens(ctx.tokenizer), label="prompt"))
-            for index, name in enumerate(self.names):
+            for index, name in enumerate(method.workers):
                 # All are opened now, so that sampling does not depend on when somebody joins.
                 worker = Worker(name=name, branch=ctx.open(label=name, context_limit=self.limit))
                 worker.forced = list(method.resume.get(name, ()))
-                is_apart = index > 0 and len(self.names) > 2
+                is_apart = index > 0 and len(method.workers) > 2
                 start = opener(name, is_first=index == 0, has_steps=self.has_steps, is_apart=is_apart)
                 worker.begin(
                     ctx.tokenizer.encode_continuation((), start if method.openers is None else method.openers[index])
                 )
                 self.waiting.append(worker)
-            async with ctx.state.slots(len(self.names)):
+            async with ctx.state.slots(len(method.workers)):
                 with ctx.phase("workers"):
                     finish = await self._rounds()
             return await self._finish(finish)
@@ -98,16 +95,15 @@ class Run:
 
     def _join_and_leave(self) -> None:
         method, group = self.method, self.group
-        for worker in [w for w in self.waiting if method.join_at.get(w.name, 0) <= self.passes]:
-            self.waiting.remove(worker)
-            group.add(worker, self.names)
+        joining = [w for w in self.waiting if method.join_at.get(w.name, 0) <= self.passes]
         for worker in list(group.workers):
             if method.leave_at.get(worker.name, self.passes + 1) <= self.passes:
                 group.leave(worker)
-        if not group.workers and self.waiting:  # nobody is left to make the passes that it would wait for
-            worker = min(self.waiting, key=lambda waiting: method.join_at.get(waiting.name, 0))
+        if not group.workers and not joining:  # nobody is left to make the passes that the next one would wait for
+            joining = sorted(self.waiting, key=lambda w: method.join_at.get(w.name, 0))[:1]
+        for worker in joining:
             self.waiting.remove(worker)
-            group.add(worker, self.names)
+            group.add(worker, method.workers)
 
     def _room(self) -> int | Finish:
         """Forward passes the next round may take, or why there can be none."""
