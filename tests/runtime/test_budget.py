@@ -52,6 +52,35 @@ def test_what_is_reserved_cannot_be_spent_by_anyone_else():
     assert (ledger.left, ledger.spent) == (5, 5)
 
 
+def test_no_more_is_reserved_than_is_left():
+    ledger = Ledger(10)
+    assert (ledger.reserve(25), ledger.left) == (10, 0)
+    assert (ledger.reserve(1), ledger.can_spend(0), ledger.can_spend(1)) == (0, True, False)
+    assert (Ledger(10).reserve(10), Ledger(10).reserve(9)) == (10, 9)
+
+
+def test_all_of_a_ledger_can_be_spent_and_a_share_that_was_given_back_is_empty():
+    ledger = Ledger(11)
+    one, two = ledger.split(2, reserve=2)
+    assert (one.left, two.left, ledger.left) == (4, 4, 3)
+    one.spend(4)
+    for share in (one, two):
+        ledger.give_back(share)
+        assert (share.left, share.spent) == (0, 0)
+        ledger.give_back(share)  # nothing comes twice
+    assert (ledger.left, ledger.spent) == (7, 4)
+    ledger.spend(7)
+    assert (ledger.left, ledger.spent) == (0, 11) and ledger.split(2)[0].left == 0
+    assert Ledger(3).split(0) == [] and Ledger(3).split(1, reserve=9)[0].left == 0
+
+
+def test_work_that_cost_more_than_was_set_aside_is_a_defect():
+    ledger = Ledger(10)
+    for used in (-1, 6):
+        with pytest.raises(AssertionError, match="used of 5 reserved"):
+            ledger.settle(5, used)
+
+
 def test_an_unlimited_ledger_still_counts():
     ledger = Ledger()
     share = ledger.split(2)[0]

@@ -40,6 +40,21 @@ def test_the_best_trajectory_of_the_spelling_most_often_given_wins():
     assert choose([trajectory(None, 1.0)], "weighted", "last") == (None, {})
 
 
+@pytest.mark.parametrize(("aggregate", "value"), [("last", 0.5), ("min", 0.25), ("product", 0.05), ("mean", 0.5125)])
+def test_one_number_from_the_scores_of_the_steps(aggregate, value):
+    one = Trajectory(text="", answer="1", scores=(0.25, 0.5, 0.8, 0.5))
+    assert one.value(aggregate) == pytest.approx(value)
+    assert Trajectory(text="", answer="1", scores=()).value(aggregate) == 0.0
+
+
+def test_ties_go_to_more_trajectories_then_to_the_best_value_then_to_the_first():
+    one, two = trajectory("1", 1.0), trajectory("2", 0.5, 2)
+    assert choose([one, two], "weighted", "last")[0] is two
+    assert choose([trajectory("1", 0.5), trajectory("2", 0.75)], "majority", "last")[0].answer == "2"
+    assert choose([trajectory("1", 0.5), trajectory("2", 0.5)], "best", "last")[0].answer == "1"
+    assert choose([trajectory("1", 0.0), trajectory("2", -1.0)], "weighted", "last")[0].answer == "1"
+
+
 SPELLINGS = [(0, "1/2"), (0, "0.5"), (1, "3"), (1, "3.0"), (2, "7")]
 voters = st.lists(st.tuples(st.sampled_from(SPELLINGS), st.sampled_from([0.25, 0.5, 1.0]), st.integers(1, 3)))
 

@@ -1,0 +1,177 @@
+"""Blocks, the swap space and the prefix index, operation by operation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from plait.runtime.engines.native.pool import KVPool
+from plait.runtime.engines.native.segment import Segment, Span
+from plait.runtime.engines.native.store import KVStore
+from plait.runtime.engines.native.swap import SwapSpace
+from plait.tests.runtime.engines.native.test_pressure import MODEL
+
+SIZE = 16
+
+
+class Memory:
+    """A pool with something in it, its swap space and its store."""
+
+    def __init__(self, blocks: int = 8, swap: int = 16) -> None:
+        self.pool = KVPool(MODEL.config, blocks, SIZE, MODEL.dtype, MODEL.device)
+        self.swap = SwapSpace(self.pool, swap)
+        self.store = KVStore(blocks, SIZE, self.swap)
+        self.scribble(0)
+
+    def scribble(self, seed: int) -> None:
+        random = torch.Generator().manual_seed(seed)
+        for tensor in (*self.pool.k, *self.pool.v):
+            tensor.copy_(torch.randn(tensor.shape, generator=random))
+
+    def segment(self, length: int, computed: int, *, seed: int = 0, job: str | None = "a") -> Segment:
+        segment = Segment(0)
+        self.store.acquire(segment, pin=True, job=job)
+        segment.tokens = [seed + i for i in range(length)]
+        assert self.store.reserve(segment, length)
+        self.store.advance(segment, computed)
+        return segment
+
+    def content(self, segment: Segment, blocks: int) -> list[torch.Tensor]:
+        index = torch.tensor(segment.blocks[:blocks].tolist(), dtype=torch.int64)
+        return [tensor[index].clone() for tensor in (*self.pool.k, *self.pool.v)]
+
+
+def test_what_is_computed_goes_out_and_comes_back_bit_for_bit():
+    memory = Memory()
+    store, swap = memory.store, memory.swap
+    segment = memory.segment(70, 33)
+    before = memory.content(segment, 3)
+    assert (store.by_job["a"], store.available) == (5, 3)
+    assert store.swap_out(segment) == 5  # two of them held nothing yet
+    assert (segment.num_swapped, store.num_swapped, len(segment.blocks)) == (3, 1, 0)
+    assert (swap.used, swap.moved_out, swap.moved_in) == (3, 3, 0)
+    assert (store.by_job["a"], store.available) == (0, 8) and store.holders() == []
+    store.check_integrity()
+    memory.scribble(1)
+    other = memory.segment(16, 16, seed=500)
+    assert store.bring_back(segment)
+    assert (segment.num_swapped, store.num_swapped, len(segment.blocks)) == (0, 0, 3)
+    assert (swap.used, swap.moved_out, swap.moved_in) == (0, 3, 3)
+    assert (store.by_job["a"], store.available) == (4, 4) and store.holders() == [other, segment]
+    assert all(map(torch.equal, memory.content(segment, 3), before))
+    store.check_integrity()
+
+
+def test_nothing_happens_without_room_on_the_other_side():
+    memory = Memory(swap=4)
+    store = memory.store
+    first, second = memory.segment(33, 33), memory.segment(20, 17, seed=500)
+    assert store.can_swap and store.swap_out(first) == 3
+    assert store.can_swap and store.swap_out(second) == 0
+    assert (len(second.blocks), second.num_swapped, memory.swap.used, store.num_swapped) == (2, 0, 3, 1)
+    third = memory.segment(60, 0, seed=900)
+    assert not store.bring_back(first)  # 3 blocks, where 2 are left
+    assert (first.num_swapped, memory.swap.used, store.num_swapped, memory.swap.moved_in) == (3, 3, 1, 0)
+    assert store.swap_out(third) == 4 and third.num_swapped == 0 and store.num_swapped == 1
+    assert store.bring_back(first) and store.swap_out(second) == 2
+    store.check_integrity()
+    memory.swap.max_blocks = 2
+    assert not store.can_swap
+
+
+@pytest.mark.parametrize(
+    ("length", "left"), [(60, 3), (48, 3), (40, 3), (33, 3), (32, 2), (17, 2), (16, 1), (1, 1), (0, 0)]
+)
+def test_what_is_cut_while_it_is_away(length, left):
+    memory = Memory()
+    store = memory.store
+    segment = memory.segment(70, 40)
+    before = memory.content(segment, 3)
+    store.swap_out(segment)
+    store.truncate(segment, length)
+    assert (segment.num_swapped, segment.computed, len(segment.tokens)) == (left, min(40, length), length)
+    assert store.num_swapped == bool(left) and (memory.swap.used > 0) == bool(left)
+    store.check_integrity()
+    memory.scribble(1)
+    if left:
+        assert store.bring_back(segment)
+    assert (memory.swap.used, len(segment.blocks), memory.swap.moved_in) == (0, left, left)
+    expected = [tensor[:left] for tensor in before]
+    assert all(map(torch.equal, memory.content(segment, left), expected))
+    store.check_integrity()
+
+
+def test_what_is_let_go_of_while_it_is_away_is_gone():
+    memory = Memory()
+    segment = memory.segment(70, 40)
+    memory.store.swap_out(segment)
+    assert memory.store.match(segment.lineage, list(range(70)))[0].end == 32  # it can still be found
+    memory.store.release(segment, pin=True, job="a")
+    assert (memory.swap.used, memory.store.num_swapped, segment.num_swapped) == (0, 0, 0)
+    assert memory.store.match(segment.lineage, list(range(70))) == []
+    usage = memory.store.usage()
+    assert (usage.free, usage.cached, usage.used) == (8, 0, 0)
+    memory.store.check_integrity()
+
+
+def test_those_that_are_looked_for_on_disk_are_not_moved():
+    memory = Memory()
+    segment = memory.segment(20, 20)
+    segment.is_loading = True
+    assert memory.store.holders() == []
+
+
+def test_reserving_takes_what_is_cached_longest_unused_and_else_nothing():
+    memory = Memory()
+    store = memory.store
+    one, two = memory.segment(32, 32), memory.segment(32, 32, seed=500)
+    for segment in (one, two):
+        store.release(segment, pin=True, job="a")
+    assert store.usage().cached == 4 and store.available == 8
+    assert [s.end for s in store.match(one.lineage, list(range(40)))] == [32]  # used again, so `two` goes first
+    assert [s.end for s in store.match(one.lineage, list(range(32)))] == [16]  # the last token is left out
+    big = memory.segment(80, 0, seed=900)
+    assert store.usage().cached == 2 and store.available == 3
+    assert store.match(two.lineage, list(range(500, 540))) == [] and store.match(one.lineage, list(range(40)))
+    assert store.blocks_missing(big, 80) == 0 and store.blocks_missing(big, 81) == 1
+    assert not store.reserve(big, 80 + 4 * SIZE)
+    assert len(big.blocks) == 5 and store.usage().cached == 2
+    assert store.reserve(big, 80 + 3 * SIZE) and store.available == 0 and store.usage().cached == 0
+    store.check_integrity()
+
+
+def test_only_full_blocks_stay_when_the_last_view_lets_go():
+    memory = Memory()
+    store = memory.store
+    segment = memory.segment(40, 35)
+    store.acquire(segment, pin=False, job="b")
+    store.release(segment, pin=True, job="a")
+    assert (store.usage().cached, store.by_job["a"], store.by_job["b"]) == (0, 0, 3)
+    store.release(segment, pin=False, job="b")
+    assert (store.usage().cached, store.usage().free, store.usage().used) == (2, 6, 0)
+    store.evict_all()
+    assert store.usage().free == 8 and store.match(segment.lineage, list(range(40))) == []
+    store.check_integrity()
+
+
+def test_what_is_not_trusted_is_found_by_nobody():
+    memory = Memory()
+    segment = memory.segment(40, 40)
+    memory.store.distrust(segment)
+    assert memory.store.match(segment.lineage, list(range(40))) == []
+
+
+def test_pending_text_keeps_what_it_sees_until_it_is_computed():
+    memory = Memory()
+    store = memory.store
+    seen, reader = memory.segment(16, 16), memory.segment(20, 4, seed=500)
+    reader.view = (Span(seen, 0, 16),)
+    store.freeze(reader)
+    store.freeze(reader)  # once is enough
+    store.release(seen, pin=True, job="a")
+    assert seen.refs == seen.pins == 1
+    store.advance(reader, 19)
+    assert seen.refs == 1
+    store.advance(reader, 20)
+    assert seen.refs == 0 and store.usage().cached == 1
+    store.check_integrity()

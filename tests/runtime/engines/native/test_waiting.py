@@ -1,0 +1,144 @@
+"""Who waits for KV blocks, decision by decision; what comes of it altogether is in test_pressure.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from plait import SamplingParams
+from plait.tests.runtime.engines.native.stepped import Stepped
+from plait.tests.runtime.engines.native.test_pressure import prompt
+
+
+def three(stepped, **options):
+    """Generations of three jobs that have begun, of 3 blocks each."""
+    found = [stepped.generate(prompt(40, i), job=job, **options) for i, job in enumerate("abc")]
+    stepped.until(lambda: all(g.sampled for g in found))
+    return found
+
+
+async def test_only_who_is_younger_gives_way_to_those_that_are_short_and_the_youngest_first():
+    stepped = Stepped(kv_tokens=320)
+    a, b, c = three(stepped)
+    assert stepped.pressure.relieve([b], is_stuck=False)
+    assert list(stepped.pressure.suspended) == [c] and list(stepped.scheduler.running) == [a, b]
+    assert [g.num_preemptions for g in (a, b, c)] == [0, 0, 1] and stepped.pressure.num_preemptions == 1
+    # What `c` had is out; of those that still run, only `a` could give, which is older than `b`.
+    assert not stepped.pressure.relieve([b], is_stuck=False)
+    assert list(stepped.scheduler.running) == [a, b]
+    assert stepped.pressure.relieve([b, a], is_stuck=False) and list(stepped.scheduler.running) == [a]
+    await stepped.close()
+
+
+async def test_where_nobody_can_go_on_an_older_one_gives_way_too_but_never_itself():
+    stepped = Stepped(kv_tokens=320)
+    a, b, c = three(stepped)
+    assert stepped.pressure.relieve([c], is_stuck=True)
+    assert list(stepped.pressure.suspended) == [b] and c in stepped.scheduler.running
+    assert stepped.pressure.relieve([c], is_stuck=True) and list(stepped.scheduler.running) == [c]
+    assert not stepped.pressure.relieve([c], is_stuck=True)
+    await stepped.close()
+
+
+async def test_what_nobody_waits_for_goes_first_then_what_was_left_of_those_who_wait():
+    stepped = Stepped(kv_tokens=640)
+    idle = stepped.generate(prompt(40, 7), max_tokens=0)
+    stepped.until(lambda: idle.is_done)
+    a, b, c = three(stepped)
+    store = stepped.native.store
+    assert stepped.pressure.relieve([a], is_stuck=False) and not stepped.pressure.suspended
+    assert idle.branch.view.segments[-1].num_swapped == 3 and store.num_swapped == 1
+    later = stepped.generate(prompt(40, 8), max_tokens=0)
+    stepped.until(lambda: later.is_done)
+    stepped.pressure._suspend(b)
+    assert stepped.pressure.relieve([a], is_stuck=False)
+    assert later.branch.view.segments[-1].num_swapped == 3 and not any(s.num_swapped for s in b.branch.view.segments)
+    assert stepped.pressure.relieve([a], is_stuck=False) and any(s.num_swapped for s in b.branch.view.segments)
+    assert c in stepped.scheduler.running
+    await stepped.close()
+
+
+async def test_without_room_in_the_swap_space_nobody_gives_way():
+    stepped = Stepped(kv_tokens=320, swap_tokens=0)
+    a, b, c = three(stepped)
+    assert not stepped.pressure.relieve([a], is_stuck=True)
+    assert list(stepped.scheduler.running) == [a, b, c]
+    await stepped.close()
+
+
+async def test_age_is_priority_then_the_jobs_arrival_then_ones_own():
+    stepped = Stepped(kv_tokens=640)
+    first = stepped.generate(prompt(9, 0), job="one")
+    other = stepped.generate(prompt(9, 1), job="two")
+    second = stepped.generate(prompt(9, 2), job="one")
+    urgent = stepped.generate(prompt(9, 3), job="three", priority=1)
+    everybody = [other, second, urgent, first]
+    assert sorted(everybody, key=stepped.pressure.age) == [urgent, first, second, other]
+    for g in (first, second):
+        g.branch.close()
+    again = stepped.generate(prompt(9, 4), job="one")  # the name alone is no claim: the job had ended
+    assert sorted([again, other], key=stepped.pressure.age) == [other, again]
+    await stepped.close()
+
+
+async def test_a_gang_is_as_old_as_its_oldest_and_waits_as_one():
+    stepped = Stepped(kv_tokens=640)
+    left, right = (stepped.native.open(prompt(9, i), job="a", path=(i,)) for i in range(2))
+    for branch in (left, right):
+        branch.lockstep("g")
+    one = left.generate(SamplingParams(max_tokens=50, ignore_eos=True))
+    between = stepped.generate(prompt(9, 5), job="a")
+    stepped.pressure._suspend(one)
+    assert list(stepped.pressure.suspended) == [one]
+    two = right.generate(SamplingParams(max_tokens=50, ignore_eos=True))  # one who comes later does not run ahead
+    assert set(stepped.pressure.suspended) == {one, two} and two not in stepped.scheduler.running
+    assert between in stepped.scheduler.running
+    assert stepped.pressure.age(two) == stepped.pressure.age(one) < stepped.pressure.age(between)
+    assert stepped.pressure.resume() and set(stepped.scheduler.running) == {one, two, between}
+    stepped.until(lambda: bool(one.sampled and two.sampled and between.sampled))
+    assert stepped.pressure.relieve([between], is_stuck=True)
+    assert set(stepped.pressure.suspended) == {one, two}
+    assert (one.num_preemptions, two.num_preemptions) == (2, 1) and stepped.pressure.num_preemptions == 3
+    await stepped.close()
+
+
+async def test_who_has_waited_longest_takes_the_place_of_those_that_cannot_go_on():
+    stepped = Stepped(kv_tokens=640)
+    a, b, c = three(stepped)
+    for g in (b, c):
+        stepped.pressure._suspend(g)
+    assert stepped.pressure.force([]) == [b]
+    assert list(stepped.scheduler.running) == [b] and set(stepped.pressure.suspended) == {a, c}
+    assert stepped.pressure.force([b, a]) == [c]
+    assert list(stepped.scheduler.running) == [c] and set(stepped.pressure.suspended) == {a, b}
+    assert stepped.pressure.force([a, b]) == [] and list(stepped.scheduler.running) == [c]
+    await stepped.close()
+
+
+async def test_the_youngest_gives_up_unless_one_alone_has_grown_past_the_pool():
+    stepped = Stepped(kv_tokens=640)
+    a, b, c = three(stepped)
+    assert stepped.pressure.loser([b, a]) is c
+    stepped.pressure._suspend(c)
+    assert stepped.pressure.loser([a]) is c
+    for g in (b, c):
+        g.branch.close()
+    assert stepped.pressure.loser([a]) is a
+    await stepped.close()
+
+
+@pytest.mark.parametrize("short", [0, 1])
+async def test_going_on_takes_what_is_missing_and_two_blocks_for_each_to_grow_into(short):
+    stepped = Stepped(kv_tokens=320)
+    runs, waits = stepped.generate(prompt(40, 0), job="a"), stepped.generate(prompt(40, 1), job="b")
+    stepped.until(lambda: bool(runs.sampled and waits.sampled))
+    stepped.pressure._suspend(waits)
+    assert stepped.pressure._swap(1)
+    store = stepped.native.store
+    taken = [store._free.pop() for _ in range(store.available - (3 + 2 * 2) + short)]
+    stepped.pressure.note_change()
+    assert stepped.pressure.resume() is (not short) and (waits in stepped.scheduler.running) is (not short)
+    store._free += taken
+    if short:  # blocks that come back are noticed without being told of
+        assert stepped.pressure.resume() and waits in stepped.scheduler.running
+    assert not stepped.pressure.resume()
+    await stepped.close()
