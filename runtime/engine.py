@@ -268,11 +268,13 @@ class Engine(Protocol):
         context_limit: int | None = None,
         job: str = "",
         priority: int = 0,
+        deadline: float | None = None,
     ) -> Branch:
         """A new root branch.
 
         `path` and `seed` determine sampling. `context_limit` caps the view's tokens below the engine's own. Branches
-        of one `job` share its fair part of the machine; a higher `priority` is served first.
+        of one `job` share its fair part of the machine; a higher `priority` is served first, and of one priority the
+        nearest `deadline`, in the event loop's time. An engine that has no such say ignores it.
         """
         ...
 

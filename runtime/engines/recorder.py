@@ -79,9 +79,10 @@ class Recorder:
         context_limit: int | None = None,
         job: str = "",
         priority: int = 0,
+        deadline: float | None = None,
     ) -> Branch:
         branch = self._engine.open(
-            tokens, path=path, seed=seed, context_limit=context_limit, job=job, priority=priority
+            tokens, path=path, seed=seed, context_limit=context_limit, job=job, priority=priority, deadline=deadline
         )
         return RecordedBranch(self, branch, seed)
 

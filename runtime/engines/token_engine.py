@@ -71,6 +71,7 @@ class TokenEngine(ABC):
         context_limit: int | None = None,
         job: str = "",
         priority: int = 0,
+        deadline: float | None = None,
     ) -> TokenBranch:
         if self.is_closed:
             raise EngineClosed(f"engine {self.name} is closed")

@@ -76,6 +76,7 @@ class Context(Scope):
             context_limit=limit,
             job=self.state.job,
             priority=self.state.priority,
+            deadline=self.state.deadline,
         )
         traced = TracedBranch(self, branch, parent=self.parent, label=label, context_limit=limit)
         traced.record_prompt(tokens[:first])

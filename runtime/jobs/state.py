@@ -20,7 +20,7 @@ from .companions import Companions
 E = TypeVar("E", bound=Event)
 
 KV_SAMPLE_SECONDS = 0.005
-"""Counting a job's unique blocks walks all its views, so samples keep this distance."""
+"""Between two samples of a job's KV blocks."""
 
 
 class OpenBranch(Protocol):

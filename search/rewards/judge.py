@@ -52,8 +52,7 @@ class Judge(Reward):
         engine = ctx.engine if self.model is None else await ctx.companion(self.model, **self.options)
         length = max(len(engine.tokenizer.encode_continuation((), word)) for word in (self.good, self.bad))
         reader = Reply(self.good, self.bad, length, engine.tokenizer, knows=engine.capabilities.logprobs)
-        job = f"{ctx.state.job} reward"
-        return TreeScorer(engine, _Request(self.request), reader, question, job=job, priority=ctx.state.priority)
+        return TreeScorer.of(ctx, engine, _Request(self.request), reader, question)
 
 
 @dataclass(frozen=True, slots=True)

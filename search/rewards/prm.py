@@ -69,7 +69,7 @@ class PRM(Reward):
         if not engine.capabilities.hidden_states:
             raise UnsupportedByEngine(f"{engine.name} gives no hidden states to score steps by; the native engine does")
         frame, head = self._load(path, engine.tokenizer)
-        return TreeScorer(engine, frame, head, question, job=f"{ctx.state.job} reward", priority=ctx.state.priority)
+        return TreeScorer.of(ctx, engine, frame, head, question)
 
     def _load(self, path: Path, tokenizer: Tokenizer) -> tuple[Frame, Head]:
         from .head import has_own_head, load_head

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ...runtime.engine import Branch, Completion, Engine, Generation, SamplingParams
 from ...runtime.errors import PromptTooLong
+from ...runtime.jobs.context import Context
 from ..node import Node
 from .frames import Frame, shared
 
@@ -31,7 +32,17 @@ class Reader(Protocol):
 class TreeScorer:
     """See `base.Scorer`."""
 
-    def __init__(self, engine: Engine, frame: Frame, reader: Reader, question: str, *, job: str, priority: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        frame: Frame,
+        reader: Reader,
+        question: str,
+        *,
+        job: str,
+        priority: int,
+        deadline: float | None = None,
+    ) -> None:
         """Raises `PromptTooLong`, and `InvalidInput` if the frame is a chat that cannot be rendered."""
         self._engine = engine
         self._frame = frame
@@ -39,7 +50,7 @@ class TreeScorer:
         self._question = question
         self._job = job
         head = frame.head(engine.tokenizer, question)
-        self._root = engine.open(head, job=job, priority=priority)
+        self._root = engine.open(head, job=job, priority=priority, deadline=deadline)
         self._branches: dict[Node, Branch] = {}
         self.prefilled_tokens = 0
         """What the engine computed."""
@@ -47,6 +58,13 @@ class TreeScorer:
         """What a scorer that sees every trajectory for the first time would have."""
         self.peak_blocks = 0
         self.scored = 0
+
+    @classmethod
+    def of(cls, ctx: Context, engine: Engine, frame: Frame, reader: Reader, question: str) -> TreeScorer:
+        """For a job, beside its own branches and as urgent as they are."""
+        state = ctx.state
+        job = f"{state.job} reward"
+        return cls(engine, frame, reader, question, job=job, priority=state.priority, deadline=state.deadline)
 
     async def score(self, nodes: Sequence[Node]) -> list[float]:
         running = [self._start(node) for node in nodes]  # all of them, before the first is awaited

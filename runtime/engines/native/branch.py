@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Sequence
 from typing import Protocol
@@ -60,6 +61,7 @@ class NativeBranch:
         context_limit: int,
         job: str,
         priority: int,
+        deadline: float | None = None,
         parent: NativeBranch | None = None,
     ) -> None:
         self.engine = engine
@@ -69,6 +71,7 @@ class NativeBranch:
         self.context_limit = context_limit
         self.job = job
         self.priority = priority
+        self.deadline = math.inf if deadline is None else deadline
         self.parent = parent
         self.sampling_seed = branch_seed(seed, path)
         self.num_sampled = 0
@@ -156,6 +159,7 @@ class NativeBranch:
                     context_limit=self.context_limit,
                     job=self.job,
                     priority=self.priority,
+                    deadline=self.deadline,
                     parent=self,
                 )
                 for i in range(n)

@@ -183,6 +183,7 @@ class NativeEngine:
         context_limit: int | None = None,
         job: str = "",
         priority: int = 0,
+        deadline: float | None = None,
     ) -> Branch:
         with self.lock:
             self.check_open()
@@ -190,8 +191,9 @@ class NativeEngine:
                 raise InvalidInput(f"context_limit must be positive, not {context_limit}")
             limit = min(self.context_limit, context_limit or self.context_limit)
             branch = NativeBranch(
-                self, View(self.store, job=job), path=path, seed=seed, context_limit=limit, job=job, priority=priority
-            )
+                self, View(self.store, job=job), path=path, seed=seed, context_limit=limit, job=job, priority=priority,
+                deadline=deadline,
+            )  # fmt: skip
             try:
                 branch.extend(tokens)
             except BaseException:

@@ -2,9 +2,9 @@
 
 A generation that waits is *suspended*: no step computes it, and blocks that only such generations, or branches that
 generate nothing, refer to go to the swap space when somebody needs them (`KVStore.swap_out`). It goes on from the same
-bits when there is room, so nobody's result tells that memory was short. The order is one of age, by priority, job and
-arrival: the oldest generation can have every block, so it comes to its end, and after it the next one. The members of a
-gang wait and go on together.
+bits when there is room, so nobody's result tells that memory was short. The order is one of age, by priority, deadline,
+job and arrival: the oldest generation can have every block, so it comes to its end, and after it the next one. The
+members of a gang wait and go on together.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Pressure:
         """Its last branch is closed."""
         self._jobs.pop(job, None)
 
-    def age(self, g: NativeGeneration) -> tuple[int, int, int]:
+    def age(self, g: NativeGeneration) -> tuple[int, float, int, int]:
         """Least for who goes first."""
         arrival = min((one.sequence for one in self._companions(g)), default=g.sequence)
-        return -g.branch.priority, self._jobs.get(g.branch.job, arrival), arrival
+        return -g.branch.priority, g.branch.deadline, self._jobs.get(g.branch.job, arrival), arrival
 
     # -- waiting -----------------------------------------------------------------------------------------------
 

@@ -177,13 +177,15 @@ class Scheduler:
         return True
 
     def _ordered(self) -> list[NativeGeneration]:
-        """Decoding generations first, then prefills; by priority, then fair share, then arrival."""
+        """By priority, then deadline, then fair share; of one job decoding generations first, then prefills; then by
+        arrival. So a full step has room for whoever has just come."""
 
-        def key(g: NativeGeneration) -> tuple[bool, int, int, int]:
+        def key(g: NativeGeneration) -> tuple[int, float, int, bool, int]:
             own = g.branch.view.own
             # What is put into a gang's member must not keep the others waiting.
             is_prefill = own is not None and own.pending > 1 and g.branch.gang is None
-            return is_prefill, -g.branch.priority, self._served[g.branch.job], g.sequence
+            served = self._served[g.branch.job]
+            return -g.branch.priority, g.branch.deadline, served, is_prefill, g.sequence
 
         return sorted(self.running, key=key)
 
