@@ -17,6 +17,8 @@ MIN_TEMPERATURE = 1e-6
 """The smallest temperature but for 0: any float32 logits divided by it are finite in double precision."""
 MAX_PENALTY = 1e6
 """Of a repetition penalty; the smallest is its inverse."""
+MAX_STOP_CHARS = 16_384
+"""Of all stop strings together: each new token is compared with every beginning of them."""
 MAX_BIAS = 3.4028234663852886e38
 """Of a logit bias, either way: the largest float32."""
 
@@ -105,6 +107,7 @@ class SamplingParams:
         for text in self.stop:
             if not isinstance(text, str) or not text:
                 raise InvalidInput(f"stop must hold strings that are not empty, not {_shown(text)}")
+        check_stop(self.stop)
         for name in ("stop_token_ids", "forced", "forbidden_ids", "constrained"):
             ids = _sequence(name, getattr(self, name))
             object.__setattr__(self, name, ids)
@@ -141,6 +144,13 @@ def check_temperature(value: float) -> float:
     if 0 < value < MIN_TEMPERATURE:
         raise InvalidInput(f"temperature must be 0 (greedy) or at least {MIN_TEMPERATURE:g}, not {value!r}")
     return value
+
+
+def check_stop(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The stop strings themselves; raises `InvalidInput` if they are too long."""
+    if (length := sum(map(len, texts))) > MAX_STOP_CHARS:
+        raise InvalidInput(f"stop: {length} characters; all stop strings together may have {MAX_STOP_CHARS}")
+    return texts
 
 
 def _check_shape(p: SamplingParams | SamplingDefaults) -> None:

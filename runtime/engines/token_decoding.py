@@ -72,7 +72,9 @@ def find_stop(text: str, stops: Sequence[str], start: int = 0) -> tuple[str, int
 
 def pending_stop(text: str, stops: Sequence[str]) -> int:
     """Characters at the end that may yet turn out to begin a stop string."""
-    return max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+    return max(
+        (n for stop in stops for n in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:n])), default=0
+    )
 
 
 def _stopped_at(generation: TokenGeneration, text: str, ends: list[int], stop: str, at: int) -> Completion:

@@ -5,7 +5,7 @@
 - `countdown`: what follows the last word `answer` (the compact Countdown language), `none` meaning no answer.
 - `equations`: all equations `a + b = c`, joined by commas (its mode `step`).
 - `path`: the operations of the solution path that a text in the language of the APR paper ends with, joined by commas.
-- `regex:PATTERN`: the last match; its first group where it has one.
+- `regex:PATTERN`: the last match; its first group where it has one. None where the search takes too long.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import re
 from bisect import bisect
 from collections import Counter
 from collections.abc import Hashable, Iterable
+
+import regex
 
 from ..equality import numbers
 from ..equality.registry import Equality
@@ -26,7 +28,12 @@ _BRACE = re.compile(rf"{BOX}|\\.|[{{}}]", re.DOTALL)
 _COUNTED = re.compile(r"[\d+*/^<>-]|\\(?:frac|cdot|times|div|sqrt|pm)")
 """What says, around a box in a box, that the outer one holds more than the inner."""
 
-_EQUATION = re.compile(r"\d+ *[-+*/] *\d+ *= *\d+")
+_EQUATION = re.compile(r"(?<!\d)\d++ *+[-+*/] *+\d++ *+= *+\d++")
+"""Linear in the text, however long its numbers."""
+
+_SECONDS = 0.5
+"""A pattern is somebody's program, and the text a model's."""
+_MAX_PATTERN = 2_000
 
 RULES = ("text", "boxed", "countdown", "equations", "path", "regex:PATTERN")
 
@@ -34,12 +41,15 @@ RULES = ("text", "boxed", "countdown", "equations", "path", "regex:PATTERN")
 def check_rule(rule: str) -> str:
     """Raise `InvalidInput` unless `extract` knows the rule; returns it."""
     if rule.startswith("regex:"):
+        pattern = rule.removeprefix("regex:")
+        if len(pattern) > _MAX_PATTERN:
+            raise InvalidInput(f"answer rule: a pattern of {len(pattern)} characters; it may have {_MAX_PATTERN}")
         try:
-            re.compile(rule.removeprefix("regex:"))
-        except re.error as error:
-            raise InvalidInput(f"answer rule {rule!r}: {error}") from None
+            regex.compile(pattern)
+        except (regex.error, RecursionError, OverflowError, ValueError) as error:
+            raise InvalidInput(f"answer rule {rule[:80]!r}: {error}") from None
     elif rule not in RULES:
-        raise InvalidInput(f"unknown answer rule {rule!r}; known: {', '.join(RULES)}")
+        raise InvalidInput(f"unknown answer rule {rule[:80]!r}; known: {', '.join(RULES)}")
     return rule
 
 
@@ -55,7 +65,14 @@ def extract(rule: str, text: str) -> str | None:
         return " , ".join(_EQUATION.findall(text)) or None
     if rule == "path":
         return ", ".join(operations(final_path(text) or "")) or None
-    matches = list(re.finditer(rule.removeprefix("regex:"), text))
+    return _last_match(rule.removeprefix("regex:"), text)
+
+
+def _last_match(pattern: str, text: str) -> str | None:
+    try:
+        matches = list(regex.finditer(pattern, text, timeout=_SECONDS))
+    except TimeoutError:
+        return None
     if not matches:
         return None
     found: str | None = matches[-1].group(1) if matches[-1].re.groups else matches[-1].group()

@@ -14,7 +14,7 @@ from ..errors import InvalidInput
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
 from ..result import Outcome
-from ..sampling import MAX_PENALTY, check_temperature
+from ..sampling import MAX_PENALTY, check_stop, check_temperature
 from ..spec import Spec
 from .constraints import AnyConstraint
 from .contexts import WithContexts, check_room
@@ -73,7 +73,7 @@ class Decoding(WithContexts, Method):
     """Leave out tokens less likely than this share of the likeliest one; 0: off."""
     repetition_penalty: float | None = Field(default=None, ge=1 / MAX_PENALTY, le=MAX_PENALTY, strict=True)
     """Divides the logits of tokens that stand in the context already (multiplies negative ones); 1: off."""
-    stop: tuple[Text, ...] = ()
+    stop: Annotated[tuple[Text, ...], AfterValidator(check_stop)] = ()
     """Strings that end a generation; they are cut off."""
     stop_token_ids: tuple[Token, ...] = ()
     """Tokens that end a generation, as an end of sequence does."""

@@ -29,7 +29,7 @@ from plait import (
 )
 from plait.runtime.methods.hogwild import Hogwild
 from plait.runtime.methods.multiverse import Multiverse
-from plait.runtime.sampling import MAX_BIAS, MAX_PENALTY, MIN_TEMPERATURE
+from plait.runtime.sampling import MAX_BIAS, MAX_PENALTY, MAX_STOP_CHARS, MIN_TEMPERATURE
 
 NAN, INF, HUGE = math.nan, math.inf, 10**5000
 
@@ -273,3 +273,18 @@ async def test_a_bound_that_ended_nothing_is_not_mentioned():
     assert [r.finish_reason for r in (ended, context, concluded)] == [Finish.STOP, Finish.CONTEXT, Finish.LENGTH]
     for result in (ended, context, concluded):
         assert "bound" not in result.details
+
+
+def test_stop_strings_are_bounded_altogether():
+    half = "a" * (MAX_STOP_CHARS // 2)
+    assert SamplingParams(stop=(half, half)).stop == (half, half)
+    with pytest.raises(InvalidInput, match=f"stop: {MAX_STOP_CHARS + 1} characters"):
+        SamplingParams(stop=(half, half, "b"))
+    with pytest.raises(InvalidInput, match="stop: 1000000 characters"):
+        parse_job({"method": {"method": "sequential", "prompt": "x", "stop": ["a" * 10**6]}})
+
+
+async def test_a_stop_string_that_is_longer_than_the_text_costs_no_more_than_the_text():
+    async with Runtime(engine=ScriptedEngine(lambda _: "a" * 300)) as runtime:
+        result = await (await runtime.submit(Sequential(prompt="x", stop=("a" * 16_000,))))
+    assert result.finish_reason is Finish.EOS and result.text == "a" * 300

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -104,3 +105,30 @@ def test_equal_numbers_vote_for_one():
     assert majority(answers) == (r"\frac{1}{2}", {r"\frac{1}{2}": 3, "3": 2})
     assert majority(answers, text)[0] == "3"
     assert majority(["1/2", "0.5", "0.5"]) == ("0.5", {"0.5": 3})
+
+
+def test_a_pattern_without_an_end_gives_no_answer():
+    """A job's pattern on a model's text may take for ever; another job is not made to wait for it."""
+    start = time.process_time()
+    assert extract(check_rule(r"regex:(a|a)+b"), "a" * 40_000 + "!") is None
+    assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(" * 900 + ")" * 900, "a{99999999999}", "(", "a" * 2001, "[", "(?<=a+)" + "(" * 500]
+)
+def test_patterns_that_cannot_be(pattern):
+    with pytest.raises(InvalidInput, match="answer rule") as caught:
+        check_rule(f"regex:{pattern}")
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("text", ["1" * 200_000, "1 " * 100_000, "1+" * 100_000, "1+1=" * 50_000, "1" + " " * 200_000])
+def test_equations_are_found_in_time_linear_in_the_text(text):
+    start = time.process_time()
+    extract("equations", text)
+    assert time.process_time() - start < 3
+
+
+def test_equations():
+    assert extract("equations", "so 12 + 3=15 and 7*8 = 56, 1=1, 10-4-3=3") == "12 + 3=15 , 7*8 = 56 , 4-3=3"
