@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,23 @@ def test_units_come_back(tmp_path):
         assert json.dumps(kept.to_json()) == json.dumps(unit("a").to_json())
         assert kept.rows[0].measured == unit("a").rows[0].measured
         assert store.environment == ENVIRONMENT
+
+
+def test_a_result_is_on_disk_when_add_returns(tmp_path, monkeypatch):
+    path, synced = tmp_path / "results.jsonl", []
+    fsync = os.fsync
+
+    def noted(descriptor):
+        synced.append((os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    with opened(tmp_path) as store:
+        for count, name in enumerate("ab", 1):
+            store.add(unit(name))
+            assert path.read_bytes().count(b"\n") == count  # seen by others while the store is open
+            assert synced[-1] == (path.stat().st_ino, path.stat().st_size) and len(synced) == count
+            assert list(store.units)[-1].sample == name
 
 
 @pytest.mark.parametrize("lost", [1, 2, 40, 200])

@@ -95,7 +95,9 @@ async def test_scores_equal_transformers(reward_model):
         second = Node(parent=first, text=STEPS[1])
         last = Node(parent=second, text=STEPS[2], is_complete=True)
         found = await scorer.score([first, other])
+        blocks, branches = engine.block_usage("j reward").used, engine.num_branches
         scorer.release([other])
+        assert engine.block_usage("j reward").used < blocks and engine.num_branches == branches - 1
         found += await scorer.score([second])
         found += await scorer.score([last])
         texts = [PROMPT + STEPS[0], PROMPT + OTHER, PROMPT + "".join(STEPS[:2]), PROMPT + "".join(STEPS) + f" {EOS}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -20,6 +21,7 @@ from plait.runtime.errors import InvalidInput, UnknownModel
 from plait.search import ETS, Verifier, embeddings, register_function
 from plait.search.clustering import cluster, own_distance
 from plait.search.node import Frontier, Node
+from plait.search.rewards.base import Reward, register_reward
 from plait.tests.runtime.tools import run
 from plait.tests.search.tools import Steps, by_value
 
@@ -98,6 +100,58 @@ async def test_pruned_branches_are_closed_at_once():
     await solve(engine=Watching(TREE), merge=False)
     # While the second level is written nothing of the first is open but through its children.
     assert {count for context, count in held if context == "qa;"} == {4}
+
+
+class Keeping:
+    """A scorer that notes what is kept for it when it is asked for more."""
+
+    def __init__(self, values, asked):
+        self.values, self.asked, self.kept = values, asked, set()
+
+    async def score(self, nodes):
+        self.asked.append(({node.text for node in self.kept}, [node.text for node in nodes]))
+        self.kept |= set(nodes)
+        return [self.values.get(node.text.rstrip(";"), math.nan) for node in nodes]
+
+    def release(self, nodes):
+        self.kept -= set(nodes)
+
+    def close(self):
+        self.asked.append(({node.text for node in self.kept}, []))
+
+    statistics = {}
+
+
+@register_reward
+class Noting(Reward):
+    reward: Literal["test_noting"] = "test_noting"
+    asked: ClassVar[list[Any]] = []
+
+    async def open(self, ctx, question):
+        return Keeping(VALUES, self.asked)
+
+
+async def test_nothing_is_kept_of_pruned_steps_and_of_those_that_have_ended():
+    asked = Noting.asked
+    asked.clear()
+    tree = {**TREE, "q": ["a;", "b;", "x;", "a;"]}  # `x` has no score
+    result, _ = await run(search(reward=Noting()), None, engine=Steps(tree))
+    assert result.answer == "1"
+    (none, first), (still, missing), *rest, (end, _) = asked
+    assert (none, first, still, missing) == (set(), ["a;", "b;", "x;"], {"a;", "b;"}, ["x;"])
+    assert [kept for kept, _ in rest] == [{"a;"}, {"d;"}] and end == set()
+
+
+async def test_the_winners_end_is_the_searchs():
+    """The best step is cut off by the budget of a trajectory, and still gives the answer."""
+    tree = {"q": ["a;=1 and more of it", "b;=2"]}
+    fields = {"strategy": "best_of_n", "width": 2, "max_tokens": 8}
+    cut, _ = await solve(tree, **fields, vote="best")
+    whole, _ = await solve({"q": ["c;=1 and more of it", "b;=2"]}, **fields, vote="best")
+    assert (whole.answer, whole.finish_reason) == ("2", Finish.EOS)
+    assert cut.answer == "2" and cut.finish_reason is Finish.EOS  # what is cut does not vote
+    nothing, _ = await solve({"q": ["a;=1 and more of it", "b; and more of it"]}, **fields, vote="best")
+    assert nothing.finish_reason is Finish.LENGTH and nothing.text == "a;=1 and"
 
 
 @pytest.mark.parametrize("strategy", ["ets", "rebase", "beam", "dvts", "best_of_n"])

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.grpo_config import GRPOConfig
 
 from plait.evals.benchmark import Sample
-from plait.rl.grpo.batch import Shape, chunks, credited
+from plait.rl.grpo.batch import Shape, chunks, credited, padded
 from plait.rl.grpo.credit import Told
 from plait.rl.grpo.forest import Forest
 from plait.rl.grpo.packed import token_cost
@@ -55,6 +55,28 @@ def rollouts(mode: str) -> list[Rollout]:
         return Rollout(sample=SAMPLE, trace=trace, outcome=reward, reason="", reward=reward, usage=None, told=told)
 
     return [rollout(first.trace, 0.0, told[0]), rollout(second.trace, 1.0, told[1])]
+
+
+def test_rows_that_fill_a_chunk_up_weigh_nothing_and_change_nothing():
+    forest = Forest()
+    calls = credited(forest, [rollouts("shared")], "shared")
+    shape = Shape(share=True, token_cost=1, row_tokens=64, pass_tokens=64)
+    (chunk,) = chunks(forest, calls, 1, 2, shape)
+    longer = padded(chunk, 7)
+    assert set(longer) == set(chunk) and len(calls) == 4
+    for name, value in chunk.items():
+        if name == "layout":
+            assert longer[name].passes is value.passes and longer[name].num_tokens == value.num_tokens
+            value, filled = value.index, longer[name].index
+        else:
+            filled = longer[name]
+        if value.dim():
+            assert filled.shape == (7, *value.shape[1:]) and filled.dtype == value.dtype
+            assert torch.equal(filled[:4], value) and not filled[4:].any()
+        else:
+            assert torch.equal(filled, value)
+    same = padded(chunk, 4)
+    assert torch.equal(same["completion_ids"], chunk["completion_ids"])
 
 
 def expected(model, reference, advantages, beta: float) -> torch.Tensor:

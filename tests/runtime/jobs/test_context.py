@@ -213,6 +213,46 @@ async def test_until_cancels_the_rest():
         assert finishes == ["cancelled", "length", "cancelled"]
 
 
+async def test_many_parts_keep_their_order_and_share_the_loop():
+    """Begun at most 32 in a turn of the loop, so that others have a turn in between."""
+    async with context(engine("ab"), total_tokens=100 * 50) as ctx:
+        began: list[int] = []
+        turns = [0]
+
+        async def tick():
+            while True:
+                turns.append(len(began))
+                await asyncio.sleep(0)
+
+        async def part(inner, item):
+            began.append(item)
+            await start(inner).generate(tokens(2))
+            return item, inner.path
+
+        ticking = asyncio.create_task(tick())
+        results = await ctx.parallel(part, range(100))
+        ticking.cancel()
+        assert results == [(i, (0, i)) for i in range(100)] and began == list(range(100))
+        steps = [after - before for before, after in zip(turns, turns[1:], strict=False)]
+        assert max(steps) == 32 and [step for step in steps if step] == [32, 32, 32, 4]
+        assert ctx.ledger.left == 100 * (50 - 2)
+
+
+async def test_parts_that_come_too_late_are_not_begun():
+    async with context(engine(), total_tokens=1000) as ctx:
+        began = []
+
+        async def part(inner, item):
+            began.append(item)
+            if item:
+                await asyncio.sleep(60)
+            return item
+
+        results = await ctx.parallel(part, range(100), until=lambda item: item == 0)
+        assert results == [0] + [None] * 99 and began == [0]
+        assert ctx.ledger.left == 1000
+
+
 async def test_methods_run_inside_methods():
     result, scripted = await run(Nested(), ["one", "two", "three", "four"])
     assert result.text == "one two three four"

@@ -43,6 +43,22 @@ async def test_the_spelling_most_often_given_stands_for_its_group():
     assert result.answer == "3" and result.details["votes"] == {"3": 2, "1/2": 2}
 
 
+async def test_the_end_of_the_result_is_that_of_the_sample_that_wins():
+    ends = {"cut": r"\boxed{1} and so on", "whole": r"\boxed{1}", "other": r"\boxed{2}", "none": "no answer at all"}
+
+    async def finish(*kinds):
+        texts = iter([ends[kind] for kind in kinds])
+        method = SelfConsistency(prompt="p", n=len(kinds), answer="boxed", max_tokens=12, equal="text")
+        result, _ = await run(method, None, engine=ScriptedEngine(lambda _: next(texts)))
+        return result.answer, result.finish_reason
+
+    assert await finish("other", "cut", "cut") == ("1", "length")
+    assert await finish("none", "other", "other") == ("2", "eos")
+    assert await finish("cut", "other", "other") == ("2", "eos")
+    assert await finish("whole", "cut", "other") == ("1", "eos")  # the first that gives it
+    assert await finish("none", "none") == (None, "length")
+
+
 @needs_math
 async def test_algebra():
     result = await vote(["3", r"\sqrt{8}", "3", r"2\sqrt{2}", r"\frac{4}{\sqrt2}"])

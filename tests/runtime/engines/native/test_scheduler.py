@@ -132,8 +132,9 @@ def bursting(folder: Path = _BURSTS, steps: int | None = None, **options: Any) -
     return native
 
 
-@pytest.mark.parametrize("at", range(21, 27))
-async def test_a_branch_goes_on_behind_a_stop_string_that_cut_a_burst_short(at, bursts):
+@pytest.mark.parametrize("include_stop", [False, True])
+@pytest.mark.parametrize("at", range(21, 25))
+async def test_a_branch_goes_on_behind_a_stop_string_that_cut_a_burst_short(at, include_stop, bursts):
     """What was decoded behind the stop is neither in the branch nor taken for computed."""
     tokens = []
     for steps in (1, None):
@@ -142,8 +143,9 @@ async def test_a_branch_goes_on_behind_a_stop_string_that_cut_a_burst_short(at, 
         free = await native.open(prompt(20)).generate(SamplingParams(max_tokens=40, ignore_eos=True))
         branch = native.open(prompt(20))
         stop = "".join(f"{token}." for token in free.token_ids[at - 1 : at + 1])
-        first = await branch.generate(SamplingParams(max_tokens=40, ignore_eos=True, stop=(stop,)))
-        assert first.finish_reason is FinishReason.STOP and len(first.token_ids) < at
+        params = SamplingParams(max_tokens=40, ignore_eos=True, stop=(stop,), include_stop=include_stop)
+        first = await branch.generate(params)
+        assert first.finish_reason is FinishReason.STOP and len(first.token_ids) <= at + include_stop
         own = branch.view.own
         assert own.computed <= len(own.tokens)
         branch.extend(prompt(3, at))
