@@ -82,6 +82,7 @@ class SearchRun:
             assert child.branch is not None
             if math.isnan(child.score):
                 child.branch.prune("no score")
+                self._scorer.release([child])
                 self._ctx.count("unscored_steps")
             else:
                 child.branch.score(child.score)

@@ -46,16 +46,22 @@ def find_model(model: str | Path) -> FoundModel:
     `org/name:FILE.gguf`), which is fetched if need be. Raises `UnknownModel`."""
     if str(model) in shipped_models():
         return FoundModel(MODELS / str(model), str(model))
+    if not str(model):
+        raise UnknownModel(f"no model is named; shipped are {', '.join(shipped_models()) or 'none'}")
     path = Path(model)
-    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
-        return FoundModel(path, path.name)
-    if path.exists():
+    try:
+        if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+            return FoundModel(path, path.name)
+        is_there = path.exists()
+    except OSError:  # a name that no file can have
+        is_there = False
+    if is_there:
         raise UnknownModel(f"{path} is not a folder, nor a GGUF file (their names end in .gguf)")
     name = HubName.parse(model) if isinstance(model, str) else None
     if name is None:
         raise UnknownModel(
-            f"no model {str(model)!r}: not a shipped model ({', '.join(shipped_models()) or 'none'}), not a folder or "
-            f"GGUF file, not a name of the hub (org/name), and not one of the schemes "
+            f"no model {str(model)[:200]!r}: not a shipped model ({', '.join(shipped_models()) or 'none'}), not a "
+            f"folder or GGUF file, not a name of the hub (org/name), and not one of the schemes "
             f"{', '.join(f'{name}:' for name in _schemes.names())}"
         )
     return FoundModel(download(name), str(name))

@@ -72,6 +72,10 @@ MODELS = {
     "unknown scheme": ("telepathy:model", UnknownModel, "native:, openai:, replay:, .*transformers:"),
     "vllm": ("vllm:some/model", InvalidInput, "plait.vllm.|some/model"),
     "openai": ("openai:localhost/v1", InvalidInput, "http://localhost"),
+    "no name": ("", UnknownModel, "no model is named"),
+    "a scheme's without a name": ("transformers:", UnknownModel, "no model is named"),
+    "a name that no file has": ("a" * 5000, UnknownModel, "no model 'aaa"),
+    "a zero byte": ("native:\0", UnknownModel, "no model"),
     "no recording": ("replay:/no/such/file", InvalidInput, "not a recording"),
 }
 
@@ -82,7 +86,7 @@ async def test_models(name):
     with pytest.raises(kind, match=message) as caught:
         async with Runtime(model):
             pytest.fail("opened")
-    assert isinstance(caught.value, PlaitError)
+    assert isinstance(caught.value, PlaitError) and len(str(caught.value)) < 600
 
 
 async def test_a_folder_without_a_model(tmp_path):

@@ -24,6 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...errors import InvalidInput
+
 FORMAT = "1"
 DEFAULT_BYTES = 8 << 30
 
@@ -62,6 +64,15 @@ class ContextFiles:
     def __init__(self, folder: str | Path, max_bytes: int = DEFAULT_BYTES) -> None:
         self.folder = Path(folder)
         self.max_bytes = max_bytes
+
+    def prepared(self) -> ContextFiles:
+        """With its folder there. Raises `InvalidInput`."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidInput(f"contexts: {str(self.folder)[:200]!r} cannot be a folder: {reason}") from None
+        return self
 
     def path(self, fingerprint: str, name: bytes) -> Path:
         return self.folder / fingerprint / f"{name.hex()}.safetensors"

@@ -101,7 +101,7 @@ class NativeEngine:
         if options.contexts is not None:
             if source is None:
                 raise InvalidInput("contexts are kept on disk for models loaded from disk only: their weights stay")
-            self.contexts = ContextTier(self, ContextFiles(options.contexts, options.context_bytes), source)
+            self.contexts = ContextTier(self, ContextFiles(options.contexts, options.context_bytes).prepared(), source)
 
     @classmethod
     def load(cls, path: str | Path, *, name: str = "", **options: Any) -> NativeEngine:

@@ -42,7 +42,8 @@ class NativeOptions:
     """OpenMP threads of the compiled kernels. One is best for small models, above all on a busy machine."""
     tensor_parallel: int = 1
     """Processes among which each layer is split, with as many devices: `cuda:0`, `cuda:1`, ..., or those from `device`
-    on; on the CPU all share it. They divide the model's key/value heads."""
+    on; on the CPU all share it. They divide the model's key/value heads. With more than one there is no swap space:
+    what does not fit into the KV store ends for lack of memory (`memory`)."""
     kv_tokens: int | None = None
     """Tokens the KV store holds; None: a quarter of the free memory, but no more than 64 branches at the end of their
     context hold (memory.py). On the CPU it is taken as it is needed, not at once."""
@@ -95,7 +96,7 @@ class NativeOptions:
             raise InvalidInput(
                 "keys and values are swapped by one process only; leave swap_tokens or tensor_parallel out"
             )
-        for name in ("swap_tokens", "draft_rows"):
+        for name in ("swap_tokens", "draft_rows", "context_bytes"):
             if (getattr(self, name) or 0) < 0:
                 raise InvalidInput(f"{name} must not be negative, is {getattr(self, name)}")
 
@@ -140,5 +141,5 @@ def _check_device(name: object) -> None:
             raise ValueError("nothing is computed on it")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0][:200]
         raise InvalidInput(f"device {str(name)!r} cannot be used here: {reason}") from None

@@ -25,6 +25,8 @@ from plait.runtime.engines.native.context_files import ContextFiles
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
+from plait.runtime.engines.registry import MODELS
+from plait.runtime.errors import InvalidInput
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.engines.native.test_contexts import Numbers, ask, assert_all_blocks_came_back, logprobs, text
 
@@ -270,3 +272,12 @@ def test_any_error_of_the_disk_is_a_warning(tmp_path, caplog, monkeypatch):
     assert "No space left" in caplog.text
     assert ContextFiles(tmp_path, max_bytes=10).write("f", b"1", TOKENS, KEYS, VALUES, model="", text="") is False
     assert not files(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["\0", "\ud800", "a" * 5000, "/dev/null", "/dev/null/below"])
+def test_a_place_that_cannot_be_a_folder_is_refused_at_once(place):
+    with pytest.raises(InvalidInput, match="contexts: .* cannot be a folder") as caught:
+        NativeEngine.load(MODELS / "countdown", kv_tokens=1024, contexts=place)
+    str(caught.value).encode()
+    with pytest.raises(InvalidInput, match="context_bytes must not be negative"):
+        NativeOptions(context_bytes=-1)

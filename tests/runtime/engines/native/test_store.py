@@ -154,6 +154,22 @@ def test_only_full_blocks_stay_when_the_last_view_lets_go():
     store.check_integrity()
 
 
+def test_a_block_counts_once_for_a_job_however_many_of_its_views_hold_it():
+    memory = Memory()
+    store = memory.store
+    segment = memory.segment(40, 40)
+    for job in ("a", "a", "b"):
+        store.acquire(segment, pin=True, job=job)
+    assert (store.by_job["a"], store.by_job["b"], store.by_job["c"]) == (3, 3, 0)
+    store.reserve(segment, 50)
+    store.release(segment, pin=True, job="a")
+    store.release(segment, pin=True, job="a")
+    assert (store.by_job["a"], store.by_job["b"]) == (4, 4)
+    store.release(segment, pin=True, job="a")
+    assert (store.by_job["a"], store.by_job["b"]) == (0, 4)
+    store.check_integrity()
+
+
 def test_what_is_not_trusted_is_found_by_nobody():
     memory = Memory()
     segment = memory.segment(40, 40)

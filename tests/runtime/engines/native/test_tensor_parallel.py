@@ -204,6 +204,9 @@ def test_what_cannot_be_split_is_said_before_any_work(tmp_path: Path, monkeypatc
         NativeEngine.load(folder, tensor_parallel=2, impl="cpu")
     with pytest.raises(InvalidInput, match="one process only"):
         NativeEngine.load(folder, tensor_parallel=2, contexts=tmp_path)
+    with pytest.raises(InvalidInput, match="swapped by one process only"):
+        NativeEngine.load(folder, tensor_parallel=2, swap_tokens=64)
+    assert NativeOptions(tensor_parallel=2, swap_tokens=0).swap_tokens == 0
     with pytest.raises(InvalidInput, match="device 'meta' cannot be used here"):
         NativeEngine.load(folder, tensor_parallel=2, device="meta")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
