@@ -43,8 +43,8 @@ def _header(trace: Trace) -> Line:
     line = Line(str((trace.header["method"] or {}).get("method")), style="bold")
     line.append(f" on {trace.header['model']}", style="not bold")
     if usage:
-        figures = f"{len(trace.branches):,} branches, {_tools(trace)}{usage['total_tokens']:,} tokens, "
-        figures += f"{usage['critical_tokens']:,} on the critical path, {usage['seconds']:.2f} s"
+        figures = f"{len(trace.branches):,} branches, {_tools(trace)}{usage.get('total_tokens', 0):,} tokens, "
+        figures += f"{usage.get('critical_tokens', 0):,} on the critical path, {usage.get('seconds', 0.0):.2f} s"
         line.append(f"  {figures}", style="not bold dim")
     return line
 

@@ -13,6 +13,9 @@ from ..errors import InvalidInput
 
 R = TypeVar("R")
 
+MAX_SECONDS = 1e12
+"""Of times: in microseconds they are to be numbers still."""
+
 
 class Header(TypedDict, total=False):
     """Of the first line, what is read of it."""
@@ -28,19 +31,31 @@ class _Ended(TypedDict):
     finish: str
 
 
+class Figures(TypedDict, total=False):
+    """Of the last line's `usage`, what is read of it."""
+
+    total_tokens: int
+    critical_tokens: int
+    seconds: float
+
+
 class End(_Ended, total=False):
     """Of the last line."""
 
     answer: str | None
     error: str
     details: dict[str, Any]
-    usage: dict[str, Any]
+    usage: Figures
 
 
 def checked(record: R) -> R:
     """The record, if its fields are of the types that its class says. Raises `InvalidInput`."""
     names = fields(type(record))  # type: ignore[arg-type]
-    check_types(type(record), {field.name: getattr(record, field.name) for field in names})
+    values = {field.name: getattr(record, field.name) for field in names}
+    check_types(type(record), values)
+    for name, value in values.items():
+        if isinstance(value, float) and not abs(value) <= MAX_SECONDS:
+            raise InvalidInput(f"{name}: {value} s is no time since a job began")
     return record
 
 

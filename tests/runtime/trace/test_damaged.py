@@ -31,7 +31,12 @@ WRONG = st.one_of(
 
 @pytest.fixture(scope="module")
 def recorded():
-    return {name: list(json.loads(json.dumps(list(sample(name).lines())))) for name in NAMES}
+    found = {name: list(json.loads(json.dumps(list(sample(name).lines())))) for name in NAMES}
+    for lines in found.values():
+        if lines[-1]["type"] == "end":
+            lines[-1]["usage"] = {"total_tokens": 9, "critical_tokens": 5, "seconds": 0.5}
+    assert any("usage" in lines[-1] for lines in found.values())
+    return found
 
 
 def places(value, found=()):
@@ -64,9 +69,31 @@ def test_a_changed_value(recorded, data):
     page = viewer.render(trace)
     embedded = page.partition('id="data">')[2].partition("</script>")[0]
     json.loads(embedded, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    json.dumps(perfetto(trace)).encode()
+    json.dumps(perfetto(trace), allow_nan=False).encode()
     show(trace, Console(file=io.StringIO(), width=100))
     trace.for_training()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("total_tokens", []), ("seconds", "x"), ("seconds", None), ("critical_tokens", 1.5), ("critical_tokens", None)],
+)
+def test_usage_that_is_no_number(recorded, name, value):
+    lines = copy.deepcopy(next(lines for lines in recorded.values() if "usage" in lines[-1]))
+    lines[-1]["usage"][name] = value
+    with pytest.raises(InvalidInput, match=f"usage.{name}"):
+        Trace.parse("\n".join(map(json.dumps, lines)).encode())
+    del lines[-1]["usage"][name]
+    show(Trace.parse("\n".join(map(json.dumps, lines)).encode()), Console(file=io.StringIO(), width=100))
+
+
+@pytest.mark.parametrize("value", [1e308, -1e13, math.nan])
+def test_times_that_cannot_be(recorded, value):
+    lines = copy.deepcopy(recorded["apr"])
+    number = next(i for i, line in enumerate(lines) if line["type"] == "branch")
+    lines[number]["opened"] = value
+    with pytest.raises(InvalidInput, match=f":{number + 1}: opened: .* no time"):
+        Trace.parse("\n".join(map(json.dumps, lines)).encode())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e400])
