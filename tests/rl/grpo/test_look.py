@@ -29,7 +29,7 @@ class Rollouts:
 def look(folder, every=2):
     metrics: dict[str, list[float]] = {}
     config = HeldOut(benchmark={"name": "countdown"}, every=every)
-    return Look(config, ["one", "two"], Rollouts(), metrics, folder)  # type: ignore[list-item, arg-type]
+    return Look(config, ["one", "two"], Rollouts(), metrics, folder)
 
 
 def steps(folder):

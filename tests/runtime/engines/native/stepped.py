@@ -9,7 +9,6 @@ from typing import Any
 
 from plait import SamplingParams
 from plait.runtime.engines.native.engine import NativeEngine
-from plait.runtime.engines.native.generation import NativeGeneration
 from plait.runtime.engines.native.step import Step
 from plait.tests.runtime.engines.native.test_pressure import engine
 
@@ -44,7 +43,7 @@ class Stepped:
 
         self.scheduler.plan = noted  # type: ignore[method-assign]
 
-    def generate(self, tokens: list[int], *, max_tokens: int = 100, job: str = "a", **where: Any) -> NativeGeneration:
+    def generate(self, tokens: list[int], *, max_tokens: int = 100, job: str = "a", **where: Any) -> Any:
         return self.native.open(tokens, job=job, **where).generate(
             SamplingParams(max_tokens=max_tokens, ignore_eos=True)
         )

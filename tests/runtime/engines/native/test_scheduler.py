@@ -235,7 +235,7 @@ async def test_many_deliveries_come_in_order_and_share_the_loop():
         SimpleNamespace(number=i, generation=SimpleNamespace(receive=lambda delivery: got.append(delivery.number)))
         for i in range(100)
     ]
-    native._deliver(waiting)  # type: ignore[arg-type]
+    native._deliver(waiting)
     assert got == []  # never from the thread that has them
     counts = []
     while len(got) < 100:
