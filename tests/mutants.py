@@ -29,7 +29,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("pytest", "numpy", "torch", "hypothesis", "pydantic", "transformers.models.llama.modeling_llama", "plait")
 
 _NATIVE = "tests/runtime/engines/native"
-_STEPS = [f"{_NATIVE}/test_{name}.py" for name in ("scheduler", "waiting", "fairness", "bursts", "engine", "contexts")]
+_STEPS = [
+    f"{_NATIVE}/test_{name}.py"
+    for name in ("scheduler", "waiting", "fairness", "bursts", "engine", "non_finite", "contexts")
+]
 _STORE = [f"{_NATIVE}/test_{name}.py" for name in ("store", "waiting", "context_store", "engine", "pressure_machine")]
 TESTS = {
     "runtime/engines/native/store.py": _STORE,

@@ -47,12 +47,24 @@ def check_writable(path: Path) -> None:
     """Raise `InvalidInput` if a trace cannot be written there; makes the folder, and leaves what is there as it is."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        existed = path.exists()
+        existed = _is_there(path)
         path.open("ab").close()
         if not existed:
             path.unlink()
-    except OSError as error:
-        raise InvalidInput(f"cannot write the trace {path}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from None
+
+
+def _is_there(path: Path) -> bool:
+    """Is there a file? Raises `OSError` for what is none: a device would be replaced, a pipe be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no file")
+    return path.exists()
+
+
+def _unwritable(path: Path, error: Exception) -> InvalidInput:
+    reason = getattr(error, "strerror", None) or error
+    return InvalidInput(f"cannot write the trace {str(path)[:200]!r}: {reason}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +224,7 @@ class Trace:
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _is_there(path)
             try:
                 # What was there stays until all of the new file is: a disk may be full.
                 part.write_bytes(data)
@@ -219,8 +232,8 @@ class Trace:
             except OSError:
                 part.unlink(missing_ok=True)
                 raise
-        except OSError as error:
-            raise InvalidInput(f"cannot write the trace {path}: {error}") from None
+        except (OSError, ValueError) as error:
+            raise _unwritable(path, error) from None
 
     def save_or_warn(self, path: str | Path) -> None:
         """As `save`; a trace that cannot be written is no reason to lose what it is of."""

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from plait import Finish, SamplingParams, ScriptedEngine
+from plait import Finish, InvalidBudget, InvalidInput, SamplingParams, ScriptedEngine
 from plait.runtime.budget import OutOfBudget
 from plait.tests.runtime.tools import Greedy, Nested, context, run
 
@@ -251,6 +251,40 @@ async def test_parts_that_come_too_late_are_not_begun():
         results = await ctx.parallel(part, range(100), until=lambda item: item == 0)
         assert results == [0] + [None] * 99 and began == [0]
         assert ctx.ledger.left == 1000
+
+
+async def test_no_more_step_together_than_may_decode():
+    gangs: list[str | None] = []
+    async with context(engine(), width=2) as ctx:
+        branches = [start(ctx) for _ in range(3)]
+        for branch in branches:
+            branch.lockstep = gangs.append
+        with pytest.raises(InvalidBudget, match="3 branches .* budget.width is 2"):
+            async with ctx.lockstep(branches):
+                pytest.fail("entered")
+        assert not gangs
+        async with ctx.lockstep(branches[:2]):
+            assert gangs == ["3", "3"]
+        assert gangs == ["3", "3", None, None]
+    async with context(engine()) as ctx:  # no width, no bound
+        branches = [start(ctx) for _ in range(3)]
+        for branch in branches:
+            branch.lockstep = gangs.append
+        async with ctx.lockstep(branches):
+            assert gangs[4:] == ["3", "3", "3"]
+
+
+async def test_companions_are_the_jobs_or_there_are_none():
+    async with context(engine()) as ctx:
+        with pytest.raises(InvalidInput, match="no other model .'countdown'"):
+            await ctx.companion("countdown")
+
+        class Companions:
+            async def get(self, model, **options):
+                return model, options
+
+        ctx.state.companions = Companions()
+        assert await ctx.companion("countdown", kv_tokens=5) == ("countdown", {"kv_tokens": 5})
 
 
 async def test_methods_run_inside_methods():

@@ -59,6 +59,17 @@ async def test_the_end_of_the_result_is_that_of_the_sample_that_wins():
     assert await finish("none", "none") == (None, "length")
 
 
+def test_a_generator_writes_the_samples_and_nothing_else_does():
+    inner = {"method": "sequential", "prompt": "x"}
+    assert SelfConsistency(prompt="p", generator=inner).generator is not None
+    assert SelfConsistency(prompt="p", conclusion="so").conclusion == "so"
+    choices = {"constraint": "choice", "choices": ["a", "b"]}
+    assert SelfConsistency(prompt="p", constraint=choices).constraint is not None
+    for fields in ({"conclusion": "so"}, {"contexts": ["c"]}, {"constraint": choices}):
+        with pytest.raises(InvalidInput, match="the generator writes the samples"):
+            SelfConsistency(prompt="p", generator=inner, **fields)
+
+
 @needs_math
 async def test_algebra():
     result = await vote(["3", r"\sqrt{8}", "3", r"2\sqrt{2}", r"\frac{4}{\sqrt2}"])

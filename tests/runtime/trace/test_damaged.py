@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -121,11 +122,21 @@ async def test_a_trace_that_cannot_be_written_is_refused_at_submit(tmp_path):
         for path in (tmp_path, tmp_path / "file" / "trace.jsonl", "/proc/none/trace.jsonl"):
             with pytest.raises(InvalidInput, match="cannot write the trace"):
                 await runtime.submit(Sequential(prompt="x"), trace_file=path)
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "device").symlink_to("/dev/null")
+        for path in ("pipe", "device", "\0", "\ud800", "a" * 5000):
+            with pytest.raises(InvalidInput, match="cannot write the trace") as caught:
+                await runtime.submit(Sequential(prompt="x"), trace_file=tmp_path / path)
+            str(caught.value).encode()
+            assert len(str(caught.value)) < 400
+            with pytest.raises(InvalidInput, match="cannot write the trace"):
+                Trace({"model": "m"}).save(tmp_path / path)
+        assert (tmp_path / "pipe").is_fifo() and (tmp_path / "device").is_symlink()
         assert not runtime.jobs
         job = await runtime.submit(Sequential(prompt="x", max_tokens=1), trace_file=tmp_path / "new" / "t.jsonl")
         assert not (tmp_path / "new" / "t.jsonl").exists()
         await job
-    assert (tmp_path / "file").read_text() == "kept"
+    assert (tmp_path / "file").read_text() == "kept" and not list(tmp_path.glob(".*"))
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["t.jsonl"]
 
 
