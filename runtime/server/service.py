@@ -121,11 +121,14 @@ class Service:
     def allow(self, fields: object) -> None:
         """Raise `Refused` for methods that clients may not use here, those inside others too: asked of a method's JSON,
         before its fields are looked at."""
-        if isinstance(fields, dict):
-            self._allow(fields.get("method"))
-        if isinstance(fields, dict | list):
-            for part in fields.values() if isinstance(fields, dict) else fields:
-                self.allow(part)
+        waiting = [fields]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, dict):
+                self._allow(value.get("method"))
+                waiting += value.values()
+            elif isinstance(value, list):
+                waiting += value
 
     def _allow(self, name: object) -> None:
         if isinstance(name, str) and name not in self.settings.methods and METHODS.find(name) is not None:

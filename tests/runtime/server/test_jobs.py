@@ -129,8 +129,11 @@ async def test_malformed_jobs(served):
             assert answer.status_code == 400, content[:40]
             assert answer.json()["error"]["message"]
         forbidden = await http.post("/v1/jobs", json={"method": {"method": "code_monkeys"}})
+        inner = {"method": "tree_search", "prompt": "x", "reward": "prm:/"}
+        inside = {"method": "self_consistency", "prompt": "x", "generator": inner}
+        hidden = await http.post("/v1/jobs", json={"method": {"method": "apr", "prompt": "x", "generator": inside}})
         number = (await http.post("/v1/jobs", json=JOB)).json()["id"]
         header = await http.get(f"/v1/jobs/{number}/events", headers={"Last-Event-ID": "x"})
         await http.delete(f"/v1/jobs/{number}")
-    assert forbidden.status_code == 403
+    assert forbidden.status_code == hidden.status_code == 403
     assert header.status_code == 400

@@ -166,6 +166,36 @@ BAD = {
     "budget": ({"extra_body": {"budget": {"total_tokens": 0}}}, 400),
     "long": ({"prompt": [5] * 100_000}, 400),
     "regex": ({"extra_body": {"method": {"method": "sequential", "answer": "regex:(a+)+$"}}}, 400),
+    "forbidden inside": (
+        {"extra_body": {"method": {"method": "self_consistency", "generator": {"method": "code_monkeys"}}}},
+        403,
+    ),
+    "not allowed inside": (
+        {
+            "extra_body": {
+                "method": {
+                    "method": "apr",
+                    "generator": {
+                        "method": "self_consistency",
+                        "prompt": "x",
+                        "generator": {"method": "tree_search", "prompt": "x", "reward": "prm:/"},
+                    },
+                }
+            }
+        },
+        403,
+    ),
+    "regex inside": (
+        {
+            "extra_body": {
+                "method": {
+                    "method": "self_consistency",
+                    "generator": {"method": "sequential", "prompt": "x", "answer": "regex:(a|a)+$"},
+                }
+            }
+        },
+        400,
+    ),
     "surrogates": ({"prompt": []}, 400),
 }
 
