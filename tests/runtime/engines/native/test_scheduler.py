@@ -114,8 +114,8 @@ async def test_a_new_prompt_leaves_a_block_to_each_that_decodes():
     decoding(stepped, "ab")
     for length, is_begun in ((16 * 7, False), (16 * 6, True)):
         new = stepped.generate(prompt(length, length), job="c")
-        stepped.native.scheduler._planner._num_decoding = 2
-        assert stepped.native.scheduler._planner._reserve(new.branch.view.own, length) is is_begun
+        (rows_of,) = stepped.step()
+        assert ("c" in rows_of) is is_begun and rows_of["a"] == rows_of["b"] == 1
         new.branch.close()
     await stepped.close()
 

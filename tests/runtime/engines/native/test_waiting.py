@@ -142,3 +142,17 @@ async def test_going_on_takes_what_is_missing_and_two_blocks_for_each_to_grow_in
         assert stepped.pressure.resume() and waits in stepped.scheduler.running
     assert not stepped.pressure.resume()
     await stepped.close()
+
+
+async def test_a_gang_that_is_short_of_blocks_gets_them_from_what_nobody_waits_for():
+    stepped = Stepped(kv_tokens=160)
+    idle = stepped.generate(prompt(100, 0), max_tokens=0)
+    stepped.until(lambda: idle.is_done)
+    members = [stepped.native.open(prompt(30, i), job="a", path=(i,)) for i in (1, 2)]
+    for branch in members:
+        branch.lockstep("g")
+    found = [b.generate(SamplingParams(max_tokens=5, ignore_eos=True)) for b in members]
+    stepped.until(lambda: all(g.is_done for g in found))
+    assert stepped.native.store.num_swapped == 1 and [g.num_preemptions for g in found] == [0, 0]
+    assert all(len(g.sampled) == 5 for g in found)
+    await stepped.close()
