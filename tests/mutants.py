@@ -230,7 +230,15 @@ def _run(mutant: Mutant | None, tests: list[str], folder: Path) -> int:
             os.dup2(output.fileno(), descriptor)
     for function, code in [] if mutant is None else mutant.changed:
         function.__code__ = code
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:warnings", f"--basetemp={folder / 'pytest'}"]
+    options = [
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+        f"--basetemp={folder / 'pytest'}",
+    ]
     return int(pytest.main([*options, *tests]))
 
 

@@ -21,7 +21,7 @@ from plait.runtime.errors import InvalidInput, UnknownModel
 from plait.search import ETS, Verifier, embeddings, register_function
 from plait.search.clustering import cluster, own_distance
 from plait.search.node import Frontier, Node
-from plait.search.rewards.base import Reward, register_reward
+from plait.search.rewards.base import Reward
 from plait.tests.runtime.tools import run
 from plait.tests.search.tools import Steps, by_value
 
@@ -122,7 +122,6 @@ class Keeping:
     statistics: ClassVar[dict[str, float]] = {}
 
 
-@register_reward
 class Noting(Reward):
     reward: Literal["test_noting"] = "test_noting"
     asked: ClassVar[list[Any]] = []
