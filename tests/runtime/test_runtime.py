@@ -70,16 +70,20 @@ async def test_a_slow_reader_does_not_hold_up_the_job():
         assert len(rest) < 10
 
 
-async def test_priority_seed_and_job_reach_the_engine():
+async def test_priority_seed_job_and_deadline_reach_the_engine():
     class Asked(ScriptedEngine):
         def open(self, tokens=(), **options):
             self.asked = options
             return super().open(tokens, **options)
 
-    engine = Asked(["a"])
+    engine = Asked(["a", "a"])
     async with Runtime(engine=engine) as runtime:
         await (await runtime.submit(Sequential(prompt="q"), seed=3, priority=2, id="mine"))
-    assert engine.asked == {"path": (0,), "seed": 3, "context_limit": 4096, "job": "mine", "priority": 2}
+        asked = {"path": (0,), "seed": 3, "context_limit": 4096, "job": "mine", "priority": 2, "deadline": None}
+        assert engine.asked == asked
+        now = asyncio.get_running_loop().time()
+        await (await runtime.submit(Sequential(prompt="q"), budget=Budget(seconds=50)))
+        assert now + 50 <= engine.asked["deadline"] < now + 100
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 5, 8, 13, 14, 15, 16, 17, 18, 19, 20, 21, 25, 30, 34, 40, 55, 90])
