@@ -46,9 +46,11 @@ check: $(VENV)/.dev
 	mkdir -p $(VENV)/mypy && ln -sfn "$(CURDIR)" $(VENV)/mypy/plait
 	MYPYPATH=$(VENV)/mypy $(BIN)/mypy -p plait
 
-# The reference is read out of the source, nothing is imported: it needs the package by its name, not installed.
+# The reference is read out of the source, nothing is imported: it needs the package by its name, not installed. Whoever
+# reads walks the whole folder, so it holds links to the package's parts and none to the root, which holds this folder.
 docs: $(DOCS)/.installed
-	mkdir -p $(DOCS)/source && ln -sfn "$(CURDIR)" $(DOCS)/source/plait
+	rm -rf $(DOCS)/source && mkdir -p $(DOCS)/source/plait
+	ln -s $(wildcard $(CURDIR)/*.py) $(patsubst %/__init__.py,%,$(wildcard $(CURDIR)/*/__init__.py)) $(DOCS)/source/plait
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
 
 mutants: $(VENV)/.dev
