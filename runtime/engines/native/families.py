@@ -174,7 +174,8 @@ def windows(family: Family, data: Mapping[str, Any], has_rope: Sequence[bool]) -
     elif rule == "qwen":
         slides = [i >= (data["max_window_layers"] or 0) for i in range(layers)]
     elif rule == "alternate":
-        slides = [(i + 1) % data["sliding_window_pattern"] != 0 for i in range(layers)]
+        pattern = data["sliding_window_pattern"] or family.defaults["sliding_window_pattern"]
+        slides = [(i + 1) % pattern != 0 for i in range(layers)]
     else:
         slides = [not rotated for rotated in has_rope]
     return [int(window) if slide else None for slide in slides]

@@ -215,6 +215,7 @@ def test_both_spellings_of_rope(old: dict[str, Any], new: dict[str, Any]) -> Non
         ({"model_type": "smollm3", "sliding_window": 64, "use_sliding_window": True}, [None, None, None, 64]),
         ({"model_type": "gemma2"}, [4096, None, 4096, None]),
         ({"model_type": "gemma3_text", "sliding_window": 64, "sliding_window_pattern": 3}, [64, 64, None, 64]),
+        ({"model_type": "gemma3_text", "sliding_window": 64, "sliding_window_pattern": None}, [64, 64, 64, 64]),
         ({"model_type": "gemma3_text", "sliding_window": 64}, [64] * 4),
     ],
 )

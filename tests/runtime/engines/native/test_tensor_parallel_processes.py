@@ -109,7 +109,7 @@ async def test_a_pass_that_fails_here_ends_the_others_who_wait_for_it(monkeypatc
     with pytest.raises(TypeError, match="not callable"):
         await engine.open([1, 2]).generate(SamplingParams(max_tokens=1))
     monkeypatch.undo()
-    assert not children()
+    await asyncio.to_thread(wait_for, lambda: not children())
     with pytest.raises(WorkerLost, match=r"rank 0 failed \(.*not callable\)"):
         await engine.open([1, 2]).generate(SamplingParams(max_tokens=1))
     await engine.close()
