@@ -185,6 +185,20 @@ async def test_what_repeats_itself_takes_a_fraction_of_the_passes():
     assert steps[0] == 400 and steps[4] < 200 and steps[ROWS] < 150
 
 
+async def test_the_logits_that_are_kept_are_those_of_the_last_token():
+    kept = []
+    for rows in (0, ROWS):
+        native = engine(rows, keep_logits=True)
+        await native.start()
+        branch = native.open([1, 2, 3])
+        done = await branch.generate(SamplingParams(max_tokens=60, forced=tuple(repeated(1, 3, 60)), logprobs=0))
+        assert (done.accepted_tokens > 0) == (rows > 0)
+        kept.append(branch.logits)
+        branch.close()
+        await close(native)
+    assert torch.equal(*kept)
+
+
 async def test_text_that_does_not_repeat_itself_is_left_alone():
     rng = random.Random(0)
     text = tuple(rng.randrange(8) for _ in range(600))  # pairs and triples abound, and say nothing
@@ -214,7 +228,7 @@ async def drafted(native: NativeEngine, branch: Any) -> int:
     return (await branch.generate(params)).drafted_tokens
 
 
-async def test_whoever_is_watched_or_in_a_gang_decodes_token_by_token():
+async def test_whoever_is_watched_or_watches_or_is_in_a_gang_decodes_token_by_token():
     native = engine()
     await native.start()
     alone, watched, member = (native.open([1, 2, 3], path=(i,)) for i in range(3))
@@ -223,6 +237,8 @@ async def test_whoever_is_watched_or_in_a_gang_decodes_token_by_token():
     watcher.watch(watched)
     member.lockstep("gang")
     assert await drafted(native, watched) == await drafted(native, member) == 0
+    watcher.extend([1, 2, 3])
+    assert await drafted(native, watcher) == 0
     for branch in (alone, watched, member, watcher):
         branch.close()
     await close(native)
