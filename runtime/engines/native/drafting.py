@@ -32,6 +32,8 @@ class Drafter:
         assert view.own is not None
         self._own = view.own.tokens
         self._num_own = 0
+        self._at: int | None = None
+        """What `_find` finds in the text as it is; None: not looked for, since most steps are asked for twice."""
         self._text: list[int] = []
         self._bytes = bytearray()
         """Of `_text`, for the search."""
@@ -51,8 +53,9 @@ class Drafter:
         count = min(most, self._length)
         if count < 1 or self._lost > _STAKE + _TITHE * (len(text) - self._begin):
             return []
-        at = self._find()
-        draft: list[int] = []
+        if self._at is None:
+            self._at = self._find()
+        at, draft = self._at, list[int]()
         for place in range(at, at + count) if at else ():
             # What repeats itself up to the end goes on repeating itself.
             draft.append(text[place] if place < len(text) else draft[place - len(text)])
@@ -70,8 +73,10 @@ class Drafter:
         self._bytes += tokens.tobytes()
 
     def _add_own(self) -> None:
-        self._add(self._own[self._num_own :])
-        self._num_own = len(self._own)
+        if self._num_own < len(self._own):
+            self._add(self._own[self._num_own :])
+            self._num_own = len(self._own)
+            self._at = None
 
     def _find(self) -> int:
         """Where the latest place ends at which the end of the text stands before; 0: there is none."""
