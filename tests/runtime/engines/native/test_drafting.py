@@ -282,6 +282,28 @@ async def test_nobody_waits_for_blocks_that_guesses_would_take():
     await close(native)
 
 
+async def test_steps_are_no_wider_than_what_may_still_be_sampled_and_bursts_are_short():
+    """Behind a burst the draft is looked for again."""
+    native = engine()
+    await native.start()
+    branch, seen = native.open(repeated(1, 3, 30)), []
+    plan = native.scheduler.plan
+
+    def noted() -> Any:
+        step, deliveries = plan()
+        seen.extend((step.num_rows, g.limit - len(g.sampled), step.num_steps) for g, _ in step.sampling if g.sampled)
+        return step, deliveries
+
+    native.scheduler.plan = noted
+    done = await branch.generate(SamplingParams(max_tokens=7, forced=tuple(repeated(1, 3, 7)), logprobs=0))
+    assert done.drafted_tokens and all(rows <= left for rows, left, _ in seen)
+    seen.clear()
+    await branch.generate(SamplingParams(max_tokens=60, temperature=0, ignore_eos=True))
+    assert 1 < max(steps for _, _, steps in seen) <= 4
+    branch.close()
+    await close(native)
+
+
 # -- what may go wrong -----------------------------------------------------------------------------------------
 
 
