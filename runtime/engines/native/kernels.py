@@ -9,13 +9,13 @@ import importlib.machinery
 import warnings
 from pathlib import Path
 
-_ABI = 7
+_ABI = 8
 """Of the functions and structures below; csrc/ops.cpp has the same number."""
 
 _POINTER, _INT64, _FLOAT, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
 
-FLOAT32, BFLOAT16, FLOAT32_HALVED, QUANTISED = range(4)
-"""Types of weights and inputs."""
+FLOAT32, BFLOAT16, FLOAT32_HALVED, QUANTISED, BFLOAT16_TILES = range(5)
+"""Types of weights and inputs, and how they are multiplied."""
 BAD_TOKEN, BAD_SLOT = -1, -2
 """Results."""
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ....attention import Impl
 from ...errors import InvalidInput
+from .arithmetic import fastest
 from .config import ModelConfig
 from .families import LayerNorms
 from .integers import GROUP, WeightType
-from .kernels import BUFFERS, QUANTISED, LayerArguments, WorkArguments, kernel_library
+from .kernels import BFLOAT16, BUFFERS, QUANTISED, LayerArguments, WorkArguments, kernel_library
 from .model import LayerOps
 from .packing import PackedWeights
 from .torch_ops import TorchOps
@@ -100,8 +101,9 @@ def _log_gap(architecture: str, gap: str) -> None:
 class KernelOps:
     """`LayerOps` by compiled kernels, with weights in packed form and float32 activations.
 
-    Inputs of linear layers are rounded to the weights' type (for weights in 8 or 4 bits to 8, in groups of 32), sums
-    are float32. Each row's result is bitwise the same whatever other rows there are.
+    Inputs of linear layers are rounded to the weights' type (for weights in 8 or 4 bits to 8, in groups of 32; for
+    bfloat16 as `arithmetic` says), sums are float32. Each row's result is bitwise the same whatever other rows there
+    are.
     """
 
     def __init__(
@@ -121,7 +123,10 @@ class KernelOps:
             ctypes.addressof(packed.layers) + i * ctypes.sizeof(LayerArguments) for i in range(config.num_layers)
         ]
         self.work = WorkArguments(
-            hidden_size=config.hidden_size, eps=config.rms_norm_eps, type=packed.type, threads=num_threads
+            hidden_size=config.hidden_size,
+            eps=config.rms_norm_eps,
+            type=fastest(library) if packed.type == BFLOAT16 else packed.type,
+            threads=num_threads,
         )
         self._work_at = ctypes.addressof(self.work)
         self._buffers: dict[str, Tensor] = {}

@@ -3,10 +3,12 @@
 // A weight matrix (outputs, inputs) is packed once into panels of kPanel outputs, [panel][depth][kPanel] units. A unit
 // is 4 bytes: one float32 weight, or the two bfloat16 weights of neighbouring inputs; depth is inputs, or inputs / 2
 // rounded up. Inputs are rounded to the weights' type; sums are float32. Rows of activations are padded to whole panels;
-// the padding stays zero because padded weights, norms and biases are zero. Weights in 8 and 4 bits: quantised.h.
+// the padding stays zero because padded weights, norms and biases are zero. Weights in 8 and 4 bits: quantised.h; tile
+// registers: amx.h.
 //
 // Same tokens whatever the batch: an output element is one chain of multiply-adds over its inputs in ascending order, in
-// whichever tile it is computed. Tiles differ in how many such chains run side by side, never in their order.
+// whichever tile it is computed. Tiles differ in how many such chains run side by side, never in their order. Which
+// instructions multiply is one choice for all rows (arithmetic.py), because their roundings differ.
 
 #include <algorithm>
 #include <cmath>
@@ -14,6 +16,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "amx.h"
 #include "quantised.h"
 #include "sampling.h"
 #include "vectors.h"
@@ -64,6 +67,9 @@ struct BFloat16 {
     }
 };
 
+// BFloat16 in tile registers.
+struct BFloat16Tiles : BFloat16 {};
+
 // Float32 whose weights happen to be bfloat16 numbers: half the memory, and bit for bit the same results.
 struct Float32Halved : Float32 {
     using Weight = uint32_t;
@@ -109,7 +115,7 @@ struct Work {  // activations; strides are in elements of 4 bytes
     int32_t threads;
 };
 
-enum { kFloat32, kBFloat16, kFloat32Halved, kQuantised };  // types
+enum { kFloat32, kBFloat16, kFloat32Halved, kQuantised, kBFloat16Tiles };  // types
 enum { kDone = 0, kBadToken = -1, kBadSlot = -2 };         // results
 
 struct Stack {  // a whole decoder
@@ -234,6 +240,16 @@ void linear(const Linear& layer, const Work& work, const void* x, int64_t x_stri
     using Input = typename Type::Input;
     using Weight = typename Type::Weight;
     const int64_t depth = units<Type>(layer.inputs);
+#if PLAIT_TILES
+    if constexpr (std::is_same_v<Type, BFloat16Tiles>) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+        for (int64_t first = 0; first < layer.outputs; first += kPanel)
+            tile_panel(static_cast<const Input*>(x), x_stride, rows,
+                       static_cast<const Weight*>(layer.panels) + first * depth, depth,
+                       layer.bias ? layer.bias + first : nullptr, add, y + first, y_stride);
+        return;
+    }
+#endif
     const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t first = 0; first < layer.outputs; first += kPanel) {
@@ -431,6 +447,9 @@ auto with_type(const Work& work, F f) {
         case kBFloat16: return f(BFloat16{});
         case kFloat32Halved: return f(Float32Halved{});
         case kQuantised: return f(Quantised{});
+#if PLAIT_TILES
+        case kBFloat16Tiles: return f(BFloat16Tiles{});
+#endif
         default: return f(Float32{});
     }
 }
@@ -438,12 +457,22 @@ auto with_type(const Work& work, F f) {
 }  // namespace
 
 // Changes with every function or struct above that kernels.py knows.
-EXPORT int plait_ops_abi() { return 7; }
+EXPORT int plait_ops_abi() { return 8; }
 
 EXPORT int plait_panel() { return kPanel; }
 
-// x = rows of the table. Returns kBadToken if a token is outside the vocabulary.
+// Does kBFloat16Tiles work here?
+EXPORT int plait_has_tiles() {
+#if PLAIT_TILES
+    return have_tiles();
+#else
+    return 0;
+#endif
+}
+
 EXPORT void plait_sample(const SampleArguments* arguments) { sample(*arguments); }
+
+// x = rows of the table. Returns kBadToken if a token is outside the vocabulary.
 
 EXPORT int plait_embed(const Linear* table, const Work* work, const int64_t* tokens, int64_t rows, int64_t vocabulary) {
     if (!are_tokens(tokens, rows, vocabulary)) return kBadToken;
