@@ -19,7 +19,7 @@ def kernels(name: str, folder: str, *sources: str) -> Extension:
     return Extension(
         name,
         sources=[f"{folder}/{source}" for source in sources],
-        depends=[str(header) for header in sorted(Path(folder).glob("*.h"))],
+        depends=[str(header) for place in {folder, "attention/csrc"} for header in sorted(Path(place).glob("*.h"))],
         extra_compile_args=flags,
         extra_link_args=["-fopenmp"],
         language="c++",

@@ -18,14 +18,17 @@
 // Scores are kept in base 2 (multiplied by scale * log2(e) / T), log-sum-exps leave as natural logs.
 //
 // Where the processor multiplies bfloat16 itself and the pools hold it, queries and weights are rounded to bfloat16, as
-// FlashAttention does; sums are float32. Everything else is computed in float32.
+// FlashAttention does; sums are float32. Everything else is computed in float32. Where it has tile registers (amx.h), they
+// do this for rows in any number, so that few rows and many round alike.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 
+#include "amx_attention.h"
 #include "work.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -45,9 +48,9 @@ namespace {
 
 constexpr int64_t kCached = 4 << 20;  // bytes of keys and values that a call may read to find them in a cache next time
 
-// Queries of a tile, turned back by the shift, as panels (.., D / kDepth, kPanel) of units.
-template <class Q, class T>
-void pack_queries(const Work& w, const CallArguments& call, const Tile& tile, int kv_head, float* panels, float* row) {
+// Queries of a tile, turned back by the shift: each as `pack` stores it, given its number in the tile.
+template <class Q, class Pack>
+void pack_queries(const Work& w, const CallArguments& call, const Tile& tile, int kv_head, float* row, Pack pack) {
     const int size = w.size;
     for (int i = 0; i < tile.count * w.ratio; i++) {
         const Line& line = w.lines[tile.first + i / w.ratio];
@@ -62,8 +65,7 @@ void pack_queries(const Work& w, const CallArguments& call, const Tile& tile, in
                 row[d + w.rotary] = y * cosine[d] - x * sine[d];
             }
         }
-        float* to = panels + (size_t)(i / kPanel) * kPanel * size + i % kPanel;
-        Products<T>::pack(row, size, to);
+        pack(i, row);
     }
 }
 
@@ -89,32 +91,53 @@ struct Chunk {
     }
 };
 
-// Scores, weights and weighted values of one panel over one chunk, folded into the partial results of its lines.
-// panel: number of the panel's first row in the tile; q: (D / kDepth, kPanel) units. `next` is fetched meanwhile.
-template <class T, bool kFetch>
-void run_panel(Work& w, const CallArguments& call, const Item& item, int kv_head, const Chunk<T>& chunk,
-               const Chunk<T>& next, int panel, const float* q, Scratch& scratch) {
+// How a panel of up to kRows query rows meets one chunk, with the kernels of tiles.h.
+template <class Type, bool kFetch>
+struct VectorPanel {
+    static constexpr int kRows = kPanel;
+    using T = Type;
+    const Work& w;
+    const Chunk<T>&chunk, &next;  // `next` is fetched meanwhile
+
+    int output_stride() const { return w.size; }
+    // panel: number of its first row in the tile; q: panels (D / kDepth, kPanel) of units
+    const float* queries(const float* q, int panel) const { return q + (size_t)panel * w.size; }
+    void score(const float* q, int rows, int from, int groups, float* out) const {
+        kKernels<T, kFetch>.score[rows](q, chunk.keys + from, next.keys + from, groups, w.block_size, w.size,
+                                        out + from * kGroup);
+    }
+    void value(float* p, int rows, int, int, int lo, int hi, float* out) const {
+        kKernels<T, kFetch>.value[rows](p, chunk.values, next.values, lo, hi, w.size, out);
+    }
+};
+
+// Scores, weights and weighted values of one panel over the chunk at token `base`, folded into the partial results of its
+// lines. q: the tile's queries.
+template <class Panel>
+void run_panel(Work& w, const CallArguments& call, const Item& item, int kv_head, int base, const Panel& kernels,
+               int panel, const float* q, Scratch& scratch) {
+    using T = typename Panel::T;
     const Tile& tile = w.tiles[item.tile];
-    const int rows = std::min(kPanel, tile.count * w.ratio - panel), size = w.size;
+    const int rows = std::min(Panel::kRows, tile.count * w.ratio - panel), size = w.size;
     struct Seen {
         const Line* line;
         int lo, hi;  // tokens of the chunk; none if lo >= hi
-    } seen[kPanel];
+    } seen[Panel::kRows];
     int lo = kChunk, hi = 0;
     for (int r = 0; r < rows; r++) {
         const Line& line = w.lines[tile.first + (panel + r) / w.ratio];
-        seen[r] = {&line, std::max(0, line.lo - chunk.base), std::min(kChunk, line.hi - chunk.base)};
+        seen[r] = {&line, std::max(0, line.lo - base), std::min(kChunk, line.hi - base)};
         if (seen[r].lo >= seen[r].hi) continue;
         lo = std::min(lo, seen[r].lo);
         hi = std::max(hi, seen[r].hi);
     }
     if (lo >= hi) return;
-    const int from = lo / kGroup, groups = (hi + kGroup - 1) / kGroup - from;
+    const int from = lo / kGroup, groups = (hi + kGroup - 1) / kGroup - from, stride = kernels.output_stride();
     float* scores = scratch.scores + from * kGroup;
     float* weights = scratch.scores + from * kGroup / Products<T>::kDepth;
-    float* output = scratch.output.get((size_t)kPanel * size);
-    Partial partial[kPanel];
-    kKernels<T, kFetch>.score[rows](q, chunk.keys + from, next.keys + from, groups, w.block_size, size, scores);
+    float* output = scratch.output.get((size_t)Panel::kRows * stride);
+    Partial partial[Panel::kRows];
+    kernels.score(kernels.queries(q, panel), rows, from, groups, scratch.scores);
     for (int r = 0; r < rows; r++) {
         if (seen[r].lo < seen[r].hi) {
             const float scale = call.scale * w.groups[seen[r].line->group].inverse_temperature * kLog2e;
@@ -124,47 +147,95 @@ void run_panel(Work& w, const CallArguments& call, const Item& item, int kv_head
             std::fill_n(weights + r * kChunk, groups * kGroup / Products<T>::kDepth, 0.0f);
         }
     }
-    kKernels<T, kFetch>.value[rows](scratch.scores, chunk.values, next.values, lo, hi, size, output);
+    kernels.value(scratch.scores, rows, from, groups, lo, hi, output);
     for (int r = 0; r < rows; r++) {
         if (seen[r].lo >= seen[r].hi) continue;
-        const int nth = chunk.base / kChunk - seen[r].line->lo / kChunk;
+        const int nth = base / kChunk - seen[r].line->lo / kChunk;
         const size_t slot = seen[r].line->slot + (w.split ? nth : 0);
         const size_t at = slot * w.heads + kv_head * w.ratio + (panel + r) % w.ratio;
         if (w.split || nth == 0) w.partials.data[at] = {};
-        fold(w.partials.data[at], w.values.data.get() + at * size, partial[r], output + (size_t)r * size, size);
+        fold(w.partials.data[at], w.values.data.get() + at * size, partial[r], output + (size_t)r * stride, size);
     }
 }
 
-// Heads inside chunks: the blocks of all heads lie side by side in the pool. While one head's part of a chunk is worked
-// on, the next part comes in from memory.
-template <class Q, class T>
-void run_item(Work& w, const CallArguments& call, const Item& item, Scratch& scratch) {
+// Calls f(head, chunk, next) for every kv head inside every chunk of an item: the blocks of all heads lie side by side in
+// the pool. While one head's part of a chunk is worked on, the next part comes in from memory.
+template <class T, class F>
+void for_parts(const Work& w, const CallArguments& call, const Item& item, F f) {
     const Tile& tile = w.tiles[item.tile];
-    const int rows = tile.count * w.ratio;
-    const bool fetch = w.tokens * w.kv_heads * w.size * 2 * (int64_t)sizeof(T) > kCached;
-    const size_t stride = (size_t)(rows + kPanel) * w.size;  // of the packed queries of one kv head
-    float* queries = scratch.query.get(stride * (item.head_end - item.head_begin));
-    for (int head = item.head_begin; head < item.head_end; head++) {
-        float* row = scratch.output.get((size_t)kPanel * w.size);
-        pack_queries<Q, T>(w, call, tile, head, queries + (head - item.head_begin) * stride, row);
-    }
     Chunk<T> next(w, call, tile, item.head_begin, item.chunk_begin);
     for (int number = item.chunk_begin; number < item.chunk_end; number++) {
         for (int head = item.head_begin; head < item.head_end; head++) {
             const Chunk<T> chunk = next;
-            const float* q = queries + (head - item.head_begin) * stride;
             if (head + 1 < item.head_end) {
                 next = Chunk<T>(w, call, tile, head + 1, number);
             } else if (number + 1 < item.chunk_end) {
                 next = Chunk<T>(w, call, tile, item.head_begin, number + 1);
             }
-            for (int panel = 0; panel < rows; panel += kPanel) {
-                const auto run = fetch && panel == 0 ? run_panel<T, true> : run_panel<T, false>;
-                run(w, call, item, head, chunk, next, panel, q + (size_t)panel * w.size, scratch);
-            }
+            f(head, chunk, next);
         }
     }
 }
+
+// Is so much read that the next call will not find it in a cache?
+template <class T>
+bool is_fetched(const Work& w) {
+    return w.tokens * w.kv_heads * w.size * 2 * (int64_t)sizeof(T) > kCached;
+}
+
+template <class Q, class T>
+void run_item(Work& w, const CallArguments& call, const Item& item, Scratch& scratch) {
+    const Tile& tile = w.tiles[item.tile];
+    const int rows = tile.count * w.ratio, size = w.size;
+    const bool fetch = is_fetched<T>(w);
+    const size_t stride = (size_t)(rows + kPanel) * size;  // of the packed queries of one kv head
+    float* queries = scratch.query.get(stride * (item.head_end - item.head_begin));
+    for (int head = item.head_begin; head < item.head_end; head++) {
+        float* panels = queries + (head - item.head_begin) * stride;
+        pack_queries<Q>(w, call, tile, head, scratch.output.get((size_t)kPanel * size), [&](int i, const float* row) {
+            Products<T>::pack(row, size, panels + (size_t)(i / kPanel) * kPanel * size + i % kPanel);
+        });
+    }
+    for_parts<T>(w, call, item, [&](int head, const Chunk<T>& chunk, const Chunk<T>& next) {
+        const float* q = queries + (head - item.head_begin) * stride;
+        for (int panel = 0; panel < rows; panel += kPanel) {
+            if (fetch && panel == 0) {
+                run_panel(w, call, item, head, chunk.base, VectorPanel<T, true>{w, chunk, next}, panel, q, scratch);
+            } else {
+                run_panel(w, call, item, head, chunk.base, VectorPanel<T, false>{w, chunk, next}, panel, q, scratch);
+            }
+        }
+    });
+}
+
+#if PLAIT_TILES
+template <class Q>
+void run_item_in_tiles(Work& w, const CallArguments& call, const Item& item, Scratch& scratch) {
+    const Tile& tile = w.tiles[item.tile];
+    const int rows = tile.count * w.ratio, size = w.size;
+    const bool fetch = is_fetched<bf16>(w);
+    Unrolled unrolled(size, scratch.unrolled.get(Unrolled::room(size)));
+    const size_t stride = (size_t)rows * unrolled.units;
+    float* queries = scratch.query.get(stride * (item.head_end - item.head_begin));
+    std::fill_n(queries, stride * (item.head_end - item.head_begin), 0.0f);
+    for (int head = item.head_begin; head < item.head_end; head++) {
+        bf16* packed = (bf16*)(queries + (head - item.head_begin) * stride);
+        pack_queries<Q>(w, call, tile, head, scratch.output.get(size), [&](int i, const float* row) {
+            for (int d = 0; d < size; d++) from_float(row[d], packed + (size_t)i * 2 * unrolled.units + d);
+        });
+    }
+    int configured = 0;
+    for_parts<bf16>(w, call, item, [&](int head, const Chunk<bf16>& chunk, const Chunk<bf16>& next) {
+        const int lo = std::max(0, tile.lo - chunk.base), hi = std::min(kChunk, tile.hi - chunk.base);
+        const auto fill = fetch ? &Unrolled::fill<true> : &Unrolled::fill<false>;
+        (unrolled.*fill)(chunk.keys, chunk.values, next.keys, next.values, w.block_size, lo, hi);
+        const float* q = queries + (head - item.head_begin) * stride;
+        for (int panel = 0; panel < rows; panel += kTile)
+            run_panel(w, call, item, head, chunk.base, TilePanel{unrolled, &configured}, panel, q, scratch);
+    });
+    tiles_release();
+}
+#endif
 
 // Folds the partial results of one row: chunks of an entry, entries of a group, groups.
 template <class Q>
@@ -217,11 +288,17 @@ void merge_row(Work& w, const CallArguments& call, int row, Scratch& scratch) {
 template <class Q, class T>
 void attend(Work& w, const CallArguments& call) {
     const int threads = std::max(1, call.threads), items = (int)w.items.size();
+    auto run = run_item<Q, T>;
+#if PLAIT_TILES
+    if constexpr (std::is_same_v<T, bf16>) {
+        if (have_tiles()) run = run_item_in_tiles<Q>;
+    }
+#endif
     w.partials.get((size_t)w.slots * w.heads);
     w.values.get((size_t)w.slots * w.heads * w.size);
     while ((int)w.scratch.size() < threads) w.scratch.push_back(std::make_unique<Scratch>());
     if (threads == 1) {  // an OpenMP region of one thread still costs a microsecond
-        for (int i = 0; i < items; i++) run_item<Q, T>(w, call, w.items[i], *w.scratch[0]);
+        for (int i = 0; i < items; i++) run(w, call, w.items[i], *w.scratch[0]);
         for (int row = 0; row < w.num_rows; row++) merge_row<Q>(w, call, row, *w.scratch[0]);
         return;
     }
@@ -233,7 +310,7 @@ void attend(Work& w, const CallArguments& call) {
         mine = next_scratch++;
         Scratch& scratch = *w.scratch[mine];
 #pragma omp for schedule(dynamic)
-        for (int i = 0; i < items; i++) run_item<Q, T>(w, call, w.items[i], scratch);
+        for (int i = 0; i < items; i++) run(w, call, w.items[i], scratch);
 #pragma omp for schedule(static)
         for (int row = 0; row < w.num_rows; row++) merge_row<Q>(w, call, row, scratch);
     }

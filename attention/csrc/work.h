@@ -49,8 +49,8 @@ struct Buffer {  // grows, never initialised
 };
 
 struct Scratch {  // of one thread
-    Buffer<float> query, output, state;
-    alignas(64) float scores[kPanel * kChunk];
+    Buffer<float> query, output, state, unrolled;
+    alignas(64) float scores[16 * kChunk];  // of the widest panel
 };
 
 struct Work {

@@ -48,6 +48,19 @@ def make_plan(
     )
 
 
+def alone(plan: AttentionPlan, row: int) -> AttentionPlan:
+    """The plan of one row as if it was decoded by itself."""
+    entries = []
+    for start, rows, run, begin, end, causal, shift, group in plan.entries.tolist():
+        if start <= row < start + rows:
+            stop = end - (start + rows - 1 - row) if causal else end
+            entries.append((0, 1, run, begin, max(begin, stop), causal, shift, group))
+    runs = [
+        plan.run_blocks[low:high].tolist() for low, high in zip(plan.run_start[:-1], plan.run_start[1:], strict=True)
+    ]
+    return make_plan(1, runs, entries, plan.groups)
+
+
 def make_pools(
     blocks: int, kv_heads: int, size: int, block_size: int = 16, dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> tuple[Tensor, Tensor]:

@@ -9,22 +9,9 @@ from torch import Tensor
 
 from plait.attention import library, span_attention
 from plait.attention.plan import AttentionPlan
-from plait.tests.attention.scenes import Scene, make_plan, make_pools, scenes
+from plait.tests.attention.scenes import Scene, alone, make_plan, make_pools, scenes
 
 pytestmark = pytest.mark.skipif(library.load() is None, reason="the kernels are not built")
-
-
-def _alone(plan: AttentionPlan, row: int) -> AttentionPlan:
-    """The plan of one row as if it was decoded by itself."""
-    entries = []
-    for start, rows, run, begin, end, causal, shift, group in plan.entries.tolist():
-        if start <= row < start + rows:
-            stop = end - (start + rows - 1 - row) if causal else end
-            entries.append((0, 1, run, begin, max(begin, stop), causal, shift, group))
-    runs = [
-        plan.run_blocks[low:high].tolist() for low, high in zip(plan.run_start[:-1], plan.run_start[1:], strict=True)
-    ]
-    return make_plan(1, runs, entries, plan.groups)
 
 
 def _bits(scene: Scene, plan: AttentionPlan, q: Tensor, threads: int = 1) -> tuple[Tensor, Tensor]:
@@ -39,9 +26,9 @@ def _bits(scene: Scene, plan: AttentionPlan, q: Tensor, threads: int = 1) -> tup
 def test_a_row_alone_gets_the_same_bits(scene: Scene) -> None:
     out, lse = _bits(scene, scene.plan, scene.q)
     for row in range(scene.plan.num_rows):
-        alone, alone_lse = _bits(scene, _alone(scene.plan, row), scene.q[row : row + 1])
-        assert torch.equal(alone[0], out[row])
-        assert torch.equal(alone_lse[0], lse[row])
+        got, got_lse = _bits(scene, alone(scene.plan, row), scene.q[row : row + 1])
+        assert torch.equal(got[0], out[row])
+        assert torch.equal(got_lse[0], lse[row])
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

@@ -1,45 +1,125 @@
-"""The kernels as other machines would build them: other vector widths, bfloat16 in software, no OpenMP."""
+"""The kernels as other machines build them: other vector widths, bfloat16 in software, no OpenMP, tile registers."""
 
 from __future__ import annotations
 
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 
-from plait.attention import library
-from plait.tests.attention.scenes import Scene, scenes
+from plait.attention import library, span_attention
+from plait.tests.attention.scenes import Scene, alone, make_plan, make_pools, scenes
 from plait.tests.attention.test_span_attention import assert_close
 
 _CSRC = Path(library.__file__).parent / "csrc"
+# Not what this processor has: one with tile registers would use them.
+_TILES = ["-march=x86-64-v4", "-mavx512bf16", "-DPLAIT_EMULATE_TILES"]
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() != "x86_64" or shutil.which("g++") is None, reason="needs g++ on x86-64"
+)
 
 
-def _runs_here(march: str) -> bool:
+def _has(flag: str) -> bool:
     info = Path("/proc/cpuinfo")
-    return march == "x86-64" or (info.is_file() and "avx512dq" in info.read_text())
+    return info.is_file() and flag in info.read_text()
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64" or shutil.which("g++") is None, reason="needs g++ on x86-64")
-@pytest.mark.parametrize("march", ["x86-64", "x86-64-v4"])
-def test_equals_the_reference(march: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not _runs_here(march):
-        pytest.skip(f"this processor is no {march}")
+def _build(target: Path, *flags: str) -> None:
     sources = sorted(_CSRC.glob("*.cpp"))
-    flags = ["-O1", "-std=c++17", f"-march={march}", "-shared", "-fPIC"]
-    subprocess.run(["g++", *flags, *sources, "-o", tmp_path / "_kernels.so"], check=True)
-    monkeypatch.setattr(library, "_FOLDER", tmp_path)
+    subprocess.run(["g++", "-O1", "-std=c++17", *flags, "-shared", "-fPIC", *sources, "-o", target], check=True)
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+    """Call it with the folder of the library that `impl="cpu"` is to be."""
+
+    def use(folder: Path) -> None:
+        monkeypatch.setattr(library, "_FOLDER", folder)
+        library.load.cache_clear()
+        assert library.load() is not None
+
+    yield use
     library.load.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a library with tile registers (AMX) in plain C++."""
+    if not _has("avx512_bf16"):
+        pytest.skip("needs a processor with bfloat16 in AVX-512")
+    folder = tmp_path_factory.mktemp("tiles")
+    _build(folder / "_kernels.so", *_TILES)
+    return folder
+
+
+@pytest.mark.parametrize("march", ["x86-64", "x86-64-v4"])
+def test_equals_the_reference(march: str, tmp_path: Path, use: Callable[[Path], None]) -> None:
+    if march != "x86-64" and not _has("avx512dq"):
+        pytest.skip(f"this processor is no {march}")
+    _build(tmp_path / "_kernels.so", f"-march={march}")
+    use(tmp_path)
 
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(scene=scenes())
     def check(scene: Scene) -> None:
         assert_close(scene, "cpu", rounds=False)
 
-    try:
-        assert library.load() is not None
-        check()
-    finally:
-        library.load.cache_clear()
+    check()
+
+
+def test_tile_registers_equal_the_reference_and_rows_do_not_meet(tiles: Path, use: Callable[[Path], None]) -> None:
+    """Random views; and a row alone gets the same bits."""
+    use(tiles)
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(scene=scenes().filter(lambda scene: scene.k_pool.dtype == torch.bfloat16))
+    def check(scene: Scene) -> None:
+        assert_close(scene, "cpu", rounds=True)
+        out, lse = scene.run("cpu")
+        for row in range(scene.plan.num_rows):
+            plan, q = scene.plan, scene.q
+            scene.plan, scene.q = alone(plan, row), q[row : row + 1]
+            got, got_lse = scene.run("cpu")
+            scene.plan, scene.q = plan, q
+            assert torch.equal(got[0], out[row]) and torch.equal(got_lse[0], lse[row])
+
+    check()
+
+
+@pytest.mark.parametrize("size", [40, 64])
+def test_prefill_in_tile_registers_whole_in_parts_and_as_decoding(
+    size: int, tiles: Path, use: Callable[[Path], None]
+) -> None:
+    """The same bits, and nothing of what nobody sees."""
+    use(tiles)
+    tokens = 150
+    k_pool, v_pool = make_pools(10, 2, size, dtype=torch.bfloat16)
+    k_pool[-1, :, :, tokens - 144 :], v_pool[-1, :, tokens - 144 :] = float("nan"), float("nan")
+    q = torch.randn(tokens, 6, size)
+    outs = []
+    for step in (150, 128, 7, 1):
+        parts = []
+        for start in range(0, tokens, step):
+            rows = min(step, tokens - start)
+            plan = make_plan(rows, [list(range(10))], [(0, rows, 0, 0, start + rows, 1, 0, 0)])
+            parts.append(span_attention(q[start : start + rows], k_pool, v_pool, plan, scale=0.1, impl="cpu"))
+        outs.append(torch.cat(parts))
+    assert outs[0].isfinite().all()
+    assert all(torch.equal(out, outs[0]) for out in outs[1:])
+
+
+def test_tile_registers_compile(tmp_path: Path) -> None:
+    """With the instructions themselves, which this processor may not have."""
+    source, target = _CSRC / "span_attention.cpp", tmp_path / "out.s"
+    flags = ["-O0", "-std=c++17", "-march=sapphirerapids", "-S", "-o", target]
+    done = subprocess.run(["g++", *flags, source], capture_output=True, text=True, check=False)
+    if "bad value" in done.stderr:
+        pytest.skip("the compiler is older than the processor")
+    assert done.returncode == 0, done.stderr
+    assert all(name in target.read_text() for name in ("ldtilecfg", "tileloadd", "tdpbf16ps", "tilestored"))

@@ -4,7 +4,7 @@
 // is 4 bytes: one float32 weight, or the two bfloat16 weights of neighbouring inputs; depth is inputs, or inputs / 2
 // rounded up. Inputs are rounded to the weights' type; sums are float32. Rows of activations are padded to whole panels;
 // the padding stays zero because padded weights, norms and biases are zero. Weights in 8 and 4 bits: quantised.h; tile
-// registers: amx.h.
+// registers: amx_linear.h.
 //
 // Same tokens whatever the batch: an output element is one chain of multiply-adds over its inputs in ascending order, in
 // whichever tile it is computed. Tiles differ in how many such chains run side by side, never in their order. Which
@@ -16,9 +16,9 @@
 #include <cstring>
 #include <type_traits>
 
-#include "amx.h"
 #include "quantised.h"
 #include "sampling.h"
+#include "amx_linear.h"
 #include "vectors.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
