@@ -14,8 +14,8 @@ from .checks import check_call, check_kernel_call, check_store_call
 from .library import CallArguments, PlanArguments, StoreArguments
 from .plan import AttentionPlan, Float32, Group, Int32
 
-_free_works: list[int] = []
-"""Native work spaces of plans that are gone, to be used again with the memory they have."""
+_free_works: dict[int, list[int]] = {}
+"""Of each library, native work spaces of plans that are gone, to be used again with the memory they have."""
 
 _last_store: tuple[tuple[object, ...], StoreArguments] | None = None
 """Shapes of the latest `rope_and_store` and what follows from them: the layers of a step differ only in addresses."""
@@ -34,7 +34,7 @@ def _address(array: Int32 | Float32) -> int:
 class Prepared:
     """A plan cut into work items for one set of shapes. Not for use by two threads at once."""
 
-    __slots__ = ("_kernels", "_run_blocks", "arguments", "inv_freq", "needs_rotation", "work")
+    __slots__ = ("_free", "_kernels", "_run_blocks", "arguments", "inv_freq", "needs_rotation", "work")
 
     def __init__(
         self, kernels: ctypes.CDLL, plan: AttentionPlan, heads: int, pool_shape: tuple[int, ...], threads: int
@@ -47,7 +47,8 @@ class Prepared:
         self._kernels = kernels
         self.inv_freq: Tensor | None = None
         self._run_blocks = plan.run_blocks  # the work space points into it
-        self.work = _free_works.pop() if _free_works else kernels.plait_attention_new()
+        self._free = _free_works.setdefault(kernels._handle, [])  # held here: a plan may outlive this module
+        self.work = self._free.pop() if self._free else kernels.plait_attention_new()
         groups = _group_array(plan.groups)
         self.arguments: Any = PlanArguments(
             _address(plan.run_blocks), _address(plan.run_start), _address(plan.entries), _address(groups),
@@ -75,7 +76,7 @@ class Prepared:
 
     def __del__(self) -> None:
         if self.work is not None:
-            _free_works.append(self.work)
+            self._free.append(self.work)
 
 
 def call_arguments(q: Tensor, k_pool: Tensor, v_pool: Tensor, out: Tensor, scale: float, threads: int) -> CallArguments:

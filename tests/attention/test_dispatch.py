@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,3 +100,14 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
         span_attention(torch.ones(2, 4, 48), k_pool.mT.contiguous().mT, v_pool, plan, scale=1.0, impl="cpu")
     with pytest.raises(ValueError, match="out must be"):
         span_attention(torch.ones(2, 4, 48), k_pool, v_pool, plan, scale=1.0, out=torch.ones(2, 4, 48).double())
+
+
+def test_a_plan_that_outlives_the_interpreter_says_nothing() -> None:
+    script = """
+from plait.attention import span_attention
+from plait.tests.attention.test_dispatch import PLAN, _attend, make_plan
+plan = make_plan(2, [[0, 1]], PLAN)
+_attend(plan=plan)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

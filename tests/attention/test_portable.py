@@ -117,7 +117,7 @@ def test_prefill_in_tile_registers_whole_in_parts_and_as_decoding(
 def test_tile_registers_compile(tmp_path: Path) -> None:
     """With the instructions themselves, which this processor may not have."""
     source, target = _CSRC / "span_attention.cpp", tmp_path / "out.s"
-    flags = ["-O0", "-std=c++17", "-march=sapphirerapids", "-S", "-o", target]
+    flags = ["-O0", "-std=c++17", "-march=sapphirerapids", "-S", "-o", str(target)]
     done = subprocess.run(["g++", *flags, source], capture_output=True, text=True, check=False)
     if "bad value" in done.stderr:
         pytest.skip("the compiler is older than the processor")
