@@ -21,7 +21,8 @@ from typing import Any
 
 from ..engine import Capabilities, Completion, Constraint, FinishReason, SamplingDefaults, SamplingParams
 from ..errors import InvalidInput, PlaitError
-from .token_engine import TokenEngine, TokenGeneration
+from .token_branch import TokenGeneration
+from .token_engine import TokenEngine
 
 FORMAT = 2
 

@@ -11,8 +11,9 @@ from typing import Any
 from ..engine import Capabilities, Completion, Constraint, SamplingDefaults, SamplingParams, Tokenizer
 from ..errors import InvalidInput
 from .constraints.matcher import accepts, check_text
+from .token_branch import TokenGeneration
 from .token_decoding import decode
-from .token_engine import TokenEngine, TokenGeneration
+from .token_engine import TokenEngine
 
 Script = Callable[[str], str] | Sequence[str]
 """Context text -> what the model writes up to its EOS; or completions in the order in which calls are made."""

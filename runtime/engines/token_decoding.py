@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 from ..engine import Completion, FinishReason, SamplingParams
 from .text_stream import TextStream
-from .token_engine import TokenBranch, TokenGeneration
+from .token_branch import TokenBranch, TokenGeneration
 
 
 @dataclass(slots=True)

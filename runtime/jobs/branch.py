@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from ..engine import Branch, SamplingParams
 from ..errors import BranchClosed
@@ -15,19 +14,16 @@ from ..events import (
     Joined,
     Merged,
     Pruned,
-    Scored,
-    StateEntered,
-    ToolFinished,
-    ToolStarted,
 )
 from ..result import Generated
-from ..trace.record import BranchRecord, JoinRecord, Piece, SpanRecord, StateRecord, ToolRecord
+from ..trace.record import BranchRecord, JoinRecord, Piece, SpanRecord
 from ..trace.writer import SegmentWriter, TracedBlock
 from .call import Call
+from .notes import Notes
 from .scope import Scope
 
 
-class TracedBranch:
+class TracedBranch(Notes):
     """One line of decoding inside a `Context`; the operations are those of `engine.Branch`.
 
     Tokens are charged to the scope that owns the branch: the context that opened it or, for items of
@@ -48,12 +44,7 @@ class TracedBranch:
     ) -> None:
         """Takes an engine branch into the books of a scope, which closes it; `packed_at` as in `SegmentWriter`."""
         state = scope.state
-        self.scope = scope
-        self.engine_branch = branch
-        self.context_limit = context_limit
-        self.is_in_gang = False
-        """Whoever runs a gang holds the slots of all its members."""
-        self.record = BranchRecord(
+        record = BranchRecord(
             id=".".join(map(str, branch.path)),
             parent=parent,
             origin=origin,
@@ -63,6 +54,11 @@ class TracedBranch:
             opened=state.seconds,
             model=scope.model,
         )
+        super().__init__(scope, record)
+        self.engine_branch = branch
+        self.context_limit = context_limit
+        self.is_in_gang = False
+        """Whoever runs a gang holds the slots of all its members."""
         self._segments = SegmentWriter(state.trace, self.id, view, packed_at)
         state.trace.branches[self.id] = self.record
         state.branches[self.id] = self
@@ -70,11 +66,6 @@ class TracedBranch:
         scope.own(self)
 
     # -- questions ---------------------------------------------------------------------------------------------
-
-    @property
-    def id(self) -> str:
-        """The path as text: `0.1.2`."""
-        return self.record.id
 
     @property
     def path(self) -> tuple[int, ...]:
@@ -225,6 +216,12 @@ class TracedBranch:
         self.engine_branch.lockstep(gang)
         self.is_in_gang = gang is not None
 
+    def prune(self, reason: str) -> None:
+        """Give the branch up and close it."""
+        self.record.pruned = reason
+        self.scope.emit(Pruned, branch=self.id, reason=reason)
+        self.close()
+
     def close(self) -> None:
         """Free the branch; idempotent."""
         if self.record.closed is None:
@@ -266,43 +263,6 @@ class TracedBranch:
             is_in_gang=self.is_in_gang,
         )
         return await call.run(params)
-
-    # -- notes -------------------------------------------------------------------------------------------------
-
-    def score(self, value: float) -> None:
-        """Note a reward."""
-        self.record.scores.append(value)
-        self.scope.emit(Scored, branch=self.id, score=value)
-
-    def enter(self, state: str) -> None:
-        """Note that what the branch belongs to, a state machine, goes over into another state."""
-        self.scope.state.trace.states.append(
-            StateRecord(branch=self.id, state=state, time=self.scope.state.seconds, step=self.scope.now)
-        )
-        self.scope.emit(StateEntered, branch=self.id, state=state)
-
-    @contextmanager
-    def tool(self, tool: str, **arguments: Any) -> Iterator[ToolRecord]:
-        """Use a tool inside: fill in `ok` and `output`. Both ends are announced and recorded; left by an exception, it
-        has failed."""
-        scope = self.scope
-        record = ToolRecord(branch=self.id, tool=tool, arguments=arguments, began=scope.state.seconds, step=scope.now)
-        scope.state.trace.tools.append(record)
-        scope.emit(ToolStarted, branch=self.id, tool=tool, arguments=arguments)
-        try:
-            yield record
-            record.ended = scope.state.seconds
-        except BaseException as error:
-            record.ok, record.output = False, f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            scope.emit(ToolFinished, branch=self.id, tool=tool, ok=record.ok, output=record.output)
-
-    def prune(self, reason: str) -> None:
-        """Give the branch up and close it."""
-        self.record.pruned = reason
-        self.scope.emit(Pruned, branch=self.id, reason=reason)
-        self.close()
 
     # -- recording ---------------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from ..budget import Budget, Ledger, OutOfBudget
 from ..engine import Engine
-from ..events import Done, Event, EventHub, EventQueue, Failed, Started
+from ..event_queue import EventHub, EventQueue
+from ..events import Done, Event, Failed, Started
 from ..result import Finish, Outcome, Result
 from ..trace.trace import Trace
 from .companions import Companions

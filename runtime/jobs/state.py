@@ -10,7 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 from ..budget import Budget
 from ..engine import Block, Engine
-from ..events import BudgetUsed, Event, EventHub
+from ..event_queue import EventHub
+from ..events import BudgetUsed, Event
 from ..result import Usage
 from ..trace.record import SegmentRecord
 from ..trace.trace import Trace

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInput, JobFailed, PlaitError, WorkerLost
-from ..events import Done, Event, EventHub, Failed, parse_event
+from ..event_queue import EventHub
+from ..events import Done, Event, Failed, parse_event
 from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..result import Finish, Result

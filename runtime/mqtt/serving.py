@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from ..events import Event, EventQueue
+from ..event_queue import EventQueue
+from ..events import Event
 from ..job_spec import parse_job
 from ..jobs.job import Job
 from ..runtime import Runtime

@@ -19,7 +19,7 @@ from plait import (
     register,
 )
 from plait.runtime.budget import Ledger
-from plait.runtime.events import EventHub
+from plait.runtime.event_queue import EventHub
 from plait.runtime.jobs.state import JobState
 from plait.runtime.trace.trace import Trace
 

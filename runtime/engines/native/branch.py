@@ -10,13 +10,20 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ....attention.plan import Group
 from ...engine import Block, Branch, SamplingParams, Tokenizer
 from ...errors import BranchBusy, BranchClosed, InvalidInput
-from ...sampling import MIN_TEMPERATURE
 from ..constraints.matcher import Compiler
 from .blocks import NativeBlock, spans_of
-from .checks import check_blocks, check_contexts, check_ids, check_prompt
+from .checks import (
+    check_arrangement,
+    check_blocks,
+    check_contexts,
+    check_ids,
+    check_position,
+    check_prompt,
+    check_rewind,
+    group_of,
+)
 from .context_tier import ContextTier
 from .generation import NativeGeneration
 from .sampling import branch_seed
@@ -161,7 +168,7 @@ class NativeBranch:
                     priority=self.priority,
                     deadline=self.deadline,
                     parent=self,
-                )
+                )  # fmt: skip
                 for i in range(n)
             ]
 
@@ -174,7 +181,7 @@ class NativeBranch:
     def attach(
         self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
-        group = _group(temperature, scale, bias)
+        group = group_of(temperature, scale, bias)
         with self.engine.lock:
             self._check_idle()
             spans, position = self._contributions(branches)
@@ -183,7 +190,7 @@ class NativeBranch:
     def attach_contexts(
         self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
-        group = _group(temperature, scale, bias)
+        group = group_of(temperature, scale, bias)
         with self.engine.lock:
             self._check_idle()
             view, store = self.view, self.view.store
@@ -212,18 +219,13 @@ class NativeBranch:
     def rewind(self, length: int) -> None:
         with self.engine.lock:
             self._check_idle()
-            view = self.view
-            if not 0 <= length <= view.length:
-                raise InvalidInput(f"cannot rewind {view.length} tokens to {length}")
-            if view.is_packed and length < view.num_text:
-                raise InvalidInput("an arranged view can be rewound within its own segment only")
-            view.rewind(length)
+            check_rewind(self.view, length)
+            self.view.rewind(length)
 
     def seek(self, position: int) -> None:
         with self.engine.lock:
             self._check_idle()
-            if not 0 <= position <= self.context_limit:
-                raise InvalidInput(f"position {position} is outside the context of {self.context_limit}")
+            check_position(position, self.context_limit)
             self.view.freeze()
             self.view.next_position = position
 
@@ -241,11 +243,7 @@ class NativeBranch:
         with self.engine.lock:
             self._check_idle()
             spans = spans_of(blocks, self.view.store)
-            own = self.view.own
-            if any(span.segment is own for span in spans):
-                raise InvalidInput("the own segment comes last by itself")
-            if own is not None and own.tokens and not own.is_packed:
-                raise InvalidInput("seal or rewind what was written before the view is arranged")
+            check_arrangement(self.view, spans)
             self.view.arrange(spans)
 
     def lockstep(self, gang: str | None) -> None:
@@ -301,13 +299,3 @@ class NativeBranch:
             spans += other.view.written()
             position = max(position, other.position)
         return spans, position
-
-
-def _group(temperature: float, scale: float, bias: float) -> Group:
-    largest = 1 / MIN_TEMPERATURE
-    if not (MIN_TEMPERATURE <= temperature <= largest and abs(scale) <= largest and abs(bias) <= largest):
-        raise InvalidInput(
-            f"temperature {temperature}, scale {scale} and bias {bias}: finite, not beyond 1e6, the temperature at "
-            "least 1e-6"
-        )
-    return Group(temperature=temperature, factor=scale * temperature, bias=bias)

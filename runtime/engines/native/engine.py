@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -20,10 +19,10 @@ from .context_files import ContextFiles
 from .context_scaling import read_scaling
 from .context_tier import ContextTier
 from .forks import check_process, is_forked
-from .generation import Delivery
 from .generation_config import read_defaults
 from .gguf_tokenizer import load_tokenizer
 from .loader import load_model
+from .mailbox import Mailbox
 from .model import Model
 from .opening import draft_rows, open_store
 from .options import NativeOptions, read_options
@@ -31,8 +30,6 @@ from .parallel.model import load_parallel
 from .scheduler import Scheduler
 from .view import View
 
-_AT_A_TIME = 32
-"""Deliveries in one turn of the event loop: who waits for them has to run in between."""
 _SLICE, _GPU_SLICE = 64, 256
 """Rows of a job in a step that it shares."""
 
@@ -80,10 +77,9 @@ class NativeEngine:
         self._is_closed = False
         self._owns_model = False
         """Is it to be closed with the engine?"""
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._mailbox: Mailbox | None = None
+        """Of the loop that the engine works for."""
         self._thread: threading.Thread | None = None
-        self._inbox: deque[Delivery] = deque()
-        """What the engine's thread has for the event loop, in order."""
         self._stopped = asyncio.Event()
         self.capabilities = Capabilities(
             kv_merge=True,
@@ -142,16 +138,20 @@ class NativeEngine:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
+        return self.mailbox.loop
+
+    @property
+    def mailbox(self) -> Mailbox:
+        if self._mailbox is None:
             raise EngineClosed("the engine has not been started; use a Runtime or `await engine.start()`")
-        return self._loop
+        return self._mailbox
 
     async def start(self) -> None:
         self.check_open()
-        if self._thread is not None and self._loop is not asyncio.get_running_loop():
+        if self._thread is not None and self.loop is not asyncio.get_running_loop():
             raise EngineClosed("the engine was started in another event loop, and works for that one alone")
         if self._thread is None:
-            self._loop = asyncio.get_running_loop()
+            self._mailbox = Mailbox(asyncio.get_running_loop())
             self._thread = threading.Thread(target=self._run, name="plait-engine", daemon=True)
             self._thread.start()
 
@@ -247,22 +247,25 @@ class NativeEngine:
     # -- the engine's thread -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._is_closed:
+        mailbox = self.mailbox
+        while not (self._is_closed or mailbox.is_orphaned):
             try:
                 self._step()
             except Exception as error:  # a defect or a lost device: every waiting generation must hear of it
                 with self.lock:
-                    self._deliver(self.scheduler.fail(error))
-        self._on_loop(self._stopped.set)
+                    mailbox.put(self.scheduler.fail(error))
+        self._is_closed = True
+        mailbox.call(self._stopped.set)
 
     def _step(self) -> None:
         """Plan, run and take over one forward pass, or a burst of them, or wait for work. A context is read from disk
         before it."""
+        mailbox = self.mailbox
         if self.contexts is not None and self.contexts.has_loads:
             self.contexts.load_one()
         with self._work:
             step, deliveries = self.scheduler.plan()
-            self._deliver(deliveries)
+            mailbox.put(deliveries)
             if not step.chunks:
                 if not self._is_closed and not (self.contexts is not None and self.contexts.has_loads):
                     if not deliveries:
@@ -277,7 +280,7 @@ class NativeEngine:
                 steps=step.num_steps, stops=inputs.stops, interrupt=self.scheduler.interrupt, draws=step.draws(),
             )  # fmt: skip
             with self.lock:
-                self._deliver(self.scheduler.commit_burst(step, sampled.tolist()))
+                mailbox.put(self.scheduler.commit_burst(step, sampled.tolist()))
             return
         numbers = (inputs.tokens, inputs.positions, inputs.slots, inputs.logit_rows)
         tokens, positions, slots, logit_rows = (tensor.to(self.model.device) for tensor in numbers)
@@ -285,31 +288,10 @@ class NativeEngine:
         logits, allowed = logits.cpu(), step.allowed(self.vocab_size)
         keep = self.options.keep_logits
         with self.lock:
-            self._deliver(self.scheduler.commit(step, logits, hidden, allowed=allowed, keep_logits=keep))
+            mailbox.put(self.scheduler.commit(step, logits, hidden, allowed=allowed, keep_logits=keep))
             finished, self.store.finished = self.store.finished, []
             if self.contexts is not None:
                 self.contexts.save(finished)
-
-    def _deliver(self, deliveries: list[Delivery]) -> None:
-        if deliveries:
-            self._inbox.extend(deliveries)
-            self._on_loop(self._receive)
-
-    def _on_loop(self, call: Callable[[], object]) -> None:
-        """Call there; where the loop has been closed with jobs at work, nobody is left to work for."""
-        try:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(call)
-        except RuntimeError:
-            self._is_closed = True
-
-    def _receive(self) -> None:
-        """Runs on the loop."""
-        for _ in range(min(len(self._inbox), _AT_A_TIME)):
-            delivery = self._inbox.popleft()
-            delivery.generation.receive(delivery)
-        if self._inbox:
-            self.loop.call_soon(self._receive)
 
 
 def load(rest: str, options: dict[str, Any]) -> NativeEngine:

@@ -15,8 +15,8 @@ from ...engine import Completion, FinishReason, SamplingParams, Tokenizer
 from ...errors import BranchClosed, InvalidInput, NonFiniteLogits
 from ..constraints.matcher import Matcher, dead_end
 from .drafting import Drafter
+from .sampled_text import Match, SampledText
 from .sampling import is_simple
-from .tokenizer import IncrementalDecoder
 from .view import View
 
 
@@ -103,7 +103,8 @@ class NativeGeneration:
         self.limit = room if params.max_tokens is None else min(room, params.max_tokens)
         """New tokens at most."""
         self.limit_reason = FinishReason.LENGTH if self.limit == params.max_tokens else FinishReason.CONTEXT
-        self.decoder = IncrementalDecoder(tokenizer) if params.stop else None
+        self.text = SampledText(tokenizer, params.stop, include_stop=params.include_stop) if params.stop else None
+        """If there are stop strings to look for in it."""
         self.stop_ids = frozenset(params.stop_token_ids)
         self.eos_ids = frozenset(() if params.ignore_eos else tokenizer.eos_ids)
         asks_more = params.logprobs is not None or params.hidden_state or params.certainty
@@ -115,8 +116,6 @@ class NativeGeneration:
         self.is_streamed = False
         """Somebody iterates; else tokens wait for the completion, and the event loop is not woken for each."""
         self._num_delivered = 0
-        self._text = ""
-        self._ends: list[int] = []
         self._tokenizer = tokenizer
         self._lock = lock
         self._abort = abort
@@ -154,14 +153,12 @@ class NativeGeneration:
             return self.finish(FinishReason.EOS, token)
         if self.matcher is not None:
             self.matcher.advance(token)
-        if self.decoder is None:
+        if self.text is None:
             certain = len(self.sampled)
         else:
-            self._text += self.decoder.push(token)
-            self._ends.append(len(self._text))
-            if found := self._find_stop():
-                return self._finish_at_stop(*found)
-            certain = self._num_certain() if self.is_streamed else 0
+            if match := self.text.push(token):
+                return self._finish_at_stop(self.text, match)
+            certain = self.text.num_certain(self._num_delivered) if self.is_streamed else 0
         if len(self.sampled) >= self.limit:
             return self.finish(self.limit_reason)
         return self._deliver(certain)
@@ -221,43 +218,12 @@ class NativeGeneration:
         self._num_delivered = certain
         return Delivery(self, fresh)
 
-    def _find_stop(self) -> tuple[str, int] | None:
-        """The stop string that begins first, if the newest token completed one, and where it begins."""
-        newest = len(self._text) - (self._ends[-2] if len(self._ends) > 1 else 0)
-        found: tuple[str, int] | None = None
-        for stop in self.params.stop:
-            at = self._text.find(stop, max(0, len(self._text) - newest - len(stop)))
-            if at >= 0 and (found is None or at < found[1]):
-                found = stop, at
-        return found
-
-    def _finish_at_stop(self, stop: str, at: int) -> Delivery:
-        if self.params.include_stop:
-            keep = next(i + 1 for i, end in enumerate(self._ends) if end >= at + len(stop))
-        else:
-            keep = sum(end <= at for end in self._ends)
+    def _finish_at_stop(self, text: SampledText, match: Match) -> Delivery:
+        keep = text.num_kept(match)
         rolled_back = len(self.sampled) - keep
-        end, known = at + len(stop) if self.params.include_stop else at, self._ends[keep - 1] if keep else 0
         del self.sampled[keep:], self.logprobs[keep:], self.top_logprobs[keep:], self.hidden[keep:]
         del self.certainties[keep:]
-        # Of the kept tokens' whole text, as it is spelled in the end: cut inside the last one, or on into the next.
-        text = self._tokenizer.decode(self.sampled)
-        text = text[: len(text) + min(end - known, 0)] + self._text[known : max(end, known)]
-        return self.finish(FinishReason.STOP, stop, rolled_back=rolled_back, text=text)
-
-    def _num_certain(self) -> int:
-        """Tokens no stop string can reach back to any more."""
-        pending = 0
-        for stop in self.params.stop:
-            for n in range(min(len(stop) - 1, len(self._text)), pending, -1):
-                if self._text.endswith(stop[:n]):
-                    pending = n
-                    break
-        safe = len(self._text) - pending
-        certain = self._num_delivered
-        while certain < len(self._ends) and self._ends[certain] <= safe:
-            certain += 1
-        return certain
+        return self.finish(FinishReason.STOP, match.stop, rolled_back=rolled_back, text=text.cut(match, self.sampled))
 
     # -- event loop side ---------------------------------------------------------------------------------------
 

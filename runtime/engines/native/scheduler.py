@@ -1,4 +1,4 @@
-"""Continuous batching: what runs, what the next forward pass computes (`planner.py`), what becomes of its results.
+"""Continuous batching: what runs, and what the next forward pass computes (`planner.py`).
 
 A step is a list of *chunks*: consecutive pending tokens of one segment. Decoding branches contribute one token each;
 what room is left in the step goes to prefills in chunks, so that a long prompt does not stall running branches
@@ -18,9 +18,8 @@ from .gangs import Gangs
 from .generation import Delivery, NativeGeneration
 from .planner import Planner
 from .pressure import Pressure
-from .sampler import sample
-from .sampling import NO_TOKEN, NONE_ALLOWED, Draw, Drawn, greedy, uniform
-from .step import Chunk, Filling, Step
+from .results import Results
+from .step import Filling, Step
 from .store import KVStore
 
 _STEPS_WATCHED = 4
@@ -55,12 +54,13 @@ class Scheduler:
             store, self.running, self.gangs, max_rows=max_rows, prefill_chunk=prefill_chunk, draft_rows=draft_rows
         )
         self.pressure = Pressure(store, self.running, self.gangs)
+        self._results = Results(store, self)
         self._arrivals = 0
         self._served: Counter[str] = Counter()
         """Rows each job was given while others waited: the fair share is owed to the job with the fewest."""
         self._num_running: Counter[str] = Counter()
         """Generations of each job that has any."""
-        self._repeatable: Step | None = None
+        self.repeatable: Step | None = None
         """The latest step, if all that runs is to go on from it as it is."""
         self.interrupt = c_int32(0)
         """Not 0: a burst is to end with the step it is at, since what runs has changed."""
@@ -84,9 +84,10 @@ class Scheduler:
     def abort(self, generation: NativeGeneration) -> None:
         """Stop without a result; the branch keeps what was sampled."""
         if not generation.is_done:
-            self._retire(generation)
+            self.retire(generation)
 
-    def _retire(self, generation: NativeGeneration) -> None:
+    def retire(self, generation: NativeGeneration) -> None:
+        """It has come to its end."""
         self._disturb()
         generation.is_done = True
         generation.branch.generation = None
@@ -98,8 +99,25 @@ class Scheduler:
         if not self._num_running:
             self._served.clear()
 
+    def fail(self, error: BaseException) -> list[Delivery]:
+        """End every generation with an error (a forward pass failed)."""
+        deliveries = []
+        for g in [*self.running, *self.pressure.suspended]:
+            self.retire(g)
+            deliveries.append(g.fail(error))
+        return deliveries
+
+    def _finish(self, g: NativeGeneration, reason: FinishReason) -> Delivery:
+        self.retire(g)
+        return g.finish(reason)
+
+    def halt(self, g: NativeGeneration) -> list[Delivery]:
+        """The generations of the gang end with this one."""
+        members = [] if g.branch.gang is None else self.gangs.companions(g)
+        return [self._finish(other, FinishReason.GANG) for other in members]
+
     def _disturb(self) -> None:
-        self._repeatable = None
+        self.repeatable = None
         self.interrupt.value = 1
         self.pressure.note_change()
 
@@ -108,17 +126,17 @@ class Scheduler:
     def plan(self) -> tuple[Step, list[Delivery]]:
         """The next step, and generations that end without one. The step is empty if there is nothing to run."""
         self.interrupt.value = 0
-        step, self._repeatable = self._repeatable, None
+        step, self.repeatable = self.repeatable, None
         if self.pressure.suspended and self.pressure.resume():
             step = None
         if step is not None and not self._drafts(step) and self._advance(step):
             return step, []
         done = [g for g in self.running if not g.wants_logits and next(self._planner.work(g), None) is None]
-        deliveries = [d for g in done if not g.is_done for d in (self._finish(g, g.limit_reason), *self._halt(g))]
+        deliveries = [d for g in done if not g.is_done for d in (self._finish(g, g.limit_reason), *self.halt(g))]
         filling = self._fill()
         if not filling.step.chunks and filling.short:
             loser = self.pressure.loser(filling.short)
-            deliveries += [self._finish(loser, FinishReason.MEMORY), *self._halt(loser)]
+            deliveries += [self._finish(loser, FinishReason.MEMORY), *self.halt(loser)]
         for g, count in filling.prefills:
             g.num_prefilled += count
         self._served.update(filling.step.jobs)
@@ -161,7 +179,7 @@ class Scheduler:
         for g, _ in step.sampling:
             if num_steps == 1 or not (g.is_simple if self.draws else g.is_greedy and not g.is_streamed):
                 return 1
-            is_watched = g.decoder is not None or g.is_streamed or g.drafter is not None
+            is_watched = g.text is not None or g.is_streamed or g.drafter is not None
             num_steps = min(num_steps, g.limit - len(g.sampled), _STEPS_WATCHED if is_watched else num_steps)
         return num_steps
 
@@ -189,11 +207,6 @@ class Scheduler:
 
         return sorted(self.running, key=key)
 
-    def _halt(self, g: NativeGeneration) -> list[Delivery]:
-        """The generations of the gang end with this one."""
-        members = [] if g.branch.gang is None else self.gangs.companions(g)
-        return [self._finish(other, FinishReason.GANG) for other in members]
-
     # -- results -----------------------------------------------------------------------------------------------
 
     def commit(
@@ -205,148 +218,15 @@ class Scheduler:
         allowed: Sequence[Tensor | None] | None = None,
         keep_logits: bool = False,
     ) -> list[Delivery]:
-        """Take over the results of a step: `logits` (len(step.sampling), V) float32 on the CPU, `hidden` (.., C),
-        `allowed` as `Step.allowed` has it."""
+        """Take over a step; see `Results.take`."""
         self.num_steps += 1
         self.num_rows += step.num_rows
-        for c in step.chunks:
-            segment, end = c.segment, c.begin + c.count - len(c.draft)
-            # The branch may have been closed or rewound while the pass was running.
-            if segment.refs and segment.version == c.version and end > segment.computed:
-                self.store.advance(segment, end)
-        for i, (g, _) in enumerate(step.sampling):
-            if g.params.hidden_state:
-                g.hidden.append(hidden[i].float())
-        live = [(i, g) for i, (g, _) in enumerate(step.sampling) if not g.is_done and g.limit > 0]
-        masks = None if allowed is None else [allowed[i] for i, _ in live]
-        rows = logits[: len(live)] if len(live) == len(step.sampling) else logits[[i for i, _ in live]]
-        drawn = self._sample(rows, [g for _, g in live], masks) if live else []
-        ended = [g for g in step.prefilled if not g.is_done]
-        ended += [g for g, _ in step.sampling if not g.is_done and g.limit == 0]
-        deliveries = []
-        for g in ended:
-            self._retire(g)
-            is_sound = all(bool(state.isfinite().all()) for state in g.hidden)
-            deliveries.append(g.finish(g.limit_reason) if is_sound else self._break(g))
-        if step.num_plain == step.num_rows == len(live) == len(self.running):
-            self._repeatable = step  # unless somebody retires below
-        for i, (_, g) in enumerate(live):
-            if keep_logits:
-                g.branch.logits = rows[i]
-            if (delivery := self._push(g, drawn[i])) is not None:
-                deliveries.append(delivery)
-                ended += self._retire_if_complete(delivery)
-        for g in ended:
-            deliveries += self._halt(g)
-        row = len(step.sampling)
-        for g, c in step.drafts:
-            own = slice(row, row := row + len(c.draft))
-            deliveries += self._verify(g, c, logits[own], hidden[own], keep_logits=keep_logits)
-        return deliveries
-
-    def _verify(
-        self, g: NativeGeneration, c: Chunk, logits: Tensor, hidden: Tensor, *, keep_logits: bool
-    ) -> list[Delivery]:
-        """What the rows of a draft give, each as long as the token in front of it is the one that was sampled."""
-        deliveries = []
-        num_accepted = 0
-        for i, token in enumerate(c.draft):
-            if g.is_done or g.sampled[-1] != token:
-                break
-            num_accepted += 1
-            g.num_accepted += 1
-            self.store.advance(c.segment, c.begin + 1 + num_accepted)
-            if g.params.hidden_state:
-                g.hidden.append(hidden[i].float())
-            if keep_logits:
-                g.branch.logits = logits[i]
-            (drawn,) = self._sample(logits[i : i + 1], [g], None)
-            if (delivery := self._push(g, drawn)) is not None:
-                deliveries.append(delivery)
-                self._retire_if_complete(delivery)
-        assert g.drafter is not None
-        g.drafter.note(len(c.draft), num_accepted)
-        return deliveries
+        return self._results.take(step, logits, hidden, allowed=allowed, keep_logits=keep_logits)
 
     def commit_burst(self, step: Step, sampled: Sequence[Sequence[int]]) -> list[Delivery]:
-        """Take over a burst: `sampled[s][i]` is what generation i of the step sampled in the burst's step s."""
+        """Take over a burst; see `Results.take_burst`."""
         self.num_steps += len(sampled)
         self.num_rows += len(sampled) * step.num_rows
         for _ in sampled[1:]:
             self._served.update(step.jobs)
-        deliveries = []
-        generations = [g for g, _ in step.sampling]
-        is_plain = step.num_plain == step.num_rows == len(self.running)
-        if is_plain and not any(g.is_done for g in generations):
-            self._repeatable = step  # unless somebody retires below
-        for g, c, tokens in zip(generations, step.chunks, zip(*sampled, strict=True), strict=True):
-            latest, num_taken = ([], 1) if g.is_done else self._push_all(g, tokens)
-            # The branch may have been closed or rewound while the pass was running.
-            if c.segment.refs and c.segment.version == c.version:
-                self.store.advance(c.segment, c.begin + num_taken)
-            c.begin += len(sampled) - 1
-            for delivery in latest:
-                self._retire_if_complete(delivery)
-            deliveries += latest
-        return deliveries
-
-    def _push_all(self, g: NativeGeneration, tokens: Sequence[int]) -> tuple[list[Delivery], int]:
-        """Tokens until the generation is complete, and how many of them it took."""
-        deliveries: list[Delivery] = []
-        for num_taken, token in enumerate(tokens, 1):
-            if (delivery := self._push(g, Drawn(token))) is not None:
-                deliveries.append(delivery)
-                if delivery.is_last:
-                    return deliveries, num_taken
-        return deliveries, len(tokens)
-
-    def _push(self, g: NativeGeneration, drawn: Drawn) -> Delivery | None:
-        if drawn.token == NO_TOKEN:
-            return self._break(g)
-        if drawn.token == NONE_ALLOWED:
-            return g.fail_without_choice()
-        g.branch.num_sampled += 1
-        g.branch.view.open_segment().tokens.append(drawn.token)
-        return g.push(drawn.token, drawn.logprob, drawn.top, drawn.certainty)
-
-    def _retire_if_complete(self, delivery: Delivery) -> list[NativeGeneration]:
-        """The generation, if this was its last delivery."""
-        g = delivery.generation
-        if not delivery.is_last:
-            return []
-        if delivery.completion is not None and delivery.completion.rolled_back:
-            g.branch.view.cut(g.start_length + len(g.sampled))
-        self._retire(g)
-        return [g]
-
-    @staticmethod
-    def _sample(
-        logits: Tensor, generations: list[NativeGeneration], allowed: Sequence[Tensor | None] | None
-    ) -> list[Drawn]:
-        if all(g.is_greedy for g in generations):
-            return greedy(logits)
-        return sample(
-            logits,
-            [
-                Draw(g.params, uniform(g.branch.sampling_seed, g.branch.num_sampled), g.seen, g.next_forced, mask)
-                for g, mask in zip(generations, allowed or [None] * len(generations), strict=True)
-            ],
-        )
-
-    def fail(self, error: BaseException) -> list[Delivery]:
-        """End every generation with an error (a forward pass failed)."""
-        deliveries = []
-        for g in [*self.running, *self.pressure.suspended]:
-            self._retire(g)
-            deliveries.append(g.fail(error))
-        return deliveries
-
-    def _break(self, g: NativeGeneration) -> Delivery:
-        """The model gave this generation no number to go on from. Others may go on; nobody may reuse what it saw."""
-        for segment in g.branch.view.segments:
-            self.store.distrust(segment)
-        return g.fail_without_numbers()
-
-    def _finish(self, g: NativeGeneration, reason: FinishReason) -> Delivery:
-        self._retire(g)
-        return g.finish(reason)
+        return self._results.take_burst(step, sampled)

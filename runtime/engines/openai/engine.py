@@ -20,8 +20,9 @@ from ...errors import InvalidInput, ServerFailed, UnknownModel, UnsupportedByEng
 from ..constraints.matcher import check_text
 from ..native.gguf_tokenizer import load_tokenizer
 from ..registry import find_model
+from ..token_branch import TokenBranch, TokenGeneration
 from ..token_decoding import Scores, decode, request_seed
-from ..token_engine import TokenBranch, TokenEngine, TokenGeneration
+from ..token_engine import TokenEngine
 from .chunks import Chunk
 from .dialect import Dialect, candidates
 from .options import ServerOptions, read_options

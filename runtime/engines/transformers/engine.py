@@ -26,8 +26,9 @@ from ..native.generation_config import read_defaults
 from ..native.sampling import branch_seed, certainties, uniform
 from ..native.tokenizer import HFTokenizer
 from ..registry import find_model
+from ..token_branch import TokenBranch, TokenGeneration
 from ..token_decoding import Scores, decode
-from ..token_engine import TokenBranch, TokenEngine, TokenGeneration
+from ..token_engine import TokenEngine
 from .logits import shape
 
 logger = logging.getLogger(__name__)

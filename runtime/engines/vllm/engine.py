@@ -19,8 +19,9 @@ from ..constraints.matcher import Compiler, dead_end
 from ..native.generation_config import read_defaults
 from ..native.tokenizer import HFTokenizer
 from ..registry import find_model
+from ..token_branch import TokenGeneration
 from ..token_decoding import Scores, decode, request_seed
-from ..token_engine import TokenEngine, TokenGeneration
+from ..token_engine import TokenEngine
 from .constrained import follow
 from .options import VllmOptions, has_constraints, message
 from .prefixes import Prefixes

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from ...engine import SamplingParams
+from ...engine import SamplingParams, Tokenizer
 from ...jobs.branch import TracedBranch
 from ...jobs.context import Context
 from ...trace.writer import TracedBlock
@@ -55,6 +55,14 @@ class Worker:
         self.pending = [*before, *tokens]
         self.text = list(tokens)
         self.num_given = len(tokens)
+
+    def overhang(self, tokenizer: Tokenizer, keep: int, least: int = 1) -> int:
+        """Sampled tokens at the end of the text that reach beyond its first `keep` characters; `least` of them always
+        stay."""
+        drop = 0
+        while drop < len(self.said) - least and len(tokenizer.decode(self.text[: len(self.text) - drop])) > keep:
+            drop += 1
+        return drop
 
 
 @dataclass(slots=True, kw_only=True)

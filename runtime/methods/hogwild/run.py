@@ -213,7 +213,7 @@ class Run:
         text = self.ctx.tokenizer.decode(worker.text)
         stop = self.watch.met(worker, result)
         if stop is not None and (stop in method.stop or stop in method.stop_token_ids):
-            drop = self._overhang(worker, text.rfind(stop)) if isinstance(stop, str) else 1
+            drop = worker.overhang(self.ctx.tokenizer, text.rfind(stop)) if isinstance(stop, str) else 1
             del worker.text[len(worker.text) - drop :]
             return Finish.STOP
         if result.finish not in (Finish.STOP, Finish.LENGTH, Finish.GANG):
@@ -247,9 +247,9 @@ class Run:
         self.ctx.count("impersonations")
         given = len(self.ctx.tokenizer.decode(worker.text[: worker.num_given]))
         if self.has_steps and text[given:keep].strip():
-            self._finish_step(worker, drop=self._overhang(worker, keep), closing=self.separator)
+            self._finish_step(worker, drop=worker.overhang(self.ctx.tokenizer, keep), closing=self.separator)
             return True
-        drop = self._overhang(worker, keep, least=0 if worker.num_given else 1)
+        drop = worker.overhang(self.ctx.tokenizer, keep, least=0 if worker.num_given else 1)
         if drop:
             self.group.take_back(worker, drop)
         return False
@@ -266,17 +266,6 @@ class Run:
             )
             self.since_check = 0
         self.group.finish_step(worker, tokens, drop=drop, closing=closing)
-
-    def _overhang(self, worker: Worker, keep: int, least: int = 1) -> int:
-        """Sampled tokens at the end of a worker's text that reach beyond its first `keep` characters; so many of them
-        always stay."""
-        drop = 0
-        while drop < len(worker.said) - least and self._characters(worker, drop) > keep:
-            drop += 1
-        return drop
-
-    def _characters(self, worker: Worker, drop: int) -> int:
-        return len(self.ctx.tokenizer.decode(worker.text[: len(worker.text) - drop]))
 
     # -- the end -----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from plait.evals.benchmarks.rag import questions as rag
 from plait.runtime.cli.main import main
 from plait.runtime.engines.native.context_scaling import read_scaling, write_scaling
 from plait.runtime.engines.registry import MODELS
-from plait.runtime.engines.token_engine import TokenBranch
+from plait.runtime.engines.token_branch import TokenBranch
 from plait.tests.data import SHARED
 from plait.tests.runtime.methods.test_contexts import PARALLEL, Chat
 from plait.tests.runtime.tools import run

@@ -9,6 +9,7 @@ from typing import Any
 
 from plait import SamplingParams
 from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.native.mailbox import Mailbox
 from plait.runtime.engines.native.step import Step
 from plait.tests.runtime.engines.native.test_pressure import engine
 
@@ -27,7 +28,7 @@ class Stepped:
             native = engine(**options)
             native.scheduler.max_steps = 1
         self.native = native
-        self.native._loop = asyncio.get_running_loop()
+        self.native._mailbox = Mailbox(asyncio.get_running_loop())
         self.native._work = _NoWait(self.native.lock)
         self.scheduler = self.native.scheduler
         self.pressure = self.scheduler.pressure

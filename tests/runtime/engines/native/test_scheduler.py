@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -221,31 +219,6 @@ async def test_who_waits_for_each_token_or_a_stop_string_gets_short_bursts(burst
     branch = native.open(prompt(9))
     await branch.generate(SamplingParams(max_tokens=40, ignore_eos=True, stop=("never",)))
     assert max(bursts) == 4
-    await native.close()
-
-
-# -- deliveries --------------------------------------------------------------------------------------------------------
-
-
-async def test_many_deliveries_come_in_order_and_share_the_loop():
-    native = engine(kv_tokens=320)
-    native._loop = asyncio.get_running_loop()
-    got: list[Any] = []
-    waiting = [
-        SimpleNamespace(number=i, generation=SimpleNamespace(receive=lambda delivery: got.append(delivery.number)))
-        for i in range(100)
-    ]
-    native._deliver(waiting)
-    assert got == []  # never from the thread that has them
-    counts = []
-    while len(got) < 100:
-        before = len(got)
-        await asyncio.sleep(0)
-        counts.append(len(got) - before)
-        assert len(counts) < 20
-    assert got == list(range(100)) and max(counts) <= 32 and not native._inbox
-    native._deliver([])
-    await asyncio.sleep(0)
     await native.close()
 
 

@@ -1,0 +1,268 @@
+"""`TokenBranch` and `TokenGeneration`: branches of an engine without KV, whose views are plain lists of tokens.
+
+The view operations have their token-level meaning: fork copies the list, merge concatenates what the branches wrote
+and goes on at the furthest position, rewind cuts; watched and attached branches change positions but no tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
+from typing import Any, Protocol
+
+from ..engine import Block, Branch, Capabilities, Completion, SamplingParams, Tokenizer
+from ..errors import BranchBusy, BranchClosed, InvalidInput, PromptTooLong, UnsupportedByEngine
+
+
+class BranchEngine(Protocol):
+    """What a branch needs of the engine that serves it."""
+
+    name: str
+    tokenizer: Tokenizer
+    capabilities: Capabilities
+    branches: set[TokenBranch]
+    """Open ones."""
+    tasks: set[asyncio.Task[Completion]]
+    """Those of the generations that run."""
+
+    def check_params(self, params: SamplingParams) -> None:
+        """Raise `InvalidInput` for what the vocabulary does not allow."""
+        ...
+
+    def complete(self, generation: TokenGeneration) -> Coroutine[Any, Any, Completion]:
+        """Do what `generation.params` ask for, adding tokens through `generation.append`."""
+        ...
+
+
+class TokenBranch:
+    """See `engine.Branch`."""
+
+    def __init__(
+        self, engine: BranchEngine, *, path: tuple[int, ...], seed: int, context_limit: int, job: str, priority: int = 0
+    ) -> None:
+        self.engine = engine
+        self.path = path
+        self.seed = seed
+        self.context_limit = context_limit
+        self.job = job
+        self.priority = priority
+        self.is_closed = False
+        self._tokens: list[int] = []
+        self._positions: list[int] = []
+        self._position = 0
+        self._inherited = 0
+        """Leading tokens that came with the fork."""
+        self._forks = 0
+        self.generation: TokenGeneration | None = None
+
+    @property
+    def tokens(self) -> list[int]:
+        return list(self._tokens)
+
+    @property
+    def length(self) -> int:
+        return len(self._tokens)
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        self._check_idle()
+        if self._position + len(tokens) > self.context_limit:
+            raise PromptTooLong(
+                f"{len(tokens)} tokens at position {self._position} do not fit the context of {self.context_limit}"
+            )
+        self._append(tokens)
+
+    def _append(self, tokens: Sequence[int]) -> None:
+        self._tokens += tokens
+        self._positions += range(self._position, self._position + len(tokens))
+        self._position += len(tokens)
+
+    def generate(self, params: SamplingParams | None = None) -> TokenGeneration:
+        self._check_idle()
+        self.engine.check_params(params := params or SamplingParams())
+        self.generation = TokenGeneration(self, params)
+        return self.generation
+
+    def fork(self, n: int) -> list[Branch]:
+        self._check_idle()
+        return [self._fork() for _ in range(n)]
+
+    def _fork(self) -> TokenBranch:
+        path = (*self.path, self._forks)
+        child = TokenBranch(
+            self.engine, path=path, seed=self.seed, context_limit=self.context_limit, job=self.job,
+            priority=self.priority,
+        )  # fmt: skip
+        self._forks += 1
+        child._tokens, child._positions = list(self._tokens), list(self._positions)
+        child._position, child._inherited = self._position, self.length
+        self.engine.branches.add(child)
+        return child
+
+    def merge(self, branches: Sequence[Branch]) -> None:
+        self._check_idle()
+        for branch in self._own_kind(branches):
+            self._tokens += branch._tokens[branch._inherited :]
+            self._positions += branch._positions[branch._inherited :]
+            self._position = max(self._position, branch._position)
+
+    def attach(
+        self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
+    ) -> None:
+        self._check_idle()
+        self._position = max(self._position, *(branch._position for branch in self._own_kind(branches)))
+
+    def attach_contexts(
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
+    ) -> None:
+        self._check_idle()
+        if not self.engine.capabilities.parallel_contexts:
+            raise UnsupportedByEngine(f"engine {self.engine.name} has no parallel contexts; the native engine has them")
+        longest = max(map(len, contexts), default=0)
+        if self._position + longest > self.context_limit:
+            raise PromptTooLong(
+                f"a context of {longest} tokens at position {self._position} does not fit the context of "
+                f"{self.context_limit}"
+            )
+        self._position += longest
+
+    def watch(self, branch: Branch, shift: int = 0) -> None:
+        self._check_idle()
+        self._own_kind([branch])
+
+    def seek(self, position: int) -> None:
+        self._check_idle()
+        if not 0 <= position <= self.context_limit:
+            raise InvalidInput(f"position {position} is outside the context of {self.context_limit}")
+        self._position = position
+
+    def block(self) -> Block:
+        raise self._has_no_live_views()
+
+    def seal(self) -> Block:
+        raise self._has_no_live_views()
+
+    def arrange(self, blocks: Sequence[Block]) -> None:
+        raise self._has_no_live_views()
+
+    def lockstep(self, gang: str | None) -> None:
+        raise self._has_no_live_views()
+
+    def rewind(self, length: int) -> None:
+        self._check_idle()
+        if not 0 <= length <= self.length:
+            raise InvalidInput(f"cannot rewind {self.length} tokens to {length}")
+        self._cut(length)
+
+    def _cut(self, length: int) -> None:
+        if length < self.length:
+            self._position = self._positions[length]
+            del self._tokens[length:], self._positions[length:]
+            self._inherited = min(self._inherited, length)
+
+    def close(self) -> None:
+        self.is_closed = True
+        self.engine.branches.discard(self)
+        if self.generation is not None:
+            self.generation.stop()
+
+    def _check_idle(self) -> None:
+        if self.is_closed:
+            raise BranchClosed(f"branch {self.path} is closed")
+        if self.generation is not None and not self.generation.is_done:
+            raise BranchBusy(f"branch {self.path} is generating")
+
+    def _has_no_live_views(self) -> UnsupportedByEngine:
+        return UnsupportedByEngine(f"engine {self.engine.name} has no live views; the native engine has")
+
+    def _own_kind(self, branches: Sequence[Branch]) -> list[TokenBranch]:
+        ours = [branch for branch in branches if isinstance(branch, TokenBranch) and branch.engine is self.engine]
+        if len(ours) != len(branches):
+            raise InvalidInput("branches of another engine")
+        return ours
+
+
+class TokenGeneration:
+    """See `engine.Generation`. A task runs the engine's `complete`, which adds tokens through `append`."""
+
+    def __init__(self, branch: TokenBranch, params: SamplingParams) -> None:
+        self.branch = branch
+        self.params = params
+        self.start = branch.length
+        self._shown = 0
+        """New tokens that iteration may give out: no stop string can take them back."""
+        self._changed = asyncio.Event()
+        self._task = asyncio.create_task(branch.engine.complete(self))
+        branch.engine.tasks.add(self._task)
+        self._task.add_done_callback(self._finished)
+
+    # -- for the engine ----------------------------------------------------------------------------------------
+
+    @property
+    def new(self) -> list[int]:
+        """Tokens sampled so far."""
+        return self.branch._tokens[self.start :]
+
+    def append(self, tokens: Sequence[int]) -> None:
+        self.branch._append(tokens)
+
+    def show(self, count: int) -> None:
+        """Let iteration have the first `count` new tokens."""
+        self._shown = max(self._shown, count)
+        self._changed.set()
+
+    def keep(self, count: int) -> None:
+        """Roll back all but the first `count` new tokens."""
+        self.branch._cut(self.start + count)
+
+    # -- for the caller ----------------------------------------------------------------------------------------
+
+    @property
+    def is_done(self) -> bool:
+        return self._task.done() or self._task.cancelling() > 0
+
+    def __await__(self) -> Generator[Any, None, Completion]:
+        return self._result().__await__()
+
+    async def _result(self) -> Completion:
+        try:
+            return await self._task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            raise BranchClosed("the generation was stopped") from None
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self._iterate()
+
+    async def _iterate(self) -> AsyncIterator[int]:
+        given = 0
+        try:
+            while given < self._shown or not self._task.done():
+                if given < self._shown:
+                    given += 1
+                    yield self.branch._tokens[self.start + given - 1]
+                else:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except BaseException:
+            self.stop()
+            raise
+        await self
+
+    async def aclose(self) -> None:
+        self.stop()
+        await asyncio.wait([self._task])
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+    def _finished(self, task: asyncio.Task[Completion]) -> None:
+        self.branch.engine.tasks.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            self._shown = len(task.result().token_ids)
+        self._changed.set()
