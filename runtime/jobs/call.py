@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -156,7 +157,7 @@ class Call:
         """What an interrupted generation left in the branch."""
         is_closed = self.record.id not in self.scope.state.branches
         tokens = [] if is_closed else self.branch.tokens[length:]
-        return Generated(text=self.scope.tokenizer.decode(tokens), token_ids=tokens, finish=finish)
+        return Generated(text=self._spell(tokens), token_ids=tokens, finish=finish)
 
     def _stopped(self, result: Generated) -> Generated:
         self.record.finish = result.finish.value
@@ -171,7 +172,7 @@ class Call:
         piece = Piece(
             kind="sampled",
             token_ids=result.token_ids,
-            text=self.scope.tokenizer.decode(result.token_ids),
+            text=self._spell(result.token_ids),
             logprobs=result.logprobs,
             finish=result.finish.value,
             step=step,
@@ -179,3 +180,11 @@ class Call:
             ended=self.scope.state.seconds,
         )
         self.segments.write(piece, position)
+
+    def _spell(self, tokens: Sequence[int]) -> str:
+        """Their text; none where the tokenizer fails: the books are kept all the same."""
+        try:
+            return self.scope.tokenizer.decode(tokens)
+        except Exception as error:
+            self.record.error = self.record.error or f"{type(error).__name__}: {error}"
+            return ""

@@ -82,10 +82,13 @@ class Matcher:
         self._stop_ids = list(stop_ids)
         self._ends = {*stop_ids, *vocabulary.eos_ids}
         self._is_lost = False
+        self._raised: str | None = None
 
     @property
     def error(self) -> str | None:
         """What became too much for the library's limits; nothing is allowed from then on."""
+        if self._raised is not None:
+            return self._raised
         if not (self._is_lost or self._matcher.is_error()):
             return None
         return _first(self._matcher.get_error())
@@ -97,18 +100,26 @@ class Matcher:
 
     def allowed(self, size: int) -> Tensor:
         """(size,) bool: the tokens that may come next, of a model whose logits are so many; none after an error."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         mask: NDArray[np.bool_] = np.zeros(size, dtype=np.bool_)
-        if self.error is None:
-            count = min(self._size, size)
-            mask[:count] = np.unpackbits(bits, count=count, bitorder="little")
-            if self._stop_ids and self.is_complete:
-                mask[self._stop_ids] = True
-            if self._is_open:
-                mask[[token for token in mask.nonzero()[0].tolist() if not self._leads_on(token)]] = False
+        try:
+            self._allow(mask)
+        except BaseException as error:  # of the library, or its panic: it is this text's matter alone
+            self._raised = f"{type(error).__name__}: {error}"
+            mask[:] = False
         import torch  # heavy, and engines without logits do without
 
         return torch.from_numpy(mask)
+
+    def _allow(self, mask: NDArray[np.bool_]) -> None:
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        if self.error is not None:
+            return
+        count = min(self._size, len(mask))
+        mask[:count] = np.unpackbits(bits, count=count, bitorder="little")
+        if self._stop_ids and self.is_complete:
+            mask[self._stop_ids] = True
+        if self._is_open:
+            mask[[token for token in mask.nonzero()[0].tolist() if not self._leads_on(token)]] = False
 
     def _leads_on(self, token: int) -> bool:
         """Does any token go on behind this one?"""

@@ -251,7 +251,7 @@ class NativeEngine:
         while not (self._is_closed or mailbox.is_orphaned):
             try:
                 self._step()
-            except Exception as error:  # a defect or a lost device: every waiting generation must hear of it
+            except BaseException as error:  # a defect or a lost device: every waiting generation must hear of it
                 with self.lock:
                     mailbox.put(self.scheduler.fail(error))
         self._is_closed = True

@@ -138,7 +138,16 @@ class NativeGeneration:
     def push(
         self, token: int, logprob: float | None, top: dict[int, float] | None, certainty: float | None
     ) -> Delivery | None:
-        """Take one sampled token, decide whether the generation ends, and say what may be shown of it, if anything."""
+        """Take one sampled token, decide whether the generation ends, and say what may be shown of it, if anything.
+        What the tokenizer raises ends this generation alone."""
+        try:
+            return self._push(token, logprob, top, certainty)
+        except BaseException as error:
+            return self.fail(error)
+
+    def _push(
+        self, token: int, logprob: float | None, top: dict[int, float] | None, certainty: float | None
+    ) -> Delivery | None:
         self.sampled.append(token)
         if certainty is not None:
             self.certainties.append(certainty)
@@ -173,7 +182,10 @@ class NativeGeneration:
     ) -> Delivery:
         """End the generation; `sampled` is what stays. `text`: None: that of `sampled`, without a stop token."""
         if text is None:
-            text = self._tokenizer.decode(self.sampled[:-1] if isinstance(stop, int) else self.sampled)
+            try:
+                text = self._tokenizer.decode(self.sampled[:-1] if isinstance(stop, int) else self.sampled)
+            except BaseException as error:
+                return self.fail(error)
         completion = Completion(
             token_ids=list(self.sampled),
             text=text,
@@ -194,6 +206,8 @@ class NativeGeneration:
 
     def fail(self, error: BaseException) -> Delivery:
         """End the generation with an error; what was sampled stays."""
+        if not isinstance(error, Exception):  # a panic of a compiled library, which would pass for an order to end
+            error = RuntimeError(f"{type(error).__name__}: {error}")
         return Delivery(self, self.sampled[self._num_delivered :], error=error)
 
     def fail_without_numbers(self) -> Delivery:
