@@ -167,12 +167,14 @@ async def _make(recipe: Recipe, folder: Path) -> None:
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     try:
         await _install(recipe, folder)
-    except BaseException:
+        marker = folder / f"{DONE}.part"
+        marker.write_text(recipe.model_dump_json(indent=1))
+        marker.rename(folder / DONE)
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise InvalidInput(f"an environment cannot be built in {folder}: {error.strerror or error}") from None
         raise
-    marker = folder / f"{DONE}.part"
-    marker.write_text(recipe.model_dump_json(indent=1))
-    marker.rename(folder / DONE)
 
 
 async def _install(recipe: Recipe, folder: Path) -> None:

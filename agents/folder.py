@@ -69,19 +69,24 @@ class Folder:
             raise InvalidInput(f"{file} is damaged: {error}; remove it to do that part again") from None
 
     def write(self, name: str, value: Any) -> None:
-        """Keep a value: it is on disk, whole, when this returns."""
+        """Keep a value: it is on disk, whole, when this returns. Raises `InvalidInput` if the disk does not take it;
+        what was there stays."""
         if self.path is None:
             return
         file = self.path / f"{name}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part")
-        with part.open("w", encoding="utf-8") as out:
-            json.dump(value, out, ensure_ascii=True)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(file)
-        with _opened(file.parent) as folder:
-            os.fsync(folder)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("w", encoding="utf-8") as out:
+                json.dump(value, out, ensure_ascii=True)
+                out.flush()
+                os.fsync(out.fileno())
+            part.replace(file)
+            with _opened(file.parent) as folder:
+                os.fsync(folder)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise InvalidInput(f"cannot write {file}: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager

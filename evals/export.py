@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import InvalidInput
-from .store import read_settings, read_units
+from .store import read_settings, read_units, write_atomically
 
 if TYPE_CHECKING:
     import pandas
@@ -117,15 +118,13 @@ def export(folder: Path, out: Path) -> int:
     if out.suffix not in FORMATS:
         raise InvalidInput(f"cannot export to {out}: its name should end in {' or '.join(FORMATS)}")
     rows = list(records(folder))
-    try:
-        # A model's text may hold what no file can: it must not cost the rest.
-        with out.open("w", encoding="utf-8", errors="replace", newline="") as file:
-            if out.suffix == ".csv":
-                writer = csv.DictWriter(file, list(COLUMNS), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
-            else:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    except OSError as error:
-        raise InvalidInput(f"cannot write {out}: {error}") from None
+    file = io.StringIO(newline="")
+    if out.suffix == ".csv":
+        writer = csv.DictWriter(file, list(COLUMNS), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    # A model's text may hold what no file can: it must not cost the rest.
+    write_atomically(out, file.getvalue().encode(errors="replace").decode())
     return len(rows)

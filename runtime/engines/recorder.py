@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,12 @@ class Recorder:
     """An engine that passes everything on to another one and writes its answers to a file."""
 
     def __init__(self, engine: Engine, file: str | Path) -> None:
-        """Starts the file anew."""
+        """Starts the file anew. Raises `InvalidInput` if it cannot be written; so do jobs, and `close`, later on."""
         self._engine = engine
-        path = Path(file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", encoding="utf-8")
+        self._path = Path(file)
+        with self._writing():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("w", encoding="utf-8")
         self.tokenizer: Tokenizer = _RecordedTokenizer(engine.tokenizer, self.write)
         self.write(
             "header",
@@ -68,7 +70,15 @@ class Recorder:
         return self._engine.sampling_defaults
 
     def write(self, kind: str, **values: Any) -> None:
-        self._file.write(json.dumps({"type": kind, **values}, separators=(",", ":")) + "\n")
+        with self._writing():
+            self._file.write(json.dumps({"type": kind, **values}, separators=(",", ":")) + "\n")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InvalidInput(f"cannot write {self._path}: {error.strerror or error}") from None
 
     def open(
         self,
@@ -96,8 +106,11 @@ class Recorder:
         await self._engine.start()
 
     async def close(self) -> None:
-        await self._engine.close()
-        self._file.close()
+        try:
+            await self._engine.close()
+        finally:
+            with self._writing():
+                self._file.close()
 
 
 class RecordedBranch:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 
-from plait import Runtime, Sequential
+from plait import Budget, Finish, Runtime, SelfConsistency, Sequential
 from plait.runtime.engines.native.drafting import ROWS
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.options import NativeOptions
-from plait.runtime.events import Failed
+from plait.runtime.events import Event, Failed
 from plait.runtime.job_spec import JobSpec
 from plait.tests.runtime.engines.native.faults import FAULTS, Injected, fault
 from plait.tests.search.nestings import nestings
@@ -39,7 +40,7 @@ def native(kv_tokens: int, draft_rows: int) -> NativeEngine:
 
 async def read(job, reads: str):
     """Events of a reader who reads all, of one who stops after a few, or of nobody."""
-    seen = []
+    seen: list[Event] = []
     if reads == "nothing":
         return seen
     async for one in job:
@@ -118,3 +119,25 @@ def test_a_fault_ends_what_it_hits_and_nothing_else(method, name, at, small, dra
         event(f"{name}: struck {injected.has_struck}")
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("jump", [1e6, -1e6])
+async def test_a_clock_that_jumps_ends_what_has_a_deadline_and_nothing_else(jump, monkeypatch):
+    plain = JobSpec(method=SelfConsistency(prompt="a", n=3, max_tokens=250, temperature=1.0), seed=1)
+    timed = plain.model_copy(update={"budget": Budget(seconds=3600)})
+    engine = native(1 << 15, 0)
+    async with Runtime(engine=engine) as runtime:
+        expected, _ = await ended(await runtime.submit(plain))
+        jobs = [await runtime.submit(spec) for spec in (plain, timed)]
+        await asyncio.sleep(0)  # both have begun
+        loop = asyncio.get_running_loop()
+        now = loop.time
+        monkeypatch.setattr(loop, "time", lambda: now() + jump)
+        (untimed, _), (late, _) = [await ended(job) for job in jobs]
+        monkeypatch.undo()
+        assert said(untimed) == said(expected)
+        if jump > 0:
+            assert late.finish_reason is Finish.DEADLINE and late.usage.generated_tokens < 100
+        else:
+            assert said(late) == said(expected)
+        check_native(engine)

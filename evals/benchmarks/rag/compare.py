@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from ....runtime.cli.files import write_text
 from ....runtime.cli.table import table
 from ....runtime.runtime import Runtime
 from ...stats import wilson
@@ -86,7 +87,7 @@ async def _main(options: argparse.Namespace) -> None:
     Console().print(table(f"{options.data.name} on {options.model}", summary(graded)))
     if options.out:
         lines = [{"encoding": name, "id": g.id, "answer": g.answer} for name, all in graded.items() for g in all]
-        options.out.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        write_text(options.out, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def main() -> None:

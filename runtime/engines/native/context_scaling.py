@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 from ...errors import InvalidInput
@@ -34,7 +35,16 @@ def read_scaling(folder: Path) -> dict[str, float]:
 
 
 def write_scaling(folder: Path, temperature: float, scale: float) -> Path:
-    """Write them; returns the file."""
+    """Write them; returns the file. Raises `InvalidInput` if the disk does not take it; what was there stays."""
     path = folder / FILE
-    path.write_text(json.dumps({"temperature": temperature, "scale": scale}) + "\n", encoding="utf-8")
+    part = path.with_name(f".{FILE}.{os.getpid()}.part")
+    try:
+        try:
+            part.write_text(json.dumps({"temperature": temperature, "scale": scale}) + "\n", encoding="utf-8")
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InvalidInput(f"cannot write {path}: {error.strerror or error}") from None
     return path

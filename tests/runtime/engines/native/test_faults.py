@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from plait import Constraint, InvalidInput, SamplingParams
+from plait import BranchClosed, Constraint, InvalidInput, SamplingParams
 from plait.runtime.engines.constraints.matcher import Matcher
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
@@ -83,6 +83,29 @@ async def test_what_a_pass_raises_all_who_wait_hear_of_and_the_next_goes_on(name
             branch.close()
         engine.store.evict_all()
         assert again == await fresh(engine, [[i, 5, 9] for i in range(3)], params)
+
+
+async def test_who_stops_reading_holds_nobody_up():
+    engine = NativeEngine(MODEL, IdTokenizer(VOCAB), NativeOptions(kv_tokens=2048))
+    params = SamplingParams(max_tokens=200, ignore_eos=True)
+    async with running(engine):
+        [expected] = await fresh(engine, [[4, 5, 9]], params)
+        stalled, other = engine.open([4, 5, 9]), engine.open([4, 5, 9])
+        generation = stalled.generate(params)
+        tokens = aiter(generation)
+        seen = [await anext(tokens)]
+        assert await asyncio.wait_for(outcome(other.generate(params)), 30) == expected
+        assert (await generation).token_ids == expected  # all of it was kept for the reader
+        seen += [token async for token in tokens]
+        assert seen == expected
+        leaves = stalled.fork(1)[0]
+        begun = leaves.generate(params)
+        await anext(aiter(begun))
+        leaves.close()
+        with pytest.raises(BranchClosed):
+            await begun
+        stalled.close()
+        other.close()
 
 
 async def test_what_a_constraint_raises_ends_one_generation(monkeypatch):
