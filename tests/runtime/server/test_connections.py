@@ -7,10 +7,14 @@ import json
 import resource
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from plait.runtime.server.bodies import CHARACTERS, MAX_DEPTH, MAX_FIELDS, parse_json
+from plait.runtime.server import bodies
+from plait.runtime.server.bodies import CHARACTERS, MAX_DEPTH, MAX_FIELDS, MAX_PARTS, parse_json
 from plait.runtime.server.listener import OTHER_FILES, descriptors_for
 from plait.runtime.server.problems import Refused
 
@@ -89,6 +93,7 @@ ODD = {
     "numbers": json.dumps({"prompt": [1.5] * 100_000}).encode(),
     "ids": json.dumps({"prompt": [1] * 300_000}).encode(),
     "stops": json.dumps({"prompt": "x", "stop": ["x"] * 100_000}).encode(),
+    "many parts": b'{"metadata": {"a": [' + b"[]," * 100_000 + b"[]]}}",
     "messages": json.dumps({"messages": [{}] * 200_000}).encode(),
     "text": json.dumps({"prompt": "8 3 " * 200_000}).encode(),
     "no prompt": b'{"prompt": []}',
@@ -136,3 +141,32 @@ def test_bounds_of_json():
     assert len(parse_json(json.dumps(dict.fromkeys(map(str, range(MAX_FIELDS)))).encode())) == MAX_FIELDS
     with pytest.raises(Refused, match="in each other"):
         parse_json(b"[" + inner + b"]")
+    assert parse_json(b"[" + b"{}," * (MAX_PARTS - 2) + b"[]]")
+    with pytest.raises(Refused, match="arrays and objects$"):
+        parse_json(b"[" + b"{}," * (MAX_PARTS - 1) + b"[]]")
+
+
+_TEXT = st.lists(st.sampled_from('"\\[{]é\n'), max_size=5).map("".join)
+_JSON = st.recursive(_TEXT, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner), max_leaves=6)
+
+
+@given(_JSON, st.integers(1, 7), st.booleans())
+def test_brackets_are_those_outside_of_texts(value, slice, is_ascii):
+    """However the bytes are cut: an escape, or a text, may lie across the cut."""
+
+    def brackets(value):
+        if isinstance(value, list):
+            return f"[{''.join(map(brackets, value))}]"
+        return f"{{{''.join(map(brackets, value.values()))}}}" if isinstance(value, dict) else ""
+
+    raw = json.dumps(value, ensure_ascii=is_ascii).encode()
+    with mock.patch.object(bodies, "SLICE", slice):
+        assert b"".join(bodies._brackets(raw)).decode() == brackets(value)
+        assert parse_json(raw) == value
+
+
+@pytest.mark.parametrize("content", [b'{"a": "' + b'\\"' * 400_000 + b'"}', json.dumps([""] * 240_000).encode()])
+def test_other_threads_run_while_a_body_is_looked_at(content):
+    """It is done slice by slice: no call of C's lasts long."""
+    assert len(list(bodies._brackets(content))) >= len(content) // (bodies.SLICE + 1)
+    parse_json(content)
