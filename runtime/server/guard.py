@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .problems import Refused, body
 from .service import Service
+from .settings import spread
 
 OPEN = ("/health", "/", "/openapi.json")
 """Paths without a key."""
@@ -79,7 +80,7 @@ class Guard:
             raise large
         parts, size = [], 0
         try:
-            async with asyncio.timeout(settings.body_seconds):
+            async with asyncio.timeout(spread(settings.body_seconds)):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .app import make_app
 from .problems import body
 from .service import Service
+from .settings import spread
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,10 @@ OTHER_FILES = 128
 """Files that may be open beside connections."""
 SECONDS_TO_CLOSE = 5
 """For which answers may still be sent once no job is left."""
+BACKLOG = 2048
+"""Connections that the system holds until they are taken."""
+TAKEN_AT_ONCE = 4
+"""Connections taken in one turn of the loop: a thousand at once would hold up all others."""
 
 
 class Listener(uvicorn.Server):
@@ -45,6 +50,7 @@ class Listener(uvicorn.Server):
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=SECONDS_TO_CLOSE,
+            backlog=TAKEN_AT_ONCE,  # This is what it is to the loop, too.
         )
         super().__init__(config)
         self._drain: asyncio.Task[None] | None = None
@@ -53,6 +59,8 @@ class Listener(uvicorn.Server):
         await super().startup(sockets)
         for server in self.servers:
             for socket in server.sockets:
+                with socket.dup() as listening:
+                    listening.listen(BACKLOG)
                 address, port = socket.getsockname()[:2]
                 self.on_start(f"http://{f'[{address}]' if ':' in address else address}:{port}")
 
@@ -118,7 +126,7 @@ class TimedProtocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         if self.others.add(self):
-            self._timer = self.loop.call_later(self.service.settings.header_seconds, self._too_slow)
+            self._start_timer()
         else:
             self.refuse(503, f"there are {self.others.most} connections already", "too_many_connections")
 
@@ -126,7 +134,7 @@ class TimedProtocol(H11Protocol):
         if self.transport.is_closing():
             return
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._timer = self.loop.call_later(self.service.settings.header_seconds, self._too_slow)
+            self._start_timer()
         cycle = self.cycle
         super().data_received(data)
         if self.cycle is not cycle:
@@ -164,6 +172,9 @@ class TimedProtocol(H11Protocol):
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-length: {len(told)}\r\nconnection: close\r\n"
         self.transport.write(f"{head}content-type: application/json\r\n\r\n".encode() + told)
         self.transport.close()
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(spread(self.service.settings.header_seconds), self._too_slow)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import uniform
+
 from pydantic import Field
 
 from ..budget import Budget
@@ -10,6 +12,8 @@ from ..spec import Spec
 
 SAFE_METHODS = ("sequential", "self_consistency", "apr", "multiverse", "hogwild")
 """Those that do nothing but decode with the model that is served."""
+SPREAD = 0.1
+"""Part of a time limit by which it is longer at most."""
 
 
 class ServerSettings(Spec):
@@ -44,3 +48,9 @@ class ServerSettings(Spec):
     max_connections: int = Field(default=2000, ge=1)
     """Open connections. One more takes the place of that which has waited longest for a request; is there none, it is
     answered 503."""
+
+
+def spread(seconds: float) -> float:
+    """A time limit, or somewhat more: clients that came together are then not all turned away in one turn of the loop,
+    and do not come again together."""
+    return seconds * uniform(1, 1 + SPREAD)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import socket
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.runtime.server import bodies
+from plait.runtime.server import bodies, listener
 from plait.runtime.server.bodies import CHARACTERS, MAX_DEPTH, MAX_FIELDS, MAX_PARTS, parse_json
-from plait.runtime.server.listener import OTHER_FILES, descriptors_for
+from plait.runtime.server.listener import OTHER_FILES, TimedProtocol, descriptors_for
 from plait.runtime.server.problems import Refused
 
 from .conftest import serving
@@ -48,6 +50,38 @@ async def test_a_thousand_connections_keep_nobody_out(data):
         told = await asyncio.wait_for(streams[0][0].read(), 5)
         assert told.startswith(b"HTTP/1.1 408 ")
         assert json.loads(told.partition(b"\r\n\r\n")[2])["error"]["code"] == "too_many_connections"
+
+
+async def test_clients_that_come_together_are_neither_taken_nor_left_together():
+    """A thousand of them would hold up all others for a fifth of a second."""
+    began = []
+
+    class Watched(TimedProtocol):
+        def connection_made(self, transport):
+            began.append(loop.time())
+            super().connection_made(transport)
+
+        def _too_slow(self):
+            left.append(loop.time())
+            super()._too_slow()
+
+    left, loop, turns = [], asyncio.get_running_loop(), []
+
+    def turn():
+        turns.append(len(began))
+        if len(began) < 300:
+            loop.call_soon(turn)
+
+    with mock.patch.object(listener, "TimedProtocol", Watched):
+        async with serving(header_seconds=1.0) as served:
+            sockets = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(300)]
+            turn()
+            while len(left) < 300:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            for one in sockets:
+                one.close()
+    assert max(after - before for before, after in pairwise(turns)) <= 10
+    assert max(left) - min(left) > 0.05
 
 
 async def test_when_all_are_busy_there_is_no_room():
