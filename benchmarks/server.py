@@ -4,7 +4,8 @@
 
 The good client asks for four tokens at a time; the bad ones hold idle connections, send headers and bodies byte by
 byte, read nothing, and send bodies that are too large, malformed or take long to look at. The rounds without them come
-before and behind, so that what else the machine does shows; the bad ones are a process of their own on it.
+before and behind, so that what else the machine does shows; the bad ones are a process of their own on it. Beside the
+latency stands what passed meanwhile in the server: its CPU time, and how long its threads waited for a processor.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx
 
@@ -114,37 +116,54 @@ def attacking(address: str, told: list[tuple[str, str, int]]) -> Iterator[None]:
         process.wait()
 
 
-async def latencies(url: str, count: int) -> list[float]:
-    """Seconds of each of the good client's requests, all of which must be answered."""
+def scheduled(process: int) -> tuple[float, float]:
+    """Seconds that a process's threads have had of processors, and that they waited for one; Linux alone knows."""
+    found = [0.0, 0.0]
+    for file in Path(f"/proc/{process}/task").glob("*/schedstat"):
+        with suppress(OSError):  # The thread has ended.
+            for number, value in enumerate(file.read_text().split()[:2]):
+                found[number] += int(value) / 1e9
+    return found[0], found[1]
+
+
+async def latencies(url: str, count: int, process: int) -> list[tuple[float, float, float]]:
+    """Seconds of each of the good client's requests, all of which must be answered; and `scheduled` meanwhile."""
     found = []
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": "Bearer good"}, timeout=60) as http:
         for _ in range(count):
-            began = time.perf_counter()
+            before, began = scheduled(process), time.perf_counter()
             answer = await http.post("/v1/completions", json=GOOD)
-            found.append(time.perf_counter() - began)
+            seconds, after = time.perf_counter() - began, scheduled(process)
+            found.append((seconds, after[0] - before[0], after[1] - before[1]))
             answer.raise_for_status()
             await asyncio.sleep(0.05)
     return found
 
 
-async def measure(url: str, count: int) -> None:
+async def measure(url: str, count: int, process: int) -> None:
     told: list[tuple[str, str, int]] = []
-    await latencies(url, 5)
-    rounds = [("without", await latencies(url, count))]
+    await latencies(url, 5, process)
+    rounds = [("without", await latencies(url, count, process))]
     with attacking(url.removeprefix("http://"), told):
         await asyncio.sleep(8)  # until all have begun
-        rounds.append(("with 1,000 bad clients", await latencies(url, count)))
+        rounds.append(("with 1,000 bad clients", await latencies(url, count, process)))
     await asyncio.sleep(2)
-    rounds.append(("without", await latencies(url, count)))
-    print("| bad clients | requests | p50 ms | p95 ms | longest ms |\n| --- | --- | --- | --- | --- |")
-    for name, seconds in rounds:
-        p95 = statistics.quantiles(seconds, n=20)[-1]
-        row = [statistics.median(seconds), p95, max(seconds)]
-        print(f"| {name} | {len(seconds)} | {' | '.join(f'{1000 * value:.1f}' for value in row)} |")
+    rounds.append(("without", await latencies(url, count, process)))
+    print(
+        "| bad clients | requests | p50 ms | p95 ms | longest ms | CPU, p50 ms | p95 | longest | waited, p50 ms | p95 |"
+    )
+    print("| --- | " + " | ".join(["--:"] * 9) + " |")
+    for name, samples in rounds:
+        total, cpu, waited = ([*_marks(column)] for column in zip(*samples, strict=True))
+        print(f"| {name} | {len(samples)} | {' | '.join(f'{1000 * v:.1f}' for v in (*total, *cpu, *waited[:2]))} |")
     print("\n| what they do | clients | answers |\n| --- | --- | --- |")
     for name, (clients, _) in ATTACKS.items():
         answers = [f"{answer}: {n}" for attack, answer, n in told if attack == name]
         print(f"| {name} | {clients} | {', '.join(answers) or 'none yet'} |")
+
+
+def _marks(seconds: Sequence[float]) -> tuple[float, float, float]:
+    return statistics.median(seconds), statistics.quantiles(seconds, n=20)[-1], max(seconds)
 
 
 def main() -> None:
@@ -163,7 +182,7 @@ def main() -> None:
         process.stdin.write(KEYS)
         process.stdin.close()
         line = next((line for line in process.stderr if "http://" in line), "")
-        asyncio.run(measure(re.findall(r"http://[\d.:]+", line)[0], options.requests))
+        asyncio.run(measure(re.findall(r"http://[\d.:]+", line)[0], options.requests, process.pid))
         if process.poll() is not None:
             raise SystemExit("the server has died")
     finally:
