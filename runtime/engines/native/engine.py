@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
@@ -68,7 +69,7 @@ class NativeEngine:
             slice_rows=options.slice_rows or (_GPU_SLICE if is_gpu else _SLICE),
             prefill_chunk=options.prefill_chunk,
             max_steps=1 if model.stack is None or options.keep_logits else self.block_size,
-            draws=model.draws and not options.keep_logits,
+            scores=model.scores,
             draft_rows=draft_rows(model, options.draft_rows),
         )
         self.lock = threading.RLock()
@@ -274,13 +275,14 @@ class NativeEngine:
                         self._work.wait(0.5)  # somebody gave way for lack of memory: let the event loop free it
                 return
             inputs = step.inputs(self.block_size)
-        if step.num_steps > 1 or (self.scheduler.draws and step.is_simple):
-            sampled = self.model.decode(
+        if step.num_steps > 1 or (self.scheduler.max_steps > 1 and step.fits_burst(scores=self.scheduler.scores)):
+            start = time.perf_counter()
+            decoded = self.model.decode(
                 inputs.tokens, inputs.positions, inputs.slots, inputs.plan, self.pool,
                 steps=step.num_steps, stops=inputs.stops, interrupt=self.scheduler.interrupt, draws=step.draws(),
             )  # fmt: skip
             with self.lock:
-                mailbox.put(self.scheduler.commit_burst(step, sampled.tolist()))
+                mailbox.put(self.scheduler.commit_burst(step, decoded, time.perf_counter() - start))
             return
         numbers = (inputs.tokens, inputs.positions, inputs.slots, inputs.logit_rows)
         tokens, positions, slots, logit_rows = (tensor.to(self.model.device) for tensor in numbers)

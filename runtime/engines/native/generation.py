@@ -16,7 +16,7 @@ from ...errors import BranchClosed, InvalidInput, NonFiniteLogits
 from ..constraints.matcher import Matcher, dead_end
 from .drafting import Drafter
 from .sampled_text import Match, SampledText
-from .sampling import is_simple
+from .sampling import is_scored, is_simple
 from .view import View
 
 
@@ -107,11 +107,10 @@ class NativeGeneration:
         """If there are stop strings to look for in it."""
         self.stop_ids = frozenset(params.stop_token_ids)
         self.eos_ids = frozenset(() if params.ignore_eos else tokenizer.eos_ids)
-        asks_more = params.logprobs is not None or params.hidden_state or params.certainty
-        self.is_simple = is_simple(params) and not (asks_more or params.forced)
-        """Is a token of the logits as they are all that is asked for?"""
-        self.is_greedy = self.is_simple and params.temperature == 0
-        """And that the likeliest one?"""
+        self._is_plain = is_simple(params) and not (params.logprobs or params.hidden_state or params.forced)
+        """Is a token of the logits as they are all that is asked for, but for how likely it is?"""
+        self.is_greedy = self._is_plain and not is_scored(params) and params.temperature == 0
+        """Nothing but the likeliest?"""
         self.seen = set(branch.view.tokens) if params.repetition_penalty != 1.0 else None
         self.is_streamed = False
         """Somebody iterates; else tokens wait for the completion, and the event loop is not woken for each."""
@@ -121,6 +120,10 @@ class NativeGeneration:
         self._abort = abort
         self._future: asyncio.Future[Completion] = loop.create_future()
         self._tokens: asyncio.Queue[int | None] = asyncio.Queue()
+
+    def fits_burst(self, *, scores: bool) -> bool:
+        """Can the model sample several tokens before anybody looks? `scores`: does it tell how likely they are?"""
+        return self._is_plain and (scores or not is_scored(self.params))
 
     @property
     def wants_logits(self) -> bool:

@@ -9,7 +9,7 @@ import importlib.machinery
 import warnings
 from pathlib import Path
 
-_ABI = 8
+_ABI = 9
 """Of the functions and structures below; csrc/ops.cpp has the same number."""
 
 _POINTER, _INT64, _FLOAT, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
@@ -73,6 +73,7 @@ class BurstArguments(ctypes.Structure):
         *((name, _POINTER) for name in ("sampled", "stop_start", "stop_ids", "interrupt")),
         *((name, _POINTER) for name in ("plan_arguments", "entries", "run_blocks", "run_start")),
         *((name, _INT64) for name in ("num_entries", "block_size")),
+        ("draws", _POINTER),
     )
 
 

@@ -20,12 +20,13 @@ from torch import Tensor
 from ....attention import AttentionPlan, Impl, rope_and_store, span_attention
 from ...errors import InvalidInput
 from .config import ModelConfig
-from .draw import draw_rows, likeliest
+from .draw import likeliest
 from .lanes import Prefixes
 from .memory import free_memory
 from .pool import KVPool
 from .rope import RopeConfig
-from .sampling import Draws
+from .sampler import sample_rows
+from .sampling import Decoded, Draws
 from .weights import Weights
 
 
@@ -81,7 +82,7 @@ class Stack(Protocol):
         stop_ids: Tensor,
         interrupt: c_int32,
         draws: Draws | None,
-    ) -> Tensor:
+    ) -> Decoded:
         """See `Model.decode`."""
         ...
 
@@ -111,8 +112,8 @@ class Model:
         self._windows = {layer.window for layer in config.layers if layer.window is not None}
         self.stack = stack
         """What `decode` needs."""
-        self.draws = stack is not None and self.device.type == "cuda"
-        """Does `decode` sample, and serve single steps too? Then no logits come back from a GPU."""
+        self.scores = stack is not None and self.device.type == "cpu"
+        """Does `decode` give log-probabilities and certainties too?"""
         self.follow: Callable[[], None] | None = None
         """Takes over what became of the weights of a live model; None: they stay as they are."""
         is_headwise = config.family.qk_norm == "head"
@@ -199,17 +200,14 @@ class Model:
         stops: tuple[Tensor, Tensor],
         interrupt: c_int32,
         draws: Draws | None = None,
-    ) -> Tensor:
+    ) -> Decoded:
         """Up to `steps` steps of rows that each decode behind their own run: `stack` has to be there.
 
         The first four are those of the first step as `forward` takes them, but on the CPU, with float32 positions and
         one causal entry per row; they are moved on in place and are those of the last step in the end. The runs have
         the blocks of all steps. Stops after a step in which row r samples one of `ids[start[r] : start[r + 1]]`, where
         `stops` is `start, ids` (N + 1,) and (I,) int64, or -1, there being no token (sampling.py), or by the end of
-        which `interrupt` is not 0. `draws`: how the rows are sampled, where the model `draws`; None: they take the
-        likeliest tokens.
-
-        Returns the sampled tokens (S, N) int64 of the S steps that were run.
+        which `interrupt` is not 0. `draws`: how the rows are sampled; None: they take the likeliest tokens.
         """
         assert self.stack is not None
         if self._windows:
@@ -218,7 +216,7 @@ class Model:
             if room < 1:
                 at = self.device
                 logits = self.forward(tokens.to(at), positions.to(at), slots.to(at), plan, pool)[0].cpu()
-                return (likeliest(logits) if draws is None else draw_rows(logits, draws, 0))[None]
+                return Decoded(likeliest(logits)[None]) if draws is None else sample_rows(logits, draws)
             steps = min(steps, room)
         return self.stack.decode(tokens, positions, slots, plan, pool, steps, *stops, interrupt, draws)
 

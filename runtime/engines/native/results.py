@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .generation import Delivery, NativeGeneration
 from .sampler import sample
-from .sampling import NO_TOKEN, NONE_ALLOWED, Draw, Drawn, greedy, uniform
+from .sampling import NO_TOKEN, NONE_ALLOWED, Decoded, Draw, Drawn, greedy, uniform
 from .step import Chunk, Step
 from .store import KVStore
 
@@ -101,33 +101,33 @@ class Results:
         g.drafter.note(len(c.draft), num_accepted)
         return deliveries
 
-    def take_burst(self, step: Step, sampled: Sequence[Sequence[int]]) -> list[Delivery]:
-        """Of a burst: `sampled[s][i]` is what generation i of the step sampled in the burst's step s."""
+    def take_burst(self, step: Step, decoded: Decoded) -> list[Delivery]:
+        """Of a burst, whose rows are the generations of the step."""
         deliveries = []
         generations = [g for g, _ in step.sampling]
         is_plain = step.num_plain == step.num_rows == len(self._schedule.running)
         if is_plain and not any(g.is_done for g in generations):
             self._schedule.repeatable = step  # unless somebody retires below
-        for g, c, tokens in zip(generations, step.chunks, zip(*sampled, strict=True), strict=True):
-            latest, num_taken = ([], 1) if g.is_done else self._push_all(g, tokens)
+        for i, (g, c) in enumerate(zip(generations, step.chunks, strict=True)):
+            latest, num_taken = ([], 1) if g.is_done else self._push_all(g, decoded.of_row(i, g.params))
             # The branch may have been closed or rewound while the pass was running.
             if c.segment.refs and c.segment.version == c.version:
                 self.store.advance(c.segment, c.begin + num_taken)
-            c.begin += len(sampled) - 1
+            c.begin += len(decoded.tokens) - 1
             for delivery in latest:
                 self._retire_if_complete(delivery)
             deliveries += latest
         return deliveries
 
-    def _push_all(self, g: NativeGeneration, tokens: Sequence[int]) -> tuple[list[Delivery], int]:
+    def _push_all(self, g: NativeGeneration, drawn: Sequence[Drawn]) -> tuple[list[Delivery], int]:
         """Tokens until the generation is complete, and how many of them it took."""
         deliveries: list[Delivery] = []
-        for num_taken, token in enumerate(tokens, 1):
-            if (delivery := self._push(g, Drawn(token))) is not None:
+        for num_taken, one in enumerate(drawn, 1):
+            if (delivery := self._push(g, one)) is not None:
                 deliveries.append(delivery)
                 if delivery.is_last:
                     return deliveries, num_taken
-        return deliveries, len(tokens)
+        return deliveries, len(drawn)
 
     def _push(self, g: NativeGeneration, drawn: Drawn) -> Delivery | None:
         if drawn.token == NO_TOKEN:

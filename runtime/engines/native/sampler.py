@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from . import sampling
+from .draw import draw_rows
 from .kernels import SampleArguments, kernel_library
-from .sampling import Draw, Drawn, is_simple
+from .sampling import Decoded, Draw, Drawn, Draws, is_scored, is_simple
 
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
@@ -33,6 +36,31 @@ def _is_plain(draw: Draw) -> bool:
     return draw.forced is not None or (draw.allowed is None and is_simple(draw.params))
 
 
+def sample_rows(logits: Tensor, draws: Draws) -> Decoded:
+    """A token for each row of `logits` (N, V), as `draws` has it for its first step."""
+    library = kernel_library() if logits.device.type == "cpu" else None
+    if library is None:
+        return Decoded(draw_rows(logits, draws, 0)[None])
+    rows, width = logits.shape
+    tokens, numbers = torch.empty(1, rows, dtype=torch.int64), np.empty((3, 1, rows))
+    arguments = burst_arguments(draws, numbers)
+    arguments.logits, arguments.stride, arguments.tokens = logits.data_ptr(), logits.stride(0), tokens.data_ptr()
+    arguments.rows, arguments.vocabulary = rows, width
+    library.plait_sample(ctypes.addressof(arguments))
+    return Decoded(tokens, numbers[1:])
+
+
+def burst_arguments(draws: Draws, numbers: NDArray[np.float64]) -> Any:
+    """Of rows in the first of their steps, without logits and tokens. What they point to belongs to `draws` and to
+    `numbers` (3, S, N), where logarithms of sums, log-probabilities and certainties go."""
+    sums, logprobs, certainties = (part.ctypes.data for part in numbers)
+    return SampleArguments(
+        temperature=draws.temperature.ctypes.data, top_p=draws.top_p.ctypes.data, min_p=draws.min_p.ctypes.data,
+        uniform=draws.uniform.ctypes.data, top_k=draws.top_k.ctypes.data, scored=draws.scored.ctypes.data,
+        sums=sums, logprobs=logprobs, certainties=certainties,
+    )  # fmt: skip
+
+
 def _sample(library: ctypes.CDLL, logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
     assert logits.dtype == torch.float32 and logits.stride(1) == 1
     rows, params = len(draws), [draw.params for draw in draws]
@@ -41,7 +69,7 @@ def _sample(library: ctypes.CDLL, logits: Tensor, draws: Sequence[Draw]) -> list
     ).T.copy()
     top_k = np.array([p.top_k for p in params], dtype=np.int64)
     forced = np.array([-1 if draw.forced is None else draw.forced for draw in draws], dtype=np.int64)
-    scored = np.array([p.logprobs is not None or p.certainty for p in params])
+    scored = np.array([is_scored(p) for p in params])
     tokens, (sums, logprobs, certainties) = np.empty(rows, dtype=np.int64), np.empty((3, rows))
     arguments = SampleArguments(
         logits=logits.data_ptr(), stride=logits.stride(0), rows=rows, vocabulary=logits.shape[1],

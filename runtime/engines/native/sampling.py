@@ -54,6 +54,8 @@ class Draws:
     top_k: NDArray[np.int64]
     top_p: NDArray[np.float64]
     min_p: NDArray[np.float64]
+    scored: NDArray[np.bool_]
+    """(N,): are log-probability and certainty asked for?"""
     uniform: NDArray[np.float64]
     """(S, N): of each step."""
 
@@ -65,6 +67,7 @@ class Draws:
             top_k=np.array([p.top_k for p in params], dtype=np.int64),
             top_p=np.array([p.top_p for p in params]),
             min_p=np.array([p.min_p for p in params]),
+            scored=np.array([is_scored(p) for p in params]),
             uniform=uniforms(seeds, first, steps),
         )
 
@@ -91,6 +94,26 @@ class Drawn:
     top: dict[int, float] | None = None
     certainty: float | None = None
     """KL(uniform || p) in nats, of the logits as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What the S steps of a burst sampled for N rows."""
+
+    tokens: Tensor
+    """(S, N) int64."""
+    scores: NDArray[np.float64] | None = None
+    """(2, S, N): log-probabilities and certainties of the rows that are scored; None: the model tells none."""
+
+    def of_row(self, row: int, params: SamplingParams) -> list[Drawn]:
+        """What it got in each step."""
+        drawn = list(map(Drawn, self.tokens[:, row].tolist()))
+        if self.scores is not None and is_scored(params):
+            logprobs, certainties = self.scores[:, :, row].tolist()
+            for one, logprob, certainty in zip(drawn, logprobs, certainties, strict=True):
+                one.logprob = None if params.logprobs is None else logprob
+                one.certainty = certainty if params.certainty else None
+        return drawn
 
 
 def greedy(logits: Tensor) -> list[Drawn]:
@@ -137,6 +160,11 @@ def certainties(logits: Tensor) -> list[float]:
 def is_simple(p: SamplingParams) -> bool:
     """Are the logits taken as they are?"""
     return not p.logit_bias and not p.forbidden_ids and p.repetition_penalty == 1.0 and p.constraint is None
+
+
+def is_scored(p: SamplingParams) -> bool:
+    """Is more than the token asked for that its logits tell?"""
+    return p.logprobs is not None or p.certainty
 
 
 def is_greedy(p: SamplingParams) -> bool:

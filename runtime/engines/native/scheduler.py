@@ -19,12 +19,15 @@ from .generation import Delivery, NativeGeneration
 from .planner import Planner
 from .pressure import Pressure
 from .results import Results
+from .sampling import Decoded
 from .step import Filling, Step
 from .store import KVStore
 
 _STEPS_WATCHED = 4
 """Steps of a burst at most while somebody waits: for each token, for what can be drafted, or for a stop string, since
 what was decoded behind one is thrown away."""
+_STREAM_SECONDS = 0.02
+"""What a burst may take while somebody waits for each token."""
 
 
 class Scheduler:
@@ -38,15 +41,15 @@ class Scheduler:
         prefill_chunk: int,
         slice_rows: int,
         max_steps: int = 1,
-        draws: bool = False,
+        scores: bool = False,
         draft_rows: int = 0,
     ) -> None:
-        """`slice_rows`: of a job where others run. `max_steps`: of a burst. `draws`: is sampling done by the model, and
-        not only the likeliest token found? `draft_rows`: of a step that verifies drafts; 0: none does."""
+        """`slice_rows`: of a job where others run. `max_steps`: of a burst. `scores`: do bursts tell log-probabilities
+        and certainties? `draft_rows`: of a step that verifies drafts; 0: none does."""
         self.store = store
         self.slice_rows = slice_rows
         self.max_steps = max_steps
-        self.draws = draws
+        self.scores = scores
         self.running: dict[NativeGeneration, None] = {}
         """In order of arrival, but for those that had to wait."""
         self.gangs = Gangs()
@@ -64,6 +67,8 @@ class Scheduler:
         """The latest step, if all that runs is to go on from it as it is."""
         self.interrupt = c_int32(0)
         """Not 0: a burst is to end with the step it is at, since what runs has changed."""
+        self.step_seconds = 0.0
+        """What a step of the latest burst took."""
         self.num_steps = 0
         self.num_rows = 0
 
@@ -177,10 +182,12 @@ class Scheduler:
         """Steps that may run before somebody has to look at what they sampled."""
         num_steps = self.max_steps
         for g, _ in step.sampling:
-            if num_steps == 1 or not (g.is_simple if self.draws else g.is_greedy and not g.is_streamed):
+            if num_steps == 1 or not g.fits_burst(scores=self.scores):
                 return 1
             is_watched = g.text is not None or g.is_streamed or g.drafter is not None
             num_steps = min(num_steps, g.limit - len(g.sampled), _STEPS_WATCHED if is_watched else num_steps)
+            if g.is_streamed and num_steps * self.step_seconds > _STREAM_SECONDS:
+                num_steps = max(1, int(_STREAM_SECONDS / self.step_seconds))
         return num_steps
 
     def _reserve_all(self, step: Step, num_steps: int) -> bool:
@@ -223,10 +230,12 @@ class Scheduler:
         self.num_rows += step.num_rows
         return self._results.take(step, logits, hidden, allowed=allowed, keep_logits=keep_logits)
 
-    def commit_burst(self, step: Step, sampled: Sequence[Sequence[int]]) -> list[Delivery]:
-        """Take over a burst; see `Results.take_burst`."""
-        self.num_steps += len(sampled)
-        self.num_rows += len(sampled) * step.num_rows
-        for _ in sampled[1:]:
+    def commit_burst(self, step: Step, decoded: Decoded, seconds: float = 0.0) -> list[Delivery]:
+        """Take over a burst that took `seconds`; see `Results.take_burst`."""
+        count = len(decoded.tokens)
+        self.step_seconds = seconds / count
+        self.num_steps += count
+        self.num_rows += count * step.num_rows
+        for _ in range(1, count):
             self._served.update(step.jobs)
-        return self._results.take_burst(step, sampled)
+        return self._results.take_burst(step, decoded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,8 @@ from .kernels import BAD_SLOT, BAD_TOKEN, BurstArguments, StackArguments, StepAr
 from .model import LayerOps
 from .ops import KernelOps
 from .pool import KVPool
-from .sampling import Draws
+from .sampler import burst_arguments
+from .sampling import Decoded, Draws
 from .weights import Weights
 
 
@@ -96,12 +98,12 @@ class KernelStack:
     def decode(
         self, tokens: Tensor, positions: Tensor, slots: Tensor, plan: AttentionPlan, pool: KVPool,
         steps: int, stop_start: Tensor, stop_ids: Tensor, interrupt: ctypes.c_int32, draws: Draws | None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Decoded:  # fmt: skip
         """See `Model.decode`."""
-        assert draws is None
         assert positions.dtype == torch.float32
         rows = len(tokens)
-        sampled = torch.empty(steps, rows, dtype=torch.int64)
+        sampled, numbers = torch.empty(steps, rows, dtype=torch.int64), np.empty((3, steps, rows))
+        sampling = None if draws is None else burst_arguments(draws, numbers)
         logit_rows = torch.arange(rows)
         _results = self._enter(tokens, positions, slots, plan, pool, logit_rows)
         arguments = _results[2].arguments
@@ -111,10 +113,11 @@ class KernelStack:
             plan_arguments=ctypes.addressof(arguments), entries=arguments.entries,
             run_blocks=arguments.run_blocks, run_start=arguments.run_start,
             num_entries=len(plan.entries), block_size=pool.block_size,
+            draws=None if sampling is None else ctypes.addressof(sampling),
         )  # fmt: skip
         done: int = self._ops.library.plait_decode(*self._at, ctypes.addressof(burst))
         self._check(done, pool)
-        return sampled[:done]
+        return Decoded(sampled[:done], numbers[1:, :done])
 
     def _check(self, result: int, pool: KVPool) -> None:
         if result == BAD_TOKEN:

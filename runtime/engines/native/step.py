@@ -77,14 +77,14 @@ class Step:
     """Steps that may run, each from what the one before sampled, before anybody has to look."""
     _inputs: Inputs | None = None
 
-    @property
-    def is_simple(self) -> bool:
-        """Does each row give its generation a token of its logits as they are, and nothing else happen?"""
+    def fits_burst(self, *, scores: bool) -> bool:
+        """Does each row give its generation a token that the model can sample (`NativeGeneration.fits_burst`), and
+        nothing else happen?"""
         rows = [row for _, row in self.sampling]
         return (
             rows == list(range(self.num_rows)) == [c.row for c in self.chunks]
             and not self.prefilled
-            and all(g.is_simple and g.limit > 0 for g, _ in self.sampling)
+            and all(g.limit > 0 and g.fits_burst(scores=scores) for g, _ in self.sampling)
         )
 
     def draws(self) -> Draws | None:

@@ -149,7 +149,7 @@ struct Step {  // one forward pass
     float* logits;  // (num_logits, head->outputs)
 };
 
-struct Burst {  // greedy steps of the same rows, each of which decodes behind its own run
+struct Burst {  // steps of the same rows, each of which decodes behind its own run
     int64_t steps;       // at most
     int64_t* sampled;    // (steps, rows)
     const int64_t *stop_start, *stop_ids;  // row r ends the burst by stop_ids[stop_start[r] : stop_start[r + 1]]
@@ -158,6 +158,7 @@ struct Burst {  // greedy steps of the same rows, each of which decodes behind i
     int32_t* entries;
     const int32_t *run_blocks, *run_start;
     int64_t num_entries, block_size;
+    const SampleArguments* draws;  // of the rows in the first step; null: each takes the likeliest token
 };
 
 template <class Type>
@@ -409,6 +410,25 @@ bool is_stop(const Burst& burst, int64_t row, int64_t token) {
     return std::find(burst.stop_ids + burst.stop_start[row], end, token) != end;
 }
 
+// A token for each row, from the step's logits.
+void choose(const Stack& stack, const Step& step, const Burst& burst, int64_t done, int64_t* sampled) {
+    const int64_t width = stack.head->outputs;
+    if (!burst.draws) {
+        for (int64_t row = 0; row < step.rows; row++)
+            sampled[row] = argmax(step.logits + row * width, stack.vocabulary);
+        return;
+    }
+    SampleArguments draws = *burst.draws;
+    draws.logits = step.logits;
+    draws.stride = width;
+    draws.rows = step.rows;
+    draws.vocabulary = stack.vocabulary;
+    draws.tokens = sampled;
+    for (auto* numbers : {&draws.sums, &draws.logprobs, &draws.certainties}) *numbers += done * step.rows;
+    draws.uniform += done * step.rows;
+    sample(draws);
+}
+
 // Each row goes on to the token it sampled: one token further in its own run, whose blocks say where that is stored.
 void advance(const Stack& stack, const Step& step, const Burst& burst, const int64_t* sampled) {
     for (int64_t row = 0; row < step.rows; row++) {
@@ -431,10 +451,9 @@ int64_t decode(const Stack& stack, const Work& work, const Step& step, const Bur
         if (forward<Type>(stack, work, step) != kDone) return kBadSlot;
         int64_t* sampled = burst.sampled + done * step.rows;
         bool is_last = done + 1 == burst.steps || __atomic_load_n(burst.interrupt, __ATOMIC_RELAXED);
-        for (int64_t row = 0; row < step.rows; row++) {
-            sampled[row] = argmax(step.logits + row * stack.head->outputs, stack.vocabulary);
+        choose(stack, step, burst, done, sampled);
+        for (int64_t row = 0; row < step.rows; row++)
             is_last |= sampled[row] == kNoToken || is_stop(burst, row, sampled[row]);
-        }
         if (is_last) return done + 1;
         advance(stack, step, burst, sampled);
     }
@@ -457,7 +476,7 @@ auto with_type(const Work& work, F f) {
 }  // namespace
 
 // Changes with every function or struct above that kernels.py knows.
-EXPORT int plait_ops_abi() { return 8; }
+EXPORT int plait_ops_abi() { return 9; }
 
 EXPORT int plait_panel() { return kPanel; }
 
@@ -505,7 +524,7 @@ EXPORT int plait_forward(const Stack* stack, const Work* work, const Step* step)
     return with_type(*work, [&](auto type) { return forward<decltype(type)>(*stack, *work, *step); });
 }
 
-// Greedy steps until one of a burst's ends, or samples kNoToken; tokens, positions, slots and entries are then those of
+// Steps until one of a burst's ends, or samples kNoToken; tokens, positions, slots and entries are then those of
 // the last step. Returns the number of steps, or as plait_forward.
 EXPORT int64_t plait_decode(const Stack* stack, const Work* work, const Step* step, const Burst* burst) {
     if (!are_tokens(step->tokens, step->rows, stack->vocabulary)) return kBadToken;

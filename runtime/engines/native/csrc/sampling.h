@@ -27,7 +27,7 @@ struct SampleArguments {
     const float* logits;
     int64_t stride, rows, vocabulary;
     const double *temperature, *top_p, *min_p, *uniform;
-    const int64_t *top_k, *forced;  // forced: the token to take, or -1
+    const int64_t *top_k, *forced;  // forced: the token to take, or -1; may be null
     const uint8_t* scored;          // are log-probability and certainty asked for?
     int64_t* tokens;
     double *sums, *logprobs, *certainties;  // sums: the logarithm of that of exp(logit)
@@ -209,8 +209,9 @@ void sample(const SampleArguments& a) {
         Row row(logits, a.vocabulary, weights, sums);
         const float lowest = -std::numeric_limits<float>::infinity();
         int64_t token = row.likeliest();
-        if (token != kNoToken && a.forced[r] >= 0) token = a.forced[r];
-        if (token != kNoToken && a.forced[r] < 0 && a.temperature[r] > 0) {
+        const int64_t forced = a.forced ? a.forced[r] : -1;
+        if (token != kNoToken && forced >= 0) token = forced;
+        if (token != kNoToken && forced < 0 && a.temperature[r] > 0) {
             const bool has_top_k = 0 < a.top_k[r] && a.top_k[r] < a.vocabulary;
             const double all = row.weigh(a.temperature[r], has_top_k ? row.kth(a.top_k[r]) : lowest);
             if (a.top_p[r] < 1) row.keep_share(a.top_p[r], all);

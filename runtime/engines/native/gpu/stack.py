@@ -21,7 +21,7 @@ from .....attention.plan import CAUSAL, END, ROW, RUN, Int64
 from ..config import ModelConfig
 from ..model import LayerOps
 from ..pool import KVPool
-from ..sampling import Draws
+from ..sampling import Decoded, Draws
 from . import kernels
 from .graph import STEPS, Graph, Sizes, room
 from .ops import SLICE, GpuOps
@@ -122,7 +122,7 @@ class GpuStack:
     def decode(
         self, tokens: Tensor, positions: Tensor, slots: Tensor, plan: AttentionPlan, pool: KVPool,
         steps: int, stop_start: Tensor, stop_ids: Tensor, interrupt: c_int32, draws: Draws | None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Decoded:  # fmt: skip
         """See `Model.decode`, but steps that are enqueued when a row stops are run, and returned."""
         rows, steps = len(tokens), min(steps, STEPS)
         table = _slot_table(plan, pool.block_size, steps)
@@ -145,7 +145,7 @@ class GpuStack:
         positions += done - 1
         slots.copy_(torch.from_numpy(table[done - 1]))
         plan.entries[:, END] += (done - 1) * plan.entries[:, CAUSAL]
-        return sampled
+        return Decoded(sampled)
 
     def _schedule(self, plan: AttentionPlan, pool: KVPool, ahead: int) -> Schedule:
         config = self.config

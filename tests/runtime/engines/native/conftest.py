@@ -15,9 +15,9 @@ def bursts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     lengths: list[int] = []
     commit = Scheduler.commit_burst
 
-    def counted(self: Scheduler, step: Any, sampled: Any) -> Any:
-        lengths.append(len(sampled))
-        return commit(self, step, sampled)
+    def counted(self: Scheduler, step: Any, decoded: Any, seconds: float) -> Any:
+        lengths.append(len(decoded.tokens))
+        return commit(self, step, decoded, seconds)
 
     monkeypatch.setattr(Scheduler, "commit_burst", counted)
     return lengths

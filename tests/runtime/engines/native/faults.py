@@ -64,10 +64,10 @@ class Fault:
             return logits, hidden
 
         def poor_burst(*given: Any, **named: Any) -> Any:
-            sampled = decode(*given, **named)
+            decoded = decode(*given, **named)
             if self.is_due():
-                sampled[-1, sampled.shape[1] // 2] = NO_TOKEN
-            return sampled
+                decoded.tokens[-1, decoded.tokens.shape[1] // 2] = NO_TOKEN
+            return decoded
 
         self.patch.setattr(engine.model, "forward", poor)
         self.patch.setattr(engine.model, "decode", poor_burst)

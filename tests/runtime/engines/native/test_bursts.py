@@ -1,4 +1,4 @@
-"""Bursts of greedy steps: the same tokens, ends and blocks as one step at a time."""
+"""Bursts of steps: the same tokens, scores, ends and blocks as one step at a time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.generation import NativeGeneration
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
+from plait.runtime.engines.native.scheduler import Scheduler
 from plait.runtime.errors import BranchClosed
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 
@@ -34,6 +35,16 @@ def _engine(folder: Path, *, is_bursting: bool = True, **options: Any) -> Native
     return engine
 
 
+def _sampling(rng: random.Random) -> dict[str, Any]:
+    """Greedy or drawn; with log-probabilities, likeliest others and certainty, or without."""
+    shape: dict[str, Any] = {
+        "temperature": rng.choice([0.0, 0.7, 1.5]), "top_k": rng.choice([0, 5]), "top_p": rng.choice([1.0, 0.8]),
+        "min_p": rng.choice([0.0, 0.02]),
+    }  # fmt: skip
+    shape["logprobs"] = rng.choice([None, None, 0, 0, 2])
+    return {**shape, "certainty": rng.random() < 0.3}
+
+
 def _prompt(n: int, seed: int) -> list[int]:
     rng = random.Random(seed)
     return [rng.randrange(131) for _ in range(n)]
@@ -47,7 +58,7 @@ async def _close(engine: NativeEngine) -> None:
 
 async def _scenario(engine: NativeEngine, seed: int) -> list[Completion]:
     """Forks of one prompt and branches of their own, at all offsets in their blocks, that come late, end by EOS, stop
-    ids and strings and limits, and go on after their end; a few sample, one is closed on the way. Last, one alone."""
+    ids and strings and limits, and go on after their end; one is closed on the way. Last, one alone."""
     rng = random.Random(seed)
     await engine.start()
     root = engine.open(_prompt(rng.randrange(1, 40), seed))
@@ -63,11 +74,15 @@ async def _scenario(engine: NativeEngine, seed: int) -> list[Completion]:
             params = SamplingParams(
                 max_tokens=own.randrange(1, 60),
                 ignore_eos=own.random() < 0.5,
-                temperature=1.0 if own.random() < 0.1 else 0.0,
                 stop_token_ids=tuple(own.sample(range(131), own.choice([0, 2]))),
                 stop=(f"{own.randrange(131)}.",) if own.random() < 0.3 else (),
+                **_sampling(own),
             )
-            done.append(await branch.generate(params))
+            generation = branch.generate(params)
+            if own.random() < 0.2:
+                async for _ in generation:
+                    pass
+            done.append(await generation)
             branch.extend(_prompt(own.randrange(1, 5), turn))
         return done
 
@@ -117,6 +132,22 @@ async def test_bursts_up_to_where_a_window_cuts(bursts: list[int]) -> None:
     assert max(bursts) > 1 and bursts.count(1) >= 60 + 20 + 9
 
 
+@pytest.mark.parametrize("logprobs", [None, 0])
+async def test_sampled_bursts_up_to_where_a_window_cuts(bursts: list[int], logprobs: int | None) -> None:
+    folder = tiny("mistral", sliding_window=50)[1]
+    params = SamplingParams(max_tokens=60, ignore_eos=True, temperature=1.0, top_k=20, logprobs=logprobs)
+    done = []
+    for is_bursting in (False, True):
+        engine = _engine(folder, is_bursting=is_bursting)
+        await engine.start()
+        branch = engine.open(_prompt(9, 9))
+        done.append(await branch.generate(params))
+        branch.close()
+        await _close(engine)
+    assert done[0] == done[1]
+    assert max(bursts) > 1 and bursts.count(1) >= 9
+
+
 async def test_a_burst_ends_with_a_stop(folder: Path, bursts: list[int]) -> None:
     """Nothing is decoded behind a stop id, so the blocks hold what one step at a time leaves."""
     engine = _engine(folder)
@@ -133,8 +164,8 @@ async def test_a_burst_ends_with_a_stop(folder: Path, bursts: list[int]) -> None
 
 
 async def test_who_comes_waits_for_one_step(folder: Path, bursts: list[int]) -> None:
-    """A generation that is submitted ends the burst under way; those that ask for more than the likeliest token, or
-    whose tokens are streamed, take one step at a time."""
+    """A generation that is submitted ends the burst under way; those that ask for more than a token and how likely it
+    is take one step at a time."""
     engine = _engine(folder)
     await engine.start()
     # Before the first step is planned, and so before any burst begins.
@@ -151,10 +182,25 @@ async def test_who_comes_waits_for_one_step(folder: Path, bursts: list[int]) -> 
     assert set(bursts) == {1}
     engine.scheduler.plan = plan  # type: ignore[method-assign]
     bursts.clear()
-    await engine.open(_prompt(20, 1)).generate(SamplingParams(max_tokens=40, ignore_eos=True, logprobs=0))
+    for asked in ({"logprobs": 2}, {"hidden_state": True}, {"forced": (5,)}, {"logit_bias": {3: 1.0}}):
+        params: dict[str, Any] = {"max_tokens": 40, "ignore_eos": True, **asked}
+        await engine.open(_prompt(20, 1)).generate(SamplingParams(**params))
+    assert not bursts
+    await _close(engine)
+
+
+@pytest.mark.parametrize(("seconds", "longest"), [(0.0, 4), (0.009, 2), (0.5, 1)])
+async def test_who_reads_each_token_does_not_wait_for_many(
+    folder: Path, bursts: list[int], seconds: float, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`seconds`: what a step takes."""
+    monkeypatch.setattr(Scheduler, "step_seconds", property(lambda _: seconds, lambda *_: None), raising=False)
+    engine = _engine(folder)
+    await engine.start()
     async for _ in engine.open(_prompt(20, 2)).generate(SamplingParams(max_tokens=40, ignore_eos=True)):
         pass
-    assert not bursts
+    # The first ones may begin before anybody iterates.
+    assert max(bursts[4:]) == longest
     await _close(engine)
 
 

@@ -47,7 +47,6 @@ def make_engine(folder: Path, device: torch.device | None, *, is_invariant: bool
     model = load_model(folder, device=device, dtype=torch.float32, impl="triton", is_invariant=is_invariant)
     engine = NativeEngine(model, IdTokenizer(VOCAB), options)
     assert isinstance(model.stack, GpuStack) and engine.scheduler.max_steps > 1
-    model.draws = engine.scheduler.draws = True
     return engine
 
 
