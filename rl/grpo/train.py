@@ -181,7 +181,7 @@ def live_engine(model: Any, path: Path, options: NativeOptions, *, packed: bool 
     look back through windows: the masks of rows have none.
     """
     live = from_transformers(
-        model, share=not packed, num_threads=options.num_threads, context_limit=options.context_limit
+        model, share=not packed, num_threads=options.num_threads or 1, context_limit=options.context_limit
     )
     if any(layer.window is not None for layer in live.config.layers):
         raise InvalidInput(f"{path} looks back through windows, which the masks of shared rows do not have")

@@ -17,6 +17,7 @@ from .integers import WeightType
 from .model import LayerOps, Model, Stack
 from .ops import choose_ops
 from .stack import KernelStack
+from .threads import settle_threads
 from .torch_ops import TorchOps
 from .weights import Weights
 
@@ -36,7 +37,7 @@ def load_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | Literal["auto"] = "auto",
     impl: Impl = "auto",
-    num_threads: int = 1,
+    num_threads: int | None = 1,
     headless: bool = False,
     context_limit: int | None = None,
     is_invariant: bool = True,
@@ -45,7 +46,8 @@ def load_model(
     """Load a folder (config.json and safetensors, plain or packed by AWQ or GPTQ), or a GGUF file.
 
     `dtype="auto"`: as `auto_dtype` chooses. `impl`: "cpu" packs the weights for the compiled kernels, "torch" leaves
-    them to torch, "auto" takes the kernels where they can serve. `num_threads`: of the compiled kernels. `headless` and
+    them to torch, "auto" takes the kernels where they can serve. `num_threads`: of the compiled kernels;
+    None: as many as pay (threads.py). `headless` and
     `context_limit`: as in `ModelConfig.from_hf`. `is_invariant`: as `NativeOptions.batch_invariant`.
     `weight_type`: as `NativeOptions.weights`.
 
@@ -73,13 +75,13 @@ def build_model(
     weights: Weights,
     *,
     impl: Impl = "auto",
-    num_threads: int = 1,
+    num_threads: int | None = 1,
     is_invariant: bool = True,
     weight_type: WeightType | None = None,
 ) -> Model:
     """From weights that are on their device already; the rest as for `load_model`."""
-    ops = choose_ops(config, weights, impl, num_threads, is_invariant=is_invariant, weight_type=weight_type)
-    return _model(config, weights, ops, impl, num_threads)
+    ops = choose_ops(config, weights, impl, num_threads or 1, is_invariant=is_invariant, weight_type=weight_type)
+    return _model(config, weights, ops, impl, num_threads or settle_threads(ops))
 
 
 def auto_dtype(config: ModelConfig, stored: torch.dtype, device: torch.device) -> torch.dtype:

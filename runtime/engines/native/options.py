@@ -38,8 +38,9 @@ class NativeOptions:
     with embedding and head in 8 bits. `dtype` is then the type of the KV alone. None: as they are."""
     impl: Impl = "auto"
     """"cpu": the compiled kernels; "triton": those of a GPU; "torch"; "auto": what is there. As in `attention`."""
-    num_threads: int = 1
-    """OpenMP threads of the compiled kernels. One is best for small models, above all on a busy machine."""
+    num_threads: int | None = None
+    """OpenMP threads of the compiled kernels; None: one for small models and with `tensor_parallel`, else as many as
+    pay, by a measurement when the model is loaded, up to OMP_NUM_THREADS (threads.py). Tokens do not depend on it."""
     tensor_parallel: int = 1
     """Processes among which each layer is split, with as many devices: `cuda:0`, `cuda:1`, ..., or those from `device`
     on; on the CPU all share it. They divide the model's key/value heads. With more than one there is no swap space:

@@ -70,12 +70,13 @@ def load_parallel(
     device: str = "cpu",
     dtype: torch.dtype | Literal["auto"] = "auto",
     impl: Impl = "auto",
-    num_threads: int = 1,
+    num_threads: int | None = 1,
     headless: bool = False,
     context_limit: int | None = None,
 ) -> ParallelModel:
     """As `loader.load_model`, split among `size` processes, this one included; `device` is the first one's. Close the
-    model to end the others. On the CPU attention takes the compiled kernels if `impl` lets it, all else plain torch.
+    model to end the others. On the CPU attention takes the compiled kernels if `impl` lets it, all else plain torch;
+    `num_threads` are theirs (None: one).
 
     Raises what `load_model` raises, `InvalidInput` also for a model or devices that cannot be split so, and
     `WorkerLost`.
@@ -86,6 +87,7 @@ def load_parallel(
     shards = [Shard(config, rank, size) for rank in range(size)]
     chosen = auto_dtype(config, checkpoint.stored_dtype, devices[0]) if dtype == "auto" else dtype
     workers = Workers()
+    threads = num_threads or 1
     try:
         workers.start(
             [
@@ -95,7 +97,7 @@ def load_parallel(
                     device=devices[shard.rank],
                     dtype=chosen,
                     impl=impl,
-                    num_threads=num_threads,
+                    num_threads=threads,
                     torch_threads=torch.get_num_threads(),
                     port=workers.store.port,
                 )
@@ -105,7 +107,7 @@ def load_parallel(
         with loading(f"loading {checkpoint.path.name}", checkpoint.num_tensors) as step:
             weights = shards[0].weights(checkpoint, chosen, devices[0], step)
         ops = ShardedOps(shards[0], weights, workers.join(devices[0], stop_check()))
-        return ParallelModel(shards[0], weights, ops, workers, impl, num_threads)
+        return ParallelModel(shards[0], weights, ops, workers, impl, threads)
     except BaseException:
         workers.close()
         raise
