@@ -463,12 +463,12 @@ int64_t decode(const Stack& stack, const Work& work, const Step& step, const Bur
 template <class F>
 auto with_type(const Work& work, F f) {
     switch (work.type) {
-        case kBFloat16: return f(BFloat16{});
         case kFloat32Halved: return f(Float32Halved{});
         case kQuantised: return f(Quantised{});
 #if PLAIT_TILES
         case kBFloat16Tiles: return f(BFloat16Tiles{});
 #endif
+        case kBFloat16: return f(BFloat16{});
         default: return f(Float32{});
     }
 }

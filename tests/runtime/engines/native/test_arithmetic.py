@@ -36,22 +36,24 @@ def _library() -> CDLL:
     return library
 
 
-def _has_avx512() -> bool:
+def _has_bfloat16() -> bool:
     info = Path("/proc/cpuinfo")
-    return info.is_file() and "avx512bw" in info.read_text()
+    return info.is_file() and "avx512_bf16" in info.read_text()
 
 
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory: pytest.TempPathFactory) -> CDLL:
     """A library with tile registers, by Intel's description of them."""
-    if shutil.which("g++") is None or not _has_avx512():
-        pytest.skip("needs g++, and a processor with AVX-512")
+    if shutil.which("g++") is None or not _has_bfloat16():
+        pytest.skip("needs g++, and a processor with bfloat16 in AVX-512")
     source = Path(ops.__file__).parent / "csrc" / "ops.cpp"
     target = tmp_path_factory.mktemp("tiles") / "tiles.so"
     # No -march=native: a processor that has the registers would use them.
-    flags = ["-O1", "-std=c++17", "-march=x86-64-v4", "-DPLAIT_EMULATE_TILES", "-fopenmp", "-shared", "-fPIC"]
-    subprocess.run(["g++", *flags, source, "-o", target], check=True)
-    return open_library(target)
+    flags = ["-march=x86-64-v4", "-mavx512bf16", "-DPLAIT_EMULATE_TILES", "-fopenmp", "-shared", "-fPIC"]
+    subprocess.run(["g++", "-O1", "-std=c++17", *flags, source, "-o", target], check=True)
+    library = open_library(target)
+    assert library.plait_has_tiles()
+    return library
 
 
 @pytest.fixture(autouse=True)
