@@ -6,7 +6,8 @@ The problems, prompts, methods (Sequential at temperature 0, SelfConsistency), l
 folder. On the side of transformers nothing is plait's: its own tokenizer and chat template, `generate` on batches with
 left padding, verdicts and votes by math-verify's `parse` and `verify`. Texts of padded batches differ from those of
 unpadded ones in bfloat16, so what is compared is accuracy. plait's own texts, as many as of transformers, are also
-graded and voted on here, which tells a difference in grading from one in texts.
+graded and voted on here, which tells a difference in grading from one in texts. Where these are fewer (`--samples`)
+than plait's evaluation voted on, p compares votes of as many texts on both sides.
 
 Rows are appended as they are done; the same command goes on where it stopped, and only grades when all are there.
 """
@@ -231,6 +232,8 @@ def compare(folder: Folder, part: Part, rows: dict[tuple[str, str, int], Row]) -
     again: list[bool] = []
     theirs: list[bool] = []
     texts: dict[str, list[Row]] = {"plait": [], "transformers": []}
+    num_right = dict.fromkeys(texts, 0)
+    num_voted = 1
     same_prompts = same_texts = 0
     notes = []
     for sample in folder.samples:
@@ -242,8 +245,10 @@ def compare(folder: Folder, part: Part, rows: dict[tuple[str, str, int], Row]) -
         plait.append(ours.correct)
         again.append(verdicts.of(ours.texts[: part.samples]))
         theirs.append(verdicts.of(given))
-        texts["plait"] += ours.texts[: part.samples]
-        texts["transformers"] += given
+        num_voted = max(num_voted, len(ours.texts))
+        for side, some in (("plait", ours.texts[: part.samples]), ("transformers", given)):
+            texts[side] += some
+            num_right[side] += sum(verdicts.single(text.text) for text in some)
         same_prompts += ours.texts[0].prompt == given[0].prompt
         same_texts += ours.texts[0].ids == given[0].ids
         if len({plait[-1], again[-1], theirs[-1]}) > 1:
@@ -252,6 +257,7 @@ def compare(folder: Folder, part: Part, rows: dict[tuple[str, str, int], Row]) -
     if not plait:
         return []
     lines = []
+    first = plait if num_voted == part.samples else again
     for name, side, right in (
         ("plait", "plait", plait),
         ("plait's texts, math-verify", "plait", again),
@@ -261,12 +267,14 @@ def compare(folder: Folder, part: Part, rows: dict[tuple[str, str, int], Row]) -
         cells = (
             part.label,
             name,
+            str(num_voted if right is plait else part.samples),
             f"{sum(right)}/{len(right)}",
             f"{100 * sum(right) / len(right):.1f} %",
             f"{100 * low:.1f} - {100 * high:.1f} %",
+            "" if right is plait else f"{num_right[side]}/{len(texts[side])}",
             f"{sum(len(text.ids) for text in texts[side]) / len(texts[side]):,.0f}",
             f"{sum(not text.is_whole for text in texts[side])}/{len(texts[side])}",
-            "" if right is plait else f"{mcnemar(plait, right):.2f}",
+            "" if right is first or right is plait else f"{mcnemar(first, right):.2f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     print(f"{part.label}: prompts equal in {same_prompts} of {len(plait)} problems")
@@ -291,7 +299,10 @@ def main() -> None:
     parts = folder.parts(args.samples, args.max_tokens)
     rows = generate(folder, parts, args)
     lines = [line for part in parts for line in compare(folder, part, rows)]
-    columns = ("method", "side", "right", "share", "95 % interval", "tokens per text", "cut off", "McNemar p")
+    columns = (
+        *("method", "side", "texts a problem", "right", "share", "95 % interval"),
+        *("right texts", "tokens per text", "cut off", "McNemar p"),
+    )
     print(f"\n{folder.config.benchmark.name}, {len(folder.samples)} problems\n")
     print("\n".join([f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|", *lines]))
 

@@ -71,23 +71,38 @@ def other_side(folder, path):
                     file.write(json.dumps({"label": part.label, "problem": sample.id, **row}) + "\n")
 
 
-async def test_the_table(folder, tmp_path, monkeypatch, capsys):
+def table(folder, tmp_path, monkeypatch, capsys, *flags):
+    """What is printed, and the cells of each method and side."""
     rows = tmp_path / "rows.jsonl"
     other_side(folder, rows)
-    monkeypatch.setattr(sys, "argv", ["accuracy", str(folder), "--rows", str(rows)])
+    monkeypatch.setattr(sys, "argv", ["accuracy", str(folder), "--rows", str(rows), *flags])
     monkeypatch.setattr(accuracy, "Theirs", None)  # all rows are there: no model is loaded
     accuracy.main()
     out = capsys.readouterr().out
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if "/" in line]
+    return out, {(label, side): cells for label, side, *cells in lines}
+
+
+async def test_the_table(folder, tmp_path, monkeypatch, capsys):
+    out, figures = table(folder, tmp_path, monkeypatch, capsys)
     assert "one: prompts equal in 3 of 3 problems" in out and "one: texts equal in 1 of 3 problems" in out
     assert "vote: verdicts that differ: 2" in out
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if "/" in line]
-    figures = {(label, side): cells for label, side, *cells in lines}
     assert len(figures) == 6
     for label, texts in (("one", 1), ("vote", 3)):
-        assert figures[label, "plait"][:3] == ["2/3", "66.7 %", "20.8 - 93.9 %"]
-        assert figures[label, "plait's texts, math-verify"][0] == "2/3"
-        assert figures[label, "transformers"][0] == "2/3"
-        assert figures[label, "transformers"][4:] == [f"{texts}/{3 * texts}", "1.00"]
+        assert figures[label, "plait"][:5] == [str(texts), "2/3", "66.7 %", "20.8 - 93.9 %", ""]
+        assert figures[label, "plait's texts, math-verify"][:2] == [str(texts), "2/3"]
+        assert figures[label, "transformers"][:2] == [str(texts), "2/3"]
+        assert figures[label, "transformers"][4] == f"{2 * texts}/{3 * texts}"
+        assert figures[label, "transformers"][6:] == [f"{texts}/{3 * texts}", "1.00"]
+
+
+async def test_fewer_texts_of_the_other_side(folder, tmp_path, monkeypatch, capsys):
+    """Votes of as many texts are what is compared."""
+    _, figures = table(folder, tmp_path, monkeypatch, capsys, "--samples", "2")
+    assert [figures["vote", side][0] for side in ("plait", "plait's texts, math-verify", "transformers")] == list("322")
+    assert [figures["vote", side][-1] for side in ("plait", "plait's texts, math-verify")] == ["", ""]
+    assert figures["vote", "transformers"][-1] == "1.00"
+    assert figures["one", "plait's texts, math-verify"][-1] == "1.00"
 
 
 async def test_fewer_samples_and_problems(folder, tmp_path):
