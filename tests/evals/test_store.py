@@ -153,3 +153,18 @@ def test_a_full_disk_loses_nothing_that_was_there(tmp_path):
     fill(tmp_path, unit("b"))
     with opened(tmp_path) as store:
         assert [key.sample for key in store.units] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("length", "shown"), [(78, "x" * 78), (79, "x" * 76 + "...")])
+def test_long_differences_are_shortened(length, shown):
+    """To 80 characters, the quotation marks among them."""
+    (phrase,) = differences("x" * length, 1, "text")
+    assert phrase == f'text: "{shown}{chr(34) if length == 78 else ""} before, 1 now'
+
+
+def test_what_is_there_can_be_read_while_another_writes(tmp_path):
+    with opened(tmp_path) as store:
+        store.add(unit("a"))
+        other = Store(tmp_path).read()
+        assert [key.sample for key in other.units] == ["a"]
+        assert (other.settings, other.environment, other.started) == (SETTINGS, ENVIRONMENT, store.started)

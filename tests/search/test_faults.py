@@ -9,33 +9,24 @@ from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 
 from plait import Budget, Finish, Runtime, SelfConsistency, Sequential
-from plait.runtime.engines.native.drafting import ROWS
-from plait.runtime.engines.native.engine import NativeEngine
-from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.events import Event, Failed
 from plait.runtime.job_spec import JobSpec
 from plait.tests.runtime.engines.native.faults import FAULTS, Injected, fault
 from plait.tests.search.nestings import nestings
 from plait.tests.search.test_nesting import (
-    MODEL,
     SMALL,
-    TOKENIZER,
     check_books,
     check_events,
     check_native,
     few,
     idle,
+    native,
     said,
 )
 
 WATCHDOG = 30
 """Seconds after which something hangs."""
 OTHER = JobSpec(method=Sequential(prompt="so.\n\nno", max_tokens=30, stop=("qq",)), seed=5)
-
-
-def native(kv_tokens: int, draft_rows: int) -> NativeEngine:
-    rows = draft_rows if MODEL.stack is not None else None
-    return NativeEngine(MODEL, TOKENIZER, NativeOptions(kv_tokens=kv_tokens, draft_rows=rows), name="tiny")
 
 
 async def read(job, reads: str):
@@ -92,9 +83,9 @@ def test_a_fault_ends_what_it_hits_and_nothing_else(method, name, at, small, dra
     specs = [JobSpec(method=method, seed=1), OTHER]
 
     async def main():
-        async with Runtime(engine=native(1 << 15, 0)) as runtime:
+        async with Runtime(engine=native(1 << 15)) as runtime:
             expected = [(await ended(await runtime.submit(spec)))[0] for spec in specs]
-        engine = native(SMALL if small else 1 << 15, ROWS if drafts else 0)
+        engine = native(SMALL if small else 1 << 15, drafts=drafts)
         async with Runtime(engine=engine) as runtime:
             with fault(engine, name, at) as injected:
                 jobs = [await submit(runtime, spec) for spec in specs]
@@ -125,7 +116,7 @@ def test_a_fault_ends_what_it_hits_and_nothing_else(method, name, at, small, dra
 async def test_a_clock_that_jumps_ends_what_has_a_deadline_and_nothing_else(jump, monkeypatch):
     plain = JobSpec(method=SelfConsistency(prompt="a", n=3, max_tokens=250, temperature=1.0), seed=1)
     timed = plain.model_copy(update={"budget": Budget(seconds=3600)})
-    engine = native(1 << 15, 0)
+    engine = native(1 << 15)
     async with Runtime(engine=engine) as runtime:
         expected, _ = await ended(await runtime.submit(plain))
         jobs = [await runtime.submit(spec) for spec in (plain, timed)]

@@ -28,6 +28,7 @@ from plait import (
     Trace,
 )
 from plait.runtime.budget import Ledger
+from plait.runtime.engines.native.drafting import ROWS
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
@@ -59,8 +60,9 @@ few = settings(
 )
 
 
-def native(kv_tokens: int) -> NativeEngine:
-    return NativeEngine(MODEL, TOKENIZER, NativeOptions(kv_tokens=kv_tokens), name="tiny")
+def native(kv_tokens: int, *, drafts: bool = False) -> NativeEngine:
+    rows = ROWS if drafts and MODEL.stack is not None else 0
+    return NativeEngine(MODEL, TOKENIZER, NativeOptions(kv_tokens=kv_tokens, draft_rows=rows), name="tiny")
 
 
 @contextmanager
@@ -192,9 +194,9 @@ def test_nested_methods_on_a_script(method, budget, seed):
 
 @settings(few, max_examples=12)
 @given(
-    method=nestings(live=True), budget=budgets, seed=st.integers(0, 3), others=st.lists(nestings(live=True), max_size=2)
-)
-def test_nested_methods_alone_beside_others_and_in_little_memory(method, budget, seed, others):
+    method=nestings(live=True), budget=budgets, seed=st.integers(0, 3), others=crowds, drafts=st.booleans(),
+)  # fmt: skip
+def test_nested_methods_alone_beside_others_and_in_little_memory(method, budget, seed, others, drafts):
     spec = JobSpec(method=method, budget=budget, seed=seed)
 
     async def main():
@@ -205,7 +207,7 @@ def test_nested_methods_alone_beside_others_and_in_little_memory(method, budget,
             check_books(result, budget)
             check_events(events, result)
             again = JobSpec(method=check_trace(result).header["method"], budget=budget, seed=seed)
-            small = native(SMALL)
+            small = native(SMALL, drafts=drafts)
             async with Runtime(engine=small) as runtime:
                 jobs = [await runtime.submit(other, seed=7) for other in others]
                 crowded, _ = await one(runtime, again)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from plait import Budget, Runtime, Sequential
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.model import Model
 from plait.runtime.engines.native.options import NativeOptions
+from plait.runtime.engines.native.tokenizer import HFTokenizer
 from plait.runtime.events import Text
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.engines.native.tokenizer_kinds import KINDS, ours
@@ -17,10 +21,14 @@ from plait.tests.runtime.engines.native.tokenizer_kinds import KINDS, ours
 STOPS = ["a", " the", "\n", "et", "é"]
 
 
-def engine(kind: str) -> NativeEngine:
+@cache
+def parts(kind: str) -> tuple[Model, HFTokenizer]:
     tokenizer = ours(kind)
-    model = load_model(tiny("llama", vocab_size=tokenizer.vocab_size)[1])
-    return NativeEngine(model, tokenizer, NativeOptions(kv_tokens=2048))
+    return load_model(tiny("llama", vocab_size=tokenizer.vocab_size)[1]), tokenizer
+
+
+def engine(kind: str) -> NativeEngine:
+    return NativeEngine(*parts(kind), NativeOptions(kv_tokens=2048))
 
 
 @pytest.mark.parametrize("kind", KINDS)

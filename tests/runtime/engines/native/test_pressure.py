@@ -184,11 +184,12 @@ async def test_many_samples_in_a_store_for_some_of_them():
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kv_tokens", [1536, 3072])
-async def test_jobs_of_all_methods_say_the_same_in_a_store_for_few_of_them(kv_tokens):
-    jobs = methods(36)
+async def test_jobs_of_all_methods_say_the_same_in_a_store_for_few_of_them():
+    jobs = methods(30)
     alone = await run(jobs, 262144, 1)
-    crowded = await run(jobs, kv_tokens, len(jobs))
-    assert alone.preemptions == 0 and crowded.preemptions > 10 and crowded.moved > 10
-    different = [(type(job).__name__, i) for i, job in enumerate(jobs) if alone.said[i] != crowded.said[i]]
-    assert not different
+    assert alone.preemptions == 0
+    for kv_tokens in (1536, 3072):
+        crowded = await run(jobs, kv_tokens, len(jobs))
+        assert crowded.preemptions > 10 and crowded.moved > 10
+        different = [(type(job).__name__, i) for i, job in enumerate(jobs) if alone.said[i] != crowded.said[i]]
+        assert not different

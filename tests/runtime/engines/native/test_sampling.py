@@ -175,16 +175,17 @@ def loop():
 
 @pytest.fixture(scope="module")
 def started(loop):
+    """An engine, and what the neighbours sample there alone."""
     engine = make_engine()
     loop.run_until_complete(engine.start())
-    yield engine
+    yield engine, loop.run_until_complete(decode(engine, None))[0]
     loop.run_until_complete(engine.close())
 
 
 @settings(max_examples=250, deadline=None)
 @given(values=arbitrary)
 def test_any_parameters_are_refused_or_decode_and_neighbours_do_not_notice(started, loop, values):
-    alone, _ = loop.run_until_complete(decode(started, None))
+    engine, alone = started
     try:
         params = SamplingParams(**values)
     except InvalidInput as error:
@@ -192,7 +193,7 @@ def test_any_parameters_are_refused_or_decode_and_neighbours_do_not_notice(start
         return
     if params.max_tokens is None:
         params = SamplingParams(**{**values, "max_tokens": 12})
-    tokens, done = loop.run_until_complete(decode(started, params))
+    tokens, done = loop.run_until_complete(decode(engine, params))
     assert tokens == alone
     if isinstance(done, InvalidInput):
         with pytest.raises(InvalidInput):

@@ -1,0 +1,36 @@
+"""Books of one part of a job: shares of both ledgers, and what is counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from plait import ScriptedEngine
+from plait.tests.runtime.tools import context
+
+
+@pytest.mark.parametrize(
+    ("limits", "parts", "reserve", "share"),
+    [
+        ({}, 3, 0, None),
+        ({"total_tokens": 10}, 3, 0, 3),
+        ({"total_tokens": 10}, 3, 4, 2),
+        ({"total_tokens": 10}, 1, 10, 0),
+        ({"total_tokens": 10}, 1, 11, 0),
+        ({"critical_tokens": 7}, 3, 0, 7),
+        ({"critical_tokens": 7}, 3, 2, 5),
+        ({"critical_tokens": 7}, 3, 8, 0),
+        ({"total_tokens": 10, "critical_tokens": 7}, 1, 0, 7),
+        ({"total_tokens": 10, "critical_tokens": 7}, 2, 0, 5),
+    ],
+)
+async def test_a_share_is_that_of_the_tighter_ledger(limits, parts, reserve, share):
+    async with context(ScriptedEngine(["x"]), **limits) as ctx:
+        assert ctx.share(parts, reserve) == share
+
+
+async def test_what_is_counted_is_in_the_usage_and_nothing_is_not():
+    async with context(ScriptedEngine(["x"])) as ctx:
+        ctx.count("seen")
+        ctx.count("seen", 2)
+        ctx.count("never", 0)
+        assert dict(ctx.state.usage.counts) == {"seen": 3}
