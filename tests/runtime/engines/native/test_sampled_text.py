@@ -1,4 +1,4 @@
-"""Stop strings in a text that comes token by token: found at the earliest token, by a plain search of the whole text."""
+"""Stop strings in a text that comes token by token: found with the first token that completes one."""
 
 from __future__ import annotations
 
