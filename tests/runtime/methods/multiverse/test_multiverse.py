@@ -88,6 +88,14 @@ async def test_critical_path_counts_the_longest_path():
     assert result.usage.injected_tokens == len(engine.tokenizer.encode(injected))
 
 
+async def test_of_merged_paths_the_longest_counts_against_the_limit():
+    items = [Par({"1": [" x" * 60], "2": [" y" * 60]}, "both"), "end"]
+    free, _ = await play(items)
+    limit = free.usage.critical_tokens + 60
+    result, _ = await play(items, max_tokens=limit)
+    assert result.text == render(items) and result.finish_reason is Finish.EOS
+
+
 @pytest.mark.parametrize(("rule", "starts", "conclusion"), [("train", 21, 30), ("engine", 22, 32)])
 async def test_positions_of_a_flat_block(rule, starts, conclusion):
     """Spec section 9, 1: g = 20, paths of 5 and 9 tokens."""
@@ -165,6 +173,10 @@ async def test_text_level_join_says_so_and_opens_a_new_branch():
     for join in joins:
         assert join.segment is not None and join.children == join.found
     assert all(row.is_causal for row in result.trace.for_training())
+    branches = result.trace.branches
+    for join in joins:  # what is read again is not held beside what was read
+        reopened = branches[result.trace.segments[join.segment].branch]
+        assert all(branches[child].closed <= reopened.opened for child in join.children)
     joined = [text.removeprefix("Q") for text in engine.prompts if text.endswith("<Conclusion>\n")]
     assert [render(NESTED).startswith(text) for text in joined] == [False, True, True]
 
@@ -346,6 +358,18 @@ async def test_a_path_that_keeps_failing_is_replaced(merges):
     assert result.usage.counts["failed_paths"] == 1
     if merges:
         assert [len(s.view) for s in result.trace.segments][-1] >= 3
+
+
+async def test_what_stands_for_a_path_that_failed_is_placed_like_a_path():
+    result, engine = await play(failing(2), positions="engine")
+    (tag,) = engine.tokenizer.encode("<Path>")
+    places = [
+        segment.position + i
+        for segment in result.trace.segments
+        for i, token in enumerate(segment.token_ids)
+        if token == tag and segment.branch != "0"
+    ]
+    assert len(places) >= 3 and len(set(places)) == 1
 
 
 @pytest.mark.parametrize("items", [FLAT, [FLAT[0], Par({"1": [" alone"]}), FLAT[2]]])
