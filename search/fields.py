@@ -78,6 +78,8 @@ class SearchFields(Voting):
 
     @model_validator(mode="after")
     def _check_generator(self) -> Self:
+        if self.constrains_conclusion:
+            raise ValueError("the constraint holds for the steps, and conclusion puts text behind them: give one")
         if self.constraint is not None and self.generator is not None:
             raise ValueError("the generator writes the steps: no constraint can hold for all of them as one text")
         if self.contexts and self.generator is not None:

@@ -92,9 +92,14 @@ class Decoding(WithContexts, Method):
     unconstrained: ClassVar[str | None] = None
     """Why a constraint makes no sense of the method's texts; None: it does, for each generation's own text."""
 
+    @property
+    def constrains_conclusion(self) -> bool:
+        """Does the constraint hold for what stands behind a conclusion alone?"""
+        return False
+
     @model_validator(mode="after")
     def _check_unconstrained(self) -> Self:
-        if self.constraint is not None and self.unconstrained is not None:
+        if self.constraint is not None and self.unconstrained is not None and not self.constrains_conclusion:
             raise ValueError(f"{self.method} takes no constraint: {self.unconstrained}")
         return self
 

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from ..engine import Engine, SamplingParams
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
-from ..result import Generated, Outcome
-from .answers import extract, majority
+from ..result import Outcome
+from .answers import majority
 from .base import Method, Temperature
 from .nesting import Inner, reading
 from .voting import Voting
@@ -56,10 +56,7 @@ class SelfConsistency(Voting):
             await root.generate(SamplingParams(max_tokens=0))
         with ctx.phase("samples"):
             samples = await ctx.parallel(self._sample, root.fork(self.n))
-        decoded = [sample for sample in samples if sample is not None]
-        return await self._vote(
-            [Outcome(text=text, answer=extract(self.answer, text), finish=last.finish) for text, last in decoded]
-        )
+        return await self._vote([sample for sample in samples if sample is not None])
 
     async def _vote(self, samples: Sequence[Outcome]) -> Outcome:
         answers = [sample.answer for sample in samples]
@@ -75,5 +72,5 @@ class SelfConsistency(Voting):
         with ctx.phase("samples"):
             return [outcome for outcome in await ctx.parallel(sample, range(self.n)) if outcome is not None]
 
-    async def _sample(self, part: Context, branch: TracedBranch) -> tuple[str, Generated]:
+    async def _sample(self, part: Context, branch: TracedBranch) -> Outcome:
         return await self.decode(part, branch)

@@ -11,7 +11,7 @@ from ..errors import InvalidInput
 from ..events import ToolCalled
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
-from ..result import Finish, Generated, Outcome
+from ..result import Finish, Outcome
 from .answers import check_rule, extract
 from .base import Decoding
 from .constraints import AnyConstraint
@@ -29,18 +29,26 @@ class Answering(Decoding):
     """`text`, `boxed`, `countdown`, `path` or `regex:PATTERN`; see `answers`."""
     conclusion: str | None = None
     """Text put in when a generation ends without an answer, to make the model give one (`\\nFinal answer: \\boxed{`).
-    None: leave it."""
+    None: leave it. With a constraint it is put in always: the constraint then holds for what the model writes behind
+    it, which alone is asked for the answer, and the text before it is free."""
     conclusion_tokens: int = Field(default=64, ge=1)
     """New tokens after `conclusion` at most; kept back from the budget and the context for it."""
 
-    @model_validator(mode="after")
-    def _check_conclusion(self) -> Self:
-        if self.constraint is not None and self.conclusion is not None:
-            raise ValueError("conclusion puts text behind what the constraint has completed: give one of them")
-        return self
+    @property
+    def constrains_conclusion(self) -> bool:
+        return self.constraint is not None and self.conclusion is not None
 
-    async def decode(self, ctx: Context, branch: TracedBranch) -> tuple[str, Generated]:
-        """Decode, and conclude if need be. Returns the whole new text and the last generation."""
+    def sampling(self, ctx: Context, **changes: Any) -> SamplingParams:
+        """Of all that is not behind the conclusion."""
+        free = {"constraint": None} if self.constrains_conclusion else {}
+        return super().sampling(ctx, **{**free, **changes})
+
+    def concluding(self, ctx: Context, *, max_tokens: int) -> SamplingParams:
+        """Of what is behind the conclusion."""
+        return super().sampling(ctx, max_tokens=max_tokens)
+
+    async def decode(self, ctx: Context, branch: TracedBranch) -> Outcome:
+        """Decode, and conclude if need be."""
         encode = ctx.tokenizer.encode_continuation
         room = branch.room - len(encode(branch.tokens, self.conclusion or "")) - self.conclusion_tokens
         concludes = self.conclusion is not None and room > 0
@@ -48,16 +56,19 @@ class Answering(Decoding):
         result = await branch.generate(self.sampling(ctx, max_tokens=tokens))
         if result.finish is Finish.LENGTH and tokens == self.limit:
             self.note_bound(ctx)
-        text = result.text
+        text, answer = result.text, extract(self.answer, result.text)
+        if self.constrains_conclusion:
+            answer = None
         if self.conclusion is None or not concludes:
-            return text, result
+            return Outcome(text=text, answer=answer, finish=result.finish)
         forced = encode(branch.tokens, self.conclusion)
-        if extract(self.answer, text) is None and not ctx.is_late and branch.room > len(forced):
+        if answer is None and not ctx.is_late and branch.room > len(forced):
             branch.extend(forced)
-            result = await branch.generate(self.sampling(ctx, max_tokens=self.conclusion_tokens))
+            result = await branch.generate(self.concluding(ctx, max_tokens=self.conclusion_tokens))
             text += self.conclusion + result.text
+            answer = extract(self.answer, result.text if self.constrains_conclusion else text)
             ctx.count("concluded")
-        return text, result
+        return Outcome(text=text, answer=answer, finish=result.finish)
 
 
 class Sequential(Answering):
@@ -125,10 +136,12 @@ class Sequential(Answering):
 
     async def run(self, ctx: Context) -> Outcome:
         branch = self.open(ctx, self.tokens(ctx.tokenizer))
-        text, result = await self.decode(ctx, branch)
-        text, calls = self.read_calls(text, branch)
-        details = {"tool_calls": [call.to_json() for call in calls]} if self.has_tools else {}
-        return Outcome(text=text, answer=extract(self.answer, text), finish=result.finish, details=details)
+        outcome = await self.decode(ctx, branch)
+        if not self.has_tools:
+            return outcome
+        text, calls = self.read_calls(outcome.text, branch)
+        details = {"tool_calls": [call.to_json() for call in calls]}
+        return Outcome(text=text, answer=extract(self.answer, text), finish=outcome.finish, details=details)
 
     def _forced(self, tokenizer: Tokenizer) -> AnyConstraint | None:
         """What makes the model call what it has to."""

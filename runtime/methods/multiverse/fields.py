@@ -25,7 +25,7 @@ class MultiverseFields(Answering):
     method: Literal["multiverse"] = "multiverse"
     """The method's name."""
     bound: ClassVar[int] = 16384
-    unconstrained: ClassVar[str | None] = "its lines write the tags that it is steered by"
+    unconstrained: ClassVar[str | None] = "its lines write the tags that it is steered by; behind a conclusion it does"
     max_tokens: int | None = Field(default=None, ge=1, strict=True)
     """Tokens along the critical path at most; None: 16384, blocks and all."""
     mode: Literal["trained", "guided"] = "trained"

@@ -106,15 +106,17 @@ class Multiverse(MultiverseFields):
             ending = closers(opened, dialect) + "\n\n"
             if line.size(ending) <= line.room:
                 line.write(ending)
-        answer = self.answer_in(line.text, dialect.thinking)
+        answer = None if self.constrains_conclusion else self.answer_in(line.text, dialect.thinking)
         forced = self.conclusion
         if answer is None and forced is not None and not ctx.is_late and line.room > line.size(forced):
             line.write(forced)
             limit = min(self.conclusion_tokens, line.room)
-            call = await line.branch.generate(self.sampling(ctx, max_tokens=limit))
+            call = await line.branch.generate(self.concluding(ctx, max_tokens=limit))
             line.drop_stop(call)
             ctx.count("concluded")
-            finish, answer = call.finish, self.answer_in(line.text, dialect.thinking)
+            is_bound = self.constrains_conclusion
+            answer = extract(self.answer, call.text) if is_bound else self.answer_in(line.text, dialect.thinking)
+            finish = call.finish
         details: dict[str, Any] = {
             "dialect": dialect.name,
             "join": "kv" if run.has_merge else "text",
