@@ -17,7 +17,16 @@ def constrained(constraint: Constraint, way: str) -> dict[str, Any]:
         return {"structured_outputs": {constraint.kind: value}}
     if way == "guided":
         return {f"guided_{constraint.kind}": value}
+    if way == "llama_cpp" and constraint.kind == "choice":
+        return {"grammar": "root ::= " + " | ".join(map(_quoted, value))}
+    if way == "llama_cpp":
+        return {"response_format": {"type": "json_object", "schema": value}}
     if value == _ANY_OBJECT:
         return {"response_format": {"type": "json_object"}}
     # Not `strict`, which allows few schemas where it is more than a promise.
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "text", "schema": value}}}
+
+
+def _quoted(text: str) -> str:
+    """As a text of llama.cpp's grammars (GBNF)."""
+    return '"' + "".join(f"\\U{ord(c):08X}" if c in '"\\' or not c.isprintable() else c for c in text) + '"'

@@ -10,6 +10,10 @@ from ...engine import Constraint, SamplingParams
 from ...errors import UnsupportedByEngine
 from .constrained import constrained
 
+Way = Literal["response_format", "structured_outputs", "guided", "llama_cpp"]
+LLAMA_CPP = "me"
+"""Who owns the models of llama.cpp's Python server, by its own word."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
@@ -20,23 +24,34 @@ class Dialect:
     """A prompt may be token ids."""
     gives_ids: bool = False
     """It says which tokens it sampled (`return_token_ids`, as vLLM has it)."""
-    extensions: bool = False
-    """`top_k`, `min_p`, `repetition_penalty`, `ignore_eos` and whole stop strings, as vLLM has them."""
+    flavour: Literal["openai", "vllm", "llama_cpp"] = "openai"
+    """Whose fields beyond the API it has: vLLM's (`top_k`, `min_p`, `repetition_penalty`, `ignore_eos`, whole stop
+    strings), or those of llama.cpp's Python server (`top_k`, `min_p`, `grammar`)."""
     logprobs: bool = False
     limit: str = "max_tokens"
     """The name of the field."""
-    constraints: Literal["response_format", "structured_outputs", "guided"] = "response_format"
+    constraints: Way = "response_format"
     """See `ServerOptions.constraints`."""
 
     @property
     def path(self) -> str:
         return "/chat/completions" if self.is_chat else "/completions"
 
+    @property
+    def extensions(self) -> bool:
+        """Has it all that vLLM has?"""
+        return self.flavour == "vllm"
+
+    @property
+    def sends_tokens(self) -> bool:
+        """Is what it sends at a time one token, or the few that make one character?"""
+        return self.flavour == "llama_cpp"
+
     def check(self, params: SamplingParams) -> None:
         """Raise `UnsupportedByEngine` for what cannot be asked for."""
         wanted = {
-            "top_k": params.top_k and not self.extensions,
-            "min_p": params.min_p and not self.extensions,
+            "top_k": params.top_k and self.flavour == "openai",
+            "min_p": params.min_p and self.flavour == "openai",
             "repetition_penalty": params.repetition_penalty != 1 and not self.extensions,
             "ignore_eos": params.ignore_eos and not self.extensions,
             "logit_bias": params.logit_bias and not self.gives_ids,
@@ -56,6 +71,12 @@ class Dialect:
                 f"this server has constraints by JSON schemas alone, not by {constraint.kind}; if it is a vLLM server, "
                 "set constraints=structured_outputs"
             )
+        kinds = ("choice", "json") if self.is_chat else ("choice",)
+        if self.constraints == "llama_cpp" and constraint.kind not in kinds:
+            raise UnsupportedByEngine(
+                "llama.cpp's Python server has constraints by choices and, with api=chat, by JSON schemas, not by "
+                f"{constraint.kind}{'' if self.is_chat else ' here'}"
+            )
 
     def body(self, params: SamplingParams, *, max_tokens: int, seed: int) -> dict[str, Any]:
         """Everything but the prompt and the model."""
@@ -65,11 +86,14 @@ class Dialect:
             body["seed"] = seed
         if params.top_p < 1:
             body["top_p"] = params.top_p
+        if self.flavour == "llama_cpp":
+            # What is left out is not off: it penalises repetition, and has a top_k, top_p and min_p of its own.
+            body |= {"top_k": params.top_k, "top_p": params.top_p, "min_p": params.min_p, "repeat_penalty": 1.0}
         bias = {str(token): value for token, value in params.logit_bias.items()}
         bias |= {str(token): -100.0 for token in params.forbidden_ids}
         if bias:
             body["logit_bias"] = bias
-        if params.logprobs is not None or (self.logprobs and not self.gives_ids):
+        if params.logprobs is not None or (self.logprobs and not self.gives_ids and not self.sends_tokens):
             # Without ids the texts of the tokens are there, and nowhere else.
             count = params.logprobs or 0
             body |= {"logprobs": True, "top_logprobs": count} if self.is_chat else {"logprobs": count}
@@ -85,13 +109,17 @@ class Dialect:
         return body
 
 
-def candidates(*, is_chat: bool, has_tokenizer: bool) -> Sequence[Dialect]:
-    """What to try, the richest first."""
+def candidates(*, is_chat: bool, has_tokenizer: bool, owner: object = None) -> Sequence[Dialect]:
+    """What to try, the richest first. `owner`: of the model, as the server lists it."""
+    if owner == LLAMA_CPP:
+        # It fails (500) at the fields of others, so there is nothing to try.
+        plain = Dialect(is_chat=is_chat, flavour="llama_cpp")
+        return [replace(plain, logprobs=True), plain]
     if is_chat:
         plain = Dialect(is_chat=True)
         both = (plain, replace(plain, limit="max_completion_tokens"))
         return [replace(one, logprobs=True) for one in both] + list(both)
     if has_tokenizer:
-        full = Dialect(takes_ids=True, gives_ids=True, extensions=True, logprobs=True)
+        full = Dialect(takes_ids=True, gives_ids=True, flavour="vllm", logprobs=True)
         return [full, replace(full, logprobs=False), Dialect(takes_ids=True), Dialect()]
-    return [Dialect(logprobs=True, extensions=True), Dialect(logprobs=True), Dialect()]
+    return [Dialect(logprobs=True, flavour="vllm"), Dialect(logprobs=True), Dialect()]

@@ -13,10 +13,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from random import uniform
-from typing import Any, Literal
+from typing import Any
 
 from ...engine import BlockUsage, Capabilities, Completion, Constraint, FinishReason, SamplingParams, Tokenizer
-from ...errors import InvalidInput, ServerFailed, UnknownModel, UnsupportedByEngine
+from ...errors import InvalidInput, PlaitError, ServerFailed, UnknownModel, UnsupportedByEngine
 from ..constraints.matcher import check_text
 from ..native.gguf_tokenizer import load_tokenizer
 from ..registry import find_model
@@ -24,7 +24,7 @@ from ..token_branch import TokenBranch, TokenGeneration
 from ..token_decoding import Scores, decode, request_seed
 from ..token_engine import TokenEngine
 from .chunks import Chunk
-from .dialect import Dialect, candidates
+from .dialect import LLAMA_CPP, Dialect, Way, candidates
 from .options import ServerOptions, read_options
 from .server import Refused, Server, StreamBroken
 from .text_tokenizer import TextTokenizer
@@ -33,6 +33,8 @@ from .usage import Account, ServerUsage
 logger = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 4096
+LLAMA_CPP_CONTEXT = 2048
+"""Of a server that was not told another one (`--n_ctx`)."""
 _PROBE = "1"
 _ID = "token_id:"
 _PATIENCE = 4
@@ -149,15 +151,17 @@ class OpenAIEngine(TokenEngine):
             except StreamBroken as error:
                 if sample.done.is_set():
                     break
-                # Whoever goes on makes progress; only failures in a row count.
-                broken = 1 if generation.branch.length > before else broken + 1
+                # Whoever goes on makes progress; only failures in a row count, and are waited for.
+                went_on = generation.branch.length > before
+                broken = 1 if went_on else broken + 1
                 stuck = self.dialect.is_chat and generation.new and not self.options.prefill
                 # A server would begin anew with the constraint.
                 stuck = stuck or (generation.params.constraint is not None and generation.new)
                 if broken > self.options.max_retries or stuck:
-                    raise ServerFailed(f"{self.options.url} broke off its answer: {error}") from None
+                    hint = "" if generation.new else "; is the prompt longer than its context? Set context_limit"
+                    raise ServerFailed(f"{self.options.url} broke off its answer: {error}{hint}") from None
                 logger.warning("%s broke off its answer (%s); asking again", self.options.url, error)
-                await asyncio.sleep(uniform(0.5, 1) * min(0.5 * 2**broken, 8))
+                await asyncio.sleep(uniform(0.5, 1) * (0.1 if went_on else min(0.5 * 2**broken, 8)))
 
     async def _request(self, generation: TokenGeneration, sample: _Sample) -> AsyncGenerator[int, None]:
         branch, params = generation.branch, generation.params
@@ -219,6 +223,8 @@ class OpenAIEngine(TokenEngine):
     def _tokens(self, chunk: Chunk, branch: TokenBranch, sample: _Sample) -> list[int]:
         if self.dialect.gives_ids:
             tokens = chunk.ids or []
+        elif self._text is not None and self.dialect.sends_tokens:
+            tokens = [self._text.token(chunk.text)] if chunk.text else []
         elif self._text is not None and chunk.pieces and "".join(chunk.pieces) == chunk.text:
             tokens = [self._text.token(piece) for piece in chunk.pieces]
         else:
@@ -244,26 +250,37 @@ class OpenAIEngine(TokenEngine):
             known = ", ".join(sorted(listed)[:20]) or "none that it lists"
             raise UnknownModel(f"which model of {self.options.url}? openai:{self.options.url}#MODEL; there: {known}")
         self.model = self.model or next(iter(listed))
-        self._owner = listed.get(self.model, {}).get("owned_by")
+        entry = listed.get(self.model) or next(iter(listed.values()), {})
+        self._owner = entry.get("owned_by")
+        if self._owner == LLAMA_CPP and self.model not in listed:
+            # It would answer with another one.
+            raise UnknownModel(
+                f"{self.options.url} has no model {self.model!r}; there: {', '.join(sorted(listed)[:20])}"
+            )
         limit = listed.get(self.model, {}).get("max_model_len")
         if self.options.context_limit is None and isinstance(limit, int) and limit > 0:
             self.context_limit = limit
         elif self.options.context_limit is None:
+            self.context_limit = LLAMA_CPP_CONTEXT if self._owner == LLAMA_CPP else DEFAULT_CONTEXT
             logger.warning(
-                "%s does not say how long its context is: taking %d; set context_limit", self.name, DEFAULT_CONTEXT
+                "%s does not say how long its context is: taking %d; set context_limit", self.name, self.context_limit
             )
+        if self._owner == LLAMA_CPP and self.options.max_concurrency is None:
+            self.server.limit(1)
 
-    def _way(self) -> Literal["response_format", "structured_outputs", "guided"]:
+    def _way(self) -> Way:
         """How constraints go over."""
         if self.options.constraints != "auto":
             return self.options.constraints
+        if self._owner == LLAMA_CPP:
+            return "llama_cpp"
         return "structured_outputs" if self._owner in ("vllm", "plait") else "response_format"
 
     async def _probe(self) -> Dialect:
         """The richest dialect that the server takes."""
-        refusal = None
+        refusal: PlaitError | None = None
         is_chat = self.options.api == "chat"
-        for dialect in candidates(is_chat=is_chat, has_tokenizer=self._text is None):
+        for dialect in candidates(is_chat=is_chat, has_tokenizer=self._text is None, owner=self._owner):
             self.dialect = dialect
             params = SamplingParams(stop=("\x00",), logprobs=0 if dialect.logprobs else None)
             body = dialect.body(params, max_tokens=1, seed=0)
@@ -275,7 +292,9 @@ class OpenAIEngine(TokenEngine):
                 refusal = refusal or error
                 continue
             except StreamBroken as error:
-                raise ServerFailed(f"{self.options.url} sends no completions: {error}") from None
+                # Some see too late that they cannot do what they have begun.
+                refusal = refusal or ServerFailed(f"{self.options.url} sends no completions: {error}")
+                continue
             if dialect.gives_ids and not any(chunk.ids for chunk in chunks):
                 continue
             if dialect.logprobs and not any(chunk.logprobs for chunk in chunks):

@@ -37,14 +37,15 @@ class ServerOptions(Spec):
     """Seconds without a byte from the server."""
     max_retries: int = Field(default=5, ge=0)
     """Times a request is sent again after a 408, 409, 429, 5xx, a timeout or a lost connection."""
-    max_concurrency: int = Field(default=64, ge=1)
-    """Requests under way at most; more wait."""
+    max_concurrency: int | None = Field(default=None, ge=1)
+    """Requests under way at most; more wait. None: 64, and 1 at llama.cpp's Python server, which answers one after
+    another and breaks off an answer when the next request comes."""
     prefill: bool = False
     """The chat API goes on with a last message of the assistant's (`continue_final_message`, as vLLM has it)."""
-    constraints: Literal["auto", "response_format", "structured_outputs", "guided"] = "auto"
-    """How the server takes constraints: `response_format` (JSON alone; OpenAI, llama.cpp), `structured_outputs` (all
-    kinds; vLLM, plait) or `guided` (`guided_json` and so on: vLLM before 0.12). `auto`: by who owns the model, as the
-    server lists it."""
+    constraints: Literal["auto", "response_format", "structured_outputs", "guided", "llama_cpp"] = "auto"
+    """How the server takes constraints: `response_format` (JSON alone; OpenAI), `structured_outputs` (all kinds; vLLM,
+    plait), `guided` (`guided_json` and so on: vLLM before 0.12) or `llama_cpp` (its Python server: choices, and JSON
+    with `api="chat"`). `auto`: by who owns the model, as the server lists it."""
     price: Price | None = None
     """What `OpenAIEngine.cost` counts by."""
     extra_body: dict[str, Any] = {}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CONCURRENCY = 64
 _SHOWN = 300
 """Characters of a server's message in ours."""
 _NESTED = 20
@@ -43,7 +44,7 @@ class Server:
 
         self.options = options
         self._key = options.api_key
-        self._slots = asyncio.Semaphore(options.max_concurrency)
+        self._slots = asyncio.Semaphore(options.max_concurrency or CONCURRENCY)
         self._client = AsyncOpenAI(
             base_url=options.url,
             api_key=self._key or "none",
@@ -51,6 +52,10 @@ class Server:
             max_retries=options.max_retries,
             http_client=DefaultAsyncHttpxClient(base_url=options.url, timeout=options.timeout),
         )
+
+    def limit(self, requests: int) -> None:
+        """Of requests under way; before there are any."""
+        self._slots = asyncio.Semaphore(requests)
 
     async def models(self) -> list[dict[str, Any]]:
         """What the server lists; empty where it lists nothing."""

@@ -24,7 +24,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class ApiServer:
-    """`flavour`: "vllm" takes and gives token ids; "plain" texts alone, and refuses what is not in the API."""
+    """`flavour`: "vllm" takes and gives token ids; "plain" texts alone, and refuses what is not in the API; "llama_cpp"
+    is as llama.cpp's Python server (0.3.36) answers."""
 
     def __init__(self, engine: Engine, *, flavour: str = "vllm", key: str | None = None) -> None:
         self.engine, self.flavour, self.key = engine, flavour, key
@@ -32,7 +33,9 @@ class ApiServer:
         self.requests: list[dict[str, Any]] = []
         self.faults: list[str] = []
         """What happens to the next streams, one each."""
-        self.running = self.peak = 0
+        self.running = self.peak = self.waiting = 0
+        self.logits_all = True
+        self._turn = asyncio.Lock()
         self.app = FastAPI()
         self.app.get("/v1/models")(self._models)
         self.app.post("/v1/completions")(self._completions)
@@ -58,12 +61,15 @@ class ApiServer:
 
     async def _models(self, request: Request) -> Response:
         limit = {"max_model_len": self.engine.context_limit} if self.flavour == "vllm" else {}
-        return self._refusal(request) or JSONResponse({"data": [{"id": "countdown", **limit}]})
+        owner = {"owned_by": "me", "permissions": []} if self.flavour == "llama_cpp" else {}
+        return self._refusal(request) or JSONResponse({"data": [{"id": "countdown", **owner, **limit}]})
 
     async def _completions(self, request: Request) -> Response:
         body = await request.json()
         prompt, tokenizer = body["prompt"], self.engine.tokenizer
-        if self.flavour != "vllm" and (not isinstance(prompt, str) or "top_k" in body or "return_token_ids" in body):
+        if self.flavour == "llama_cpp" and (not isinstance(prompt, str) or body.get("top_k", 40) < 0):
+            return JSONResponse({"error": {"message": "1 validation error"}}, 500)
+        if self.flavour == "plain" and (not isinstance(prompt, str) or "top_k" in body or "return_token_ids" in body):
             return JSONResponse({"error": {"message": "unknown fields"}}, 400)
         tokens = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         return await self._answer(request, body, tokens)
@@ -82,6 +88,8 @@ class ApiServer:
             return JSONResponse({"error": {"message": f"fault {fault}"}}, int(fault), headers={"retry-after-ms": "1"})
         if body["model"] != "countdown":
             return JSONResponse({"error": {"message": f"The model `{body['model']}` does not exist"}}, 404)
+        if self.flavour == "llama_cpp":
+            return StreamingResponse(self._one_at_a_time(body, tokens), media_type="text/event-stream")
         if len(tokens) + body["max_tokens"] > self.engine.context_limit:
             return JSONResponse({"error": {"message": "beyond this model's maximum context length"}}, 400)
         if fault == "hang":
@@ -89,6 +97,28 @@ class ApiServer:
                 await asyncio.sleep(0.02)
             return Response(status_code=500)
         return StreamingResponse(self._stream(body, tokens, fault), media_type="text/event-stream")
+
+    async def _one_at_a_time(self, body: dict[str, Any], tokens: list[int]) -> AsyncIterator[str]:
+        """The answer, or as much of it as was there when another request came: then no finish reason, as there is none
+        where it fails after it has begun."""
+        if len(tokens) >= self.engine.context_limit or (body.get("logprobs") is not None and not self.logits_all):
+            return
+        self.waiting += 1
+        async with self._turn:
+            self.waiting -= 1
+            fields = {name: body[name] for name in ("max_tokens", "temperature", "seed") if name in body}
+            async with contextlib.aclosing(self._stream({**fields, **self._wanted(body)}, tokens, "")) as events:
+                async for event in events:
+                    if '"usage"' in event:
+                        break
+                    yield event
+                    if self.waiting:
+                        break
+            yield "data: [DONE]\n\n"
+
+    @staticmethod
+    def _wanted(body: dict[str, Any]) -> dict[str, Any]:
+        return {name: body[name] for name in ("messages", "logprobs") if body.get(name) is not None}
 
     async def _stream(self, body: dict[str, Any], tokens: list[int], fault: str) -> AsyncIterator[str]:
         tokenizer = self.engine.tokenizer
@@ -127,6 +157,9 @@ class ApiServer:
         choice |= {"delta": {"content": text}} if "messages" in body else {"text": text}
         if body.get("return_token_ids"):
             choice["token_ids"] = [] if token is None else [token]
-        if "logprobs" in body and token is not None and self.flavour == "vllm":
+        if "logprobs" in body and token is not None and self.flavour == "llama_cpp" and "messages" in body:
+            entry = {"token": text, "bytes": None, "logprob": -0.25, "top_logprobs": []}
+            choice["logprobs"] = {"content": [entry], "refusal": None}
+        elif "logprobs" in body and token is not None and self.flavour != "plain":
             choice["logprobs"] = {"tokens": [text], "token_logprobs": [-0.25]}
         return f"data: {json.dumps({'choices': [choice]})}\n\n"

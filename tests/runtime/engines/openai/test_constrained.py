@@ -44,6 +44,18 @@ def test_json_alone_goes_to_others(is_chat):
             body(made(kind), "response_format")
 
 
+def test_llama_cpp_takes_json_in_chats_and_choices():
+    form = body(made("json"), "llama_cpp", is_chat=True)["response_format"]
+    assert form == {"type": "json_object", "schema": SCHEMA}
+    for is_chat in (False, True):
+        assert body(made("choice"), "llama_cpp", is_chat=is_chat)["grammar"] == 'root ::= "x" | "y"'
+        for kind in ("regex", "grammar", *(() if is_chat else ("json",))):
+            with pytest.raises(UnsupportedByEngine, match=kind):
+                body(made(kind), "llama_cpp", is_chat=is_chat)
+    odd = Constraint(kind="choice", source=json.dumps(['a"b\\', "é\n"]))
+    assert body(odd, "llama_cpp")["grammar"] == r'root ::= "a\U00000022b\U0000005C" | "é\U0000000A"'
+
+
 def test_a_server_begins_a_text_anew():
     for given in ({"constrained": (1,)}, {"forced": (1,)}):
         with pytest.raises(UnsupportedByEngine, match="go on from another text"):

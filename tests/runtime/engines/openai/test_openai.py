@@ -13,6 +13,7 @@ from plait import (
     Finish,
     Hogwild,
     InvalidInput,
+    JsonConstraint,
     Multiverse,
     PromptTooLong,
     Runtime,
@@ -277,3 +278,64 @@ async def test_no_more_requests_at_once_than_allowed():
     async with served({"tokenizer": "countdown", "max_concurrency": 2}) as (remote, api, _):
         await (await remote.submit(SelfConsistency(prompt=f"seq {PROBLEM}", n=6, max_tokens=20)))
         assert len(api.requests) == 7 and api.peak == 2
+
+
+LLAMA = {"flavour": "llama_cpp"}
+SEQ = Sequential(prompt=f"seq {PROBLEM}", max_tokens=40, temperature=0.0)
+
+
+async def test_llama_cpp_is_told_to_change_nothing_by_itself():
+    """It would take away some tokens, and penalise what is there already, in greedy texts too."""
+    async with served(**LLAMA) as (remote, api, native):
+        engine = remote.engine
+        assert engine.dialect.flavour == "llama_cpp" and engine.context_limit == 2048 and engine.capabilities.logprobs
+        here, there = [await (await runtime.submit(SEQ)) for runtime in (native, remote)]
+        asked = api.requests[-1]
+        assert (asked["top_k"], asked["top_p"], asked["min_p"], asked["repeat_penalty"]) == (0, 1, 0, 1)
+        # With them it loses characters of several tokens: only where somebody wants them. SEQ's trace does.
+        assert asked["logprobs"] == 0 and there.text == here.text
+        assert there.usage.generated_tokens == here.usage.generated_tokens
+        await (
+            await remote.submit(Sequential(prompt="seq", max_tokens=2, logprobs=False, top_k=5, min_p=0.1, top_p=0.5))
+        )
+        asked = api.requests[-1]
+        assert "logprobs" not in asked and (asked["top_k"], asked["top_p"], asked["min_p"]) == (5, 0.5, 0.1)
+        for fields in ({"ignore_eos": True}, {"repetition_penalty": 2.0}, {"stop_token_ids": (20,)}):
+            with pytest.raises(UnsupportedByEngine, match=next(iter(fields))):
+                engine.open([20]).generate(SamplingParams(**fields))
+
+
+@pytest.mark.parametrize("options", [{}, {"max_concurrency": 4, "max_retries": 3}])
+async def test_llama_cpp_answers_one_after_another(options):
+    """A request breaks off the answer before it: they wait here, or answers are taken up where they were broken off."""
+    method = SelfConsistency(prompt=SEQ.prompt, max_tokens=10, temperature=0.0, n=3)
+    async with served(options, **LLAMA) as (remote, api, native):
+        here, there = [await (await runtime.submit(method)) for runtime in (native, remote)]
+        assert there.text == here.text and there.details["votes"] == here.details["votes"]
+        assert (len(api.requests) > 4) is bool(options) and api.peak == 1
+
+
+async def test_llama_cpp_fails_late():
+    async with served({"max_retries": 1, "context_limit": 9000}, **LLAMA) as (remote, _, native):
+        with pytest.raises(ServerFailed, match="broke off its answer.*context_limit"):
+            await remote.engine.open(remote.engine.tokenizer.encode("8 " * 4200)).generate(SamplingParams(max_tokens=1))
+        with pytest.raises(UnsupportedByEngine, match="by choices and, with api=chat, by JSON"):
+            await remote.submit(Sequential(prompt="x", constraint=JsonConstraint()))
+    async with Runtime("countdown") as native, ApiServer(native.engine, **LLAMA).serve() as api:
+        with pytest.raises(UnknownModel, match="'other'; there: countdown"):
+            async with Runtime(f"openai:{api.url}#other"):
+                pass
+        api.logits_all = False
+        for chat in ({}, {"api": "chat"}):
+            async with Runtime(f"openai:{api.url}", **chat) as remote:
+                assert not remote.engine.capabilities.logprobs
+                assert (await (await remote.submit(SEQ))).usage.generated_tokens == 40
+
+
+async def test_llama_cpp_chats():
+    async with served({"api": "chat"}, **LLAMA) as (remote, api, _):
+        assert remote.engine.dialect.logprobs
+        done = await remote.engine.open(remote.engine.tokenizer.encode(PROBLEM)).generate(
+            SamplingParams(max_tokens=4, logprobs=0)
+        )
+        assert api.requests[-1]["repeat_penalty"] == 1 and done.logprobs == [-0.25] * 4
