@@ -109,17 +109,26 @@ class Dialect:
         return body
 
 
-def candidates(*, is_chat: bool, has_tokenizer: bool, owner: object = None) -> Sequence[Dialect]:
-    """What to try, the richest first. `owner`: of the model, as the server lists it."""
+def candidates(
+    *, is_chat: bool, has_tokenizer: bool, logprobs: bool | None = None, owner: object = None
+) -> Sequence[Dialect]:
+    """What to try, the richest first. `logprobs`: as `ServerOptions.logprobs`; `owner`: of the model, as the server
+    lists it."""
     if owner == LLAMA_CPP:
-        # It fails (500) at the fields of others, so there is nothing to try.
+        # It fails (500) at the fields of others, so there is nothing else to try.
         plain = Dialect(is_chat=is_chat, flavour="llama_cpp")
-        return [replace(plain, logprobs=True), plain]
+        return [replace(plain, logprobs=True), plain] if logprobs else [plain]
+    found = _candidates(is_chat=is_chat, has_tokenizer=has_tokenizer)
+    return [one for one in found if logprobs is not False or not one.logprobs]
+
+
+def _candidates(*, is_chat: bool, has_tokenizer: bool) -> Sequence[Dialect]:
     if is_chat:
         plain = Dialect(is_chat=True)
         both = (plain, replace(plain, limit="max_completion_tokens"))
         return [replace(one, logprobs=True) for one in both] + list(both)
+    full = Dialect(flavour="vllm", logprobs=True)
     if has_tokenizer:
-        full = Dialect(takes_ids=True, gives_ids=True, flavour="vllm", logprobs=True)
+        full = replace(full, takes_ids=True, gives_ids=True)
         return [full, replace(full, logprobs=False), Dialect(takes_ids=True), Dialect()]
-    return [Dialect(logprobs=True, flavour="vllm"), Dialect(logprobs=True), Dialect()]
+    return [full, replace(full, logprobs=False), Dialect(logprobs=True), Dialect()]

@@ -279,8 +279,13 @@ class OpenAIEngine(TokenEngine):
     async def _probe(self) -> Dialect:
         """The richest dialect that the server takes."""
         refusal: PlaitError | None = None
-        is_chat = self.options.api == "chat"
-        for dialect in candidates(is_chat=is_chat, has_tokenizer=self._text is None, owner=self._owner):
+        tried = candidates(
+            is_chat=self.options.api == "chat",
+            has_tokenizer=self._text is None,
+            logprobs=self.options.logprobs,
+            owner=self._owner,
+        )
+        for dialect in tried:
             self.dialect = dialect
             params = SamplingParams(stop=("\x00",), logprobs=0 if dialect.logprobs else None)
             body = dialect.body(params, max_tokens=1, seed=0)

@@ -46,6 +46,9 @@ class ServerOptions(Spec):
     """How the server takes constraints: `response_format` (JSON alone; OpenAI), `structured_outputs` (all kinds; vLLM,
     plait), `guided` (`guided_json` and so on: vLLM before 0.12) or `llama_cpp` (its Python server: choices, and JSON
     with `api="chat"`). `auto`: by who owns the model, as the server lists it."""
+    logprobs: bool | None = None
+    """Ask for log-probabilities, if the server gives them. None: yes, but not at llama.cpp's Python server, which loses
+    characters of several tokens where it gives them, and takes many times as long."""
     price: Price | None = None
     """What `OpenAIEngine.cost` counts by."""
     extra_body: dict[str, Any] = {}

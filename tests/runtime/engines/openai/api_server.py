@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import uvicorn
@@ -106,8 +106,9 @@ class ApiServer:
         self.waiting += 1
         async with self._turn:
             self.waiting -= 1
-            fields = {name: body[name] for name in ("max_tokens", "temperature", "seed") if name in body}
-            async with contextlib.aclosing(self._stream({**fields, **self._wanted(body)}, tokens, "")) as events:
+            names = ("max_tokens", "temperature", "seed", "messages", "logprobs")
+            known = {name: body[name] for name in names if body.get(name) is not None}
+            async with contextlib.aclosing(self._stream(known, tokens, "")) as events:
                 async for event in events:
                     if '"usage"' in event:
                         break
@@ -116,11 +117,7 @@ class ApiServer:
                         break
             yield "data: [DONE]\n\n"
 
-    @staticmethod
-    def _wanted(body: dict[str, Any]) -> dict[str, Any]:
-        return {name: body[name] for name in ("messages", "logprobs") if body.get(name) is not None}
-
-    async def _stream(self, body: dict[str, Any], tokens: list[int], fault: str) -> AsyncIterator[str]:
+    async def _stream(self, body: dict[str, Any], tokens: list[int], fault: str) -> AsyncGenerator[str, None]:
         tokenizer = self.engine.tokenizer
         branch = self.engine.open(tokens, seed=body.get("seed", 0))
         params = SamplingParams(max_tokens=body["max_tokens"], temperature=body["temperature"], logprobs=0)
@@ -158,7 +155,7 @@ class ApiServer:
         if body.get("return_token_ids"):
             choice["token_ids"] = [] if token is None else [token]
         if "logprobs" in body and token is not None and self.flavour == "llama_cpp" and "messages" in body:
-            entry = {"token": text, "bytes": None, "logprob": -0.25, "top_logprobs": []}
+            entry: dict[str, Any] = {"token": text, "bytes": None, "logprob": -0.25, "top_logprobs": []}
             choice["logprobs"] = {"content": [entry], "refusal": None}
         elif "logprobs" in body and token is not None and self.flavour != "plain":
             choice["logprobs"] = {"tokens": [text], "token_logprobs": [-0.25]}

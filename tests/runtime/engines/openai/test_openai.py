@@ -288,18 +288,16 @@ async def test_llama_cpp_is_told_to_change_nothing_by_itself():
     """It would take away some tokens, and penalise what is there already, in greedy texts too."""
     async with served(**LLAMA) as (remote, api, native):
         engine = remote.engine
-        assert engine.dialect.flavour == "llama_cpp" and engine.context_limit == 2048 and engine.capabilities.logprobs
+        assert engine.dialect.flavour == "llama_cpp" and engine.context_limit == 2048
         here, there = [await (await runtime.submit(SEQ)) for runtime in (native, remote)]
         asked = api.requests[-1]
         assert (asked["top_k"], asked["top_p"], asked["min_p"], asked["repeat_penalty"]) == (0, 1, 0, 1)
-        # With them it loses characters of several tokens: only where somebody wants them. SEQ's trace does.
-        assert asked["logprobs"] == 0 and there.text == here.text
+        # With log-probabilities it would lose characters of several tokens.
+        assert "logprobs" not in asked and not engine.capabilities.logprobs and there.text == here.text
         assert there.usage.generated_tokens == here.usage.generated_tokens
-        await (
-            await remote.submit(Sequential(prompt="seq", max_tokens=2, logprobs=False, top_k=5, min_p=0.1, top_p=0.5))
-        )
+        await (await remote.submit(Sequential(prompt="seq", max_tokens=2, top_k=5, min_p=0.1, top_p=0.5)))
         asked = api.requests[-1]
-        assert "logprobs" not in asked and (asked["top_k"], asked["top_p"], asked["min_p"]) == (5, 0.5, 0.1)
+        assert (asked["top_k"], asked["top_p"], asked["min_p"]) == (5, 0.5, 0.1)
         for fields in ({"ignore_eos": True}, {"repetition_penalty": 2.0}, {"stop_token_ids": (20,)}):
             with pytest.raises(UnsupportedByEngine, match=next(iter(fields))):
                 engine.open([20]).generate(SamplingParams(**fields))
@@ -327,15 +325,25 @@ async def test_llama_cpp_fails_late():
                 pass
         api.logits_all = False
         for chat in ({}, {"api": "chat"}):
-            async with Runtime(f"openai:{api.url}", **chat) as remote:
+            async with Runtime(f"openai:{api.url}", logprobs=True, **chat) as remote:
                 assert not remote.engine.capabilities.logprobs
                 assert (await (await remote.submit(SEQ))).usage.generated_tokens == 40
 
 
-async def test_llama_cpp_chats():
-    async with served({"api": "chat"}, **LLAMA) as (remote, api, _):
-        assert remote.engine.dialect.logprobs
-        done = await remote.engine.open(remote.engine.tokenizer.encode(PROBLEM)).generate(
-            SamplingParams(max_tokens=4, logprobs=0)
-        )
+@pytest.mark.parametrize("options", [{}, {"api": "chat"}])
+async def test_llama_cpp_gives_log_probabilities_where_they_are_wanted(options):
+    params = SamplingParams(max_tokens=4, logprobs=0)
+    async with served({"logprobs": True, **options}, **LLAMA) as (remote, api, _):
+        branch = remote.engine.open(remote.engine.tokenizer.encode(PROBLEM))
+        done = await branch.generate(params)
         assert api.requests[-1]["repeat_penalty"] == 1 and done.logprobs == [-0.25] * 4
+    async with served(options, **LLAMA) as (remote, _, _):
+        with pytest.raises(UnsupportedByEngine, match="logprobs"):
+            remote.engine.open([20]).generate(params)
+
+
+async def test_log_probabilities_can_be_left_out():
+    async with served({"tokenizer": "countdown", "logprobs": False}) as (remote, api, _):
+        assert remote.engine.dialect.gives_ids and not remote.engine.capabilities.logprobs
+        await (await remote.submit(SEQ))
+        assert "logprobs" not in api.requests[-1]

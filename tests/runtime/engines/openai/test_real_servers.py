@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -16,7 +18,9 @@ import pytest
 from plait import (
     APR,
     ChoiceConstraint,
+    Finish,
     GrammarConstraint,
+    Hogwild,
     JsonConstraint,
     Multiverse,
     RegexConstraint,
@@ -24,9 +28,14 @@ from plait import (
     SamplingParams,
     SelfConsistency,
     Sequential,
+    ServerFailed,
+    TreeSearch,
+    UnknownModel,
+    UnsupportedByEngine,
 )
 from plait.runtime.engines.constraints.matcher import accepts
 from plait.runtime.engines.registry import MODELS
+from plait.runtime.events import Text
 from plait.tests import real
 from plait.tests.runtime.engines.openai.api_server import until
 from plait.tests.runtime.engines.tools import written
@@ -181,16 +190,90 @@ async def test_vllm_keeps_to_constraints(tmp_path):
                     assert accepts(constraint.plain(), result.text), (constraint, result.text)
 
 
-async def test_llama_cpp_goes_on_with_texts(llama):
-    async with Runtime(f"openai:{llama}/v1", context_limit=1024) as rt:
-        result = await (await rt.submit(Sequential(prompt="One, two, three, four,", max_tokens=12, temperature=0.0)))
-        assert "five" in result.text
-        stopped = await (await rt.submit(Sequential(prompt="One, two, three,", max_tokens=40, stop=["six"])))
-        assert "five" in stopped.text and "six" not in stopped.text
+async def test_llama_cpp_gives_the_native_engines_texts(llama):
+    """Of the same file; its scores differ in the last bits."""
+    file = str(real.folder("smol135").with_suffix(".gguf"))
+    found = []
+    for model in (file, f"openai:{llama}/v1"):
+        async with Runtime(model, context_limit=1024, **({} if model == file else {"logprobs": True})) as rt:
+            if model != file:
+                assert rt.engine.dialect.flavour == "llama_cpp" and rt.engine.model == file
+            texts = []
+            for prompt in ("One, two, three, four,", "Once upon a time"):
+                method = Sequential(prompt=prompt, max_tokens=16, temperature=0.0, logprobs=False)
+                result = await (await rt.submit(method))
+                texts.append((result.text, result.finish_reason, result.usage.generated_tokens))
+            branch = rt.engine.open(rt.engine.tokenizer.encode("The capital of France is"))
+            done = await branch.generate(SamplingParams(max_tokens=4, logprobs=2))
+            found.append((texts, done))
+    (here, mine), (there, yours) = found
+    assert here == there and "five" in there[0][0] and mine.text == yours.text
+    assert yours.logprobs == pytest.approx(mine.logprobs, abs=0.2) and len(yours.top_logprobs) == 4
+
+
+async def test_llama_cpp_runs_methods(llama):
+    async with Runtime(f"openai:{llama}/v1") as rt:
+        stopped = await (
+            await rt.submit(Sequential(prompt="One, two, three,", max_tokens=20, stop=["six"], temperature=0.0))
+        )
+        assert stopped.finish_reason is Finish.STOP and "six" not in stopped.text
+        many = SelfConsistency(prompt="The best animal is", n=2, max_tokens=6)
+        results = [await (await rt.submit(many, seed=seed)) for seed in (1, 1, 2)]
+        assert results[0].details == results[1].details != results[2].details
+        search = TreeSearch(
+            prompt="Numbers: one, two,", delimiters=(",",), width=2, max_depth=2, step_tokens=8,
+            reward=lambda prompt, steps: 0.5, strategy="rebase",
+        )  # fmt: skip
+        assert (await (await rt.submit(search))).text
+        for method in (APR(prompt="Hello", dialect="compact", max_tokens=8), Multiverse(prompt="Hello", max_tokens=8)):
+            assert (await (await rt.submit(method))).text
+        with pytest.raises(UnsupportedByEngine):
+            await rt.submit(Hogwild(prompt="Hello"))
+        assert rt.engine.usage.generated_tokens > 50
+
+
+async def test_llama_cpp_keeps_to_choices(llama):
+    """Of characters of several tokens, too."""
+    odd = ChoiceConstraint(choices=(' \u00e9\U0001f600\u65e5\u672c "a\\\n',))
+    async with Runtime(f"openai:{llama}/v1") as rt:
+        prompt = "The colour of the sky is"
+        result = await (await rt.submit(Sequential(prompt=prompt, constraint=odd)))
+        assert result.text == odd.choices[0] and result.finish_reason is Finish.EOS
+        for constraint in (RegexConstraint(pattern="a"), JsonConstraint()):
+            with pytest.raises(UnsupportedByEngine, match="by choices"):
+                await rt.submit(Sequential(prompt=prompt, constraint=constraint))
+
+
+async def test_llama_cpp_is_left_and_broken_off(llama):
+    """Two clients, each of which breaks off the other's answers: they are taken up where they were."""
+    story = SamplingParams(max_tokens=10)
+    async with Runtime(f"openai:{llama}/v1") as rt, Runtime(f"openai:{llama}/v1") as other:
+        job = await rt.submit(Sequential(prompt="Once upon a time", max_tokens=1500))
+        async for event in job:
+            if isinstance(event, Text):
+                break
+        job.cancel()
+        await job.wait()
+        branches = [one.engine.open(one.engine.tokenizer.encode("Once upon a time")) for one in (rt, other)]
+        alone = await branches[0].fork(1)[0].generate(story)
+        both = await asyncio.gather(*(branch.generate(story) for branch in branches))
+    assert {done.text for done in both} == {alone.text}
+
+
+async def test_llama_cpp_says_no_more_than_that_it_ended(llama):
+    async with Runtime(f"openai:{llama}/v1", context_limit=9000, max_retries=0) as rt:
+        with pytest.raises(ServerFailed, match="context_limit"):
+            await (await rt.submit(Sequential(prompt="word " * 3000, max_tokens=2)))
+    with pytest.raises(UnknownModel, match="'other'"):
+        async with Runtime(f"openai:{llama}/v1#other"):
+            pass
 
 
 async def test_llama_cpp_chats(llama):
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     async with Runtime(f"openai:{llama}/v1", api="chat", context_limit=1024) as rt:
-        messages = [{"role": "user", "content": "What is the capital of France?"}]
+        messages = [{"role": "user", "content": "What is the capital of Germany?"}]
         result = await (await rt.submit(Sequential(prompt=messages, max_tokens=24, temperature=0.0)))
-    assert "Paris" in result.text
+        assert "Berlin" in result.text
+        form = Sequential(prompt=messages, max_tokens=60, constraint=JsonConstraint(json_schema=schema))
+        assert list(json.loads((await (await rt.submit(form))).text)) == ["city"]
