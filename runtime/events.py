@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from dataclasses import MISSING, asdict, dataclass, field
+from dataclasses import fields as dataclass_fields
+from functools import cache
+from typing import Any, ClassVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from .errors import InvalidInput
 
@@ -181,11 +185,24 @@ def parse_event(data: dict[str, Any]) -> Event:
     cls = EVENT_TYPES.get(str(data.get("type")))
     if cls is None:
         raise InvalidInput(f"unknown event type {data.get('type')!r}; known: {', '.join(EVENT_TYPES)}")
-    values: dict[str, Any] = {
-        key: tuple(value) if key in ("children", "found") else value for key, value in data.items()
-    }
-    del values["type"]
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key != "type"}
     try:
-        return cls(**values)
-    except TypeError as error:
-        raise InvalidInput(f"malformed {cls.type!r} event: {error}") from None
+        return cls(**dict(_shape(cls).model_validate(values)))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))[:80]
+        raise InvalidInput(f"malformed {cls.type!r} event: {where}: {first['msg']}") from None
+
+
+@cache
+def _shape(cls: type[Event]) -> type[BaseModel]:
+    """What the fields of an event from elsewhere must be: a reader's queue puts texts and counts together."""
+    hints = get_type_hints(cls)
+    fields: dict[str, Any] = {
+        one.name: (
+            hints[one.name],
+            ... if one.default_factory is MISSING else Field(default_factory=one.default_factory),
+        )
+        for one in dataclass_fields(cls)
+    }
+    return create_model(cls.__name__, __config__=ConfigDict(strict=True, extra="forbid"), **fields)

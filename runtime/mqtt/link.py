@@ -52,7 +52,7 @@ class _Client(aiomqtt.Client):
 
 class Link:
     """An async context manager. `receive(topic, payload)` is called for every message, `connected()` after every
-    connection, before anything is received; both on the event loop, and they must not raise."""
+    connection, before anything is received; both on the event loop. `connected` must not raise."""
 
     def __init__(
         self,
@@ -91,6 +91,7 @@ class Link:
         """Raises `BrokerUnreachable` if the first attempt fails."""
         first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(first))
+        self._task.add_done_callback(partial(self._crashed, first))
         try:
             await first
         except BaseException:
@@ -178,7 +179,7 @@ class Link:
                     async for message in client.messages:
                         payload = message.payload if isinstance(message.payload, bytes) else b""
                         self._acknowledge()
-                        self._receive(str(message.topic), payload)
+                        self._take(str(message.topic), payload)
             except (aiomqtt.MqttError, OSError, ValueError) as error:
                 if not first.done():
                     first.set_exception(
@@ -196,6 +197,19 @@ class Link:
                         letter.sending.cancel()  # It would wait for a confirmation that cannot come any more.
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))
             wait = min(wait * 2, MAX_WAIT)
+
+    def _take(self, topic: str, payload: bytes) -> None:
+        try:
+            self._receive(topic, payload)
+        except Exception:  # One message must not leave all others waiting for ever.
+            logger.exception("a message on %r could not be handled", topic[:200])
+
+    def _crashed(self, first: asyncio.Future[None], task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        logger.error("the connection to %s is given up", self.address, exc_info=error)
+        if not first.done():
+            first.set_exception(error)
 
     def _send(self) -> None:
         """Put on its way what may be."""

@@ -31,7 +31,16 @@ def test_events_are_json_and_back():
     assert [parse_event(event.to_json()) for event in events] == events
 
 
-@pytest.mark.parametrize("data", [{}, {"type": "nonsense"}, {"type": "text", "job": "j"}, {"type": "done", "x": 1}])
+TEXT = {"type": "text", "job": "j", "time": 1.0, "branch": "0", "text": "a", "tokens": 1}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"type": "nonsense"}, {"type": "text", "job": "j"}, {"type": "done", "x": 1}, {**TEXT, "text": 3},
+     {**TEXT, "tokens": "1"}, {**TEXT, "branch": []}, {**TEXT, "time": None}, {**TEXT, "children": 3},
+     {"type": "forked", "job": "j", "time": 1.0, "branch": "0", "children": 3},
+     {"type": "forked", "job": "j", "time": 1.0, "branch": "0", "children": [3]}, {"type": [], "job": "j"}],
+)  # fmt: skip
 def test_unknown_events_are_refused(data):
     with pytest.raises(InvalidInput):
         parse_event(data)

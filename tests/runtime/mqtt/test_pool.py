@@ -32,7 +32,7 @@ pytest.importorskip("aiomqtt")
 from plait.benchmarks.mosquitto import MOSQUITTO, Broker, start_worker
 from plait.runtime.mqtt.address import Address
 from plait.runtime.mqtt.link import Link
-from plait.runtime.mqtt.messages import Claim, Offer, encode
+from plait.runtime.mqtt.messages import Beat, Claim, Events, Offer, encode
 from plait.runtime.mqtt.serving import EVENT_SECONDS
 from plait.runtime.mqtt.worker import Worker
 
@@ -243,6 +243,54 @@ async def test_repeated_and_hostile_messages_change_nothing(broker, caplog):
         assert all(result.text == "x" * 200 for result in results)
         await asyncio.sleep(0.3)
     assert any("dropped a message" in record.message for record in caplog.records)
+
+
+async def test_a_message_that_cannot_be_handled_is_no_end(broker, caplog):
+    got = []
+
+    def receive(topic, payload):
+        got.append(payload)
+        if payload == b"bad":
+            raise RuntimeError("a defect")
+
+    address = Address.parse(broker.url())
+    fields = {"will": ("nothing", False), "session_seconds": 0, "will_delay": 0, "connected": lambda: None}
+    async with Link(address, "reader", subscriptions=[address.topic("x")], receive=receive, **fields) as link:
+        for payload in (b"bad", b"good"):
+            link.post(address.topic("x"), payload)
+        async with asyncio.timeout(10):
+            while len(got) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert got == [b"bad", b"good"] and "could not be handled" in caplog.text
+
+
+async def test_what_fails_before_there_is_a_connection_is_raised(broker, monkeypatch):
+    def broken(self):
+        raise TypeError("a defect")
+
+    monkeypatch.setattr(Link, "_new_client", broken)
+    async with asyncio.timeout(10):
+        with pytest.raises(TypeError, match="a defect"):
+            async with posted(broker):
+                pass
+
+
+async def test_a_worker_with_odd_events_ends_no_client(broker):
+    """Of the wrong kinds: texts and counts are put together where they are read."""
+    odd = [{"type": "forked", "time": 0, "branch": "0", "children": 3}]
+    odd += [{"type": "text", "time": 0, "branch": "0", "text": value, "tokens": 1} for value in (3, "a", "b")]
+    async with Runtime(broker.url()) as remote, posted(broker, "ghost") as post:
+        post(encode(Beat(capacity=1, free=1, model="m", jobs=[])), "workers", "ghost")
+        job = await remote.submit(Sequential(prompt="q"))
+        events = aiter(job)
+        post(encode(Claim(worker="ghost", epoch=1)), "reports", remote.client, "job-1")
+        post(encode(Events(worker="ghost", epoch=1, first=0, events=odd)), "reports", remote.client, "job-1")
+        async with asyncio.timeout(10):
+            assert (await anext(events)).text.startswith("a")
+        assert job.cancel()
+        post(b"", "workers", "ghost")
+        with pytest.raises(asyncio.CancelledError):
+            await job
 
 
 async def test_a_cancelled_job_frees_its_worker(broker):
