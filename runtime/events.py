@@ -187,7 +187,7 @@ def parse_event(data: dict[str, Any]) -> Event:
         raise InvalidInput(f"unknown event type {data.get('type')!r}; known: {', '.join(EVENT_TYPES)}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key != "type"}
     try:
-        return cls(**dict(_shape(cls).model_validate(values)))
+        return cls(**dict(_shape(cls.type).model_validate(values)))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))[:80]
@@ -195,8 +195,9 @@ def parse_event(data: dict[str, Any]) -> Event:
 
 
 @cache
-def _shape(cls: type[Event]) -> type[BaseModel]:
+def _shape(kind: str) -> type[BaseModel]:
     """What the fields of an event from elsewhere must be: a reader's queue puts texts and counts together."""
+    cls = EVENT_TYPES[kind]
     hints = get_type_hints(cls)
     fields: dict[str, Any] = {
         one.name: (
