@@ -47,13 +47,14 @@ class Keys:
         return self._anyone is not None
 
     def find(self, authorization: str | None) -> Client:
-        """The client of an `Authorization: Bearer KEY` header. Raises `Refused`."""
+        """The client of an `Authorization: Bearer KEY` header, each character of which is a byte. Raises `Refused`."""
         if self._anyone is not None:
             return self._anyone
         scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+        key = key.strip(" \t")
+        if scheme.lower() != "bearer" or not key:
             raise Refused(401, "no API key: send the header `Authorization: Bearer KEY`", code="missing_api_key")
-        digest, found = _digest(key.strip()), None
+        digest, found = _digest(key.encode("latin-1", "replace")), None
         # All are compared, so that the time does not tell which came near.
         for known, client in self._clients:
             if hmac.compare_digest(known, digest):
@@ -75,8 +76,8 @@ class Keys:
         if any(client.name == name for _, client in self._clients):
             raise InvalidInput(f"keys, line {number}: there are two keys of {name!r}")
         client = Client(name=name, max_jobs=limits.get("jobs", max_jobs), tokens=limits.get("tokens"))
-        self._clients.append((_digest(key), client))
+        self._clients.append((_digest(key.encode("utf-8", "surrogateescape")), client))
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

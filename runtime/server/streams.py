@@ -53,14 +53,19 @@ async def unless_gone(request: Request, wanted: Awaitable[Any]) -> bool:
 
 
 async def finish(works: Sequence[Work]) -> None:
-    """Wait for all; when one fails, or the wait is cancelled, end the others."""
+    """Wait for all; when one fails, whichever it is, or the wait is cancelled, end the others."""
+    waits = {asyncio.create_task(work.wait()): work for work in works}
+    left = set(waits)
     try:
-        for work in works:
-            await work.wait()
-            if work.result is None:
+        while left:
+            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            if any(waits[one].result is None for one in done):
                 break
     finally:
         cancel(works)
+        for one in waits:
+            one.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
 
 def cancel(works: Sequence[Work]) -> None:

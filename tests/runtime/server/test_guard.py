@@ -77,6 +77,9 @@ def test_keys_are_told_apart():
     for wrong in (None, "", "Bearer", "Bearer  ", "Basic first", "Bearer firs", "Bearer \udcff"):
         with pytest.raises(Refused):
             keys.find(wrong)
+    # Headers are bytes; the last of this one would be a space.
+    header = "Bearer schl\u00fcssel\u00e0".encode().decode("latin-1")
+    assert Keys(["zo\u00eb schl\u00fcssel\u00e0"]).find(header).name == "zo\u00eb"
 
 
 async def test_jobs_of_a_key_and_of_all_are_limited():

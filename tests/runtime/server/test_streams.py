@@ -1,0 +1,57 @@
+"""Waiting for a request's jobs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from plait import JobSpec, Sequential
+from plait.runtime.server.keys import Client
+from plait.runtime.server.streams import finish
+from plait.runtime.server.work import Work
+
+
+class Watched(Work):
+    """A job that nobody runs: it ends when it is told to, or cancelled."""
+
+    def __init__(self, id):
+        super().__init__(id, Client(name="ann", max_jobs=9), JobSpec(method=Sequential(prompt="x")))
+        self.reasons = []
+
+    def cancel(self, reason="cancelled"):
+        self.reasons.append(reason)
+        self.end("cancelled")
+        return True
+
+
+@pytest.mark.parametrize("failing", [0, 2])
+async def test_the_first_that_fails_ends_the_others(failing):
+    works = [Watched(f"job-{n}") for n in range(3)]
+    waiting = asyncio.create_task(finish(works))
+    await asyncio.sleep(0)
+    works[failing].end("failed", RuntimeError("no luck"))
+    await asyncio.wait_for(waiting, 5)
+    assert [len(work.reasons) for work in works] == [n != failing for n in range(3)]
+
+
+async def test_all_are_waited_for():
+    works = [Watched(f"job-{n}") for n in range(3)]
+    waiting = asyncio.create_task(finish(works))
+    for work in reversed(works):
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        work.result = object()
+        work.end("done")
+    await asyncio.wait_for(waiting, 5)
+    assert not any(work.reasons for work in works)
+
+
+async def test_who_stops_waiting_ends_all():
+    works = [Watched(f"job-{n}") for n in range(3)]
+    waiting = asyncio.create_task(finish(works))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert all(work.reasons for work in works)
