@@ -58,6 +58,9 @@ class LayerOps(Protocol):
 class Stack(Protocol):
     """A whole forward pass in one go."""
 
+    scores: bool
+    """Does `decode` give log-probabilities and certainties too?"""
+
     def forward(
         self,
         tokens: Tensor,
@@ -112,8 +115,8 @@ class Model:
         self._windows = {layer.window for layer in config.layers if layer.window is not None}
         self.stack = stack
         """What `decode` needs."""
-        self.scores = stack is not None and self.device.type == "cpu"
-        """Does `decode` give log-probabilities and certainties too?"""
+        self.scores = stack is not None and stack.scores
+        """As `Stack.scores`."""
         self.follow: Callable[[], None] | None = None
         """Takes over what became of the weights of a live model; None: they stay as they are."""
         is_headwise = config.family.qk_norm == "head"

@@ -29,6 +29,8 @@ class KernelStack:
     Python pays for one call per step instead of some five per layer, which on a small model is most of a step.
     """
 
+    scores = True
+
     def __init__(self, ops: KernelOps, kernels: ctypes.CDLL, weights: Weights, num_threads: int) -> None:
         config, packed = ops.config, ops.packed
         self._ops = ops

@@ -37,6 +37,8 @@ _GRAPHS = 24
 class GpuStack:
     """See `model.Stack`."""
 
+    scores = False
+
     def __init__(self, ops: GpuOps) -> None:
         self.ops = ops
         self.config: ModelConfig = ops.config
