@@ -33,7 +33,7 @@ def in_turn(make: Callable[..., Iterator[T]], arguments: Sequence[tuple[Any, ...
             try:
                 yield readers[i].recv()
             except EOFError:
-                processes[i].join(1)
+                processes[i].join(30)  # it is on its way out, which takes a while on a busy machine
                 raise RuntimeError(f"the process that makes documents ended with {processes[i].exitcode}") from None
     finally:
         for reader in readers:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from plait.evals.benchmarks.countdown.problems import is_validation
 from plait.evals.benchmarks.countdown.solver import reachable
 from plait.rl.countdown import train_prm
+from plait.rl.countdown.model import ModelConfig
 from plait.rl.countdown.prm import BAD, GOOD, Samples, can_reach, draw_steps, foreign, labelled, moves
 from plait.rl.countdown.train import TrainConfig, Trainer
 from plait.runtime.methods.apr import compact as lang
@@ -105,7 +106,7 @@ def test_excluded_problems_are_never_drawn():
 
 def test_training_learns_something(tmp_path):
     config = TrainConfig(out=tmp_path, tokens=6000, micro_tokens=512, accumulate=2, warmup_steps=2)
-    trainer = Trainer(config, train_prm.stream())
+    trainer = Trainer(config, train_prm.stream(), ModelConfig(hidden=64, layers=2, heads=2, intermediate=64))
     trainer.run()
     found = train_prm.judge(trainer.model.eval(), 4, 30)
     assert list(found) == ["3", "2", "1"] and found["3"]["steps"] == 30
