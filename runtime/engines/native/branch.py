@@ -194,9 +194,7 @@ class NativeBranch:
         with self.engine.lock:
             self._check_idle()
             view, store = self.view, self.view.store
-            check_contexts(contexts, view.position, self.context_limit)
-            for text in contexts:
-                check_ids(text, self.engine.vocab_size)
+            check_contexts(contexts, view.position, self.context_limit, self.engine.vocab_size)
             check_blocks("the contexts", sum(-(-len(text) // store.block_size) for text in contexts), store.num_blocks)
             segments = view.attach_contexts(contexts, group)
             self.reused_tokens += sum(s.computed for s in segments)

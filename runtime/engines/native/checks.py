@@ -25,13 +25,15 @@ def check_prompt(tokens: Sequence[int], position: int, context_limit: int) -> No
         )
 
 
-def check_contexts(contexts: Sequence[Sequence[int]], position: int, context_limit: int) -> None:
+def check_contexts(contexts: Sequence[Sequence[int]], position: int, context_limit: int, vocab_size: int) -> None:
     longest = max(map(len, contexts), default=0)
     if position + longest > context_limit:
         raise PromptTooLong(
             f"a context of {longest} tokens at position {position} does not fit the context limit of {context_limit} "
             f"tokens; split it or raise context_limit"
         )
+    for text in contexts:
+        check_ids(text, vocab_size)
 
 
 def check_blocks(what: str, need: int, num_blocks: int) -> None:
