@@ -246,9 +246,9 @@ class Service:
         """Drop ended jobs that are too old or too many."""
         ended = [work for work in self.works.values() if work.is_over]
         too_many = len(ended) - self.settings.keep_jobs
-        oldest = time.time() - self.settings.keep_seconds
-        for number, work in enumerate(sorted(ended, key=lambda work: work.ended or 0)):
-            if number < too_many or (work.ended or 0) < oldest:
+        oldest = time.monotonic() - self.settings.keep_seconds
+        for number, work in enumerate(sorted(ended, key=lambda work: work.ended_at)):
+            if number < too_many or work.ended_at < oldest:
                 self.works.pop(work.id, None)
                 self._kept.discard(work.id)
 

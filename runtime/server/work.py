@@ -27,6 +27,8 @@ class Work:
         self.spec = spec
         self.created = time.time()
         self.ended: float | None = None
+        self.ended_at = 0.0
+        """The same by a clock that nobody sets."""
         self.state: State = "queued"
         self.job: Job | None = None
         self.result: Result | None = None
@@ -52,7 +54,7 @@ class Work:
         self.tell()
 
     def end(self, state: State, error: BaseException | None = None) -> None:
-        self.state, self.error, self.ended = state, error, time.time()
+        self.state, self.error, self.ended, self.ended_at = state, error, time.time(), time.monotonic()
         self.tell()
 
     def tell(self) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from types import SimpleNamespace
+
+import pytest
 
 import plait
 from plait.runtime.engines.loading import load_in_thread
 from plait.runtime.engines.registry import load_engine
 from plait.runtime.events import parse_event
+from plait.runtime.server import service
 
 from .conftest import serving
 
@@ -119,6 +123,18 @@ async def test_ended_jobs_are_kept_by_number():
         gone = await http.get(f"/v1/jobs/{ids[0]}")
     assert [job["id"] for job in listed] == [ids[3], ids[2]]
     assert gone.status_code == 404
+
+
+@pytest.mark.parametrize(("clock", "passed", "is_kept"), [("time", 10**6, True), ("monotonic", 10**6, False)])
+async def test_ended_jobs_are_kept_for_a_time_whatever_the_clock_is_set_to(clock, passed, is_kept, monkeypatch):
+    async with serving() as served, served.http() as http:
+        number = (await http.post("/v1/jobs", json={"method": {**LONG["method"], "max_tokens": 1}})).json()["id"]
+        await ended(http, number)
+        real = getattr(service.time, clock)
+        monkeypatch.setattr(service, "time", SimpleNamespace(time=time.time, monotonic=time.monotonic))
+        monkeypatch.setattr(service.time, clock, lambda: real() + passed)
+        found = await http.get(f"/v1/jobs/{number}")
+    assert (found.status_code == 200) == is_kept
 
 
 async def test_malformed_jobs(served):
