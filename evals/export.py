@@ -54,12 +54,16 @@ def records(folder: str | Path) -> Iterator[dict[str, Any]]:
     settings = read_settings(folder)["settings"]
     units, _ = read_units(folder)
     for key, unit in units.items():
-        budget = settings["budgets"][key.budget]
+        try:
+            budget = dict(settings["budgets"][key.budget])
+            benchmark, model = settings["benchmark"]["name"], settings["model"]
+        except (LookupError, TypeError, ValueError) as error:
+            raise InvalidInput(f"{folder}: settings and results do not belong together: {error!r}") from None
         for row in unit.rows:
             measured = row.measured
             yield {
-                "benchmark": settings["benchmark"]["name"],
-                "model": settings["model"],
+                "benchmark": benchmark,
+                "model": model,
                 "method": key.method,
                 "budget": key.budget,
                 "total_tokens_limit": budget.get("total_tokens"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import shutil
 import sys
 
 import pytest
@@ -97,3 +98,26 @@ def test_without_pandas_it_is_said_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(InvalidInput, match=r"plait\[evals\]"):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda settings: settings.pop("budgets"),
+        lambda settings: settings.pop("benchmark"),
+        lambda settings: settings.pop("model"),
+        lambda settings: settings.update(budgets=[]),
+        lambda settings: settings.update(budgets=[3, 4]),
+        lambda settings: settings.update(budgets=5),
+        lambda settings: settings.update(benchmark="countdown"),
+        lambda settings: settings.update(benchmark=None),
+    ],
+)
+def test_settings_that_are_not_those_of_the_results(folder, tmp_path, change):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    kept = json.loads((copy / "settings.json").read_text())
+    change(kept["settings"])
+    (copy / "settings.json").write_text(json.dumps(kept))
+    with pytest.raises(InvalidInput, match="do not belong together"):
+        list(records(copy))
