@@ -46,11 +46,12 @@ class DataConfig(Spec):
 
     refusal = InvalidInput
 
-    kind: Literal["texts", "excerpts", "chat", "traces"]
+    kind: Literal["texts", "excerpts", "chat", "traces", "samples"]
     """`texts`: JSON Lines with `prompt` and `text` (in Multiverse form, or any), maybe `sequential`, the text told
     without blocks. `excerpts`: JSON Lines with a long `text` each, of which every block is a sample, with the lines
     before it as the prompt. `chat`: JSON Lines with `messages`, or `prompt` and `completion`; the assistant's turns are
-    trained. `traces`: trace files of `plait`; what the model sampled is trained."""
+    trained. `traces`: trace files of `plait`; what the model sampled is trained. `samples`: folders of `datasets` with
+    the columns of `Sample.row`, as `plait data export` writes them."""
     paths: tuple[str, ...] = Field(min_length=1)
     """Files, relative to the configuration's folder; `*` and environment variables (`$PLAIT_DATA/texts.jsonl`) may
     stand in them."""
@@ -92,6 +93,9 @@ class SFTConfig(TrainConfig):
     """Where samples come from."""
     max_tokens: Annotated[int, Field(ge=2)] = 4096
     """Of a sample."""
+    pack: int | None = Field(default=None, ge=2)
+    """Put several samples, nearly in their order, in a row of at most so many tokens; they do not see each other. None:
+    each is a row."""
     epochs: int = Field(default=1, ge=1)
     """Passes over the samples, each in an order of its own; without `curriculum`."""
     curriculum: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()

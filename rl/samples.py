@@ -7,7 +7,7 @@ token (a prompt that was forked, a text that was rewound), every branch but the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,7 @@ class Sample:
         ints = {name: np.array(row[name], dtype=np.int32) for name in names}
         shape = (-1, row["segments"])
         mask = TreeMask(
-            token_ids=list(row["token_ids"]),
+            token_ids=np.asarray(row["token_ids"]).tolist(),
             is_sampled=np.array(row["is_sampled"], dtype=np.bool_),
             logprobs=np.array(row["logprobs"], dtype=np.float32),
             **{**ints, "reach": ints["reach"].reshape(shape), "shift": ints["shift"].reshape(shape)},
@@ -171,6 +171,20 @@ def trace_dataset(paths: Iterable[str | Path], *, max_tokens: int | None = None)
             if max_tokens is None or len(sample) <= max_tokens
         ]
     return Dataset.from_list(rows)
+
+
+def saved_samples(folder: str | Path) -> Iterator[Sample]:
+    """Those of a saved data set. Raises `InvalidInput`."""
+    from datasets import Dataset
+
+    try:
+        rows = Dataset.load_from_disk(str(folder))
+        columns = rows.column_names
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{folder} is no saved data set: {error}") from None
+    if missing := {"token_ids", "target", "segments"} - set(columns):
+        raise InvalidInput(f"{folder}: a data set of samples has columns {', '.join(sorted(missing))}")
+    yield from map(Sample.from_row, rows.with_format("numpy"))
 
 
 def collate(samples: Sequence[Sample], pad: int = 0) -> dict[str, Tensor]:

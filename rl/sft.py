@@ -28,6 +28,7 @@ from .config import SFTConfig
 from .curriculum import mixed, shuffled
 from .frames import enable
 from .models import load, lora_config, publish_model, rows, serving_tokenizer
+from .packing import packed
 from .probe import probe
 from .run_folder import claim
 from .samples import Sample, collate
@@ -81,6 +82,9 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     ask = _asked(config, held_out)
     if ask and is_main and not (out / PROBE).exists():
         _probe(config, out, "before", ask, model=model, tokenizer=hf_tokenizer)
+    if config.pack is not None:
+        trained = packed(trained, config.pack)
+        print(f"{len(trained):,} rows", flush=True)
     from .trainer import make_trainer
 
     with args.main_process_first():

@@ -16,7 +16,7 @@ from .config import DataConfig
 from .curate.excerpts import excerpts
 from .lines import files, read_lines
 from .masks import text_mask, trace_mask
-from .samples import Sample, trace_samples
+from .samples import Sample, saved_samples, trace_samples
 
 
 def text_sample(
@@ -104,6 +104,11 @@ def read_samples(config: DataConfig, tokenizer: Tokenizer, max_tokens: int) -> S
                     found.add(sample, None, max_tokens, config.too_long)
             except InvalidInput as error:
                 raise InvalidInput(f"{path}: {error}") from None
+        return found
+    if config.kind == "samples":
+        for name in config.paths:
+            for sample in saved_samples(name):
+                found.add(sample, None, max_tokens, config.too_long)
         return found
     read: Callable[[DataConfig, Tokenizer, dict[str, Any]], list[tuple[Sample, Sample | None]]]
     read = {"texts": _texts, "chat": _chat, "excerpts": _excerpts}[config.kind]

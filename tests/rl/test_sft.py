@@ -198,6 +198,48 @@ def test_an_adapter_is_merged_with_the_rows_of_new_tags(family, tmp_path):
         assert logprobs[at - 1, segment.token_ids[at]].item() == pytest.approx(recorded, abs=1e-4)
 
 
+@pytest.mark.parametrize("method", ["texts", "samples"])
+def test_packed_samples_have_the_gradients_of_samples_alone(method, model, tmp_path):
+    """Also of samples that were saved."""
+    from datasets import Dataset
+
+    data = texts(tmp_path / "t.jsonl", 4)
+    source = {"kind": method}
+    if method == "samples":
+        tokenizer = load_tokenizer(model)
+        made = read_samples(DataConfig(kind="texts", paths=(str(data),), suffix="?"), tokenizer, 4096).parallel
+        data = tmp_path / "saved"
+        Dataset.from_list([one.row() for one in made]).save_to_disk(str(data))
+    first = {}
+    for pack, batches in ((None, 4), (100_000, 1)):
+        trainer = {"max_steps": 1, "gradient_accumulation_steps": batches, "optim": "sgd", "learning_rate": 1.0}
+        out = tmp_path / str(pack)
+        done = train(config(model, data, pack=pack, source=source, trainer=trainer), out)
+        first[pack] = done.losses[1], weights(out)
+    assert first[None][0] == pytest.approx(first[100_000][0], rel=1e-4)
+    for one, other in zip(first[None][1], first[100_000][1], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def weights(out: Path) -> list[torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return [weight for _, weight in sorted(load_file(out / "model" / "model.safetensors").items())]
+
+
+@pytest.mark.parametrize("what", ["nothing", "a folder", "other columns"])
+def test_what_is_no_data_set_of_samples_is_named(what, model, tmp_path):
+    from datasets import Dataset
+
+    place = tmp_path / "saved"
+    if what == "a folder":
+        place.mkdir()
+    elif what == "other columns":
+        Dataset.from_list([{"text": "a"}]).save_to_disk(str(place))
+    with pytest.raises(InvalidInput, match="saved"):
+        read_samples(DataConfig(kind="samples", paths=(str(place),)), load_tokenizer(model), 4096)
+
+
 # -- going on --------------------------------------------------------------------------------------------------
 
 
