@@ -1,6 +1,7 @@
-"""Write a checkpoint as a Hugging Face model folder.
+"""Write a checkpoint of `rl.countdown.train`, or a folder of `plait train sft`, as the shipped model is.
 
 python -m plait.rl.countdown.export runs/countdown/checkpoint.pt models/countdown
+python -m plait.rl.countdown.export runs/countdown/model models/countdown
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from .model import Model, ModelConfig
@@ -18,7 +19,12 @@ from .tokenizer import build, save
 
 
 def export(checkpoint: Path, folder: Path) -> None:
-    """The model of a checkpoint, with the Countdown tokenizer."""
+    """The model of a checkpoint, or of a folder of transformers' format, with the Countdown tokenizer."""
+    if checkpoint.is_dir():
+        model = Model(ModelConfig())
+        model.load_hf(load_file(checkpoint / "model.safetensors"))
+        save_model(model, build(), folder)
+        return
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model = Model(ModelConfig(**state["config"]))
     model.load_state_dict(state["model"])

@@ -249,6 +249,7 @@ def add_options(parser: argparse.ArgumentParser, defaults: TrainConfig) -> None:
     parser.add_argument("--minutes", type=float, default=defaults.minutes)
     parser.add_argument("--tokens", type=int, default=defaults.tokens)
     parser.add_argument("--rate", type=float, default=defaults.rate)
+    parser.add_argument("--warmup-steps", type=int, default=defaults.warmup_steps)
     parser.add_argument("--decay", type=float, default=defaults.decay)
     parser.add_argument("--micro-tokens", type=int, default=defaults.micro_tokens)
     parser.add_argument("--accumulate", type=int, default=defaults.accumulate)

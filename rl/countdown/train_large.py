@@ -40,7 +40,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, DEFAULTS)
     add_sources(parser)
-    parser.add_argument("--warmup-steps", type=int, default=DEFAULTS.warmup_steps)
     parser.add_argument("--export", type=Path, help="folder to write the model to, with every checkpoint")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=DEFAULTS.compile)
     parser.add_argument("--attention", choices=("flex", "dense"), default="flex")

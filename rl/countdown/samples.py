@@ -1,0 +1,102 @@
+"""Countdown documents as a data set for `plait train sft`.
+
+python -m plait.rl.countdown.samples data/countdown --tokens 6000000
+
+Kinds of documents have the shares of `mix.Mix`; each document is a sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ...evals.benchmarks.countdown.problems import Key
+from ..samples import Sample
+from ..tree_mask import TreeMask
+from . import traces
+from .batch import MULTIVERSE
+from .mix import Documents, Mix
+from .packed import draw_kind, mean_sizes
+from .tokenizer import BOS, IDS
+from .train import add_sources, read_sources
+
+
+def sample(document: traces.Document, kind: str) -> Sample:
+    """The document, BOS in front. A word that is predicted in another's place stands beside it, and is seen by none."""
+    words, count = document.words, len(document.words)
+    positions, paths = traces.layout(document) if kind in MULTIVERSE else (list(range(count)), [0] * count)
+    # The text before the paths, each path, and the text behind them.
+    segment = np.cumsum([0, 0, *(a != b for a, b in itertools.pairwise(paths))])
+    instead = [i for i, label in enumerate(document.labels) if label not in (None, words[i])]
+    columns = int(segment[-1]) + 1
+    sizes = np.bincount(segment)
+    reach = np.zeros((columns, columns), dtype=np.int32)
+    reach[1:, 0] = sizes[0]
+    if columns > 1:
+        reach[-1, :-1] = sizes[:-1]
+    begins = np.cumsum([0, *sizes[:-1]])
+    offset = np.arange(count + 1) - begins[segment]
+    extra = len(instead)
+    whole = np.zeros((columns + extra, columns + extra), dtype=np.int32)
+    whole[:columns, :columns] = reach
+    for number, place in enumerate(instead):
+        own = segment[place]
+        whole[columns + number, :columns] = reach[own]
+        whole[columns + number, own] = offset[place] + 1
+    beside = np.arange(columns, columns + extra)
+    segments = np.concatenate([segment, beside]).astype(np.int32)
+    is_sampled = [label == word for label, word in zip(document.labels, words, strict=True)]
+    length = count + 1 + extra
+    mask = TreeMask(
+        token_ids=[IDS[BOS], *(IDS[word] for word in words), *(IDS[document.labels[i] or ""] for i in instead)],
+        positions=np.array([0, *(p + 1 for p in positions), *(positions[i] + 1 for i in instead)], dtype=np.int32),
+        segment=segments,
+        offset=np.concatenate([offset, np.zeros(extra)]).astype(np.int32),
+        row=segments,
+        reach=whole,
+        shift=np.zeros_like(whole),
+        is_sampled=np.array([False, *is_sampled, *[True] * extra]),
+        logprobs=np.full(length, np.nan, dtype=np.float32),
+        source=np.array([-1, *range(count), *instead], dtype=np.int32),
+    )
+    return Sample.of(mask)
+
+
+def samples(mix: Mix, tokens: int, seed: int, excluded: frozenset[Key] = frozenset()) -> Iterator[tuple[str, Sample]]:
+    """(kind, sample) until there are so many tokens, kinds in the mix's shares of them."""
+    documents = Documents(random.Random(f"samples {seed}"), excluded)
+    sizes = mean_sizes(Documents(random.Random("sizes"), excluded))
+    while tokens > 0:
+        kind = draw_kind(documents.rng, mix, sizes)
+        made = sample(documents.make(kind), kind)
+        tokens -= len(made)
+        yield kind, made
+
+
+def main() -> None:
+    """Command line."""
+    from datasets import Dataset, concatenate_datasets
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--tokens", type=int, default=6_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    add_sources(parser)
+    args = vars(parser.parse_args())
+    mix, excluded = read_sources(args)
+    rows = ({"kind": kind, **made.row()} for kind, made in samples(mix, args["tokens"], args["seed"], excluded))
+    parts = []
+    while part := list(itertools.islice(rows, 500)):
+        parts.append(Dataset.from_list(part))
+    found = concatenate_datasets(parts)
+    found.save_to_disk(str(args["out"]))
+    print(f"{len(found):,} samples in {args['out']}")
+
+
+if __name__ == "__main__":
+    main()
