@@ -81,6 +81,9 @@ class Countdown(Benchmark):
             return {**fields, "dialect": "compact", "depth": max(1, len(problem.nums) - LEAF)}
         if method == "tree_search":
             return {**fields, "delimiters": (";",), "answer": "equations", "reward": "prm:countdown_prm"}
+        if method == "multiverse":
+            # Its conclusions take 43 tokens; what is kept back for them is taken from the paths.
+            return {**fields, "answer": "countdown", "reserve": 64}
         return {**fields, "answer": "countdown"}
 
     def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
