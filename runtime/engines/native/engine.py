@@ -72,6 +72,7 @@ class NativeEngine:
             scores=model.scores,
             draft_rows=draft_rows(model, options.draft_rows),
         )
+        self.singles = model.singles and not options.keep_logits
         self.lock = threading.RLock()
         self._work = threading.Condition(self.lock)
         self._branches: dict[str, set[NativeBranch]] = {}
@@ -275,7 +276,7 @@ class NativeEngine:
                         self._work.wait(0.5)  # somebody gave way for lack of memory: let the event loop free it
                 return
             inputs = step.inputs(self.block_size)
-        if step.num_steps > 1 or (self.scheduler.max_steps > 1 and step.fits_burst(scores=self.scheduler.scores)):
+        if step.num_steps > 1 or (self.singles and step.fits_burst(scores=self.scheduler.scores)):
             start = time.perf_counter()
             decoded = self.model.decode(
                 inputs.tokens, inputs.positions, inputs.slots, inputs.plan, self.pool,

@@ -60,6 +60,8 @@ class Stack(Protocol):
 
     scores: bool
     """Does `decode` give log-probabilities and certainties too?"""
+    singles: bool
+    """Is `decode` for single steps, too? Then no logits come back from a GPU."""
 
     def forward(
         self,
@@ -117,6 +119,8 @@ class Model:
         """What `decode` needs."""
         self.scores = stack is not None and stack.scores
         """As `Stack.scores`."""
+        self.singles = stack is not None and stack.singles
+        """As `Stack.singles`."""
         self.follow: Callable[[], None] | None = None
         """Takes over what became of the weights of a live model; None: they stay as they are."""
         is_headwise = config.family.qk_norm == "head"

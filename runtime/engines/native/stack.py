@@ -30,6 +30,7 @@ class KernelStack:
     """
 
     scores = True
+    singles = False
 
     def __init__(self, ops: KernelOps, kernels: ctypes.CDLL, weights: Weights, num_threads: int) -> None:
         config, packed = ops.config, ops.packed

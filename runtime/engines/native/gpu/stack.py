@@ -38,6 +38,7 @@ class GpuStack:
     """See `model.Stack`."""
 
     scores = False
+    singles = True
 
     def __init__(self, ops: GpuOps) -> None:
         self.ops = ops

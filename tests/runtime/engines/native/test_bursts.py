@@ -199,8 +199,8 @@ async def test_who_reads_each_token_does_not_wait_for_many(
     await engine.start()
     async for _ in engine.open(_prompt(20, 2)).generate(SamplingParams(max_tokens=40, ignore_eos=True)):
         pass
-    # The first ones may begin before anybody iterates.
-    assert max(bursts[4:]) == longest
+    # The first ones may begin before anybody iterates; single steps are no bursts.
+    assert max(bursts[4:], default=1) == longest
     await _close(engine)
 
 

@@ -170,7 +170,7 @@ async def test_a_generation_that_is_stopped_while_its_burst_runs(what, bursts):
 
     def interrupted(*args: Any, **options: Any) -> Any:
         sampled = decode(*args, **options)
-        assert len(sampled) > 1
+        assert len(sampled.tokens) > 1
         doomed.stop()
         if what == "close":
             doomed.branch.close()

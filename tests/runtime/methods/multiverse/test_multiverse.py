@@ -92,7 +92,7 @@ async def test_of_merged_paths_the_longest_counts_against_the_limit():
     items = [Par({"1": [" x" * 60], "2": [" y" * 60]}, "both"), "end"]
     free, _ = await play(items)
     limit = free.usage.critical_tokens + 60
-    result, _ = await play(items, max_tokens=limit)
+    result, _ = await play(items, max_tokens=limit, reserve=40)
     assert result.text == render(items) and result.finish_reason is Finish.EOS
 
 
