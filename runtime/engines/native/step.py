@@ -83,7 +83,6 @@ class Step:
         rows = [row for _, row in self.sampling]
         return (
             rows == list(range(self.num_rows)) == [c.row for c in self.chunks]
-            and self.num_plain == self.num_rows
             and not self.prefilled
             and all(g.limit > 0 and g.fits_burst(scores=scores) for g, _ in self.sampling)
         )
