@@ -12,11 +12,11 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..runtime.disk import replace_file, writing
 from ..runtime.errors import InvalidInput
 
 
@@ -74,26 +74,6 @@ class Folder:
         if self.path is None:
             return
         file = self.path / f"{name}.json"
-        part = file.with_suffix(".part")
-        try:
+        with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("w", encoding="utf-8") as out:
-                json.dump(value, out, ensure_ascii=True)
-                out.flush()
-                os.fsync(out.fileno())
-            part.replace(file)
-            with _opened(file.parent) as folder:
-                os.fsync(folder)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise InvalidInput(f"cannot write {file}: {error.strerror or error}") from None
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """The folder itself, for its entries to be synced."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
+            replace_file(file, json.dumps(value).encode(), sync=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..runtime.disk import replace_file
 from ..runtime.errors import InvalidInput
 
 _SUFFIXES = (".json", ".jsonl")
@@ -35,15 +34,9 @@ def write_predictions(path: Path | str, predictions: Iterable[Prediction]) -> No
     if path.suffix not in _SUFFIXES:
         raise InvalidInput(f"{path}: predictions are written to a file named .jsonl or .json")
     text = json.dumps(rows, indent=1) + "\n" if path.suffix == ".json" else "".join(json.dumps(r) + "\n" for r in rows)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        replace_file(path, text.encode(), sync=True)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InvalidInput(f"{path} cannot be written: {error}") from None
 
 

@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.disk import write_whole
 from ..runtime.errors import InvalidInput
-from .store import read_settings, read_units, write_atomically
+from .store import read_settings, read_units
 
 if TYPE_CHECKING:
     import pandas
@@ -130,5 +131,5 @@ def export(folder: Path, out: Path) -> int:
     else:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     # A model's text may hold what no file can: it must not cost the rest.
-    write_atomically(out, file.getvalue().encode(errors="replace").decode())
+    write_whole(out, file.getvalue().encode(errors="replace").decode())
     return len(rows)

@@ -15,12 +15,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from ..runtime.disk import write_whole, writing
 from ..runtime.errors import InvalidInput
 from .rows import Key, Unit
 
@@ -105,7 +105,7 @@ class Store:
                 raise InvalidInput(f"{self.folder} has results but no {SETTINGS}: choose another folder")
             started = datetime.now(UTC).isoformat(timespec="minutes")
             kept = {"settings": settings, "environment": environment, "started": started}
-            write_atomically(path, json.dumps(kept, indent=2) + "\n")
+            write_whole(path, json.dumps(kept, indent=2) + "\n")
         self._take(read_settings(self.folder))
         self.check(settings)
 
@@ -159,27 +159,6 @@ def read_units(folder: Path) -> tuple[dict[Key, Unit], int]:
 
 def _line(unit: Unit) -> bytes:
     return json.dumps(unit.to_json(), separators=(",", ":")).encode() + b"\n"
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raises `InvalidInput` where the system does not let `path` be written: it is a file, a disk is full, ..."""
-    try:
-        yield
-    except OSError as error:
-        raise InvalidInput(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is never seen half written. Raises `InvalidInput`."""
-    part = path.with_name(path.name + ".part")
-    with writing(path):
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

@@ -15,7 +15,8 @@ from plait import InvalidInput, Recorder, ReplayEngine, Runtime, ScriptedEngine,
 from plait.agents.folder import Folder
 from plait.agents.predictions import Prediction, write_predictions
 from plait.evals.export import export
-from plait.evals.store import Store, write_atomically
+from plait.evals.store import Store
+from plait.runtime.disk import write_whole
 from plait.runtime.engines.native.context_scaling import write_scaling
 from plait.tests.evals.test_store import ENVIRONMENT, SETTINGS, fill, unit
 
@@ -59,7 +60,7 @@ def table(folder: Path, name: str, value: str) -> Path:
 
 
 def text(folder: Path, name: str, value: str) -> Path:
-    write_atomically(folder / name, value + TEXT)
+    write_whole(folder / name, value + TEXT)
     return folder / name
 
 

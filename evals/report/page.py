@@ -11,10 +11,10 @@ from functools import cached_property
 from html import escape
 from pathlib import Path
 
+from ...runtime.disk import write_whole
 from ...runtime.trace import viewer
 from ...runtime.trace.viewer.page import embed
 from ..evaluation import Evaluation
-from ..store import write_atomically
 from .columns import Column, columns, interval, percent
 from .extras import curves, notes, parts_html, parts_table
 from .headline import headline
@@ -33,8 +33,8 @@ def write_report(evaluation: Evaluation) -> Path:
     """Write `report.html` and `report.md` into the evaluation's folder; returns the path of the former."""
     report = Report(evaluation)
     folder = evaluation.store.folder
-    write_atomically(folder / "report.md", report.markdown())
-    write_atomically(folder / "report.html", report.html())
+    write_whole(folder / "report.md", report.markdown())
+    write_whole(folder / "report.html", report.html())
     return folder / "report.html"
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..disk import writing
 from ..engine import (
     Block,
     BlockUsage,
@@ -34,7 +34,7 @@ class Recorder:
         """Starts the file anew. Raises `InvalidInput` if it cannot be written; so do jobs, and `close`, later on."""
         self._engine = engine
         self._path = Path(file)
-        with self._writing():
+        with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("w", encoding="utf-8")
         self.tokenizer: Tokenizer = _RecordedTokenizer(engine.tokenizer, self.write)
@@ -70,15 +70,8 @@ class Recorder:
         return self._engine.sampling_defaults
 
     def write(self, kind: str, **values: Any) -> None:
-        with self._writing():
+        with writing(self._path):
             self._file.write(json.dumps({"type": kind, **values}, separators=(",", ":")) + "\n")
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InvalidInput(f"cannot write {self._path}: {error.strerror or error}") from None
 
     def open(
         self,
@@ -109,7 +102,7 @@ class Recorder:
         try:
             await self._engine.close()
         finally:
-            with self._writing():
+            with writing(self._path):
                 self._file.close()
 
 

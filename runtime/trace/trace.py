@@ -15,7 +15,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -23,6 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ..disk import replace_file
 from ..engine import Tokenizer
 from ..engines.text_stream import piecewise
 from ..errors import InvalidInput
@@ -221,17 +221,10 @@ class Trace:
         data = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in self.lines()).encode()
         # Without a time stamp: equal traces are equal files.
         data = gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _is_there(path)
-            try:
-                # What was there stays until all of the new file is: a disk may be full.
-                part.write_bytes(data)
-                part.replace(path)
-            except OSError:
-                part.unlink(missing_ok=True)
-                raise
+            replace_file(path, data)
         except (OSError, ValueError) as error:
             raise _unwritable(path, error) from None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import tempfile
 import tomllib
@@ -19,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from ....agents.git import GitError, git
 from ....agents.patches import make_patch
 from ....agents.repository import Repository, is_test_file
+from ....runtime.disk import cache_folder
 from ....runtime.errors import InvalidInput
 
 ASSETS = Path(__file__).with_name("assets")
@@ -88,7 +88,7 @@ def read_problems() -> list[Problem]:
 
 def default_cache() -> Path:
     """Where repositories are made if no folder is named."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plait" / "repairs"
+    return cache_folder("repairs")
 
 
 def _read(folder: Path) -> Problem:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from ....agents.fields import Fields
 from ....agents.patches import is_empty
 from ....agents.repository import Repository
 from ....agents.sandbox.base import SANDBOXES, Sandbox, parse_sandbox
+from ....runtime.disk import cache_folder
 from ....runtime.errors import InvalidInput
 from ....runtime.methods.base import Method
 from ...benchmark import Answered, Benchmark, Sample, Verdict
@@ -55,7 +55,7 @@ class SweBench(Benchmark):
     """May repositories that are not there be cloned, into `cache`?"""
     source: str = "https://github.com/{repo}.git"
     """Where they are cloned from."""
-    cache: Path = Field(default_factory=lambda: _cache_folder())
+    cache: Path = Field(default_factory=lambda: cache_folder("swebench"))
     """Folder of environments and clones."""
     recipes: Path | None = None
     """TOML file of recipes, which go before those that come with plait; see `configs/recipes.toml` beside this file."""
@@ -287,7 +287,3 @@ class SweBench(Benchmark):
 
     def export(self, folder: Path, answers: Sequence[Answered]) -> None:
         export(folder, answers)
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plait" / "swebench"

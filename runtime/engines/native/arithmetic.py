@@ -13,15 +13,14 @@ import hashlib
 import json
 import logging
 import math
-import os
 import platform
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from ...disk import cache_folder, replace_file
 from .kernels import BFLOAT16, BFLOAT16_TILES, FLOAT32_HALVED, LinearArguments, WorkArguments
 
 NAMES = {BFLOAT16: "bfloat16", FLOAT32_HALVED: "float32", BFLOAT16_TILES: "tiles"}
@@ -39,13 +38,15 @@ logger = logging.getLogger(__name__)
 @functools.cache
 def fastest(library: ctypes.CDLL) -> int:
     """The type (`WorkArguments.type`) by which weights packed as BFLOAT16 are multiplied on this machine."""
-    path, key = _file(), _key(library)
+    path, key = cache_folder("arithmetic.json"), _key(library)
     known = _read(path)
     for arithmetic, name in NAMES.items():
         if known.get(key) == name and arithmetic in candidates(library):
             return arithmetic
     chosen = choose(measure(library))
-    _write(path, {**known, key: NAMES[chosen]})
+    with contextlib.suppress(OSError):  # there need be no place for it
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, json.dumps({**known, key: NAMES[chosen]}).encode())
     logger.info("bfloat16 weights are multiplied by %s, the fastest here; kept in %s", NAMES[chosen], path)
     return chosen
 
@@ -85,10 +86,6 @@ def choose(seconds: Mapping[int, float]) -> int:
     return best if seconds[best] * _MARGIN < seconds[BFLOAT16] else BFLOAT16
 
 
-def _file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plait" / "arithmetic.json"
-
-
 def _key(library: ctypes.CDLL) -> str:
     """Of this build and this processor."""
     processor = platform.processor()
@@ -105,12 +102,3 @@ def _read(path: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
-
-
-def _write(path: Path, known: Mapping[str, str]) -> None:
-    """Whole or not at all; not where there is no place for it."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            json.dump(known, file)
-        Path(file.name).replace(path)

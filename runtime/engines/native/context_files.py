@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...disk import cache_folder, sync_path
 from ...errors import InvalidInput
 
 FORMAT = "1"
@@ -36,7 +37,7 @@ def default_folder() -> Path:
     """`PLAIT_CONTEXTS`, else `plait/contexts` in the user's cache folder."""
     if named := os.environ.get("PLAIT_CONTEXTS"):
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plait" / "contexts"
+    return cache_folder("contexts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +130,9 @@ class ContextFiles:
             self._remove_leftovers()
             self._make_room(size, keep=path)
             save_file(tensors, part, metadata=about)
-            _sync(part)
+            sync_path(part)
             part.replace(path)
-            _sync(path.parent)
+            sync_path(path.parent)
         except (OSError, SafetensorError) as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -204,14 +205,6 @@ def _is_running(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sums(*tensors: Tensor) -> list[int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 
+from ...disk import write_whole
 from ...errors import InvalidInput
 from ...plain import read_object
 from .checkpoint import open_checkpoint
@@ -37,14 +37,5 @@ def read_scaling(folder: Path) -> dict[str, float]:
 def write_scaling(folder: Path, temperature: float, scale: float) -> Path:
     """Write them; returns the file. Raises `InvalidInput` if the disk does not take it; what was there stays."""
     path = folder / FILE
-    part = path.with_name(f".{FILE}.{os.getpid()}.part")
-    try:
-        try:
-            part.write_text(json.dumps({"temperature": temperature, "scale": scale}) + "\n", encoding="utf-8")
-            part.replace(path)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise InvalidInput(f"cannot write {path}: {error.strerror or error}") from None
+    write_whole(path, json.dumps({"temperature": temperature, "scale": scale}) + "\n")
     return path

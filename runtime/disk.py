@@ -1,0 +1,58 @@
+"""Files that are on disk as a whole or not at all, and where the user's caches are."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import InvalidInput
+
+
+def cache_folder(name: str) -> Path:
+    """`plait/NAME` in the user's cache folder; it need not be there."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plait" / name
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises `InvalidInput` where the system does not let `path` be written: it is a file, a disk is full, ..."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidInput(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is never seen half written; what was there stays until then. Raises `InvalidInput`."""
+    with writing(path):
+        replace_file(path, text.encode())
+
+
+def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """As `write_whole`, but raises `OSError`. `sync`: the file is on the disk, and in its folder, when this returns."""
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+    if sync:
+        sync_path(path.parent)
+
+
+def sync_path(path: Path) -> None:
+    """A file, or the entries of a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
