@@ -118,6 +118,41 @@ void configure_tiles(int rows, int more_rows) {
     tiles_configure(shapes);
 }
 
+void zero_sums() {
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    TILE_ZERO(2);
+    TILE_ZERO(3);
+}
+
+// The four sums of one row of tiles, side by side; `stride` in elements.
+void store_sums(float* y, int64_t stride) {
+    TILE_STORE(0, y, 4 * stride);
+    TILE_STORE(1, y + kTile, 4 * stride);
+    TILE_STORE(2, y + 2 * kTile, 4 * stride);
+    TILE_STORE(3, y + 3 * kTile, 4 * stride);
+}
+
+// sums += x w, for the rows of inputs that are configured: x (rows, depth), w (depth, 64), depth a multiple of kTile.
+// `w` is fetched so many rows ahead, if any.
+template <int kAhead = 0>
+void add_products(const uint32_t* x, int64_t x_stride, const uint32_t* w, int64_t w_stride, int64_t depth) {
+    for (int64_t k = 0; k < depth; k += kTile, x += kTile, w += kTile * w_stride) {
+        if constexpr (kAhead > 0)
+            for (int row = kAhead; row < kAhead + kTile; row++)
+                for (int i = 0; i < 4 * kTile; i += kTile) __builtin_prefetch(w + row * w_stride + i, 0, 3);
+        TILE_LOAD(4, x, 4 * x_stride);
+        TILE_LOAD(6, w, 4 * w_stride);
+        TILE_MULTIPLY(0, 4, 6);
+        TILE_LOAD(7, w + kTile, 4 * w_stride);
+        TILE_MULTIPLY(1, 4, 7);
+        TILE_LOAD(6, w + 2 * kTile, 4 * w_stride);
+        TILE_MULTIPLY(2, 4, 6);
+        TILE_LOAD(7, w + 3 * kTile, 4 * w_stride);
+        TILE_MULTIPLY(3, 4, 7);
+    }
+}
+
 #endif
 
 }  // namespace

@@ -20,26 +20,9 @@ inline int up_to(int multiple, int n) { return (n + multiple - 1) / multiple * m
 inline void multiply(const uint32_t* x, int64_t x_stride, const uint32_t* w, int64_t w_stride, int depth, int columns,
                      float* y, int64_t y_stride) {
     for (; columns >= 4; columns -= 4, w += 4 * kTile, y += 4 * kTile) {
-        TILE_ZERO(0);
-        TILE_ZERO(1);
-        TILE_ZERO(2);
-        TILE_ZERO(3);
-        for (int k = 0; k < depth; k += kTile) {
-            const uint32_t* at = w + k * w_stride;
-            TILE_LOAD(4, x + k, 4 * x_stride);
-            TILE_LOAD(6, at, 4 * w_stride);
-            TILE_MULTIPLY(0, 4, 6);
-            TILE_LOAD(7, at + kTile, 4 * w_stride);
-            TILE_MULTIPLY(1, 4, 7);
-            TILE_LOAD(6, at + 2 * kTile, 4 * w_stride);
-            TILE_MULTIPLY(2, 4, 6);
-            TILE_LOAD(7, at + 3 * kTile, 4 * w_stride);
-            TILE_MULTIPLY(3, 4, 7);
-        }
-        TILE_STORE(0, y, 4 * y_stride);
-        TILE_STORE(1, y + kTile, 4 * y_stride);
-        TILE_STORE(2, y + 2 * kTile, 4 * y_stride);
-        TILE_STORE(3, y + 3 * kTile, 4 * y_stride);
+        zero_sums();
+        add_products(x, x_stride, w, w_stride, depth);
+        store_sums(y, y_stride);
     }
     for (; columns > 0; columns--, w += kTile, y += kTile) {
         TILE_ZERO(0);

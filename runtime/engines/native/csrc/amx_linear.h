@@ -11,31 +11,17 @@
 
 namespace {
 
+// Units that make up whole tiles; the others stand in `last`, filled up.
+constexpr int64_t whole_tiles(int64_t depth) { return depth / kTile * kTile; }
+
 // Up to 16 rows times a panel: its weights come in once, in the order in which they lie.
 void few_rows(const uint32_t* x, int64_t x_stride, const uint32_t* weights, const uint32_t* last, int64_t depth,
               float* sums) {
-    constexpr int kStride = 4 * kPanel, kAhead = 2 * kTile * kPanel;
-    TILE_ZERO(0);
-    TILE_ZERO(1);
-    TILE_ZERO(2);
-    TILE_ZERO(3);
-    for (int64_t k = 0; k < depth; k += kTile) {
-        const uint32_t* w = k + kTile <= depth ? weights + k * kPanel : last;
-        for (int i = 0; i < kTile * kPanel; i += kLine) __builtin_prefetch(weights + k * kPanel + kAhead + i, 0, 3);
-        TILE_LOAD(4, x + k, 4 * x_stride);
-        TILE_LOAD(6, w, kStride);
-        TILE_MULTIPLY(0, 4, 6);
-        TILE_LOAD(7, w + 16, kStride);
-        TILE_MULTIPLY(1, 4, 7);
-        TILE_LOAD(6, w + 32, kStride);
-        TILE_MULTIPLY(2, 4, 6);
-        TILE_LOAD(7, w + 48, kStride);
-        TILE_MULTIPLY(3, 4, 7);
-    }
-    TILE_STORE(0, sums, kStride);
-    TILE_STORE(1, sums + 16, kStride);
-    TILE_STORE(2, sums + 32, kStride);
-    TILE_STORE(3, sums + 48, kStride);
+    const int64_t whole = whole_tiles(depth);
+    zero_sums();
+    add_products<2 * kTile>(x, x_stride, weights, kPanel, whole);
+    if (whole < depth) add_products(x + whole, x_stride, last, kPanel, kTile);
+    store_sums(sums, kPanel);
 }
 
 // 17 to 32 rows times a panel, in two halves: every tile that is loaded is used twice.
@@ -43,12 +29,9 @@ void many_rows(const uint32_t* x, int64_t x_stride, const uint32_t* weights, con
                float* sums) {
     constexpr int kStride = 4 * kPanel;
     for (int half = 0; half < kPanel; half += 32) {
-        TILE_ZERO(0);
-        TILE_ZERO(1);
-        TILE_ZERO(2);
-        TILE_ZERO(3);
+        zero_sums();
         for (int64_t k = 0; k < depth; k += kTile) {
-            const uint32_t* w = (k + kTile <= depth ? weights + k * kPanel : last) + half;
+            const uint32_t* w = (k < whole_tiles(depth) ? weights + k * kPanel : last) + half;
             TILE_LOAD(6, w, kStride);
             TILE_LOAD(4, x + k, 4 * x_stride);
             TILE_MULTIPLY(0, 4, 6);
@@ -72,7 +55,7 @@ void tile_panel(const uint32_t* x, int64_t x_stride, int64_t rows, const uint32_
                 const float* bias, bool add, float* y, int64_t y_stride) {
     static_assert(kPanel == 4 * kTile);
     alignas(64) uint32_t last[kTile * kPanel] = {};  // the last units, filled up
-    if (const int64_t rest = depth % kTile) std::memcpy(last, weights + (depth - rest) * kPanel, rest * kPanel * 4);
+    std::memcpy(last, weights + whole_tiles(depth) * kPanel, (depth - whole_tiles(depth)) * kPanel * sizeof *last);
     alignas(64) float sums[2 * kTile * kPanel];
     int64_t configured = 0;
     for (int64_t begin = 0; begin < rows; begin += 2 * kTile) {
