@@ -10,13 +10,13 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from random import uniform
 from typing import Any
 
 from ...engine import BlockUsage, Capabilities, Completion, Constraint, FinishReason, SamplingParams, Tokenizer
-from ...errors import InvalidInput, PlaitError, ServerFailed, UnknownModel, UnsupportedByEngine
+from ...errors import InvalidInput, ServerFailed, UnsupportedByEngine
 from ..constraints.matcher import check_text
 from ..native.gguf_tokenizer import load_tokenizer
 from ..registry import find_model
@@ -24,17 +24,15 @@ from ..token_branch import TokenBranch, TokenGeneration
 from ..token_decoding import Scores, decode, request_seed
 from ..token_engine import TokenEngine
 from .chunks import Chunk
-from .dialect import LLAMA_CPP, Dialect, Way, candidates
+from .dialect import Dialect
+from .discovery import DEFAULT_CONTEXT, find_listed, probe
 from .options import ServerOptions, read_options
-from .server import Refused, Server, StreamBroken
+from .server import Server, StreamBroken
 from .text_tokenizer import TextTokenizer
 from .usage import Account, ServerUsage
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_CONTEXT = 4096
-LLAMA_CPP_CONTEXT = 2048
-"""Of a server that was not told another one (`--n_ctx`)."""
 _PROBE = "1"
 _ID = "token_id:"
 _PATIENCE = 4
@@ -73,8 +71,6 @@ class OpenAIEngine(TokenEngine):
         self.model = options.model or ""
         self.dialect = Dialect(is_chat=is_chat)
         self.usage = ServerUsage()
-        self._owner: object = None
-        """Of the model, as the server lists it."""
         self._server: Server | None = None
 
     @property
@@ -95,8 +91,21 @@ class OpenAIEngine(TokenEngine):
         if self._server is not None:
             return
         self._server = Server(self.options)
-        await self._choose_model()
-        self.dialect = await self._probe()
+        listed = await find_listed(self._server, self.options)
+        self.model = listed.model
+        if self.options.context_limit is None:
+            self.context_limit = listed.limit or listed.default_limit
+            if listed.limit is None:
+                logger.warning(
+                    "%s does not say how long its context is: taking %d; set context_limit",
+                    self.name, self.context_limit,
+                )  # fmt: skip
+        if listed.is_llama_cpp and self.options.max_concurrency is None:
+            self._server.limit(1)
+        self.dialect = await probe(
+            self._server, self.options, listed, has_tokenizer=self._text is None,
+            prompt=lambda dialect: self._prompt(self.tokenizer.encode(_PROBE), dialect),
+        )  # fmt: skip
         self.capabilities = Capabilities(logprobs=self.dialect.logprobs)
         logger.info("%s: %s, %s", self.name, self.model, self.dialect)
 
@@ -168,7 +177,7 @@ class OpenAIEngine(TokenEngine):
         room = branch.context_limit - branch.position
         limit = room if params.max_tokens is None else min(room, params.max_tokens - len(generation.new))
         body = self.dialect.body(params, max_tokens=limit, seed=request_seed(branch))
-        body |= {"model": self.model, **self._prompt(branch.tokens)}
+        body |= {"model": self.model, **self._prompt(branch.tokens, self.dialect)}
         finish, last, text = None, None, ""
         with Account(self.usage, branch.length) as account:
             async with aclosing(self.server.stream(self.dialect.path, body)) as chunks:
@@ -196,9 +205,9 @@ class OpenAIEngine(TokenEngine):
             sample.logprobs.append(0.0)
             yield eos_ids[0]
 
-    def _prompt(self, tokens: list[int]) -> dict[str, Any]:
-        if not self.dialect.is_chat:
-            return {"prompt": tokens if self.dialect.takes_ids else self.tokenizer.decode(self._without_prefix(tokens))}
+    def _prompt(self, tokens: list[int], dialect: Dialect) -> dict[str, Any]:
+        if not dialect.is_chat:
+            return {"prompt": tokens if dialect.takes_ids else self.tokenizer.decode(self._without_prefix(tokens))}
         assert self._text is not None
         messages = self._text.messages(tokens)
         if messages and messages[-1]["role"] == "assistant":
@@ -239,72 +248,6 @@ class OpenAIEngine(TokenEngine):
         if name.startswith(_ID) and name[len(_ID) :].isdecimal():
             return int(name[len(_ID) :])
         return self._text.token(name) if self._text is not None else -1
-
-    # -- finding out what the server can do --------------------------------------------------------------------
-
-    async def _choose_model(self) -> None:
-        listed = {one["id"]: one for one in await self.server.models()}
-        if not self.model and len(listed) != 1:
-            known = ", ".join(sorted(listed)[:20]) or "none that it lists"
-            raise UnknownModel(f"which model of {self.options.url}? openai:{self.options.url}#MODEL; there: {known}")
-        self.model = self.model or next(iter(listed))
-        entry = listed.get(self.model) or next(iter(listed.values()), {})
-        self._owner = entry.get("owned_by")
-        if self._owner == LLAMA_CPP and self.model not in listed:
-            # It would answer with another one.
-            raise UnknownModel(
-                f"{self.options.url} has no model {self.model!r}; there: {', '.join(sorted(listed)[:20])}"
-            )
-        limit = listed.get(self.model, {}).get("max_model_len")
-        if self.options.context_limit is None and isinstance(limit, int) and limit > 0:
-            self.context_limit = limit
-        elif self.options.context_limit is None:
-            self.context_limit = LLAMA_CPP_CONTEXT if self._owner == LLAMA_CPP else DEFAULT_CONTEXT
-            logger.warning(
-                "%s does not say how long its context is: taking %d; set context_limit", self.name, self.context_limit
-            )
-        if self._owner == LLAMA_CPP and self.options.max_concurrency is None:
-            self.server.limit(1)
-
-    def _way(self) -> Way:
-        """How constraints go over."""
-        if self.options.constraints != "auto":
-            return self.options.constraints
-        if self._owner == LLAMA_CPP:
-            return "llama_cpp"
-        return "structured_outputs" if self._owner in ("vllm", "plait") else "response_format"
-
-    async def _probe(self) -> Dialect:
-        """The richest dialect that the server takes."""
-        refusal: PlaitError | None = None
-        tried = candidates(
-            is_chat=self.options.api == "chat",
-            has_tokenizer=self._text is None,
-            logprobs=self.options.logprobs,
-            owner=self._owner,
-        )
-        for dialect in tried:
-            self.dialect = dialect
-            params = SamplingParams(stop=("\x00",), logprobs=0 if dialect.logprobs else None)
-            body = dialect.body(params, max_tokens=1, seed=0)
-            body |= {"model": self.model, **self._prompt(self.tokenizer.encode(_PROBE))}
-            try:
-                async with aclosing(self.server.stream(dialect.path, body)) as stream:
-                    chunks = [chunk async for chunk in stream]
-            except Refused as error:
-                refusal = refusal or error
-                continue
-            except StreamBroken as error:
-                # Some see too late that they cannot do what they have begun.
-                refusal = refusal or ServerFailed(f"{self.options.url} sends no completions: {error}")
-                continue
-            if dialect.gives_ids and not any(chunk.ids for chunk in chunks):
-                continue
-            if dialect.logprobs and not any(chunk.logprobs for chunk in chunks):
-                continue
-            return replace(dialect, constraints=self._way())
-        assert refusal is not None, "the last dialect asks for nothing that could be missing"
-        raise refusal
 
 
 async def _last_words(tokens: AsyncGenerator[int, None]) -> None:

@@ -1,0 +1,93 @@
+"""What a server is and can do: its model, by what it lists, and its dialect, by requests for one token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...engine import SamplingParams
+from ...errors import PlaitError, ServerFailed, UnknownModel
+from .dialect import LLAMA_CPP, Dialect, Way, candidates
+from .options import ServerOptions
+from .server import Refused, Server, StreamBroken
+
+DEFAULT_CONTEXT = 4096
+LLAMA_CPP_CONTEXT = 2048
+"""Of a server that was not told another one (`--n_ctx`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The model that is used, as the server lists it."""
+
+    model: str
+    owner: object
+    limit: int | None
+    """Tokens of its context; None: the server does not say."""
+
+    @property
+    def default_limit(self) -> int:
+        """What is taken where the server does not say."""
+        return LLAMA_CPP_CONTEXT if self.is_llama_cpp else DEFAULT_CONTEXT
+
+    @property
+    def is_llama_cpp(self) -> bool:
+        return self.owner == LLAMA_CPP
+
+    @property
+    def way(self) -> Way:
+        """How constraints go over."""
+        if self.is_llama_cpp:
+            return "llama_cpp"
+        return "structured_outputs" if self.owner in ("vllm", "plait") else "response_format"
+
+
+async def find_listed(server: Server, options: ServerOptions) -> Listed:
+    """Raises `UnknownModel`."""
+    listed = {one["id"]: one for one in await server.models()}
+    there = ", ".join(sorted(listed)[:20])
+    if not options.model and len(listed) != 1:
+        raise UnknownModel(
+            f"which model of {options.url}? openai:{options.url}#MODEL; there: {there or 'none that it lists'}"
+        )
+    model = options.model or next(iter(listed))
+    entry = listed.get(model) or next(iter(listed.values()), {})
+    limit = listed.get(model, {}).get("max_model_len")
+    found = Listed(model, entry.get("owned_by"), limit if isinstance(limit, int) and limit > 0 else None)
+    if found.is_llama_cpp and model not in listed:
+        # It would answer with another one.
+        raise UnknownModel(f"{options.url} has no model {model!r}; there: {there}")
+    return found
+
+
+async def probe(
+    server: Server, options: ServerOptions, listed: Listed, *, has_tokenizer: bool,
+    prompt: Callable[[Dialect], dict[str, Any]],
+) -> Dialect:  # fmt: skip
+    """The richest dialect that the server takes. `prompt`: some text, as a dialect sends it. Raises `PlaitError`."""
+    refusal: PlaitError | None = None
+    is_chat = options.api == "chat"
+    for dialect in candidates(
+        is_chat=is_chat, has_tokenizer=has_tokenizer, logprobs=options.logprobs, owner=listed.owner
+    ):
+        params = SamplingParams(stop=("\x00",), logprobs=0 if dialect.logprobs else None)
+        body = {**dialect.body(params, max_tokens=1, seed=0), "model": listed.model, **prompt(dialect)}
+        try:
+            async with aclosing(server.stream(dialect.path, body)) as stream:
+                chunks = [chunk async for chunk in stream]
+        except Refused as error:
+            refusal = refusal or error
+            continue
+        except StreamBroken as error:
+            # Some see too late that they cannot do what they have begun.
+            refusal = refusal or ServerFailed(f"{options.url} sends no completions: {error}")
+            continue
+        if dialect.gives_ids and not any(chunk.ids for chunk in chunks):
+            continue
+        if dialect.logprobs and not any(chunk.logprobs for chunk in chunks):
+            continue
+        return replace(dialect, constraints=listed.way if options.constraints == "auto" else options.constraints)
+    assert refusal is not None, "the last dialect asks for nothing that could be missing"
+    raise refusal
