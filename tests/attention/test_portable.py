@@ -114,6 +114,17 @@ def test_prefill_in_tile_registers_whole_in_parts_and_as_decoding(
     assert all(torch.equal(out, outs[0]) for out in outs[1:])
 
 
+def test_panels_of_one_tile_that_begin_at_different_tokens(tiles: Path, use: Callable[[Path], None]) -> None:
+    """What the panel before left in the weights of tokens that this one does not see is not multiplied."""
+    use(tiles)
+    k_pool, v_pool = make_pools(4, 1, 32, dtype=torch.bfloat16)
+    q = torch.randn(32, 1, 32)
+    plan = make_plan(32, [list(range(4))], [(0, 16, 0, 0, 60, 0, 0, 0), (16, 16, 0, 20, 60, 0, 0, 0)])
+    found = span_attention(q, k_pool, v_pool, plan, scale=0.2, impl="cpu")
+    expected = span_attention(q, k_pool, v_pool, plan, scale=0.2, impl="reference")
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+
+
 def test_tile_registers_compile(tmp_path: Path) -> None:
     """With the instructions themselves, which this processor may not have."""
     source, target = _CSRC / "span_attention.cpp", tmp_path / "out.s"
