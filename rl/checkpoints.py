@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..runtime.disk import sync_path
 
 PREFIX = "checkpoint-"
 STAGING = ".saving"
@@ -55,31 +56,14 @@ class SafeCheckpoints(_Base):
 def publish(folder: Path, place: Path) -> None:
     """Move a folder to its place, in which nothing or an older one is, once all of it is on disk."""
     for path in (*folder.rglob("*"), folder):
-        _sync(path)
+        sync_path(path)
     if place.exists():
         shutil.rmtree(place)
     folder.replace(place)
-    _sync(place.parent)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text, encoding="utf-8")
-    _sync(beside)
-    beside.replace(path)
-    _sync(path.parent)
+    sync_path(place.parent)
 
 
 def checkpoints(out: Path) -> list[Path]:
     """Of an output folder, oldest first."""
     found = [p for p in out.glob(f"{PREFIX}*") if p.name.removeprefix(PREFIX).isdigit() and p.is_dir()]
     return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

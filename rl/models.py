@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from ..runtime.disk import replace_file
 from ..runtime.engines.native.gguf_tokenizer import load_tokenizer
 from ..runtime.engines.registry import find_model
 from ..runtime.errors import InvalidInput
 from ..runtime.tokenizer import Tokenizer
-from .checkpoints import STAGING, publish, replace_file
+from .checkpoints import STAGING, publish
 from .config import TrainConfig, arguments
 from .tags import add_tags, merge, save
 
@@ -77,7 +78,7 @@ def publish_model(trainer: Any, out: Path, tokenizer: Any, is_main: bool, files:
             publish(staging / "adapter", out / "adapter")
         save(merge(model), tokenizer, staging / "model")
         for name, text in (files or {}).items():
-            replace_file(staging / "model" / name, text)
+            replace_file(staging / "model" / name, text.encode(), sync=True)
         publish(staging / "model", out / "model")
         shutil.rmtree(staging)
     trainer.accelerator.wait_for_everyone()

@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..runtime.disk import replace_file
 from ..runtime.errors import InvalidInput
 from ..runtime.spec import Spec
-from .checkpoints import STAGING, checkpoints, replace_file
+from .checkpoints import STAGING, checkpoints
 
 CONFIG = "config.json"
 """In the output folder: the fields that the training was begun with."""
@@ -40,4 +41,4 @@ def claim(config: Spec, out: Path, *, may_change: Sequence[str], outcomes: Seque
             raise InvalidInput(
                 f"{out} was made with other {', '.join(differ)}: give another --out, or --fresh to begin anew"
             )
-    replace_file(file, json.dumps(fields, indent=1) + "\n")
+    replace_file(file, json.dumps(fields, indent=1).encode() + b"\n", sync=True)

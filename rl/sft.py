@@ -20,10 +20,11 @@ from typing import Any
 
 import torch
 
+from ..runtime.disk import replace_file
 from ..runtime.errors import InvalidInput, UnsupportedModel
 from ..runtime.methods.multiverse.dialects import DIALECTS
 from ..runtime.tokenizer import Tokenizer
-from .checkpoints import checkpoints, replace_file
+from .checkpoints import checkpoints
 from .config import SFTConfig
 from .curriculum import mixed, shuffled
 from .frames import enable
@@ -154,6 +155,6 @@ def _probe(
             save(model, tokenizer, folder)
         found = probe(config.probe, folder, asked, out / "probe" / when, seed=config.seed)
     known = json.loads((out / PROBE).read_text(encoding="utf-8")) if (out / PROBE).exists() else {}
-    replace_file(out / PROBE, json.dumps({**known, when: found.row()}, indent=1) + "\n")
+    replace_file(out / PROBE, json.dumps({**known, when: found.row()}, indent=1).encode() + b"\n", sync=True)
     share = f"{found.answered} of {found.prompts} held-out prompts get a well-formed block"
     print(f"{when}: {share}; {found.well_formed} of {found.blocks} blocks are", flush=True)

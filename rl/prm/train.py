@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from ...runtime.disk import replace_file
 from ...runtime.errors import InvalidInput
 from ...runtime.tokenizer import Tokenizer
 from ...search.rewards.frames import check_tag
 from ...search.rewards.prm import MARK
-from ..checkpoints import checkpoints, replace_file
+from ..checkpoints import checkpoints
 from ..curriculum import shuffled
 from ..models import load, lora_config, publish_model, rows, serving_tokenizer
 from ..run_folder import claim
@@ -139,6 +140,6 @@ def _judge(
         return
     found = judge(list(scores(model, held_out, labels, batch_of, 0)))
     known = json.loads((out / VERDICTS).read_text(encoding="utf-8")) if (out / VERDICTS).exists() else {}
-    replace_file(out / VERDICTS, json.dumps({**known, when: found.row()}, indent=1) + "\n")
+    replace_file(out / VERDICTS, json.dumps({**known, when: found.row()}, indent=1).encode() + b"\n", sync=True)
     auc = "" if found.auc is None else f", AUC {found.auc:.3f}"
     print(f"{when}: {found.accuracy:.1%} of {found.steps:,} held-out steps judged right{auc}", flush=True)

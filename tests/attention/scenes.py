@@ -49,16 +49,30 @@ def make_plan(
 
 
 def alone(plan: AttentionPlan, row: int) -> AttentionPlan:
-    """The plan of one row as if it was decoded by itself."""
+    """The plan of one row as if it was by itself in a step."""
     entries = []
     for start, rows, run, begin, end, causal, shift, group in plan.entries.tolist():
         if start <= row < start + rows:
             stop = end - (start + rows - 1 - row) if causal else end
             entries.append((0, 1, run, begin, max(begin, stop), causal, shift, group))
-    runs = [
-        plan.run_blocks[low:high].tolist() for low, high in zip(plan.run_start[:-1], plan.run_start[1:], strict=True)
-    ]
-    return make_plan(1, runs, entries, plan.groups)
+    return AttentionPlan(
+        num_rows=1,
+        run_blocks=plan.run_blocks,
+        run_start=plan.run_start,
+        entries=np.array(entries, dtype=np.int32).reshape(-1, 8),
+        groups=plan.groups,
+        is_prefill=None if plan.is_prefill is None else plan.is_prefill[row : row + 1],
+    )
+
+
+def prefill(q: Tensor, k_pool: Tensor, v_pool: Tensor, step: int) -> Tensor:
+    """The kernel's outputs of N tokens that are prefilled `step` at a time, each seeing those before it."""
+    blocks, parts = list(range(len(k_pool))), []
+    for start in range(0, len(q), step):
+        rows = q[start : start + step]
+        plan = make_plan(len(rows), [blocks], [(0, len(rows), 0, 0, start + len(rows), 1, 0, 0)])
+        parts.append(span_attention(rows, k_pool, v_pool, plan, scale=0.1, impl="cpu"))
+    return torch.cat(parts)
 
 
 def make_pools(

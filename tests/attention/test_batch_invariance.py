@@ -9,7 +9,7 @@ from torch import Tensor
 
 from plait.attention import library, span_attention
 from plait.attention.plan import AttentionPlan
-from plait.tests.attention.scenes import Scene, alone, make_plan, make_pools, scenes
+from plait.tests.attention.scenes import Scene, alone, make_plan, make_pools, prefill, scenes
 
 pytestmark = pytest.mark.skipif(library.load() is None, reason="the kernels are not built")
 
@@ -47,14 +47,7 @@ def test_prefill_whole_in_parts_and_as_decoding_agree_in_bits(dtype: torch.dtype
     """Each chunk sees the earlier tokens of its run; the keys are all there from the start."""
     tokens, (k_pool, v_pool) = 300, make_pools(19, 2, size, dtype=dtype)
     q = torch.randn(tokens, 6, size).to(dtype)
-    outs = []
-    for step in (300, 128, 7, 1):
-        parts = []
-        for start in range(0, tokens, step):
-            rows = min(step, tokens - start)
-            plan = make_plan(rows, [list(range(19))], [(0, rows, 0, 0, start + rows, 1, 0, 0)])
-            parts.append(span_attention(q[start : start + rows], k_pool, v_pool, plan, scale=0.1, impl="cpu"))
-        outs.append(torch.cat(parts))
+    outs = [prefill(q, k_pool, v_pool, step) for step in (300, 128, 7, 1)]
     assert all(torch.equal(out, outs[0]) for out in outs[1:])
 
 

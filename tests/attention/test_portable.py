@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,26 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from plait.attention import library, span_attention
-from plait.tests.attention.scenes import Scene, alone, make_plan, make_pools, scenes
+from plait.tests.attention.scenes import Scene, alone, make_plan, make_pools, prefill, scenes
 from plait.tests.attention.test_span_attention import assert_close
-
-_CSRC = Path(library.__file__).parent / "csrc"
-# Not what this processor has: one with tile registers would use them.
-_TILES = ["-march=x86-64-v4", "-mavx512bf16", "-DPLAIT_EMULATE_TILES"]
-
-pytestmark = pytest.mark.skipif(
-    platform.machine() != "x86_64" or shutil.which("g++") is None, reason="needs g++ on x86-64"
-)
-
-
-def _has(flag: str) -> bool:
-    info = Path("/proc/cpuinfo")
-    return info.is_file() and flag in info.read_text()
-
-
-def _build(target: Path, *flags: str) -> None:
-    sources = sorted(_CSRC.glob("*.cpp"))
-    subprocess.run(["g++", "-O1", "-std=c++17", *flags, "-shared", "-fPIC", *sources, "-o", target], check=True)
+from plait.tests.compiled import ATTENTION, EMULATED_TILES, assembly_with_tiles, build
 
 
 @pytest.fixture
@@ -51,18 +31,14 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a library with tile registers (AMX) in plain C++."""
-    if not _has("avx512_bf16"):
-        pytest.skip("needs a processor with bfloat16 in AVX-512")
     folder = tmp_path_factory.mktemp("tiles")
-    _build(folder / "_kernels.so", *_TILES)
+    build(ATTENTION, folder / "_kernels.so", *EMULATED_TILES)
     return folder
 
 
 @pytest.mark.parametrize("march", ["x86-64", "x86-64-v4"])
 def test_equals_the_reference(march: str, tmp_path: Path, use: Callable[[Path], None]) -> None:
-    if march != "x86-64" and not _has("avx512dq"):
-        pytest.skip(f"this processor is no {march}")
-    _build(tmp_path / "_kernels.so", f"-march={march}")
+    build(ATTENTION, tmp_path / "_kernels.so", f"-march={march}")
     use(tmp_path)
 
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -102,14 +78,7 @@ def test_prefill_in_tile_registers_whole_in_parts_and_as_decoding(
     k_pool, v_pool = make_pools(10, 2, size, dtype=torch.bfloat16)
     k_pool[-1, :, :, tokens - 144 :], v_pool[-1, :, tokens - 144 :] = float("nan"), float("nan")
     q = torch.randn(tokens, 6, size)
-    outs = []
-    for step in (150, 128, 7, 1):
-        parts = []
-        for start in range(0, tokens, step):
-            rows = min(step, tokens - start)
-            plan = make_plan(rows, [list(range(10))], [(0, rows, 0, 0, start + rows, 1, 0, 0)])
-            parts.append(span_attention(q[start : start + rows], k_pool, v_pool, plan, scale=0.1, impl="cpu"))
-        outs.append(torch.cat(parts))
+    outs = [prefill(q, k_pool, v_pool, step) for step in (150, 128, 7, 1)]
     assert outs[0].isfinite().all()
     assert all(torch.equal(out, outs[0]) for out in outs[1:])
 
@@ -125,12 +94,6 @@ def test_panels_of_one_tile_that_begin_at_different_tokens(tiles: Path, use: Cal
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
 
 
-def test_tile_registers_compile(tmp_path: Path) -> None:
-    """With the instructions themselves, which this processor may not have."""
-    source, target = _CSRC / "span_attention.cpp", tmp_path / "out.s"
-    flags = ["-O0", "-std=c++17", "-march=sapphirerapids", "-S", "-o", str(target)]
-    done = subprocess.run(["g++", *flags, source], capture_output=True, text=True, check=False)
-    if "bad value" in done.stderr:
-        pytest.skip("the compiler is older than the processor")
-    assert done.returncode == 0, done.stderr
-    assert all(name in target.read_text() for name in ("ldtilecfg", "tileloadd", "tdpbf16ps", "tilestored"))
+def test_tile_registers_compile() -> None:
+    found = assembly_with_tiles(ATTENTION / "span_attention.cpp")
+    assert all(name in found for name in ("ldtilecfg", "tileloadd", "tdpbf16ps", "tilestored"))

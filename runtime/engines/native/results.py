@@ -108,8 +108,9 @@ class Results:
         is_plain = step.num_plain == step.num_rows == len(self._schedule.running)
         if is_plain and not any(g.is_done for g in generations):
             self._schedule.repeatable = step  # unless somebody retires below
-        for i, (g, c) in enumerate(zip(generations, step.chunks, strict=True)):
-            latest, num_taken = ([], 1) if g.is_done else self._push_all(g, decoded.of_row(i, g.params))
+        rows = decoded.rows([g.params for g in generations])
+        for g, c, drawn in zip(generations, step.chunks, rows, strict=True):
+            latest, num_taken = ([], 1) if g.is_done else self._push_all(g, drawn)
             # The branch may have been closed or rewound while the pass was running.
             if c.segment.refs and c.segment.version == c.version:
                 self.store.advance(c.segment, c.begin + num_taken)

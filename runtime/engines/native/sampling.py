@@ -105,15 +105,17 @@ class Decoded:
     scores: NDArray[np.float64] | None = None
     """(2, S, N): log-probabilities and certainties of the rows that are scored; None: the model tells none."""
 
-    def of_row(self, row: int, params: SamplingParams) -> list[Drawn]:
-        """What it got in each step."""
-        drawn = list(map(Drawn, self.tokens[:, row].tolist()))
-        if self.scores is not None and is_scored(params):
-            logprobs, certainties = self.scores[:, :, row].tolist()
-            for one, logprob, certainty in zip(drawn, logprobs, certainties, strict=True):
-                one.logprob = None if params.logprobs is None else logprob
-                one.certainty = certainty if params.certainty else None
-        return drawn
+    def rows(self, params: Sequence[SamplingParams]) -> list[list[Drawn]]:
+        """What each row, sampled by its `params`, got in each step."""
+        rows = [list(map(Drawn, tokens)) for tokens in self.tokens.T.tolist()]
+        if self.scores is not None:
+            for i, wanted in enumerate(params):
+                if is_scored(wanted):
+                    logprobs, certainties = self.scores[:, :, i].tolist()
+                    for one, logprob, certainty in zip(rows[i], logprobs, certainties, strict=True):
+                        one.logprob = None if wanted.logprobs is None else logprob
+                        one.certainty = certainty if wanted.certainty else None
+        return rows
 
 
 def greedy(logits: Tensor) -> list[Drawn]:

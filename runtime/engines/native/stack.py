@@ -105,8 +105,9 @@ class KernelStack:
         """See `Model.decode`."""
         assert positions.dtype == torch.float32
         rows = len(tokens)
-        sampled, numbers = torch.empty(steps, rows, dtype=torch.int64), np.empty((3, steps, rows))
-        sampling = None if draws is None else burst_arguments(draws, numbers)
+        sampled = torch.empty(steps, rows, dtype=torch.int64)
+        numbers = None if draws is None else np.empty((3, steps, rows))
+        sampling = None if draws is None or numbers is None else burst_arguments(draws, numbers)
         logit_rows = torch.arange(rows)
         _results = self._enter(tokens, positions, slots, plan, pool, logit_rows)
         arguments = _results[2].arguments
@@ -120,7 +121,7 @@ class KernelStack:
         )  # fmt: skip
         done: int = self._ops.library.plait_decode(*self._at, ctypes.addressof(burst))
         self._check(done, pool)
-        return Decoded(sampled[:done], numbers[1:, :done])
+        return Decoded(sampled[:done], None if numbers is None else numbers[1:, :done])
 
     def _check(self, result: int, pool: KVPool) -> None:
         if result == BAD_TOKEN:

@@ -18,23 +18,6 @@ class Case:
     """(N,) of the rows."""
 
 
-def alone(plan: AttentionPlan, row: int) -> AttentionPlan:
-    """The plan of one row as if it was by itself in a step."""
-    entries = []
-    for start, rows, run, begin, end, causal, shift, group in plan.entries.tolist():
-        if start <= row < start + rows:
-            stop = end - (start + rows - 1 - row) if causal else end
-            entries.append((0, 1, run, begin, max(begin, stop), causal, shift, group))
-    return AttentionPlan(
-        num_rows=1,
-        run_blocks=plan.run_blocks,
-        run_start=plan.run_start,
-        entries=np.array(entries, dtype=np.int32).reshape(-1, 8),
-        groups=plan.groups,
-        is_prefill=None if plan.is_prefill is None else plan.is_prefill[row : row + 1],
-    )
-
-
 @st.composite
 def cases(draw: st.DrawFn, *, is_decoding: bool = False, ahead: int = 0) -> Case:
     """Branches of one to many rows, with spans of shared runs (frozen, live, shifted, short, empty) and an own run,

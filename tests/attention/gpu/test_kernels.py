@@ -12,9 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
 from plait.attention import AttentionPlan, Group, rope_and_store, span_attention
-from plait.tests.attention.gpu.plans import alone
 from plait.tests.attention.gpu.views import APE, VIEWS, Call, View, make_call
-from plait.tests.attention.scenes import Scene, make_plan, make_pools, scenes
+from plait.tests.attention.scenes import Scene, alone, make_plan, make_pools, scenes
 from plait.tests.attention.test_span_attention import GOLDEN, NEGATIVE
 from plait.tests.attention.test_store import _expected, _tables
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from plait.attention import AttentionPlan
 from plait.attention.gpu.schedule import HIGH, LOW, OWN, ROW, SHIFT, SHORT, Schedule, make_schedule
 from plait.attention.plan import CAUSAL, END
-from plait.tests.attention.gpu.plans import Case, alone, cases
+from plait.tests.attention.gpu.plans import Case, cases
+from plait.tests.attention.scenes import alone
 
 TILE = 64
 KINDS = st.sampled_from([(16,), (64,), (16, 64)])

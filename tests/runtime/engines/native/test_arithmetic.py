@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 from ctypes import CDLL
 from pathlib import Path
@@ -26,6 +24,7 @@ from plait.runtime.engines.native.kernels import (
 )
 from plait.runtime.engines.native.ops import KernelOps
 from plait.runtime.engines.native.weights import Weights
+from plait.tests.compiled import EMULATED_TILES, LAYERS, assembly_with_tiles, build
 
 from .test_ops import _config, _inputs, _run, _weights, shapes
 
@@ -36,21 +35,11 @@ def _library() -> CDLL:
     return library
 
 
-def _has_bfloat16() -> bool:
-    info = Path("/proc/cpuinfo")
-    return info.is_file() and "avx512_bf16" in info.read_text()
-
-
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory: pytest.TempPathFactory) -> CDLL:
     """A library with tile registers, by Intel's description of them."""
-    if shutil.which("g++") is None or not _has_bfloat16():
-        pytest.skip("needs g++, and a processor with bfloat16 in AVX-512")
-    source = Path(ops.__file__).parent / "csrc" / "ops.cpp"
     target = tmp_path_factory.mktemp("tiles") / "tiles.so"
-    # No -march=native: a processor that has the registers would use them.
-    flags = ["-march=x86-64-v4", "-mavx512bf16", "-DPLAIT_EMULATE_TILES", "-fopenmp", "-shared", "-fPIC"]
-    subprocess.run(["g++", "-O1", "-std=c++17", *flags, source, "-o", target], check=True)
+    build(LAYERS, target, *EMULATED_TILES, "-fopenmp")
     library = open_library(target)
     assert library.plait_has_tiles()
     return library
@@ -103,17 +92,9 @@ def test_rows_in_tiles_do_not_depend_on_the_batch(tiles: CDLL) -> None:
             assert torch.equal(got, want[chosen])
 
 
-def test_what_other_processors_build_compiles() -> None:
-    """With the instructions themselves, which this processor may not have."""
-    if shutil.which("g++") is None:
-        pytest.skip("needs g++")
-    source = Path(ops.__file__).parent / "csrc" / "ops.cpp"
-    flags = ["-O0", "-std=c++17", "-march=sapphirerapids", "-S", "-o", "-"]
-    done = subprocess.run(["g++", *flags, source], capture_output=True, text=True, check=False)
-    if "bad value" in done.stderr:
-        pytest.skip("the compiler is older than the processor")
-    assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in ("ldtilecfg", "tileloadd", "tdpbf16ps", "tilestored", "tilerelease"))
+def test_tile_registers_compile() -> None:
+    found = assembly_with_tiles(LAYERS / "ops.cpp")
+    assert all(name in found for name in ("ldtilecfg", "tileloadd", "tdpbf16ps", "tilestored", "tilerelease"))
 
 
 def test_all_candidates_are_measured(tiles: CDLL, monkeypatch: pytest.MonkeyPatch) -> None:

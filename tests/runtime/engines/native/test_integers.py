@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from plait.runtime.engines.native.torch_ops import TorchOps
 from plait.runtime.engines.native.weights import MLP, Linear, Weights
 from plait.runtime.errors import InvalidInput
 from plait.tests import real
+from plait.tests.compiled import LAYERS, build
 from plait.tests.runtime.engines.native.helpers import Sequences, tiny
 from plait.tests.runtime.engines.native.test_ops import _config, _inputs, _library, _run, _weights, shapes
 
@@ -189,17 +188,13 @@ def test_tiny_and_large_activations(kind: WeightType) -> None:
         assert ((got - want).norm(dim=-1) <= 0.03 * want.norm(dim=-1) + 0.03 * want.shape[-1] ** 0.5).all()
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 @pytest.mark.parametrize(
     "flags", [[], ["-mavx2", "-mfma"], ["-mavx"], ["-fsanitize=undefined", "-fno-sanitize-recover"]]
 )
 def test_kernels_built_for_any_machine(tmp_path: Path, flags: list[str]) -> None:
     """Other vector widths, no dot products of bytes."""
-    if "-mavx2" in flags and "avx2" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
-        pytest.skip("this processor has no AVX2")
-    source = Path(ops.__file__).parent / "csrc" / "ops.cpp"
     target = tmp_path / "plain.so"
-    subprocess.run(["g++", "-O1", "-std=c++17", "-shared", "-fPIC", *flags, source, "-o", target], check=True)
+    build(LAYERS, target, *flags)
     library = open_library(target)
     shape = {"hidden": 50, "inner": 70}
     tokens, attended = _inputs(_config(**shape), 7)

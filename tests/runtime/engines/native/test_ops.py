@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.machinery
-import shutil
-import subprocess
 from ctypes import CDLL
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from plait.runtime.engines.native import ops, packing
+from plait.runtime.engines.native import packing
 from plait.runtime.engines.native.config import LayerConfig, ModelConfig
 from plait.runtime.engines.native.families import FAMILIES
 from plait.runtime.engines.native.kernels import FLOAT32, FLOAT32_HALVED, kernel_library, open_library
@@ -24,6 +22,7 @@ from plait.runtime.engines.native.ops import KernelOps, choose_ops
 from plait.runtime.engines.native.torch_ops import TorchOps
 from plait.runtime.engines.native.weights import MLP, LayerWeights, Linear, Weights
 from plait.runtime.errors import InvalidInput
+from plait.tests.compiled import LAYERS, build
 
 
 def _library() -> CDLL:
@@ -239,13 +238,11 @@ def test_without_the_library_torch_serves(monkeypatch: pytest.MonkeyPatch) -> No
         kernel_library.cache_clear()
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_kernels_built_for_any_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without flags for this machine: other vector widths, bfloat16 in software, no OpenMP."""
-    source = Path(ops.__file__).parent / "csrc" / "ops.cpp"
     target = tmp_path / "plain.so"
+    build(LAYERS, target, optimise=3)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # what is measured of it is for no one else
-    subprocess.run(["g++", "-O3", "-std=c++17", "-shared", "-fPIC", source, "-o", target], check=True)
     library = open_library(target)
     config = _config(hidden=50, inner=70)
     tokens, attended = _inputs(config, 7)

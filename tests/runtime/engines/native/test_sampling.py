@@ -6,6 +6,7 @@ import asyncio
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ from plait import InvalidInput, SamplingParams
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
-from plait.runtime.engines.native.sampling import adjusted, weights
+from plait.runtime.engines.native.sampling import Decoded, Drawn, adjusted, weights
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.engines.native.test_engine import running
 
@@ -252,3 +253,24 @@ async def test_certainty_is_of_the_tokens_that_stay():
         count = len(kept.token_ids)
         part = await engine.open([7, 8]).generate(SamplingParams(max_tokens=count, certainty=True, ignore_eos=True))
         assert 0 < count < 5 and kept.certainty == pytest.approx(part.certainty, abs=1e-6)
+
+
+# -- bursts ----------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_a_burst_have_the_scores_that_they_asked_for():
+    tokens = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+    scores = np.arange(16.0).reshape(2, 2, 4)
+    asked = [
+        SamplingParams(),
+        SamplingParams(logprobs=0),
+        SamplingParams(certainty=True),
+        SamplingParams(logprobs=0, certainty=True),
+    ]
+    assert Decoded(tokens, scores).rows(asked) == [
+        [Drawn(1), Drawn(5)],
+        [Drawn(2, logprob=1.0), Drawn(6, logprob=5.0)],
+        [Drawn(3, certainty=10.0), Drawn(7, certainty=14.0)],
+        [Drawn(4, logprob=3.0, certainty=11.0), Drawn(8, logprob=7.0, certainty=15.0)],
+    ]
+    assert Decoded(tokens).rows(asked)[3] == [Drawn(4), Drawn(8)]

@@ -1,0 +1,49 @@
+"""Files that are on disk as a whole or not at all."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from plait.runtime.disk import replace_file, write_whole
+from plait.runtime.errors import InvalidInput
+
+
+def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a.txt", "one")
+    write_whole(tmp_path / "a.txt", "zwölf")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "zwölf"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.txt"]
+
+
+def test_what_was_there_stays_where_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_whole(tmp_path / "a.txt", "one")
+
+    def no_space(_path: Path, _target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", no_space)
+        with pytest.raises(InvalidInput, match=r"cannot write .*a\.txt: No space left"):
+            write_whole(tmp_path / "a.txt", "two")
+    assert (tmp_path / "a.txt").read_text() == "one"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.txt"]
+
+
+def test_a_synced_file_is_on_the_disk_before_it_takes_its_place_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut leaves an empty file under the name, or the older one after the call has returned."""
+    done, replace = [], Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: done.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"))
+
+    def record(path: Path, target: Path) -> Path:
+        done.append("replace")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", record)
+    replace_file(tmp_path / "a.txt", b"one", sync=True)
+    assert done == ["file", "replace", "folder"]
+    replace_file(tmp_path / "a.txt", b"two")
+    assert done[3:] == ["replace"]
