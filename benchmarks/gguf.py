@@ -3,7 +3,7 @@
     python -m plait.benchmarks.gguf MODEL.gguf [MORE.gguf ...] [--repeats 3]
 
 Each load is a process of its own, which ends with a model and a tokenizer that can be used, bfloat16 weights on both
-sides: plait's packed for its kernels, transformers' as parameters. Sides take turns; figures are medians. Seconds begin
+sides: plait's packed for its kernels, transformers' as parameters; and once more plait's with `weights="stored"`. Sides take turns; figures are medians. Seconds begin
 behind the imports. Memory is what the process holds at most beyond what it held before: its own pages (the peak of
 `RssAnon`, sampled every 10 ms), without pages of the mapped file, which the system can drop.
 """
@@ -17,7 +17,9 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -25,12 +27,15 @@ from rich.table import Table
 
 from . import machine
 
+if TYPE_CHECKING:
+    from ..runtime.engines.native.integers import WeightType
 
-def load_ours(path: Path) -> tuple[object, object]:
+
+def load_ours(path: Path, weights: WeightType | None = None) -> tuple[object, object]:
     from ..runtime.engines.native.gguf_tokenizer import load_tokenizer
     from ..runtime.engines.native.loader import load_model
 
-    return load_model(path, dtype=torch.bfloat16), load_tokenizer(path)
+    return load_model(path, dtype=torch.bfloat16, weight_type=weights), load_tokenizer(path)
 
 
 def load_theirs(path: Path) -> tuple[object, object]:
@@ -42,7 +47,7 @@ def load_theirs(path: Path) -> tuple[object, object]:
     return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
 
 
-SIDES = {"plait": load_ours, "transformers": load_theirs}
+SIDES = {"plait": load_ours, "transformers": load_theirs, "plait, as stored": partial(load_ours, weights="stored")}
 
 
 def measure(side: str, path: Path) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Weights in 8 and 4 bits against bfloat16, in one run: bytes, quality on prose, and tokens per second.
 
-    python -m plait.benchmarks.quantised FOLDER [FOLDER ...] --text README.md docs/*.md [--tokens 2048] [--repeats 7]
+    python -m plait.benchmarks.quantised MODEL [MODEL ...] --text README.md docs/*.md [--tokens 2048] [--repeats 7]
 
 Quality: perplexity of the texts in windows of 512 tokens, how often the likeliest next token is that of bfloat16
 weights, and how many of 32 greedy tokens behind each window's first half are (up to the first other one). Speed: one
@@ -24,6 +24,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ..attention import AttentionPlan, Group
+from ..runtime.engines.native.checkpoint import open_checkpoint
 from ..runtime.engines.native.gguf_tokenizer import load_tokenizer
 from ..runtime.engines.native.integers import WEIGHT_TYPES, WeightType
 from ..runtime.engines.native.loader import load_model
@@ -134,7 +135,8 @@ def main() -> None:
         ids = load_tokenizer(path).encode(text)
         count = max(1, min(args.tokens, len(ids)) // _WINDOW)
         windows = torch.tensor(ids[: count * _WINDOW]).view(count, _WINDOW)
-        kinds: tuple[Kind, ...] = (None, *WEIGHT_TYPES)
+        is_quantised = open_checkpoint(path).is_quantised
+        kinds: list[Kind] = [None, *(kind for kind in WEIGHT_TYPES if kind != "stored" or is_quantised)]
         models = {kind: load_model(path, dtype=torch.bfloat16, impl="cpu", weight_type=kind) for kind in kinds}
         steps = {rows: step_seconds(models, rows, args.repeats) for rows in _ROWS}
         qualities = {kind: quality(model, windows) for kind, model in models.items()}

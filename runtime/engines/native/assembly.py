@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...errors import InvalidInput
 from .config import LanesConfig, ModelConfig
+from .integers import Bits
 from .weights import MLP, Experts, Lanes, LayerWeights, Linear, Weights
 
 
-def assemble(config: ModelConfig, get: Callable[[str], Tensor], source: str) -> Weights:
-    """All tensors under their Hugging Face names, with shapes checked.
+def assemble(
+    config: ModelConfig,
+    get: Callable[[str], Tensor],
+    source: str,
+    *,
+    bits: Callable[[str], Bits | None] = lambda _: None,
+    keep: bool = True,
+) -> Weights:
+    """All tensors under their Hugging Face names, with shapes checked; without `keep` a layer's are read whenever it is
+    asked for.
 
-    `get` raises `KeyError` for a name it does not know. Raises `InvalidInput`, which names `source`.
+    `get` raises `KeyError` for a name it does not know; `bits` tells those of `Linear`. Raises `InvalidInput`, which
+    names `source`.
     """
-    return _Assembly(config, get, source).weights()
+    weights = _Assembly(config, get, bits, source).weights()
+    return weights.kept() if keep else weights
+
+
+class _Layers(Sequence[LayerWeights]):
+    """Each is read when it is asked for."""
+
+    def __init__(self, assembly: _Assembly) -> None:
+        self._assembly = assembly
+
+    def __len__(self) -> int:
+        return self._assembly.config.num_layers
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(len(self))[index])
+        return self._assembly.layer(range(len(self))[index])
 
 
 class _Assembly:
-    def __init__(self, config: ModelConfig, get: Callable[[str], Tensor], source: str) -> None:
-        self._config = config
+    def __init__(
+        self, config: ModelConfig, get: Callable[[str], Tensor], bits: Callable[[str], Bits | None], source: str
+    ) -> None:
+        self.config = config
         self._get = get
+        self._bits = bits
         self._source = source
 
     def weights(self) -> Weights:
-        config = self._config
+        config = self.config
         if self._has(f"model.layers.{config.num_layers}.self_attn.o_proj.weight"):
             raise InvalidInput(f"{self._source} has weights of more layers than the {config.num_layers} of config.json")
         embedding = self._tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
         return Weights(
             embedding=embedding,
-            layers=tuple(self._layer(f"model.layers.{i}", i) for i in range(config.num_layers)),
+            layers=_Layers(self),
             norm=self._tensor("model.norm.weight", config.hidden_size),
             lm_head=embedding
             if config.tie_embeddings
@@ -42,7 +72,7 @@ class _Assembly:
         )
 
     def _lanes(self, lanes: LanesConfig) -> Lanes:
-        config, hidden = self._config, self._config.hidden_size
+        config, hidden = self.config, self.config.hidden_size
         shape = lanes.count, config.num_kv_heads, lanes.prefix, config.head_dim
 
         def prefixes(name: str) -> tuple[Tensor, ...]:
@@ -57,8 +87,8 @@ class _Assembly:
             outer=self._linear("model.aggregate_layer.2", lanes.count, hidden, True),
         )
 
-    def _layer(self, at: str, index: int) -> LayerWeights:
-        config, family = self._config, self._config.family
+    def layer(self, index: int) -> LayerWeights:
+        config, family, at = self.config, self.config.family, f"model.layers.{index}"
         hidden, size, norms = config.hidden_size, config.head_dim, family.norms
         widths = [config.num_heads * size, config.num_kv_heads * size, config.num_kv_heads * size]
         names = [f"{at}.self_attn.{name}_proj" for name in ("q", "k", "v")]
@@ -88,14 +118,14 @@ class _Assembly:
         )
 
     def _mlp(self, at: str) -> MLP:
-        config = self._config
+        config = self.config
         inner, names = config.intermediate_size, [f"{at}.gate_proj", f"{at}.up_proj"]
         gate, up = self._projections(f"{at}.gate_up_proj", names, [inner, inner], config.mlp_bias)
         return MLP(gate=gate, up=up, down=self._linear(f"{at}.down_proj", config.hidden_size, inner, config.mlp_bias))
 
     def _experts(self, at: str) -> Experts:
         """Stacked tensors, as a live model has them, or one of each kind for each expert, as checkpoints have."""
-        experts, hidden = self._config.experts, self._config.hidden_size
+        experts, hidden = self.config.experts, self.config.hidden_size
         assert experts is not None
         count, size = experts.count, experts.size
         router = self._tensor(f"{at}.gate.weight", count, hidden)
@@ -113,18 +143,19 @@ class _Assembly:
 
     def _projections(self, fused: str, names: list[str], widths: list[int], bias: bool) -> list[Linear]:
         """Linear layers of the same inputs, from one tensor each or, where the family has that, views of one."""
-        hidden = self._config.hidden_size
-        if not self._config.family.fused:
+        hidden = self.config.hidden_size
+        if not self.config.family.fused:
             return [self._linear(name, width, hidden, bias) for name, width in zip(names, widths, strict=True)]
         whole = self._linear(fused, sum(widths), hidden, bias)
         weights = torch.split(whole.weight.detach(), widths)
         biases = [None] * len(widths) if whole.bias is None else torch.split(whole.bias.detach(), widths)
-        return [Linear(weight, part) for weight, part in zip(weights, biases, strict=True)]
+        return [Linear(weight, part, whole.bits) for weight, part in zip(weights, biases, strict=True)]
 
     def _linear(self, name: str, outputs: int, inputs: int, bias: bool) -> Linear:
         return Linear(
             self._tensor(f"{name}.weight", outputs, inputs),
             self._tensor(f"{name}.bias", outputs) if bias else None,
+            self._bits(f"{name}.weight"),
         )
 
     def _has(self, name: str) -> bool:

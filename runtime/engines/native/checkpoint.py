@@ -13,6 +13,7 @@ from torch import Tensor
 from ...errors import InvalidInput, UnknownModel, UnsupportedModel
 from ...plain import read_object
 from .gguf_file import SUFFIX, GGUFFile
+from .integers import Bits
 from .quantised import Quantisation
 
 _STORED = ("F64", "F32", "BF16", "F16")
@@ -54,6 +55,15 @@ class Checkpoint(Protocol):
 
     def tensor(self, name: str, dtype: torch.dtype, rows: Sequence[int] | None = None) -> Tensor:
         """The tensor of this name, or some of its rows. Raises `KeyError` if there is none."""
+        ...
+
+    @property
+    def is_quantised(self) -> bool:
+        """Are there weights in 8 bits or less?"""
+        ...
+
+    def bits(self, name: str) -> Bits | None:
+        """The fewest of `integers.Bits` that hold a weight nearly as it is stored; None: it is no integer."""
         ...
 
     def sliceable(self, name: str, dtype: torch.dtype) -> Sliceable:
@@ -111,6 +121,17 @@ class Folder:
             return self._stored(name).to(dtype)
         picked: Tensor = self._file(name).get_slice(name)[list(rows)]
         return picked.to(dtype)
+
+    @property
+    def is_quantised(self) -> bool:
+        return self._quantisation is not None
+
+    def bits(self, name: str) -> Bits | None:
+        base, _, suffix = name.rpartition(".")
+        self._open()
+        if self._quantisation is None or suffix != "weight" or f"{base}.qweight" not in self._files:
+            return None
+        return self._quantisation.nearest_bits
 
     def sliceable(self, name: str, dtype: torch.dtype) -> Sliceable:
         weight = self._unpacked(name, dtype)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import InvalidInput, UnknownModel, UnsupportedModel
+from .integers import Bits
 
 SUFFIX = ".gguf"
 _PIECE = 1 << 15
@@ -36,6 +37,8 @@ _PIECE = 1 << 15
 among threads, which wait for each other on a busy machine (eight times slower there)."""
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _UNQUANTISED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_IN_4_BITS = ("Q4_0", "Q4_1", "Q4_K")
+"""Whose groups of 32 lie on grids of 16 values."""
 _DAMAGE = (ValueError, IndexError, KeyError, OverflowError, TypeError, MemoryError, struct.error)
 """What the reader raises on bytes that are not what they should be."""
 
@@ -113,6 +116,14 @@ class GGUFFile:
         return len(self._tensors)
 
     @property
+    def is_quantised(self) -> bool:
+        return any(tensor.tensor_type.name not in _UNQUANTISED for tensor in self._tensors.values())
+
+    def bits(self, name: str) -> Bits | None:
+        kind = self._stored(name).tensor_type.name
+        return None if kind in _UNQUANTISED else 4 if kind in _IN_4_BITS else 8
+
+    @property
     def format(self) -> str:
         """With the block type that holds most numbers."""
         counts: Counter[str] = Counter()
@@ -122,8 +133,7 @@ class GGUFFile:
 
     def tensor(self, name: str, dtype: torch.dtype, rows: Sequence[int] | None = None) -> Tensor:
         """The tensor of a Hugging Face name, or some of its rows. Raises `KeyError` if there is none."""
-        base, _, suffix = name.rpartition(".")
-        stored = self._tensors[f"{self._names.get_name(base)}.{suffix}"]
+        base, stored = name.rpartition(".")[0], self._stored(name)
         shape = [int(n) for n in reversed(stored.shape)]
         is_rotated = base.endswith(("q_proj", "k_proj")) and self._architecture.pairs_rotated_rows
         if rows is not None and not is_rotated:
@@ -141,6 +151,10 @@ class GGUFFile:
 
     def sliceable(self, name: str, dtype: torch.dtype) -> Tensor:
         return self.tensor(name, dtype)
+
+    def _stored(self, name: str) -> ReaderTensor:
+        base, _, suffix = name.rpartition(".")
+        return self._tensors[f"{self._names.get_name(base)}.{suffix}"]
 
     def _dequantise(self, data: NDArray[Any], stored: ReaderTensor, dtype: torch.dtype) -> Tensor:
         """All numbers, in one dimension; piece by piece, so that no more than one piece is ever in float32."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ...errors import InvalidInput
 
-WeightType = Literal["int8", "int4"]
+WeightType = Literal["int8", "int4", "stored"]
 WEIGHT_TYPES: tuple[WeightType, ...] = get_args(WeightType)
 Bits = Literal[8, 4]
 
@@ -22,8 +22,6 @@ _EXACT = 0.08
 """Mean distance from a grid, in steps of it, that is owed to bfloat16 and not to chance, which gives 0.29."""
 _PROBE = 256
 """Groups that tell for the others whether they lie on grids."""
-_CHUNK = 1 << 12
-"""Outputs that are rounded at a time, so that not all of a matrix is ever in float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +80,6 @@ class Blocks:
 def record_bytes(bits: Bits, panel: int) -> int:
     """Of one group of a panel's outputs."""
     return panel * (GROUP + 2 if bits == 8 else GROUP // 2 + 4)
-
-
-def fill(records: Tensor, rows: Tensor, bits: Bits, panel: int) -> None:
-    """Round `rows` (O, C) into `records` (O / panel, G, bytes) uint8, some at a time."""
-    for begin in range(0, len(rows), _CHUNK):
-        chunk = rows[begin : begin + _CHUNK]
-        records[begin // panel : begin // panel + len(chunk) // panel] = Blocks.of(chunk, bits).packed(panel)
 
 
 def _inverse(scales: Tensor) -> Tensor:

@@ -69,6 +69,6 @@ def reduce(hidden: Tensor, lanes: Lanes, smoothing: float) -> Tensor:
     """(M, P, C) -> (M, C): the lanes' mean by weights that their hidden states give, none of which is less than
     smoothing / P."""
     features = hidden.transpose(1, 2).flatten(1)
-    scores = functional.linear(functional.silu(functional.linear(features, *lanes.inner)), *lanes.outer)
+    scores = lanes.outer(functional.silu(lanes.inner(features)))
     weights = scores.softmax(-1, dtype=torch.float32) * (1 - smoothing) + smoothing / hidden.shape[1]
     return (hidden * weights[:, :, None]).sum(1).to(hidden.dtype)

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from ....attention import Impl as Impl
+from ...errors import InvalidInput
 from ..loading import loading
 from .assembly import assemble
 from .checkpoint import open_checkpoint
 from .config import ModelConfig
 from .integers import WeightType
+from .memory import return_free_memory
 from .model import LayerOps, Model, Stack
 from .ops import choose_ops
 from .stack import KernelStack
@@ -58,16 +60,22 @@ def load_model(
     config = ModelConfig.from_hf(checkpoint.config, headless=headless, context_limit=context_limit)
     device = torch.device(device)
     chosen = auto_dtype(config, checkpoint.stored_dtype, device) if dtype == "auto" else dtype
+    if weight_type == "stored" and not checkpoint.is_quantised:
+        raise InvalidInput(f"weights='stored': {path} has none in 8 bits or less; int8 and int4 round them")
     with loading(f"loading {checkpoint.path.name}", checkpoint.num_tensors) as step:
 
         def get(name: str) -> Tensor:
             step()
-            return checkpoint.tensor(name, chosen).to(device)
+            # What is to be rounded is not rounded twice.
+            is_rounded = weight_type is not None and name.endswith("_proj.weight")
+            return checkpoint.tensor(name, torch.float32 if is_rounded else chosen).to(device)
 
-        weights = assemble(config, get, str(path))
-    return build_model(
-        config, weights, impl=impl, num_threads=num_threads, is_invariant=is_invariant, weight_type=weight_type
-    )
+        weights = assemble(config, get, str(path), bits=checkpoint.bits, keep=False)
+        model = build_model(
+            config, weights, impl=impl, num_threads=num_threads, is_invariant=is_invariant, weight_type=weight_type
+        )
+    return_free_memory()
+    return model
 
 
 def build_model(
@@ -81,7 +89,7 @@ def build_model(
 ) -> Model:
     """From weights that are on their device already; the rest as for `load_model`."""
     ops = choose_ops(config, weights, impl, num_threads or 1, is_invariant=is_invariant, weight_type=weight_type)
-    return _model(config, weights, ops, impl, num_threads or settle_threads(ops))
+    return _model(config, ops, impl, num_threads or settle_threads(ops))
 
 
 def auto_dtype(config: ModelConfig, stored: torch.dtype, device: torch.device) -> torch.dtype:
@@ -129,7 +137,7 @@ def from_transformers(
     config = ModelConfig.from_hf(hf_model.config.to_dict(), context_limit=context_limit)
     weights = assemble(config, tensors.__getitem__, "the model")
     ops = TorchOps(config, weights) if share else choose_ops(config, weights, impl, num_threads, is_live=True)
-    model = _model(config, weights, ops, impl, num_threads)
+    model = _model(config, ops, impl, num_threads)
 
     def follow() -> None:
         parts: tuple[object, ...] = (ops, model.stack)
@@ -141,10 +149,10 @@ def from_transformers(
     return model
 
 
-def _model(config: ModelConfig, weights: Weights, ops: LayerOps, impl: Impl, num_threads: int) -> Model:
-    stack: Stack | None = KernelStack.fitting(ops, weights, num_threads)
-    if impl == "triton" or weights.embedding.is_cuda:
+def _model(config: ModelConfig, ops: LayerOps, impl: Impl, num_threads: int) -> Model:
+    stack: Stack | None = KernelStack.fitting(ops, num_threads)
+    if impl == "triton" or ops.weights.embedding.is_cuda:
         from .gpu.stack import GpuStack  # Triton is there where there is a GPU
 
         stack = GpuStack.fitting(ops)
-    return Model(config, weights, ops, stack=stack, impl=impl, num_threads=num_threads)
+    return Model(config, ops, stack=stack, impl=impl, num_threads=num_threads)

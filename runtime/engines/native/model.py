@@ -37,6 +37,11 @@ class LayerOps(Protocol):
     `head` may be views of memory that later calls reuse.
     """
 
+    @property
+    def weights(self) -> Weights:
+        """Norms, lanes, type and device; matrices have no rows where they are kept in another form."""
+        ...
+
     def embed(self, tokens: Tensor) -> Tensor:
         """(N,) int64 -> (N, C). With lanes a row is one token in one lane, the lane varying fastest."""
         ...
@@ -98,7 +103,6 @@ class Model:
     def __init__(
         self,
         config: ModelConfig,
-        weights: Weights,
         ops: LayerOps,
         *,
         stack: Stack | None = None,
@@ -110,6 +114,7 @@ class Model:
         self.config = config
         self.vocab_size = config.vocab_size
         self.ops = ops
+        weights = ops.weights
         self.dtype = weights.embedding.dtype
         """Of the weights, and the natural one for a `KVPool`."""
         self.device = weights.embedding.device

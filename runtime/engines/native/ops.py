@@ -66,7 +66,7 @@ def choose_ops(
         )
     if impl == "auto" and fits and gap is not None:
         _log_gap(config.family.architecture, gap)
-    return TorchOps(config, weights)
+    return TorchOps(config, weights.kept())
 
 
 def _for_integers(weight_type: WeightType, impl: Impl, embedding: Tensor) -> Impl:
@@ -135,6 +135,11 @@ class KernelOps:
         self._rows = -1
         self._x = torch.empty(0)
         self._qkv = (self._x, self._x, self._x)
+
+    @property
+    def weights(self) -> Weights:
+        """See `LayerOps`."""
+        return self.packed.left
 
     def refresh(self, weights: Weights) -> None:
         """Pack weights that changed."""

@@ -34,8 +34,10 @@ class NativeOptions:
     dtype: torch.dtype | Literal["auto"] = "auto"
     """Of weights and KV; "auto": float32 for small models on the CPU, else the checkpoint's."""
     weights: WeightType | None = None
-    """Round the weights of linear layers to 8 or 4 bits as they are loaded, for the compiled kernels: "int8", or "int4"
-    with embedding and head in 8 bits. `dtype` is then the type of the KV alone. None: as they are."""
+    """Round the weights of linear layers as they are loaded, for the compiled kernels: to 8 bits ("int8"), to 4 with
+    embedding and head in 8 ("int4"), or, of a GGUF file or what AWQ or GPTQ packed, each to those that keep what is
+    stored ("stored"): 4 for grids of 16 values (Q4_0, Q4_1, Q4_K, AWQ, GPTQ), 8 for others, embedding and head.
+    `dtype` is then the type of the KV alone. None: as they are."""
     impl: Impl = "auto"
     """"cpu": the compiled kernels; "triton": those of a GPU; "torch"; "auto": what is there. As in `attention`."""
     num_threads: int | None = None

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .integers import GROUP, Bits, WeightType, fill, record_bytes
+from .integers import GROUP, Bits, Blocks, WeightType, record_bytes
 from .kernels import BFLOAT16, FLOAT32, FLOAT32_HALVED, QUANTISED, LayerArguments, LinearArguments
 from .pool import zeros
 from .weights import MLP, LayerWeights, Linear, Weights
+
+_CHUNK = 1 << 9
+"""Outputs that are packed at a time, whole panels of any processor, so that no second copy of a matrix is ever made."""
 
 
 class PackedWeights:
@@ -20,9 +23,11 @@ class PackedWeights:
         self, weights: Weights, panel: int, *, is_live: bool = False, weight_type: WeightType | None = None
     ) -> None:
         """`panel`: outputs of a panel, `plait_panel()`. `is_live`: the weights will change (`refresh`). `weight_type`:
-        to round them to; 8 bits are the fewest for the embedding and the head, which 4 would harm most."""
+        to round them to, "stored" being that of each matrix; 8 bits are the fewest for the embedding and the head,
+        which 4 would harm most."""
         self._panel = panel
-        self._bits: Bits = 4 if weight_type == "int4" else 8
+        self._bits: Bits | None = None if weight_type == "stored" else 4 if weight_type == "int4" else 8
+        """None: each matrix in its own."""
         if weight_type is not None:
             self.type = QUANTISED
         elif weights.embedding.dtype == torch.bfloat16:
@@ -35,18 +40,19 @@ class PackedWeights:
         """What the structures point to."""
         self._refilled: Iterator[Tensor] | None = None
         """Those of them that are still to be filled anew; None: they are being made."""
-        layers = self._layers(weights)
+        # One at a time: they may come from the disk and go again.
+        layers, left = zip(*((self._layer(layer), layer.emptied()) for layer in weights.layers), strict=True)
         self.layers = (LayerArguments * len(layers))(*layers)
         self.norm, self.embedding, self.head = self._rest(weights)
+        self.left = weights.emptied(left)
+        """Norms alone."""
 
     def refresh(self, weights: Weights) -> None:
         """Pack weights of the same shapes in the memory of the old ones: what points there stays."""
         self._refilled = iter(self._kept)
-        self._layers(weights)
+        for layer in weights.layers:
+            self._layer(layer)
         self._rest(weights)
-
-    def _layers(self, weights: Weights) -> list[LayerArguments]:
-        return [self._layer(layer) for layer in weights.layers]
 
     def _rest(self, weights: Weights) -> tuple[int, LinearArguments, LinearArguments]:
         """The last norm, the embedding and the head."""
@@ -83,15 +89,22 @@ class PackedWeights:
             starts.append(end)
             end += self.padded(len(part.weight)) if pad_each else len(part.weight)
         outputs, inputs = self.padded(end), parts[0].weight.shape[1]
-        dtype = torch.bfloat16 if self.type == FLOAT32_HALVED else parts[0].weight.dtype
-        rows = torch.zeros(outputs, inputs + inputs % 2, dtype=dtype)
         bias = self._room(lambda: torch.zeros(outputs))
         for part, start in zip(parts, starts, strict=True):
-            rows[start : start + len(part.weight), :inputs] = part.weight.detach()
             if part.bias is not None:
-                bias[start : start + len(part.weight)] = part.bias.detach()
-        bits = bits or self._bits
-        panels = self._integers(rows[:, :inputs], bits) if self.type == QUANTISED else self._units(rows, inputs)
+                bias[start : start + len(part.bias)] = part.bias.detach()
+        bits = bits or self._bits or max(part.bits or 8 for part in parts)
+        shape = (outputs // self._panel, *self._shape(inputs, bits))
+        panels = self._room(lambda: zeros(shape, torch.int32))
+        for begin in range(0, outputs, _CHUNK):
+            rows = self._rows(parts, starts, range(begin, min(begin + _CHUNK, outputs)))
+            some = panels[begin // self._panel : (begin + len(rows)) // self._panel]
+            if self.type == QUANTISED:
+                some.view(torch.uint8).copy_(Blocks.of(rows[:, :inputs], bits).packed(self._panel))
+            else:
+                # Float32, or pairs of bfloat16.
+                units = (rows[:, :inputs] if rows.dtype == torch.float32 else rows).contiguous().view(torch.int32)
+                some.copy_(units.view(len(some), self._panel, -1).transpose(1, 2))
         has_bias = any(part.bias is not None for part in parts)
         return LinearArguments(
             panels=panels.data_ptr(),
@@ -101,21 +114,23 @@ class PackedWeights:
             bits=bits,
         )
 
-    def _units(self, rows: Tensor, inputs: int) -> Tensor:
-        """Panels of float32, or of pairs of bfloat16: `rows` have room for whole pairs."""
-        units = rows[:, :inputs] if rows.dtype == torch.float32 else rows
-        units = units.contiguous().view(torch.int32)
-        shape = (len(rows) // self._panel, units.shape[1], self._panel)
-        panels = self._room(lambda: zeros(shape, torch.int32))
-        return panels.copy_(units.view(len(rows) // self._panel, self._panel, -1).transpose(1, 2))
+    def _shape(self, inputs: int, bits: Bits) -> tuple[int, int]:
+        """Shape of a panel in units of 4 bytes."""
+        if self.type == QUANTISED:
+            return -(-inputs // GROUP), record_bytes(bits, self._panel) // 4
+        return inputs if self.type == FLOAT32 else -(-inputs // 2), self._panel
 
-    def _integers(self, rows: Tensor, bits: Bits) -> Tensor:
-        """Panels of 8 or 4 bits."""
-        groups = -(-rows.shape[1] // GROUP)
-        shape = (len(rows) // self._panel, groups, record_bytes(bits, self._panel) // 4)
-        panels = self._room(lambda: zeros(shape, torch.int32))
-        fill(panels.view(torch.uint8), rows, bits, self._panel)
-        return panels
+    def _rows(self, parts: Sequence[Linear], starts: Sequence[int], where: range) -> Tensor:
+        """Those of all parts' outputs, zeros where there is none; with room for whole pairs of inputs."""
+        weight = parts[0].weight
+        dtype = torch.bfloat16 if self.type == FLOAT32_HALVED else weight.dtype
+        rows = torch.zeros(len(where), weight.shape[1] + weight.shape[1] % 2, dtype=dtype)
+        for part, start in zip(parts, starts, strict=True):
+            begin, end = max(start, where.start), min(start + len(part.weight), where.stop)
+            if begin < end:
+                given = part.weight[begin - start : end - start]
+                rows[begin - where.start : end - where.start, : given.shape[1]] = given.detach()
+        return rows
 
     def _vector(self, weight: Tensor) -> int:
         """Address of a norm's weights, float32 and padded."""

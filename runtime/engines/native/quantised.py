@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InvalidInput, UnsupportedModel
+from .integers import Bits
 
 _AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """Where in an int32 of AWQ's the i-th output stands: it packs outputs 0, 2, 4, 6, 1, 3, 5, 7, lowest bits first."""
@@ -28,6 +29,8 @@ class Quantisation:
     bits: int
     zero_offset: int = 0
     """What is added to a stored zero point: 1 in GPTQ's first format."""
+    is_even: bool = True
+    """Are 32 neighbouring inputs always of one group?"""
 
     @classmethod
     def from_hf(cls, data: Mapping[str, Any]) -> Quantisation:
@@ -37,10 +40,17 @@ class Quantisation:
             raise UnsupportedModel(f"{method} with settings of their own for some layers (dynamic) is not supported")
         bits = data.get("bits", data.get("w_bit"))
         form = str(data.get("checkpoint_format") or data.get("version") or ("gemm" if method == "awq" else "gptq"))
+        size = data.get("group_size", data.get("q_group_size", -1))
+        is_even = not data.get("desc_act") and (size == -1 or (isinstance(size, int) and size % 32 == 0))
         if method == "awq" and bits == 4 and form.lower() == "gemm":
-            return cls(method="awq", bits=4)
+            return cls(method="awq", bits=4, is_even=is_even)
         if method == "gptq" and bits in (2, 3, 4, 8) and form in ("gptq", "gptq_v2"):
-            return cls(method="gptq", bits=cast(int, bits), zero_offset=1 if form == "gptq" else 0)
+            return cls(
+                method="gptq",
+                bits=cast(int, bits),
+                zero_offset=1 if form == "gptq" else 0,
+                is_even=is_even,
+            )
         if method in ("awq", "gptq"):
             raise UnsupportedModel(
                 f"{method} with {bits} bits in the format {form!r} is not supported; "
@@ -49,6 +59,11 @@ class Quantisation:
         raise UnsupportedModel(
             f"quantised weights ({method}) are not supported; supported: awq, gptq, GGUF files, bf16 and fp32"
         )
+
+    @property
+    def nearest_bits(self) -> Bits:
+        """Of `integers.Blocks`, for a weight that was packed."""
+        return 4 if self.bits <= 4 and self.is_even else 8
 
     def weight(self, name: str, read: Callable[[str], Tensor], dtype: torch.dtype) -> Tensor:
         """The weight (O, C) of the layer `name`; `read` gives stored tensors. Raises `KeyError` for a layer that is not

@@ -32,7 +32,7 @@ class KernelStack:
     scores = True
     singles = False
 
-    def __init__(self, ops: KernelOps, kernels: ctypes.CDLL, weights: Weights, num_threads: int) -> None:
+    def __init__(self, ops: KernelOps, kernels: ctypes.CDLL, num_threads: int) -> None:
         config, packed = ops.config, ops.packed
         self._ops = ops
         self._kernels = kernels
@@ -45,7 +45,7 @@ class KernelStack:
         self._buffers: dict[str, Tensor] = {}
         self._norms = [
             [None if norm is None else norm.detach().float().contiguous() for norm in (layer.q_norm, layer.k_norm)]
-            for layer in weights.layers
+            for layer in ops.weights.layers
         ]
         self._stores = (StoreArguments * config.num_layers)()
         self._calls = (CallArguments * config.num_layers)()
@@ -78,12 +78,12 @@ class KernelStack:
                     norm.copy_(changed.detach())
 
     @staticmethod
-    def fitting(ops: LayerOps, weights: Weights, num_threads: int) -> KernelStack | None:
+    def fitting(ops: LayerOps, num_threads: int) -> KernelStack | None:
         """Of these `ops`, if they and attention's kernels can serve the model."""
         if not isinstance(ops, KernelOps) or not is_uniform(ops.config):
             return None
         kernels = choose_kernels("auto", torch.empty(1, ops.config.num_heads, ops.config.head_dim))
-        return None if kernels is None else KernelStack(ops, kernels, weights, num_threads)
+        return None if kernels is None else KernelStack(ops, kernels, num_threads)
 
     def forward(
         self, tokens: Tensor, positions: Tensor, slots: Tensor, plan: AttentionPlan, pool: KVPool,

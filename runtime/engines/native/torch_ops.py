@@ -20,7 +20,7 @@ class TorchOps:
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         self._config = config
-        self._weights = weights
+        self.weights = weights
 
     def embed(self, tokens: Tensor) -> Tensor:
         x = self._lookup(tokens)
@@ -29,32 +29,32 @@ class TorchOps:
         return x if scale == 1.0 else x * torch.tensor(scale, dtype=x.dtype, device=x.device)
 
     def qkv(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        weights = self._weights.layers[layer]
+        weights = self.weights.layers[layer]
         h = self._norm(x, weights.attention_norm)
-        q, k, v = (functional.linear(h, *part) for part in (weights.q, weights.k, weights.v))
+        q, k, v = (part(h) for part in (weights.q, weights.k, weights.v))
         if self._config.family.qk_norm == "projection":
             q, k = self._norm_projections(q, k, weights)
         size = self._config.head_dim
         return q.view(len(x), -1, size), k.view(len(x), -1, size), v.view(len(x), -1, size)
 
     def finish(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
-        weights = self._weights.layers[layer]
-        x = x + self._norm(self._sum(functional.linear(attended.flatten(1), *weights.o)), weights.attention_out_norm)
+        weights = self.weights.layers[layer]
+        x = x + self._norm(self._sum(weights.o(attended.flatten(1))), weights.attention_out_norm)
         h = self._norm(x, weights.mlp_norm)
         h = self._mlp(weights.mlp, h) if isinstance(weights.mlp, MLP) else self._experts(weights.mlp, h)
         return x + self._norm(self._sum(h), weights.mlp_out_norm)
 
     def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self._norm(x, self._weights.norm)
+        hidden = self._norm(x, self.weights.norm)
         lanes = self._config.lanes
-        if lanes is not None and self._weights.lanes is not None:
-            hidden = reduce(hidden.view(-1, lanes.count, hidden.shape[1]), self._weights.lanes, lanes.smoothing)
+        if lanes is not None and self.weights.lanes is not None:
+            hidden = reduce(hidden.view(-1, lanes.count, hidden.shape[1]), self.weights.lanes, lanes.smoothing)
         logits = self._project(hidden).float()
         cap = self._config.logit_cap
         return (logits if cap is None else cap * torch.tanh(logits / cap)), hidden
 
     def _lookup(self, tokens: Tensor) -> Tensor:
-        return functional.embedding(tokens, self._weights.embedding)
+        return functional.embedding(tokens, self.weights.embedding)
 
     def _sum(self, partial: Tensor) -> Tensor:
         """Of all ranks' results of a projection whose inputs are split."""
@@ -66,11 +66,11 @@ class TorchOps:
 
     def _project(self, hidden: Tensor) -> Tensor:
         """(N, C) -> logits (N, V)."""
-        return functional.linear(hidden, self._weights.lm_head)
+        return functional.linear(hidden, self.weights.lm_head)
 
     def _mlp(self, weights: MLP, x: Tensor) -> Tensor:
-        inner = self._activate(functional.linear(x, *weights.gate)) * functional.linear(x, *weights.up)
-        return functional.linear(inner, *weights.down)
+        inner = self._activate(weights.gate(x)) * weights.up(x)
+        return weights.down(inner)
 
     def _experts(self, weights: Experts, x: Tensor) -> Tensor:
         """The chosen experts' results, weighted by the router's probabilities."""

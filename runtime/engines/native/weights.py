@@ -6,10 +6,14 @@ hidden size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.nn import functional
+
+from .integers import Bits
 
 
 class Linear(NamedTuple):
@@ -19,6 +23,15 @@ class Linear(NamedTuple):
     """(out, in)."""
     bias: Tensor | None = None
     """(out,)."""
+    bits: Bits | None = None
+    """Which the weight takes where it comes from, as far as anybody needs to know."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+    def emptied(self) -> Linear:
+        """Without outputs."""
+        return Linear(_emptied(self.weight))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +41,9 @@ class MLP:
     gate: Linear
     up: Linear
     down: Linear
+
+    def emptied(self) -> MLP:
+        return MLP(gate=self.gate.emptied(), up=self.up.emptied(), down=self.down.emptied())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +75,12 @@ class LayerWeights:
     mlp: MLP | Experts
     mlp_out_norm: Tensor | None = None
 
+    def emptied(self) -> LayerWeights:
+        """Its norms alone, the matrices of the compiled kernels being kept elsewhere."""
+        assert isinstance(self.mlp, MLP)
+        parts = {name: getattr(self, name).emptied() for name in ("q", "k", "v", "o", "mlp")}
+        return replace(self, **parts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lanes:
@@ -79,8 +101,23 @@ class Weights:
 
     embedding: Tensor
     """(V, C)."""
-    layers: tuple[LayerWeights, ...]
+    layers: Sequence[LayerWeights]
+    """They may be read from the disk whenever one is asked for: see `kept`."""
     norm: Tensor
     lm_head: Tensor
     """(V, C)."""
     lanes: Lanes | None = None
+
+    def kept(self) -> Weights:
+        """All in memory."""
+        return replace(self, layers=tuple(self.layers))
+
+    def emptied(self, layers: Sequence[LayerWeights]) -> Weights:
+        """With these layers, and tables without rows."""
+        embedding = _emptied(self.embedding)
+        return replace(self, layers=tuple(layers), embedding=embedding, lm_head=embedding)
+
+
+def _emptied(matrix: Tensor) -> Tensor:
+    """One without rows, that takes no memory, of the same type and device."""
+    return matrix.new_empty(0, *matrix.shape[1:])

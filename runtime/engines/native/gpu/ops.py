@@ -41,9 +41,9 @@ class GpuOps:
         """Take over what was copied of weights that changed in place."""
         for ours, theirs in zip(self.weights.layers, weights.layers, strict=True):
             for kept, changed in zip(_inputs(ours), _inputs(theirs), strict=True):
-                for mine, new in zip(kept, changed, strict=True):
-                    if mine is not None and new is not None:
-                        mine.copy_(new)
+                kept.weight.copy_(changed.weight)
+                if kept.bias is not None and changed.bias is not None:
+                    kept.bias.copy_(changed.bias)
 
     def embed(self, tokens: Tensor) -> Tensor:
         self._added = None
@@ -77,12 +77,12 @@ class GpuOps:
     def linear(self, x: Tensor, weights: Linear) -> Tensor:
         """(N, in) -> (N, out)."""
         if not self.is_invariant or len(x) == SLICE:
-            return functional.linear(x, *weights)
+            return weights(x)
         if not len(x):
             return x.new_empty(0, len(weights.weight))
         count = len(x) if self.num_decoding is None else self.num_decoding
         parts = [
-            functional.linear(_padded(part, size), *weights)[: len(part)]
+            weights(_padded(part, size))[: len(part)]
             for rows, size in ((x[:count], SLICE), (x[count:], PREFILL_SLICE))
             if len(rows)
             for part in torch.split(rows, size)

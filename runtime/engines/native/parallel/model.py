@@ -17,7 +17,6 @@ from ..loader import auto_dtype
 from ..memory import free_memory
 from ..model import Model
 from ..pool import KVPool
-from ..weights import Weights
 from .messages import Forward, Start
 from .ops import ShardedOps
 from .sharding import Shard, rank_devices
@@ -28,8 +27,8 @@ class ParallelModel(Model):
     """Views, plans and the store are the same on every rank; what is split are the heads of a `KVPool`, of which each
     rank has one like that which is given to `forward`."""
 
-    def __init__(self, shard: Shard, weights: Weights, ops: ShardedOps, workers: Workers, impl: Impl, threads: int):
-        super().__init__(shard.local, weights, ops, impl=impl, num_threads=threads)
+    def __init__(self, shard: Shard, ops: ShardedOps, workers: Workers, impl: Impl, threads: int):
+        super().__init__(shard.local, ops, impl=impl, num_threads=threads)
         self.vocab_size = shard.config.vocab_size
         self.workers = workers
         self._num_ranks = shard.size
@@ -107,7 +106,7 @@ def load_parallel(
         with loading(f"loading {checkpoint.path.name}", checkpoint.num_tensors) as step:
             weights = shards[0].weights(checkpoint, chosen, devices[0], step)
         ops = ShardedOps(shards[0], weights, workers.join(devices[0], stop_check()))
-        return ParallelModel(shards[0], weights, ops, workers, impl, threads)
+        return ParallelModel(shards[0], ops, workers, impl, threads)
     except BaseException:
         workers.close()
         raise

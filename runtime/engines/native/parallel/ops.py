@@ -21,7 +21,7 @@ class ShardedOps(TorchOps):
         self._collectives = collectives
 
     def _lookup(self, tokens: Tensor) -> Tensor:
-        table = self._weights.embedding
+        table = self.weights.embedding
         rows = tokens - self._shard.part(self._shard.config.vocab_size).start
         is_elsewhere = (rows < 0) | (rows >= len(table))
         found = functional.embedding(rows.clamp(0, len(table) - 1), table)

@@ -30,7 +30,7 @@ def serve(start: Start, orders: SimpleQueue[Any], channel: IO[str]) -> None:
     print(f"{READY}{free_memory(device)}", file=channel, flush=True)
     collectives = Collectives(join_store(start.port), shard.rank, shard.size, device)
     ops = ShardedOps(shard, weights, collectives)
-    model = Model(shard.local, weights, ops, impl=start.impl, num_threads=start.num_threads)
+    model = Model(shard.local, ops, impl=start.impl, num_threads=start.num_threads)
     pool, number = None, 0
     while True:
         order: Forward = orders.get()

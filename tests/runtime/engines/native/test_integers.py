@@ -26,6 +26,8 @@ from plait.runtime.engines.native.weights import MLP, Linear, Weights
 from plait.runtime.errors import InvalidInput
 from plait.tests import real
 from plait.tests.compiled import LAYERS, build
+from plait.tests.runtime.engines.native.gguf_files import TYPES as GGUF
+from plait.tests.runtime.engines.native.gguf_files import write_gguf
 from plait.tests.runtime.engines.native.helpers import Sequences, tiny
 from plait.tests.runtime.engines.native.test_ops import _config, _inputs, _library, _run, _weights, shapes
 
@@ -243,11 +245,47 @@ def test_model_near_its_rounded_weights(family: str, kind: WeightType) -> None:
     assert (got - Sequences(parts, 3).step(tokens.tolist())).norm() <= 0.01 * want.norm()
 
 
+@pytest.mark.parametrize(
+    ("type", "bits", "error"),
+    # Scales and minima are float16 in both; 5 bits lie on no grid of 8.
+    [(GGUF.Q4_0, 4, 1e-3), (GGUF.Q4_1, 4, 1e-3), (GGUF.Q8_0, 8, 1e-3), (GGUF.Q5_0, 8, 1 / 127)],
+)
+def test_files_keep_what_they_hold(type: GGUF, bits: Bits, error: float, tmp_path: Path) -> None:
+    reference, _ = tiny("llama")
+    path = write_gguf(tmp_path / "model.gguf", reference, type=type)
+    model = load_model(path, weight_type="stored")
+    assert isinstance(model.ops, KernelOps)
+    for layer in model.ops.packed.layers:
+        assert {part.bits for part in (layer.qkv, layer.output, layer.gate_up, layer.down)} == {bits}
+    assert model.ops.packed.embedding.bits == model.ops.packed.head.bits == 8
+    for weight in (layer.mlp.down_proj.weight.detach() for layer in reference.model.layers):
+        kept = Blocks.of(weight, bits).numbers(weight.shape[1])
+        assert (kept - weight).abs().max() <= error * weight.abs().max()
+    tokens = torch.randint(131, (1, 9), generator=torch.Generator().manual_seed(1))
+    want = reference(tokens).logits.detach()[0]
+    assert (Sequences(model, 1).step(tokens.tolist()) - want).norm() <= 0.06 * want.norm()  # inputs in 8 bits
+
+
+def test_parts_of_a_matrix_have_the_most_bits_of_theirs() -> None:
+    config = _config()
+    weights = _weights(config, torch.float32)
+    q, k, v = weights.layers[0].q, weights.layers[0].k, weights.layers[0].v
+    mixed = dataclasses.replace(weights.layers[0], q=q._replace(bits=4), k=k._replace(bits=4), v=v._replace(bits=8))
+    alike = dataclasses.replace(mixed, v=v._replace(bits=4))
+    packed = [
+        KernelOps(_library(), config, dataclasses.replace(weights, layers=(layer,)), 1, weight_type="stored").packed
+        for layer in (mixed, alike)
+    ]
+    assert [one.layers[0].qkv.bits for one in packed] == [8, 4]
+    assert [one.layers[0].output.bits for one in packed] == [8, 8]  # of which nobody knows
+
+
 def test_refusals(tmp_path: Path) -> None:
     _, folder = tiny()
     for options, words in (
         ({"weights": "int3"}, "known: int8, int4"),
         ({"weights": 8}, "known: int8, int4"),
+        ({"weights": "stored"}, "none in 8 bits or less; int8 and int4 round them"),
         ({"weights": "int8", "impl": "torch"}, "compiled kernels"),
         ({"weights": "int4", "tensor_parallel": 2}, "one process"),
     ):

@@ -11,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from plait.runtime.engines.native.checkpoint import Folder
 from plait.runtime.engines.native.config import ModelConfig
 from plait.runtime.engines.native.loader import load_config, load_model
 from plait.runtime.engines.native.ops import KernelOps
 from plait.runtime.engines.native.rope import RopeConfig
+from plait.runtime.engines.native.weights import MLP
 from plait.runtime.errors import InvalidInput, UnknownModel, UnsupportedModel
 from plait.tests.runtime.engines.native.helpers import FAMILIES, Sequences, tiny
 
@@ -122,6 +124,27 @@ def test_damaged_folder(folder: Path, damage: Callable[[Path], None], message: s
     damage(folder)
     with pytest.raises(InvalidInput, match=message):
         load_model(folder)
+
+
+def test_weights_are_read_once_and_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the packed ones: layer by layer, so that no second copy of the model is ever in memory."""
+    asked: list[str] = []
+    whole = Folder.tensor
+
+    def tensor(self: Folder, name: str, dtype: torch.dtype, rows: Any = None) -> torch.Tensor:
+        asked.append(name)
+        return whole(self, name, dtype, rows)
+
+    monkeypatch.setattr(Folder, "tensor", tensor)
+    model = load_model(folder, dtype=torch.bfloat16)
+    assert isinstance(model.ops, KernelOps)
+    assert set(asked) >= set(load_file(folder / "model.safetensors")) and len(asked) == len(set(asked))
+    left = model.ops.weights
+    for layer in left.layers:
+        assert isinstance(layer.mlp, MLP)
+        matrices = (layer.q, layer.k, layer.v, layer.o, layer.mlp.gate, layer.mlp.up, layer.mlp.down)
+        assert all(part.weight.numel() == 0 and part.weight.dtype == torch.bfloat16 for part in matrices)
+    assert left.embedding.numel() == left.lm_head.numel() == 0
 
 
 def test_no_folder(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from plait.runtime.engines.native.checkpoint import open_checkpoint
+from plait.runtime.engines.native.integers import Blocks
 from plait.runtime.engines.native.loader import load_config, load_model
 from plait.runtime.errors import InvalidInput, UnsupportedModel
 from plait.tests.runtime.engines.native.helpers import Sequences, tiny
@@ -97,6 +98,20 @@ def test_the_same_as_unpacked(config: dict[str, Any], order: bool, tmp_path: Pat
     assert torch.equal(found, expected)
     assert ours.num_tensors == theirs.num_tensors
     assert load_config(packed) == load_config(plain)
+
+
+@pytest.mark.parametrize(("config", "order"), CONFIGS, ids=lambda value: json.dumps(value))
+def test_bits_that_keep_a_weight(config: dict[str, Any], order: bool, tmp_path: Path) -> None:
+    packed, plain = quantised(tmp_path, config, order=order)
+    checkpoint, name = open_checkpoint(packed), "model.layers.0.mlp.down_proj.weight"
+    is_fine = config["bits"] == 8 or config["group_size"] == 16
+    bits = checkpoint.bits(name)
+    assert checkpoint.is_quantised and bits == (8 if is_fine else 4)
+    assert checkpoint.bits("model.norm.weight") is None and checkpoint.bits("model.embed_tokens.weight") is None
+    assert not open_checkpoint(plain).is_quantised and open_checkpoint(plain).bits(name) is None
+    weight = checkpoint.tensor(name, torch.float32)
+    error = (Blocks.of(weight, bits).numbers(weight.shape[1]) - weight).abs().max()
+    assert error <= (1 / 127 if bits == 8 else 2e-3) * weight.abs().max()
 
 
 def test_a_packing_without_groups_of_its_own(tmp_path: Path) -> None:
