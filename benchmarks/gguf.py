@@ -3,9 +3,10 @@
     python -m plait.benchmarks.gguf MODEL.gguf [MORE.gguf ...] [--repeats 3]
 
 Each load is a process of its own, which ends with a model and a tokenizer that can be used, bfloat16 weights on both
-sides: plait's packed for its kernels, transformers' as parameters; and once more plait's with `weights="stored"`. Sides take turns; figures are medians. Seconds begin
-behind the imports. Memory is what the process holds at most beyond what it held before: its own pages (the peak of
-`RssAnon`, sampled every 10 ms), without pages of the mapped file, which the system can drop.
+sides: plait's packed for its kernels, transformers' as parameters; and once more plait's with `weights="stored"`. Sides
+take turns; figures are medians. Seconds begin behind the imports. Memory is what the process holds at most beyond what
+it held before: its own pages (the peak of `RssAnon`, sampled every 10 ms), without pages of the mapped file, which the
+system can drop.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +49,11 @@ def load_theirs(path: Path) -> tuple[object, object]:
     return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
 
 
-SIDES = {"plait": load_ours, "transformers": load_theirs, "plait, as stored": partial(load_ours, weights="stored")}
+SIDES: dict[str, Callable[[Path], tuple[object, object]]] = {
+    "plait": load_ours,
+    "transformers": load_theirs,
+    "plait, as stored": partial(load_ours, weights="stored"),
+}
 
 
 def measure(side: str, path: Path) -> dict[str, float]:
