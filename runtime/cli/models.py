@@ -86,7 +86,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _size(path: Path) -> int:
-    from ..engines.native.gguf_file import model_parts
+    from ..engines.native.gguf_reader import model_parts
 
     files = model_parts(path) if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)

@@ -22,14 +22,12 @@ def test_shares_of_texts() -> None:
 
 async def test_table_of_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Workers that are told the same greedily write the same; one text alone is none that is written twice."""
-    config = EvalConfig(
-        model="countdown",
-        benchmark={"name": "countdown", "numbers": 3, "count": 2},
-        methods=[
-            {"label": "votes", "method": "self_consistency", "n": 3, "temperature": 0, "max_tokens": 24},
-            {"label": "one", "method": "sequential", "max_tokens": 24},
-        ],
-    )
+    methods = [
+        {"label": "votes", "method": "self_consistency", "n": 3, "temperature": 0, "max_tokens": 24},
+        {"label": "one", "method": "sequential", "max_tokens": 24},
+    ]
+    benchmark = {"name": "countdown", "numbers": 3, "count": 2}
+    config = EvalConfig.model_validate({"model": "countdown", "benchmark": benchmark, "methods": methods})
     await run(config, tmp_path / "out")
     monkeypatch.setattr(sys, "argv", ["overlap", str(tmp_path / "out"), "--length", "4"])
     overlap.main()

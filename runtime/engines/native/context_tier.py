@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...engine import Tokenizer
 from .context_files import ContextFiles
-from .gguf_file import model_parts
+from .gguf_reader import model_parts
 from .model import Model
 from .pool import KVPool
 from .segment import Segment

@@ -6,8 +6,6 @@ turned into ordinary numbers by the `gguf` package, a piece at a time.
 
 from __future__ import annotations
 
-import re
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,31 +14,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import (
-    GGML_QUANT_SIZES,
-    MODEL_ARCH_NAMES,
-    GGUFReader,
-    GGUFValueType,
-    ReaderTensor,
-    get_tensor_name_map,
-    quants,
-)
+from gguf import GGML_QUANT_SIZES, MODEL_ARCH_NAMES, ReaderTensor, get_tensor_name_map, quants
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import InvalidInput, UnknownModel, UnsupportedModel
+from ...errors import InvalidInput, UnsupportedModel
+from .gguf_reader import DAMAGE, model_parts, read
 from .integers import Bits
 
 SUFFIX = ".gguf"
 _PIECE = 1 << 15
 """Numbers that are dequantised at a time. They stay in the cache, and torch does not share out copies of this size
 among threads, which wait for each other on a busy machine (eight times slower there)."""
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _UNQUANTISED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _IN_4_BITS = ("Q4_0", "Q4_1", "Q4_K")
 """Whose groups of 32 lie on grids of 16 values."""
-_DAMAGE = (ValueError, IndexError, KeyError, OverflowError, TypeError, MemoryError, struct.error)
-"""What the reader raises on bytes that are not what they should be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +69,7 @@ class GGUFFile:
         """Reads the header. Raises `UnknownModel`, `UnsupportedModel` for an unknown architecture, or `InvalidInput`
         for a damaged or incomplete file."""
         self.path = path
-        readers = [_read(part) for part in model_parts(path)]
+        readers = [read(part) for part in model_parts(path)]
         self._fields = readers[0].fields
         self._tensors: dict[str, ReaderTensor] = {t.name: t for reader in readers for t in reader.tensors}
         self.architecture = str(self.value("general.architecture", ""))
@@ -102,7 +90,7 @@ class GGUFFile:
             return default
         try:
             return field.contents()
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise InvalidInput(f"{self.path}: the metadata {key} cannot be read: {error}") from error
 
     @property
@@ -245,65 +233,3 @@ def _llama3_divisors(rope: dict[str, Any], head_dim: int) -> Tensor:
     smooth = ((turns - low) / (high - low)).clamp(0, 1)
     divisors: Tensor = 1 / ((1 - smooth) / rope["factor"] + smooth)
     return divisors
-
-
-class _Reader(GGUFReader):
-    """The package's reader, in 1/40 of its time: it makes an array, and a `numpy.memmap` of all things, of every piece
-    of every token."""
-
-    @property  # type: ignore[override]
-    def data(self) -> NDArray[Any]:
-        return self._data
-
-    @data.setter
-    def data(self, data: NDArray[Any]) -> None:
-        self._data = np.asarray(data)
-
-    def _get_field_parts(
-        self, orig_offs: int, raw_type: int
-    ) -> tuple[int, list[NDArray[Any]], list[int], list[GGUFValueType]]:
-        if raw_type != GGUFValueType.ARRAY:
-            return super()._get_field_parts(orig_offs, raw_type)
-        kind = GGUFValueType(int(self._get(orig_offs, np.uint32)[0]))
-        count = int(self._get(orig_offs + 4, np.uint64)[0])
-        types = [GGUFValueType.ARRAY, kind]
-        begin = orig_offs + 12
-        if number := self.gguf_scalar_to_np.get(kind):
-            part = self._get(begin, number, count)
-            return 12 + part.nbytes, [part], [0], types
-        if kind != GGUFValueType.STRING:
-            return super()._get_field_parts(orig_offs, raw_type)
-        length, view = struct.Struct("<Q"), self._data.data
-        texts, at = [], begin
-        for _ in range(count):
-            end = at + 8 + length.unpack_from(view, at)[0]
-            texts.append(self._data[at + 8 : end])
-            at = end
-        return at - orig_offs, texts, list(range(count)), types
-
-
-def model_parts(path: Path) -> list[Path]:
-    """All files of a model, whichever part of a split one is named. Raises `UnknownModel` or `InvalidInput`."""
-    if not path.is_file():
-        raise UnknownModel(f"no file {path}")
-    found = _SHARD.search(path.name)
-    if found is None:
-        return [path]
-    count = int(found[2])
-    parts = [path.with_name(f"{path.name[: found.start()]}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1)]
-    for part in parts:
-        if not part.is_file():
-            raise InvalidInput(f"{path} is part of a split model that lacks {part.name}")
-    return parts
-
-
-def _read(path: Path) -> _Reader:
-    try:
-        reader = _Reader(path)
-    except _DAMAGE as error:
-        raise InvalidInput(f"{path} is not a complete GGUF file: {error}") from error
-    except OSError as error:
-        raise InvalidInput(f"cannot read {path}: {error}") from error
-    if reader.byte_order != "I":
-        raise UnsupportedModel(f"{path} is for machines of the other byte order")
-    return reader
