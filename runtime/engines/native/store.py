@@ -76,7 +76,8 @@ class KVStore:
         if segment.name is None:
             self._free.extend(segment.pop_blocks(len(segment.keys)))
             for i, key in enumerate(segment.keys):
-                if self._index.get(key) != (segment, i):
+                # It may have lost the block when it was cached before.
+                if segment.blocks[i] >= 0 and self._index.get(key) != (segment, i):
                     self._free.append(segment.drop_block(i))
         segment.version += 1
         if held := segment.num_held:

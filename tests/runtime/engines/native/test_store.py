@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from plait.runtime.engines.native.lineage import lineage_of
 from plait.runtime.engines.native.pool import KVPool
-from plait.runtime.engines.native.segment import Segment, Span
+from plait.runtime.engines.native.segment import ROOT, Segment, Span
 from plait.runtime.engines.native.store import KVStore
 from plait.runtime.engines.native.swap import SwapSpace
 from plait.tests.runtime.engines.native.test_pressure import MODEL
@@ -191,3 +196,85 @@ def test_pending_text_keeps_what_it_sees_until_it_is_computed():
     store.advance(reader, 20)
     assert seen.refs == 0 and store.usage().cached == 1
     store.check_integrity()
+
+
+# -- texts with common beginnings ------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Text:
+    tokens: list[int]
+    spans: list[Span]
+    """What the store had of it."""
+    segment: Segment
+    """The rest."""
+
+
+@dataclass
+class Texts:
+    """Texts that are opened, computed and let go of in a store of small blocks, and what was written to each block."""
+
+    store: KVStore = field(default_factory=lambda: KVStore(10, 2))
+    all: list[Text] = field(default_factory=list)
+    written: dict[int, list[int]] = field(default_factory=dict)
+    """Of each block, the text up to its end that was written there last."""
+
+    def open(self, tokens: list[int]) -> None:
+        store, size = self.store, self.store.block_size
+        spans = store.match(ROOT, tokens)
+        store.hold(spans, "a")
+        known = sum(len(span) for span in spans)
+        segment = Segment(known)
+        segment.view, segment.lineage = tuple(spans), lineage_of(spans, known, size)
+        store.acquire(segment, pin=True, job="a")
+        segment.tokens = tokens[known:]
+        self.all.append(Text(tokens, spans, segment))
+
+    def compute(self, text: Text) -> None:
+        segment, size = text.segment, self.store.block_size
+        if segment.pending and self.store.reserve(segment, len(segment.tokens)):
+            for i, block in enumerate(segment.blocks.tolist()):
+                self.written[block] = text.tokens[: segment.start + (i + 1) * size]
+            self.store.advance(segment, len(segment.tokens))
+
+    def end(self, text: Text) -> None:
+        self.all.remove(text)
+        self.store.release(text.segment, pin=True, job="a")
+        self.store.drop(text.spans, "a")
+
+    def check(self) -> None:
+        self.store.check_integrity()
+        for text in self.all:
+            own = [] if text.segment.pending else [Span(text.segment, 0, len(text.segment.tokens))]
+            at = 0
+            for span in (*text.spans, *own):
+                for i in range(span.start, span.end or 0, self.store.block_size):
+                    block = int(span.segment.blocks[i // self.store.block_size])
+                    at += self.store.block_size
+                    assert block >= 0 and self.written[block] == text.tokens[:at]
+
+
+_steps = st.one_of(
+    st.integers(1, 9).map([1].__mul__),  # mostly the same text, so that much is shared
+    st.lists(st.sampled_from([1, 2]), min_size=1, max_size=9),
+    st.tuples(st.sampled_from(["compute", "end"]), st.integers(0, 9)),
+)
+
+
+@settings(max_examples=200)
+@given(steps=st.lists(_steps, max_size=30))
+# Two that do not know of each other compute a beginning. The later one keeps what is behind it, and is used once more.
+@example(steps=[[1] * 3, [1] * 5, ("compute", 0), ("compute", 1), ("end", 0), ("end", 0), [1] * 6, ("end", 0), [2] * 4])
+def test_texts_find_what_was_written_for_their_beginning(steps: list[list[int] | tuple[str, int]]):
+    texts = Texts()
+    for step in steps:
+        if isinstance(step, list):
+            texts.open(step)
+        elif texts.all:
+            text = texts.all[step[1] % len(texts.all)]
+            texts.compute(text) if step[0] == "compute" else texts.end(text)
+        texts.check()
+    while texts.all:
+        texts.end(texts.all[0])
+    texts.store.check_integrity()
+    assert texts.store.usage().used == 0
