@@ -125,6 +125,25 @@ async def test_a_prompt_that_was_seen_before_is_not_computed_again():
         assert result.token_ids == expected.token_ids
 
 
+async def test_a_beginning_that_two_computed_is_used_again_and_again():
+    """The later one lets go of its copy of it, and of nothing else: not of what has no memory, which the next would
+    get, and whose answers were wrong."""
+    hf_model, folder = tiny()
+    short, long = _prompt(24), _prompt(56)
+    async with running(_engine(folder)) as engine:
+        both = [engine.open(tokens) for tokens in (short, long)]  # neither knows of the other
+        await asyncio.gather(*(branch.generate(SamplingParams(max_tokens=1)) for branch in both))
+        for branch in both:
+            branch.close()
+        for number in range(3):
+            prompt = [*long, *_prompt(40, seed=number)]
+            branch = engine.open(prompt)
+            found = await branch.generate(SamplingParams(max_tokens=12))
+            assert found.reused_tokens == 48 and found.token_ids == _greedy(hf_model, prompt, 12)
+            branch.close()
+            engine.store.check_integrity()
+
+
 async def test_the_prefix_index_never_confuses_visibility():
     """The same tokens at the same positions, written with and without sight of something else."""
     hf_model, folder = tiny()
