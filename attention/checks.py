@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .int8 import SCALE, stored_size
 from .plan import AttentionPlan
 
 
@@ -13,10 +14,12 @@ def check_pools(heads: int, size: int, k_pool: Tensor, v_pool: Tensor) -> None:
     if k_pool.ndim != 4 or v_pool.ndim != 4:
         raise ValueError(f"pools have four dimensions, not {tuple(k_pool.shape)} and {tuple(v_pool.shape)}")
     num_blocks, kv_heads, _, block_size = k_pool.shape
-    if k_pool.shape[2] != size or v_pool.shape != (num_blocks, kv_heads, block_size, size):
+    stored = stored_size(size, k_pool.dtype)
+    if k_pool.shape[2] != stored or v_pool.shape != (num_blocks, kv_heads, block_size, stored):
+        more = f" and pools of 8 bits D + {SCALE}" if stored > size else ""
         raise ValueError(
             f"k_pool (P, K, D, B) is {tuple(k_pool.shape)} and v_pool (P, K, B, D) is {tuple(v_pool.shape)}, "
-            f"but queries have D = {size}"
+            f"but queries have D = {size}{more}"
         )
     if kv_heads == 0 or heads % kv_heads:
         raise ValueError(f"{heads} query heads are not a multiple of {kv_heads} key/value heads")
@@ -37,15 +40,16 @@ def check_call(q: Tensor, k_pool: Tensor, v_pool: Tensor, plan: AttentionPlan) -
 
 def check_kernel_call(rows: tuple[Tensor, ...], k_pool: Tensor, v_pool: Tensor) -> None:
     """Raise ValueError unless the compiled kernels can take row tensors `rows` (N, heads, D) and the pools."""
-    size, block_size = v_pool.shape[3], v_pool.shape[2]
+    size, block_size = rows[0].shape[2], v_pool.shape[2]
     if size < 16 or size % 8:
         raise ValueError(f"the compiled kernels need head sizes that are multiples of 8 from 16 on, not {size}")
-    for tensor in (*rows, k_pool):
-        if tensor.dtype not in (torch.float32, torch.bfloat16) or not tensor.is_cpu:
-            raise ValueError(f"the compiled kernels take float32 and bfloat16 on the CPU, not {tensor.dtype}")
+    floats = (torch.float32, torch.bfloat16)
+    for tensor, dtypes in (*((row, floats) for row in rows), (k_pool, (*floats, torch.int8))):
+        if tensor.dtype not in dtypes or not tensor.is_cpu:
+            raise ValueError(f"the compiled kernels take {list(dtypes)} on the CPU, not {tensor.dtype}")
     if any(tensor.stride(2) != 1 for tensor in rows):
         raise ValueError("the last dimension of q, k and v must be contiguous")
-    if k_pool.stride()[2:] != (block_size, 1) or v_pool.stride()[2:] != (size, 1):
+    if k_pool.stride()[2:] != (block_size, 1) or v_pool.stride()[2:] != (v_pool.shape[3], 1):
         raise ValueError("the last two dimensions of the pools must be contiguous")
 
 

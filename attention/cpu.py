@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_call, check_kernel_call, check_store_call
-from .library import CallArguments, PlanArguments, StoreArguments
+from .library import TYPES, CallArguments, PlanArguments, StoreArguments
 from .plan import AttentionPlan, Float32, Group, Int32
 
 _free_works: dict[int, list[int]] = {}
@@ -37,13 +37,19 @@ class Prepared:
     __slots__ = ("_free", "_kernels", "_run_blocks", "arguments", "inv_freq", "needs_rotation", "work")
 
     def __init__(
-        self, kernels: ctypes.CDLL, plan: AttentionPlan, heads: int, pool_shape: tuple[int, ...], threads: int
+        self,
+        kernels: ctypes.CDLL,
+        plan: AttentionPlan,
+        heads: int,
+        size: int,
+        pool_shape: tuple[int, ...],
+        threads: int,
     ) -> None:
-        """heads: H; pool_shape: of the keys, (P, K, D, B)."""
+        """heads: H; size: D; pool_shape: of the keys, (P, K, D or more, B)."""
         self.work: int | None = None
         """Address of the native work space, which `plait_attention_run` takes; `plait_attention_prepare` makes it anew
         from `arguments` after entries grew in place."""
-        num_blocks, kv_heads, size, block_size = pool_shape
+        num_blocks, kv_heads, _, block_size = pool_shape
         self._kernels = kernels
         self.inv_freq: Tensor | None = None
         self._run_blocks = plan.run_blocks  # the work space points into it
@@ -87,7 +93,7 @@ def call_arguments(q: Tensor, k_pool: Tensor, v_pool: Tensor, out: Tensor, scale
         k_block=k_pool.stride(0), k_head=k_pool.stride(1),
         v_block=v_pool.stride(0), v_head=v_pool.stride(1),
         scale=scale, threads=threads,
-        q_bf16=q.dtype == torch.bfloat16, pool_bf16=k_pool.dtype == torch.bfloat16,
+        q_type=TYPES[q.dtype], pool_type=TYPES[k_pool.dtype],
     )  # fmt: skip
 
 
@@ -115,7 +121,7 @@ def span_attention(
     if derived is None or derived[0] != key:
         check_call(q, k_pool, v_pool, plan)
         check_kernel_call((q,), k_pool, v_pool)
-        prepared = Prepared(kernels, plan, q.shape[1], k_pool.shape, threads)
+        prepared = Prepared(kernels, plan, q.shape[1], q.shape[2], k_pool.shape, threads)
         derived = plan.derived["cpu"] = key, prepared, call_arguments(q, k_pool, v_pool, out, scale, threads)
     _, prepared, call = derived
     prepared.rotate_by(inv_freq, q.shape[2])
@@ -175,7 +181,7 @@ def store_arguments(
     eps: float, threads: int,
 ) -> StoreArguments:  # fmt: skip
     """Arguments of `plait_rope_and_store` on these tensors, without head norms."""
-    num_blocks, kv_heads, size, block_size = k_pool.shape
+    num_blocks, kv_heads, _, block_size = k_pool.shape
     return StoreArguments(
         q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(),
         cosine=cos.data_ptr(), sine=sin.data_ptr(), slots=slots.data_ptr(),
@@ -183,7 +189,7 @@ def store_arguments(
         q_row=q.stride(0), q_head=q.stride(1), k_row=k.stride(0), k_head=k.stride(1),
         v_row=v.stride(0), v_head=v.stride(1),
         kp_block=k_pool.stride(0), kp_head=k_pool.stride(1), vp_block=v_pool.stride(0), vp_head=v_pool.stride(1),
-        rows=q.shape[0], heads=q.shape[1], kv_heads=kv_heads, size=size, rotary=cos.shape[1],
+        rows=q.shape[0], heads=q.shape[1], kv_heads=kv_heads, size=q.shape[2], rotary=cos.shape[1],
         block_size=block_size, num_blocks=num_blocks,
-        bf16_rows=q.dtype == torch.bfloat16, bf16_pool=k_pool.dtype == torch.bfloat16, threads=threads, eps=eps,
+        row_type=TYPES[q.dtype], pool_type=TYPES[k_pool.dtype], threads=threads, eps=eps,
     )  # fmt: skip

@@ -7,8 +7,13 @@ import functools
 import warnings
 from pathlib import Path
 
-ABI = 1
+import torch
+
+ABI = 2
 """Must equal `plait_attention_abi()`, so that a library left from an older checkout is not called."""
+
+TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+"""`Type` of csrc/vectors.h."""
 
 _FOLDER = Path(__file__).parent
 
@@ -32,7 +37,7 @@ class CallArguments(ctypes.Structure):
         *((name, _POINTER) for name in "q k_pool v_pool out lse".split()),
         *((name, _INT64) for name in "q_row q_head k_block k_head v_block v_head".split()),
         ("scale", _FLOAT),
-        *((name, _INT32) for name in "q_bf16 pool_bf16 threads".split()),
+        *((name, _INT32) for name in "q_type pool_type threads".split()),
     ]
 
 
@@ -44,7 +49,7 @@ class StoreArguments(ctypes.Structure):
         *((name, _INT64) for name in "q_row q_head k_row k_head v_row v_head".split()),
         *((name, _INT64) for name in "kp_block kp_head vp_block vp_head".split()),
         *((name, _INT32) for name in "rows heads kv_heads size rotary block_size num_blocks".split()),
-        *((name, _INT32) for name in "bf16_rows bf16_pool threads".split()),
+        *((name, _INT32) for name in "row_type pool_type threads".split()),
         ("eps", _FLOAT),
     ]
 

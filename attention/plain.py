@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import int8
 from .plan import AttentionPlan, Int64
 from .reference import rotate
 
@@ -130,10 +131,12 @@ def _attend(
             raise ValueError("inv_freq is needed because an entry of the plan has a shift")
         query = rotate(query, -piece.shift * inv_freq.to(q.device).double())
     query = query.view(runs, rows, kv_heads, -1, size).transpose(1, 2).reshape(runs, kv_heads, -1, size)
-    keys, values = (  # (S, T / B, K, D, B) and (S, T / B, K, B, D); index_select is several times faster than indexing
-        pool.index_select(0, piece.blocks.flatten()).to(q.dtype).view(*piece.blocks.shape, *pool.shape[1:])
-        for pool in (k_pool, v_pool)
-    )
+    # index_select is several times faster than indexing
+    keys, values = (pool.index_select(0, piece.blocks.flatten()) for pool in (k_pool, v_pool))
+    if keys.dtype == torch.int8:
+        keys, values = int8.unpack_keys(keys), int8.unpack_values(values)
+    # (S, T / B, K, D, B) and (S, T / B, K, B, D)
+    keys, values = (part.to(q.dtype).view(*piece.blocks.shape, *part.shape[1:]) for part in (keys, values))
     keys = keys.permute(0, 2, 3, 1, 4).reshape(runs, kv_heads, size, tokens)
     values = values.transpose(1, 2).reshape(runs, kv_heads, tokens, size)
     # Slots that nobody sees may hold anything, and 0 * NaN is NaN.

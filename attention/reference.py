@@ -24,6 +24,14 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)
 
 
+def _numbers(k_pool: Tensor, v_pool: Tensor) -> tuple[Tensor, Tensor]:
+    """What pools of 8 bits stand for (int8.py), in float64."""
+    blocks, heads, stored, block_size = k_pool.shape
+    of_keys = k_pool[:, :, stored - 4 :].reshape(blocks, heads, 1, 4 * block_size).view(torch.float32)
+    of_values = v_pool[..., stored - 4 :].contiguous().view(torch.float32)
+    return k_pool[:, :, : stored - 4].double() * of_keys, v_pool[..., : stored - 4].double() * of_values
+
+
 def span_attention(
     q: Tensor,
     k_pool: Tensor,
@@ -36,6 +44,8 @@ def span_attention(
 ) -> tuple[Tensor, Tensor]:
     """Float64 out (N, H, D) and log-sum-exp (N, H); see `attention.span_attention` for the arguments."""
     rows, heads, size = q.shape
+    if k_pool.dtype == torch.int8:
+        k_pool, v_pool = _numbers(k_pool, v_pool)
     ratio, block_size = heads // k_pool.shape[1], k_pool.shape[3]
     out = torch.zeros(rows, heads, size, dtype=torch.float64)
     lse = torch.full((rows, heads), _MINUS_INF, dtype=torch.float64)

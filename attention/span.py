@@ -112,7 +112,8 @@ def span_attention(
             a strided view whose last dimension is contiguous.
         k_pool: (P, K, D, B): keys, transposed inside a block, rotated for the positions they were written at.
         v_pool: (P, K, B, D): values, same dtype as `k_pool`. H is a multiple of K; B is a multiple of 16. For bfloat16
-            pools the compiled kernel may round queries and weights to bfloat16 too (csrc/span_attention.cpp).
+            pools the compiled kernel may round queries and weights to bfloat16 too (csrc/span_attention.cpp). Pools of
+            int8 hold D + 4 for D: the scales (int8.py).
         plan: who sees what. Its derived data is kept in it, so use one plan for all layers of a step.
         scale: factor of all scores, ordinarily 1 / sqrt(D).
         cap: c, where scaled scores s become c * tanh(s / c) (Gemma 2) before a group's temperature divides them; None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import cpu
+from . import cpu, int8
 from .checks import check_store_call
 from .span import Impl, choose_kernels, uses_triton
 
@@ -33,8 +33,13 @@ def _plain(
         raise ValueError(f"a slot lies beyond the pool of {k_pool.shape[0]} blocks of {v_pool.shape[2]}")
     block_size = v_pool.shape[2]
     block, offset = slots[kept] // block_size, slots[kept] % block_size
-    k_pool[block, :, :, offset] = _rotate(new_k, cos, sin)[kept].to(k_pool.dtype)
-    v_pool[block, :, offset] = v[kept].to(v_pool.dtype)
+    new_k = _rotate(new_k, cos, sin)[kept]
+    if k_pool.dtype == torch.int8:
+        int8.store_keys(k_pool, block, offset, new_k)
+        int8.store_values(v_pool, block, offset, v[kept])
+    else:
+        k_pool[block, :, :, offset] = new_k.to(k_pool.dtype)
+        v_pool[block, :, offset] = v[kept].to(v_pool.dtype)
     q.copy_(_rotate(new_q, cos, sin))
 
 
@@ -63,7 +68,7 @@ def rope_and_store(
         cos, sin: (N, R) float32, R <= D / 2: of position * inv_freq per row. Pairs are half-split inside the first 2R
             dims.
         slots: (N,) int64, block * B + offset of each row in the pool; a negative slot is not written. Must be distinct.
-        k_pool: (P, K, D, B). v_pool: (P, K, B, D).
+        k_pool: (P, K, D, B). v_pool: (P, K, B, D). Those of 8 bits as in int8.py.
         q_norm, k_norm: (D,) weights of an RMS norm of each head before the rotation (Qwen3), or None.
         eps: of that norm.
         impl: as for `span_attention` (`reference` is the plain form).

@@ -1,7 +1,9 @@
-// Rotary position encoding of new rows, fused with their write into the pools.
+// Rotary position encoding of new rows, fused with their write into the pools, where they may be rounded to 8 bits.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "vectors.h"
@@ -20,7 +22,7 @@ struct StoreArguments {
     int64_t q_row, q_head, k_row, k_head, v_row, v_head;              // strides in elements
     int64_t kp_block, kp_head, vp_block, vp_head;
     int32_t rows, heads, kv_heads, size, rotary, block_size, num_blocks;
-    int32_t bf16_rows, bf16_pool, threads;
+    int32_t row_type, pool_type, threads;  // as `Type` of vectors.h
     float eps;
 };
 
@@ -44,6 +46,29 @@ void rotated(const Q* x, const float* norm, float eps, const float* cosine, cons
     }
 }
 
+// One token's numbers of one head, `step` apart. `scale`: where that of 8 bits goes.
+template <class T>
+void put(const float* x, int size, T* to, int64_t step, T*) {
+    for (int d = 0; d < size; d++) from_float(x[d], to + d * step);
+}
+
+inline void put(const float* x, int size, int8_t* to, int64_t step, int8_t* scale) {
+    float largest = 0;
+    for (int d = 0; d < size; d++) {
+        const float magnitude = std::fabs(x[d]);
+        if (magnitude > largest || magnitude != magnitude) largest = magnitude;  // NaN stays
+    }
+    const float one = largest / 127;
+    std::memcpy(scale, &one, sizeof one);
+    if (one > 0 && std::isfinite(one)) {
+        for (int d = 0; d < size; d++) {
+            to[d * step] = (int8_t)std::min(std::max(std::nearbyint(x[d] / one), -127.0f), 127.0f);  // ties to even
+        }
+    } else {
+        for (int d = 0; d < size; d++) to[d * step] = 0;
+    }
+}
+
 template <class Q, class T>
 void store_row(const StoreArguments& a, int row, float* buffer) {
     const int size = a.size;
@@ -57,11 +82,13 @@ void store_row(const StoreArguments& a, int row, float* buffer) {
     const int64_t block = a.slots[row] / a.block_size, offset = a.slots[row] % a.block_size;
     for (int head = 0; head < a.kv_heads; head++) {
         rotated((const Q*)a.k + row * a.k_row + head * a.k_head, a.k_norm, a.eps, cosine, sine, a.rotary, size, buffer);
-        T* key = (T*)a.k_pool + block * a.kp_block + head * a.kp_head + offset;
-        for (int d = 0; d < size; d++) from_float(buffer[d], key + (int64_t)d * a.block_size);
+        T* keys = (T*)a.k_pool + block * a.kp_block + head * a.kp_head;
+        T* scales = keys + (int64_t)size * a.block_size;  // of all tokens of the block
+        put(buffer, size, keys + offset, a.block_size, kScaled<T> ? scales + offset * sizeof(float) : nullptr);
         const Q* v = (const Q*)a.v + row * a.v_row + head * a.v_head;
-        T* value = (T*)a.v_pool + block * a.vp_block + head * a.vp_head + offset * size;
-        for (int d = 0; d < size; d++) from_float(to_float(v[d]), value + d);
+        for (int d = 0; d < size; d++) buffer[d] = to_float(v[d]);
+        T* value = (T*)a.v_pool + block * a.vp_block + head * a.vp_head + offset * stored_size<T>(size);
+        put(buffer, size, value, 1, value + size);
     }
 }
 
@@ -88,10 +115,10 @@ EXPORT int plait_rope_and_store(const StoreArguments* arguments) {
     for (int row = 0; row < a.rows; row++) {
         if (a.slots[row] >= (int64_t)a.num_blocks * a.block_size) return -1;
     }
-    if (a.bf16_rows) {
-        a.bf16_pool ? store_rows<bf16, bf16>(a) : store_rows<bf16, float>(a);
-    } else {
-        a.bf16_pool ? store_rows<float, bf16>(a) : store_rows<float, float>(a);
-    }
+    const auto store = [&](auto row) {
+        using Q = decltype(row);
+        with_type(a.pool_type, [&](auto element) { store_rows<Q, decltype(element)>(a); });
+    };
+    a.row_type == kBfloat16 ? store(bf16{}) : store(float{});
     return 0;
 }

@@ -41,7 +41,7 @@ struct CallArguments {
     float* lse;  // may be null
     int64_t q_row, q_head, k_block, k_head, v_block, v_head;  // strides in elements
     float scale;
-    int32_t q_bf16, pool_bf16, threads;
+    int32_t q_type, pool_type, threads;  // as `Type` of vectors.h
 };
 
 namespace {
@@ -75,6 +75,7 @@ template <class T>
 struct Chunk {
     int base;  // its first token
     const T *keys[kMaxGroups], *values[kMaxGroups];
+    const float* scales[kMaxGroups];  // of the keys, if T has them
 
     Chunk(const Work& w, const CallArguments& call, const Tile& tile, int kv_head, int number) : base(number * kChunk) {
         const int32_t* blocks = w.run_blocks + w.run_start[w.lines[tile.first].run];
@@ -86,7 +87,8 @@ struct Chunk {
             const int token = base + std::clamp(g, begin, end - 1) * kGroup, offset = token % w.block_size;
             const int64_t block = blocks[token / w.block_size];
             keys[g] = k_pool + block * call.k_block + offset;
-            values[g] = v_pool + block * call.v_block + (int64_t)offset * w.size;
+            values[g] = v_pool + block * call.v_block + (int64_t)offset * stored_size<T>(w.size);
+            if constexpr (kScaled<T>) scales[g] = (const float*)(keys[g] - offset + w.size * w.block_size) + offset;
         }
     }
 };
@@ -142,7 +144,8 @@ void run_panel(Work& w, const CallArguments& call, const Item& item, int kv_head
         if (seen[r].lo < seen[r].hi) {
             const float scale = call.scale * w.groups[seen[r].line->group].inverse_temperature * kLog2e;
             partial[r] = softmax_row<T>(scores + r * kChunk, scale, groups, seen[r].lo - from * kGroup,
-                                        seen[r].hi - from * kGroup, weights + r * kChunk);
+                                        seen[r].hi - from * kGroup, scratch.scales.keys + from * kGroup,
+                                        scratch.scales.values + from * kGroup, weights + r * kChunk);
         } else {
             std::fill_n(weights + r * kChunk, groups * kGroup / Products<T>::kDepth, 0.0f);
         }
@@ -198,6 +201,10 @@ void run_item(Work& w, const CallArguments& call, const Item& item, Scratch& scr
     }
     for_parts<T>(w, call, item, [&](int head, const Chunk<T>& chunk, const Chunk<T>& next) {
         const float* q = queries + (head - item.head_begin) * stride;
+        if constexpr (kScaled<T>) {
+            const int lo = std::max(0, tile.lo - chunk.base), hi = std::min(kChunk, tile.hi - chunk.base);
+            scratch.scales.read(chunk.scales, chunk.values, lo / kGroup, (hi + kGroup - 1) / kGroup, size);
+        }
         for (int panel = 0; panel < rows; panel += kPanel) {
             if (fetch && panel == 0) {
                 run_panel(w, call, item, head, chunk.base, VectorPanel<T, true>{w, chunk, next}, panel, q, scratch);
@@ -319,7 +326,7 @@ void attend(Work& w, const CallArguments& call) {
 }  // namespace
 
 // Raised with every change of the structures and functions that attention/library.py mirrors.
-EXPORT int plait_attention_abi() { return 1; }
+EXPORT int plait_attention_abi() { return 2; }
 
 EXPORT Work* plait_attention_new() { return new Work; }
 
@@ -365,9 +372,9 @@ EXPORT void plait_attention_rotary(Work* work, const double* inv_freq, int rotar
 }
 
 EXPORT void plait_attention_run(Work* work, const CallArguments* call) {
-    if (call->q_bf16) {
-        call->pool_bf16 ? attend<bf16, bf16>(*work, *call) : attend<bf16, float>(*work, *call);
-    } else {
-        call->pool_bf16 ? attend<float, bf16>(*work, *call) : attend<float, float>(*work, *call);
-    }
+    const auto attend_rows = [&](auto row) {
+        using Q = decltype(row);
+        with_type(call->pool_type, [&](auto element) { attend<Q, decltype(element)>(*work, *call); });
+    };
+    call->q_type == kBfloat16 ? attend_rows(bf16{}) : attend_rows(float{});
 }

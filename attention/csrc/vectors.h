@@ -1,4 +1,4 @@
-// Vectors of floats as wide as the machine's registers, and bfloat16.
+// Vectors of floats as wide as the machine's registers, and what pools hold: floats, bfloat16, or 8 bits with scales.
 
 #pragma once
 
@@ -19,10 +19,39 @@ typedef float vfloat __attribute__((vector_size(4 * kWidth)));
 typedef int32_t vint __attribute__((vector_size(4 * kWidth)));
 typedef uint32_t vuint __attribute__((vector_size(4 * kWidth)));
 typedef uint16_t vhalf __attribute__((vector_size(2 * kWidth)));
+typedef int8_t vbyte __attribute__((vector_size(kWidth)));
 
 struct bf16 {
     uint16_t bits;
 };
+
+// Element types, as attention/library.py numbers them.
+enum Type : int32_t { kFloat32, kBfloat16, kInt8 };
+
+// f(an element of a pool of this type)
+template <class F>
+void with_type(int32_t pool_type, F f) {
+    if (pool_type == kInt8) {
+        f(int8_t{});
+    } else if (pool_type == kBfloat16) {
+        f(bf16{});
+    } else {
+        f(float{});
+    }
+}
+
+// Does a token have a float32 scale for what it holds in one head, by which its integers are multiplied?
+template <class T>
+constexpr bool kScaled = false;
+template <>
+constexpr bool kScaled<int8_t> = true;
+
+// Elements that a token takes in a pool for a head of `size` dims: a scale lies behind its values, those of a block's
+// keys behind its keys (attention/int8.py).
+template <class T>
+constexpr int stored_size(int size) {
+    return size + (kScaled<T> ? sizeof(float) / sizeof(T) : 0);
+}
 
 inline vfloat splat(float x) { return x - vfloat{}; }
 
@@ -37,6 +66,12 @@ inline vfloat load(const bf16* p) {
     std::memcpy(&h, p, sizeof h);
     const vuint wide = __builtin_convertvector(h, vuint) << 16;
     return (vfloat)wide;
+}
+
+inline vfloat load(const int8_t* p) {
+    vbyte b;
+    std::memcpy(&b, p, sizeof b);
+    return __builtin_convertvector(__builtin_convertvector(b, vint), vfloat);
 }
 
 inline void store(float* p, vfloat v) { std::memcpy(p, &v, sizeof v); }

@@ -51,6 +51,7 @@ struct Buffer {  // grows, never initialised
 struct Scratch {  // of one thread
     Buffer<float> query, output, state, unrolled;
     alignas(64) float scores[16 * kChunk];  // of the widest panel
+    Scales scales;                          // of one chunk and kv head, where the pools have them
 };
 
 struct Work {

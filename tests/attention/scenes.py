@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from plait.attention import AttentionPlan, Group, span_attention
+from plait.attention import AttentionPlan, Group, int8, span_attention
 from plait.attention.span import Impl
 
 
@@ -81,7 +81,13 @@ def make_pools(
     generator = torch.Generator().manual_seed(seed)
     k = torch.randn(blocks, kv_heads, size, block_size, generator=generator)
     v = torch.randn(blocks, kv_heads, block_size, size, generator=generator)
+    if dtype == torch.int8:  # with scales that differ from token to token
+        return int8.pack_keys(_uneven(k.transpose(2, 3))), int8.pack_values(_uneven(v))
     return k.to(dtype), v.to(dtype)
+
+
+def _uneven(x: Tensor) -> Tensor:
+    return x * torch.linspace(0.3, 1.5, x.shape[2])[:, None]
 
 
 @st.composite
@@ -93,7 +99,13 @@ def scenes(draw: st.DrawFn) -> Scene:
     block_size = draw(st.sampled_from([16, 16, 32, 48]))
     pool_dtype, q_dtype = draw(
         st.sampled_from(
-            [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32)]
+            [
+                (torch.float32, torch.float32),
+                (torch.bfloat16, torch.bfloat16),
+                (torch.bfloat16, torch.float32),
+                (torch.int8, torch.float32),
+                (torch.int8, torch.bfloat16),
+            ]
         )
     )
     groups = tuple(
@@ -138,8 +150,12 @@ def scenes(draw: st.DrawFn) -> Scene:
     # What no entry shows must not matter, whatever it holds.
     for blocks, tokens in zip(runs, capacity, strict=True):
         for token in range(tokens, len(blocks) * block_size):
-            k_pool[blocks[token // block_size], :, :, token % block_size] = float("nan")
-            v_pool[blocks[token // block_size], :, token % block_size] = float("nan")
+            block, offset = blocks[token // block_size], token % block_size
+            if pool_dtype == torch.int8:
+                int8.key_scales(k_pool)[block, :, offset] = float("nan")
+                v_pool[block, :, offset, size:] = torch.tensor([float("nan")]).view(torch.int8)
+            else:
+                k_pool[block, :, :, offset] = v_pool[block, :, offset] = float("nan")
     q = torch.randn(row, heads, size, generator=torch.Generator().manual_seed(seed + 1)).to(q_dtype)
     rotated = draw(st.sampled_from([size // 2, size // 4]))
     inv_freq = 10000.0 ** -(torch.arange(rotated, dtype=torch.float32) / rotated) if shifts else None

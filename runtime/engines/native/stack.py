@@ -147,7 +147,9 @@ class KernelStack:
             self._rows = rows
             for store in self._stores:
                 store.rows = rows
-        prepared = cpu.Prepared(self._kernels, plan, config.num_heads, pool.k[0].shape, self._num_threads)
+        prepared = cpu.Prepared(
+            self._kernels, plan, config.num_heads, config.head_dim, pool.k[0].shape, self._num_threads
+        )
         prepared.rotate_by(self._inv_freq, config.head_dim)
         step.tokens, step.positions, step.slots = tokens.data_ptr(), positions.data_ptr(), slots.data_ptr()
         step.logit_rows, step.rows, step.num_logits = logit_rows.data_ptr(), rows, len(logit_rows)

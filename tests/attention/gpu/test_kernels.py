@@ -262,8 +262,8 @@ def test_stores_nothing(device: torch.device) -> None:
 
 
 def _on_cuda(scene: Scene) -> Call | None:
-    """None: the kernels have no such blocks."""
-    if 64 % scene.k_pool.shape[3]:
+    """None: the kernels have no such blocks or pools."""
+    if 64 % scene.k_pool.shape[3] or scene.k_pool.dtype == torch.int8:
         return None
     inv_freq = torch.zeros(1) if scene.inv_freq is None else scene.inv_freq
     return Call(scene.q.cuda(), scene.k_pool.cuda(), scene.v_pool.cuda(), scene.plan, inv_freq.cuda())
