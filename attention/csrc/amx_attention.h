@@ -89,6 +89,7 @@ struct Unrolled {
 
 // Panels of up to 16 rows: what VectorPanel is for vectors.
 struct TilePanel {
+    static constexpr bool kHasScales = false;
     static constexpr int kRows = kTile;
     using T = bf16;
     const Unrolled& chunk;

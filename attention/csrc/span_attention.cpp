@@ -20,6 +20,9 @@
 // Where the processor multiplies bfloat16 itself and the pools hold it, queries and weights are rounded to bfloat16, as
 // FlashAttention does; sums are float32. Everything else is computed in float32. Where it has tile registers (amx.h), they
 // do this for rows in any number, so that few rows and many round alike.
+//
+// Pools of 8 bits are read as bfloat16, which holds their integers exactly: a chunk at a time, for all rows that share
+// it. A token's scales come in between: a score is multiplied by that of its key, a weight by that of its value.
 
 #include <algorithm>
 #include <cmath>
@@ -74,10 +77,11 @@ void pack_queries(const Work& w, const CallArguments& call, const Tile& tile, in
 template <class T>
 struct Chunk {
     int base;  // its first token
+    int stride;  // between the dims of keys
     const T *keys[kMaxGroups], *values[kMaxGroups];
-    const float* scales[kMaxGroups];  // of the keys, if T has them
 
-    Chunk(const Work& w, const CallArguments& call, const Tile& tile, int kv_head, int number) : base(number * kChunk) {
+    Chunk(const Work& w, const CallArguments& call, const Tile& tile, int kv_head, int number)
+        : base(number * kChunk), stride(w.block_size) {
         const int32_t* blocks = w.run_blocks + w.run_start[w.lines[tile.first].run];
         const T* k_pool = (const T*)call.k_pool + kv_head * call.k_head;
         const T* v_pool = (const T*)call.v_pool + kv_head * call.v_head;
@@ -88,15 +92,22 @@ struct Chunk {
             const int64_t block = blocks[token / w.block_size];
             keys[g] = k_pool + block * call.k_block + offset;
             values[g] = v_pool + block * call.v_block + (int64_t)offset * stored_size<T>(w.size);
-            if constexpr (kScaled<T>) scales[g] = (const float*)(keys[g] - offset + w.size * w.block_size) + offset;
+        }
+    }
+
+    Chunk(int base, const Widened& widened) : base(base), stride(kGroup) {
+        for (int g = 0; g < kMaxGroups; g++) {
+            keys[g] = widened.keys + (size_t)g * kGroup * widened.size;
+            values[g] = widened.values + (size_t)g * kGroup * widened.size;
         }
     }
 };
 
 // How a panel of up to kRows query rows meets one chunk, with the kernels of tiles.h.
-template <class Type, bool kFetch>
+template <class Type, bool kFetch, bool kScales = false>
 struct VectorPanel {
     static constexpr int kRows = kPanel;
+    static constexpr bool kHasScales = kScales;
     using T = Type;
     const Work& w;
     const Chunk<T>&chunk, &next;  // `next` is fetched meanwhile
@@ -105,7 +116,7 @@ struct VectorPanel {
     // panel: number of its first row in the tile; q: panels (D / kDepth, kPanel) of units
     const float* queries(const float* q, int panel) const { return q + (size_t)panel * w.size; }
     void score(const float* q, int rows, int from, int groups, float* out) const {
-        kKernels<T, kFetch>.score[rows](q, chunk.keys + from, next.keys + from, groups, w.block_size, w.size,
+        kKernels<T, kFetch>.score[rows](q, chunk.keys + from, next.keys + from, groups, chunk.stride, w.size,
                                         out + from * kGroup);
     }
     void value(float* p, int rows, int, int, int lo, int hi, float* out) const {
@@ -143,9 +154,9 @@ void run_panel(Work& w, const CallArguments& call, const Item& item, int kv_head
     for (int r = 0; r < rows; r++) {
         if (seen[r].lo < seen[r].hi) {
             const float scale = call.scale * w.groups[seen[r].line->group].inverse_temperature * kLog2e;
-            partial[r] = softmax_row<T>(scores + r * kChunk, scale, groups, seen[r].lo - from * kGroup,
-                                        seen[r].hi - from * kGroup, scratch.scales.keys + from * kGroup,
-                                        scratch.scales.values + from * kGroup, weights + r * kChunk);
+            partial[r] = softmax_row<T, Panel::kHasScales>(
+                scores + r * kChunk, scale, scratch.scales.keys + from * kGroup, scratch.scales.values + from * kGroup,
+                groups, seen[r].lo - from * kGroup, seen[r].hi - from * kGroup, weights + r * kChunk);
         } else {
             std::fill_n(weights + r * kChunk, groups * kGroup / Products<T>::kDepth, 0.0f);
         }
@@ -186,11 +197,25 @@ bool is_fetched(const Work& w) {
     return w.tokens * w.kv_heads * w.size * 2 * (int64_t)sizeof(T) > kCached;
 }
 
-template <class Q, class T>
+// A chunk of 8 bits as the kernels of bfloat16 take it, and its scales.
+inline Chunk<bf16> widen(const Work& w, const Tile& tile, const Chunk<int8_t>& chunk, const Chunk<int8_t>& next,
+                         Scratch& scratch) {
+    const Widened widened(w.size, scratch.widened.get(Widened::room(w.size)));
+    const int lo = std::max(0, tile.lo - chunk.base), hi = std::min(kChunk, tile.hi - chunk.base);
+    for (int g = lo / kGroup; g * kGroup < hi; g++) {
+        const int offset = (chunk.base + g * kGroup) % w.block_size;
+        widened.fill(g, chunk.keys[g], chunk.values[g], next.keys[g], next.values[g], w.block_size, offset,
+                     scratch.scales);
+    }
+    return Chunk<bf16>(chunk.base, widened);
+}
+
+template <class Q, class Pool>
 void run_item(Work& w, const CallArguments& call, const Item& item, Scratch& scratch) {
+    using T = std::conditional_t<kScaled<Pool>, bf16, Pool>;  // which the kernels take
     const Tile& tile = w.tiles[item.tile];
     const int rows = tile.count * w.ratio, size = w.size;
-    const bool fetch = is_fetched<T>(w);
+    [[maybe_unused]] const bool fetch = is_fetched<T>(w);
     const size_t stride = (size_t)(rows + kPanel) * size;  // of the packed queries of one kv head
     float* queries = scratch.query.get(stride * (item.head_end - item.head_begin));
     for (int head = item.head_begin; head < item.head_end; head++) {
@@ -199,17 +224,18 @@ void run_item(Work& w, const CallArguments& call, const Item& item, Scratch& scr
             Products<T>::pack(row, size, panels + (size_t)(i / kPanel) * kPanel * size + i % kPanel);
         });
     }
-    for_parts<T>(w, call, item, [&](int head, const Chunk<T>& chunk, const Chunk<T>& next) {
+    for_parts<Pool>(w, call, item, [&](int head, const Chunk<Pool>& chunk, const Chunk<Pool>& next) {
         const float* q = queries + (head - item.head_begin) * stride;
-        if constexpr (kScaled<T>) {
-            const int lo = std::max(0, tile.lo - chunk.base), hi = std::min(kChunk, tile.hi - chunk.base);
-            scratch.scales.read(chunk.scales, chunk.values, lo / kGroup, (hi + kGroup - 1) / kGroup, size);
-        }
-        for (int panel = 0; panel < rows; panel += kPanel) {
-            if (fetch && panel == 0) {
-                run_panel(w, call, item, head, chunk.base, VectorPanel<T, true>{w, chunk, next}, panel, q, scratch);
-            } else {
-                run_panel(w, call, item, head, chunk.base, VectorPanel<T, false>{w, chunk, next}, panel, q, scratch);
+        const auto run = [&](const auto& kernels, int panel) {
+            run_panel(w, call, item, head, chunk.base, kernels, panel, q, scratch);
+        };
+        if constexpr (kScaled<Pool>) {
+            const Chunk<T> wide = widen(w, tile, chunk, next, scratch);
+            for (int panel = 0; panel < rows; panel += kPanel) run(VectorPanel<T, false, true>{w, wide, wide}, panel);
+        } else {
+            for (int panel = 0; panel < rows; panel += kPanel) {
+                fetch && panel == 0 ? run(VectorPanel<T, true>{w, chunk, next}, panel)
+                                    : run(VectorPanel<T, false>{w, chunk, next}, panel);
             }
         }
     });

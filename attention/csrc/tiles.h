@@ -133,31 +133,30 @@ void scores(const float* q, const T* const* k, const T* const* next, int groups,
 }
 
 // Weighted values of R rows in NV registers of columns: out[r][..] = sum over tokens t of p[r][t] * v[t][..].
-// p: (R, kChunk) floats or units; v[g]: values of group g, (kGroup, D), or with scales between; tokens begin .. end - 1 of
-// the chunk; column[j]: first column of register j. The last register of a row may overlap the one before it; both then hold the same sums.
+// p: (R, kChunk) floats or units; v[g]: values of group g, (kGroup, D); tokens begin .. end - 1 of the chunk; column[j]:
+// first column of register j. The last register of a row may overlap the one before it; both then hold the same sums.
 // `next`: values that are wanted soon, laid out as v.
 template <class T, bool kFetch, int R, int NV>
 void value_tile(const float* p, const T* const* v, const T* const* next, int begin, int end, int size,
                 const int* column, float* out) {
     using P = Products<T>;
-    const int stride = stored_size<T>(size);
     vfloat acc[R][NV] = {};
     int first[NV];
     for (int j = 0; j < NV; j++) first[j] = column[j];
     for (int t = begin / P::kDepth * P::kDepth; t < end;) {
-        const int64_t offset = (int64_t)(t % kGroup) * stride;
+        const int64_t offset = (int64_t)(t % kGroup) * size;
         const T *value = v[t / kGroup] + offset, *soon = next[t / kGroup] + offset;
         const int stop = std::min(end, (t / kGroup + 1) * kGroup);
-        for (; t < stop; t += P::kDepth, value += P::kDepth * stride, soon += P::kDepth * stride) {
+        for (; t < stop; t += P::kDepth, value += P::kDepth * size, soon += P::kDepth * size) {
             // Of a pair that is cut by `begin` or `end` only one token may be read; the other one's weight is 0.
-            const T* one = t >= begin ? value : value + stride;
-            const T* other = t + 1 < end ? value + stride : value;
+            const T* one = t >= begin ? value : value + size;
+            const T* other = t + 1 < end ? value + size : value;
             vfloat row[NV];
 #pragma GCC unroll 8
             for (int j = 0; j < NV; j++) {
                 row[j] = P::pair(one + first[j], other + first[j]);
                 if constexpr (kFetch) {
-                    for (int i = 0; i < P::kDepth; i++) __builtin_prefetch(soon + first[j] + i * stride, 0, 2);
+                    for (int i = 0; i < P::kDepth; i++) __builtin_prefetch(soon + first[j] + i * size, 0, 2);
                 }
             }
 #pragma GCC unroll 8
@@ -225,36 +224,24 @@ struct Partial {
     float sum = 0;          // of 2^(score - top); 0 means empty
 };
 
-// Scales of the keys and of the values of a chunk's tokens.
+// Of a chunk's tokens: by what their keys and their values, which are integers then, are to be multiplied.
 struct alignas(64) Scales {
     float keys[kChunk], values[kChunk];
-
-    // Of groups begin .. end - 1: k and v as in `scores` and `values`; behind[g]: scales of the keys of group g.
-    template <class T>
-    void read(const float* const* behind, const T* const* v, int begin, int end, int size) {
-        for (int g = begin; g < end; g++) {
-            std::memcpy(keys + g * kGroup, behind[g], kGroup * sizeof(float));
-            const T* scale = v[g] + size;
-            for (int t = 0; t < kGroup; t++, scale += stored_size<T>(size)) {
-                std::memcpy(values + g * kGroup + t, scale, sizeof(float));
-            }
-        }
-    }
 };
 
 // Scores of one row, tokens 0 .. 16 * groups - 1 of which it sees lo .. hi - 1, become weights 2^(scale * score -
 // maximum), 0 where it sees nothing, in the units that `values` takes. Returns their maximum and sum. `weights` may
-// overlap the scores if it does not lie behind them. of_keys, of_values: the tokens' scales, if T has them; weights are
-// then multiplied by those of the values, so that only integers remain to be multiplied by them.
-template <class T>
-Partial softmax_row(float* s, float scale, int groups, int lo, int hi, const float* of_keys, const float* of_values,
+// overlap the scores if it does not lie behind them. With kHasScales these are `of_keys` and `of_values`, of the same
+// tokens, and the weights are multiplied by those of the values; their sum is not.
+template <class T, bool kHasScales>
+Partial softmax_row(float* s, float scale, const float* of_keys, const float* of_values, int groups, int lo, int hi,
                     float* weights) {
     const int count = groups * kPerGroup;
     const vint lane = lane_numbers();
     vfloat top = splat(kMinusInf);
     for (int j = 0; j < count; j++) {
         vfloat x = load(s + j * kWidth) * scale;
-        if constexpr (kScaled<T>) x *= load(of_keys + j * kWidth);
+        if constexpr (kHasScales) x *= load(of_keys + j * kWidth);
         if (j * kWidth < lo || (j + 1) * kWidth > hi) {
             const vint token = lane + j * kWidth;
             x = ((token >= lo) & (token < hi)) ? x : splat(kMinusInf);
@@ -268,8 +255,8 @@ Partial softmax_row(float* s, float scale, int groups, int lo, int hi, const flo
     for (int j = 0; j < count; j++) {
         vfloat p = exp2_below_one(load(s + j * kWidth) - shift);
         sum += p;
-        // The scale of a token that nobody sees may be anything, and 0 times NaN is NaN.
-        if constexpr (kScaled<T>) p = p == vfloat{} ? vfloat{} : p * load(of_values + j * kWidth);
+        // The scale of a token that is not seen may be anything, and 0 times NaN is NaN.
+        if constexpr (kHasScales) p = p == vfloat{} ? vfloat{} : p * load(of_values + j * kWidth);
         Products<T>::store_weights(weights, j, p);
     }
     return {maximum, total(sum)};

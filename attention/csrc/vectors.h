@@ -19,7 +19,6 @@ typedef float vfloat __attribute__((vector_size(4 * kWidth)));
 typedef int32_t vint __attribute__((vector_size(4 * kWidth)));
 typedef uint32_t vuint __attribute__((vector_size(4 * kWidth)));
 typedef uint16_t vhalf __attribute__((vector_size(2 * kWidth)));
-typedef int8_t vbyte __attribute__((vector_size(kWidth)));
 
 struct bf16 {
     uint16_t bits;
@@ -66,12 +65,6 @@ inline vfloat load(const bf16* p) {
     std::memcpy(&h, p, sizeof h);
     const vuint wide = __builtin_convertvector(h, vuint) << 16;
     return (vfloat)wide;
-}
-
-inline vfloat load(const int8_t* p) {
-    vbyte b;
-    std::memcpy(&b, p, sizeof b);
-    return __builtin_convertvector(__builtin_convertvector(b, vint), vfloat);
 }
 
 inline void store(float* p, vfloat v) { std::memcpy(p, &v, sizeof v); }

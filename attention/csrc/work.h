@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tiles.h"
+#include "widened.h"
 
 namespace plait {
 
@@ -49,7 +50,7 @@ struct Buffer {  // grows, never initialised
 };
 
 struct Scratch {  // of one thread
-    Buffer<float> query, output, state, unrolled;
+    Buffer<float> query, output, state, unrolled, widened;
     alignas(64) float scores[16 * kChunk];  // of the widest panel
     Scales scales;                          // of one chunk and kv head, where the pools have them
 };

@@ -87,7 +87,7 @@ def make_pools(
 
 
 def _uneven(x: Tensor) -> Tensor:
-    return x * torch.linspace(0.3, 1.5, x.shape[2])[:, None]
+    return x * torch.linspace(0.25, 1, x.shape[2])[:, None]
 
 
 @st.composite

@@ -98,7 +98,7 @@ def test_what_is_not_finite_comes_back_as_nan(impl: Impl, bad: float) -> None:
     for begin, want in ((4, 1.0), (3, math.nan)):
         plan = make_plan(1, [[0]], [(0, 1, 0, begin, 5, 0, 0, 0)])
         out = span_attention(torch.ones(1, 1, 32), k_pool, v_pool, plan, scale=1.0, impl=impl)
-        torch.testing.assert_close(out, torch.full((1, 1, 32), want), equal_nan=True)
+        torch.testing.assert_close(out, torch.full((1, 1, 32), want), rtol=4e-3, atol=0, equal_nan=True)
 
 
 def test_the_kernels_keep_a_nan_to_those_who_see_it() -> None:
@@ -107,7 +107,7 @@ def test_the_kernels_keep_a_nan_to_those_who_see_it() -> None:
     v[1] = 1
     plan = make_plan(2, [[0]], [(0, 1, 0, 1, 2, 0, 0, 0), (1, 1, 0, 0, 2, 0, 0, 0)])
     out = span_attention(torch.ones(2, 1, 32), *_store(k, v, [0, 1], "torch"), plan, scale=1.0, impl="cpu")
-    assert out[0].eq(1).all() and out[1].isnan().all()
+    assert out[0].sub(1).abs().max() < 4e-3 and out[1].isnan().all()
 
 
 @pytest.mark.parametrize("impl", FAST)
