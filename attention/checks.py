@@ -55,7 +55,7 @@ def check_kernel_call(rows: tuple[Tensor, ...], k_pool: Tensor, v_pool: Tensor) 
 
 def check_store_call(
     q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, k_pool: Tensor, v_pool: Tensor,
-    q_norm: Tensor | None, k_norm: Tensor | None,
+    q_norm: Tensor | None, k_norm: Tensor | None, k_range: Tensor | None = None,
 ) -> None:  # fmt: skip
     """Raise ValueError unless the arguments of `rope_and_store` fit together."""
     rows, heads, size = q.shape
@@ -73,3 +73,5 @@ def check_store_call(
     for norm in (q_norm, k_norm):
         if norm is not None and norm.shape != (size,):
             raise ValueError(f"norm weights must have shape ({size},), not {tuple(norm.shape)}")
+    if k_range is not None and k_range.shape != k.shape[1:]:
+        raise ValueError(f"ranges of keys must have shape {tuple(k.shape[1:])}, not {tuple(k_range.shape)}")

@@ -144,6 +144,7 @@ def rope_and_store(
     *,
     q_norm: Tensor | None,
     k_norm: Tensor | None,
+    k_range: Tensor | None,
     eps: float,
     threads: int,
     kernels: ctypes.CDLL,
@@ -155,11 +156,11 @@ def rope_and_store(
         q.shape, q.stride(), q.dtype, k.shape, k.stride(), k.dtype, v.shape, v.stride(), v.dtype,
         k_pool.shape, k_pool.stride(), k_pool.dtype, v_pool.shape, v_pool.stride(), v_pool.dtype,
         cos.shape, cos.stride(), cos.dtype, sin.shape, sin.stride(), sin.dtype,
-        slots.shape, slots.stride(), slots.dtype, norms, eps, threads,
+        slots.shape, slots.stride(), slots.dtype, norms, k_range is None, eps, threads,
     )  # fmt: skip
     last = _last_store
     if last is None or last[0] != key:
-        check_store_call(q, k, v, cos, sin, slots, k_pool, v_pool, q_norm, k_norm)
+        check_store_call(q, k, v, cos, sin, slots, k_pool, v_pool, q_norm, k_norm, k_range)
         check_kernel_call((q, k, v), k_pool, v_pool)
         last = _last_store = (key, store_arguments(q, k, v, cos, sin, slots, k_pool, v_pool, eps, threads))
     call: Any = StoreArguments.from_buffer_copy(last[1])
@@ -172,6 +173,9 @@ def rope_and_store(
     if k_norm is not None:
         k_norm = k_norm.float().contiguous()
         call.k_norm = k_norm.data_ptr()
+    if k_range is not None:
+        k_range = k_range.float().contiguous()
+        call.k_range = k_range.data_ptr()
     if kernels.plait_rope_and_store(ctypes.addressof(call)) < 0:
         raise ValueError(f"a slot lies beyond the pool of {k_pool.shape[0]} blocks of {k_pool.shape[3]}")
 
@@ -180,7 +184,7 @@ def store_arguments(
     q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, k_pool: Tensor, v_pool: Tensor,
     eps: float, threads: int,
 ) -> StoreArguments:  # fmt: skip
-    """Arguments of `plait_rope_and_store` on these tensors, without head norms."""
+    """Arguments of `plait_rope_and_store` on these tensors, without head norms and ranges."""
     num_blocks, kv_heads, _, block_size = k_pool.shape
     return StoreArguments(
         q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(),

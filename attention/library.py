@@ -45,7 +45,7 @@ class StoreArguments(ctypes.Structure):
     """`StoreArguments` of csrc/span_attention.cpp."""
 
     _fields_ = [
-        *((name, _POINTER) for name in "q k v cosine sine slots q_norm k_norm k_pool v_pool".split()),
+        *((name, _POINTER) for name in "q k v cosine sine slots q_norm k_norm k_range k_pool v_pool".split()),
         *((name, _INT64) for name in "q_row q_head k_row k_head v_row v_head".split()),
         *((name, _INT64) for name in "kp_block kp_head vp_block vp_head".split()),
         *((name, _INT32) for name in "rows heads kv_heads size rotary block_size num_blocks".split()),

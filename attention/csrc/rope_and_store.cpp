@@ -18,6 +18,7 @@ struct StoreArguments {
     const float *cosine, *sine;      // (rows, rotary)
     const int64_t* slots;            // (rows,), block * block_size + offset; negative: not written
     const float *q_norm, *k_norm;    // (size,) or null
+    const float* k_range;            // (kv_heads, size) or null: keys are divided by it, queries multiplied
     void *k_pool, *v_pool;
     int64_t q_row, q_head, k_row, k_head, v_row, v_head;              // strides in elements
     int64_t kp_block, kp_head, vp_block, vp_head;
@@ -76,12 +77,20 @@ void store_row(const StoreArguments& a, int row, float* buffer) {
     for (int head = 0; head < a.heads; head++) {
         Q* q = (Q*)a.q + row * a.q_row + head * a.q_head;
         rotated(q, a.q_norm, a.eps, cosine, sine, a.rotary, size, buffer);
+        if (a.k_range) {
+            const float* range = a.k_range + (int64_t)(head / (a.heads / a.kv_heads)) * size;
+            for (int d = 0; d < size; d++) buffer[d] *= range[d];
+        }
         for (int d = 0; d < size; d++) from_float(buffer[d], q + d);
     }
     if (a.slots[row] < 0) return;
     const int64_t block = a.slots[row] / a.block_size, offset = a.slots[row] % a.block_size;
     for (int head = 0; head < a.kv_heads; head++) {
         rotated((const Q*)a.k + row * a.k_row + head * a.k_head, a.k_norm, a.eps, cosine, sine, a.rotary, size, buffer);
+        if (a.k_range) {
+            const float* range = a.k_range + (int64_t)head * size;
+            for (int d = 0; d < size; d++) buffer[d] /= range[d];
+        }
         T* keys = (T*)a.k_pool + block * a.kp_block + head * a.kp_head;
         T* scales = keys + (int64_t)size * a.block_size;  // of all tokens of the block
         put(buffer, size, keys + offset, a.block_size, kScaled<T> ? scales + offset * sizeof(float) : nullptr);

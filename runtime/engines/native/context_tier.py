@@ -74,7 +74,9 @@ class ContextTier:
             engine = self._engine
             digest = hashlib.blake2b(digest_size=16)
             # The layers: which frequencies a RoPE type uses may depend on the context limit.
-            settings = engine.model.dtype, engine.pool.block_size, engine.model.config.layers
+            settings: tuple[object, ...] = engine.model.dtype, engine.pool.block_size, engine.model.config.layers
+            if engine.pool.dtype != engine.model.dtype:
+                settings += (engine.pool.dtype,)
             digest.update(repr(settings).encode())
             for path in _files(self._source):
                 with path.open("rb") as file:
@@ -182,8 +184,7 @@ class ContextTier:
         tail = len(segment.tokens) % pool.block_size
         if tail:  # what the last block held before is nobody's business
             for k, v in zip(keys, values, strict=True):
-                k[-1, :, :, tail:] = 0
-                v[-1, :, tail:] = 0
+                pool.clear(k[-1], v[-1], tail)
         return torch.stack(keys), torch.stack(values)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ....attention import AttentionPlan
+from ....attention import AttentionPlan, int8
 from .pool import KVPool
 from .weights import Lanes
 
@@ -53,8 +53,12 @@ class Prefixes:
     def _write(self, pool: KVPool) -> None:
         blocks = slice(pool.pinned.start, pool.pinned.stop)
         for layer, (k, v) in enumerate(zip(self._lanes.prefix_k, self._lanes.prefix_v, strict=True)):
-            pool.k[layer][blocks] = _paged(k, pool).transpose(2, 3)
-            pool.v[layer][blocks] = _paged(v, pool)
+            keys, values = _paged(k, pool), _paged(v, pool)
+            if pool.key_ranges is not None:
+                keys = keys / pool.key_ranges[layer][:, None]
+            is_int8 = pool.dtype == torch.int8
+            pool.k[layer][blocks] = int8.pack_keys(keys) if is_int8 else keys.transpose(2, 3)
+            pool.v[layer][blocks] = int8.pack_values(values) if is_int8 else values
 
 
 def _paged(prefix: Tensor, pool: KVPool) -> Tensor:

@@ -21,6 +21,7 @@ from ....attention import AttentionPlan, Impl, rope_and_store, span_attention
 from ...errors import InvalidInput
 from .config import ModelConfig
 from .draw import likeliest
+from .key_ranges import key_ranges
 from .lanes import Prefixes
 from .memory import free_memory
 from .pool import KVPool
@@ -118,6 +119,8 @@ class Model:
         self.dtype = weights.embedding.dtype
         """Of the weights, and the natural one for a `KVPool`."""
         self.device = weights.embedding.device
+        self.key_ranges = key_ranges(config, weights) if self.device.type == "cpu" else None
+        """For a `KVPool` of int8. They stay when the weights of a live model change: any serve, these best."""
         self._ropes = _ropes(config, self.device)
         self._windows = {layer.window for layer in config.layers if layer.window is not None}
         self.stack = stack
@@ -187,7 +190,8 @@ class Model:
             cos, sin = tables[kind.rope]
             rope_and_store(
                 q, k, v, cos, sin, slots, k_pool, v_pool,
-                q_norm=q_norm, k_norm=k_norm, eps=config.rms_norm_eps, impl=self._impl, threads=self._num_threads,
+                q_norm=q_norm, k_norm=k_norm, k_range=None if pool.key_ranges is None else pool.key_ranges[layer],
+                eps=config.rms_norm_eps, impl=self._impl, threads=self._num_threads,
             )  # fmt: skip
             attended = span_attention(
                 q, k_pool, v_pool, plans[kind.window],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import torch
+
 from ...errors import InvalidInput
 from .drafting import ROWS
 from .memory import default_blocks, swap_blocks
@@ -40,7 +42,12 @@ def open_store(model: Model, options: NativeOptions, context_limit: int) -> tupl
     block_size = options.block_size or (_GPU_BLOCK if is_gpu else _BLOCK)
     if is_gpu and _GPU_BLOCK % block_size:
         raise InvalidInput(f"on a GPU block_size must be 16, 32 or 64, not {block_size}")
-    block_bytes = KVPool.bytes_per_block(model.config, block_size, model.dtype)
+    dtype = model.dtype
+    if options.kv_dtype is not None:
+        if model.device.type != "cpu":
+            raise InvalidInput(f"kv_dtype={options.kv_dtype!r} is for the CPU, and the model is on {model.device}")
+        dtype = torch.int8
+    block_bytes = KVPool.bytes_per_block(model.config, block_size, dtype)
     if options.kv_tokens is None:
         free = model.free_memory()
         num_blocks = default_blocks(block_bytes, block_size, context_limit, free)
@@ -50,7 +57,7 @@ def open_store(model: Model, options: NativeOptions, context_limit: int) -> tupl
         if num_blocks < 1:
             raise InvalidInput(f"kv_tokens must be positive, not {options.kv_tokens}")
     try:
-        pool = KVPool(model.config, num_blocks, block_size, model.dtype, model.device)
+        pool = KVPool(model.config, num_blocks, block_size, dtype, model.device, model.key_ranges)
     except (RuntimeError, OSError, OverflowError, MemoryError) as error:
         reason = str(error).partition("\n")[0]
         raise InvalidInput(

@@ -15,6 +15,7 @@ from ...errors import InvalidInput
 from .context_files import DEFAULT_BYTES
 from .integers import WEIGHT_TYPES, WeightType
 
+KVType = Literal["int8"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _MOST = {
     "num_threads": 1024, "tensor_parallel": 1024, "kv_tokens": 2**32, "swap_tokens": 2**32, "block_size": 2**16,
@@ -38,6 +39,9 @@ class NativeOptions:
     embedding and head in 8 ("int4"), or, of a GGUF file or what AWQ or GPTQ packed, each to those that keep what is
     stored ("stored"): 4 for grids of 16 values (Q4_0, Q4_1, Q4_K, AWQ, GPTQ), 8 for others, embedding and head.
     `dtype` is then the type of the KV alone. None: as they are."""
+    kv_dtype: KVType | None = None
+    """Round keys and values to 8 bits as they are stored, "int8", with a scale for each token and head: half the memory
+    of bfloat16, on the CPU. None: as `dtype`."""
     impl: Impl = "auto"
     """"cpu": the compiled kernels; "triton": those of a GPU; "torch"; "auto": what is there. As in `attention`."""
     num_threads: int | None = None
@@ -91,6 +95,8 @@ class NativeOptions:
             raise InvalidInput(f"unknown weights {self.weights!r}; known: {', '.join(WEIGHT_TYPES)}")
         if self.tensor_parallel > 1 and self.weights is not None:
             raise InvalidInput(f"weights={self.weights!r} needs one process; leave weights or tensor_parallel out")
+        if self.kv_dtype is not None:
+            self._check_kv_dtype()
         if self.tensor_parallel > 1 and self.impl == "cpu":
             raise InvalidInput("impl='cpu': the compiled kernels run in one process; leave impl or tensor_parallel out")
         if self.tensor_parallel > 1 and self.contexts is not None:
@@ -102,6 +108,14 @@ class NativeOptions:
         for name in ("swap_tokens", "draft_rows", "context_bytes"):
             if (getattr(self, name) or 0) < 0:
                 raise InvalidInput(f"{name} must not be negative, is {getattr(self, name)}")
+
+    def _check_kv_dtype(self) -> None:
+        if self.kv_dtype not in get_args(KVType):
+            raise InvalidInput(f"unknown kv_dtype {self.kv_dtype!r}; known: {', '.join(get_args(KVType))}")
+        if self.tensor_parallel > 1:
+            raise InvalidInput(f"kv_dtype={self.kv_dtype!r} needs one process; leave kv_dtype or tensor_parallel out")
+        if self.impl == "triton" or torch.device(self.device).type != "cpu":
+            raise InvalidInput(f"kv_dtype={self.kv_dtype!r} is for the CPU; leave kv_dtype out, or device and impl")
 
 
 def read_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -172,6 +172,7 @@ class KernelStack:
         for i, (k_pool, v_pool) in enumerate(zip(pool.k, pool.v, strict=True)):
             store: Any = cpu.store_arguments(q, k, v, cosine, sine, slots, k_pool, v_pool, config.rms_norm_eps, threads)
             store.q_norm, store.k_norm = (None if norm is None else norm.data_ptr() for norm in self._norms[i])
+            store.k_range = None if pool.key_ranges is None else pool.key_ranges[i].data_ptr()
             self._stores[i] = store
             self._calls[i] = cpu.call_arguments(q, k_pool, v_pool, attended, config.attention_scale, threads)
 

@@ -30,8 +30,8 @@ class Linear(NamedTuple):
         return functional.linear(x, self.weight, self.bias)
 
     def emptied(self) -> Linear:
-        """Without outputs."""
-        return Linear(_emptied(self.weight))
+        """Without a matrix."""
+        return self._replace(weight=_emptied(self.weight))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +74,23 @@ class LayerWeights:
     mlp_norm: Tensor | None
     mlp: MLP | Experts
     mlp_out_norm: Tensor | None = None
+    key_variance: Tensor | None = None
+    """See `variance_of_keys`, where the matrices are kept elsewhere."""
+
+    def variance_of_keys(self, norm_offset: float) -> Tensor:
+        """(K * D,) float32: of keys without bias and norm, were inputs of the layer independent and of mean square 1."""
+        if self.key_variance is not None:
+            return self.key_variance
+        weight = self.k.weight.detach().float()
+        if self.attention_norm is not None:
+            weight = weight * (self.attention_norm.detach().float() + norm_offset)
+        return weight.square().sum(1)
 
     def emptied(self) -> LayerWeights:
-        """Its norms alone, the matrices of the compiled kernels being kept elsewhere."""
+        """Its norms and biases, the matrices of the compiled kernels being kept elsewhere."""
         assert isinstance(self.mlp, MLP)
         parts = {name: getattr(self, name).emptied() for name in ("q", "k", "v", "o", "mlp")}
-        return replace(self, **parts)
+        return replace(self, **parts, key_variance=self.variance_of_keys(0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

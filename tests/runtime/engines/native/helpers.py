@@ -100,10 +100,16 @@ def tiny(
 class Sequences:
     """Token sequences that own shuffled blocks of a pool: the least that feeds a `Model`, without an engine."""
 
-    def __init__(self, model: Model, count: int, *, block_size: int = 16, max_tokens: int = 256, seed: int = 0) -> None:
+    def __init__(
+        self, model: Model, count: int, *, block_size: int = 16, max_tokens: int = 256, seed: int = 0,
+        dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        """`dtype`: of keys and values; None: the model's."""
         self.model = model
         blocks = -(-max_tokens // block_size)
-        self.pool = KVPool(model.config, count * blocks, block_size, dtype=model.dtype, device=model.device)
+        self.pool = KVPool(
+            model.config, count * blocks, block_size, dtype or model.dtype, model.device, model.key_ranges
+        )
         order = np.random.default_rng(seed).permutation(count * blocks).astype(np.int32)
         self._blocks = order.reshape(count, blocks)
         self.lengths = [0] * count

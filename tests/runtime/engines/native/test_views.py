@@ -7,6 +7,7 @@ and each row lists what it sees. `dense_logits` then computes all rows at once, 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from plait.attention import int8
+from plait.attention.reference import rotate
 from plait.runtime.engine import SamplingParams
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.model import Model
 from plait.runtime.engines.native.options import NativeOptions
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.engines.native.parscale import ParScale, parscale
@@ -53,9 +57,11 @@ class Row:
 class Mirror:
     """The trace, told without segments."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranges: Sequence[torch.Tensor] | None = None) -> None:
+        """`ranges`: of the keys of each layer, if these and values are rounded to 8 bits when they are written."""
         self.rows: list[Row] = []
         self.attached = 0
+        self.ranges = ranges
 
     def compute(self, *branches: MirrorBranch) -> None:
         """What one forward pass computes: all pending rows of the branches, seeing each other live."""
@@ -182,7 +188,8 @@ def dense_hidden(hf_model, mirror: Mirror, prefixes: Sequence[tuple[torch.Tensor
     x = weights.embed_tokens(torch.tensor([row.token for row in mirror.rows]))
     for number, layer in enumerate(weights.layers):
         h = layer.input_layernorm(x) if hasattr(layer, "input_layernorm") else x
-        scores, v = _scores(hf_model, number, h, distance, prefixes[number] if prefixes else None)
+        written = None if mirror.ranges is None else (position, mirror.ranges[number])
+        scores, v = _scores(hf_model, number, h, distance, prefixes[number] if prefixes else None, written)
         scores = scores / temperature
         window = _window(config, number)
         in_window = visible if window is None else visible & (distance < window)
@@ -216,9 +223,10 @@ def _scores(
     h: torch.Tensor,
     distance: torch.Tensor,
     prefix: tuple[torch.Tensor, torch.Tensor] | None,
+    written: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores (H, n, keys) of all rows with all keys at these distances, and values (keys, H, D): those of all rows,
-    then those of the prefix."""
+    then those of the prefix. `written`: where the keys stand when they are rounded to 8 bits, and their ranges."""
     config, attention = hf_model.config, hf_model.model.layers[number].self_attn
     n, size = len(h), attention.head_dim
     widths = [config.num_attention_heads * size] + [config.num_key_value_heads * size] * 2
@@ -232,15 +240,22 @@ def _scores(
     q, k, v = (part.view(n, -1, size) for part in (q, k, v))
     if headwise:
         q, k = attention.q_norm(q), attention.k_norm(k)
-    if prefix is not None:
-        k, v = (torch.cat([part, more.transpose(0, 1)]) for part, more in zip((k, v), prefix, strict=True))
-    k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], 1) for part in (k, v))
     rotary = hf_model.model.rotary_emb
     kind = "" if hasattr(rotary, "inv_freq") else f"{config.layer_types[number]}_"
     inv_freq, scaling = getattr(rotary, f"{kind}inv_freq"), getattr(rotary, f"{kind}attention_scaling")
     if not getattr(attention, "use_rope", True):
         inv_freq, scaling = inv_freq[:0], 1.0
     half = len(inv_freq)
+    if written is not None:
+        position, ranges = written
+        angles = (position[:, None] * inv_freq.double())[:, None]
+        k = rotate(_rounded(rotate(k.double(), angles) / ranges) * ranges, -angles).float()
+        v = _rounded(v)
+        if prefix is not None:
+            prefix = _rounded(prefix[0] / ranges[:, None]) * ranges[:, None], _rounded(prefix[1])
+    if prefix is not None:
+        k, v = (torch.cat([part, more.transpose(0, 1)]) for part, more in zip((k, v), prefix, strict=True))
+    k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], 1) for part in (k, v))
     delta = distance[..., None] * inv_freq
     cos, sin = torch.cat([delta, delta], -1).cos(), torch.cat([delta, delta], -1).sin()
     turned = torch.cat([-q[..., half : 2 * half], q[..., :half]], -1)
@@ -250,6 +265,11 @@ def _scores(
     scores = scores * attention.scaling
     cap = getattr(config, "attn_logit_softcapping", None)
     return scores if cap is None else cap * torch.tanh(scores / cap), v
+
+
+def _rounded(x: torch.Tensor) -> torch.Tensor:
+    integers, scales = int8.quantise(x)
+    return (integers * scales).to(x.dtype)
 
 
 _PARTIAL = {"rope_type": "default", "partial_rotary_factor": 0.75}
@@ -300,9 +320,13 @@ async def decode(engine: NativeEngine, *twins: Twin) -> list[tuple[int, torch.Te
     return out
 
 
-async def run_program(case: str, program: list[tuple[int, ...]], **options) -> None:
-    mirror = Mirror()
-    engine = NativeEngine(_LOADED[case], IdTokenizer(61), NativeOptions(kv_tokens=8192, keep_logits=True, **options))
+async def run_program(
+    case: str, program: list[tuple[int, ...]], *, model: Model | None = None, tolerance: float = 1e-4, **options
+) -> None:
+    model = model or _LOADED[case]
+    mirror = Mirror(model.key_ranges if options.get("kv_dtype") == "int8" else None)
+    chosen = NativeOptions(kv_tokens=8192, keep_logits=True, **options)
+    engine = NativeEngine(model, IdTokenizer(61), chosen)
     await engine.start()
     checks: list[tuple[int, torch.Tensor]] = []
     root = Twin(engine.open(), MirrorBranch(mirror))
@@ -401,7 +425,7 @@ async def run_program(case: str, program: list[tuple[int, ...]], **options) -> N
         with torch.no_grad():
             expected = dense_logits(_MODELS[case][0], mirror)
         for row, logits in checks:
-            torch.testing.assert_close(logits, expected[row], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(logits, expected[row], atol=tolerance, rtol=tolerance)
     finally:
         await engine.close()
     engine.store.check_integrity()
@@ -420,6 +444,20 @@ def test_views_equal_one_dense_masked_forward(case, program, chunk):
     if chunk == 7 and any(op == 5 for op, *_ in program):
         chunk = 512  # with live views, what a row sees depends on the step it falls into
     asyncio.run(run_program(case, program, prefill_chunk=chunk))
+
+
+@pytest.mark.parametrize(("impl", "tolerance"), [("torch", 0.02), ("auto", 0.15)])
+@pytest.mark.parametrize("case", ["llama", "llama-yarn", "mistral-window", "parscale"])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(program=_ops)
+def test_views_in_8_bits_equal_a_dense_forward_that_rounds_so(case, impl, tolerance, program):
+    """A number may be rounded the other way; the compiled kernels may round queries and weights to bfloat16, too."""
+    asyncio.run(run_program(case, program, model=_loaded(case, impl), tolerance=tolerance, kv_dtype="int8"))
+
+
+@functools.cache
+def _loaded(case, impl):
+    return load_model(_MODELS[case][1], impl=impl)
 
 
 @pytest.mark.parametrize("case", _MODELS)
