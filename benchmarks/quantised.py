@@ -33,7 +33,8 @@ from ..runtime.engines.native.ops import KernelOps
 from ..runtime.engines.native.pool import KVPool
 from . import machine
 
-_WINDOW, _GREEDY, _BLOCK = 512, 32, 16
+_WINDOW, _BLOCK = 512, 16
+GREEDY = 32
 _ROWS = (1, 16, 64)
 Kind = WeightType | None
 
@@ -41,10 +42,12 @@ Kind = WeightType | None
 class Sequences:
     """`count` sequences of up to `room` tokens, each in blocks of its own."""
 
-    def __init__(self, model: Model, count: int, room: int) -> None:
+    def __init__(self, model: Model, count: int, room: int, kv: torch.dtype | None = None) -> None:
+        """`kv`: of keys and values; None: the model's."""
         self._model = model
         self._blocks = -(-room // _BLOCK)
-        self._pool = KVPool(model.config, count * self._blocks, _BLOCK, dtype=model.dtype)
+        blocks = count * self._blocks
+        self._pool = KVPool(model.config, blocks, _BLOCK, kv or model.dtype, key_ranges=model.key_ranges)
         self._length = 0
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -67,26 +70,27 @@ class Sequences:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Of one type of weights."""
+    """Of one type of weights, or of keys and values."""
 
     perplexity: float
     likeliest: Tensor
     greedy: list[list[int]]
 
 
-def quality(model: Model, windows: Tensor) -> Quality:
+def quality(model: Model, windows: Tensor, kv: torch.dtype | None = None) -> Quality:
     losses, likeliest, greedy = [], [], []
     for window in windows:
-        logits = Sequences(model, 1, _WINDOW).step(window[None])
+        sequence = Sequences(model, 1, len(window), kv)
+        logits = torch.cat([sequence.step(part[None]) for part in window.split(_WINDOW)])
         losses.append(torch.nn.functional.cross_entropy(logits[:-1], window[1:]).item())
         likeliest.append(logits.argmax(-1))
-        greedy.append(continuation(model, window[: _WINDOW // 2]))
+        greedy.append(continuation(model, window[: len(window) // 2], kv))
     return Quality(math.exp(statistics.fmean(losses)), torch.cat(likeliest), greedy)
 
 
-def continuation(model: Model, prompt: Tensor) -> list[int]:
-    sequence, found, new = Sequences(model, 1, len(prompt) + _GREEDY), [], prompt
-    for _ in range(_GREEDY):
+def continuation(model: Model, prompt: Tensor, kv: torch.dtype | None = None) -> list[int]:
+    sequence, found, new = Sequences(model, 1, len(prompt) + GREEDY, kv), [], prompt
+    for _ in range(GREEDY):
         token = sequence.step(new[None])[-1].argmax()
         found.append(int(token))
         new = token[None]
@@ -126,7 +130,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     table = Table(title=f"Weights in 8 and 4 bits\n{machine.describe()}")
-    for column in ("model", "weights", "MB", "perplexity", "same next %", f"same of {_GREEDY}"):
+    for column in ("model", "weights", "MB", "perplexity", "same next %", f"same of {GREEDY}"):
         table.add_column(column)
     for rows in _ROWS:
         table.add_column(f"tokens/s at {rows}")
