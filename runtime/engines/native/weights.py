@@ -78,7 +78,7 @@ class LayerWeights:
     """See `variance_of_keys`, where the matrices are kept elsewhere."""
 
     def variance_of_keys(self, norm_offset: float) -> Tensor:
-        """(K * D,) float32: of keys without bias and norm, were inputs of the layer independent and of mean square 1."""
+        """(K * D,) float32: of keys without bias and norm, were a layer's inputs independent and of mean square 1."""
         if self.key_variance is not None:
             return self.key_variance
         weight = self.k.weight.detach().float()
