@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait.attention import AttentionPlan, span_attention
+from plait.attention import AttentionPlan, int8, span_attention
 from plait.attention.span import Impl
 from plait.tests.attention.scenes import Scene, make_plan, make_pools, scenes
 
@@ -93,8 +93,9 @@ def test_run_positions_are_checked() -> None:
 
 def _unrounded(scene: Scene) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Queries and pools that no implementation rounds to bfloat16."""
-    k_pool, v_pool = (pool if pool.dtype == torch.int8 else pool.float() for pool in (scene.k_pool, scene.v_pool))
-    return scene.q.float(), k_pool, v_pool
+    if scene.k_pool.dtype == torch.int8:
+        return scene.q.float(), int8.unpack_keys(scene.k_pool), int8.unpack_values(scene.v_pool)
+    return scene.q.float(), scene.k_pool.float(), scene.v_pool.float()
 
 
 @pytest.mark.parametrize("impl", ["torch", "cpu"])
