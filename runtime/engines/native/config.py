@@ -166,6 +166,9 @@ class ModelConfig:
         for rope in {layer.rope for layer in layers if layer.rope is not None}:
             _check_rope(rope, head_dim)
         dtype = data.get("dtype") or data.get("torch_dtype")
+        width = data["query_pre_attn_scalar"] if family.scales_queries else head_dim
+        if width is None:
+            raise InvalidInput("config.json: query_pre_attn_scalar must be a positive number, not None")
         return cls(
             family=family,
             vocab_size=_positive(data, "vocab_size"),
@@ -181,7 +184,7 @@ class ModelConfig:
             output_bias=_bias(family.output_bias, data, "attention_bias"),
             mlp_bias=_bias(family.mlp_bias, data, "mlp_bias"),
             activation=_ACTIVATIONS[activation],
-            attention_scale=float(data["query_pre_attn_scalar"] if family.scales_queries else head_dim) ** -0.5,
+            attention_scale=float(width) ** -0.5,
             attention_cap=_cap(data, "attn_logit_softcapping") if family.caps_attention else None,
             logit_cap=_cap(data, "final_logit_softcapping") if family.caps_logits else None,
             experts=_experts(data) if any(layer.is_sparse for layer in layers) else None,

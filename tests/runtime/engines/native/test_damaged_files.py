@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -51,6 +52,14 @@ KEYS = sorted({*ConfigFields.model_fields, *SIZES})
 
 MODEL = {"vocab_size": 131, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "head_dim": 16,
          "num_attention_heads": 4, "max_position_embeddings": 512}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_null_in_config(family):
+    """It stands for what is left out, or is refused, under every key."""
+    for key in KEYS:
+        with contextlib.suppress(PlaitError):
+            ModelConfig.from_hf({**MODEL, "model_type": family, key: None})
 
 
 @settings(max_examples=300)
