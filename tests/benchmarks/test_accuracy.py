@@ -15,6 +15,7 @@ from plait.evals import EvalConfig, run
 pytest.importorskip("math_verify")
 
 from plait.benchmarks import accuracy
+from plait.benchmarks.generated import Part, Theirs
 
 PROBLEMS = [("What is 1/4 + 1/4?", r"\frac{1}{2}"), ("What is 3 + 4?", "7"), ("What is 5 + 6?", "11")]
 
@@ -114,10 +115,10 @@ async def test_fewer_samples_and_problems(folder, tmp_path):
 
 
 def test_sampling():
-    theirs = object.__new__(accuracy.Theirs)
+    theirs = object.__new__(Theirs)
     theirs.model = SimpleNamespace(generation_config=GenerationConfig(top_k=20, top_p=0.8))
-    part = accuracy.Part("vote", 8, 64, {"temperature": 0.7, "top_p": 1})
+    part = Part("vote", 8, 64, {"temperature": 0.7, "top_p": 1})
     expected = {"temperature": 0.7, "top_k": 20, "top_p": 1, "min_p": 0.0, "repetition_penalty": 1.0}
     assert theirs.sampling(part) == expected
-    greedy = accuracy.Part("one", 1, 64, {"temperature": 0, "repetition_penalty": 1.1})
+    greedy = Part("one", 1, 64, {"temperature": 0, "repetition_penalty": 1.1})
     assert theirs.sampling(greedy) == {"repetition_penalty": 1.1}
