@@ -36,7 +36,8 @@ from ..rl.grpo.config import GRPOConfig
 from ..rl.grpo.forest import Forest
 from ..rl.grpo.packed import score, token_cost
 from ..rl.grpo.rollouts import Request, Rollouts
-from ..rl.grpo.train import engine_options, live_engine
+from ..rl.grpo.train import live_engine
+from ..runtime.engines.native.options import NativeOptions
 from ..runtime.engines.registry import find_model
 from .machine import describe
 
@@ -173,7 +174,7 @@ def main() -> None:
         method=MethodConfig(fields={"method": threads}),
         engine={"kv_tokens": 1 << 18},
     )
-    engine = engine_options(config)
+    engine = NativeOptions.of(config.engine)
     limit = {"max_tokens": options.tokens}
     with Rollouts(
         live_engine(model, path, engine), MethodConfig(fields={"method": "sequential", **limit}), concurrency=256

@@ -18,7 +18,7 @@ from plait.evals import EvalConfig
 from plait.evals.config import read_toml
 from plait.runtime.cli import serve, worker
 from plait.runtime.cli.options import engine_options, parse_field
-from plait.runtime.engines.native.options import NativeOptions, read_options
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.engines.openai.options import read_options as read_server_options
 from plait.runtime.server.settings import ServerSettings
 
@@ -29,7 +29,7 @@ FOLDER = DOCS / "scaling"
 
 def native(options):
     """As the engine reads them, on a machine that has no such device."""
-    return NativeOptions(**read_options({**options, "device": "cpu"}))
+    return NativeOptions.of({**options, "device": "cpu"})
 
 
 def unit(name, module):

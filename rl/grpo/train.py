@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from ...evals.benchmark import Sample, check_samples
 from ...runtime.engines.native.engine import NativeEngine
 from ...runtime.engines.native.gguf_tokenizer import load_tokenizer
 from ...runtime.engines.native.loader import from_transformers
-from ...runtime.engines.native.options import NativeOptions, read_options
+from ...runtime.engines.native.options import NativeOptions
 from ...runtime.engines.registry import find_model
 from ...runtime.errors import InvalidInput
 from ..checkpoints import checkpoints
@@ -59,7 +58,7 @@ def train(config: GRPOConfig, out: Path, *, fresh: bool = False) -> Trained:
     if config.credit == "per_thread" and judge is None:
         raise InvalidInput(f"credit per_thread: no judge for {config.benchmark.name}; {JUDGES.unknown('')}")
     sampled(config.method).build(config.benchmark, samples[0], None)
-    options = engine_options(config)
+    options = NativeOptions.of(config.engine)
     path = find_model(config.model).path
     if not path.is_dir():
         raise InvalidInput(f"{config.model} is a file: what is trained has to be a folder in Hugging Face's layout")
@@ -164,14 +163,6 @@ def _train(
         draw(trainer.state.log_history, out)
     trainer.accelerator.wait_for_everyone()
     return Trained.of(trainer.state, out)
-
-
-def engine_options(config: GRPOConfig) -> NativeOptions:
-    """Raises `InvalidInput` for options that the native engine does not have."""
-    known = [option.name for option in fields(NativeOptions)]
-    if odd := [name for name in config.engine if name not in known]:
-        raise InvalidInput(f"the native engine has no option {odd[0]!r}; known: {', '.join(known)}")
-    return NativeOptions(**read_options(config.engine))
 
 
 def live_engine(model: Any, path: Path, options: NativeOptions, *, packed: bool = True) -> NativeEngine:

@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from .loader import load_model
 from .mailbox import Mailbox
 from .model import Model
 from .opening import draft_rows, open_store
-from .options import NativeOptions, read_options
+from .options import NativeOptions
 from .parallel.model import load_parallel
 from .scheduler import Scheduler
 from .view import View
@@ -109,11 +108,7 @@ class NativeEngine:
         Raises `UnknownModel`, `UnsupportedModel` or `InvalidInput`.
         """
         check_process()
-        known = [f.name for f in fields(NativeOptions)]
-        for option in options:
-            if option not in known:
-                raise InvalidInput(f"the native engine has no option {option!r}; known: {', '.join(known)}")
-        chosen = NativeOptions(**read_options(options))
+        chosen = NativeOptions.of(options)
         size = chosen.tensor_parallel
         load_one = partial(load_model, is_invariant=chosen.batch_invariant, weight_type=chosen.weights)
         load_it = load_one if size == 1 else partial(load_parallel, size=size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args
@@ -84,6 +84,14 @@ class NativeOptions:
     """Size of that folder at most; what was used least recently goes."""
     keep_logits: bool = False
     """Keep every branch's last logits in `NativeBranch.logits`, for tests and analysis."""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> NativeOptions:
+        """As configurations and commands give them. Raises `InvalidInput`, for names that there are not too."""
+        known = [field.name for field in fields(cls)]
+        if odd := [name for name in options if name not in known]:
+            raise InvalidInput(f"the native engine has no option {odd[0]!r}; known: {', '.join(known)}")
+        return cls(**read_options(options))
 
     def __post_init__(self) -> None:
         if self.block_size is not None and (self.block_size < 16 or self.block_size % 16):

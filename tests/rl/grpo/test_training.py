@@ -15,8 +15,9 @@ from plait.evals.config import MethodConfig
 from plait.rl.checkpoints import STAGING, checkpoints
 from plait.rl.grpo.config import GRPOConfig
 from plait.rl.grpo.rollouts import Request, Rollouts
-from plait.rl.grpo.train import engine_options, live_engine, train
+from plait.rl.grpo.train import live_engine, train
 from plait.runtime.cli.main import main
+from plait.runtime.engines.native.options import NativeOptions
 from plait.tests.rl.grpo.tools import Vowels, judge, save_tiny
 
 APR = {"method": "apr", "max_children": 2, "max_rounds": 2}
@@ -106,7 +107,7 @@ def test_any_method_trains(folder, tmp_path, method, credit):
 def test_the_engine_samples_from_the_updated_weights(folder, packed):
     """Greedy text of the engine is that of transformers, before and after a step, with the same prompt in its cache."""
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
-    engine = live_engine(model, folder, engine_options(config(folder)), packed=packed)
+    engine = live_engine(model, folder, NativeOptions.of(config(folder).engine), packed=packed)
     prompt = [0, *range(7, 16)] * 4  # longer than a block
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     texts = []
@@ -135,7 +136,7 @@ def test_rollouts_are_graded_judged_and_the_same_again(folder):
     requests = [Request(benchmark=benchmark, sample=s, seed=i) for s in benchmark.load() for i in range(4)]
 
     def made():
-        engine = live_engine(model, folder, engine_options(config(folder)))
+        engine = live_engine(model, folder, NativeOptions.of(config(folder).engine))
         with Rollouts(engine, MethodConfig(fields=APR), mode="per_thread", judge=judge, latency=0.5) as rollouts:
             found = rollouts.run(requests)
             assert engine.num_branches == 0
@@ -157,7 +158,7 @@ def test_a_rollout_that_takes_too_long_is_neither_right_nor_wrong(folder):
     benchmark = Vowels()
     requests = [Request(benchmark=benchmark, sample=s, seed=0) for s in benchmark.load()]
     with Rollouts(
-        live_engine(model, folder, engine_options(config(folder))), MethodConfig(fields=APR), timeout=1e-6
+        live_engine(model, folder, NativeOptions.of(config(folder).engine)), MethodConfig(fields=APR), timeout=1e-6
     ) as rollouts:
         assert {(one.outcome, one.reward, one.reason) for one in rollouts.run(requests)} == {(None, None, "timeout")}
 
