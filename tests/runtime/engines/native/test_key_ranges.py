@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,21 @@ def test_a_large_bias_costs_no_bits() -> None:
         plain.pool.key_ranges = None
         errors += [(sequence.step(tokens) - exact).square().mean().sqrt().item() for sequence in (evened, plain)]
     assert errors[0] < errors[1] / 2 and errors[2] < errors[3] / 2
+
+
+@pytest.mark.parametrize("impl", ["torch", "cpu"])
+def test_the_norm_in_front_counts(impl: Impl, tmp_path: Path) -> None:
+    """Whether the matrices are kept or not."""
+    hf_model, folder = tiny("llama")
+    before = load_model(folder, impl=impl).key_ranges
+    with torch.no_grad():
+        for layer in hf_model.model.layers:
+            layer.input_layernorm.weight *= 8
+    hf_model.save_pretrained(tmp_path)
+    after = load_model(tmp_path, impl=impl).key_ranges
+    assert before is not None and after is not None
+    for small, large in zip(before, after, strict=True):
+        torch.testing.assert_close(large, 8 * small)
 
 
 def test_dims_that_are_always_nothing_divide_nothing_by_0() -> None:
