@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from plait.runtime.engines.native.checkpoint import open_checkpoint
 from plait.runtime.engines.native.integers import Blocks
 from plait.runtime.engines.native.loader import load_config, load_model
+from plait.runtime.engines.native.quantised import Quantisation
 from plait.runtime.errors import InvalidInput, UnsupportedModel
 from plait.tests.runtime.engines.native.helpers import Sequences, tiny
 
@@ -112,6 +113,23 @@ def test_bits_that_keep_a_weight(config: dict[str, Any], order: bool, tmp_path: 
     weight = checkpoint.tensor(name, torch.float32)
     error = (Blocks.of(weight, bits).numbers(weight.shape[1]) - weight).abs().max()
     assert error <= (1 / 127 if bits == 8 else 2e-3) * weight.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("groups", "bits"),
+    [
+        ({}, 4),
+        ({"group_size": -1}, 4),
+        ({"group_size": 128}, 4),
+        ({"q_group_size": 64}, 4),
+        ({"group_size": 16}, 8),
+        ({"group_size": 128, "desc_act": True}, 8),
+        ({"group_size": None}, 8),
+    ],
+)
+def test_bits_that_groups_need(groups: dict[str, Any], bits: int) -> None:
+    """4 where any 32 neighbouring inputs share a scale."""
+    assert Quantisation.from_hf({"quant_method": "gptq", "bits": 4, **groups}).nearest_bits == bits
 
 
 def test_a_packing_without_groups_of_its_own(tmp_path: Path) -> None:
