@@ -3,8 +3,7 @@
     python -m plait.benchmarks.reuse MODEL --text README.md [--dtype bfloat16] [--texts 20]
 
 Each text is sampled twice with one seed: in an empty store, and beside an open branch that has read the beginning of
-its prompt (a random cut), whose keys and values are then used. These are the same to the bit; but attention reads them
-apart from the rest, and so adds up in another order.
+its prompt (a random cut), whose keys and values are then used. They should all be the same.
 """
 
 from __future__ import annotations

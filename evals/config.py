@@ -105,8 +105,7 @@ class EvalConfig(Spec):
     """Seconds after which a job is cancelled and counts as failed; None: no limit. `seconds` of a budget let a method
     conclude."""
     concurrency: int = Field(default=16, ge=1)
-    """Jobs at a time; it changes times, and answers only where prompts of long common beginnings are rounded otherwise
-    when one finds another's in the KV store (docs/engines.md)."""
+    """Jobs at a time; it changes times, not answers."""
 
     @classmethod
     def title(cls) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from torch import Tensor
@@ -185,7 +186,7 @@ class NativeBranch:
         with self.engine.lock:
             self._check_idle()
             spans, position = self._contributions(branches)
-            self.view.take([Span(s.segment, s.start, s.end, s.shift, group) for s in spans if len(s)], position)
+            self.view.take([replace(span, group=group) for span in spans if len(span)], position)
 
     def attach_contexts(
         self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
@@ -210,7 +211,7 @@ class NativeBranch:
             other = self._same_engine(branch)
             if other is self:
                 raise InvalidInput("a branch cannot watch itself")
-            target = other.view.open_segment()
+            target = other.view.show()
             self.view.freeze()
             self.view.append([Span(target, 0, None, shift)])
 

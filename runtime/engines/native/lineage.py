@@ -41,16 +41,18 @@ def key_at(segment: Segment, index: int, size: int) -> bytes | None:
     return key
 
 
-def lineage_of(view: Sequence[Span], position: int, size: int) -> bytes | None:
-    """Key of an empty segment at `position` under `view`; None if it sees something live. `size`: of a block.
+def lineage_of(view: Sequence[Span], position: int, size: int, *, is_joined: bool = False) -> bytes | None:
+    """Key of an empty segment at `position` under `view`, which goes on its last span if `is_joined`; None if it sees
+    something live. `size`: of a block.
 
-    A span that merely continues what stands before it, as a prefix does, continues its chain of keys, so that one text
-    has one key however it was cut into segments (at block boundaries).
+    A span that merely continues what stands before it, as a prefix does, continues its chain of keys: one text has one
+    key, whatever of it was found in the store. Where a branch was forked or sealed, another chain begins, even at the
+    end of a block: attention reads what lies on the two sides apart, and adds up in another order.
     """
     state = ROOT
     expected = 0
     groups: dict[int, int] = {}
-    for span in view:
+    for i, span in enumerate(view):
         if span.end is None:
             return None
         before = key_at(span.segment, span.start, size)
@@ -58,6 +60,8 @@ def lineage_of(view: Sequence[Span], position: int, size: int) -> bytes | None:
         if before is None or after is None:
             return None
         first = span.segment.start + span.start + span.shift
+        if i and not span.is_joined:
+            state = _digest(state, b"cut")
         if before == state and first == expected and span.shift == 0 and span.group is None:
             state = after
         else:
@@ -65,6 +69,8 @@ def lineage_of(view: Sequence[Span], position: int, size: int) -> bytes | None:
             tag = (-1,) if group is None else (groups.setdefault(id(group), len(groups)), *_params(group))
             state = _digest(state, after, before, _int_bytes(span.shift, *tag))
         expected = first + len(span)
+    if view and not is_joined:
+        state = _digest(state, b"cut")
     return state if position == expected else _digest(state, b"position", _int_bytes(position))
 
 

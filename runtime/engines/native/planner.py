@@ -119,7 +119,7 @@ class Planner:
             return
         draft = self._draft(filling, g)
         count = 1 + len(draft)
-        chunk = filling.add(own, own.view, own.computed, count, is_prefill=False, draft=draft)
+        chunk = filling.add(own, own.view, own.computed, count, is_joined=own.is_joined, is_prefill=False, draft=draft)
         filling.planned[own] = chunk
         filling.step.jobs[g.branch.job] += count
         filling.step.sampling.append((g, chunk.row))
@@ -169,7 +169,9 @@ class Planner:
                 return False
             if segment.pending > 1:
                 filling.prefill_room -= count
-            chunk = filling.planned[segment] = filling.add(segment, view, segment.computed, count)
+            chunk = filling.planned[segment] = filling.add(
+                segment, view, segment.computed, count, is_joined=segment.is_joined
+            )
             filling.step.jobs[g.branch.job] += count
             if not g.sampled:
                 filling.prefills.append((g, count))
@@ -205,11 +207,12 @@ class Planner:
         """The row that ends in the branch's last token; computed again if its KV is there but its logits are gone."""
         own = g.branch.view.own
         if own is not None and own.tokens:
-            segment, view, end, first = own, own.view, len(own.tokens), 0
+            segment, view, end, first, is_joined = own, own.view, len(own.tokens), 0, own.is_joined
         else:
             *before, last = g.branch.view.spans
             assert last.end is not None
             segment, view, end, first = last.segment, tuple(before), last.end, last.start
+            is_joined = last.is_joined
         chunk = filling.planned.get(segment)
         if chunk is not None and chunk.begin < end <= chunk.begin + chunk.count:
             return chunk.row + end - 1 - chunk.begin
@@ -218,7 +221,7 @@ class Planner:
             if filling.rows_left < 1:
                 return None
             # The row writes its keys and values once more, with the values they have.
-            filling.recomputed[key] = filling.add(segment, view, end - 1, 1, first).row
+            filling.recomputed[key] = filling.add(segment, view, end - 1, 1, first, is_joined=is_joined).row
         return filling.recomputed[key]
 
 

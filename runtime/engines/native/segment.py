@@ -8,7 +8,7 @@ view      an ordered tuple of spans; a branch's own segment comes last
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ class Segment:
         "_table",
         "computed",
         "held",
+        "is_joined",
         "is_loading",
         "is_packed",
         "jobs",
@@ -52,6 +53,8 @@ class Segment:
         self.is_packed = False
         """Are the spans of `view` read one behind another, ending where this segment begins, wherever they were
         written? Then their own shifts do not matter."""
+        self.is_joined = False
+        """As `Span.is_joined`: does it go on the last span of `view`?"""
         self.is_loading = False
         """Is it looked for on disk? Then nothing of it is computed meanwhile."""
         self.tokens: list[int] = []
@@ -127,6 +130,9 @@ class Span:
     shift: int = 0
     group: Group | None = None
     """None: ordinary attention. Spans that share one `Group` object form one group."""
+    is_joined: bool = False
+    """Would it be one segment with the span in front of it, whose end is a block's, had nothing of that been found in
+    the store? Attention reads both as one run, so that it adds up alike whatever was found."""
 
     @property
     def is_live(self) -> bool:
@@ -139,6 +145,10 @@ class Span:
 
     def __len__(self) -> int:
         return (len(self.segment.tokens) if self.end is None else self.end) - self.start
+
+    def upto(self, length: int) -> Span:
+        """Its first `length` tokens."""
+        return replace(self, end=self.start + length)
 
 
 def packed_shifts(spans: Sequence[Span], ends: Sequence[int], position: int) -> tuple[list[int], int]:

@@ -18,6 +18,9 @@ from .segment import Segment, Span, packed_shifts
 
 _ORDINARY = Group()
 
+Run = tuple[tuple[Segment, int, int | None], ...]
+"""Of a plan: blocks `first .. stop - 1` (None: to the last) of segments, one behind the other."""
+
 
 @dataclass(slots=True)
 class Chunk:
@@ -31,6 +34,8 @@ class Chunk:
     version: int
     first: int = 0
     """First visible token of the segment itself."""
+    is_joined: bool = False
+    """As `Span.is_joined`: does what is visible of it go on the last span of `view`?"""
     is_prefill: bool = True
     """Were its tokens given, or is one computed again? Else it was sampled in the step before."""
     draft: Sequence[int] = ()
@@ -50,7 +55,7 @@ class Inputs:
     logit_rows: Tensor
     """(M,) int64."""
     plan: AttentionPlan
-    runs: list[Segment]
+    runs: list[Run]
     """The runs of `plan`."""
     stops: tuple[Tensor, Tensor]
     """Token ids that end the generations of `logit_rows`: (M + 1,) where each one's begin, and all ids."""
@@ -128,7 +133,7 @@ class Step:
         entries = plan.entries.copy()
         entries[:, END] += entries[:, CAUSAL]  # the own segments
         run_blocks, run_start = plan.run_blocks, plan.run_start
-        if len(run_blocks) != sum(len(segment.blocks) for segment in inputs.runs):
+        if len(run_blocks) != sum(map(_num_blocks, inputs.runs)):
             run_blocks, run_start = _tables(inputs.runs)
         inputs.plan = AttentionPlan(
             num_rows=plan.num_rows, run_blocks=run_blocks, run_start=run_start, entries=entries, groups=plan.groups,
@@ -158,9 +163,10 @@ class Filling:
 
     def add(
         self, segment: Segment, view: tuple[Span, ...], begin: int, count: int, first: int = 0, *,
-        is_prefill: bool = True, draft: Sequence[int] = (),
+        is_joined: bool, is_prefill: bool = True, draft: Sequence[int] = (),
     ) -> Chunk:  # fmt: skip
-        chunk = Chunk(segment, view, begin, count, self.step.num_rows, segment.version, first, is_prefill, draft)
+        row, version = self.step.num_rows, segment.version
+        chunk = Chunk(segment, view, begin, count, row, version, first, is_joined, is_prefill, draft)
         self.step.chunks.append(chunk)
         self.step.num_rows += count
         return chunk
@@ -170,7 +176,7 @@ def _inputs(step: Step, size: int) -> Inputs:
     tokens: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
-    runs: dict[Segment, int] = {}
+    runs: dict[Run, int] = {}
     groups: dict[int, int] = {}
     group_list = [_ORDINARY]
     entries: list[tuple[int, int, int, int, int, int, int, int]] = []
@@ -190,19 +196,24 @@ def _inputs(step: Step, size: int) -> Inputs:
             slots.extend((blocks[index // size] * size + index % size).tolist())
         ends = [_end(span, written) for span in c.view]
         shifts = packed_shifts(c.view, ends, segment.start)[0] if segment.is_packed else [span.shift for span in c.view]
-        for span, last, shift in zip(c.view, ends, shifts, strict=True):
+        before: Run = ()  # what the next span goes on, if it is joined
+        for i, (span, last, shift) in enumerate(zip(c.view, ends, shifts, strict=True)):
+            if c.view[i + 1].is_joined if i + 1 < len(c.view) else c.is_joined:
+                before = (*before, (span.segment, span.start // size, last // size))
+                continue
             group = 0
             if span.group is not None:
                 group = groups.setdefault(id(span.group), len(group_list))
                 if group == len(group_list):
                     group_list.append(span.group)
-            run = runs.setdefault(span.segment, len(runs))
-            entries.append((c.row, c.count, run, span.start, last, 0, shift, group))
+            run, first, last = _run(before, span.segment, span.start, last, size)
+            entries.append((c.row, c.count, runs.setdefault(run, len(runs)), first, last, 0, shift, group))
+            before = ()
         live = tuple(end for span, end in zip(c.view, ends, strict=True) if span.is_live)
         if live:
             segment.seen.append((begin, live))
-        run = runs.setdefault(segment, len(runs))
-        entries.append((c.row, c.count, run, c.first, end, 1, 0, 0))
+        run, first, last = _run(before, segment, c.first, end, size)
+        entries.append((c.row, c.count, runs.setdefault(run, len(runs)), first, last, 1, 0, 0))
     run_blocks, run_start = _tables(list(runs))
     plan = AttentionPlan(
         num_rows=step.num_rows,
@@ -210,7 +221,9 @@ def _inputs(step: Step, size: int) -> Inputs:
         run_start=run_start,
         entries=np.asarray(entries, dtype=np.int32),
         groups=tuple(group_list),
-        run_position=np.fromiter((segment.start for segment in runs), dtype=np.int32, count=len(runs)),
+        run_position=np.fromiter(
+            (segment.start + first * size for (segment, first, _), *_ in runs), dtype=np.int32, count=len(runs)
+        ),
         is_prefill=np.repeat([c.is_prefill for c in step.chunks], [c.count for c in step.chunks]),
     )
     logit_rows = [row for _, row in step.sampling]
@@ -233,10 +246,21 @@ def _stops(step: Step) -> tuple[Tensor, Tensor]:
     return start, torch.tensor(list(chain.from_iterable(ids)), dtype=torch.int64)
 
 
-def _tables(runs: list[Segment]) -> tuple[Int32, Int32]:
+def _run(before: Run, segment: Segment, first: int, end: int, size: int) -> tuple[Run, int, int]:
+    """The run in which tokens `first .. end - 1` of a segment go on `before`, and the range that is seen of it. Token
+    `first` begins a block."""
+    length = size * sum(stop - start for _, start, stop in before if stop is not None)
+    return (*before, (segment, first // size, None)), 0, length + end - first
+
+
+def _num_blocks(run: Run) -> int:
+    return sum(len(segment.blocks[first:stop]) for segment, first, stop in run)
+
+
+def _tables(runs: list[Run]) -> tuple[Int32, Int32]:
     """`run_blocks` and `run_start` of a plan."""
-    tables = [segment.blocks for segment in runs]
-    return np.maximum(np.concatenate(tables), 0), np.cumsum([0, *map(len, tables)], dtype=np.int32)
+    tables = [segment.blocks[first:stop] for run in runs for segment, first, stop in run]
+    return np.maximum(np.concatenate(tables), 0), np.cumsum([0, *map(_num_blocks, runs)], dtype=np.int32)
 
 
 def _end(span: Span, written: dict[Segment, int]) -> int:

@@ -259,9 +259,9 @@ class KVStore:
                 self._cached.move_to_end(segment)
             last = spans[-1] if spans else None
             if last is not None and last.segment is segment and last.end == i * size:
-                spans[-1] = Span(segment, last.start, (i + 1) * size)
+                spans[-1] = last.upto((i + 1) * size - last.start)
             else:
-                spans.append(Span(segment, i * size, (i + 1) * size))
+                spans.append(Span(segment, i * size, (i + 1) * size, is_joined=last is not None))
         return spans
 
     # -- introspection -----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Not thread-safe and without checks of what callers may do: `NativeBranch` takes 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ....attention.plan import Group
 from .lineage import context_name, key_at, lineage_of
@@ -93,7 +94,7 @@ class View:
         if len(before) == len(segment.view) and all(_same(a, b) for a, b in zip(before, segment.view, strict=True)):
             return last.start == 0
         size = self.store.block_size
-        lineage = lineage_of(before, segment.start + last.start, size)
+        lineage = lineage_of(before, segment.start + last.start, size, is_joined=last.is_joined)
         return lineage is not None and lineage == key_at(segment, last.start, size)
 
     def written(self) -> list[Span]:
@@ -118,23 +119,49 @@ class View:
             self.own = Segment(self.next_position)
             self.store.acquire(self.own, pin=False, job=self.job)
         if not self.own.tokens:
+            self.own.is_joined = self.own.is_joined and self.own.view is self.spans
             self.own.view = self.spans
             self.own.start = self.next_position
             self.own.is_packed = self.is_packed
-            self.own.lineage = None if self.is_packed else self._lineage()
+            self.own.lineage = None if self.is_packed else self._lineage(is_joined=self.own.is_joined)
         return self.own
+
+    def show(self) -> Segment:
+        """The own segment, for others to look at. They see all that is open, so none of it stays found elsewhere."""
+        own = self.open_segment()
+        if not own.is_joined:
+            return own
+        first = max(i for i, span in enumerate(self.spans) if not span.is_joined)
+        open_text = [token for span in self.spans[first:] for token in span.segment.tokens[span.start : span.end]]
+        open_text += own.tokens
+        self.close_own()
+        self._keep(first, 0, is_open=True)
+        self.open_segment().tokens.extend(open_text)
+        return self.open_segment()
+
+    def _go_on(self) -> Segment:
+        """The own segment, begun anew as what goes on the last span."""
+        own = self.open_segment()
+        own.is_joined = True
+        return self.open_segment()
 
     def reuse(self, tokens: Sequence[int]) -> int:
         """Take from the prefix index what it has of `tokens`, which are about to be appended; how many it had."""
-        # Only a text that is written in one go is looked up: decoded tokens are new anyway.
-        found = [] if self.num_own else self.store.match(self.open_segment().lineage, tokens)
+        # Only a text that is written in one go is looked up: decoded tokens are new anyway. And who watches the own
+        # segment would not see what is found.
+        own = self.open_segment()
+        if own.tokens or own.refs > 1:
+            return 0
+        found = self.store.match(own.lineage, tokens)
         if found:
+            found[0] = replace(found[0], is_joined=own.is_joined)
             self.append(found)
+            self._go_on()
         return sum(map(len, found))
 
-    def _lineage(self) -> bytes | None:
+    def _lineage(self, *, is_joined: bool = False) -> bytes | None:
         """Of what is written next, if nothing of it is yet."""
-        return lineage_of(self.spans, self.next_position, self.store.block_size)
+        return lineage_of(self.spans, self.next_position, self.store.block_size, is_joined=is_joined)
 
     def _context(self, tokens: Sequence[int]) -> Segment:
         """The segment of a text that is encoded on its own behind this view: the one there is, or a new one."""
@@ -180,11 +207,14 @@ class View:
     def freeze(self) -> None:
         """Turn the own segment into a span; an empty one stays, since others may watch it already."""
         own = self.own
-        if own is None or not own.tokens:
+        if own is None:
+            return
+        if not own.tokens:
+            own.is_joined = False
             return
         self.next_position = own.start + len(own.tokens)
         self.store.freeze(own)
-        self.append([Span(own, 0, len(own.tokens))])
+        self.append([Span(own, 0, len(own.tokens), is_joined=own.is_joined)])
         self.close_own()
 
     def fork(self) -> View:
@@ -196,8 +226,9 @@ class View:
         """As `cut`, but what comes then does not take the place of what was seen there."""
         if length == self.length:
             return
+        is_observed = self._is_observed
         self.cut(length)
-        if self._is_observed:
+        if is_observed:
             self.freeze()
             self.close_own()
 
@@ -206,27 +237,40 @@ class View:
         own = self.own
         before_own = self.num_text
         if length < before_own:
-            self.close_own()
             at, keep = self._locate(length)
-            span = self.spans[at]
-            rest = (Span(span.segment, span.start, span.start + keep, span.shift),) if keep else ()
-            self.replace((*self.spans[:at], *rest))
-            self.next_position = span.segment.start + span.start + keep + span.shift
-            self.base = min(self.base, len(self.spans))
+            # Where the text is open that far back, it stays so.
+            is_open = own is not None and own.is_joined and all(span.is_joined for span in self.spans[at + 1 :])
+            self.close_own()
+            self._keep(at, keep, is_open=is_open)
         elif own is not None and length < before_own + len(own.tokens):
             keep = length - before_own
             self.next_position = own.start + keep
             if own.pins:
                 # Somebody else relies on the tokens: leave the segment to them and go on in a new one.
                 self.store.freeze(own)
-                self.replace((*self.spans, Span(own, 0, keep)) if keep else self.spans)
+                self.append([Span(own, 0, len(own.tokens), is_joined=own.is_joined)])
                 self.close_own()
+                self._keep(len(self.spans) - 1, keep, is_open=True)
             else:
                 self.store.truncate(own, keep)
 
+    def _keep(self, at: int, length: int, *, is_open: bool) -> None:
+        """Keep `length` tokens of span number `at`, and no later span. If `is_open`, the own segment goes on there, as
+        if it were the own one that was cut."""
+        span = self.spans[at]
+        text = span.segment.tokens[span.start : span.start + length]
+        rest = length % self.store.block_size if is_open else 0  # what is not a whole block is written once more
+        kept = length - rest
+        self.replace((*self.spans[:at], span.upto(kept)) if kept else self.spans[:at])
+        self.next_position = span.segment.start + span.start + kept + span.shift
+        self.base = min(self.base, len(self.spans))
+        if is_open:
+            own = self._go_on() if kept or span.is_joined else self.open_segment()
+            own.tokens.extend(text[kept:])
+
     def block(self) -> list[Span]:
         """What was written since the view was last arranged or sealed, and what will be until it is sealed."""
-        live = Span(self.open_segment(), 0, None)
+        live = Span(self.show(), 0, None)
         return [*self._unsealed(), live]
 
     def seal(self) -> list[Span]:

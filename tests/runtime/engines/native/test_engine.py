@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from plait.runtime.engine import FinishReason, SamplingParams
+from plait.runtime.engines.native.branch import NativeBranch
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
@@ -142,6 +143,67 @@ async def test_a_beginning_that_two_computed_is_used_again_and_again():
             assert found.reused_tokens == 48 and found.token_ids == _greedy(hf_model, prompt, 12)
             branch.close()
             engine.store.check_integrity()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+async def test_what_is_found_in_the_store_changes_no_bit(dtype):
+    """Of a text, of what was forked from it, and of what was written anew from somewhere in it."""
+    _, folder = tiny(dtype=dtype, hidden_size=128)
+    params = SamplingParams(max_tokens=12, temperature=1.0, logprobs=1)
+    prompt = _prompt(340)
+
+    async def answers(engine: NativeEngine) -> tuple[list[object], int]:
+        branch = engine.open(prompt, seed=1)
+        assert isinstance(branch, NativeBranch)
+        reused = branch.reused_tokens
+        children = branch.fork(2)
+        found = [await child.generate(params) for child in children]
+        branch.rewind(205)
+        found.append(await branch.generate(params))
+        again = engine.open(prompt, seed=2)
+        again.rewind(70)  # inside of a block, which is in the store
+        found.append(await again.generate(params))
+        again.rewind(64)
+        found.append(await again.generate(params))
+        for one in (again, branch, *children):
+            one.close()
+        return [(one.token_ids, one.logprobs) for one in found], reused
+
+    async with running(_engine(folder)) as engine:
+        engine.store.match = lambda lineage, tokens: []  # finds nothing
+        expected, _ = await answers(engine)
+    for beginnings in ([16], [300], [48, 160], [144, 16, 272]):
+        async with running(_engine(folder)) as engine:
+            others = [engine.open(prompt[:length]) for length in beginnings]
+            for other in others:
+                await other.generate(SamplingParams(max_tokens=1))
+            assert await answers(engine) == (expected, max(beginnings) // 16 * 16)
+            for other in others:
+                other.close()
+
+
+async def test_who_watches_sees_what_was_found_in_the_store():
+    _, folder = tiny()
+    params = SamplingParams(max_tokens=8, temperature=1.0, logprobs=1)
+    prompt, more = _prompt(50), _prompt(40, seed=1)
+
+    async def watched(engine: NativeEngine) -> list[object]:
+        writer, empty, watcher = (engine.open(tokens, seed=1) for tokens in (prompt, [], _prompt(5, seed=2)))
+        watcher.watch(writer)
+        watcher.watch(empty)
+        empty.extend(more)
+        for branch in (writer, empty):
+            await branch.generate(params)
+        watcher.extend([1])
+        found = await watcher.generate(params)
+        for branch in (writer, empty, watcher):
+            branch.close()
+        return [found.token_ids, found.logprobs]
+
+    async with running(_engine(folder)) as engine:
+        expected = await watched(engine)
+        assert engine.block_usage().cached
+        assert await watched(engine) == expected
 
 
 async def test_the_prefix_index_never_confuses_visibility():

@@ -1,4 +1,5 @@
-"""Branch operations in any order, in a store that is too small for all of them: the tokens of a large one."""
+"""Branch operations in any order, in a store that is too small for all of them, and in one that finds nothing of what
+was written before: the tokens of a large one."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ BLOCK = 16
 LARGE, SMALL = 1 << 12, 320
 PARAMS: list[dict[str, Any]] = [
     {"temperature": 1.0},
-    {"temperature": 0.0},
-    {"temperature": 1.0, "stop": ("7.",)},
+    {"temperature": 0.0, "logprobs": 0},
+    {"temperature": 1.0, "stop": ("7.",), "logprobs": 0},
     {"temperature": 1.0, "logprobs": 0},
 ]
 
@@ -51,32 +52,32 @@ def text(length: int, seed: int) -> list[int]:
     return [rng.randrange(VOCABULARY) for _ in range(length)]
 
 
-class Pair:
-    """The same branch in both stores."""
+class Copies:
+    """One branch in all stores."""
 
-    def __init__(self, both: list[Any]) -> None:
-        self.both: list[NativeBranch] = both
+    def __init__(self, all_: list[Any]) -> None:
+        self.all: list[NativeBranch] = all_
         self.watchers = 0
-        self.parent: Pair | None = None
+        self.parent: Copies | None = None
         self.is_closed = False
         self.is_packed = False
 
     @property
     def length(self) -> int:
-        return self.both[0].length
+        return self.all[0].length
 
     @property
     def room(self) -> int:
-        return self.both[0].context_limit - max(self.both[0].position, self.both[0].length)
+        return self.all[0].context_limit - max(self.all[0].position, self.all[0].length)
 
     def holds(self) -> int:
         """Tokens of all that its view names, whole."""
-        segments = {id(s): len(s.tokens) for s in self.both[0].view.segments}
+        segments = {id(s): len(s.tokens) for s in self.all[0].view.segments}
         return sum(-(-n // BLOCK) * BLOCK for n in segments.values())
 
 
 class Machine(RuleBasedStateMachine):
-    """Two engines that are told the same."""
+    """Three engines that are told the same."""
 
     branches = Bundle("branches")
     blocks = Bundle("blocks")
@@ -86,9 +87,10 @@ class Machine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.engines = [
             NativeEngine(MODEL, IdTokenizer(VOCABULARY, (3,)), NativeOptions(kv_tokens=n, block_size=BLOCK))
-            for n in (LARGE, SMALL)
+            for n in (LARGE, SMALL, LARGE)
         ]
-        self.pairs: list[Pair] = []
+        self.engines[2].store.match = lambda lineage, tokens: []  # type: ignore[method-assign]
+        self.opened: list[Copies] = []
         self.held: list[list[Any]] = []
         self.count = 0
         for engine in self.engines:
@@ -97,14 +99,14 @@ class Machine(RuleBasedStateMachine):
     def run(self, work: Awaitable[Any]) -> Any:
         return self.loop.run_until_complete(asyncio.wait_for(work, 20))
 
-    def both(self, pair: Pair, work: Callable[[NativeBranch], Any]) -> list[Any]:
-        return [work(branch) for branch in pair.both]
+    def tell(self, copies: Copies, work: Callable[[NativeBranch], Any]) -> list[Any]:
+        return [work(branch) for branch in copies.all]
 
-    def add(self, both: list[Any], parent: Pair | None = None) -> Pair:
-        pair = Pair(both)
-        pair.parent = parent
-        self.pairs.append(pair)
-        return pair
+    def add(self, branches: list[Any], parent: Copies | None = None) -> Copies:
+        copies = Copies(branches)
+        copies.parent = parent
+        self.opened.append(copies)
+        return copies
 
     async def _finish(self, branches: list[NativeBranch], chosen: list[SamplingParams]) -> list[Any]:
         generations = [b.generate(p) for b, p in zip(branches, chosen, strict=True)]
@@ -114,21 +116,22 @@ class Machine(RuleBasedStateMachine):
 
         return await asyncio.gather(*map(one, generations))
 
-    def generate(self, pairs: list[Pair], tokens: int, kind: int) -> None:
-        chosen = [SamplingParams(max_tokens=min(tokens, p.room), **PARAMS[kind]) for p in pairs]
-        found = [self.run(self._finish([p.both[i] for p in pairs], chosen)) for i in (0, 1)]
-        for large, small in zip(*found, strict=True):
-            assert large.finish_reason != "memory" != small.finish_reason
-            assert small.token_ids == large.token_ids
-            assert small.logprobs == large.logprobs and small.finish_reason == large.finish_reason
+    def generate(self, several: list[Copies], tokens: int, kind: int) -> None:
+        chosen = [SamplingParams(max_tokens=min(tokens, p.room), **PARAMS[kind]) for p in several]
+        found = [self.run(self._finish([p.all[i] for p in several], chosen)) for i in range(3)]
+        for large, *others in zip(*found, strict=True):
+            assert large.finish_reason != "memory"
+            for other in others:
+                assert (other.token_ids, other.finish_reason) == (large.token_ids, large.finish_reason)
+                assert other.logprobs == large.logprobs
 
-    def fits(self, pairs: list[Pair], tokens: int) -> bool:
+    def fits(self, several: list[Copies], tokens: int) -> bool:
         """Can this be computed in the small store by whoever needs it?"""
-        return sum(pair.holds() + tokens + 2 * BLOCK for pair in pairs) <= SMALL
+        return sum(copies.holds() + tokens + 2 * BLOCK for copies in several) <= SMALL
 
-    def can_decode(self, pair: Pair) -> bool:
-        view = pair.both[0].view
-        return pair.room > 1 and (view.num_own > 0 or view.continues)
+    def can_decode(self, copies: Copies) -> bool:
+        view = copies.all[0].view
+        return copies.room > 1 and (view.num_own > 0 or view.continues)
 
     @initialize(target=branches)
     def crowd(self) -> Any:
@@ -137,7 +140,7 @@ class Machine(RuleBasedStateMachine):
         self.generate(opened, 0, 0)
         return multiple(*opened)
 
-    def open_one(self, length: int, seed: int, job: str) -> Pair:
+    def open_one(self, length: int, seed: int, job: str) -> Copies:
         self.count += 1
         path = (self.count,)
         return self.add([e.open(text(length, seed), path=path, seed=1, job=job) for e in self.engines])
@@ -145,114 +148,114 @@ class Machine(RuleBasedStateMachine):
     # -- rules -------------------------------------------------------------------------------------------------
 
     @rule(target=branches, length=lengths, seed=st.integers(0, 5), job=st.sampled_from(["a", "b"]))
-    def open(self, length: int, seed: int, job: str) -> Pair:
+    def open(self, length: int, seed: int, job: str) -> Copies:
         return self.open_one(length, seed, job)
 
-    @rule(pair=branches, length=st.integers(1, 20), seed=st.integers(0, 5))
-    def extend(self, pair: Pair, length: int, seed: int) -> None:
-        if not pair.is_closed and pair.room > length:
-            self.both(pair, lambda b: b.extend(text(length, seed)))
+    @rule(copies=branches, length=st.integers(1, 20), seed=st.integers(0, 5))
+    def extend(self, copies: Copies, length: int, seed: int) -> None:
+        if not copies.is_closed and copies.room > length:
+            self.tell(copies, lambda b: b.extend(text(length, seed)))
 
-    @rule(pair=branches, tokens=st.integers(0, 20), kind=params)
-    def decode(self, pair: Pair, tokens: int, kind: int) -> None:
-        if not pair.is_closed and self.fits([pair], tokens) and (tokens == 0 or self.can_decode(pair)):
-            self.generate([pair], tokens, kind)
+    @rule(copies=branches, tokens=st.integers(0, 20), kind=params)
+    def decode(self, copies: Copies, tokens: int, kind: int) -> None:
+        if not copies.is_closed and self.fits([copies], tokens) and (tokens == 0 or self.can_decode(copies)):
+            self.generate([copies], tokens, kind)
 
-    @rule(pairs=st.lists(branches, min_size=2, max_size=6, unique_by=id), tokens=st.integers(1, 30), kind=params)
-    def decode_all(self, pairs: list[Pair], tokens: int, kind: int) -> None:
-        pairs = [p for p in pairs if not p.is_closed and self.fits([p], tokens) and self.can_decode(p)]
-        if pairs and not any(s.is_live for p in pairs for s in p.both[0].view.spans):
-            self.generate(pairs, tokens, kind)
+    @rule(several=st.lists(branches, min_size=2, max_size=6, unique_by=id), tokens=st.integers(1, 30), kind=params)
+    def decode_all(self, several: list[Copies], tokens: int, kind: int) -> None:
+        several = [p for p in several if not p.is_closed and self.fits([p], tokens) and self.can_decode(p)]
+        if several and not any(s.is_live for p in several for s in p.all[0].view.spans):
+            self.generate(several, tokens, kind)
 
     @rule(
-        pairs=st.lists(branches, min_size=2, max_size=3, unique_by=id), tokens=st.integers(1, 12), watch=st.booleans()
+        several=st.lists(branches, min_size=2, max_size=3, unique_by=id), tokens=st.integers(1, 12), watch=st.booleans()
     )
-    def lockstep(self, pairs: list[Pair], tokens: int, watch: bool) -> None:
-        pairs = [p for p in pairs if not p.is_closed and p.both[0].job == "a" and p.room > 3]
-        if len(pairs) < 2:
+    def lockstep(self, several: list[Copies], tokens: int, watch: bool) -> None:
+        several = [p for p in several if not p.is_closed and p.all[0].job == "a" and p.room > 3]
+        if len(several) < 2:
             return
-        if watch and not pairs[0].is_packed:
-            self.both_watch(pairs[0], pairs[1])
-        for pair in pairs:
-            self.both(pair, lambda b: b.extend([5]))
-        if not self.fits(pairs, tokens):
+        if watch and not several[0].is_packed:
+            self.tell_to_watch(several[0], several[1])
+        for copies in several:
+            self.tell(copies, lambda b: b.extend([5]))
+        if not self.fits(several, tokens):
             return
-        for pair in pairs:
-            self.both(pair, lambda b: b.lockstep("g"))
-        self.generate(pairs, tokens, 0)
-        for pair in pairs:
-            self.both(pair, lambda b: b.lockstep(None))
+        for copies in several:
+            self.tell(copies, lambda b: b.lockstep("g"))
+        self.generate(several, tokens, 3)
+        for copies in several:
+            self.tell(copies, lambda b: b.lockstep(None))
 
-    def both_watch(self, pair: Pair, other: Pair) -> None:
-        for one, two in zip(pair.both, other.both, strict=True):
+    def tell_to_watch(self, copies: Copies, other: Copies) -> None:
+        for one, two in zip(copies.all, other.all, strict=True):
             one.watch(two, 3)
 
-    @rule(target=branches, pair=branches, n=st.integers(1, 3))
-    def fork(self, pair: Pair, n: int) -> Any:
-        if pair.is_closed:
+    @rule(target=branches, copies=branches, n=st.integers(1, 3))
+    def fork(self, copies: Copies, n: int) -> Any:
+        if copies.is_closed:
             return multiple()
-        forks = self.both(pair, lambda b: b.fork(n))
-        return multiple(*[self.add(list(one), pair) for one in zip(*forks, strict=True)])
+        forks = self.tell(copies, lambda b: b.fork(n))
+        return multiple(*[self.add(list(one), copies) for one in zip(*forks, strict=True)])
 
-    @rule(pair=branches, attach=st.booleans())
-    def merge(self, pair: Pair, attach: bool) -> None:
-        children = [p for p in self.pairs if p.parent is pair and not p.is_closed][:2]
-        if pair.is_closed or not children or pair.is_packed:
+    @rule(copies=branches, attach=st.booleans())
+    def merge(self, copies: Copies, attach: bool) -> None:
+        children = [p for p in self.opened if p.parent is copies and not p.is_closed][:2]
+        if copies.is_closed or not children or copies.is_packed:
             return
-        if max(p.both[0].position for p in [pair, *children]) + sum(p.length for p in children) > 200:
+        if max(p.all[0].position for p in [copies, *children]) + sum(p.length for p in children) > 200:
             return
-        for i in (0, 1):
-            others = [p.both[i] for p in children]
+        for i in range(3):
+            others = [p.all[i] for p in children]
             if attach:
-                pair.both[i].attach(others, temperature=0.8, scale=0.9)
+                copies.all[i].attach(others, temperature=0.8, scale=0.9)
             else:
-                pair.both[i].merge(others)
-        self.both(pair, lambda b: b.extend([2]))
+                copies.all[i].merge(others)
+        self.tell(copies, lambda b: b.extend([2]))
 
-    @rule(pair=branches, seed=st.integers(0, 3), length=st.integers(1, 20))
-    def contexts(self, pair: Pair, seed: int, length: int) -> None:
-        if not pair.is_closed and pair.room > length + 2 and not pair.is_packed:
-            self.both(pair, lambda b: b.attach_contexts([text(length, seed), text(length // 2 + 1, seed + 1)]))
-            self.both(pair, lambda b: b.extend([4]))
+    @rule(copies=branches, seed=st.integers(0, 3), length=st.integers(1, 20))
+    def contexts(self, copies: Copies, seed: int, length: int) -> None:
+        if not copies.is_closed and copies.room > length + 2 and not copies.is_packed:
+            self.tell(copies, lambda b: b.attach_contexts([text(length, seed), text(length // 2 + 1, seed + 1)]))
+            self.tell(copies, lambda b: b.extend([4]))
 
-    @rule(pair=branches, share=st.floats(0, 1))
-    def rewind(self, pair: Pair, share: float) -> None:
-        if pair.is_closed:
+    @rule(copies=branches, share=st.floats(0, 1))
+    def rewind(self, copies: Copies, share: float) -> None:
+        if copies.is_closed:
             return
-        view = pair.both[0].view
+        view = copies.all[0].view
         first = view.num_text if view.is_packed else 0
-        to = first + int(share * (pair.length - first))
-        self.both(pair, lambda b: b.rewind(to))
+        to = first + int(share * (copies.length - first))
+        self.tell(copies, lambda b: b.rewind(to))
 
-    @rule(pair=branches, forward=st.integers(0, 9))
-    def seek(self, pair: Pair, forward: int) -> None:
-        if not pair.is_closed and pair.room > forward + 2 and not pair.is_packed:
-            to = pair.both[0].position + forward
-            self.both(pair, lambda b: b.seek(to))
-            self.both(pair, lambda b: b.extend([1]))
+    @rule(copies=branches, forward=st.integers(0, 9))
+    def seek(self, copies: Copies, forward: int) -> None:
+        if not copies.is_closed and copies.room > forward + 2 and not copies.is_packed:
+            to = copies.all[0].position + forward
+            self.tell(copies, lambda b: b.seek(to))
+            self.tell(copies, lambda b: b.extend([1]))
 
-    @rule(target=blocks, pair=branches, seal=st.booleans())
-    def block(self, pair: Pair, seal: bool) -> Any:
-        if pair.is_closed:
+    @rule(target=blocks, copies=branches, seal=st.booleans())
+    def block(self, copies: Copies, seal: bool) -> Any:
+        if copies.is_closed:
             return multiple()
-        found = self.both(pair, lambda b: b.seal() if seal else b.block())
+        found = self.tell(copies, lambda b: b.seal() if seal else b.block())
         self.held.append(found)
-        return (pair, found, seal)
+        return (copies, found, seal)
 
-    @rule(pair=branches, some=st.lists(blocks, min_size=1, max_size=2, unique_by=id))
-    def arrange(self, pair: Pair, some: list[Any]) -> None:
-        some = [one for one in some if one[1] in self.held and one[0] is not pair]
-        if pair.is_closed or not some or sum(len(one[1][0].tokens) for one in some) > 100:
+    @rule(copies=branches, some=st.lists(blocks, min_size=1, max_size=2, unique_by=id))
+    def arrange(self, copies: Copies, some: list[Any]) -> None:
+        some = [one for one in some if one[1] in self.held and one[0] is not copies]
+        if copies.is_closed or not some or sum(len(one[1][0].tokens) for one in some) > 100:
             return
         if any(one[1][0].spans[-1:] and one[1][0].spans[-1].is_live for one in some):
             return  # what is seen of it depends on who steps with whom
-        if pair.both[0].view.num_own and not pair.is_packed:
-            self.both(pair, lambda b: b.seal().close())
-        pair.is_packed = True
-        for i in (0, 1):
-            pair.both[i].arrange([one[1][i] for one in some])
-        if pair.room > 2:
-            self.both(pair, lambda b: b.extend([6]))
+        if copies.all[0].view.num_own and not copies.is_packed:
+            self.tell(copies, lambda b: b.seal().close())
+        copies.is_packed = True
+        for i in range(3):
+            copies.all[i].arrange([one[1][i] for one in some])
+        if copies.room > 2:
+            self.tell(copies, lambda b: b.extend([6]))
 
     @rule(one=consumes(blocks))
     def close_block(self, one: Any) -> None:
@@ -261,10 +264,10 @@ class Machine(RuleBasedStateMachine):
             for block in one[1]:
                 block.close()
 
-    @rule(pair=consumes(branches))
-    def close(self, pair: Pair) -> None:
-        pair.is_closed = True
-        self.both(pair, lambda b: b.close())
+    @rule(copies=consumes(branches))
+    def close(self, copies: Copies) -> None:
+        copies.is_closed = True
+        self.tell(copies, lambda b: b.close())
 
     # -- what holds --------------------------------------------------------------------------------------------
 
@@ -278,16 +281,15 @@ class Machine(RuleBasedStateMachine):
                 assert swap is not None
                 kept = [s for s in engine.store._alive if s.num_swapped]
                 assert swap.used >= sum(s.num_swapped for s in kept) and len(kept) == len(swap._kept)
-        for pair in self.pairs:
-            if not pair.is_closed:
-                large, small = pair.both
-                assert (large.tokens, large.position) == (small.tokens, small.position)
+        for copies in self.opened:
+            if not copies.is_closed:
+                assert len({(tuple(branch.tokens), branch.position) for branch in copies.all}) == 1
 
     def teardown(self) -> None:
         try:
-            for pair in self.pairs:
-                if not pair.is_closed:
-                    self.both(pair, lambda b: b.close())
+            for copies in self.opened:
+                if not copies.is_closed:
+                    self.tell(copies, lambda b: b.close())
             for found in self.held:
                 for block in found:
                     block.close()
