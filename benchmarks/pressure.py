@@ -1,10 +1,10 @@
 """Jobs of all methods in KV stores that are too small for them: do they say the same, and what does it cost?
 
-    python -m plait.benchmarks.pressure [--jobs 500] [--at-a-time 200] [--shares 1 0.25 0.1]
+    python -m plait.benchmarks.pressure [--model FOLDER] [--jobs 500] [--at-a-time 200] [--shares 1 0.25 0.1]
 
-The same jobs on the shipped Countdown model, first in a store for all of them, then in shares of the blocks that were
-in use at most then. `same`: jobs with the tokens of the first run, branch by branch; `too large`: jobs that do not fit
-even alone. CPU is that of the whole process.
+The same jobs on the shipped Countdown model, or word problems on an instruct model, first in a store for all of them,
+then in shares of the blocks that were in use at most then. `same`: jobs with the tokens of the first run, branch by
+branch; `too large`: jobs that do not fit even alone. CPU is that of the whole process.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ..evals.benchmarks.countdown.problems import validation
@@ -31,8 +32,7 @@ from ..runtime.runtime import Runtime
 from ..search.tree_search import TreeSearch
 from . import machine
 
-WHOLE = 1 << 19
-"""Tokens of a store for all."""
+COUNTDOWN = "countdown"
 
 
 def nearness(prompt: str, steps: Sequence[str]) -> float:
@@ -40,26 +40,48 @@ def nearness(prompt: str, steps: Sequence[str]) -> float:
     return 1 / (1 + len(steps[-1]))
 
 
-def methods(count: int, seed: int = 0) -> list[Method]:
-    """So many jobs, of each method in turn."""
-    rng = random.Random(seed)
+def countdown(rng: random.Random, rounds: int) -> Iterator[Method]:
+    """So many jobs of each method in turn, for the shipped model."""
+    for problem in validation(4, rounds):
 
-    def all_kinds() -> Iterator[Method]:
-        for problem in validation(4, -(-count // 6)):
+        def text(mode: str, nums: Any = problem.nums, target: int = problem.target) -> str:
+            return CompactDialect().root_prompt(nums, target, mode)
 
-            def text(mode: str, nums: Any = problem.nums, target: int = problem.target) -> str:
-                return CompactDialect().root_prompt(nums, target, mode)
+        yield Sequential(prompt=text("seq"), answer="countdown", temperature=1.0)
+        yield SelfConsistency(prompt=text("seq"), n=rng.randint(2, 6), answer="countdown", max_tokens=150)
+        yield APR(prompt=text("apr"), dialect="compact", temperature=rng.choice([0.0, 1.0]))
+        yield Multiverse(prompt=text("mv"))
+        yield TreeSearch(
+            prompt=text("step"), delimiters=(";",), answer="equations", width=6, reward=nearness, strategy="rebase"
+        )
+        yield Hogwild(prompt=text("seq"), workers=("A", "B", "C"), max_tokens=60)
 
-            yield Sequential(prompt=text("seq"), answer="countdown", temperature=1.0)
-            yield SelfConsistency(prompt=text("seq"), n=rng.randint(2, 6), answer="countdown", max_tokens=150)
-            yield APR(prompt=text("apr"), dialect="compact", temperature=rng.choice([0.0, 1.0]))
-            yield Multiverse(prompt=text("mv"))
-            yield TreeSearch(
-                prompt=text("step"), delimiters=(";",), answer="equations", width=6, reward=nearness, strategy="rebase"
-            )
-            yield Hogwild(prompt=text("seq"), workers=("A", "B", "C"), max_tokens=60)
 
-    return [method for method, _ in zip(all_kinds(), range(count), strict=False)]
+SYSTEM = "You are a careful teacher of mathematics. Work step by step, write short sentences, and end with the answer."
+FACTS = ("A dozen are 12.", "A score are 20.", "A gross are 144.", "A fortnight has 14 days.")
+
+
+def words(rng: random.Random, rounds: int) -> Iterator[Method]:
+    """The same for an instruct model: prompts that begin alike, so that a store that is large enough has them."""
+    chat: dict[str, Any] = {"system": SYSTEM, "temperature": 1.0}
+    for _ in range(rounds):
+        a, b, c = (rng.randint(2, 90) for _ in range(3))
+        question = f"A box of pens costs {a} dollars and a box of books {b} dollars. What do {c} boxes of each cost?"
+        yield Sequential(prompt=question, max_tokens=60, **chat)
+        yield SelfConsistency(prompt=question, n=rng.randint(2, 5), max_tokens=30, answer="text", **chat)
+        yield Sequential(prompt=question, contexts=FACTS[: rng.randint(2, 4)], max_tokens=30, **chat)
+        yield Multiverse(prompt=question, mode="guided", max_paths=2, max_tokens=60, **chat)
+        yield TreeSearch(
+            prompt=question, delimiters=(". ",), width=4, step_tokens=16, max_tokens=48, reward=nearness,
+            strategy="rebase", **chat,
+        )  # fmt: skip
+        yield Hogwild(prompt=question, workers=("A", "B"), max_tokens=30, **chat)
+
+
+def methods(model: str, count: int, seed: int = 0) -> list[Method]:
+    """So many jobs."""
+    kinds = countdown if model == COUNTDOWN else words
+    return list(islice(kinds(random.Random(seed), -(-count // 6)), count))
 
 
 def said(result: Result) -> tuple[object, ...]:
@@ -86,11 +108,11 @@ class Run:
     cpu: float
 
 
-async def run(jobs: Sequence[Method], kv_tokens: int, at_a_time: int) -> Run:
+async def run(model: str, dtype: str, jobs: Sequence[Method], kv_tokens: int, at_a_time: int) -> Run:
     """All jobs, so many at a time."""
     slots, peak = asyncio.Semaphore(at_a_time), 0
 
-    async with Runtime("countdown", kv_tokens=kv_tokens) as runtime:
+    async with Runtime(model, dtype=dtype, kv_tokens=kv_tokens) as runtime:
         engine = runtime.engine
         assert isinstance(engine, NativeEngine) and engine.store.swap is not None
 
@@ -125,19 +147,25 @@ async def run(jobs: Sequence[Method], kv_tokens: int, at_a_time: int) -> Run:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=COUNTDOWN)
+    parser.add_argument("--dtype", default="auto", help="of weights, keys and values")
+    parser.add_argument("--kv-tokens", type=int, default=1 << 19, help="of a store for all")
     parser.add_argument("--jobs", type=int, default=500)
     parser.add_argument("--at-a-time", type=int, default=200)
     parser.add_argument("--shares", type=float, nargs="+", default=[1, 0.25, 0.1])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    jobs = methods(options.jobs, options.seed)
-    print(f"{machine.describe()}\n\n{options.jobs} jobs, {options.at_a_time} at a time\n")
+    jobs = methods(options.model, options.jobs, options.seed)
+
+    def pass_with(kv_tokens: int) -> Run:
+        return asyncio.run(run(options.model, options.dtype, jobs, kv_tokens, options.at_a_time))
+
+    print(f"{machine.describe()}\n\n{options.model}, {options.jobs} jobs, {options.at_a_time} at a time\n")
     print("| blocks | same | too large | preemptions | blocks moved | tokens/s | tokens per CPU second |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    whole = asyncio.run(run(jobs, WHOLE, options.at_a_time))
+    whole = pass_with(options.kv_tokens)
     for share in [None, *options.shares]:
-        tokens = WHOLE if share is None else max(int(whole.peak * share), 64) * 16
-        found = whole if share is None else asyncio.run(run(jobs, tokens, options.at_a_time))
+        found = whole if share is None else pass_with(max(int(whole.peak * share), 64) * 16)
         same = sum(a == b for a, b in zip(found.said, whole.said, strict=True))
         cells = (
             f"{found.blocks:,}", f"{same} of {len(jobs)}", f"{found.too_large}", f"{found.preemptions:,}",
