@@ -4,7 +4,8 @@
 
 The small job is one greedy branch, the large one `SelfConsistency` with so many samples. The small one's times, to its
 first token and between tokens (median and 95th percentile), and its tokens per second, alone and while the large one
-runs; the large one's tokens per second alone and while small ones run one after the other; for several `slice_rows`.
+runs; the large one's tokens per second alone and while small ones run one after the other. First with the slices that
+the engine finds fair, then with `--slices` of fixed sizes.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ async def small(runtime: Runtime, prompt: str, tokens: int, times: Times) -> Non
     await job
 
 
-async def measure(options: argparse.Namespace, slice_rows: int) -> str:
+async def measure(options: argparse.Namespace, slice_rows: int | None) -> str:
     """A line of the table."""
     async with Runtime(options.model, kv_tokens=options.kv_tokens, slice_rows=slice_rows) as runtime:
 
@@ -76,7 +77,7 @@ async def measure(options: argparse.Namespace, slice_rows: int) -> str:
             while not task.done():
                 await small(runtime, options.prompt, options.tokens, beside)
             shared.append(await task)
-    lines = (alone, f"| {slice_rows} | alone", whole), (beside, "| | beside", statistics.median(shared))
+    lines = (alone, f"| {slice_rows or 'fair'} | alone", whole), (beside, "| | beside", statistics.median(shared))
     return "\n".join(f"{head} | {times.row()} | {rate:,.0f} |" for times, head, rate in lines)
 
 
@@ -88,13 +89,13 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--slices", type=int, nargs="+", default=[16, 64, 1024])
+    parser.add_argument("--slices", type=int, nargs="*", default=[], help="fixed ones beside the default")
     parser.add_argument("--kv-tokens", type=int, default=1 << 17)
     options = parser.parse_args()
     print(f"{machine.describe()}\n\n{options.model}, a large job of {options.samples} samples\n")
     print("| slice_rows | | first token ms | between ms | p95 ms | small: tokens/s | large: tokens/s |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
-    for slice_rows in options.slices:
+    for slice_rows in (None, *options.slices):
         print(asyncio.run(measure(options, slice_rows)), flush=True)
 
 

@@ -30,9 +30,6 @@ from .parallel.model import load_parallel
 from .scheduler import Scheduler
 from .view import View
 
-_SLICE, _GPU_SLICE = 64, 256
-"""Rows of a job in a step that it shares."""
-
 
 class NativeEngine:
     """Serves branches of one model in this process; see `runtime.engine.Engine` for the contract.
@@ -61,11 +58,10 @@ class NativeEngine:
         self.context_limit = min(longest, options.context_limit or longest)
         self.pool, self.store = open_store(model, options, self.context_limit)
         self.block_size = self.store.block_size
-        is_gpu = model.device.type == "cuda"
         self.scheduler = Scheduler(
             self.store,
             max_rows=options.max_rows,
-            slice_rows=options.slice_rows or (_GPU_SLICE if is_gpu else _SLICE),
+            slice_rows=options.slice_rows,
             prefill_chunk=options.prefill_chunk,
             max_steps=1 if model.stack is None or options.keep_logits else self.block_size,
             scores=model.scores,
@@ -260,6 +256,7 @@ class NativeEngine:
         mailbox = self.mailbox
         if self.contexts is not None and self.contexts.has_loads:
             self.contexts.load_one()
+        began = time.perf_counter()
         with self._work:
             step, deliveries = self.scheduler.plan()
             mailbox.put(deliveries)
@@ -279,6 +276,7 @@ class NativeEngine:
             )  # fmt: skip
             with self.lock:
                 mailbox.put(self.scheduler.commit_burst(step, decoded, time.perf_counter() - start))
+            self.scheduler.pace.note(step.num_rows, (time.perf_counter() - began) / len(decoded.tokens))
             return
         numbers = (inputs.tokens, inputs.positions, inputs.slots, inputs.logit_rows)
         tokens, positions, slots, logit_rows = (tensor.to(self.model.device) for tensor in numbers)
@@ -290,6 +288,7 @@ class NativeEngine:
             finished, self.store.finished = self.store.finished, []
             if self.contexts is not None:
                 self.contexts.save(finished)
+        self.scheduler.pace.note(step.num_rows, time.perf_counter() - began)
 
 
 def load(rest: str, options: dict[str, Any]) -> NativeEngine:

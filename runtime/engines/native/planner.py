@@ -39,15 +39,14 @@ class Planner:
         """Generations that have sampled, when the step was begun."""
 
     def fill(self, order: Iterable[NativeGeneration], share: int | None = None) -> Filling:
-        """A step for the generations, in this order. `share`: rows of a job at most, but for prefills and gangs that
-        are begun."""
-        filling = Filling(self.max_rows, self.prefill_chunk)
+        """A step for the generations, in this order. `share`: rows of a job at most, but for gangs that are begun."""
+        filling = Filling(self.max_rows, self.prefill_chunk, _UNBOUNDED if share is None else share)
         self._num_decoding = sum(bool(g.sampled) for g in self.running)
         met: set[tuple[str, str]] = set()
         for g in order:
             if filling.rows_left < 1:
                 break
-            if share is not None and filling.step.jobs[g.branch.job] >= share:
+            if filling.rows_of(g.branch.job) < 1:
                 continue
             gang = g.branch.gang
             if gang is None:
@@ -81,11 +80,12 @@ class Planner:
             return  # a later step has room for them
         for own in owns:
             self.store.reserve(own, len(own.tokens))
-        room, limit = filling.prefill_room, filling.max_rows
-        filling.prefill_room = filling.max_rows = _UNBOUNDED  # checked above, and a large gang still has to run
+        limits = filling.prefill_room, filling.max_rows, filling.share
+        # Checked above, and a large gang still has to run.
+        filling.prefill_room = filling.max_rows = filling.share = _UNBOUNDED
         for g in generations:
             self._add(filling, g)
-        filling.prefill_room, filling.max_rows = room, limit
+        filling.prefill_room, filling.max_rows, filling.share = limits
 
     def _bring(self, filling: Filling, generations: Sequence[NativeGeneration]) -> bool:
         """Have all that the generations need in the pool; False: there is not enough room."""
@@ -130,7 +130,10 @@ class Planner:
 
     def _draft(self, filling: Filling, g: NativeGeneration) -> list[int]:
         """What the generation may sample next, to be verified in the step, with KV blocks for it."""
-        draft, own = self.guess(g, min(filling.rows_left, filling.max_rows // self._num_decoding)), g.branch.view.own
+        draft, own = (
+            self.guess(g, min(filling.rows_of(g.branch.job), filling.max_rows // self._num_decoding)),
+            g.branch.view.own,
+        )
         assert own is not None
         length = len(own.tokens) + len(draft)
         # Guesses are not worth that anybody waits for blocks.
@@ -159,7 +162,7 @@ class Planner:
             return False
         chunk = filling.planned.get(segment)
         if chunk is None:
-            count = min(segment.pending, filling.rows_left)
+            count = min(segment.pending, filling.rows_of(g.branch.job))
             if segment.pending > 1:
                 count = min(count, filling.prefill_room)
             if count < 1:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...engine import FinishReason
 from .gangs import Gangs
 from .generation import Delivery, NativeGeneration
+from .pace import Pace
 from .planner import Planner
 from .pressure import Pressure
 from .results import Results
@@ -39,15 +40,18 @@ class Scheduler:
         *,
         max_rows: int,
         prefill_chunk: int,
-        slice_rows: int,
+        slice_rows: int | None = None,
         max_steps: int = 1,
         scores: bool = False,
         draft_rows: int = 0,
     ) -> None:
-        """`slice_rows`: of a job where others run. `max_steps`: of a burst. `scores`: do bursts tell log-probabilities
-        and certainties? `draft_rows`: of a step that verifies drafts; 0: none does."""
+        """`slice_rows`: of a job where others run; None: as many as are fair (`Cost.fair_rows`). `max_steps`: of a
+        burst. `scores`: do bursts tell log-probabilities and certainties? `draft_rows`: of a step that verifies drafts;
+        0: none does."""
         self.store = store
         self.slice_rows = slice_rows
+        self.pace = Pace()
+        """Whoever runs the steps notes what they take."""
         self.max_steps = max_steps
         self.scores = scores
         self.running: dict[NativeGeneration, None] = {}
@@ -150,7 +154,7 @@ class Scheduler:
     def _fill(self) -> Filling:
         """The next step; if there is not enough memory, with some of the generations suspended."""
         tried: list[NativeGeneration] = []
-        share = self.slice_rows if len(self._num_running) > 1 else None
+        share = self._share() if len(self._num_running) > 1 else None
         while True:
             order = self._ordered() if len(self.running) > 1 else self.running
             filling = self._planner.fill(order, share)
@@ -162,6 +166,20 @@ class Scheduler:
                 tried += unit  # who runs may wait for something that they bring about
             else:
                 return filling
+
+    def _share(self) -> int | None:
+        """Rows of a job in a step that others share. Jobs of lower priority than another have no claim to its time."""
+        if self.slice_rows is not None or (cost := self.pace.cost()) is None:
+            return self.slice_rows
+        wanted: Counter[str] = Counter()
+        priority: dict[str, int] = {}
+        for g in self.running:
+            wanted[g.branch.job] += 1 if g.sampled else max(1, sum(s.pending for s, _ in self._planner.work(g)))
+            priority[g.branch.job] = g.branch.priority
+        if len(wanted) < 2:
+            return None
+        first = max(priority.values())
+        return cost.fair_rows(wanted.values(), min(rows for job, rows in wanted.items() if priority[job] == first))
 
     def _advance(self, step: Step) -> bool:
         """The short way from a step to the next one of the same branches; False: there are not enough blocks."""

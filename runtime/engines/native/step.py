@@ -147,6 +147,8 @@ class Filling:
 
     max_rows: int
     prefill_room: int
+    share: int
+    """Rows of a job at most, but for gangs that are begun."""
     step: Step = field(default_factory=Step)
     planned: dict[Segment, Chunk] = field(default_factory=dict)
     recomputed: dict[tuple[Segment, int], int] = field(default_factory=dict)
@@ -160,6 +162,10 @@ class Filling:
     @property
     def rows_left(self) -> int:
         return self.max_rows - self.step.num_rows
+
+    def rows_of(self, job: str) -> int:
+        """How many more rows the job may have."""
+        return min(self.rows_left, self.share - self.step.jobs[job])
 
     def add(
         self, segment: Segment, view: tuple[Span, ...], begin: int, count: int, first: int = 0, *,

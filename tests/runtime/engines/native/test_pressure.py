@@ -9,7 +9,7 @@ import pytest
 
 import plait
 from plait import FinishReason, SamplingParams
-from plait.benchmarks.pressure import methods, run
+from plait.benchmarks.pressure import COUNTDOWN, methods, run
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
@@ -185,11 +185,11 @@ async def test_many_samples_in_a_store_for_some_of_them():
 
 @pytest.mark.timeout(300)
 async def test_jobs_of_all_methods_say_the_same_in_a_store_for_few_of_them():
-    jobs = methods(30)
-    alone = await run(jobs, 262144, 1)
+    jobs = methods(COUNTDOWN, 30)
+    alone = await run(COUNTDOWN, "auto", jobs, 262144, 1)
     assert alone.preemptions == 0
     for kv_tokens in (1536, 3072):
-        crowded = await run(jobs, kv_tokens, len(jobs))
+        crowded = await run(COUNTDOWN, "auto", jobs, kv_tokens, len(jobs))
         assert crowded.preemptions > 10 and crowded.moved > 10
         different = [(type(job).__name__, i) for i, job in enumerate(jobs) if alone.said[i] != crowded.said[i]]
         assert not different
