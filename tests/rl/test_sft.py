@@ -121,16 +121,20 @@ def test_a_curriculum_shows_every_sample_in_every_pass():
 
 
 def test_losses_fall_and_the_model_is_served(model, tmp_path):
+    # What is held out is trained, too, and at a falling rate: else whether it is answered depends on how the processor
+    # rounds.
     data = texts(tmp_path / "t.jsonl", 24)
+    data.write_text(data.read_text() * 2)
     done = train(
         config(
-            model, data, tags=True, epochs=8, source={"held_out": 1}, trainer={"per_device_train_batch_size": 2},
+            model, data, tags=True, epochs=8, source={"held_out": 1},
+            trainer={"per_device_train_batch_size": 2, "lr_scheduler_type": "linear"},
             probe={"prompts": 3, "max_tokens": 200, "kv_tokens": 4096},
         ),
         tmp_path / "out",
     )  # fmt: skip
     losses = list(done.losses.values())
-    assert done.is_finished and done.steps == len(losses) == 92
+    assert done.is_finished and done.steps == len(losses) == 188
     assert losses[-1] < losses[0] / 3
     log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
     assert any("eval_loss" in entry for entry in log)
@@ -140,7 +144,7 @@ def test_losses_fall_and_the_model_is_served(model, tmp_path):
     trace = plait.Trace.load(tmp_path / "out" / "probe" / "after" / "0.jsonl.gz")
     assert trace.joins and trace_samples(trace)
     # Tokens, not cells of the mask.
-    assert max(entry.get("num_tokens", 0) for entry in log) < 23 * 8 * 200
+    assert max(entry.get("num_tokens", 0) for entry in log) < 47 * 8 * 200
 
     async def served():
         async with Runtime(str(done.model), kv_tokens=4096) as runtime:
