@@ -149,7 +149,7 @@ class Planner:
         own = g.branch.view.own
         rows = min(rows, self.draft_rows // max(len(self.running), 1), g.limit - len(g.sampled))
         # Each token of a gang, or under a live view, sees what others write meanwhile; a constraint is asked in turn.
-        is_alone = own is not None and own.lineage is not None and own.refs == 1 and g.branch.gang is None
+        is_alone = own is not None and own.lineage is not None and not own.is_watched and g.branch.gang is None
         if rows < 2 or not is_alone or g.matcher is not None:
             return []
         if g.drafter is None:

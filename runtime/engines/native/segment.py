@@ -91,6 +91,11 @@ class Segment:
         return self._table[: self._num_blocks]
 
     @property
+    def is_watched(self) -> bool:
+        """Does a view besides its owner's look on while it grows? Who found a part of it in the store does not."""
+        return self.refs - self.pins > 1
+
+    @property
     def pending(self) -> int:
         return len(self.tokens) - self.computed
 

@@ -109,7 +109,7 @@ class View:
     def _is_observed(self) -> bool:
         """Does the own segment look on, or does somebody look at it?"""
         own = self.own
-        return own is not None and (own.refs > 1 or self.is_packed or any(span.is_live for span in self.spans))
+        return own is not None and (own.is_watched or self.is_packed or any(span.is_live for span in self.spans))
 
     # -- changes -----------------------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class View:
         # Only a text that is written in one go is looked up: decoded tokens are new anyway. And who watches the own
         # segment would not see what is found.
         own = self.open_segment()
-        if own.tokens or own.refs > 1:
+        if own.tokens or own.is_watched:
             return 0
         found = self.store.match(own.lineage, tokens)
         if found:

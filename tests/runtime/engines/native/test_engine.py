@@ -206,6 +206,30 @@ async def test_who_watches_sees_what_was_found_in_the_store():
         assert await watched(engine) == expected
 
 
+async def test_of_whom_another_job_found_the_text_rewinds_to_the_same_bits():
+    _, folder = tiny()
+    params = SamplingParams(max_tokens=8, temperature=1.0, logprobs=1)
+    prompt = _prompt(50)
+
+    async def rewound(engine: NativeEngine, others: int) -> list[object]:
+        branch = engine.open(prompt, seed=1)
+        out = [await branch.generate(params)]
+        who_find = [engine.open(prompt) for _ in range(others)]
+        assert all(isinstance(one, NativeBranch) and one.reused_tokens == 48 for one in who_find)
+        for length in (52, 37, 18, 2):
+            branch.rewind(length)
+            out.append(await branch.generate(params))
+        for one in (branch, *who_find):
+            one.close()
+        return [(one.token_ids, one.logprobs) for one in out]
+
+    answers = []
+    for others in range(3):
+        async with running(_engine(folder)) as engine:
+            answers.append(await rewound(engine, others))
+    assert answers[1] == answers[2] == answers[0]
+
+
 async def test_the_prefix_index_never_confuses_visibility():
     """The same tokens at the same positions, written with and without sight of something else."""
     hf_model, folder = tiny()
