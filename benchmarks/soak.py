@@ -100,6 +100,7 @@ async def run(options: argparse.Namespace) -> None:
             seconds, cpu = time.monotonic() - began, time.process_time() - cpu
             engine.store.check_integrity()
             usage, tokens = engine.block_usage(), load.tokens - tokens
+            assert usage.used == engine.store.swap.used == 0
             gc.collect()
             cells = (
                 f"{minute + 1}", f"{load.ended.total():,}", f"{tokens / seconds:,.0f}", f"{tokens / cpu:,.0f}",
