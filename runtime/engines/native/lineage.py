@@ -30,12 +30,10 @@ def key_at(segment: Segment, index: int, size: int) -> bytes | None:
     something live."""
     if segment.lineage is None:
         return None
-    key = segment.lineage
-    for at in range(0, index - index % size, size):
-        if at // size < len(segment.keys):
-            key = segment.keys[at // size]
-        else:
-            key = block_key(key, segment.tokens[at : at + size])
+    known = min(len(segment.keys), index // size)
+    key = segment.keys[known - 1] if known else segment.lineage
+    for at in range(known * size, index - index % size, size):
+        key = block_key(key, segment.tokens[at : at + size])
     if index % size:
         key = _digest(key, b"tail", _token_bytes(segment.tokens[index - index % size : index]))
     return key
@@ -72,6 +70,22 @@ def lineage_of(view: Sequence[Span], position: int, size: int, *, is_joined: boo
     if view and not is_joined:
         state = _digest(state, b"cut")
     return state if position == expected else _digest(state, b"position", _int_bytes(position))
+
+
+def is_continued(view: Sequence[Span], size: int) -> bool:
+    """Was the last token of the view written under exactly what stands before it? `size`: of a block."""
+    if not view or not view[-1].is_text or view[-1].shift:
+        return False
+    *before, last = view
+    segment = last.segment
+    if len(before) == len(segment.view) and all(_same(a, b) for a, b in zip(before, segment.view, strict=True)):
+        return last.start == 0
+    lineage = lineage_of(before, segment.start + last.start, size, is_joined=last.is_joined)
+    return lineage is not None and lineage == key_at(segment, last.start, size)
+
+
+def _same(a: Span, b: Span) -> bool:
+    return (a.segment, a.start, a.end, a.shift, a.group) == (b.segment, b.start, b.end, b.shift, b.group)
 
 
 def _params(group: Group) -> tuple[float, float, float]:

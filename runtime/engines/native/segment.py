@@ -156,6 +156,21 @@ class Span:
         return replace(self, end=self.start + length)
 
 
+def text_of(spans: Sequence[Span]) -> list[int]:
+    """Tokens of the spans that are text."""
+    return [token for span in spans if span.is_text for token in span.segment.tokens[span.start : span.end]]
+
+
+def locate(spans: Sequence[Span], length: int) -> tuple[int, int]:
+    """The span that holds the text's token number `length`, and how many of the span's tokens come before it."""
+    for i, span in enumerate(spans):
+        if span.is_text:
+            if length < len(span):
+                return i, length
+            length -= len(span)
+    raise AssertionError("the view is shorter")
+
+
 def packed_shifts(spans: Sequence[Span], ends: Sequence[int], position: int) -> tuple[list[int], int]:
     """Shifts that put spans, seen up to `ends`, one behind another so that they end in front of `position`; and where
     the first begins. The spans of one group keep their places to each other: they count as one."""

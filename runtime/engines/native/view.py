@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ....attention.plan import Group
-from .lineage import context_name, key_at, lineage_of
-from .segment import Segment, Span, packed_shifts
+from .lineage import context_name, is_continued, lineage_of
+from .segment import Segment, Span, locate, packed_shifts, text_of
 from .store import KVStore
 
 
@@ -60,11 +60,8 @@ class View:
     @property
     def tokens(self) -> list[int]:
         """The text: what is live or attached is only looked at."""
-        out: list[int] = []
-        for span in self.spans:
-            if span.is_text:
-                out += span.segment.tokens[span.start : span.end]
-        return out if self.own is None else out + self.own.tokens
+        text = text_of(self.spans)
+        return text if self.own is None else text + self.own.tokens
 
     @property
     def length(self) -> int:
@@ -87,15 +84,7 @@ class View:
     @property
     def continues(self) -> bool:
         """Was the last token of the spans written under exactly what stands before it? Then its logits can be had."""
-        if not self.spans or not self.spans[-1].is_text or self.spans[-1].shift:
-            return False
-        *before, last = self.spans
-        segment = last.segment
-        if len(before) == len(segment.view) and all(_same(a, b) for a, b in zip(before, segment.view, strict=True)):
-            return last.start == 0
-        size = self.store.block_size
-        lineage = lineage_of(before, segment.start + last.start, size, is_joined=last.is_joined)
-        return lineage is not None and lineage == key_at(segment, last.start, size)
+        return is_continued(self.spans, self.store.block_size)
 
     def written(self) -> list[Span]:
         """The text since the fork."""
@@ -113,13 +102,13 @@ class View:
 
     # -- changes -----------------------------------------------------------------------------------------------
 
-    def open_segment(self) -> Segment:
-        """The segment to append to, made if there is none."""
+    def open_segment(self, *, is_joined: bool = False) -> Segment:
+        """The segment to append to, made if there is none. `is_joined`: it is empty, and goes on the last span."""
         if self.own is None:
             self.own = Segment(self.next_position)
             self.store.acquire(self.own, pin=False, job=self.job)
         if not self.own.tokens:
-            self.own.is_joined = self.own.is_joined and self.own.view is self.spans
+            self.own.is_joined = is_joined or (self.own.is_joined and self.own.view is self.spans)
             self.own.view = self.spans
             self.own.start = self.next_position
             self.own.is_packed = self.is_packed
@@ -132,18 +121,12 @@ class View:
         if not own.is_joined:
             return own
         first = max(i for i, span in enumerate(self.spans) if not span.is_joined)
-        open_text = [token for span in self.spans[first:] for token in span.segment.tokens[span.start : span.end]]
-        open_text += own.tokens
+        open_text = text_of(self.spans[first:]) + own.tokens
         self.close_own()
         self._keep(first, 0, is_open=True)
-        self.open_segment().tokens.extend(open_text)
-        return self.open_segment()
-
-    def _go_on(self) -> Segment:
-        """The own segment, begun anew as what goes on the last span."""
         own = self.open_segment()
-        own.is_joined = True
-        return self.open_segment()
+        own.tokens.extend(open_text)
+        return own
 
     def reuse(self, tokens: Sequence[int]) -> int:
         """Take from the prefix index what it has of `tokens`, which are about to be appended; how many it had."""
@@ -156,7 +139,7 @@ class View:
         if found:
             found[0] = replace(found[0], is_joined=own.is_joined)
             self.append(found)
-            self._go_on()
+            self.open_segment(is_joined=True)
         return sum(map(len, found))
 
     def _lineage(self, *, is_joined: bool = False) -> bytes | None:
@@ -237,7 +220,7 @@ class View:
         own = self.own
         before_own = self.num_text
         if length < before_own:
-            at, keep = self._locate(length)
+            at, keep = locate(self.spans, length)
             # Where the text is open that far back, it stays so.
             is_open = own is not None and own.is_joined and all(span.is_joined for span in self.spans[at + 1 :])
             self.close_own()
@@ -265,8 +248,7 @@ class View:
         self.next_position = span.segment.start + span.start + kept + span.shift
         self.base = min(self.base, len(self.spans))
         if is_open:
-            own = self._go_on() if kept or span.is_joined else self.open_segment()
-            own.tokens.extend(text[kept:])
+            self.open_segment(is_joined=kept > 0 or span.is_joined).tokens.extend(text[kept:])
 
     def block(self) -> list[Span]:
         """What was written since the view was last arranged or sealed, and what will be until it is sealed."""
@@ -303,16 +285,3 @@ class View:
         self.store.drop(self.spans, self.job)
         self.spans = ()
         self.close_own()
-
-    def _locate(self, length: int) -> tuple[int, int]:
-        """The span that holds the text's token number `length`, and how many of the span's tokens come before it."""
-        for i, span in enumerate(self.spans):
-            if span.is_text:
-                if length < len(span):
-                    return i, length
-                length -= len(span)
-        raise AssertionError("the view is shorter")
-
-
-def _same(a: Span, b: Span) -> bool:
-    return (a.segment, a.start, a.end, a.shift, a.group) == (b.segment, b.start, b.end, b.shift, b.group)

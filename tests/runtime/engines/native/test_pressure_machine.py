@@ -55,8 +55,8 @@ def text(length: int, seed: int) -> list[int]:
 class Copies:
     """One branch in all stores."""
 
-    def __init__(self, all_: list[Any]) -> None:
-        self.all: list[NativeBranch] = all_
+    def __init__(self, branches: list[Any]) -> None:
+        self.all: list[NativeBranch] = branches
         self.watchers = 0
         self.parent: Copies | None = None
         self.is_closed = False
