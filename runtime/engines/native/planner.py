@@ -43,10 +43,14 @@ class Planner:
         filling = Filling(self.max_rows, self.prefill_chunk, _UNBOUNDED if share is None else share)
         self._num_decoding = sum(bool(g.sampled) for g in self.running)
         met: set[tuple[str, str]] = set()
+        full: set[str] = set()  # jobs that have their share; one may have thousands of branches
         for g in order:
-            if filling.rows_left < 1:
-                break
+            if g.branch.job in full:
+                continue
             if filling.rows_of(g.branch.job) < 1:
+                if filling.rows_left < 1:
+                    break
+                full.add(g.branch.job)
                 continue
             gang = g.branch.gang
             if gang is None:
