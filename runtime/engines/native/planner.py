@@ -123,7 +123,7 @@ class Planner:
             return
         draft = self._draft(filling, g)
         count = 1 + len(draft)
-        chunk = filling.add(own, own.view, own.computed, count, is_joined=own.is_joined, is_prefill=False, draft=draft)
+        chunk = filling.add(own, own.view, own.computed, count, is_prefill=False, draft=draft)
         filling.planned[own] = chunk
         filling.step.jobs[g.branch.job] += count
         filling.step.sampling.append((g, chunk.row))
@@ -134,11 +134,9 @@ class Planner:
 
     def _draft(self, filling: Filling, g: NativeGeneration) -> list[int]:
         """What the generation may sample next, to be verified in the step, with KV blocks for it."""
-        draft, own = (
-            self.guess(g, min(filling.rows_of(g.branch.job), filling.max_rows // self._num_decoding)),
-            g.branch.view.own,
-        )
+        own = g.branch.view.own
         assert own is not None
+        draft = self.guess(g, min(filling.rows_of(g.branch.job), filling.max_rows // self._num_decoding))
         length = len(own.tokens) + len(draft)
         # Guesses are not worth that anybody waits for blocks.
         missing = self.store.blocks_missing(own, length)
@@ -176,9 +174,7 @@ class Planner:
                 return False
             if segment.pending > 1:
                 filling.prefill_room -= count
-            chunk = filling.planned[segment] = filling.add(
-                segment, view, segment.computed, count, is_joined=segment.is_joined
-            )
+            chunk = filling.planned[segment] = filling.add(segment, view, segment.computed, count)
             filling.step.jobs[g.branch.job] += count
             if not g.sampled:
                 filling.prefills.append((g, count))
@@ -214,12 +210,11 @@ class Planner:
         """The row that ends in the branch's last token; computed again if its KV is there but its logits are gone."""
         own = g.branch.view.own
         if own is not None and own.tokens:
-            segment, view, end, first, is_joined = own, own.view, len(own.tokens), 0, own.is_joined
+            segment, view, end, span = own, own.view, len(own.tokens), None
         else:
-            *before, last = g.branch.view.spans
-            assert last.end is not None
-            segment, view, end, first = last.segment, tuple(before), last.end, last.start
-            is_joined = last.is_joined
+            *before, span = g.branch.view.spans
+            assert span.end is not None
+            segment, view, end = span.segment, tuple(before), span.end
         chunk = filling.planned.get(segment)
         if chunk is not None and chunk.begin < end <= chunk.begin + chunk.count:
             return chunk.row + end - 1 - chunk.begin
@@ -228,7 +223,7 @@ class Planner:
             if filling.rows_left < 1:
                 return None
             # The row writes its keys and values once more, with the values they have.
-            filling.recomputed[key] = filling.add(segment, view, end - 1, 1, first, is_joined=is_joined).row
+            filling.recomputed[key] = filling.add(segment, view, end - 1, 1, span=span).row
         return filling.recomputed[key]
 
 

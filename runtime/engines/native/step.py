@@ -168,9 +168,11 @@ class Filling:
         return min(self.rows_left, self.share - self.step.jobs[job])
 
     def add(
-        self, segment: Segment, view: tuple[Span, ...], begin: int, count: int, first: int = 0, *,
-        is_joined: bool, is_prefill: bool = True, draft: Sequence[int] = (),
+        self, segment: Segment, view: tuple[Span, ...], begin: int, count: int, *,
+        span: Span | None = None, is_prefill: bool = True, draft: Sequence[int] = (),
     ) -> Chunk:  # fmt: skip
+        """`span`: of the segment, what these tokens see; None: all in front of them."""
+        first, is_joined = (0, segment.is_joined) if span is None else (span.start, span.is_joined)
         row, version = self.step.num_rows, segment.version
         chunk = Chunk(segment, view, begin, count, row, version, first, is_joined, is_prefill, draft)
         self.step.chunks.append(chunk)
