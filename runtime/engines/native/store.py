@@ -242,7 +242,8 @@ class KVStore:
     def match(self, lineage: bytes | None, tokens: Sequence[int]) -> list[Span]:
         """The longest run of full blocks of `tokens`, seen after `lineage`, whose KV is in the store.
 
-        Leaves at least the last token out, since its logits are wanted. Does not acquire the spans.
+        Leaves at least the last token out, since its logits are wanted. Does not acquire the spans. What somebody
+        watches is left out: it may be rewound, and who watches sees that, so nobody may rely on it.
         """
         spans: list[Span] = []
         size = self.block_size
@@ -252,7 +253,7 @@ class KVStore:
                 break
             key = block_key(key, tokens[at : at + size])
             found = self._index.get(key)
-            if found is None:
+            if found is None or found[0].is_watched:
                 break
             segment, i = found
             if segment in self._cached:

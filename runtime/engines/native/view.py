@@ -116,16 +116,19 @@ class View:
         return self.own
 
     def show(self) -> Segment:
-        """The own segment, for others to look at. They see all that is open, so none of it stays found elsewhere."""
+        """The own segment, for others to look at. They see all that is open, so none of it stays found elsewhere; and
+        what is rewound is gone for them too, so nobody else may rely on it (`KVStore.match`)."""
         own = self.open_segment()
-        if not own.is_joined:
+        if not own.is_joined and not own.pins:
             return own
-        first = max(i for i, span in enumerate(self.spans) if not span.is_joined)
-        open_text = text_of(self.spans[first:]) + own.tokens
+        tokens, self.next_position = own.tokens, own.start
         self.close_own()
-        self._keep(first, 0, is_open=True)
+        if own.is_joined:
+            first = max(i for i, span in enumerate(self.spans) if not span.is_joined)
+            tokens = text_of(self.spans[first:]) + tokens
+            self._keep(first, 0, is_open=True)
         own = self.open_segment()
-        own.tokens.extend(open_text)
+        own.tokens.extend(tokens)
         return own
 
     def reuse(self, tokens: Sequence[int]) -> int:

@@ -230,6 +230,36 @@ async def test_of_whom_another_job_found_the_text_rewinds_to_the_same_bits():
     assert answers[1] == answers[2] == answers[0]
 
 
+async def test_who_watches_sees_a_rewind_whoever_else_found_the_text():
+    _, folder = tiny()
+    params = SamplingParams(max_tokens=8, temperature=1.0, logprobs=1)
+    prompt = _prompt(50)
+
+    async def watched(engine: NativeEngine, third: str) -> list[object]:
+        writer, watcher = engine.open(prompt, seed=1), engine.open(_prompt(5, seed=2), seed=1)
+        await writer.generate(params)
+        writer.rewind(54)
+        await writer.generate(SamplingParams(max_tokens=4))
+        others = [engine.open(prompt)] if third == "before" else []
+        watcher.watch(writer)
+        others += [engine.open(prompt)] if third == "after" else []
+        assert writer.length == writer.position == 58
+        writer.rewind(21)
+        out = [await writer.generate(params)]
+        watcher.extend([1])
+        out.append(await watcher.generate(params))
+        for branch in (writer, watcher, *others):
+            branch.close()
+        engine.store.check_integrity()
+        return [(one.token_ids, one.logprobs) for one in out]
+
+    answers = []
+    for third in ("", "before", "after"):
+        async with running(_engine(folder)) as engine:
+            answers.append(await watched(engine, third))
+    assert answers[1] == answers[2] == answers[0]
+
+
 async def test_the_prefix_index_never_confuses_visibility():
     """The same tokens at the same positions, written with and without sight of something else."""
     hf_model, folder = tiny()
