@@ -15,7 +15,7 @@ from plait.runtime.methods.registry import METHODS
 from plait.tests.runtime.methods.apr.test_paper import ROOT
 
 
-@pytest.mark.parametrize("name", [None, *entry_points(group="plait.methods").names])
+@pytest.mark.parametrize("name", [None, *sorted(entry_points(group="plait.methods").names)])
 def test_schemas_are_valid_and_describe_every_field(name, capsys, monkeypatch):
     monkeypatch.setattr(METHODS, "_things", {})  # without those that tests register
     assert main(["schema", *([] if name is None else [name])]) == 0
