@@ -118,7 +118,9 @@ class Folder:
             return weight if rows is None else weight[list(rows)]
         self._check_stored(name)
         if rows is None:
-            return self._stored(name).to(dtype)
+            stored = self._stored(name)
+            # A norm stays when the matrices are packed: as a part of the file it would keep all of it mapped.
+            return stored.to(dtype, copy=stored.ndim == 1)
         picked: Tensor = self._file(name).get_slice(name)[list(rows)]
         return picked.to(dtype)
 

@@ -147,6 +147,13 @@ def test_weights_are_read_once_and_not_kept(folder: Path, monkeypatch: pytest.Mo
     assert left.embedding.numel() == left.lm_head.numel() == 0
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_the_file_does_not_stay_mapped(folder: Path) -> None:
+    model = load_model(folder, dtype=torch.float32)  # as it is stored, so that nothing is converted
+    assert isinstance(model.ops, KernelOps) and model.ops.weights.norm.numel()
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+
+
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UnknownModel, match="no model folder"):
         load_model(tmp_path / "nothing")
