@@ -33,12 +33,19 @@ class Slow(Method):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_in_the_midst_of_a_job(tmp_path, number):
+@pytest.mark.parametrize(("number", "interrupted"), [
+    (signal.SIGTERM, signal.default_int_handler),
+    (signal.SIGTERM, signal.SIG_IGN),  # as what a shell starts with &
+    (signal.SIGINT, signal.default_int_handler),
+])  # fmt: skip
+def test_a_signal_in_the_midst_of_a_job(tmp_path, number, interrupted):
     (tmp_path / "slow.py").write_text(SLOW)
     (tmp_path / "job.json").write_text(json.dumps({"method": {"method": "slow"}}))
     command = [sys.executable, "-m", "plait", "run", "--import", "slow.py", "job.json", "--trace", "trace.jsonl"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, interrupted),
+    ) as process:  # fmt: skip
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
