@@ -9,10 +9,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 # Here, since Triton reads it as it is imported, and what other tests use may import it.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("plait", deadline=None)
+settings.load_profile("plait")
 
 
 @pytest.fixture

@@ -15,9 +15,14 @@ from plait.runtime.methods.registry import METHODS
 from plait.tests.runtime.methods.apr.test_paper import ROOT
 
 
+@pytest.fixture(autouse=True)
+def only_ours(monkeypatch):
+    """Without the methods that other tests register."""
+    monkeypatch.setattr(METHODS, "_things", {})
+
+
 @pytest.mark.parametrize("name", [None, *sorted(entry_points(group="plait.methods").names)])
-def test_schemas_are_valid_and_describe_every_field(name, capsys, monkeypatch):
-    monkeypatch.setattr(METHODS, "_things", {})  # without those that tests register
+def test_schemas_are_valid_and_describe_every_field(name, capsys):
     assert main(["schema", *([] if name is None else [name])]) == 0
     schema = json.loads(capsys.readouterr().out)
     Draft202012Validator.check_schema(schema)
