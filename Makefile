@@ -16,6 +16,9 @@ BIN := $(VENV)/bin
 VLLM := $(VENV)/vllm
 KERNELS := $(wildcard attention/csrc/* runtime/engines/native/csrc/*)
 
+# Processes, of 1.5 GB each.
+TEST_WORKERS ?= 2
+
 GPU_TESTS ?= tests/attention tests/runtime/engines/native/gpu tests/runtime/engines/native/test_draw.py
 GPU_OUT ?= build/gpu
 GPU_FLAGS ?=
@@ -36,7 +39,7 @@ demo: $(VENV)/.core
 
 # One thread: the tensors are small, and two threads that wait for each other on a busy machine are many times slower.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from plait.rl.countdown.traces import EOS
 SMALL = Mix(seq4=0, mv4=0)
 
 
-def make_trainer(folder, tokens=4000, **options):
+def make_trainer(folder, tokens=2000, **options):
     config = train.TrainConfig(out=folder, tokens=tokens, micro_tokens=256, accumulate=2, warmup_steps=2, **options)
     return train.Trainer(config, train.documents(SMALL))
 
@@ -46,7 +46,7 @@ def test_training_is_seeded_and_lowers_the_loss(trained, tmp_path):
 
 def test_a_run_goes_on_from_its_checkpoint(trained):
     trainer, folder = trained
-    resumed = make_trainer(folder, tokens=8000, optimizer=trainer.config.optimizer)
+    resumed = make_trainer(folder, tokens=4000, optimizer=trainer.config.optimizer)
     assert (resumed.steps, resumed.tokens) == (trainer.steps, trainer.tokens)
     assert all(torch.equal(a, b) for a, b in zip(resumed.model.parameters(), trainer.model.parameters(), strict=True))
     assert 0.4 < resumed.progress < 0.6
