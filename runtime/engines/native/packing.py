@@ -161,7 +161,7 @@ def _are_one(a: Tensor, b: Tensor) -> bool:
     """Are these roundings of one matrix? Then they are about as close everywhere as 4 bits leave them."""
     inputs = a.shape[1] // GROUP * GROUP
     for begin in range(0, len(a) if inputs else 0, _CHUNK):
-        one, other = (m[begin : begin + _CHUNK, :inputs].float().unflatten(1, (-1, GROUP)) for m in (a, b))
+        one, other = (m[begin : begin + _CHUNK, :inputs].float().reshape(-1, inputs // GROUP, GROUP) for m in (a, b))
         steps = (one.amax(2) - one.amin(2)) / 15
         if ((one - other).abs() > 1.5 * steps[..., None]).any():
             return False
