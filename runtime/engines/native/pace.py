@@ -1,4 +1,5 @@
-"""How many rows of one job may be in a step that others share, by what steps were seen to take."""
+"""How many rows of one job may be in a step, so that others go on or need not wait long, by what steps were seen to
+take."""
 
 from __future__ import annotations
 
@@ -11,6 +12,10 @@ _KEPT = 9
 """Steps of a size whose median counts: one may have met a compilation, or a busy machine."""
 _UNNOTICED = 0.005
 """Seconds that a step may take in any case: with shorter ones what Python does around them counts more."""
+_AMPLE = 64
+"""Rows that a step may have in any case."""
+_WASTE = 0.05
+"""Of a job's time, which may be lost to shorter steps so that whoever comes waits less."""
 
 
 class Cost(NamedTuple):
@@ -54,3 +59,15 @@ class Pace:
         )
         per_row = (many_seconds - few_seconds) / (many - few)
         return Cost(max(few_seconds - per_row * few, 0.0), per_row) if per_row > 0 else None
+
+    def ample_rows(self) -> int | None:
+        """Rows of a job at most where no other runs: as many as it takes to lose little time to what a step costs
+        whatever is in it. None: not known yet."""
+        if (cost := self.cost()) is None:
+            return None
+        rows = max(_AMPLE, int(cost.base / cost.per_row * (1 / _WASTE - 1)))
+        # Kernels may like more rows than a line through two sizes tells.
+        each = {bits: statistics.median(s / rows for s, rows in seen) for bits, seen in self._seen.items()}
+        while each.get(rows.bit_length(), 0.0) > (1 + 2 * _WASTE) * min(each.values()):
+            rows *= 2
+        return rows

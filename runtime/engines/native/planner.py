@@ -45,12 +45,12 @@ class Planner:
         met: set[tuple[str, str]] = set()
         full: set[str] = set()  # jobs that have their share; one may have thousands of branches
         for g in order:
-            if g.branch.job in full:
-                continue
-            if filling.rows_of(g.branch.job) < 1:
+            if g.branch.job not in full and filling.rows_of(g.branch.job) < 1:
                 if filling.rows_left < 1:
                     break
                 full.add(g.branch.job)
+            if g.branch.job in full:
+                filling.step.num_left_out += 1
                 continue
             gang = g.branch.gang
             if gang is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ctypes import c_int32
 from typing import Protocol
 
 from torch import Tensor
@@ -19,6 +20,7 @@ class Schedule(Protocol):
 
     running: dict[NativeGeneration, None]
     repeatable: Step | None
+    interrupt: c_int32
 
     def retire(self, generation: NativeGeneration) -> None: ...
     def halt(self, g: NativeGeneration) -> list[Delivery]: ...
@@ -61,8 +63,7 @@ class Results:
             self._schedule.retire(g)
             is_sound = all(bool(state.isfinite().all()) for state in g.hidden)
             deliveries.append(g.finish(g.limit_reason) if is_sound else self._break(g))
-        if step.num_plain == step.num_rows == len(live) == len(self._schedule.running):
-            self._schedule.repeatable = step  # unless somebody retires below
+        self._offer(step, len(live))
         for i, (_, g) in enumerate(live):
             if keep_logits:
                 g.branch.logits = rows[i]
@@ -105,9 +106,7 @@ class Results:
         """Of a burst, whose rows are the generations of the step."""
         deliveries = []
         generations = [g for g, _ in step.sampling]
-        is_plain = step.num_plain == step.num_rows == len(self._schedule.running)
-        if is_plain and not any(g.is_done for g in generations):
-            self._schedule.repeatable = step  # unless somebody retires below
+        self._offer(step, sum(not g.is_done for g in generations))
         rows = decoded.rows([g.params for g in generations])
         for g, c, drawn in zip(generations, step.chunks, rows, strict=True):
             latest, num_taken = ([], 1) if g.is_done else self._push_all(g, drawn)
@@ -119,6 +118,14 @@ class Results:
                 self._retire_if_complete(delivery)
             deliveries += latest
         return deliveries
+
+    def _offer(self, step: Step, num_live: int) -> None:
+        """The step may be taken again, unless somebody retires: whoever decodes still does, and nobody has come."""
+        schedule = self._schedule
+        is_plain = step.num_plain == step.num_rows == num_live == len(schedule.running) - step.num_left_out
+        # Of those that it leaves out one may have gone as another came.
+        if is_plain and not (step.num_left_out and schedule.interrupt.value):
+            schedule.repeatable = step
 
     def _push_all(self, g: NativeGeneration, drawn: Sequence[Drawn]) -> tuple[list[Delivery], int]:
         """Tokens until the generation is complete, and how many of them it took."""

@@ -27,6 +27,8 @@ from .store import KVStore
 _STEPS_WATCHED = 4
 """Steps of a burst at most while somebody waits: for each token, for what can be drafted, or for a stop string, since
 what was decoded behind one is thrown away."""
+_REPEATS = 16
+"""How often a step is taken again that leaves branches of a large job out. Then it is looked again what is fair."""
 _STREAM_SECONDS = 0.02
 """What a burst may take while somebody waits for each token."""
 
@@ -45,9 +47,9 @@ class Scheduler:
         scores: bool = False,
         draft_rows: int = 0,
     ) -> None:
-        """`slice_rows`: of a job where others run; None: as many as are fair (`Cost.fair_rows`). `max_steps`: of a
-        burst. `scores`: do bursts tell log-probabilities and certainties? `draft_rows`: of a step that verifies drafts;
-        0: none does."""
+        """`slice_rows`: of a job where others run; None: as many as are fair (`Pace`). `max_steps`: of a burst.
+        `scores`: do bursts tell log-probabilities and certainties? `draft_rows`: of a step that verifies drafts; 0:
+        none does."""
         self.store = store
         self.slice_rows = slice_rows
         self.pace = Pace()
@@ -68,7 +70,7 @@ class Scheduler:
         self._num_running: Counter[str] = Counter()
         """Generations of each job that has any."""
         self.repeatable: Step | None = None
-        """The latest step, if all that runs is to go on from it as it is."""
+        """The latest step, if the next one is to go on from it as it is."""
         self.interrupt = c_int32(0)
         """Not 0: a burst is to end with the step it is at, since what runs has changed."""
         self.step_seconds = 0.0
@@ -138,6 +140,8 @@ class Scheduler:
         step, self.repeatable = self.repeatable, None
         if self.pressure.suspended and self.pressure.resume():
             step = None
+        if step is not None and step.num_left_out and step.num_repeats == _REPEATS:
+            step = None
         if step is not None and not self._drafts(step) and self._advance(step):
             return step, []
         done = [g for g in self.running if not g.wants_logits and next(self._planner.work(g), None) is None]
@@ -154,7 +158,7 @@ class Scheduler:
     def _fill(self) -> Filling:
         """The next step; if there is not enough memory, with some of the generations suspended."""
         tried: list[NativeGeneration] = []
-        share = self._share() if len(self._num_running) > 1 else None
+        share = self._share()
         while True:
             order = self._ordered() if len(self.running) > 1 else self.running
             filling = self._planner.fill(order, share)
@@ -168,8 +172,10 @@ class Scheduler:
                 return filling
 
     def _share(self) -> int | None:
-        """Rows of a job in a step that others share. Jobs of lower priority than another have no claim to its time."""
-        if self.slice_rows is not None or (cost := self.pace.cost()) is None:
+        """Rows of a job in a step; None: any. Jobs of lower priority than another have no claim to its time."""
+        if len(self._num_running) < 2:
+            return None if self.slice_rows else self.pace.ample_rows()
+        if self.slice_rows or (cost := self.pace.cost()) is None:
             return self.slice_rows
         wanted: Counter[str] = Counter()
         priority: dict[str, int] = {}

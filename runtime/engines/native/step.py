@@ -78,6 +78,10 @@ class Step:
     those of `sampling`."""
     num_plain: int = 0
     """Rows that decode under a view which stays as it is."""
+    num_left_out: int = 0
+    """Generations of jobs that have their share of the step without them."""
+    num_repeats: int = 0
+    """How often it was taken again."""
     num_steps: int = 1
     """Steps that may run, each from what the one before sampled, before anybody has to look."""
     _inputs: Inputs | None = None
@@ -120,6 +124,7 @@ class Step:
         all), and up to `num_steps` may follow. Only what changes is worked out again."""
         inputs = self._inputs
         assert inputs is not None and self.num_plain == self.num_rows
+        self.num_repeats += 1
         self.num_steps = num_steps
         slots = inputs.slots.numpy()
         slots += 1

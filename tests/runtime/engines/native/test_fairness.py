@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
 
 from plait import SamplingParams
+from plait.tests.runtime.engines.native.stepped import Stepped
 from plait.tests.runtime.engines.native.test_pressure import _await, close, engine, prompt
+from plait.tests.runtime.engines.native.test_scheduler import decoding
 
 
 async def test_a_large_job_is_dealt_out_in_slices_while_others_run():
@@ -20,7 +25,7 @@ async def test_a_large_job_is_dealt_out_in_slices_while_others_run():
         def noted():
             step, deliveries = plan()
             if step.chunks:
-                steps.append(dict(step.jobs))
+                steps.extend([dict(step.jobs)] * step.num_steps)
             return step, deliveries
 
         native.scheduler.plan = noted  # type: ignore[method-assign]
@@ -50,3 +55,29 @@ async def test_a_large_job_is_dealt_out_in_slices_while_others_run():
     shared = [step for step in steps if "small" in step]
     assert len(shared) >= 30 and max(step.get("large", 0) for step in shared) == 8
     assert max(step.get("large", 0) for step in steps) > 50  # before and after it has the steps for itself
+
+
+async def test_a_step_that_leaves_branches_out_is_taken_again_until_somebody_comes():
+    stepped = Stepped(kv_tokens=4096, slice_rows=3)
+    large = decoding(stepped, "a" * 12)
+    (small,) = decoding(stepped, "b")
+    stepped.step(60)
+    lengths = [len(list(same)) for _, same in groupby(map(id, stepped.steps))]
+    assert max(lengths) == 17 and small.sampled  # then it is planned anew
+    assert stepped.step() == [{"a": 3, "b": 1}]
+    out = next(g for g in large if g not in [one for one, _ in stepped.steps[-1].sampling])
+    model, came = stepped.native.model, []
+
+    def meanwhile(work: Callable[..., Any]) -> Callable[..., Any]:
+        def worked(*args: Any, **options: Any) -> Any:
+            if not came:  # as many run as before
+                stepped.scheduler.abort(out)
+                came.append(stepped.generate(prompt(9, 99), job="c"))
+            return work(*args, **options)
+
+        return worked
+
+    model.forward, model.decode = meanwhile(model.forward), meanwhile(model.decode)
+    stepped.step(5)  # its prompt comes in three
+    assert came[0].sampled and stepped.step() == [{"a": 3, "b": 1, "c": 1}]
+    await stepped.close()
