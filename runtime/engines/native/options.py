@@ -78,7 +78,7 @@ class NativeOptions:
     slice_rows: int | None = None
     """Of those, how many one job gets while others run: a large job is dealt out in slices, lest each token of a small
     one wait for all of it. None: so many that of n jobs the smallest takes n times as long as it would alone, by what
-    steps have taken so far (pace.py); and alone no more than it takes to lose but a twentieth of its time, so that
+    steps have taken so far (pace.py); and alone no more than it takes to lose but a tenth of its time, so that
     whoever comes waits for a short step."""
     contexts: str | Path | None = None
     """Folder in which encoded contexts are kept, for other processes too; None: in memory alone."""

@@ -3,19 +3,20 @@ take."""
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 from collections.abc import Collection
 from typing import NamedTuple
 
-_KEPT = 9
-"""Steps of a size whose median counts: one may have met a compilation, or a busy machine."""
+_KEPT = 17
+"""Steps of a size that are remembered."""
 _UNNOTICED = 0.005
 """Seconds that a step may take in any case: with shorter ones what Python does around them counts more."""
 _AMPLE = 64
 """Rows that a step may have in any case."""
-_WASTE = 0.05
+_WASTE = 0.1
 """Of a job's time, which may be lost to shorter steps so that whoever comes waits less."""
+_SLOW = 1.25
+"""How much longer a row may take in short steps than in the best ones."""
 
 
 class Cost(NamedTuple):
@@ -53,10 +54,7 @@ class Pace:
         """None: not known yet."""
         if len(self._seen) < 2:
             return None
-        (few_seconds, few), (many_seconds, many) = (
-            (statistics.median(s for s, _ in seen), statistics.fmean(rows for _, rows in seen))
-            for seen in (self._seen[min(self._seen)], self._seen[max(self._seen)])
-        )
+        (few_seconds, few), (many_seconds, many) = self._typical(min(self._seen)), self._typical(max(self._seen))
         per_row = (many_seconds - few_seconds) / (many - few)
         return Cost(max(few_seconds - per_row * few, 0.0), per_row) if per_row > 0 else None
 
@@ -66,8 +64,13 @@ class Pace:
         if (cost := self.cost()) is None:
             return None
         rows = max(_AMPLE, int(cost.base / cost.per_row * (1 / _WASTE - 1)))
-        # Kernels may like more rows than a line through two sizes tells.
-        each = {bits: statistics.median(s / rows for s, rows in seen) for bits, seen in self._seen.items()}
-        while each.get(rows.bit_length(), 0.0) > (1 + 2 * _WASTE) * min(each.values()):
+        # The compiled kernels may like more rows than a line through two sizes tells.
+        each = {bits: seconds / n for bits in self._seen for seconds, n in [self._typical(bits)]}
+        while each.get(rows.bit_length(), 0.0) > _SLOW * min(each.values()):
             rows *= 2
         return rows
+
+    def _typical(self, bits: int) -> tuple[float, int]:
+        """A step of this size, faster than most: others met a busy machine, or the event loop making branches."""
+        seen = sorted(self._seen[bits], key=lambda one: one[0] / one[1])
+        return seen[len(seen) // 4]
