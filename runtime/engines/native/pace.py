@@ -3,40 +3,65 @@ take."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from itertools import accumulate
 
 _KEPT = 17
 """Steps of a size that are remembered."""
 _UNNOTICED = 0.005
 """Seconds that a step may take in any case: with shorter ones what Python does around them counts more."""
-_AMPLE = 64
-"""Rows that a step may have in any case."""
+_SIZES = tuple(8 << i for i in range(12))
+"""Rows that a job may have in a step where no other runs."""
 _WASTE = 0.1
 """Of a job's time, which may be lost to shorter steps so that whoever comes waits less."""
-_SLOW = 1.25
-"""How much longer a row may take in short steps than in the best ones."""
 
 
-class Cost(NamedTuple):
-    """Of a step, in seconds."""
+class Cost:
+    """What a step takes by its rows: straight lines between sizes that were seen, and beyond them the line through the
+    smallest and the largest. (Rows are nearly free as long as a step is as long as the weights' way from memory.)"""
 
-    base: float
-    """Whatever is in it."""
-    per_row: float
+    def __init__(self, seen: Sequence[tuple[int, float]]) -> None:
+        """`seen`: sizes, the smallest first, and seconds that they took. What other work made longer is told by the
+        others: a step takes no longer than a larger one, and a row none longer than in a smaller one. The last is to
+        take longer than the first after that."""
+        self._rows = [rows for rows, _ in seen]
+        per_row = accumulate((seconds / rows for rows, seconds in seen), min)
+        seconds = [rows * each for rows, each in zip(self._rows, per_row, strict=True)]
+        self._seconds = list(accumulate(reversed(seconds), min))[::-1]
+
+    def seconds(self, rows: float) -> float:
+        """Of a step with so many rows."""
+        (r0, s0), (r1, s1) = self._line(bisect_right(self._rows, rows))
+        return max(0.0, s0 + (s1 - s0) / (r1 - r0) * (rows - r0))
+
+    def rows(self, seconds: float) -> float:
+        """Of a step that takes so long."""
+        (r0, s0), (r1, s1) = self._line(bisect_right(self._seconds, seconds))
+        return r0 + (r1 - r0) / (s1 - s0) * (seconds - s0)
+
+    def _line(self, end: int) -> list[tuple[int, float]]:
+        """Two points of the line on which something lies that would come in at `end`."""
+        ends = (end - 1, end) if 0 < end < len(self._rows) else (0, -1)
+        return [(self._rows[i], self._seconds[i]) for i in ends]
 
     def fair_rows(self, wanted: Collection[int], smallest: int) -> int:
         """Rows of a job at most, where jobs have `wanted` so many ready: so many that of n jobs that of the `smallest`
         goes on in n times the time that it would take alone, as if they took turns on the processor."""
-        seconds = max(len(wanted) * (self.base + self.per_row * smallest), _UNNOTICED)
-        left, jobs = (seconds - self.base) / self.per_row, len(wanted)
+        left = self.rows(max(len(wanted) * self.seconds(smallest), _UNNOTICED))
+        jobs = len(wanted)
         for rows in sorted(wanted):
             if rows * jobs >= left:
                 return max(1, int(left / jobs))
             left -= rows
             jobs -= 1
         return max(wanted)
+
+    def ample_rows(self) -> int:
+        """Rows of a job at most where no other runs: the fewest with which it loses little of its time."""
+        each = [self.seconds(rows) / rows for rows in _SIZES]
+        return next(rows for rows, one in zip(_SIZES, each, strict=True) if one * (1 - _WASTE) <= min(each))
 
 
 class Pace:
@@ -52,25 +77,14 @@ class Pace:
 
     def cost(self) -> Cost | None:
         """None: not known yet."""
-        if len(self._seen) < 2:
+        seen = [self._typical(bits) for bits in sorted(self._seen)]
+        if len(seen) < 2:
             return None
-        (few_seconds, few), (many_seconds, many) = self._typical(min(self._seen)), self._typical(max(self._seen))
-        per_row = (many_seconds - few_seconds) / (many - few)
-        return Cost(max(few_seconds - per_row * few, 0.0), per_row) if per_row > 0 else None
+        cost = Cost(seen)
+        return cost if cost.seconds(seen[-1][0]) > cost.seconds(seen[0][0]) else None
 
-    def ample_rows(self) -> int | None:
-        """Rows of a job at most where no other runs: as many as it takes to lose little time to what a step costs
-        whatever is in it. None: not known yet."""
-        if (cost := self.cost()) is None:
-            return None
-        rows = max(_AMPLE, int(cost.base / cost.per_row * (1 / _WASTE - 1)))
-        # The compiled kernels may like more rows than a line through two sizes tells.
-        each = {bits: seconds / n for bits in self._seen for seconds, n in [self._typical(bits)]}
-        while each.get(rows.bit_length(), 0.0) > _SLOW * min(each.values()):
-            rows *= 2
-        return rows
-
-    def _typical(self, bits: int) -> tuple[float, int]:
+    def _typical(self, bits: int) -> tuple[int, float]:
         """A step of this size, faster than most: others met a busy machine, or the event loop making branches."""
         seen = sorted(self._seen[bits], key=lambda one: one[0] / one[1])
-        return seen[len(seen) // 4]
+        seconds, rows = seen[len(seen) // 4]
+        return rows, seconds

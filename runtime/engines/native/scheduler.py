@@ -173,10 +173,11 @@ class Scheduler:
 
     def _share(self) -> int | None:
         """Rows of a job in a step; None: any. Jobs of lower priority than another have no claim to its time."""
-        if len(self._num_running) < 2:
-            return None if self.slice_rows else self.pace.ample_rows()
-        if self.slice_rows or (cost := self.pace.cost()) is None:
-            return self.slice_rows
+        is_alone = len(self._num_running) < 2
+        if self.slice_rows is not None or (cost := self.pace.cost()) is None:
+            return None if is_alone else self.slice_rows
+        if is_alone:
+            return cost.ample_rows()
         wanted: Counter[str] = Counter()
         priority: dict[str, int] = {}
         for g in self.running:

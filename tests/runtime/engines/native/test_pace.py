@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from plait import SamplingParams
 from plait.runtime.engines.native.pace import Cost, Pace
 from plait.tests.runtime.engines.native.stepped import Stepped
 
-SLOW = Cost(4 / 128, 1 / 128)
-"""About a language model on a CPU, without rounding."""
+
+def line(base: float, per_row: float) -> Cost:
+    return Cost([(rows, base + per_row * rows) for rows in (1, 33, 257)])
 
 
-def test_costs_are_learnt_from_steps_of_two_sizes():
+SLOW = line(4 / 128, 1 / 128)
+"""Without rounding."""
+ROOF = Cost([(1, 0.022), (5, 0.022), (64, 0.2816)])
+"""About a language model on a CPU: five rows take as long as one, the time of more is arithmetic."""
+
+
+def test_costs_are_learnt_from_steps_of_several_sizes():
     pace = Pace()
     assert pace.cost() is None
     for rows in [1, 1, 5, 64, 64, 1, 64]:
-        pace.note(rows, SLOW.base + SLOW.per_row * rows)
-    assert pace.cost() == pytest.approx(SLOW)
-    pace.note(64, 20.0)  # something was compiled
-    assert pace.cost() == pytest.approx(SLOW)
+        pace.note(rows, SLOW.seconds(rows))
+    for _ in range(3):
+        pace.note(64, 20.0)  # something was compiled, the machine was busy
+    cost = pace.cost()
+    assert cost is not None and [cost.seconds(n) for n in (1, 3, 200)] == pytest.approx([5 / 128, 7 / 128, 204 / 128])
+    assert [cost.rows(n / 128) for n in (5, 7, 204)] == pytest.approx([1, 3, 200])
+    for _ in range(17):
+        pace.note(40, 20 / 128)  # another size, which is faster than the line
+    cost = pace.cost()
+    assert (
+        cost is not None and cost.seconds(40) == pytest.approx(20 / 128) and cost.seconds(5) == pytest.approx(9 / 128)
+    )
 
 
 def test_steps_that_do_not_grow_with_their_rows_tell_nothing():
@@ -29,39 +47,59 @@ def test_steps_that_do_not_grow_with_their_rows_tell_nothing():
     assert pace.cost() is None
     pace.note(64, 0.03)
     assert pace.cost() is None
+    pace.note(128, 0.05)
+    assert pace.cost() is not None
+
+
+def test_what_other_work_made_longer_is_told_by_the_others():
+    cost = Cost([(1, 0.9), (8, 0.02), (20, 0.5), (64, 0.1), (128, 0.4)])
+    assert [cost.seconds(n) for n in (1, 8, 20, 64, 128)] == pytest.approx([0.02, 0.02, 0.05, 0.1, 0.2])
 
 
 def test_a_small_job_takes_twice_as_long_beside_a_large_one_and_equals_are_left_alone():
     assert SLOW.fair_rows([1, 512], 1) == 5  # 4 + 6 is twice 4 + 1
     assert SLOW.fair_rows([64, 64], 64) == 64
     assert SLOW.fair_rows([8] * 16, 8) == 8
-    assert Cost(1 / 8192, 1 / 8192).fair_rows([1, 512], 1) == 38  # 5 ms, of which 40 rows take less
+    assert line(1 / 8192, 1 / 8192).fair_rows([1, 512], 1) == 38  # 5 ms, of which 40 rows take less
     assert SLOW.fair_rows([1, 512], 512) == 512  # the large one comes first
+    assert ROOF.fair_rows([1, 512], 1) == 9  # the large one keeps 9 rows of 44 ms, nine tenths of what it had
 
 
 @given(
     wanted=st.lists(st.integers(1, 2000), min_size=2, max_size=20),
     base=st.floats(0, 0.1),
     per_row=st.floats(1e-6, 0.01),
+    knee=st.integers(1, 100),
 )
-def test_no_step_is_longer_than_what_is_fair(wanted, base, per_row):
-    cost = Cost(base, per_row)
+def test_no_step_is_longer_than_what_is_fair(wanted, base, per_row, knee):
+    cost = Cost([(1, base + per_row * knee), (knee + 1, base + per_row * (knee + 1)), (500, base + per_row * 500)])
     rows = cost.fair_rows(wanted, min(wanted))
     assert 1 <= rows <= max(wanted)
 
     def seconds(share: int) -> float:
-        return base + per_row * sum(min(share, of_job) for of_job in wanted)
+        return cost.seconds(sum(min(share, of_job) for of_job in wanted))
 
-    fair = max(len(wanted) * (base + per_row * min(wanted)), 0.005)
+    fair = max(len(wanted) * cost.seconds(min(wanted)), 0.005)
     assert rows == 1 or seconds(rows) <= fair * 1.0001
     if rows < max(wanted):
         assert seconds(rows + 1) >= fair * 0.9999 or seconds(rows + 1) == seconds(rows)
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.floats(1e-3, 1)), min_size=2, max_size=9, unique_by=lambda one: one[0]),
+    st.floats(1e-3, 9),
+)
+def test_rows_and_seconds_are_each_others_inverse(points, seconds):
+    cost = Cost(sorted(points))
+    assume(cost.seconds(9) > cost.seconds(1))
+    rows = cost.rows(seconds)
+    assert rows < 0 or cost.seconds(rows) == pytest.approx(seconds)
+
+
 async def test_prompts_and_branches_of_a_large_job_are_dealt_out_by_what_steps_cost():
     at = Stepped()
     for rows in (1, 100):
-        at.scheduler.pace.note(rows, SLOW.base + SLOW.per_row * rows)
+        at.scheduler.pace.note(rows, SLOW.seconds(rows))
     at.scheduler.pace.note = lambda rows, seconds: None
     at.generate(list(range(9)), job="small")
     assert at.step(2) == [{"small": 9}, {"small": 1}]
@@ -71,14 +109,20 @@ async def test_prompts_and_branches_of_a_large_job_are_dealt_out_by_what_steps_c
 
 
 def test_alone_a_job_has_rows_enough_to_lose_a_tenth_at_most():
-    pace = Pace()
-    assert pace.ample_rows() is None
-    for rows in [1, 512] * 5:
-        pace.note(rows, 3 * SLOW.base + SLOW.per_row * rows)
-    assert pace.ample_rows() == 108  # of 120 parts
-    for rows in [1, 512] * 9:
-        pace.note(rows, 1e-4 + 1e-3 * rows)
-    assert pace.ample_rows() == 64
-    for _ in range(9):
-        pace.note(70, 70 * 1.3e-3)  # of this size it is slower than it should be
-    assert pace.ample_rows() == 128
+    assert line(1e-4, 1e-3).ample_rows() == ROOF.ample_rows() == 8
+    assert SLOW.ample_rows() == 64 and line(12 / 128, 1 / 128).ample_rows() == 128
+    assert Cost([(1, 0.01), (64, 0.08), (512, 9.0)]).ample_rows() == 64  # more is slower
+
+
+async def test_a_lone_job_is_dealt_out_when_it_is_known_what_that_costs():
+    at = Stepped(kv_tokens=1 << 14)
+    root = at.native.open([1, 2, 3], job="a")
+    for branch in root.fork(200):
+        branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))
+    at.scheduler.pace.note = lambda rows, seconds: None
+    assert at.step(3)[-1] == {"a": 200}
+    for rows in (1, 100):
+        at.scheduler.pace._seen[rows.bit_length()] = deque([(SLOW.seconds(rows), rows)])
+    at.scheduler.repeatable = None
+    assert at.step(3) == [{"a": 64}] * 3  # not 200
+    await at.close()
