@@ -165,6 +165,14 @@ async def test_what_is_found_in_the_store_changes_no_bit(dtype):
         found.append(await again.generate(params))
         again.rewind(64)
         found.append(await again.generate(params))
+        again.rewind(48)
+        again.extend(prompt[48:300])  # which is in the store, too, behind what is
+        found.append(await again.generate(params))
+        again.rewind(48)
+        children += again.fork(1)  # from here on both write behind a fork
+        for one in (again, children[-1]):
+            one.extend(prompt[99:120])
+            found.append(await one.generate(params))
         for one in (again, branch, *children):
             one.close()
         return [(one.token_ids, one.logprobs) for one in found], reused
