@@ -68,13 +68,13 @@ def _rounded(weights: Weights, kind: WeightType) -> Weights:
     size=st.floats(1e-2, 1e3), shift=st.floats(-2, 2), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_rounds_to_the_nearest(outputs: int, inputs: int, bits: Bits, size: float, shift: float, seed: int) -> None:
-    """Half a step off at most, and what float16 makes of the scale or minimum (2**-11 of them) at the ends."""
+    """Half a step off at most, and what float16 makes of scale or minimum (2**-11 of them, or 2**-25) at the ends."""
     weight = size * (torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(seed)) + shift)
     blocks = Blocks.of(weight, bits)
     step = blocks.scales.float().repeat_interleave(GROUP, 1)[:, :inputs]
     found = blocks.numbers(inputs)
     assert found.shape == weight.shape
-    assert ((found - weight).abs() <= 0.5 * step * 1.001 + weight.abs().max() * 2**-10).all()
+    assert ((found - weight).abs() <= 0.5 * step * 1.001 + weight.abs().max() * 2**-10 + 128 * 2**-25).all()
 
 
 def test_eight_bits_keep_what_was_in_eight_bits() -> None:
