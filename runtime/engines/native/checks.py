@@ -58,7 +58,8 @@ def check_arrangement(view: View, spans: Sequence[Span]) -> None:
     own = view.own
     if any(span.segment is own for span in spans):
         raise InvalidInput("the own segment comes last by itself")
-    if own is not None and own.tokens and not own.is_packed:
+    # What is joined to it was found in the store, and would else be a part of it.
+    if own is not None and (own.tokens or own.is_joined) and not own.is_packed:
         raise InvalidInput("seal or rewind what was written before the view is arranged")
 
 

@@ -169,6 +169,8 @@ async def test_what_is_found_in_the_store_changes_no_bit(dtype):
         again.extend(prompt[48:300])  # which is in the store, too, behind what is
         found.append(await again.generate(params))
         again.rewind(48)
+        with pytest.raises(InvalidInput, match="seal or rewind"):
+            again.arrange([])
         children += again.fork(1)  # from here on both write behind a fork
         for one in (again, children[-1]):
             one.extend(prompt[99:120])
