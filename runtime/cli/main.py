@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from types import FrameType
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -41,17 +40,18 @@ def _ending_like_interrupt() -> Iterator[None]:
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        handler = signal.getsignal(signal.SIGINT)
-        # What a shell starts in the background ignores SIGINT; being terminated it is to end all the same.
-        (handler if callable(handler) else signal.default_int_handler)(number, frame)
-
-    signal.signal(signal.SIGTERM, end)
+    interrupted = signal.getsignal(signal.SIGINT)
+    if interrupted is signal.SIG_IGN:
+        # As for what a shell starts in the background. It is to end all the same, and asyncio ends jobs in good order
+        # only where this is the handler.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if interrupted is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, interrupted)
 
 
 def _main(arguments: list[str]) -> int:
