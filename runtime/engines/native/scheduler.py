@@ -177,7 +177,8 @@ class Scheduler:
         if self.slice_rows is not None or (cost := self.pace.cost()) is None:
             return None if is_alone else self.slice_rows
         if is_alone:
-            return cost.ample_rows()
+            # A prompt comes in whole chunks: what its tokens see of a live view depends on the step they fall into.
+            return cost.ample_rows() if all(g.sampled for g in self.running) else None
         wanted: Counter[str] = Counter()
         priority: dict[str, int] = {}
         for g in self.running:
