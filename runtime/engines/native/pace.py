@@ -6,6 +6,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from itertools import accumulate
 
 _KEPT = 17
@@ -24,12 +25,16 @@ class Cost:
 
     def __init__(self, seen: Sequence[tuple[int, float]]) -> None:
         """`seen`: sizes, the smallest first, and seconds that they took. What other work made longer is told by the
-        others: a step takes no longer than a larger one, and a row none longer than in a smaller one. The last is to
-        take longer than the first after that."""
+        others: a step takes no longer than a larger one, and a row none longer than in a smaller one."""
         self._rows = [rows for rows, _ in seen]
         per_row = accumulate((seconds / rows for rows, seconds in seen), min)
         seconds = [rows * each for rows, each in zip(self._rows, per_row, strict=True)]
         self._seconds = list(accumulate(reversed(seconds), min))[::-1]
+
+    @property
+    def is_rising(self) -> bool:
+        """Do rows cost anything, as far as it was seen?"""
+        return self._seconds[-1] > self._seconds[0]
 
     def seconds(self, rows: float) -> float:
         """Of a step with so many rows."""
@@ -58,6 +63,7 @@ class Cost:
             jobs -= 1
         return max(wanted)
 
+    @cached_property
     def ample_rows(self) -> int:
         """Rows of a job at most where no other runs: the fewest with which it loses little of its time."""
         each = [self.seconds(rows) / rows for rows in _SIZES]
@@ -69,22 +75,28 @@ class Pace:
 
     def __init__(self) -> None:
         self._seen: dict[int, deque[tuple[float, int]]] = {}
-        """Seconds and rows of the latest steps, by the number of bits of their rows."""
+        """Seconds for each of their rows, and rows, of the latest steps, by the number of bits of their rows."""
+        self._typical: dict[int, tuple[int, float]] = {}
+        """Rows and seconds of a step of each size, faster than most: others met a busy machine, or the event loop
+        making branches."""
+        self._cost: Cost | None = None
+        self._is_stale = False
 
     def note(self, rows: int, seconds: float) -> None:
         """A step took so long."""
-        self._seen.setdefault(rows.bit_length(), deque(maxlen=_KEPT)).append((seconds, rows))
+        size = rows.bit_length()
+        seen = self._seen.setdefault(size, deque(maxlen=_KEPT))
+        seen.append((seconds / rows, rows))
+        per_row, rows = sorted(seen)[len(seen) // 4]
+        self._typical[size] = rows, per_row * rows
+        self._is_stale = True
 
+    @property
     def cost(self) -> Cost | None:
-        """None: not known yet."""
-        seen = [self._typical(bits) for bits in sorted(self._seen)]
-        if len(seen) < 2:
-            return None
-        cost = Cost(seen)
-        return cost if cost.seconds(seen[-1][0]) > cost.seconds(seen[0][0]) else None
-
-    def _typical(self, bits: int) -> tuple[int, float]:
-        """A step of this size, faster than most: others met a busy machine, or the event loop making branches."""
-        seen = sorted(self._seen[bits], key=lambda one: one[0] / one[1])
-        seconds, rows = seen[len(seen) // 4]
-        return rows, seconds
+        """None: not known yet. Worked out only where it is asked for: most steps are repeated as they are."""
+        if self._is_stale:
+            self._is_stale = False
+            points = [self._typical[size] for size in sorted(self._typical)]
+            cost = Cost(points) if len(points) > 1 else None
+            self._cost = cost if cost is not None and cost.is_rising else None
+        return self._cost

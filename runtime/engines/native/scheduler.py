@@ -174,11 +174,11 @@ class Scheduler:
     def _share(self) -> int | None:
         """Rows of a job in a step; None: any. Jobs of lower priority than another have no claim to its time."""
         is_alone = len(self._num_running) < 2
-        if self.slice_rows is not None or (cost := self.pace.cost()) is None:
+        if self.slice_rows is not None or (cost := self.pace.cost) is None:
             return None if is_alone else self.slice_rows
         if is_alone:
             # A prompt comes in whole chunks: what its tokens see of a live view depends on the step they fall into.
-            return cost.ample_rows() if all(g.sampled for g in self.running) else None
+            return cost.ample_rows if all(g.sampled for g in self.running) else None
         wanted: Counter[str] = Counter()
         priority: dict[str, int] = {}
         for g in self.running:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -25,30 +23,30 @@ ROOF = Cost([(1, 0.022), (5, 0.022), (64, 0.2816)])
 
 def test_costs_are_learnt_from_steps_of_several_sizes():
     pace = Pace()
-    assert pace.cost() is None
+    assert pace.cost is None
     for rows in [1, 1, 5, 64, 64, 1, 64]:
         pace.note(rows, SLOW.seconds(rows))
     for _ in range(3):
         pace.note(64, 20.0)  # something was compiled, the machine was busy
-    cost = pace.cost()
+    cost = pace.cost
     assert cost is not None and [cost.seconds(n) for n in (1, 3, 200)] == pytest.approx([5 / 128, 7 / 128, 204 / 128])
     assert [cost.rows(n / 128) for n in (5, 7, 204)] == pytest.approx([1, 3, 200])
     faster = {10: 10 / 128, 20: 15 / 128, 40: 20 / 128}  # each size tells for itself
     for rows, seconds in faster.items():
         for _ in range(17):
             pace.note(rows, seconds)
-    cost = pace.cost()
+    cost = pace.cost
     assert cost is not None and {rows: cost.seconds(rows) for rows in faster} == pytest.approx(faster)
 
 
 def test_steps_that_do_not_grow_with_their_rows_tell_nothing():
     pace = Pace()
     pace.note(1, 0.03)
-    assert pace.cost() is None
+    assert pace.cost is None
     pace.note(64, 0.03)
-    assert pace.cost() is None
+    assert pace.cost is None
     pace.note(128, 0.05)
-    assert pace.cost() is not None
+    assert pace.cost is not None
 
 
 def test_what_other_work_made_longer_is_told_by_the_others():
@@ -109,9 +107,9 @@ async def test_prompts_and_branches_of_a_large_job_are_dealt_out_by_what_steps_c
 
 
 def test_alone_a_job_has_rows_enough_to_lose_a_tenth_at_most():
-    assert line(1e-4, 1e-3).ample_rows() == ROOF.ample_rows() == 8
-    assert SLOW.ample_rows() == 64 and line(12 / 128, 1 / 128).ample_rows() == 128
-    assert Cost([(1, 0.01), (64, 0.08), (512, 9.0)]).ample_rows() == 64  # more is slower
+    assert line(1e-4, 1e-3).ample_rows == ROOF.ample_rows == 8
+    assert SLOW.ample_rows == 64 and line(12 / 128, 1 / 128).ample_rows == 128
+    assert Cost([(1, 0.01), (64, 0.08), (512, 9.0)]).ample_rows == 64  # more is slower
 
 
 async def test_a_lone_job_is_dealt_out_when_it_is_known_what_that_costs():
@@ -119,10 +117,10 @@ async def test_a_lone_job_is_dealt_out_when_it_is_known_what_that_costs():
     root = at.native.open([1, 2, 3], job="a")
     for branch in root.fork(200):
         branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))
-    at.scheduler.pace.note = lambda rows, seconds: None
+    note, at.scheduler.pace.note = at.scheduler.pace.note, lambda rows, seconds: None
     assert at.step(3)[-1] == {"a": 200}
     for rows in (1, 100):
-        at.scheduler.pace._seen[rows.bit_length()] = deque([(SLOW.seconds(rows), rows)])
+        note(rows, SLOW.seconds(rows))
     at.scheduler.repeatable = None
     assert at.step(3) == [{"a": 64}] * 3  # not 200
     await at.close()
