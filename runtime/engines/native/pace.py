@@ -13,7 +13,9 @@ _KEPT = 17
 """Steps of a size that are remembered."""
 _UNNOTICED = 0.005
 """Seconds that a step may take in any case: with shorter ones what Python does around them counts more."""
-_SIZES = tuple(8 << i for i in range(12))
+FEW = 8
+"""Rows that nobody minds waiting for."""
+_SIZES = tuple(FEW << i for i in range(12))
 """Rows that a job may have in a step where no other runs."""
 _WASTE = 0.1
 """Of a job's time, which may be lost to shorter steps so that whoever comes waits less."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...engine import FinishReason
 from .gangs import Gangs
 from .generation import Delivery, NativeGeneration
-from .pace import Pace
+from .pace import FEW, Pace
 from .planner import Planner
 from .pressure import Pressure
 from .results import Results
@@ -174,11 +174,14 @@ class Scheduler:
     def _share(self) -> int | None:
         """Rows of a job in a step; None: any. Jobs of lower priority than another have no claim to its time."""
         is_alone = len(self._num_running) < 2
+        if is_alone and (len(self.running) <= FEW or not all(g.sampled for g in self.running)):
+            # Few have room for their drafts. A prompt comes in whole chunks: what its tokens see of a live view
+            # depends on the step they fall into.
+            return None
         if self.slice_rows is not None or (cost := self.pace.cost) is None:
             return None if is_alone else self.slice_rows
         if is_alone:
-            # A prompt comes in whole chunks: what its tokens see of a live view depends on the step they fall into.
-            return cost.ample_rows if all(g.sampled for g in self.running) else None
+            return cost.ample_rows
         wanted: Counter[str] = Counter()
         priority: dict[str, int] = {}
         for g in self.running:

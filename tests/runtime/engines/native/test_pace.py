@@ -124,3 +124,17 @@ async def test_a_lone_job_is_dealt_out_when_it_is_known_what_that_costs():
     at.scheduler.repeatable = None
     assert at.step(3) == [{"a": 64}] * 3  # not 200
     await at.close()
+
+
+@pytest.mark.parametrize("number", [8, 9])
+async def test_few_branches_of_a_lone_job_have_room_for_their_drafts(number):
+    at = Stepped(kv_tokens=1 << 12)
+    for rows in (1, 8, 100):
+        at.scheduler.pace.note(rows, rows / 128)
+    at.scheduler.pace.note = lambda rows, seconds: None
+    root = at.native.open([1, 2, 3], job="a")
+    for branch in root.fork(number):
+        branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))
+    assert at.step(3)[-1] == {"a": 8}
+    assert at.scheduler._share() == (None if number == 8 else 8)
+    await at.close()
