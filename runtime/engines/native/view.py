@@ -108,7 +108,7 @@ class View:
             self.own = Segment(self.next_position)
             self.store.acquire(self.own, pin=False, job=self.job)
         if not self.own.tokens:
-            self.own.is_joined = is_joined or (self.own.is_joined and self.own.view is self.spans)
+            self.own.is_joined = is_joined or self.own.is_joined
             self.own.view = self.spans
             self.own.start = self.next_position
             self.own.is_packed = self.is_packed
