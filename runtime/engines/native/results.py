@@ -14,6 +14,9 @@ from .sampling import NO_TOKEN, NONE_ALLOWED, Decoded, Draw, Drawn, greedy, unif
 from .step import Chunk, Step
 from .store import KVStore
 
+_REPEATS = 16
+"""How often a step is taken again that leaves branches of a large job out."""
+
 
 class Schedule(Protocol):
     """What is done with a generation that has come to its end."""
@@ -122,10 +125,10 @@ class Results:
     def _offer(self, step: Step, num_live: int) -> None:
         """The step may be taken again, unless somebody retires: whoever decodes still does, and nobody has come."""
         schedule = self._schedule
-        is_plain = step.num_plain == step.num_rows == num_live == len(schedule.running) - step.num_left_out
-        # Of those that it leaves out one may have gone as another came.
-        if is_plain and not (step.num_left_out and schedule.interrupt.value):
-            schedule.repeatable = step
+        if step.num_plain == step.num_rows == num_live == len(schedule.running) - step.num_left_out:
+            # Of those that it leaves out one may have gone as another came, and how many are fair changes.
+            if not step.num_left_out or (step.num_repeats < _REPEATS and not schedule.interrupt.value):
+                schedule.repeatable = step
 
     def _push_all(self, g: NativeGeneration, drawn: Sequence[Drawn]) -> tuple[list[Delivery], int]:
         """Tokens until the generation is complete, and how many of them it took."""

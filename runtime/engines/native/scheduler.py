@@ -27,8 +27,6 @@ from .store import KVStore
 _STEPS_WATCHED = 4
 """Steps of a burst at most while somebody waits: for each token, for what can be drafted, or for a stop string, since
 what was decoded behind one is thrown away."""
-_REPEATS = 16
-"""How often a step is taken again that leaves branches of a large job out. Then it is looked again what is fair."""
 _STREAM_SECONDS = 0.02
 """What a burst may take while somebody waits for each token."""
 
@@ -139,8 +137,6 @@ class Scheduler:
         self.interrupt.value = 0
         step, self.repeatable = self.repeatable, None
         if self.pressure.suspended and self.pressure.resume():
-            step = None
-        if step is not None and step.num_left_out and step.num_repeats == _REPEATS:
             step = None
         if step is not None and not self._drafts(step) and self._advance(step):
             return step, []
