@@ -1,4 +1,4 @@
-"""The KV store: who owns which block, and the prefix index over lineage.
+"""The KV store: who owns which block.
 
 A block is B token slots in every layer's pool; it belongs to exactly one segment, or is free. Blocks change hands only
 here, and `free + cached + used == total` holds after every call (`check_integrity`).
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from ...engine import BlockUsage
 from .job_blocks import JobBlocks
-from .lineage import block_key
+from .prefix_index import PrefixIndex
 from .segment import Segment, Span
 from .swap import SwapSpace
 
@@ -28,7 +28,7 @@ class KVStore:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self._free = list(range(num_blocks - 1, -1, -1))
-        self._index: dict[bytes, tuple[Segment, int]] = {}
+        self._index = PrefixIndex(block_size)
         self.named: dict[bytes, Segment] = {}
         """Contexts, encoded or being encoded, by `Segment.name`. Encoded ones are cached as wholes."""
         self.finished: list[Segment] = []
@@ -69,15 +69,15 @@ class KVStore:
         if segment.name is not None and (segment.pending or segment.num_swapped):
             self._forget_name(segment)
         if segment.num_swapped:
-            self._unindex(segment)
+            self._index.remove(segment)
             segment.keys.clear()
             self._forget_swapped(segment)
         # A cached segment can only be found through the index, so what the index does not name is freed.
         if segment.name is None:
             self._free.extend(segment.pop_blocks(len(segment.keys)))
-            for i, key in enumerate(segment.keys):
+            for i in range(len(segment.keys)):
                 # It may have lost the block when it was cached before.
-                if segment.blocks[i] >= 0 and self._index.get(key) != (segment, i):
+                if segment.blocks[i] >= 0 and not self._index.names(segment, i):
                     self._free.append(segment.drop_block(i))
         segment.version += 1
         if held := segment.num_held:
@@ -137,7 +137,7 @@ class KVStore:
         del segment.tokens[length:]
         segment.computed = min(segment.computed, length)
         segment.version += 1
-        self._unindex(segment, length // self.block_size)
+        self._index.remove(segment, length // self.block_size)
         del segment.keys[length // self.block_size :]
         while segment.seen and segment.seen[-1][0] >= length:
             segment.seen.pop()
@@ -158,7 +158,7 @@ class KVStore:
         self._num_cached -= segment.num_held
         if segment.name is not None:
             self._forget_name(segment)
-        self._unindex(segment)
+        self._index.remove(segment)
         self._free.extend(segment.pop_blocks(0))
 
     def _forget_name(self, segment: Segment) -> None:
@@ -212,7 +212,7 @@ class KVStore:
         while self._cached:
             self._evict()
 
-    # -- prefix index ------------------------------------------------------------------------------------------
+    # -- what is computed --------------------------------------------------------------------------------------
 
     def advance(self, segment: Segment, computed: int) -> None:
         """Note that the KV of the first `computed` tokens is written, and index the blocks that became full."""
@@ -221,48 +221,18 @@ class KVStore:
             self._let_go_of_view(segment)
             if segment.name is not None:
                 self.finished.append(segment)
-        size = self.block_size
-        if segment.lineage is None or computed // size <= len(segment.keys):
-            return
-        for i in range(len(segment.keys), computed // size):
-            before = segment.keys[i - 1] if i else segment.lineage
-            key = block_key(before, segment.tokens[i * size : (i + 1) * size])
-            segment.keys.append(key)
-            self._index.setdefault(key, (segment, i))
+        self._index.add(segment)
 
     def distrust(self, segment: Segment) -> None:
         """Let nobody find what was computed here: what some of it saw was not finite."""
-        self._unindex(segment)
-
-    def _unindex(self, segment: Segment, first: int = 0) -> None:
-        for i, key in enumerate(segment.keys[first:], first):
-            if self._index.get(key) == (segment, i):
-                del self._index[key]
+        self._index.remove(segment)
 
     def match(self, lineage: bytes | None, tokens: Sequence[int]) -> list[Span]:
-        """The longest run of full blocks of `tokens`, seen after `lineage`, whose KV is in the store.
-
-        Leaves at least the last token out, since its logits are wanted. Does not acquire the spans. What somebody
-        watches is left out: it may be rewound, and who watches sees that, so nobody may rely on it.
-        """
-        spans: list[Span] = []
-        size = self.block_size
-        key = lineage
-        for at in range(0, len(tokens) - size, size):
-            if key is None:
-                break
-            key = block_key(key, tokens[at : at + size])
-            found = self._index.get(key)
-            if found is None or found[0].is_watched:
-                break
-            segment, i = found
-            if segment in self._cached:
-                self._cached.move_to_end(segment)
-            last = spans[-1] if spans else None
-            if last is not None and last.segment is segment and last.end == i * size:
-                spans[-1] = last.upto((i + 1) * size - last.start)
-            else:
-                spans.append(Span(segment, i * size, (i + 1) * size, is_joined=last is not None))
+        """See `PrefixIndex.match`. What is found stays cached the longest."""
+        spans = self._index.match(lineage, tokens)
+        for span in spans:
+            if span.segment in self._cached:
+                self._cached.move_to_end(span.segment)
         return spans
 
     # -- introspection -----------------------------------------------------------------------------------------
@@ -285,7 +255,7 @@ class KVStore:
             raise RuntimeError("the blocks of a job are counted wrong")
         if self._num_cached != sum(s.num_held for s in self._cached):
             raise RuntimeError(f"cached block count {self._num_cached} is wrong")
-        for segment, i in self._index.values():
+        for segment, i in self._index.blocks:
             if i >= segment.num_swapped and (i >= len(segment.blocks) or segment.blocks[i] < 0):
                 raise RuntimeError("the prefix index names a freed block")
             if segment not in self._alive and segment not in self._cached:
