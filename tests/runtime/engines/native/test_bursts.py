@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,28 @@ async def test_a_burst_ends_with_a_stop(folder: Path, bursts: list[int]) -> None
     assert got.token_ids == free[: at + 1] and got.stop == free[at]
     assert sum(bursts) <= at + 1
     await _close(engine)
+
+
+async def test_what_each_step_takes_is_noted(folder: Path, bursts: list[int]) -> None:
+    engine = _engine(folder, draft_rows=0)
+    noted: list[tuple[int, float]] = []
+    engine.scheduler.pace.note = lambda rows, seconds: noted.append((rows, seconds))  # type: ignore[method-assign]
+    commit = engine.scheduler.commit
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        bursts.append(1)  # a step apart
+        return commit(*arguments, **options)
+
+    engine.scheduler.commit = counted  # type: ignore[method-assign]
+    await engine.start()
+    began = time.perf_counter()
+    await engine.open(_prompt(20, 0)).generate(SamplingParams(max_tokens=200, ignore_eos=True))
+    took = time.perf_counter() - began
+    await _close(engine)
+    assert [rows for rows, _ in noted] == [20, *[1] * (len(bursts) - 1)]
+    assert sum(bursts) == 200 and max(bursts) > 4
+    # Of a burst what one of its steps took: many times as much as there was, if it were of all.
+    assert sum(n * seconds for n, (_, seconds) in zip(bursts, noted, strict=True)) <= took
 
 
 async def test_who_comes_waits_for_one_step(folder: Path, bursts: list[int]) -> None:
