@@ -338,9 +338,14 @@ def test_real_models_agree(name: str) -> None:
         model = load_model(folder, weight_type=kind, dtype=torch.bfloat16)
         logits = Sequences(model, 1).step([ids.tolist()])
         loss = torch.nn.functional.cross_entropy(logits[:-1], ids[1:]).item()
-        found[kind] = logits.argmax(-1), loss
-    for kind, agreement, cost in (("int8", 0.88, 0.03), ("int4", 0.7, 0.5)):
-        assert (found[kind][0] == found[None][0]).float().mean() >= agreement
+        found[kind] = logits - logits.mean(-1, keepdim=True), loss
+    exact = found[None][0]
+    likeliest = exact.topk(2).values
+    is_clear = likeliest[:, 0] - likeliest[:, 1] > 0.5
+    for kind, agreement, cost, error in (("int8", 0.88, 0.03, 0.06), ("int4", 0.7, 0.5, 0.25)):
+        is_same = found[kind][0].argmax(-1) == exact.argmax(-1)
+        assert is_same.float().mean() >= agreement and (kind == "int4" or is_same[is_clear].all())
+        assert (found[kind][0] - exact).norm() <= error * exact.norm()
         assert found[kind][1] - found[None][1] <= cost
 
 
