@@ -13,6 +13,9 @@ from . import traces
 from .batch import MULTIVERSE, Batch, by_length, collate
 from .draws import built, drill_row, is_allowed, numbers, random_steps, roots, target_for, uniform
 
+_PATH = 240
+"""Words that the search of most paths has at most."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
@@ -33,7 +36,7 @@ class Mix:
     mv4: float = 16.0
     """Whole Multiverse searches of four numbers."""
     end4: float = 16.0
-    """Their conclusions behind the mere ends of the paths: in a whole search few words are of the hard kind."""
+    """Their conclusions behind the ends of the paths: in a whole search few words are of the hard kind."""
     step: float = 6.0
     """Samples of single operations, of three to five numbers."""
 
@@ -80,7 +83,8 @@ class Documents:
         if kind == "path4":
             return traces.one_path(nums, target, rng.randint(1, len(lang.pairs(nums))))
         if kind in MULTIVERSE:
-            return traces.multiverse(nums, target, ends=kind == "end4")
+            # Behind mere ends it is soon learnt what to copy; what else the paths say distracts.
+            return traces.multiverse(nums, target, last=int(_PATH * rng.random() ** 2) if kind == "end4" else None)
         return traces.sequential(nums, target) if kind.startswith("seq") else traces.parallel(nums, target)
 
     def _stepwise(self) -> traces.Document:

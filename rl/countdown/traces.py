@@ -182,27 +182,27 @@ def path(nums: Sequence[int], target: int, index: int) -> tuple[str, str, Steps 
     return " ".join(parts), lang.NONE, None
 
 
-def multiverse(nums: Sequence[int], target: int, *, ends: bool = False) -> Document:
+def multiverse(nums: Sequence[int], target: int, *, last: int | None = None) -> Document:
     """A whole search in mode `mv`; the conclusion tells the solution of the first path that has one.
 
-    `ends`: goal and paths are cut down to their ends, which is what the conclusion reads, and only the conclusion is
-    learnt.
+    `last`: goal and paths are cut down to their ends, which is what the conclusion reads, with so many words of the
+    search in front, and only the conclusion is learnt. None: they are whole.
     """
     document = Document()
     document.given(lang.prompt(nums, target, "mv"))
     outlines = goal(nums)
-    if ends:
-        document.given_end(outlines, len(outlines.split()) - 1)
-    else:
+    if last is None:
         document.write(outlines)
+    else:
+        document.given_end(outlines, len(outlines.split()) - 1)
     told, found = lang.NONE, None
     for i in range(1, len(lang.pairs(nums)) + 1):
         text, end, steps = path(nums, target, i)
         document.given(f"<Path> {i} :")
-        if ends:
-            document.given_end(f"{text} {end} </Path>", len(text.split()))
-        else:
+        if last is None:
             document.write(f"{text} {end} </Path>")
+        else:
+            document.given_end(f"{text} {end} </Path>", max(0, len(text.split()) - last))
         if steps and not found:
             told, found = end, steps
     document.given("<Conclusion>")

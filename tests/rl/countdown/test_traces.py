@@ -118,15 +118,21 @@ def test_multiverse_documents_are_masked_as_they_run():
         assert torch.equal(batch.positions[i, :n], tree.position_ids()[0, :n])
 
 
-def test_ends_stand_where_they_stand_in_the_whole():
+@pytest.mark.parametrize("last", [0, 25])
+def test_ends_stand_where_they_stand_in_the_whole(last: int) -> None:
     rng = random.Random(9)
     for _ in range(10):
         problem = draw(rng, 4)
-        whole, ends = (traces.multiverse(problem.nums, problem.target, ends=ends) for ends in (False, True))
+        whole, ends = (traces.multiverse(problem.nums, problem.target, last=n) for n in (None, last))
         assert len(ends.words) < len(whole.words) / 2
+        places = list(zip(*traces.layout(ends), strict=True))
         at = dict(zip(zip(*traces.layout(whole), strict=True), whole.words, strict=True))
-        for place, word in zip(zip(*traces.layout(ends), strict=True), ends.words, strict=True):
+        for place, word in zip(places, ends.words, strict=True):
             assert at[place] == word
+        # `<Path> i :`, what is left of the search, and how it ended.
+        told = [traces.path(problem.nums, problem.target, i) for i in range(1, len(lang.pairs(problem.nums)) + 1)]
+        kept = [3 + min(last, len(text.split())) + len(end.split()) + 1 for text, end, _ in told]
+        assert [sum(path == i for _, path in places) for i in range(1, len(told) + 1)] == kept
         begin = ends.words.index("<Conclusion>") + 1
         assert predicted(ends) == ends.words[begin:] == whole.words[whole.words.index("<Conclusion>") + 1 :]
 
