@@ -53,6 +53,16 @@ def test_a_run_goes_on_from_its_checkpoint(trained):
     assert not list(folder.glob("*.part"))
 
 
+@pytest.mark.parametrize("flags", [{"avx512_bf16": True}, {"avx512_bf16": False, "avx2": True}, {"bf16": True}, {}])
+def test_bfloat16_only_where_the_processor_multiplies_it(tmp_path, monkeypatch, flags):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
+    trainer = make_trainer(tmp_path)
+    dtypes = []
+    trainer.model.blocks[0].qkv.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    trainer.step([next(trainer.stream)])
+    assert dtypes == [torch.bfloat16 if flags.get("avx512_bf16") or flags.get("bf16") else torch.float32]
+
+
 def test_the_rate_warms_up_stays_and_falls_to_zero(tmp_path):
     trainer = make_trainer(tmp_path, tokens=1000, decay=0.3)
     assert trainer.rate() == 0.5
