@@ -1,4 +1,4 @@
-"""Muon for a GPU: matrices of equal shape are orthogonalised together, by a tenth of the kernels."""
+"""Muon whose matrices of equal shape are orthogonalised together: on a GPU by a tenth of the kernels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from .precision import has_bfloat16
 
 
 class StackedMuon(torch.optim.Muon):
@@ -39,10 +41,11 @@ class StackedMuon(torch.optim.Muon):
 
 
 def orthogonal(x: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Matrices [.., rows, columns] with their singular values moved towards 1, by Newton-Schulz steps in bfloat16."""
+    """Matrices [.., rows, columns] with their singular values moved towards 1, by Newton-Schulz steps in bfloat16 (in
+    float32 where that is the faster)."""
     a, b, c = coefficients
     is_tall = x.shape[-2] > x.shape[-1]
-    x = x.bfloat16()
+    x = x.bfloat16() if has_bfloat16(x.device) else x.float()
     x = x.mT if is_tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(eps)
     for _ in range(steps):

@@ -30,6 +30,7 @@ from .export import save_model
 from .mix import Documents, Mix, batches
 from .model import Model, ModelConfig
 from .muon import StackedMuon
+from .precision import has_bfloat16
 from .tokenizer import build
 
 
@@ -89,12 +90,6 @@ class TrainConfig:
     """Folder to write the model to with every checkpoint."""
 
 
-def has_bfloat16() -> bool:
-    """Does this processor multiply bfloat16? By emulation training takes eight times as long as in float32."""
-    found = torch.cpu.get_capabilities()
-    return any(found.get(name, False) for name in ("avx512_bf16", "bf16"))
-
-
 class Trainer:
     """A model, its optimizers and where they stand."""
 
@@ -107,8 +102,9 @@ class Trainer:
         self.optimizers = _optimizers(self.model, config)
         if config.compile:
             self.model.compile()
-        kind = torch.device(config.device).type
-        self.autocast = partial(torch.autocast, kind, torch.bfloat16, enabled=kind != "cpu" or has_bfloat16())
+        self.autocast = partial(
+            torch.autocast, torch.device(config.device).type, torch.bfloat16, enabled=has_bfloat16(config.device)
+        )
         self.steps, self.tokens, self.seconds = 0, 0, 0.0
         self.stopping = False
         config.out.mkdir(parents=True, exist_ok=True)
@@ -230,8 +226,7 @@ def _optimizers(model: Model, config: TrainConfig) -> list[torch.optim.Optimizer
     others = [p for p in model.parameters() if not any(p is m for m in matrices)]
     betas = (0.9, 0.99)
     if config.optimizer == "muon":
-        kind = StackedMuon if matrices[0].is_cuda else torch.optim.Muon
-        muon = kind(matrices, lr=config.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        muon = StackedMuon(matrices, lr=config.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
         return [muon, torch.optim.AdamW(others, lr=config.rate, betas=betas, weight_decay=0.0, fused=True)]
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
     return [torch.optim.AdamW(groups, lr=config.rate, betas=betas, fused=True)]

@@ -1,0 +1,13 @@
+"""In what training computes: bfloat16, where that is an instruction."""
+
+from __future__ import annotations
+
+import torch
+
+
+def has_bfloat16(device: str | torch.device) -> bool:
+    """Does it multiply bfloat16? A processor that does not emulates it, and takes eight times as long as in float32."""
+    if torch.device(device).type != "cpu":
+        return True
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in ("avx512_bf16", "bf16"))  # of x86, of ARM
