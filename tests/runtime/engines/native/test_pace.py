@@ -28,6 +28,7 @@ def test_costs_are_learnt_from_steps_of_several_sizes():
         pace.note(rows, SLOW.seconds(rows))
     for _ in range(3):
         pace.note(64, 20.0)  # something was compiled, the machine was busy
+    pace.note(64, 1e-3)  # one that was faster than all others tells nothing either
     cost = pace.cost
     assert cost is not None and [cost.seconds(n) for n in (1, 3, 200)] == pytest.approx([5 / 128, 7 / 128, 204 / 128])
     assert [cost.rows(n / 128) for n in (5, 7, 204)] == pytest.approx([1, 3, 200])
@@ -137,4 +138,16 @@ async def test_few_branches_of_a_lone_job_have_room_for_their_drafts(number):
         branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))
     assert at.step(3)[-1] == {"a": 8}
     assert at.scheduler._share() == (None if number == 8 else 8)
+    await at.close()
+
+
+async def test_prompts_of_a_lone_job_come_whole():
+    at = Stepped(kv_tokens=1 << 12)
+    for rows in (1, 8, 100):
+        at.scheduler.pace.note(rows, rows / 128)
+    at.scheduler.pace.note = lambda rows, seconds: None
+    for number in range(12):
+        branch = at.native.open([number] * 20, job="a")
+        branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))
+    assert at.step(2) == [{"a": 12 * 20}, {"a": 8}]
     await at.close()
