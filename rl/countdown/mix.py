@@ -13,8 +13,8 @@ from . import traces
 from .batch import MULTIVERSE, Batch, by_length, collate
 from .draws import built, drill_row, is_allowed, numbers, random_steps, roots, target_for, uniform
 
-_PATH = 240
-"""Words that the search of most paths has at most."""
+_PATH_WORDS = 240
+"""What the search of most paths has at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,9 @@ class Documents:
             return traces.one_path(nums, target, rng.randint(1, len(lang.pairs(nums))))
         if kind in MULTIVERSE:
             # Behind mere ends it is soon learnt what to copy; what else the paths say distracts.
-            return traces.multiverse(nums, target, last=int(_PATH * rng.random() ** 2) if kind == "end4" else None)
+            return traces.multiverse(
+                nums, target, last=int(_PATH_WORDS * rng.random() ** 2) if kind == "end4" else None
+            )
         return traces.sequential(nums, target) if kind.startswith("seq") else traces.parallel(nums, target)
 
     def _stepwise(self) -> traces.Document:

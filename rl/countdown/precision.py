@@ -11,3 +11,8 @@ def has_bfloat16(device: str | torch.device) -> bool:
         return True
     found = torch.cpu.get_capabilities()
     return any(found.get(name, False) for name in ("avx512_bf16", "bf16"))  # of x86, of ARM
+
+
+def autocast(device: str | torch.device) -> torch.autocast:
+    """Matrices are multiplied in bfloat16, where the device has it; in float32 elsewhere."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=has_bfloat16(device))

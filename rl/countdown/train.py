@@ -17,7 +17,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -30,7 +29,7 @@ from .export import save_model
 from .mix import Documents, Mix, batches
 from .model import Model, ModelConfig
 from .muon import StackedMuon
-from .precision import has_bfloat16
+from .precision import autocast
 from .tokenizer import build
 
 
@@ -102,9 +101,6 @@ class Trainer:
         self.optimizers = _optimizers(self.model, config)
         if config.compile:
             self.model.compile()
-        self.autocast = partial(
-            torch.autocast, torch.device(config.device).type, torch.bfloat16, enabled=has_bfloat16(config.device)
-        )
         self.steps, self.tokens, self.seconds = 0, 0, 0.0
         self.stopping = False
         config.out.mkdir(parents=True, exist_ok=True)
@@ -157,7 +153,7 @@ class Trainer:
         total = sum(sum(part.counts.values()) for part in parts)
         losses: list[Tensor] = []
         for part in parts:
-            with self.autocast():
+            with autocast(self.config.device):
                 found = part.to(self.config.device).losses(self.model)
             (found.sum() / total).backward()  # type: ignore[no-untyped-call]
             losses.append(found.detach())
