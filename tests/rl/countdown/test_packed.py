@@ -15,7 +15,7 @@ from plait.rl.countdown import packed
 from plait.rl.countdown.batch import collate
 from plait.rl.countdown.mix import Documents, Mix
 from plait.rl.countdown.model import Model, ModelConfig
-from plait.rl.countdown.muon import StackedMuon
+from plait.rl.countdown.muon import StackedMuon, orthogonal
 from plait.rl.countdown.packed import DOCUMENTS, KIND, KINDS, LABELS, POSITIONS, TOKENS, Packer, columns
 from plait.rl.countdown.tokenizer import VOCABULARY
 from plait.rl.countdown.train import TrainConfig, Trainer
@@ -124,6 +124,8 @@ def test_stacked_muon_is_muon(monkeypatch, has_bfloat16):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bfloat16})
     torch.manual_seed(0)
     start = [torch.randn(24, 16), torch.randn(24, 16), torch.randn(16, 40)]
+    steps = orthogonal(start[0][None], (3.4445, -4.775, 2.0315), 5, 1e-7)
+    assert steps.dtype == (torch.bfloat16 if has_bfloat16 else torch.float32)
     results = []
     for kind in (torch.optim.Muon, StackedMuon):
         matrices = [torch.nn.Parameter(x.clone()) for x in start]
