@@ -29,6 +29,7 @@ class Times:
 
     first: list[float] = field(default_factory=list)
     between: list[float] = field(default_factory=list)
+    """For each token but the first ones; tokens that come together have waited for each other."""
 
     def row(self) -> str:
         between = sorted(self.between)
@@ -48,7 +49,10 @@ async def small(runtime: Runtime, prompt: str, tokens: int, times: Times) -> Non
     async for event in job:
         if isinstance(event, Text):
             now = time.perf_counter()
-            (times.first if at is None else times.between).append(now - (began if at is None else at))
+            if at is None:
+                times.first.append(now - began)
+            else:
+                times.between += [(now - at) / event.tokens] * event.tokens
             at = now
     await job
 

@@ -23,7 +23,7 @@ from .generation_config import read_defaults
 from .gguf_tokenizer import load_tokenizer
 from .loader import load_model
 from .mailbox import Mailbox
-from .model import Model
+from .model import Interrupted, Model
 from .opening import draft_rows, open_store
 from .options import NativeOptions
 from .parallel.model import load_parallel
@@ -270,25 +270,37 @@ class NativeEngine:
             inputs = step.inputs(self.block_size)
         if step.num_steps > 1 or (self.singles and step.fits_burst(scores=self.scheduler.scores)):
             start = time.perf_counter()
-            decoded = self.model.decode(
-                inputs.tokens, inputs.positions, inputs.slots, inputs.plan, self.pool,
-                steps=step.num_steps, stops=inputs.stops, interrupt=self.scheduler.interrupt, draws=step.draws(),
-            )  # fmt: skip
+            try:
+                decoded = self.model.decode(
+                    inputs.tokens, inputs.positions, inputs.slots, inputs.plan, self.pool,
+                    steps=step.num_steps, stops=inputs.stops, interrupt=self.scheduler.interrupt, draws=step.draws(),
+                )  # fmt: skip
+            except Interrupted:
+                return
+            seconds = time.perf_counter() - start
             with self.lock:
-                mailbox.put(self.scheduler.commit_burst(step, decoded, time.perf_counter() - start))
-            self.scheduler.pace.note(step.num_rows, (time.perf_counter() - began) / len(decoded.tokens))
+                mailbox.put(self.scheduler.commit_burst(step, decoded))
+            self.scheduler.note(step, len(decoded.tokens), seconds, time.perf_counter() - began)
             return
         numbers = (inputs.tokens, inputs.positions, inputs.slots, inputs.logit_rows)
         tokens, positions, slots, logit_rows = (tensor.to(self.model.device) for tensor in numbers)
-        logits, hidden = self.model.forward(tokens, positions, slots, inputs.plan, self.pool, logit_rows)
-        logits, allowed = logits.cpu(), step.allowed(self.vocab_size)
+        start = time.perf_counter()
+        try:
+            logits, hidden = self.model.forward(
+                tokens, positions, slots, inputs.plan, self.pool, logit_rows, self.scheduler.interrupt
+            )
+        except Interrupted:
+            return
+        logits = logits.cpu()
+        seconds = time.perf_counter() - start
+        allowed = step.allowed(self.vocab_size)
         keep = self.options.keep_logits
         with self.lock:
             mailbox.put(self.scheduler.commit(step, logits, hidden, allowed=allowed, keep_logits=keep))
             finished, self.store.finished = self.store.finished, []
             if self.contexts is not None:
                 self.contexts.save(finished)
-        self.scheduler.pace.note(step.num_rows, time.perf_counter() - began)
+        self.scheduler.note(step, 1, seconds, time.perf_counter() - began)
 
 
 def load(rest: str, options: dict[str, Any]) -> NativeEngine:

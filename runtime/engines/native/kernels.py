@@ -9,14 +9,14 @@ import importlib.machinery
 import warnings
 from pathlib import Path
 
-_ABI = 9
+_ABI = 10
 """Of the functions and structures below; csrc/ops.cpp has the same number."""
 
 _POINTER, _INT64, _FLOAT, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
 
 FLOAT32, BFLOAT16, FLOAT32_HALVED, QUANTISED, BFLOAT16_TILES = range(5)
 """Types of weights and inputs, and how they are multiplied."""
-BAD_TOKEN, BAD_SLOT = -1, -2
+BAD_TOKEN, BAD_SLOT, INTERRUPTED = -1, -2, -3
 """Results."""
 
 
@@ -63,14 +63,14 @@ class StepArguments(ctypes.Structure):
         *((name, _INT64) for name in ("rows", "num_logits")),
         *((name, _POINTER) for name in ("attention_plan", "hidden")),
         ("hidden_stride", _INT64),
-        ("logits", _POINTER),
+        *((name, _POINTER) for name in ("logits", "interrupt")),
     )
 
 
 class BurstArguments(ctypes.Structure):
     _fields_ = (
         ("steps", _INT64),
-        *((name, _POINTER) for name in ("sampled", "stop_start", "stop_ids", "interrupt")),
+        *((name, _POINTER) for name in ("sampled", "stop_start", "stop_ids")),
         *((name, _POINTER) for name in ("plan_arguments", "entries", "run_blocks", "run_start")),
         *((name, _INT64) for name in ("num_entries", "block_size")),
         ("draws", _POINTER),
@@ -100,6 +100,7 @@ def open_library(path: str | Path) -> ctypes.CDLL:
     library.plait_forward.argtypes = (_POINTER, _POINTER, _POINTER)
     library.plait_decode.argtypes = (_POINTER, _POINTER, _POINTER, _POINTER)
     library.plait_decode.restype = _INT64
+    library.plait_angles.argtypes = (_POINTER, _POINTER, _INT64, _INT64, _POINTER, _POINTER)
     library.plait_sample.argtypes = (_POINTER,)
     return library
 

@@ -61,6 +61,14 @@ class LayerOps(Protocol):
         ...
 
 
+AFTER_STEP, AT_ONCE = 1, 2
+"""Values of an `interrupt`: end a burst with the step it is at, or without it."""
+
+
+class Interrupted(Exception):
+    """A forward pass was ended before it had results."""
+
+
 class Stack(Protocol):
     """A whole forward pass in one go."""
 
@@ -68,6 +76,11 @@ class Stack(Protocol):
     """Does `decode` give log-probabilities and certainties too?"""
     singles: bool
     """Is `decode` for single steps, too? Then no logits come back from a GPU."""
+
+    def angles(self, positions: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, R) cosines and sines, the bits that `forward` has: a step that goes layer by layer, since some of its
+        rows look back farther than a window, must not tell the others."""
+        ...
 
     def forward(
         self,
@@ -77,6 +90,7 @@ class Stack(Protocol):
         plan: AttentionPlan,
         pool: KVPool,
         logit_rows: Tensor | None,
+        interrupt: c_int32 | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Model.forward`."""
         ...
@@ -162,6 +176,7 @@ class Model:
         plan: AttentionPlan,
         pool: KVPool,
         logit_rows: Tensor | None = None,
+        interrupt: c_int32 | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run all rows through the decoder and write their keys and values to the pool.
 
@@ -171,17 +186,23 @@ class Model:
         Returns float32 logits (M, V) and the hidden states (M, C) they were computed from (after the final norm). In
         each layer the keys and values of *all* rows are stored before any row attends, so a plan may let rows of the
         same step see each other.
+
+        Raises `Interrupted` when `interrupt` becomes `AT_ONCE`, if that can be helped; some keys and values are
+        written then.
         """
         if self._prefixes is not None:
             plan = self._prefixes.attach(plan, pool)
         plans = self._plans(plan, positions)
         if self.stack is not None and all(seen is plan for seen in plans.values()):
-            return self.stack.forward(tokens, positions, slots, plan, pool, logit_rows)
+            return self.stack.forward(tokens, positions, slots, plan, pool, logit_rows, interrupt)
         config = self.config
-        tables = {rope: _table(positions, inv_freq, rope) for rope, inv_freq in self._ropes.items()}
+        angles = angles_of if self.stack is None else self.stack.angles
+        tables = {rope: _scaled(angles(positions, inv_freq), rope) for rope, inv_freq in self._ropes.items()}
         lanes = config.num_lanes
         x = self.ops.embed(tokens if lanes == 1 else tokens.repeat_interleave(lanes))
         for layer, kind in enumerate(config.layers):
+            if interrupt is not None and interrupt.value == AT_ONCE:
+                raise Interrupted
             q, k, v = self.ops.qkv(layer, x)
             if lanes > 1:  # To attention they are more heads.
                 q, k, v = (part.reshape(len(tokens), -1, config.head_dim) for part in (q, k, v))
@@ -223,7 +244,10 @@ class Model:
         one causal entry per row; they are moved on in place and are those of the last step in the end. The runs have
         the blocks of all steps. Stops after a step in which row r samples one of `ids[start[r] : start[r + 1]]`, where
         `stops` is `start, ids` (N + 1,) and (I,) int64, or -1, there being no token (sampling.py), or by the end of
-        which `interrupt` is not 0. `draws`: how the rows are sampled; None: they take the likeliest tokens.
+        which `interrupt` is not 0; if it is `AT_ONCE`, without the step it is at. `draws`: how the rows are sampled;
+        None: they take the likeliest tokens.
+
+        Raises `Interrupted` if it comes to that in the first step.
         """
         assert self.stack is not None
         if self._windows:
@@ -231,7 +255,9 @@ class Model:
             room = min(self._windows) - plan.farthest(positions.numpy())
             if room < 1:
                 at = self.device
-                logits = self.forward(tokens.to(at), positions.to(at), slots.to(at), plan, pool)[0].cpu()
+                logits = self.forward(tokens.to(at), positions.to(at), slots.to(at), plan, pool, None, interrupt)[
+                    0
+                ].cpu()
                 return Decoded(likeliest(logits)[None]) if draws is None else sample_rows(logits, draws)
             steps = min(steps, room)
         return self.stack.decode(tokens, positions, slots, plan, pool, steps, *stops, interrupt, draws)
@@ -255,11 +281,15 @@ def _ropes(config: ModelConfig, device: torch.device) -> dict[RopeConfig | None,
     return {rope: (nothing if rope is None else rope.inv_freq(config.head_dim)).to(device) for rope in kinds}
 
 
-def _table(positions: Tensor, inv_freq: Tensor, rope: RopeConfig | None) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (N, R), with the factor of queries and keys in them: a shift, which turns queries once more,
-    leaves it as it is."""
+def angles_of(positions: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (N, R)."""
     angles = positions.to(torch.float32)[:, None] * inv_freq
-    cos, sin = angles.cos(), angles.sin()
+    return angles.cos(), angles.sin()
+
+
+def _scaled(table: tuple[Tensor, Tensor], rope: RopeConfig | None) -> tuple[Tensor, Tensor]:
+    """With the factor of queries and keys in them: a shift, which turns queries once more, leaves it as it is."""
     if rope is None or rope.attention_factor == 1.0:
-        return cos, sin
+        return table
+    cos, sin = table
     return cos * rope.attention_factor, sin * rope.attention_factor

@@ -3,11 +3,12 @@ room for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from .drafting import Drafter
 from .gangs import Gangs
 from .generation import NativeGeneration
+from .running import Peers, Running
 from .segment import Segment, Span
 from .step import Filling
 from .store import KVStore
@@ -21,7 +22,7 @@ class Planner:
     def __init__(
         self,
         store: KVStore,
-        running: Mapping[NativeGeneration, None],
+        running: Running,
         gangs: Gangs,
         *,
         max_rows: int,
@@ -35,30 +36,29 @@ class Planner:
         self.max_rows = max_rows
         self.prefill_chunk = prefill_chunk
         self.draft_rows = draft_rows
-        self._num_decoding = 0
-        """Generations that have sampled, when the step was begun."""
 
-    def fill(self, order: Iterable[NativeGeneration], share: int | None = None) -> Filling:
-        """A step for the generations, in this order. `share`: rows of a job at most, but for gangs that are begun."""
-        filling = Filling(self.max_rows, self.prefill_chunk, _UNBOUNDED if share is None else share)
-        self._num_decoding = sum(bool(g.sampled) for g in self.running)
+    def fill(self, order: Iterable[Peers], share: int | None = None, *, are_prompts_whole: bool = False) -> Filling:
+        """A step for the generations, in this order. `share`: rows of a job at most, but for gangs that are begun and,
+        if these come whole, prompts."""
+        filling = Filling(self.max_rows, self.prefill_chunk, _UNBOUNDED if share is None else share, are_prompts_whole)
         met: set[tuple[str, str]] = set()
-        full: set[str] = set()  # jobs that have their share; one may have thousands of branches
-        for g in order:
-            if g.branch.job not in full and filling.rows_of(g.branch.job) < 1:
-                if filling.rows_left < 1:
-                    break
-                full.add(g.branch.job)
-            if g.branch.job in full:
-                filling.step.num_left_out += 1
-                continue
-            gang = g.branch.gang
-            if gang is None:
-                if self._bring(filling, [g]):
-                    self._add(filling, g)
-            elif gang not in met:
-                met.add(gang)
-                self._add_gang(filling, gang)
+        for peers in order:
+            num_met = 0
+            for part in (peers.begun(), peers.fresh()):
+                for g in part:
+                    if filling.rows_of(g) < 1:
+                        break
+                    num_met += 1
+                    gang = g.branch.gang
+                    if gang is None:
+                        if self._bring(filling, [g]):
+                            self._add(filling, g)
+                    elif gang not in met:
+                        met.add(gang)
+                        self._add_gang(filling, gang)
+            if filling.rows_left < 1:
+                break
+            filling.step.num_left_out += len(peers) - num_met
         return filling
 
     def _add_gang(self, filling: Filling, gang: tuple[str, str]) -> None:
@@ -136,11 +136,11 @@ class Planner:
         """What the generation may sample next, to be verified in the step, with KV blocks for it."""
         own = g.branch.view.own
         assert own is not None
-        draft = self.guess(g, min(filling.rows_of(g.branch.job), filling.max_rows // self._num_decoding))
+        draft = self.guess(g, min(filling.rows_of(g), filling.max_rows // max(self.running.num_begun, 1)))
         length = len(own.tokens) + len(draft)
         # Guesses are not worth that anybody waits for blocks.
         missing = self.store.blocks_missing(own, length)
-        if missing and self.store.available < missing + self._num_decoding:
+        if missing and self.store.available < missing + self.running.num_begun:
             return []
         self.store.reserve(own, length)
         g.num_drafted += len(draft)
@@ -164,7 +164,7 @@ class Planner:
             return False
         chunk = filling.planned.get(segment)
         if chunk is None:
-            count = min(segment.pending, filling.rows_of(g.branch.job))
+            count = min(segment.pending, filling.rows_of(g))
             if segment.pending > 1:
                 count = min(count, filling.prefill_room)
             if count < 1:
@@ -177,7 +177,7 @@ class Planner:
             chunk = filling.planned[segment] = filling.add(segment, view, segment.computed, count)
             filling.step.jobs[g.branch.job] += count
             if not g.sampled:
-                filling.prefills.append((g, count))
+                filling.step.prefills.append((g, count))
         return chunk.begin + chunk.count == len(segment.tokens)
 
     @staticmethod
@@ -202,7 +202,7 @@ class Planner:
         """Blocks for the segment's first `length` tokens; a new prompt leaves one block to each running branch."""
         missing = self.store.blocks_missing(segment, length)
         if missing and not segment.computed and len(self.running) > 1:
-            if missing + self._num_decoding > self.store.available:
+            if missing + self.running.num_begun > self.store.available:
                 return False
         return self.store.reserve(segment, length)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from .gangs import Gangs
 from .generation import NativeGeneration
 from .planner import needs
+from .running import Running
 from .store import KVStore
 
 Unit = list[NativeGeneration]
@@ -23,7 +24,7 @@ Unit = list[NativeGeneration]
 class Pressure:
     """Decides for a `Scheduler`, of which it changes who runs."""
 
-    def __init__(self, store: KVStore, running: dict[NativeGeneration, None], gangs: Gangs) -> None:
+    def __init__(self, store: KVStore, running: Running, gangs: Gangs) -> None:
         self.store = store
         self.running = running
         self.suspended: dict[NativeGeneration, None] = {}
@@ -53,11 +54,17 @@ class Pressure:
     def add(self, g: NativeGeneration) -> None:
         """A new one; it waits if its companions do."""
         waits = any(one in self.suspended for one in self._companions(g))
-        (self.suspended if waits else self.running)[g] = None
+        if waits:
+            self.suspended[g] = None
+        else:
+            self.running.add(g)
 
     def remove(self, g: NativeGeneration) -> None:
         """It has ended."""
-        del (self.running if g in self.running else self.suspended)[g]
+        if g in self.running:
+            self.running.remove(g)
+        else:
+            del self.suspended[g]
 
     def note_change(self) -> None:
         """What runs, or what is idle, is not what it was."""
@@ -88,11 +95,12 @@ class Pressure:
         own = needs(self._companions(oldest))
         if all(segment in own for segment in self.store.holders()):
             return oldest
-        return max([*self.running, *self.suspended], key=self.age)
+        everybody: Unit = [*self.running, *self.suspended]
+        return max(everybody, key=self.age)
 
     def _suspend(self, g: NativeGeneration) -> None:
         for one in self._companions(g):
-            del self.running[one]
+            self.running.remove(one)
             self.suspended[one] = None
             one.num_preemptions += 1
             self.num_preemptions += 1
@@ -141,7 +149,7 @@ class Pressure:
     def _go_on(self, unit: Unit) -> None:
         for g in unit:
             del self.suspended[g]
-            self.running[g] = None
+            self.running.add(g)
         self.note_change()
 
     def _missing(self, unit: Unit) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from ctypes import c_int32
 from typing import Protocol
 
 from torch import Tensor
 
 from .generation import Delivery, NativeGeneration
+from .model import AT_ONCE
 from .sampler import sample
 from .sampling import NO_TOKEN, NONE_ALLOWED, Decoded, Draw, Drawn, greedy, uniform
 from .step import Chunk, Step
@@ -21,7 +22,9 @@ _REPEATS = 16
 class Schedule(Protocol):
     """What is done with a generation that has come to its end."""
 
-    running: dict[NativeGeneration, None]
+    @property
+    def running(self) -> Sized: ...
+
     repeatable: Step | None
     interrupt: c_int32
 
@@ -125,6 +128,8 @@ class Results:
     def _offer(self, step: Step, num_live: int) -> None:
         """The step may be taken again, unless somebody retires: whoever decodes still does, and nobody has come."""
         schedule = self._schedule
+        if schedule.interrupt.value == AT_ONCE:
+            return  # its inputs may be those of the step behind it
         if step.num_plain == step.num_rows == num_live == len(schedule.running) - step.num_left_out:
             # Of those that it leaves out one may have gone as another came, and how many are fair changes.
             if not step.num_left_out or (step.num_repeats < _REPEATS and not schedule.interrupt.value):

@@ -7,6 +7,7 @@ what room is left in the step goes to prefills in chunks, so that a long prompt 
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from ctypes import c_int32
@@ -16,10 +17,12 @@ from torch import Tensor
 from ...engine import FinishReason
 from .gangs import Gangs
 from .generation import Delivery, NativeGeneration
+from .model import AFTER_STEP, AT_ONCE
 from .pace import FEW, Pace
 from .planner import Planner
 from .pressure import Pressure
 from .results import Results
+from .running import Running
 from .sampling import Decoded
 from .step import Filling, Step
 from .store import KVStore
@@ -51,11 +54,12 @@ class Scheduler:
         self.store = store
         self.slice_rows = slice_rows
         self.pace = Pace()
-        """Whoever runs the steps notes what they take."""
+        """Of steps that are planned anew, as where jobs come and go."""
+        self.model_pace = Pace()
+        """Of the model alone: where steps are repeated in bursts, that is nearly all."""
         self.max_steps = max_steps
         self.scores = scores
-        self.running: dict[NativeGeneration, None] = {}
-        """In order of arrival, but for those that had to wait."""
+        self.running = Running()
         self.gangs = Gangs()
         self._planner = Planner(
             store, self.running, self.gangs, max_rows=max_rows, prefill_chunk=prefill_chunk, draft_rows=draft_rows
@@ -70,9 +74,11 @@ class Scheduler:
         self.repeatable: Step | None = None
         """The latest step, if the next one is to go on from it as it is."""
         self.interrupt = c_int32(0)
-        """Not 0: a burst is to end with the step it is at, since what runs has changed."""
+        """`AFTER_STEP` if what runs has changed, `AT_ONCE` if the step under way is not to be waited for (model.py)."""
         self.step_seconds = 0.0
-        """What a step of the latest burst took."""
+        """What the model took for the latest step."""
+        self._under_way: tuple[Step, float] | None = None
+        """What was planned last, and when."""
         self.num_steps = 0
         self.num_rows = 0
 
@@ -80,6 +86,8 @@ class Scheduler:
 
     def submit(self, generation: NativeGeneration) -> None:
         self._disturb()
+        if self._is_worth_dropping_for(generation):
+            self.interrupt.value = AT_ONCE
         self._arrivals += 1
         generation.sequence = self._arrivals
         job = generation.branch.job
@@ -127,37 +135,58 @@ class Scheduler:
 
     def _disturb(self) -> None:
         self.repeatable = None
-        self.interrupt.value = 1
+        self.interrupt.value = max(self.interrupt.value, AFTER_STEP)
         self.pressure.note_change()
 
     # -- planning ----------------------------------------------------------------------------------------------
 
     def plan(self) -> tuple[Step, list[Delivery]]:
         """The next step, and generations that end without one. The step is empty if there is nothing to run."""
+        step, deliveries = self._plan()
+        self._under_way = step, time.perf_counter()
+        return step, deliveries
+
+    def _plan(self) -> tuple[Step, list[Delivery]]:
         self.interrupt.value = 0
         step, self.repeatable = self.repeatable, None
         if self.pressure.suspended and self.pressure.resume():
             step = None
         if step is not None and not self._drafts(step) and self._advance(step):
             return step, []
-        done = [g for g in self.running if not g.wants_logits and next(self._planner.work(g), None) is None]
+        done = [g for g in self.running.without_logits if next(self._planner.work(g), None) is None]
         deliveries = [d for g in done if not g.is_done for d in (self._finish(g, g.limit_reason), *self.halt(g))]
         filling = self._fill()
         if not filling.step.chunks and filling.short:
             loser = self.pressure.loser(filling.short)
             deliveries += [self._finish(loser, FinishReason.MEMORY), *self.halt(loser)]
-        for g, count in filling.prefills:
-            g.num_prefilled += count
         self._served.update(filling.step.jobs)
         return filling.step, deliveries
+
+    def _is_worth_dropping_for(self, newcomer: NativeGeneration) -> bool:
+        """Would a job that comes to another wait longer for the step under way than that has taken so far? A step of
+        several jobs runs to its end in any case, so what is dropped is made up for."""
+        if self._under_way is None or len(self._num_running) != 1 or newcomer.branch.job in self._num_running:
+            return False
+        step, began = self._under_way
+        cost = self.model_pace.cost
+        if cost is None or not step.num_rows:
+            return False
+        if any(g.branch.priority > newcomer.branch.priority for g, _ in (*step.sampling, *step.prefills)):
+            return False
+        seconds = cost.seconds(step.num_rows)
+        if seconds == 0.0 or not step.can_be_dropped:
+            return False
+        return (time.perf_counter() - began) % seconds < seconds / 2
 
     def _fill(self) -> Filling:
         """The next step; if there is not enough memory, with some of the generations suspended."""
         tried: list[NativeGeneration] = []
         share = self._share()
+        # What a prompt's tokens see of a live view depends on the step they fall into.
+        are_prompts_whole = len(self._num_running) < 2
         while True:
-            order = self._ordered() if len(self.running) > 1 else self.running
-            filling = self._planner.fill(order, share)
+            order = self.running.in_order(self._served)
+            filling = self._planner.fill(order, share, are_prompts_whole=are_prompts_whole)
             is_stuck = not filling.step.chunks
             if filling.short:
                 if not self.pressure.relieve(filling.short, is_stuck=is_stuck):
@@ -170,19 +199,19 @@ class Scheduler:
     def _share(self) -> int | None:
         """Rows of a job in a step; None: any. Jobs of lower priority than another have no claim to its time."""
         is_alone = len(self._num_running) < 2
-        if is_alone and (len(self.running) <= FEW or not all(g.sampled for g in self.running)):
-            # Few have room for their drafts. A prompt comes in whole chunks: what its tokens see of a live view
-            # depends on the step they fall into.
-            return None
-        if self.slice_rows is not None or (cost := self.pace.cost) is None:
+        if is_alone and len(self.running) <= FEW:
+            return None  # they have room for their drafts
+        cost = (self.model_pace if is_alone else self.pace).cost
+        if self.slice_rows is not None or cost is None:
             return None if is_alone else self.slice_rows
         if is_alone:
             return cost.ample_rows
         wanted: Counter[str] = Counter()
         priority: dict[str, int] = {}
-        for g in self.running:
-            wanted[g.branch.job] += 1 if g.sampled else max(1, sum(s.pending for s, _ in self._planner.work(g)))
-            priority[g.branch.job] = g.branch.priority
+        for peers in self.running.peers():
+            rows = [1 if g.sampled else max(1, sum(s.pending for s, _ in self._planner.work(g))) for g in peers.some()]
+            wanted[peers.job] += sum(rows) + len(peers) - len(rows)
+            priority[peers.job] = max(peers.priority, priority.get(peers.job, peers.priority))
         if len(wanted) < 2:
             return None
         first = max(priority.values())
@@ -226,19 +255,6 @@ class Scheduler:
                 self.store.reserve(c.segment, n)
         return True
 
-    def _ordered(self) -> list[NativeGeneration]:
-        """By priority, then deadline, then fair share; of one job decoding generations first, then prefills; then by
-        arrival. So a full step has room for whoever has just come."""
-
-        def key(g: NativeGeneration) -> tuple[int, float, int, bool, int]:
-            own = g.branch.view.own
-            # What is put into a gang's member must not keep the others waiting.
-            is_prefill = own is not None and own.pending > 1 and g.branch.gang is None
-            served = self._served[g.branch.job]
-            return -g.branch.priority, g.branch.deadline, served, is_prefill, g.sequence
-
-        return sorted(self.running, key=key)
-
     # -- results -----------------------------------------------------------------------------------------------
 
     def commit(
@@ -253,14 +269,21 @@ class Scheduler:
         """Take over a step; see `Results.take`."""
         self.num_steps += 1
         self.num_rows += step.num_rows
+        for g, count in step.prefills:
+            g.num_prefilled += count
         return self._results.take(step, logits, hidden, allowed=allowed, keep_logits=keep_logits)
 
-    def commit_burst(self, step: Step, decoded: Decoded, seconds: float = 0.0) -> list[Delivery]:
-        """Take over a burst that took `seconds`; see `Results.take_burst`."""
+    def commit_burst(self, step: Step, decoded: Decoded) -> list[Delivery]:
+        """Take over a burst; see `Results.take_burst`."""
         count = len(decoded.tokens)
-        self.step_seconds = seconds / count
         self.num_steps += count
         self.num_rows += count * step.num_rows
         for _ in range(1, count):
             self._served.update(step.jobs)
         return self._results.take_burst(step, decoded)
+
+    def note(self, step: Step, count: int, model_seconds: float, seconds: float) -> None:
+        """`count` steps of these rows took the model so long, and so long in all, from planning to committing."""
+        self.step_seconds = model_seconds / count
+        self.model_pace.note(step.num_rows, self.step_seconds)
+        self.pace.note(step.num_rows, self.step_seconds + seconds - model_seconds)

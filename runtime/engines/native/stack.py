@@ -14,8 +14,8 @@ from ....attention.library import CallArguments, StoreArguments
 from ....attention.span import choose_kernels
 from ...errors import InvalidInput
 from .config import ModelConfig
-from .kernels import BAD_SLOT, BAD_TOKEN, BurstArguments, StackArguments, StepArguments
-from .model import LayerOps
+from .kernels import BAD_SLOT, BAD_TOKEN, INTERRUPTED, BurstArguments, StackArguments, StepArguments
+from .model import Interrupted, LayerOps
 from .ops import KernelOps
 from .pool import KVPool
 from .sampler import burst_arguments
@@ -87,13 +87,13 @@ class KernelStack:
 
     def forward(
         self, tokens: Tensor, positions: Tensor, slots: Tensor, plan: AttentionPlan, pool: KVPool,
-        logit_rows: Tensor | None,
+        logit_rows: Tensor | None, interrupt: ctypes.c_int32 | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """See `Model.forward`."""
         positions = positions.float()
         if logit_rows is None:
             logit_rows = torch.arange(len(tokens))
-        hidden, logits, _prepared = self._enter(tokens, positions, slots, plan, pool, logit_rows)
+        hidden, logits, _prepared = self._enter(tokens, positions, slots, plan, pool, logit_rows, interrupt)
         self._check(self._ops.library.plait_forward(*self._at), pool)
         config = self._ops.config
         return logits[:, : config.vocab_size], hidden[:, : config.hidden_size]
@@ -109,29 +109,42 @@ class KernelStack:
         numbers = None if draws is None else np.empty((3, steps, rows))
         sampling = None if draws is None or numbers is None else burst_arguments(draws, numbers)
         logit_rows = torch.arange(rows)
-        _results = self._enter(tokens, positions, slots, plan, pool, logit_rows)
+        _results = self._enter(tokens, positions, slots, plan, pool, logit_rows, interrupt)
         arguments = _results[2].arguments
         burst = BurstArguments(
             steps=steps, sampled=sampled.data_ptr(),
-            stop_start=stop_start.data_ptr(), stop_ids=stop_ids.data_ptr(), interrupt=ctypes.addressof(interrupt),
+            stop_start=stop_start.data_ptr(), stop_ids=stop_ids.data_ptr(),
             plan_arguments=ctypes.addressof(arguments), entries=arguments.entries,
             run_blocks=arguments.run_blocks, run_start=arguments.run_start,
             num_entries=len(plan.entries), block_size=pool.block_size,
             draws=None if sampling is None else ctypes.addressof(sampling),
         )  # fmt: skip
         done: int = self._ops.library.plait_decode(*self._at, ctypes.addressof(burst))
-        self._check(done, pool)
+        self._check(done or INTERRUPTED, pool)
         return Decoded(sampled[:done], None if numbers is None else numbers[1:, :done])
+
+    def angles(self, positions: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Stack`."""
+        positions = positions.float().contiguous()
+        rows, rotary = len(positions), len(inv_freq)
+        cosine, sine = torch.empty(2, rows, rotary)
+        self._ops.library.plait_angles(
+            positions.data_ptr(), inv_freq.data_ptr(), rows, rotary, cosine.data_ptr(), sine.data_ptr()
+        )
+        return cosine, sine
 
     def _check(self, result: int, pool: KVPool) -> None:
         if result == BAD_TOKEN:
             raise self._ops.bad_token()
         if result == BAD_SLOT:
             raise InvalidInput(f"a slot lies beyond the pool of {pool.num_blocks} blocks of {pool.block_size}")
+        if result == INTERRUPTED:
+            raise Interrupted
 
     def _enter(
-        self, tokens: Tensor, positions: Tensor, slots: Tensor, plan: AttentionPlan, pool: KVPool, logit_rows: Tensor
-    ) -> tuple[Tensor, Tensor, cpu.Prepared]:
+        self, tokens: Tensor, positions: Tensor, slots: Tensor, plan: AttentionPlan, pool: KVPool, logit_rows: Tensor,
+        interrupt: ctypes.c_int32 | None,
+    ) -> tuple[Tensor, Tensor, cpu.Prepared]:  # fmt: skip
         """Fill in the arguments of a step. Returns what these point to and the caller does not have: room for hidden
         states and logits, and attention's plan."""
         ops, step, config = self._ops, self._step, self._ops.config
@@ -154,6 +167,7 @@ class KernelStack:
         step.tokens, step.positions, step.slots = tokens.data_ptr(), positions.data_ptr(), slots.data_ptr()
         step.logit_rows, step.rows, step.num_logits = logit_rows.data_ptr(), rows, len(logit_rows)
         step.attention_plan = prepared.work
+        step.interrupt = None if interrupt is None else ctypes.addressof(interrupt)
         step.hidden, step.hidden_stride, step.logits = hidden.data_ptr(), hidden.stride(0), logits.data_ptr()
         return hidden, logits, prepared
 

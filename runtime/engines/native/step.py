@@ -73,6 +73,8 @@ class Step:
     """Generations that only wanted their pending tokens computed, which this step completes."""
     jobs: Counter[str] = field(default_factory=Counter)
     """Rows of each job."""
+    prefills: list[tuple[NativeGeneration, int]] = field(default_factory=list)
+    """(generation, tokens of what it was given that the step computes)."""
     drafts: list[tuple[NativeGeneration, Chunk]] = field(default_factory=list)
     """What is verified: chunks of a token that was sampled and its draft. The logits of the rows of drafts come behind
     those of `sampling`."""
@@ -85,6 +87,11 @@ class Step:
     num_steps: int = 1
     """Steps that may run, each from what the one before sampled, before anybody has to look."""
     _inputs: Inputs | None = None
+
+    @property
+    def can_be_dropped(self) -> bool:
+        """Is nothing lost but time if it is planned and not run to its end?"""
+        return not self.drafts and not any(span.is_live for c in self.chunks for span in c.view)
 
     def fits_burst(self, *, scores: bool) -> bool:
         """Does each row give its generation a token that the model can sample (`NativeGeneration.fits_burst`), and
@@ -154,13 +161,12 @@ class Filling:
     prefill_room: int
     share: int
     """Rows of a job at most, but for gangs that are begun."""
+    are_prompts_whole: bool = False
+    """Do prompts get all rows that they need, whatever the share?"""
     step: Step = field(default_factory=Step)
     planned: dict[Segment, Chunk] = field(default_factory=dict)
     recomputed: dict[tuple[Segment, int], int] = field(default_factory=dict)
     """(segment, end) -> row of a last token that is computed again for its logits."""
-
-    prefills: list[tuple[NativeGeneration, int]] = field(default_factory=list)
-    """(generation, tokens of what it was given that the step computes)."""
     short: list[NativeGeneration] = field(default_factory=list)
     """Generations that were refused KV blocks; of a gang, one."""
 
@@ -168,9 +174,11 @@ class Filling:
     def rows_left(self) -> int:
         return self.max_rows - self.step.num_rows
 
-    def rows_of(self, job: str) -> int:
-        """How many more rows the job may have."""
-        return min(self.rows_left, self.share - self.step.jobs[job])
+    def rows_of(self, g: NativeGeneration) -> int:
+        """How many more rows it may have."""
+        if self.are_prompts_whole and not g.sampled:
+            return self.rows_left
+        return min(self.rows_left, self.share - self.step.jobs[g.branch.job])
 
     def add(
         self, segment: Segment, view: tuple[Span, ...], begin: int, count: int, *,

@@ -116,7 +116,8 @@ struct Work {  // activations; strides are in elements of 4 bytes
 };
 
 enum { kFloat32, kBFloat16, kFloat32Halved, kQuantised, kBFloat16Tiles };  // types
-enum { kDone = 0, kBadToken = -1, kBadSlot = -2 };         // results
+enum { kDone = 0, kBadToken = -1, kBadSlot = -2, kInterrupted = -3 };  // results
+enum { kAfterStep = 1, kAtOnce = 2 };                                   // interrupts
 
 struct Stack {  // a whole decoder
     const Linear *embedding, *head;
@@ -147,13 +148,13 @@ struct Step {  // one forward pass
     float* hidden;  // (num_logits, hidden_stride)
     int64_t hidden_stride;
     float* logits;  // (num_logits, head->outputs)
+    const int32_t* interrupt;  // kAtOnce here, at any time, ends the pass with its layer; null: nothing does
 };
 
 struct Burst {  // steps of the same rows, each of which decodes behind its own run
     int64_t steps;       // at most
     int64_t* sampled;    // (steps, rows)
     const int64_t *stop_start, *stop_ids;  // row r ends the burst by stop_ids[stop_start[r] : stop_start[r + 1]]
-    const int32_t* interrupt;              // so does anything but 0 here, at any time
     const void* plan_arguments;            // of attention's plan, whose arrays these are:
     int32_t* entries;
     const int32_t *run_blocks, *run_start;
@@ -372,23 +373,25 @@ void head(const Linear& layer, const float* norm, const Work& work, const float*
     linear<Type>(layer, work, input, stride, count, false, logits, layer.outputs);
 }
 
-void angles(const Stack& stack, const Step& step) {
-    for (int64_t row = 0; row < step.rows; row++) {
-        float *cosine = stack.cosine + row * stack.rotary, *sine = stack.sine + row * stack.rotary;
-        for (int64_t i = 0; i < stack.rotary; i++) {
-            const float angle = step.positions[row] * stack.inv_freq[i];
-            cosine[i] = std::cos(angle);
-            sine[i] = std::sin(angle);
+// (rows, rotary) of positions (rows,) times inv_freq (rotary,).
+void angles(const float* positions, const float* inv_freq, int64_t rows, int64_t rotary, float* cosine, float* sine) {
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < rotary; i++) {
+            const float angle = positions[row] * inv_freq[i];
+            cosine[row * rotary + i] = std::cos(angle);
+            sine[row * rotary + i] = std::sin(angle);
         }
-    }
 }
+
+int32_t interrupt(const Step& step) { return step.interrupt ? __atomic_load_n(step.interrupt, __ATOMIC_RELAXED) : 0; }
 
 template <class Type>
 int forward(const Stack& stack, const Work& work, const Step& step) {
     embed<Type>(*stack.embedding, work, step.tokens, step.rows);
-    angles(stack, step);
+    angles(step.positions, stack.inv_freq, step.rows, stack.rotary, stack.cosine, stack.sine);
     std::memcpy(stack.slots, step.slots, step.rows * sizeof(int64_t));
     for (int64_t i = 0; i < stack.num_layers; i++) {
+        if (interrupt(step) == kAtOnce) return kInterrupted;
         qkv<Type>(stack.layers[i], work, step.rows);
         if (stack.rope_and_store(stack.store_arguments[i]) < 0) return kBadSlot;
         stack.attend(step.attention_plan, stack.attend_arguments[i]);
@@ -448,9 +451,10 @@ void advance(const Stack& stack, const Step& step, const Burst& burst, const int
 template <class Type>
 int64_t decode(const Stack& stack, const Work& work, const Step& step, const Burst& burst) {
     for (int64_t done = 0;; done++) {
-        if (forward<Type>(stack, work, step) != kDone) return kBadSlot;
+        const int result = forward<Type>(stack, work, step);
+        if (result != kDone) return result == kInterrupted ? done : result;
         int64_t* sampled = burst.sampled + done * step.rows;
-        bool is_last = done + 1 == burst.steps || __atomic_load_n(burst.interrupt, __ATOMIC_RELAXED);
+        bool is_last = done + 1 == burst.steps || interrupt(step) >= kAfterStep;
         choose(stack, step, burst, done, sampled);
         for (int64_t row = 0; row < step.rows; row++)
             is_last |= sampled[row] == kNoToken || is_stop(burst, row, sampled[row]);
@@ -476,7 +480,7 @@ auto with_type(const Work& work, F f) {
 }  // namespace
 
 // Changes with every function or struct above that kernels.py knows.
-EXPORT int plait_ops_abi() { return 9; }
+EXPORT int plait_ops_abi() { return 10; }
 
 EXPORT int plait_panel() { return kPanel; }
 
@@ -487,6 +491,12 @@ EXPORT int plait_has_tiles() {
 #else
     return 0;
 #endif
+}
+
+// The cosines and sines of a forward pass.
+EXPORT void plait_angles(const float* positions, const float* inv_freq, int64_t rows, int64_t rotary, float* cosine,
+                         float* sine) {
+    angles(positions, inv_freq, rows, rotary, cosine, sine);
 }
 
 EXPORT void plait_sample(const SampleArguments* arguments) { sample(*arguments); }
@@ -518,14 +528,14 @@ EXPORT void plait_head(const Linear* layer, const float* norm, const Work* work,
 }
 
 // A whole forward pass. Returns kBadToken or kBadSlot, having done nothing, if a token is outside the vocabulary or a
-// slot beyond the pool.
+// slot beyond the pool; kInterrupted without results.
 EXPORT int plait_forward(const Stack* stack, const Work* work, const Step* step) {
     if (!are_tokens(step->tokens, step->rows, stack->vocabulary)) return kBadToken;
     return with_type(*work, [&](auto type) { return forward<decltype(type)>(*stack, *work, *step); });
 }
 
-// Steps until one of a burst's ends, or samples kNoToken; tokens, positions, slots and entries are then those of
-// the last step. Returns the number of steps, or as plait_forward.
+// Steps until one of a burst's ends, or samples kNoToken, or there is an interrupt; tokens, positions, slots and
+// entries are then those of the last step that was begun. Returns the number of steps that ended, or as plait_forward.
 EXPORT int64_t plait_decode(const Stack* stack, const Work* work, const Step* step, const Burst* burst) {
     if (!are_tokens(step->tokens, step->rows, stack->vocabulary)) return kBadToken;
     return with_type(*work, [&](auto type) { return decode<decltype(type)>(*stack, *work, *step, *burst); });

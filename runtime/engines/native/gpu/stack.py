@@ -69,13 +69,8 @@ class GpuStack:
         self, tokens: Tensor, positions: Tensor, slots: Tensor, on_device: attend.OnDevice, pool: KVPool
     ) -> Tensor:
         """All layers over rows (N,) of device tensors; (N, C)."""
-        config, ops, rotary, rows = self.config, self.ops, len(self._inv_freq), len(tokens)
-        cos = torch.empty(rows, rotary, device=self.device)
-        sin = torch.empty(rows, rotary, device=self.device)
-        kernels.angles[(rows,)](
-            positions, self._inv_freq, cos, sin, self._factor,
-            ROTARY=rotary, PADDED=triton.next_power_of_2(rotary), num_warps=1,
-        )  # fmt: skip
+        config, ops, rows = self.config, self.ops, len(tokens)
+        cos, sin = self._angles(positions, self._inv_freq, self._factor)
         x = ops.embed(tokens)
         out = torch.empty(rows, config.num_heads, config.head_dim, dtype=x.dtype, device=self.device)
         lse = torch.empty(rows, config.num_heads, device=self.device)
@@ -92,11 +87,25 @@ class GpuStack:
             x = ops.finish(layer, x, out)
         return x
 
+    def angles(self, positions: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Stack`."""
+        return self._angles(positions.float(), inv_freq, 1.0)
+
+    def _angles(self, positions: Tensor, inv_freq: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+        """Cosines and sines times `factor`."""
+        rows, rotary = len(positions), len(inv_freq)
+        cos, sin = (torch.empty(rows, rotary, device=self.device) for _ in range(2))
+        kernels.angles[(rows,)](
+            positions, inv_freq, cos, sin, factor,
+            ROTARY=rotary, PADDED=triton.next_power_of_2(rotary), num_warps=1,
+        )  # fmt: skip
+        return cos, sin
+
     def forward(
         self, tokens: Tensor, positions: Tensor, slots: Tensor, plan: AttentionPlan, pool: KVPool,
-        logit_rows: Tensor | None,
+        logit_rows: Tensor | None, interrupt: c_int32 | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """See `Model.forward`."""
+        """See `Model.forward`; it is not interrupted."""
         config = self.config
         plan.check(pool.block_size, pool.num_blocks)
         is_prefill = plan.is_prefill

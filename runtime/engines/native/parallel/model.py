@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctypes import c_int32
 from pathlib import Path
 from typing import Literal
 from weakref import WeakKeyDictionary
@@ -43,9 +44,10 @@ class ParallelModel(Model):
         plan: AttentionPlan,
         pool: KVPool,
         logit_rows: Tensor | None = None,
+        interrupt: c_int32 | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `Model.forward`. Raises `WorkerLost` if another rank's process has ended. `pool` is the latest one: the
-        others have forgotten what was in one before."""
+        """See `Model.forward`; it is not interrupted, as all ranks would have to be. Raises `WorkerLost` if another
+        rank's process has ended. `pool` is the latest one: the others have forgotten what was in one before."""
         if pool not in self._pools:
             self._num_pools += 1
             self._pools[pool] = self._num_pools

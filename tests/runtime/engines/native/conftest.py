@@ -15,9 +15,9 @@ def bursts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     lengths: list[int] = []
     commit = Scheduler.commit_burst
 
-    def counted(self: Scheduler, step: Any, decoded: Any, seconds: float) -> Any:
+    def counted(self: Scheduler, step: Any, decoded: Any) -> Any:
         lengths.append(len(decoded.tokens))
-        return commit(self, step, decoded, seconds)
+        return commit(self, step, decoded)
 
     monkeypatch.setattr(Scheduler, "commit_burst", counted)
     return lengths

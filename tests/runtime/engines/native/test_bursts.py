@@ -167,7 +167,7 @@ async def test_a_burst_ends_with_a_stop(folder: Path, bursts: list[int]) -> None
 async def test_what_each_step_takes_is_noted(folder: Path, bursts: list[int]) -> None:
     engine = _engine(folder, draft_rows=0)
     noted: list[tuple[int, float]] = []
-    engine.scheduler.pace.note = lambda rows, seconds: noted.append((rows, seconds))  # type: ignore[method-assign]
+    engine.scheduler.model_pace.note = lambda rows, seconds: noted.append((rows, seconds))  # type: ignore[method-assign]
     commit = engine.scheduler.commit
 
     def counted(*arguments: Any, **options: Any) -> Any:

@@ -95,11 +95,16 @@ def test_rows_and_seconds_are_each_others_inverse(points, seconds):
     assert rows < 0 or cost.seconds(rows) == pytest.approx(seconds)
 
 
+def know(at: Stepped, *costs: tuple[int, float]) -> None:
+    """Let the engine have seen steps of so many rows and seconds."""
+    for pace in (at.scheduler.pace, at.scheduler.model_pace):
+        for rows, seconds in costs:
+            pace.note(rows, seconds)
+
+
 async def test_prompts_and_branches_of_a_large_job_are_dealt_out_by_what_steps_cost():
     at = Stepped()
-    for rows in (1, 100):
-        at.scheduler.pace.note(rows, SLOW.seconds(rows))
-    at.scheduler.pace.note = lambda rows, seconds: None
+    know(at, *((rows, SLOW.seconds(rows)) for rows in (1, 100)))
     at.generate(list(range(9)), job="small")
     assert at.step(2) == [{"small": 9}, {"small": 1}]
     at.generate(list(range(100)), job="large")
@@ -118,10 +123,8 @@ async def test_a_lone_job_is_dealt_out_when_it_is_known_what_that_costs():
     root = at.native.open([1, 2, 3], job="a")
     for branch in root.fork(200):
         branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))
-    note, at.scheduler.pace.note = at.scheduler.pace.note, lambda rows, seconds: None
     assert at.step(3)[-1] == {"a": 200}
-    for rows in (1, 100):
-        note(rows, SLOW.seconds(rows))
+    know(at, *((rows, SLOW.seconds(rows)) for rows in (1, 100)))
     at.scheduler.repeatable = None
     assert at.step(3) == [{"a": 64}] * 3  # not 200
     await at.close()
@@ -130,9 +133,7 @@ async def test_a_lone_job_is_dealt_out_when_it_is_known_what_that_costs():
 @pytest.mark.parametrize("number", [8, 9])
 async def test_few_branches_of_a_lone_job_have_room_for_their_drafts(number):
     at = Stepped(kv_tokens=1 << 12)
-    for rows in (1, 8, 100):
-        at.scheduler.pace.note(rows, rows / 128)
-    at.scheduler.pace.note = lambda rows, seconds: None
+    know(at, *((rows, rows / 128) for rows in (1, 8, 100)))
     root = at.native.open([1, 2, 3], job="a")
     for branch in root.fork(number):
         branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))
@@ -143,9 +144,7 @@ async def test_few_branches_of_a_lone_job_have_room_for_their_drafts(number):
 
 async def test_prompts_of_a_lone_job_come_whole():
     at = Stepped(kv_tokens=1 << 12)
-    for rows in (1, 8, 100):
-        at.scheduler.pace.note(rows, rows / 128)
-    at.scheduler.pace.note = lambda rows, seconds: None
+    know(at, *((rows, rows / 128) for rows in (1, 8, 100)))
     for number in range(12):
         branch = at.native.open([number] * 20, job="a")
         branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))

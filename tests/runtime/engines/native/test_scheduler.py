@@ -74,7 +74,8 @@ async def test_the_nearest_deadline_goes_first_behind_priority():
     urgent = stepped.generate(prompt(9, 8), job="d", priority=1)
     again = fork.generate(SamplingParams(max_tokens=5, ignore_eos=True))
     assert sorted([other, again, urgent], key=stepped.pressure.age) == [urgent, again, other]
-    assert stepped.scheduler._ordered() == [urgent, again, other]
+    order = stepped.scheduler.running.in_order(Counter())
+    assert [g for peers in order for g in peers.fresh()] == [urgent, again, other]
     await stepped.close()
 
 
