@@ -154,7 +154,8 @@ class GGUFFile:
         begin = 0
         for at in range(0, flat.size, step):
             try:
-                piece = quants.dequantize(flat[at : at + step].reshape(1, -1), kind).reshape(-1)
+                with np.errstate(all="ignore"):  # numbers that are none are met, and told, where the model runs
+                    piece = quants.dequantize(flat[at : at + step].reshape(1, -1), kind).reshape(-1)
             except NotImplementedError:
                 raise UnsupportedModel(
                     f"{self.path}: {stored.name} is of the block type {kind.name}, which cannot be dequantised"
