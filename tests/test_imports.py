@@ -192,3 +192,19 @@ def test_import_is_quick_and_light():
     seconds, *heavy = run.stdout.split()
     assert heavy == []
     assert float(seconds) < 2.0
+
+
+HELP = """
+import sys
+from plait.runtime.cli.main import main
+try:
+    main(["--help"])
+finally:
+    print(*{"transformers", "torch", "triton", "vllm", "datasets"}.intersection(sys.modules), file=sys.stderr)
+"""
+
+
+def test_the_list_of_commands_is_light():
+    """It reads the first line of each command's module."""
+    run = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
+    assert "calibrate-ape" in run.stdout and run.stderr == "\n"

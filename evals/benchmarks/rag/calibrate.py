@@ -22,7 +22,6 @@ from rich.progress import track
 
 from ....runtime.cli.table import table
 from ....runtime.engine import Engine, SamplingParams
-from ....runtime.engines.native.context_scaling import write_scaling
 from ....runtime.engines.registry import find_model
 from ....runtime.errors import InvalidInput, UnsupportedByEngine
 from ....runtime.runtime import Runtime
@@ -142,5 +141,7 @@ async def _run(options: argparse.Namespace, console: Console) -> None:
     before = f"{default.context_temperature:g} and {default.context_scale:g}"
     console.print(f"the model's temperature and scale were {before}", highlight=False)
     if options.write:
+        from ....runtime.engines.native.context_scaling import write_scaling  # torch takes a moment
+
         written = write_scaling(folder, points[0].temperature, points[0].scale)
         console.print(f"the best are in {written}", highlight=False, soft_wrap=True)
