@@ -31,7 +31,7 @@ LIBRARIES = ("pytest", "numpy", "torch", "hypothesis", "pydantic", "transformers
 _NATIVE = "tests/runtime/engines/native"
 _STEPS = [
     f"{_NATIVE}/test_{name}.py"
-    for name in ("scheduler", "waiting", "fairness", "bursts", "engine", "non_finite", "contexts")
+    for name in ("scheduler", "waiting", "fairness", "pace", "interrupts", "bursts", "engine", "non_finite", "contexts")
 ]
 _STORE = [f"{_NATIVE}/test_{name}.py" for name in ("store", "waiting", "context_store", "engine", "pressure_machine")]
 TESTS = {
@@ -43,6 +43,8 @@ TESTS = {
     "runtime/engines/native/gangs.py": _STEPS,
     "runtime/engines/native/scheduler.py": _STEPS,
     "runtime/engines/native/planner.py": _STEPS,
+    "runtime/engines/native/running.py": [f"{_NATIVE}/test_running.py"],
+    "runtime/engines/native/pace.py": [f"{_NATIVE}/test_pace.py"],
     "runtime/engines/native/view.py": [*_STORE, f"{_NATIVE}/test_contexts.py", f"{_NATIVE}/test_views.py"],
     "runtime/engines/native/branch.py": [*_STORE, f"{_NATIVE}/test_contexts.py"],
     "runtime/engines/native/results.py": [*_STEPS, f"{_NATIVE}/test_faults.py", f"{_NATIVE}/test_drafting.py"],

@@ -18,7 +18,7 @@ def generation(rng: random.Random, sequence: int) -> Any:
         gang=rng.choice([None, None, ("a", "g")]), view=SimpleNamespace(own=None),
     )  # fmt: skip
     if rng.random() < 0.9:
-        branch.view.own = SimpleNamespace(pending=rng.choice([0, 1, 1, 9]))
+        branch.view.own = SimpleNamespace(pending=rng.choice([0, 1, 1, 2, 9]))
     return Standing(sequence=sequence, sampled=[1] * rng.randrange(2), wants_logits=rng.random() < 0.8, branch=branch)
 
 
@@ -56,8 +56,9 @@ def test_order(seed: int) -> None:
             one = rng.choice(expected)
             one.sampled.append(1)
             if one.branch.view.own is not None:
-                one.branch.view.own.pending = rng.choice([1, 9])
+                one.branch.view.own.pending = rng.choice([1, 2])
         assert list(running) == expected and len(running) == len(expected)
+        assert all(len(peers) for peers in running.peers())
         assert list(running.without_logits) == [g for g in expected if not g.wants_logits]
         if rng.random() < 0.3:
             served = Counter({job: i for i, job in enumerate(rng.sample("abc", 3))})
