@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
@@ -243,7 +244,8 @@ class NativeEngine:
         mailbox = self.mailbox
         while not (self._is_closed or mailbox.is_orphaned):
             try:
-                self._step()
+                with contextlib.suppress(Interrupted):  # the next step is planned anew
+                    self._step()
             except BaseException as error:  # a defect or a lost device: every waiting generation must hear of it
                 with self.lock:
                     mailbox.put(self.scheduler.fail(error))
@@ -270,13 +272,10 @@ class NativeEngine:
             inputs = step.inputs(self.block_size)
         if step.num_steps > 1 or (self.singles and step.fits_burst(scores=self.scheduler.scores)):
             start = time.perf_counter()
-            try:
-                decoded = self.model.decode(
-                    inputs.tokens, inputs.positions, inputs.slots, inputs.plan, self.pool,
-                    steps=step.num_steps, stops=inputs.stops, interrupt=self.scheduler.interrupt, draws=step.draws(),
-                )  # fmt: skip
-            except Interrupted:
-                return
+            decoded = self.model.decode(
+                inputs.tokens, inputs.positions, inputs.slots, inputs.plan, self.pool,
+                steps=step.num_steps, stops=inputs.stops, interrupt=self.scheduler.interrupt, draws=step.draws(),
+            )  # fmt: skip
             seconds = time.perf_counter() - start
             with self.lock:
                 mailbox.put(self.scheduler.commit_burst(step, decoded))
@@ -285,12 +284,9 @@ class NativeEngine:
         numbers = (inputs.tokens, inputs.positions, inputs.slots, inputs.logit_rows)
         tokens, positions, slots, logit_rows = (tensor.to(self.model.device) for tensor in numbers)
         start = time.perf_counter()
-        try:
-            logits, hidden = self.model.forward(
-                tokens, positions, slots, inputs.plan, self.pool, logit_rows, self.scheduler.interrupt
-            )
-        except Interrupted:
-            return
+        logits, hidden = self.model.forward(
+            tokens, positions, slots, inputs.plan, self.pool, logit_rows, self.scheduler.interrupt
+        )
         logits = logits.cpu()
         seconds = time.perf_counter() - start
         allowed = step.allowed(self.vocab_size)
