@@ -186,6 +186,16 @@ async def test_what_each_step_takes_is_noted(folder: Path, bursts: list[int]) ->
     assert sum(n * seconds for n, (_, seconds) in zip(bursts, noted, strict=True)) <= took
 
 
+async def test_a_single_step_tells_how_long_the_next_ones_take(folder: Path) -> None:
+    """Else who streams would stay at single steps behind a long one."""
+    engine = _engine(folder)
+    await engine.start()
+    engine.scheduler.step_seconds = 60.0
+    await engine.open(_prompt(20, 0)).generate(SamplingParams(max_tokens=1))
+    await _close(engine)  # what a step took is noted behind its result
+    assert 0 < engine.scheduler.step_seconds < 60
+
+
 async def test_who_comes_waits_for_one_step(folder: Path, bursts: list[int]) -> None:
     """A generation that is submitted ends the burst under way; those that ask for more than a token and how likely it
     is take one step at a time."""

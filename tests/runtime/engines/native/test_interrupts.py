@@ -13,12 +13,10 @@ import pytest
 
 from plait import SamplingParams
 from plait.runtime.engines.native.engine import NativeEngine
-from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.model import AFTER_STEP, AT_ONCE, Interrupted
-from plait.runtime.engines.native.options import NativeOptions
-from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
+from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.engines.native.stepped import Stepped
-from plait.tests.runtime.engines.native.test_bursts import EOS, _scenario
+from plait.tests.runtime.engines.native.test_bursts import _engine, _scenario
 from plait.tests.runtime.engines.native.test_pace import know
 from plait.tests.runtime.engines.native.test_pressure import prompt
 from plait.tests.runtime.engines.native.test_scheduler import decoding
@@ -36,7 +34,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 def patient(folder: Path) -> NativeEngine:
     """Drops no step for reasons of its own."""
-    engine = NativeEngine(load_model(folder), IdTokenizer(131, (EOS,)), NativeOptions(kv_tokens=8192, draft_rows=0))
+    engine = _engine(folder, draft_rows=0)
     engine.scheduler._is_worth_dropping_for = lambda newcomer: False  # type: ignore[method-assign]
     return engine
 
@@ -102,6 +100,25 @@ async def test_steps_that_are_dropped_at_any_time(folder: Path, monkeypatch: pyt
         is_over.set()
         thread.join()
     assert names
+
+
+@pytest.mark.parametrize("interrupt", [0, AT_ONCE])
+async def test_a_burst_that_was_cut_inside_a_step_is_not_gone_on_with(interrupt: int) -> None:
+    """Its inputs are those of the step that it was in, one further than what it sampled."""
+    at = Stepped()
+    decoding(at, "aa")
+    at.scheduler.max_steps = 16
+    at.step()
+    commit = at.scheduler.commit_burst
+
+    def cut(*arguments: Any) -> Any:
+        at.scheduler.interrupt.value = interrupt
+        return commit(*arguments)
+
+    at.scheduler.commit_burst = cut  # type: ignore[method-assign]
+    at.step()
+    assert at.steps[-1].num_steps > 1 and (at.scheduler.repeatable is None) == (interrupt == AT_ONCE)
+    await at.close()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from plait import SamplingParams
 from plait.runtime.engines.native.pace import Cost, Pace
+from plait.runtime.engines.native.scheduler import Scheduler
+from plait.runtime.engines.native.step import Step
 from plait.tests.runtime.engines.native.stepped import Stepped
 
 
@@ -139,6 +141,46 @@ async def test_few_branches_of_a_lone_job_have_room_for_their_drafts(number):
         branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))
     assert at.step(3)[-1] == {"a": 8}
     assert at.scheduler._share() == (None if number == 8 else 8)
+    await at.close()
+
+
+async def test_what_is_around_a_burst_counts_whole_for_a_step_that_is_planned_anew():
+    at = Stepped()
+    step = Step(num_rows=3)
+    for rows in (1, 3):
+        step.num_rows = rows
+        Scheduler.note(at.scheduler, step, count=4, model_seconds=0.4 * rows, seconds=0.4 * rows + 0.05)
+    alone, beside = at.scheduler.model_pace.cost, at.scheduler.pace.cost
+    assert [alone.seconds(n) for n in (1, 3)] == pytest.approx([0.1, 0.3])
+    assert [beside.seconds(n) for n in (1, 3)] == pytest.approx([0.15, 0.35])
+    await at.close()
+
+
+async def test_alone_the_model_counts_and_beside_others_what_is_around_it_too():
+    """In bursts Python is nearly nothing; where steps are planned anew it makes large ones seem cheap."""
+    at = Stepped(kv_tokens=1 << 14)
+    for rows in (1, 100, 600):
+        at.scheduler.model_pace.note(rows, rows / 128)
+        at.scheduler.pace.note(rows, 1.0 + rows / 128)
+    root = at.native.open([1, 2, 3], job="a")
+    for branch in root.fork(100):
+        branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))
+    at.step(2)
+    assert at.scheduler._share() == 8  # by the other cost a step of 1,024 would be the first that is worth its time
+    at.generate([5], job="b")
+    assert at.scheduler._share() == at.scheduler.pace.cost.fair_rows([100, 1], 1) > 60
+    await at.close()
+
+
+async def test_a_prompt_of_a_lone_job_does_not_lift_the_limit_of_those_that_decode():
+    at = Stepped(kv_tokens=1 << 14)
+    know(at, *((rows, rows / 128) for rows in (1, 8, 100)))
+    root = at.native.open([1, 2, 3], job="a")
+    for branch in root.fork(100):
+        branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))
+    at.step(2)
+    at.generate(list(range(20)), job="a")
+    assert at.step(2) == [{"a": 8 + 20}, {"a": 8}]
     await at.close()
 
 
