@@ -115,7 +115,7 @@ async def test_a_burst_that_was_cut_inside_a_step_is_not_gone_on_with(interrupt:
         at.scheduler.interrupt.value = interrupt
         return commit(*arguments)
 
-    at.scheduler.commit_burst = cut  # type: ignore[method-assign]
+    at.scheduler.commit_burst = cut  # type: ignore[method-assign,assignment]
     at.step()
     assert at.steps[-1].num_steps > 1 and (at.scheduler.repeatable is None) == (interrupt == AT_ONCE)
     await at.close()
