@@ -90,6 +90,8 @@ class Running:
         self._of: dict[NativeGeneration, Peers] = {}
         self.without_logits: dict[NativeGeneration, None] = {}
         """Those that only want their pending tokens computed."""
+        self.num_begun = 0
+        """How many had sampled when `in_order` was last asked for."""
 
     def __len__(self) -> int:
         return len(self._of)
@@ -123,12 +125,8 @@ class Running:
         """By priority, then deadline, then fair share: `served` are the rows that each job was given."""
         for peers in self._peers.values():
             peers.look()
+        self.num_begun = sum(peers.num_begun for peers in self._peers.values())
         return sorted(self._peers.values(), key=lambda one: (-one.priority, one.deadline, served[one.job]))
-
-    @property
-    def num_begun(self) -> int:
-        """How many had sampled when `in_order` was last asked for."""
-        return sum(peers.num_begun for peers in self._peers.values())
 
     def peers(self) -> Iterator[Peers]:
         """In no order."""
