@@ -196,7 +196,7 @@ class Model:
         if self.stack is not None and all(seen is plan for seen in plans.values()):
             return self.stack.forward(tokens, positions, slots, plan, pool, logit_rows, interrupt)
         config = self.config
-        angles = angles_of if self.stack is None else self.stack.angles
+        angles = _angles if self.stack is None else self.stack.angles
         tables = {rope: _scaled(angles(positions, inv_freq), rope) for rope, inv_freq in self._ropes.items()}
         lanes = config.num_lanes
         x = self.ops.embed(tokens if lanes == 1 else tokens.repeat_interleave(lanes))
@@ -255,9 +255,8 @@ class Model:
             room = min(self._windows) - plan.farthest(positions.numpy())
             if room < 1:
                 at = self.device
-                logits = self.forward(tokens.to(at), positions.to(at), slots.to(at), plan, pool, None, interrupt)[
-                    0
-                ].cpu()
+                tokens, positions, slots = (part.to(at) for part in (tokens, positions, slots))
+                logits = self.forward(tokens, positions, slots, plan, pool, interrupt=interrupt)[0].cpu()
                 return Decoded(likeliest(logits)[None]) if draws is None else sample_rows(logits, draws)
             steps = min(steps, room)
         return self.stack.decode(tokens, positions, slots, plan, pool, steps, *stops, interrupt, draws)
@@ -281,7 +280,7 @@ def _ropes(config: ModelConfig, device: torch.device) -> dict[RopeConfig | None,
     return {rope: (nothing if rope is None else rope.inv_freq(config.head_dim)).to(device) for rope in kinds}
 
 
-def angles_of(positions: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
+def _angles(positions: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines (N, R)."""
     angles = positions.to(torch.float32)[:, None] * inv_freq
     return angles.cos(), angles.sin()
