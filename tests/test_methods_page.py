@@ -48,7 +48,7 @@ def place(request, tmp_path_factory):
 
 def run(place, command):
     folder, environment, _ = place
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

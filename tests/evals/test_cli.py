@@ -14,13 +14,14 @@ import time
 import pytest
 from rich.console import Console
 
-from plait import Recorder
+from plait import Recorder, ScriptedEngine
 from plait.evals import run
 from plait.evals.environment import samples_digest
 from plait.evals.progress import progress
 from plait.evals.store import Store
 from plait.runtime.cli.main import main
-from plait.tests.evals.tools import engine, grid
+from plait.runtime.engines.scripted import WordTokenizer
+from plait.tests.evals.tools import engine, grid, solver
 
 FILE = """
 model = "some-folder"
@@ -152,22 +153,33 @@ def test_the_command_runs_and_goes_on(tmp_path, capsys):
 
 async def test_a_folder_says_how_it_was_made(tmp_path, capsys, monkeypatch):
     """It goes on, and shows what is done so far, without the settings being given again."""
-    two, add = asyncio.Event(), Store.add
+    two, looked, add = asyncio.Event(), asyncio.Event(), Store.add
 
     def counted(store, unit):
         add(store, unit)
         if len(store.units) == 2:
             two.set()
 
+    class Held(ScriptedEngine):
+        begun = 0
+
+        async def complete(self, generation):
+            self.begun += 1
+            if self.begun > 2:
+                await looked.wait()
+            return await super().complete(generation)
+
     monkeypatch.setattr(Store, "add", counted)
     (tmp_path / "out").mkdir()
     config = grid(model="countdown", engine={"kv_tokens": 65536}, methods=[{"method": "sequential", "max_tokens": 8}])
-    running = asyncio.create_task(run(config, tmp_path / "out", engine=engine(seconds_per_token=0.01)))
+    held = Held(solver, tokenizer=WordTokenizer())
+    running = asyncio.create_task(run(config, tmp_path / "out", engine=held))
     await two.wait()
     # Another process may look on: the folder is held by the run.
     assert await asyncio.to_thread(main, ["eval", str(tmp_path / "out"), "--report"]) == 0
     out, err = capsys.readouterr()
-    assert "Unfinished: " in out and "of 6 runs are done" in out and "report.html" in err
+    assert "Unfinished: 2 of 6 runs are done" in out and "report.html" in err
+    looked.set()
     await running
 
 
