@@ -20,8 +20,10 @@ EMULATED_TILES = ("-march=x86-64-v4", "-mavx512bf16", "-DPLAIT_EMULATE_TILES")
 
 _NEEDED = {
     "-march=x86-64": "sse2",
+    "-mssse3": "ssse3",
     "-mavx": "avx",
     "-mavx2": "avx2",
+    "-mf16c": "f16c",
     "-march=x86-64-v4": "avx512dq",
     "-mavx512bf16": "avx512_bf16",
 }

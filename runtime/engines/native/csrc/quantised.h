@@ -15,8 +15,21 @@
 
 namespace {
 
+// Products of bytes: four are summed in 32 bits, or two in 16, which what is multiplied must not overflow.
+#if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && !defined(__AVX512F__))
+#define PLAIT_BYTES_BY_FOUR 1
+constexpr bool kHasNarrowSums = false;
+#elif defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__)) || (defined(__SSSE3__) && !defined(__AVX__))
+#define PLAIT_BYTES_BY_TWO 1
+constexpr bool kHasNarrowSums = true;
+#else
+constexpr bool kHasNarrowSums = false;
+#endif
+
 constexpr int kGroup = 32;
-constexpr int kGroupRows = kLanes == 16 ? 3 : 1;  // 3 x 4 sums in integers, as many in float32, 4 weights and an input
+constexpr int kGroupRows = 3;
+constexpr int kColumns = kLanes == 16 ? kVectors : 2;  // vectors of outputs at a time, whose sums stay in registers
+constexpr int kUnrolledWords = kLanes == 16 ? 8 : 1;   // unrolled, the compiler moves inputs of many words into memory
 
 struct Inputs {  // a group of a row
     int8_t integers[kGroup];
@@ -26,10 +39,17 @@ struct Inputs {  // a group of a row
 };
 constexpr int kInputsSize = sizeof(Inputs) / sizeof(float);
 
+Int half_bytes(Int word, int p) { return (p ? word >> 4 : word) & 0x0f0f0f0f; }
+
+// Of a group and an output there are `kWords` words of four bytes, of which each holds the `kParts` parts of as many
+// integers, or of the same one. Part p of word i is multiplied by inputs 4 * input(i, p) and the three behind it.
+
 struct Int8 {
-    static constexpr int kWords = 8, kParts = 1;  // words of four bytes for each output; inputs in a byte
+    static constexpr int kWords = 8, kParts = kHasNarrowSums ? 2 : 1;
+    static constexpr int kSums = kParts;  // in narrow sums, for which bytes are too large, high halves have their own
     static constexpr bool kHasMinimum = false;
-    static Int part(Int word, int) { return word; }
+    static Int part(Int word, int p) { return kHasNarrowSums ? half_bytes(word, p) : word; }
+    static int input(int i, int) { return i; }
     static int32_t start(const Inputs& x) { return x.offset; }
     static float weight(const uint8_t* integers, int lane, int k) {
         return static_cast<float>(integers[(k / 4 * kPanel + lane) * 4 + k % 4] - 128);
@@ -37,9 +57,10 @@ struct Int8 {
 };
 
 struct Int4 {
-    static constexpr int kWords = 4, kParts = 2;
+    static constexpr int kWords = 4, kParts = 2, kSums = 1;
     static constexpr bool kHasMinimum = true;
-    static Int part(Int word, int p) { return (p ? word >> 4 : word) & 0x0f0f0f0f; }
+    static Int part(Int word, int p) { return half_bytes(word, p); }
+    static int input(int i, int p) { return p * kWords + i; }
     static int32_t start(const Inputs&) { return 0; }
     static float weight(const uint8_t* integers, int lane, int k) {
         const int byte = k % (kGroup / 2);
@@ -57,6 +78,8 @@ constexpr int kRecord = kIntegers<Format> + kPanel * (Format::kHasMinimum ? 4 : 
 Vec halves(const uint8_t* p) {
 #if defined(__AVX512F__)
     return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__F16C__)
+    return (Vec)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #else
     const Int bits = __builtin_convertvector(load<Short>(p), Int);
     const Vec magnitude = (Vec)((bits & 0x7fff) << 13) * 0x1p112f;  // moves the exponent's bias; subnormals come right
@@ -64,33 +87,63 @@ Vec halves(const uint8_t* p) {
 #endif
 }
 
-// In each lane: total + four unsigned bytes of `weights` times four signed ones of `inputs`.
-Int dot(Int total, Int weights, Int inputs) {
-#if defined(__AVX512VNNI__) && defined(__AVX512F__)
-    return (Int)_mm512_dpbusd_epi32((__m512i)total, (__m512i)weights, (__m512i)inputs);
-#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
-    return (Int)_mm256_dpbusd_avx_epi32((__m256i)total, (__m256i)weights, (__m256i)inputs);
-#elif defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__)) || (defined(__SSE2__) && !defined(__AVX__))
-    // Bytes as pairs of 16 bits: even ones, then odd ones. (Sums of products of bytes in 16 bits would overflow.)
-    typedef int16_t Pairs __attribute__((vector_size(kLanes * 4)));
-    const Pairs even = (Pairs)(weights & 0x00ff00ff), odd = (Pairs)((weights >> 8) & 0x00ff00ff);
-    const Pairs even_inputs = (Pairs)((Pairs)inputs << 8) >> 8, odd_inputs = (Pairs)inputs >> 8;
+// Sums of a group's products, one for each output of a vector: unsigned bytes of weights times signed ones of inputs.
+#if defined(PLAIT_BYTES_BY_TWO)
+template <class Format>
+class Sums {
+public:
+    void add(int part, Int weights, Int inputs) {
 #if defined(__AVX512BW__)
-    return total + (Int)_mm512_madd_epi16((__m512i)even, (__m512i)even_inputs) +
-           (Int)_mm512_madd_epi16((__m512i)odd, (__m512i)odd_inputs);
+        sums_[part % Format::kSums] += (Pairs)_mm512_maddubs_epi16((__m512i)weights, (__m512i)inputs);
 #elif defined(__AVX2__)
-    return total + (Int)_mm256_madd_epi16((__m256i)even, (__m256i)even_inputs) +
-           (Int)_mm256_madd_epi16((__m256i)odd, (__m256i)odd_inputs);
+        sums_[part % Format::kSums] += (Pairs)_mm256_maddubs_epi16((__m256i)weights, (__m256i)inputs);
 #else
-    return total + (Int)_mm_madd_epi16((__m128i)even, (__m128i)even_inputs) +
-           (Int)_mm_madd_epi16((__m128i)odd, (__m128i)odd_inputs);
+        sums_[part % Format::kSums] += (Pairs)_mm_maddubs_epi16((__m128i)weights, (__m128i)inputs);
 #endif
+    }
+    Int total() const {
+        Int found = added(sums_[0], 1);
+        if constexpr (Format::kSums == 2) found += added(sums_[1], 16);
+        return found;
+    }
+
+private:
+    typedef int16_t Pairs __attribute__((vector_size(kLanes * 4)));
+    static_assert(kGroup / 2 * 15 * 127 < 1 << 15);
+
+    static Int added(Pairs pairs, int16_t factor) {
+        const Pairs factors = Pairs{} + factor;
+#if defined(__AVX512BW__)
+        return (Int)_mm512_madd_epi16((__m512i)pairs, (__m512i)factors);
+#elif defined(__AVX2__)
+        return (Int)_mm256_madd_epi16((__m256i)pairs, (__m256i)factors);
 #else
-    for (int shift = 0; shift < 32; shift += 8)
-        total += ((weights >> shift) & 0xff) * ((inputs << (24 - shift)) >> 24);
-    return total;
+        return (Int)_mm_madd_epi16((__m128i)pairs, (__m128i)factors);
 #endif
-}
+    }
+
+    Pairs sums_[Format::kSums] = {};
+};
+#else
+template <class>
+class Sums {
+public:
+    void add(int, Int weights, Int inputs) {
+#if defined(PLAIT_BYTES_BY_FOUR) && defined(__AVX512F__)
+        sum_ = (Int)_mm512_dpbusd_epi32((__m512i)sum_, (__m512i)weights, (__m512i)inputs);
+#elif defined(PLAIT_BYTES_BY_FOUR)
+        sum_ = (Int)_mm256_dpbusd_avx_epi32((__m256i)sum_, (__m256i)weights, (__m256i)inputs);
+#else
+        for (int shift = 0; shift < 32; shift += 8)
+            sum_ += ((weights >> shift) & 0xff) * ((inputs << (24 - shift)) >> 24);
+#endif
+    }
+    Int total() const { return sum_; }
+
+private:
+    Int sum_ = {};
+};
+#endif
 
 // A row of `size` inputs as groups in 8 bits. What is not finite makes its group's scale NaN.
 void quantise(const float* x, int64_t size, float* out) {
@@ -132,39 +185,41 @@ void group_tile(const float* x, int64_t x_stride, const uint8_t* record, int64_t
     Vec total[kRows][kVectors] = {};
     for (int64_t g = 0; g < groups; g++, record += kRecord<Format>, x += kInputsSize) {
         const Inputs* inputs[kRows];
-        Int sums[kRows][kVectors];
 #pragma GCC unroll 8
-        for (int row = 0; row < kRows; row++) {
-            inputs[row] = reinterpret_cast<const Inputs*>(x + row * x_stride);
+        for (int row = 0; row < kRows; row++) inputs[row] = reinterpret_cast<const Inputs*>(x + row * x_stride);
+        const uint8_t* scales = record + kIntegers<Format>;
+#pragma GCC unroll 1
+        for (int first = 0; first < kVectors; first += kColumns) {
+            Sums<Format> sums[kRows][kColumns];
+#pragma GCC unroll kUnrolledWords
+            for (int i = 0; i < Format::kWords; i++) {
+                Int words[kColumns];
 #pragma GCC unroll 8
-            for (int j = 0; j < kVectors; j++) sums[row][j] = Int{} + Format::start(*inputs[row]);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < Format::kWords; i++) {
-            Int words[kVectors];
-#pragma GCC unroll 8
-            for (int j = 0; j < kVectors; j++) words[j] = load<Int>(record + (i * kPanel + j * kLanes) * 4);
+                for (int j = 0; j < kColumns; j++)
+                    words[j] = load<Int>(record + (i * kPanel + (first + j) * kLanes) * 4);
 #pragma GCC unroll 2
-            for (int p = 0; p < Format::kParts; p++) {
+                for (int p = 0; p < Format::kParts; p++) {
 #pragma GCC unroll 8
-                for (int row = 0; row < kRows; row++) {
-                    int32_t four;
-                    std::memcpy(&four, inputs[row]->integers + (p * Format::kWords + i) * 4, 4);
+                    for (int row = 0; row < kRows; row++) {
+                        int32_t four;
+                        std::memcpy(&four, inputs[row]->integers + Format::input(i, p) * 4, 4);
 #pragma GCC unroll 8
-                    for (int j = 0; j < kVectors; j++)
-                        sums[row][j] = dot(sums[row][j], Format::part(words[j], p), Int{} + four);
+                        for (int j = 0; j < kColumns; j++)
+                            sums[row][j].add(p, Format::part(words[j], p), Int{} + four);
+                    }
                 }
             }
-        }
-        const uint8_t* scales = record + kIntegers<Format>;
 #pragma GCC unroll 8
-        for (int j = 0; j < kVectors; j++) {
-            const Vec scale = halves(scales + j * kLanes * 2);
+            for (int j = 0; j < kColumns; j++) {
+                const int at = first + j;
+                const Vec scale = halves(scales + at * kLanes * 2);
 #pragma GCC unroll 8
-            for (int row = 0; row < kRows; row++) {
-                total[row][j] += __builtin_convertvector(sums[row][j], Vec) * (scale * inputs[row]->scale);
-                if constexpr (Format::kHasMinimum)
-                    total[row][j] += halves(scales + (kPanel + j * kLanes) * 2) * inputs[row]->sum;
+                for (int row = 0; row < kRows; row++) {
+                    const Int sum = sums[row][j].total() + Format::start(*inputs[row]);
+                    total[row][at] += __builtin_convertvector(sum, Vec) * (scale * inputs[row]->scale);
+                    if constexpr (Format::kHasMinimum)
+                        total[row][at] += halves(scales + (kPanel + at * kLanes) * 2) * inputs[row]->sum;
+                }
             }
         }
     }

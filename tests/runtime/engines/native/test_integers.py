@@ -218,11 +218,12 @@ def test_tiny_and_large_activations(kind: WeightType) -> None:
         assert ((got - want).norm(dim=-1) <= 0.03 * want.norm(dim=-1) + 0.03 * want.shape[-1] ** 0.5).all()
 
 
-@pytest.mark.parametrize(
-    "flags", [[], ["-mavx2", "-mfma"], ["-mavx"], ["-fsanitize=undefined", "-fno-sanitize-recover"]]
-)
+OTHER_MACHINES = ([], ["-mssse3"], ["-mavx"], ["-mavx2", "-mfma", "-mf16c"])
+"""Other vector widths, other products of bytes or none."""
+
+
+@pytest.mark.parametrize("flags", [*OTHER_MACHINES, ["-mavx2", "-fsanitize=undefined", "-fno-sanitize-recover"]])
 def test_kernels_built_for_any_machine(tmp_path: Path, flags: list[str]) -> None:
-    """Other vector widths, no dot products of bytes."""
     target = tmp_path / "plain.so"
     build(LAYERS, target, *flags)
     library = open_library(target)
@@ -236,6 +237,30 @@ def test_kernels_built_for_any_machine(tmp_path: Path, flags: list[str]) -> None
         alone = _run(_ops(weights, kind, library=library, **shape), tokens[4:5], attended[4:5])
         for got, want in zip(alone, whole, strict=True):
             assert torch.equal(got, want[4:5])
+
+
+@pytest.mark.parametrize("flags", [None, *OTHER_MACHINES])
+@pytest.mark.parametrize("kind", TYPES)
+def test_largest_sums(tmp_path: Path, kind: WeightType, flags: list[str] | None) -> None:
+    """All inputs of a group and all its integers as large as they come: no sum overflows, whatever its width."""
+    library = None
+    if flags is not None:
+        build(LAYERS, tmp_path / "plain.so", *flags)
+        library = open_library(tmp_path / "plain.so")
+    weights = _weights(_config(hidden=96), torch.float32)
+    ones = torch.ones_like(weights.layers[0].q.weight)
+    ones[:, ::GROUP] = 0  # the minimum
+    assert Blocks.of(ones, 8 if kind == "int8" else 4).integers.max() == (255 if kind == "int8" else 15)
+    layer = dataclasses.replace(
+        weights.layers[0], attention_norm=torch.ones(96), q=Linear(ones, None), k=Linear(-ones[:32], None)
+    )
+    layer_ops = _ops(dataclasses.replace(weights, layers=(layer,)), kind, library=library, hidden=96)
+    x = layer_ops.embed(torch.zeros(5, dtype=torch.int64))
+    x[:] = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])[:, None]
+    signs = x[:, :1].clone()
+    q, k, _ = layer_ops.qkv(0, x)
+    for found, want in ((q, 3 * (GROUP - 1)), (k, -3 * (GROUP - 1))):
+        torch.testing.assert_close(found.flatten(1), (want * signs).expand(5, found[0].numel()), atol=0, rtol=2e-3)
 
 
 def test_bytes() -> None:
