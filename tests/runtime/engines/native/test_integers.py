@@ -218,7 +218,7 @@ def test_tiny_and_large_activations(kind: WeightType) -> None:
         assert ((got - want).norm(dim=-1) <= 0.03 * want.norm(dim=-1) + 0.03 * want.shape[-1] ** 0.5).all()
 
 
-OTHER_MACHINES = ([], ["-mssse3"], ["-mavx"], ["-mavx2", "-mfma", "-mf16c"])
+OTHER_MACHINES: tuple[list[str], ...] = ([], ["-mssse3"], ["-mavx"], ["-mavx2", "-mfma", "-mf16c"])
 """Other vector widths, other products of bytes or none."""
 
 
