@@ -133,6 +133,12 @@ public:
         sum_ = (Int)_mm512_dpbusd_epi32((__m512i)sum_, (__m512i)weights, (__m512i)inputs);
 #elif defined(PLAIT_BYTES_BY_FOUR)
         sum_ = (Int)_mm256_dpbusd_avx_epi32((__m256i)sum_, (__m256i)weights, (__m256i)inputs);
+#elif defined(__SSE2__) && !defined(__AVX__)
+        // As pairs of 16 bits: even bytes, then odd ones.
+        typedef int16_t Pairs __attribute__((vector_size(16)));
+        const Pairs even = (Pairs)((Pairs)inputs << 8) >> 8, odd = (Pairs)inputs >> 8;
+        sum_ += (Int)_mm_madd_epi16((__m128i)(weights & 0x00ff00ff), (__m128i)even) +
+                (Int)_mm_madd_epi16((__m128i)((weights >> 8) & 0x00ff00ff), (__m128i)odd);
 #else
         for (int shift = 0; shift < 32; shift += 8)
             sum_ += ((weights >> shift) & 0xff) * ((inputs << (24 - shift)) >> 24);
