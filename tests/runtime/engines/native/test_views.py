@@ -164,18 +164,17 @@ def dense_hidden(hf_model, mirror: Mirror, prefixes: Sequence[tuple[torch.Tensor
     config, weights = hf_model.config, hf_model.model
     n = len(mirror.rows)
     position = torch.tensor([row.position for row in mirror.rows])
-    visible = torch.zeros(n, n, dtype=torch.bool)
-    shift = torch.zeros(n, n)
-    temperature, factor = torch.ones(n, n), {0: 1.0}
-    group = torch.zeros(n, n, dtype=torch.long)
-    for i, row in enumerate(mirror.rows):
-        for seen in [*(row.sees or []), Seen(i)]:
-            visible[i, seen.row] = True
-            shift[i, seen.row] = seen.shift
-            if seen.group is not None:
-                index, t, s = seen.group
-                group[i, seen.row], temperature[i, seen.row] = index, t
-                factor[index] = s * t
+    groups = {(0, 1.0, 1.0): 0}
+    seen = [
+        (i, s.row, s.shift, groups.setdefault(s.group or (0, 1.0, 1.0), len(groups)))
+        for i, row in enumerate(mirror.rows)
+        for s in [*(row.sees or []), Seen(i)]
+    ]
+    *pair, shifts, numbers = torch.tensor(seen).T
+    visible = torch.zeros(n, n, dtype=torch.bool).index_put(tuple(pair), torch.tensor(True))
+    shift, group = (torch.zeros(n, n, dtype=torch.long).index_put(tuple(pair), x) for x in (shifts, numbers))
+    temperature = torch.tensor([t for _, t, _ in groups])[group]
+    factor = {i: s * t for i, (_, t, s) in enumerate(groups)}
     # Only the difference of positions enters: the rotation of the query to the key's frame, and windows.
     distance = position[:, None] - position[None, :] - shift
     if prefixes:  # A query that is turned for its position meets keys that are not, as if they stood at 0.
