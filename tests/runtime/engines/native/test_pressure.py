@@ -176,7 +176,8 @@ async def test_many_samples_in_a_store_for_some_of_them():
     for kv_tokens in (65536, 1024):
         async with plait.Runtime("countdown", kv_tokens=kv_tokens) as runtime:
             result = await (await runtime.submit(method, seed=3))
-            texts.append([segment.token_ids for segment in result.trace.segments])
+            # In the order of branches: that of segments is the one in which they were written.
+            texts.append(sorted((segment.branch, segment.token_ids) for segment in result.trace.segments))
             assert (result.usage.preemptions > 0) == (kv_tokens == 1024)
             assert result.finish_reason is not plait.Finish.MEMORY
             runtime.engine.store.check_integrity()
