@@ -81,7 +81,7 @@ def collate(documents: Sequence[traces.Document], kind: str) -> Batch:
         at, path = (torch.tensor(column[:-1]) for column in traces.layout(document))
         positions[i, 1:n], paths[i, 1:n] = at + 1, path
     own, other = paths[:, :, None], paths[:, None, :]
-    mask = ((own == other) | (own == 0) | (other == 0)).tril()
+    mask = traces.sees(own, other).tril()
     return replace(batch, positions=positions, mask=mask[:, None])
 
 

@@ -64,6 +64,14 @@ class Documents:
             if traces.search(nums, target) or rng.random() < hopeless:
                 return nums, target
 
+    def _with_rivals(self) -> tuple[list[int], int]:
+        """A problem whose conclusion is hard, most of the time: of which two or three paths have a solution."""
+        while True:
+            nums, target = self._searched(0.04)
+            hits = sum(traces.path(nums, target, i)[2] is not None for i in range(1, len(lang.pairs(nums)) + 1))
+            if self.rng.random() < (0.15, 0.35, 1.0, 1.0, 0.5)[min(hits, 4)]:
+                return nums, target
+
     def make(self, kind: str) -> traces.Document:
         """One document of a kind that `Mix` names."""
         rng = self.rng
@@ -79,14 +87,13 @@ class Documents:
         elif kind.startswith("table"):
             nums, target = self._problem(lambda: ((n := roots(rng, size)), target_for(n, rng, 0.7)))
         else:
-            nums, target = self._searched(0.04 if kind == "end4" else 0.12)
+            nums, target = self._with_rivals() if kind == "end4" else self._searched(0.12)
         if kind == "path4":
             return traces.one_path(nums, target, rng.randint(1, len(lang.pairs(nums))))
         if kind in MULTIVERSE:
             # Behind mere ends it is soon learnt what to copy; what else the paths say distracts.
-            return traces.multiverse(
-                nums, target, last=int(_PATH_WORDS * rng.random() ** 2) if kind == "end4" else None
-            )
+            last = int(_PATH_WORDS * rng.random() ** 2) if kind == "end4" else None
+            return traces.multiverse(nums, target, last=last, retold=True)
         return traces.sequential(nums, target) if kind.startswith("seq") else traces.parallel(nums, target)
 
     def _stepwise(self) -> traces.Document:

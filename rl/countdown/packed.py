@@ -1,6 +1,6 @@
 """Documents of all kinds in rows of one length, for a GPU: nearly no padding, and shapes that never change.
 
-A token sees what stands before it in its own document; in a Multiverse document, not what stands in other paths.
+A token sees what stands before it in its own document; in a Multiverse document as `traces.sees` says.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Packed:
         def allowed(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             own, other = paths[row, query], paths[row, key]
             together = documents[row, query] == documents[row, key]
-            return (query >= key) & together & ((own == other) | (own == 0) | (other == 0))
+            allowed: Tensor = (query >= key) & together & traces.sees(own, other)
+            return allowed
 
         if self.flex:
             make: Any = create_block_mask

@@ -30,16 +30,14 @@ def sample(document: traces.Document, kind: str) -> Sample:
     """The document, BOS in front. A word that is predicted in another's place stands beside it, and is seen by none."""
     words, count = document.words, len(document.words)
     positions, paths = traces.layout(document) if kind in MULTIVERSE else (list(range(count)), [0] * count)
-    # The text before the paths, each path, and the text behind them.
+    # The text before the paths, each path, and each conclusion.
     segment = np.cumsum([0, 0, *(a != b for a, b in itertools.pairwise(paths))])
     instead = [i for i, label in enumerate(document.labels) if label not in (None, words[i])]
     columns = int(segment[-1]) + 1
     sizes = np.bincount(segment)
-    reach = np.zeros((columns, columns), dtype=np.int32)
-    reach[1:, 0] = sizes[0]
-    if columns > 1:
-        reach[-1, :-1] = sizes[:-1]
     begins = np.cumsum([0, *sizes[:-1]])
+    of = np.array([0, *paths])[begins]
+    reach = np.tril(np.where(traces.sees(of[:, None], of), sizes, 0), -1)
     offset = np.arange(count + 1) - begins[segment]
     extra = len(instead)
     whole = np.zeros((columns + extra, columns + extra), dtype=np.int32)

@@ -21,19 +21,22 @@ _WORDS = (
     *(*_FIRST_MODES, DRILL, *lang.OPS, "=", ",", ";", ":", "|", lang.PRUNED, lang.UNMATCHED),
     *(lang.TRY, lang.HIT, lang.NONE, lang.ANSWER, lang.SPAWN, lang.JOIN, lang.END),
 )
-# Room for other languages without a new vocabulary; the later modes took places of it.
-_RESERVED = tuple(f"<reserved{i}>" for i in range(len(_LATER_MODES), 16))
-VOCABULARY = (*(str(n) for n in range(lang.CAP + 1)), *SPECIAL, *_WORDS, *TAGS, *_LATER_MODES, *_RESERVED)
+# As Multiverse numbers paths. An index that is one token, and no number, is found from afar: conclusions repeat the
+# words of one path among those of others.
+_INDICES = tuple(f"{i}:" for i in range(1, 11))
+# Room for other languages without a new vocabulary; what came later took places of it.
+_RESERVED = tuple(f"<reserved{i}>" for i in range(len(_LATER_MODES) + len(_INDICES), 16))
+VOCABULARY = (*(str(n) for n in range(lang.CAP + 1)), *SPECIAL, *_WORDS, *TAGS, *_LATER_MODES, *_INDICES, *_RESERVED)
 """Numbers first: the id of a number is the number."""
 IDS = {word: i for i, word in enumerate(VOCABULARY)}
 
 
 def build() -> Tokenizer:
-    """One token per word; a colon needs no space in front (Multiverse opens paths with `1:`). Decoding puts a space in
-    front of every word, so decoded pieces can be concatenated."""
+    """One token per word; a colon needs no space in front, but behind an index of a path, which is one word with it.
+    Decoding puts a space in front of every word, so decoded pieces can be concatenated."""
     tokenizer = word_level(VOCABULARY, SPECIAL, UNKNOWN)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(":", behavior="isolated")]
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("(?<!^[1-9])(?<!^10):"), behavior="isolated")]
     )
     return tokenizer
 

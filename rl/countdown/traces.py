@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from ...runtime.methods.apr import compact as lang
 
@@ -163,7 +164,7 @@ def sequential(nums: Sequence[int], target: int) -> Document:
 
 def goal(nums: Sequence[int]) -> str:
     """The Multiverse goal: an outline per row of the table."""
-    outlines = (f"<Outline> {i} : {lang.quad(a, b)} </Outline>" for i, (a, b, _) in enumerate(lang.pairs(nums), 1))
+    outlines = (f"<Outline> {i}: {lang.quad(a, b)} </Outline>" for i, (a, b, _) in enumerate(lang.pairs(nums), 1))
     return f"<Think> <Parallel> <Goal> {' '.join(outlines)} </Goal>"
 
 
@@ -178,15 +179,18 @@ def path(nums: Sequence[int], target: int, index: int) -> tuple[str, str, Steps 
         text, steps = attempt(lang.step(a, op, b, r), (r, *rest), target)
         parts.append(text)
         if steps:
-            return " ".join(parts), f"{lang.ANSWER} {index} : {' , '.join(steps)}", steps
+            return " ".join(parts), f"{lang.ANSWER} {index}: {' , '.join(steps)}", steps
     return " ".join(parts), lang.NONE, None
 
 
-def multiverse(nums: Sequence[int], target: int, *, last: int | None = None) -> Document:
+def multiverse(nums: Sequence[int], target: int, *, last: int | None = None, retold: bool = False) -> Document:
     """A whole search in mode `mv`; the conclusion tells the solution of the first path that has one.
 
     `last`: goal and paths are cut down to their ends, which is what the conclusion reads, with so many words of the
     search in front, and only the conclusion is learnt. None: they are whole.
+
+    `retold`: the other paths with a solution are concluded from, too, each behind the paths as if nothing stood
+    between, its index given. So a search teaches several times how to find one path's words among the others'.
     """
     document = Document()
     document.given(lang.prompt(nums, target, "mv"))
@@ -195,35 +199,42 @@ def multiverse(nums: Sequence[int], target: int, *, last: int | None = None) -> 
         document.write(outlines)
     else:
         document.given_end(outlines, len(outlines.split()) - 1)
-    told, found = lang.NONE, None
+    ends: list[tuple[str, Steps | None]] = []
     for i in range(1, len(lang.pairs(nums)) + 1):
         text, end, steps = path(nums, target, i)
-        document.given(f"<Path> {i} :")
+        document.given(f"<Path> {i}:")
         if last is None:
             document.write(f"{text} {end} </Path>")
         else:
             document.given_end(f"{text} {end} </Path>", max(0, len(text.split()) - last))
-        if steps and not found:
-            told, found = end, steps
-    document.given("<Conclusion>")
-    document.write(f"{told} </Conclusion> </Parallel> </Think>")
-    _conclude(document, found)
+        if steps:
+            ends.append((end, steps))
+    first, *others = ends or [(lang.NONE, None)]
+    for number, (end, steps) in enumerate([first, *others] if retold else [first]):
+        document.given("<Conclusion>")
+        index = len(document.words) + 1
+        document.write(f"{end} </Conclusion> </Parallel> </Think>")
+        if number:
+            document.labels[index] = None
+        _conclude(document, steps)
     return document
 
 
 def layout(document: Document) -> tuple[list[int], list[int]]:
-    """The words of a Multiverse document: the position of each, and the number of the path it stands in, 0 outside.
+    """The words of a Multiverse document: the position of each, and the number of the path it stands in, 0 in front of
+    the paths, -1, -2, ... in conclusions.
 
     Paths begin behind the goal and the conclusion behind the longest path (arXiv 2506.09991, the rule of the released
-    training code); a path sees the text before the goal and itself.
+    training code); a path sees the text before the goal and itself, a conclusion all but other conclusions (`sees`).
     """
     positions, paths = [], []
-    position = fork = furthest = path = 0
+    position = fork = furthest = behind = path = 0
     for i, word in enumerate(document.words):
         if word == "<Path>":
             path, position = path + 1, fork
         elif word == "<Conclusion>":
-            path, position = 0, furthest
+            behind = behind or furthest
+            path, position = min(path, 0) - 1, behind
         position += document.skips.get(i, 0)
         positions.append(position)
         paths.append(path)
@@ -234,10 +245,15 @@ def layout(document: Document) -> tuple[list[int], list[int]]:
     return positions, paths
 
 
+def sees(own: Any, other: Any) -> Any:
+    """May words of `layout`'s path `own` see earlier ones of path `other`? Numbers or tensors of them."""
+    return (own == other) | (other == 0) | ((own < 0) & (other > 0))
+
+
 def one_path(nums: Sequence[int], target: int, index: int) -> Document:
     """What the path of that index sees and writes."""
     document = Document()
-    document.given(f"{lang.prompt(nums, target, 'mv')} {goal(nums)} <Path> {index} :")
+    document.given(f"{lang.prompt(nums, target, 'mv')} {goal(nums)} <Path> {index}:")
     text, end, _ = path(nums, target, index)
     document.write(f"{text} {end} </Path>")
     return document

@@ -15,7 +15,7 @@ Words are separated by single spaces. A thread's text is its prompt, which the r
 
 In mode `seq` the table is followed by every child's text in the same context, each behind `try a + b = c ;`. In mode
 `mv` the rows of the table are the outlines of a Multiverse block; each path tries the results of one row and ends in
-`answer 2 : 63 - 5 = 58 , ...` (2 is its index) or in `none`, and the conclusion repeats the first answer. In mode
+`answer 2: 63 - 5 = 58 , ...` (2 is its index) or in `none`, and the conclusion repeats the first answer. In mode
 `step` a sample of single operations, for tree search, one per step and each with the numbers it leaves::
 
     step 24 : 8 3 1 ; 8 * 3 = 24 : 24 1 ; 24 * 1 = 24

@@ -77,7 +77,7 @@ def test_every_document_that_fits_is_in_one_row_whole(sizes, length):
 
 def test_kinds_have_the_shares_of_the_mix_and_rows_are_nearly_full():
     mix = Mix()
-    parts = list(itertools.islice(packed.stream(mix, length=2048)(random.Random(0), 2048 * 16), 6))
+    parts = list(itertools.islice(packed.stream(mix, length=2048)(random.Random(0), 2048 * 16), 20))
     kinds = torch.cat([part.columns[KIND][part.columns[DOCUMENTS] >= 0] for part in parts])
     for kind in ("leaf", "seq4", "mv4", "end4"):
         share = (kinds == KINDS.index(kind)).float().mean().item()

@@ -69,15 +69,15 @@ def test_multiverse_paths_try_the_results_of_one_row():
     document = traces.multiverse([63, 9, 5, 2], 24)
     text = " ".join(document.words)
     assert text.startswith(
-        "mv 24 : 63 9 5 2 ; <Think> <Parallel> <Goal> <Outline> 1 : 63 9 + 72 - 54 * 567 / 7 </Outline> <Outline> 2 : "
+        "mv 24 : 63 9 5 2 ; <Think> <Parallel> <Goal> <Outline> 1: 63 9 + 72 - 54 * 567 / 7 </Outline> <Outline> 2: "
     )
     rows, steps = traces.leaf([72, 5, 2], 24)
     told = f"63 + 9 = 72 , {' , '.join(steps)}"
-    assert f"<Path> 1 : try 63 + 9 = 72 ; 24 : 72 5 2 ; {rows} answer 1 : {told} </Path> <Path> 2 :" in text
-    assert text.endswith(f"<Conclusion> answer 1 : {told} </Conclusion> </Parallel> </Think> answer {told} <eos>")
+    assert f"<Path> 1: try 63 + 9 = 72 ; 24 : 72 5 2 ; {rows} answer 1: {told} </Path> <Path> 2:" in text
+    assert text.endswith(f"<Conclusion> answer 1: {told} </Conclusion> </Parallel> </Think> answer {told} <eos>")
     given = [word for word, label in zip(document.words, document.labels, strict=True) if label is None]
     assert " ".join(given) == (
-        f"mv 24 : 63 9 5 2 ; {' '.join(f'<Path> {i} :' for i in range(1, 7))} <Conclusion>"  # the runtime's words
+        f"mv 24 : 63 9 5 2 ; {' '.join(f'<Path> {i}:' for i in range(1, 7))} <Conclusion>"  # the runtime's words
     )
     for i in range(1, 7):
         single = " ".join(traces.one_path([63, 9, 5, 2], 24, i).words)
@@ -108,7 +108,8 @@ def tree_mask(document):
 
 
 def test_multiverse_documents_are_masked_as_they_run():
-    documents = [Documents(random.Random(seed)).make("mv4") for seed in range(3)]
+    found = [Documents(random.Random(seed))._searched(0.12) for seed in range(3)]
+    documents = [traces.multiverse(*problem) for problem in found]
     batch = collate(documents, "mv4")
     for i, document in enumerate(documents):
         tree = tree_mask(document)
@@ -116,6 +117,30 @@ def test_multiverse_documents_are_masked_as_they_run():
         assert batch.inputs[i, :n].tolist() == tree.token_ids[:n]
         assert torch.equal(batch.mask[i, 0, :n, :n], tree.dense()[0, 0, :n, :n])
         assert torch.equal(batch.positions[i, :n], tree.position_ids()[0, :n])
+
+
+@pytest.mark.parametrize("last", [None, 10])
+def test_what_is_retold_stands_and_sees_as_if_it_were_the_only_conclusion(last: int | None) -> None:
+    nums, target = [63, 9, 5, 2], 24
+    told = [traces.path(nums, target, i)[1:] for i in range(1, 7)]
+    ends = [end for end, steps in told if steps]
+    assert len(ends) > 1
+    once, all_of_them = (traces.multiverse(nums, target, last=last, retold=retold) for retold in (False, True))
+    begins = [i for i, word in enumerate(all_of_them.words) if word == "<Conclusion>"]
+    assert len(begins) == len(ends) and all_of_them.words[: len(once.words)] == once.words
+    positions, paths = traces.layout(all_of_them)
+    mask = collate([all_of_them], "mv4").mask
+    assert mask is not None
+    for end, begin, stop in zip(ends, begins, [*begins[1:], len(positions)], strict=True):
+        assert positions[begin:stop] == list(range(positions[begins[0]], positions[begins[0]] + stop - begin))
+        words = all_of_them.words[begin:stop]
+        assert " ".join(words).startswith(f"<Conclusion> {end} </Conclusion> </Parallel> </Think> answer ")
+        assert words[-1] == "<eos>"
+        labels = all_of_them.labels[begin:stop]
+        assert labels[1:] == [None if begin != begins[0] and i == 2 else word for i, word in enumerate(words)][1:]
+        seen = mask[0, 0, stop - 1, 1:]  # BOS is in front, the last word only a label
+        assert seen[: begins[0]].all() and not seen[begins[0] : begin].any() and seen[begin : stop - 1].all()
+    assert min(paths) == -len(ends)
 
 
 @pytest.mark.parametrize("last", [0, 25])
@@ -129,9 +154,9 @@ def test_ends_stand_where_they_stand_in_the_whole(last: int) -> None:
         at = dict(zip(zip(*traces.layout(whole), strict=True), whole.words, strict=True))
         for place, word in zip(places, ends.words, strict=True):
             assert at[place] == word
-        # `<Path> i :`, what is left of the search, and how it ended.
+        # `<Path> i:`, what is left of the search, and how it ended.
         told = [traces.path(problem.nums, problem.target, i) for i in range(1, len(lang.pairs(problem.nums)) + 1)]
-        kept = [3 + min(last, len(text.split())) + len(end.split()) + 1 for text, end, _ in told]
+        kept = [2 + min(last, len(text.split())) + len(end.split()) + 1 for text, end, _ in told]
         assert [sum(path == i for _, path in places) for i in range(1, len(told) + 1)] == kept
         begin = ends.words.index("<Conclusion>") + 1
         assert predicted(ends) == ends.words[begin:] == whole.words[whole.words.index("<Conclusion>") + 1 :]
@@ -222,7 +247,7 @@ def test_documents_stay_in_vocabulary_and_out_of_the_validation_split(kind):
             assert not is_validation(start.nums, start.target)
             assert start.length == document.labels.count(None) or kind in ("table4", "table5", "path4", "mv4", "end4")
             for claim in " ".join(document.words).split(" answer ")[1:]:
-                assert verify(start.nums, start.target, claim.split(" <")[0].split(" : ")[-1])
+                assert verify(start.nums, start.target, claim.split(" <")[0].split(": ")[-1])
 
 
 def test_excluded_problems_never_come():

@@ -25,9 +25,9 @@ def _continue(words):
 
 def _continue_multiverse(words, start):
     whole = traces.multiverse(start.nums, start.target).words
-    if words[-3] == "<Path>":
-        head = "".join(words[-3:])
-        begin = next(i for i in range(3, len(whole)) if "".join(whole[i - 3 : i]) == head)
+    if words[-2] == "<Path>":
+        head = "".join(words[-2:])
+        begin = next(i for i in range(2, len(whole)) if "".join(whole[i - 2 : i]) == head)
         return words + whole[begin : whole.index("</Path>", begin) + 1]
     if words[-1] == "<Conclusion>":
         assert words == whole[: len(words)], "what the conclusion sees differs from the trained text"
