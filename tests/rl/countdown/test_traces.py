@@ -143,6 +143,12 @@ def test_what_is_retold_stands_and_sees_as_if_it_were_the_only_conclusion(last: 
     assert min(paths) == -len(ends)
 
 
+def test_ends_are_mostly_of_searches_with_several_solutions():
+    documents = Documents(random.Random(0))
+    several = [sum(documents.make(kind).words.count("<Conclusion>") > 1 for _ in range(60)) for kind in ("mv4", "end4")]
+    assert several[0] < 30 < 40 < several[1]
+
+
 @pytest.mark.parametrize("last", [0, 25])
 def test_ends_stand_where_they_stand_in_the_whole(last: int) -> None:
     rng = random.Random(9)
