@@ -170,16 +170,17 @@ int64_t units(int64_t inputs) {
     return (inputs + kPerUnit<Type> - 1) / kPerUnit<Type>;
 }
 
-// kRows rows of inputs times one panel. With kFetch, half as many weights come in from `next` on meanwhile.
-template <class Type, int kRows, bool kFetch>
+// kRows rows of inputs times one panel, or a part of its depth: `sums` (kRows, kPanel) are those of the parts before, null
+// before the first. Meanwhile weights come in from `next` on: kFetch cache lines for each step of depth.
+template <class Type, int kRows, int kFetch>
 void tile(const typename Type::Input* x, int64_t x_stride, const typename Type::Weight* weights,
-          const typename Type::Weight* next, int64_t depth, const float* bias, bool add, float* y, int64_t y_stride) {
+          const typename Type::Weight* next, int64_t depth, const float* sums, const float* bias, bool add, float* y,
+          int64_t y_stride) {
     Vec total[kRows][kVectors] = {};
+    if (sums) load_tile(total, sums);
     for (int64_t k = 0; k < depth; k++, weights += kPanel, x += Type::kParts) {
-        if constexpr (kFetch) {
-#pragma GCC unroll 8
-            for (int j = 0; j < kPanel / 2; j += kLine) __builtin_prefetch(next + k * (kPanel / 2) + j, 0, 2);
-        }
+#pragma GCC unroll 2
+        for (int j = 0; j < kFetch; j++) __builtin_prefetch(next + (k * kFetch + j) * kLine, 0, 2);
 #pragma GCC unroll 2
         for (int p = 0; p < Type::kParts; p++) {
             Vec w[kVectors];
@@ -196,14 +197,46 @@ void tile(const typename Type::Input* x, int64_t x_stride, const typename Type::
     store_tile(total, bias, add, y, y_stride);
 }
 
-template <class Type, bool kFetch, int kRows = kTileRows>
+template <class Type, int kFetch, int kRows = kTileRows>
 void tile_of(int64_t rows, const typename Type::Input* x, int64_t x_stride, const typename Type::Weight* weights,
-             const typename Type::Weight* next, int64_t depth, const float* bias, bool add, float* y,
+             const typename Type::Weight* next, int64_t depth, const float* sums, const float* bias, bool add, float* y,
              int64_t y_stride) {
     if (rows == kRows)
-        tile<Type, kRows, kFetch>(x, x_stride, weights, next, depth, bias, add, y, y_stride);
+        tile<Type, kRows, kFetch>(x, x_stride, weights, next, depth, sums, bias, add, y, y_stride);
     else if constexpr (kRows > 1)
-        tile_of<Type, kFetch, kRows - 1>(rows, x, x_stride, weights, next, depth, bias, add, y, y_stride);
+        tile_of<Type, kFetch, kRows - 1>(rows, x, x_stride, weights, next, depth, sums, bias, add, y, y_stride);
+}
+
+// Rows of inputs times one panel. It goes by parts of its depth that stay in a near cache while the tiles of a block of rows
+// read them; one tile alone reads each weight once and takes the panel as it comes.
+template <class Type>
+void multiply_panel(const typename Type::Input* x, int64_t x_stride, int64_t rows, const typename Type::Weight* panel,
+                    int64_t depth, const float* bias, bool add, float* y, int64_t y_stride) {
+    const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+    const int64_t parts = tiles == 1 ? 1 : (depth + kPartDepth - 1) / kPartDepth;
+    float sums[kBlockTiles * kTileRows * kPanel];
+    for (int64_t block = 0; block < tiles; block += kBlockTiles) {
+        const int64_t end = std::min(tiles, block + kBlockTiles), sharing = std::min<int64_t>(end - block, kLines);
+        const auto row_of = [&](int64_t t) { return rows * t / tiles; };  // even shares: 7 rows are 4 and 3, not 6 and 1
+        for (int64_t part = 0; part < parts; part++) {
+            const int64_t from = depth * part / parts, length = depth * (part + 1) / parts - from;
+            const bool is_last = part == parts - 1;
+            // The first tile reads as fast as memory gives; later ones would leave memory idle. So several share the lines of
+            // what follows: of four to a step of depth 2 + 2, 1 + 1 + 2 or 1 + 1 + 1 + 1.
+            const auto* next = panel + (from + length) * kPanel;
+            for (int64_t t = block; t < end; t++) {
+                const int64_t begin = row_of(t), count = row_of(t + 1) - begin, share = t - block;
+                const int64_t lines =
+                    tiles > 1 && share < sharing ? kLines * (share + 1) / sharing - kLines * share / sharing : 0;
+                float* kept = sums + (begin - row_of(block)) * kPanel;
+                const auto run = lines == 2 ? tile_of<Type, 2> : lines ? tile_of<Type, 1> : tile_of<Type, 0>;
+                run(count, x + begin * x_stride + from * Type::kParts, x_stride, panel + from * kPanel, next, length,
+                    part ? kept : nullptr, is_last ? bias : nullptr, is_last && add,
+                    is_last ? y + begin * y_stride : kept, is_last ? y_stride : kPanel);
+                next += lines * kLine * length;
+            }
+        }
+    }
 }
 
 template <class Format>
@@ -252,20 +285,11 @@ void linear(const Linear& layer, const Work& work, const void* x, int64_t x_stri
         return;
     }
 #endif
-    const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t first = 0; first < layer.outputs; first += kPanel) {
-        const Weight* panel = static_cast<const Weight*>(layer.panels) + first * depth;
-        for (int64_t t = 0; t < tiles; t++) {  // even shares: 7 rows are 4 and 3, not 6 and 1
-            const int64_t begin = rows * t / tiles, end = rows * (t + 1) / tiles;
-            // One tile alone reads its panel as fast as memory gives it. Two leave memory idle for half of their time:
-            // each fetches half of the next panel.
-            const auto run = tiles > 1 && t < 2 ? tile_of<Type, true> : tile_of<Type, false>;
-            run(end - begin, static_cast<const Input*>(x) + begin * x_stride, x_stride, panel,
-                panel + depth * kPanel + depth * (kPanel / 2) * t, depth, layer.bias ? layer.bias + first : nullptr,
-                add, y + begin * y_stride + first, y_stride);
-        }
-    }
+    for (int64_t first = 0; first < layer.outputs; first += kPanel)
+        multiply_panel<Type>(static_cast<const Input*>(x), x_stride, rows,
+                             static_cast<const Weight*>(layer.panels) + first * depth, depth,
+                             layer.bias ? layer.bias + first : nullptr, add, y + first, y_stride);
 }
 
 template <class Type>

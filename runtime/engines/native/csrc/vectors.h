@@ -25,6 +25,9 @@ constexpr int kTileRows = 3;
 constexpr int kVectors = 4;  // a multiply-add's latency in cycles: one row alone keeps the unit busy
 constexpr int kPanel = kLanes * kVectors;
 constexpr int kLine = 16;  // units in a cache line
+constexpr int kLines = kPanel / kLine;
+constexpr int kPartDepth = 512;  // steps of depth, of kPanel units each: 128 KB of a panel
+constexpr int kBlockTiles = 22;
 constexpr int kManyRows = 32;  // from here on, row operations are worth a parallel region
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
@@ -63,6 +66,16 @@ Vec exp(Vec x) {
     p = p * r + 5.0000001201e-1f;
     const Int power = ((Int)shifted << 23) + 0x3f800000;
     return (p * r * r + r + 1.0f) * (Vec)power;
+}
+
+// Sums of a tile, one row behind the other.
+template <int kRows>
+[[gnu::always_inline]] inline void load_tile(Vec (&total)[kRows][kVectors], const float* sums) {
+#pragma GCC unroll 8
+    for (int row = 0; row < kRows; row++) {
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; j++) total[row][j] = load(sums + (row * kVectors + j) * kLanes);
+    }
 }
 
 // The end of a tile: its sums, with a bias and what is there already if asked for.

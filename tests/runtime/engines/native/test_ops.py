@@ -159,20 +159,21 @@ def test_weights_of_bfloat16_in_half_the_memory(config: ModelConfig, rows: int, 
         assert torch.equal(got, want)
 
 
+@pytest.mark.parametrize("inner", [200, 2200])
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "halved"])
-def test_rows_do_not_depend_on_the_batch(kind: str) -> None:
-    """Bit for bit, whatever the number of rows, their order, and the number of threads."""
-    config = _config(hidden=72, inner=200)
+def test_rows_do_not_depend_on_the_batch(kind: str, inner: int) -> None:
+    """Bit for bit, whatever the number of rows, their order, and the number of threads; panels go in parts, too."""
+    config = _config(hidden=72, inner=inner)
     weights = _weights(config, torch.float32 if kind == "float32" else torch.bfloat16, bias=True)
     if kind == "halved":
         weights = _upcast(weights)
-    tokens, attended = _inputs(config, 64)
+    tokens, attended = _inputs(config, 150)
     layer_ops = KernelOps(_library(), config, weights, 1)
     expected = _run(layer_ops, tokens, attended)
     for threads in (1, 2):
         layer_ops = KernelOps(_library(), config, weights, threads)
-        for rows in (1, 2, 3, 5, 6, 7, 8, 11, 13, 17, 31, 64, 4):
-            chosen = torch.randperm(64, generator=torch.Generator().manual_seed(rows))[:rows]
+        for rows in (1, 2, 3, 5, 6, 7, 8, 11, 13, 17, 31, 64, 4, 133):
+            chosen = torch.randperm(150, generator=torch.Generator().manual_seed(rows))[:rows]
             for got, want in zip(_run(layer_ops, tokens[chosen], attended[chosen]), expected, strict=True):
                 assert torch.equal(got, want[chosen])
 
