@@ -242,7 +242,7 @@ void multiply_panel(const typename Type::Input* x, int64_t x_stride, int64_t row
 template <class Format>
 void quantised_linear(const Linear& layer, const Work& work, int64_t rows, bool add, float* y, int64_t y_stride) {
     const int64_t groups = (layer.inputs + kGroup - 1) / kGroup;
-    const int64_t tiles = (rows + kGroupRows - 1) / kGroupRows;
+    const int64_t tiles = group_tiles(rows);
     const auto* inputs = static_cast<const float*>(work.integers);
 #pragma omp parallel for schedule(static) num_threads(work.threads) if (work.threads > 1)
     for (int64_t first = 0; first < layer.outputs; first += kPanel) {

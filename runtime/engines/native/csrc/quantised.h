@@ -27,7 +27,11 @@ constexpr bool kHasNarrowSums = false;
 #endif
 
 constexpr int kGroup = 32;
-constexpr int kGroupRows = 3;
+// Rows of a tile. Three have all their sums in registers, which is best for many; up to six, if there are no more, read a
+// panel once.
+constexpr int kGroupRows = kLanes == 16 ? 6 : 3;
+int64_t group_tiles(int64_t rows) { return rows <= kGroupRows ? 1 : (rows + 2) / 3; }
+
 constexpr int kColumns = kLanes == 16 ? kVectors : 2;  // vectors of outputs at a time, whose sums stay in registers
 constexpr int kUnrolledWords = kLanes == 16 ? 8 : 1;   // unrolled, the compiler moves inputs of many words into memory
 
