@@ -78,4 +78,7 @@ def read(path: Path) -> GGUFReader:
         raise InvalidInput(f"cannot read {path}: {error}") from error
     if reader.byte_order != "I":
         raise UnsupportedModel(f"{path} is for machines of the other byte order")
+    for tensor in reader.tensors:
+        if not tensor.n_elements:
+            raise InvalidInput(f"{path} is damaged: its tensor {tensor.name} holds nothing")
     return reader

@@ -20,7 +20,14 @@ from plait.runtime.server.problems import Refused
 from .conftest import serving
 
 ASK = {"model": "countdown", "prompt": "seq 24 : 8 3 1 ;", "max_tokens": 4, "temperature": 0}
-LONG = {"method": {"method": "sequential", "prompt": "seq 24 : 8 3 1 ;", "temperature": 9, "stop": ["q"]}}
+LONG = {
+    "method": {
+        "method": "sequential",
+        "prompt": "seq 24 : 8 3 1 ;",
+        "temperature": 9,
+        "constraint": {"constraint": "regex", "pattern": "[ 0-9]{4000}"},  # no end of sequence before
+    }
+}
 
 
 async def raw(served, data, *, wait=5.0):

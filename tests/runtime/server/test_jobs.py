@@ -16,9 +16,9 @@ from plait.runtime.events import parse_event
 from plait.runtime.server import service
 
 from .conftest import serving
+from .test_guard import LONG
 
 JOB = {"method": {"method": "apr", "prompt": "apr 24 : 9 8 7 2 ;", "dialect": "compact", "temperature": 0}, "seed": 3}
-LONG = {"method": {"method": "sequential", "prompt": "seq 24 : 8 3 1 ;", "temperature": 9, "stop": ["q"]}}
 
 
 async def ended(http, id):

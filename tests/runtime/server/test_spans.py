@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from .test_guard import ASK
+from .test_guard import ASK, LONG
 
 sdk = pytest.importorskip("opentelemetry.sdk.trace")
 
@@ -20,11 +20,10 @@ async def test_each_job_is_a_span_in_that_of_its_request(served, monkeypatch):
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
     parent = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
-    job = {"method": {"method": "sequential", "prompt": "seq 24 : 8 3 1 ;", "temperature": 9, "stop": ["q"]}}
     async with served.http() as http:
         assert (await http.post("/v1/completions", json=ASK, headers=parent)).status_code == 200
         malformed = {"traceparent": "nonsense"}
-        id = (await http.post("/v1/jobs", json=job, headers=malformed)).json()["id"]
+        id = (await http.post("/v1/jobs", json=LONG, headers=malformed)).json()["id"]
         await asyncio.sleep(0.1)
         await http.delete(f"/v1/jobs/{id}")
     first, second = (span for span in exporter.get_finished_spans() if span.name == "invoke_agent sequential")

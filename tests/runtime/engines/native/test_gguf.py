@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +150,30 @@ def test_a_split_model(tmp_path: Path) -> None:
         _expect(model, part)
 
 
+class Shown(bytes):
+    """Few of its bytes are in a report of what failed."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("gguf") / "model.gguf"
-    return write_gguf(
-        path, tiny("llama")[0], tokenizer={"ggml.tokens": ["a", "b"], "ggml.token_type": [1, 1]}
-    ).read_bytes()
+    write_gguf(path, tiny("llama")[0], tokenizer={"ggml.tokens": ["a", "b"], "ggml.token_type": [1, 1]})
+    return Shown(path.read_bytes())
+
+
+def test_a_tensor_of_nothing_is_refused(whole: bytes, tmp_path: Path) -> None:
+    """A damaged size, that of queries, whose rows would be dealt out to heads."""
+    at = whole.index(b"blk.0.attn_q.weight") + len(b"blk.0.attn_q.weight")
+    damaged = bytearray(whole)
+    assert damaged[at : at + 4] == struct.pack("<I", 2)
+    damaged[at + 4 : at + 12] = bytes(8)
+    path = tmp_path / "model.gguf"
+    path.write_bytes(damaged)
+    with pytest.raises(InvalidInput, match=r"model\.gguf is damaged: its tensor blk\.0\.attn_q\.weight holds nothing"):
+        load_model(path)
 
 
 @settings(deadline=None, max_examples=60)
