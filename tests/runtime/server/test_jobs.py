@@ -76,7 +76,7 @@ async def test_cancel_frees_what_a_job_holds(served):
 
 
 async def test_readers_come_and_go_and_cancelling_frees_within_a_second(served):
-    method = {"method": "self_consistency", "prompt": "seq 24 : 8 3 1 ;", "n": 8, "temperature": 9, "max_tokens": 2000}
+    method = {**LONG["method"], "method": "self_consistency", "n": 8}
     async with served.http() as http:
         id = (await http.post("/v1/jobs", json={"method": method})).json()["id"]
         for _ in range(2):  # Leaving its events does not end a job.
