@@ -85,7 +85,9 @@ async def test_clients_that_come_together_are_neither_taken_nor_left_together():
 
 
 async def test_when_all_are_busy_there_is_no_room():
-    long = json.dumps({**ASK, "max_tokens": 4000, "ignore_eos": True, "stream": True}).encode()
+    long = json.dumps(
+        {**ASK, "max_tokens": 4000, "structured_outputs": {"regex": "[ 0-9]{4000}"}, "stream": True}
+    ).encode()
     ask = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(long), long)
     async with serving(max_connections=3) as served, AsyncExitStack() as stack:
         for reader, _ in await stack.enter_async_context(connections(served, 3, ask)):
