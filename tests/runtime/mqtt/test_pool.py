@@ -294,7 +294,7 @@ async def test_a_worker_with_odd_events_ends_no_client(broker):
 
 
 async def test_a_cancelled_job_frees_its_worker(broker):
-    engine = ScriptedEngine(lambda _: "x" * 3000)
+    engine = ScriptedEngine(lambda _: "x" * 3000, seconds_per_token=0.01)
     async with worker(broker, engine=engine, capacity=1), Runtime(broker.url()) as remote:
         job = await remote.submit(Sequential(prompt="q", max_tokens=3000))
         waiting = await remote.submit(Sequential(prompt="q"))
