@@ -128,10 +128,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quiet", action="store_true")
     args = parser.parse_args()
-    if args.model.endswith(".gguf"):
-        args.peers, args.weights = args.peers or ["llama.cpp"], args.weights or "int4"
-    elif args.peers is None:
-        args.peers = ["transformers", "vllm"]
+    is_file = args.model.endswith(".gguf")
+    if args.peers is None:
+        args.peers = ["llama.cpp"] if is_file else ["transformers", "vllm"]
+    if is_file and args.weights is None:
+        args.weights = "int4"
     if "vllm" in args.peers:
         args.quiet = True
         os.environ.setdefault(BINDING, "nobind")

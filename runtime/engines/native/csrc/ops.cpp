@@ -207,34 +207,29 @@ void tile_of(int64_t rows, const typename Type::Input* x, int64_t x_stride, cons
         tile_of<Type, kFetch, kRows - 1>(rows, x, x_stride, weights, next, depth, sums, bias, add, y, y_stride);
 }
 
-// Rows of inputs times one panel. It goes by parts of its depth that stay in a near cache while the tiles of a block of rows
+// At most kBlockRows rows of inputs times one panel. It goes by parts of its depth that stay in a near cache while all tiles
 // read them; one tile alone reads each weight once and takes the panel as it comes.
 template <class Type>
 void multiply_panel(const typename Type::Input* x, int64_t x_stride, int64_t rows, const typename Type::Weight* panel,
                     int64_t depth, const float* bias, bool add, float* y, int64_t y_stride) {
-    const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+    const int64_t tiles = (rows + kTileRows - 1) / kTileRows, sharing = std::min<int64_t>(tiles, kLines);
     const int64_t parts = tiles == 1 ? 1 : (depth + kPartDepth - 1) / kPartDepth;
-    float sums[kBlockTiles * kTileRows * kPanel];
-    for (int64_t block = 0; block < tiles; block += kBlockTiles) {
-        const int64_t end = std::min(tiles, block + kBlockTiles), sharing = std::min<int64_t>(end - block, kLines);
-        const auto row_of = [&](int64_t t) { return rows * t / tiles; };  // even shares: 7 rows are 4 and 3, not 6 and 1
-        for (int64_t part = 0; part < parts; part++) {
-            const int64_t from = depth * part / parts, length = depth * (part + 1) / parts - from;
-            const bool is_last = part == parts - 1;
-            // The first tile reads as fast as memory gives; later ones would leave memory idle. So several share the lines of
-            // what follows: of four to a step of depth 2 + 2, 1 + 1 + 2 or 1 + 1 + 1 + 1.
-            const auto* next = panel + (from + length) * kPanel;
-            for (int64_t t = block; t < end; t++) {
-                const int64_t begin = row_of(t), count = row_of(t + 1) - begin, share = t - block;
-                const int64_t lines =
-                    tiles > 1 && share < sharing ? kLines * (share + 1) / sharing - kLines * share / sharing : 0;
-                float* kept = sums + (begin - row_of(block)) * kPanel;
-                const auto run = lines == 2 ? tile_of<Type, 2> : lines ? tile_of<Type, 1> : tile_of<Type, 0>;
-                run(count, x + begin * x_stride + from * Type::kParts, x_stride, panel + from * kPanel, next, length,
-                    part ? kept : nullptr, is_last ? bias : nullptr, is_last && add,
-                    is_last ? y + begin * y_stride : kept, is_last ? y_stride : kPanel);
-                next += lines * kLine * length;
-            }
+    float sums[kBlockRows * kPanel];
+    for (int64_t part = 0; part < parts; part++) {
+        const int64_t from = depth * part / parts, length = depth * (part + 1) / parts - from;
+        const bool is_last = part == parts - 1;
+        // The first tile reads as fast as memory gives; later ones would leave memory idle. So several share the lines of
+        // what follows: of four to a step of depth 2 + 2, 1 + 1 + 2 or 1 + 1 + 1 + 1.
+        const auto* next = panel + (from + length) * kPanel;
+        for (int64_t t = 0; t < tiles; t++) {  // even shares: 7 rows are 4 and 3, not 6 and 1
+            const int64_t begin = rows * t / tiles, count = rows * (t + 1) / tiles - begin;
+            const int64_t lines = tiles > 1 && t < sharing ? kLines * (t + 1) / sharing - kLines * t / sharing : 0;
+            float* kept = sums + begin * kPanel;
+            const auto run = lines == 2 ? tile_of<Type, 2> : lines ? tile_of<Type, 1> : tile_of<Type, 0>;
+            run(count, x + begin * x_stride + from * Type::kParts, x_stride, panel + from * kPanel, next, length,
+                part ? kept : nullptr, is_last ? bias : nullptr, is_last && add, is_last ? y + begin * y_stride : kept,
+                is_last ? y_stride : kPanel);
+            next += lines * kLine * length;
         }
     }
 }
@@ -287,9 +282,11 @@ void linear(const Linear& layer, const Work& work, const void* x, int64_t x_stri
 #endif
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t first = 0; first < layer.outputs; first += kPanel)
-        multiply_panel<Type>(static_cast<const Input*>(x), x_stride, rows,
-                             static_cast<const Weight*>(layer.panels) + first * depth, depth,
-                             layer.bias ? layer.bias + first : nullptr, add, y + first, y_stride);
+        for (int64_t begin = 0; begin < rows; begin += kBlockRows)
+            multiply_panel<Type>(static_cast<const Input*>(x) + begin * x_stride, x_stride,
+                                 std::min<int64_t>(kBlockRows, rows - begin),
+                                 static_cast<const Weight*>(layer.panels) + first * depth, depth,
+                                 layer.bias ? layer.bias + first : nullptr, add, y + begin * y_stride + first, y_stride);
 }
 
 template <class Type>

@@ -27,7 +27,7 @@ constexpr int kPanel = kLanes * kVectors;
 constexpr int kLine = 16;  // units in a cache line
 constexpr int kLines = kPanel / kLine;
 constexpr int kPartDepth = 512;  // steps of depth, of kPanel units each: 128 KB of a panel
-constexpr int kBlockTiles = 22;  // tiles that read a part together; sums between parts are theirs
+constexpr int kBlockRows = 22 * kTileRows;  // rows that read a part together
 constexpr int kManyRows = 32;  // from here on, row operations are worth a parallel region
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
