@@ -54,6 +54,11 @@ class InvalidJob(InvalidInput):
 class BrokerUnreachable(InvalidInput):
     """The MQTT broker cannot be reached, or refuses."""
 
+    def __init__(self, message: str, *, is_refusal: bool = False) -> None:
+        """`is_refusal`: the broker is there, and would say the same again."""
+        super().__init__(message)
+        self.is_refusal = is_refusal
+
 
 class UnsupportedByEngine(PlaitError):
     """The engine lacks a capability that the method needs."""

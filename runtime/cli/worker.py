@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key-file", type=Path, help="and its key")
     parser.add_argument("--packet-bytes", type=int, default=1 << 20, metavar="N", help="the broker's largest message")
     parser.add_argument("--grace", type=float, default=30.0, metavar="SECONDS", help="for running jobs to end (30)")
+    parser.add_argument("--wait", type=float, default=60.0, metavar="SECONDS", help="at the start for a broker (60)")
     add_engine_options(parser)
 
 
@@ -60,6 +61,7 @@ async def _run(options: argparse.Namespace) -> None:
             capacity=options.jobs,
             packet_bytes=options.packet_bytes,
             grace=options.grace,
+            wait=options.wait,
             name=options.name,
         )
         loop = asyncio.get_running_loop()

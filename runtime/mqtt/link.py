@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -50,6 +51,10 @@ class _Client(aiomqtt.Client):
         super()._on_disconnect(*given, **named)
 
 
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, (aiomqtt.MqttCodeError, ValueError)) or isinstance(error.__context__, ssl.SSLError)
+
+
 class Link:
     """An async context manager. `receive(topic, payload)` is called for every message, `connected()` after every
     connection, before anything is received; both on the event loop. `connected` must not raise."""
@@ -88,7 +93,7 @@ class Link:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises `BrokerUnreachable` if the first attempt fails."""
+        """Raises `BrokerUnreachable` if the first attempt fails, and then may be tried again."""
         first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(first))
         self._task.add_done_callback(partial(self._crashed, first))
@@ -185,7 +190,8 @@ class Link:
                     first.set_exception(
                         BrokerUnreachable(
                             f"no connection to the broker {self.address}: {error}; is it running, and are "
-                            f"user, password and certificates right?"
+                            f"user, password and certificates right?",
+                            is_refusal=_is_refusal(error),
                         )
                     )
                     return

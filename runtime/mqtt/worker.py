@@ -7,16 +7,17 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
 
-from ..errors import InvalidInput
+from ..errors import BrokerUnreachable, InvalidInput
 from ..job_spec import parse_job
 from ..runtime import Runtime
 from ..trace.trace import Trace
 from .address import Address
 from .answers import pack_cancelled, pack_error
-from .link import Link
+from .link import MAX_WAIT, Link
 from .messages import OFFER, ORDER, Malformed, decode, encode, is_id
 from .serving import Serving
 from .worker_actions import Action, Begin, End, Key, Reply, Show
@@ -40,19 +41,22 @@ class Worker:
         beat_seconds: float = 1.0,
         packet_bytes: int = 1 << 20,
         grace: float = 30.0,
+        wait: float = 0.0,
         name: str | None = None,
     ) -> None:
         """`capacity`: jobs that run at once. `packet_bytes`: the broker's largest message. `grace`: seconds that
-        running jobs have to end when the worker stops; then others get them."""
+        running jobs have to end when the worker stops; then others get them. `wait`: seconds at the start for a broker
+        that is not there yet."""
         self.name = name or f"plait-worker-{uuid.uuid4().hex[:16]}"
         if not is_id(self.name):
             raise InvalidInput(f"name {self.name!r}: letters, digits and . _ - only, 64 at most")
-        if not (capacity > 0 and beat_seconds > 0 and grace >= 0 and packet_bytes >= 4096):
-            raise InvalidInput("capacity and beat_seconds > 0, grace >= 0, packet_bytes >= 4096")
+        if not (capacity > 0 and beat_seconds > 0 and grace >= 0 and packet_bytes >= 4096 and wait >= 0):
+            raise InvalidInput("capacity and beat_seconds > 0, grace and wait >= 0, packet_bytes >= 4096")
         self.address = address
         self._runtime = runtime
         self._beat_seconds = beat_seconds
         self._grace = grace
+        self._wait_at_start = wait
         self._desk = Desk(
             self.name,
             capacity=capacity,
@@ -72,7 +76,7 @@ class Worker:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Until `stop`. Raises `BrokerUnreachable` if there is no broker at the start."""
+        """Until `stop`. Raises `BrokerUnreachable` if there is no broker at the start, or it refuses."""
         topic = self.address.topic
         jobs = SHARE + topic("jobs", "+", "+")
         link = self._link = Link(
@@ -87,7 +91,9 @@ class Worker:
             connected=self._beat,
             receive_maximum=2 * self._desk.capacity + 20,
         )
-        async with link:
+        async with AsyncExitStack() as stack:
+            if not await self._connect(link, stack):
+                return
             ticker = asyncio.create_task(self._tick())
             try:
                 logger.info("worker %s takes jobs of %s", self.name, self.address)
@@ -105,6 +111,22 @@ class Worker:
                 await asyncio.gather(ticker, *self._tasks.values(), return_exceptions=True)
                 link.post(topic("workers", self.name), b"", retain=True)
                 await link.flush(2.0)
+
+    async def _connect(self, link: Link, stack: AsyncExitStack) -> bool:
+        """False: it was told to stop before there was a broker."""
+        until, pause = time.monotonic() + self._wait_at_start, 0.1
+        while not self._stopping.is_set():
+            try:
+                await stack.enter_async_context(link)
+                return True
+            except BrokerUnreachable as error:
+                if error.is_refusal or time.monotonic() >= until:
+                    raise
+                logger.warning("%s; trying again", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            pause = min(2 * pause, MAX_WAIT)
+        return False
 
     async def _wait(self, left: Any, seconds: float) -> None:
         end = time.monotonic() + seconds

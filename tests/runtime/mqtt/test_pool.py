@@ -388,6 +388,37 @@ async def test_no_broker_and_wrong_passwords_are_one_error_at_once(tmp_path):
         broker.stop()
 
 
+async def test_a_worker_waits_at_its_start_for_a_broker_but_not_for_one_that_refuses(tmp_path):
+    passwords = tmp_path / "passwords"
+    command = ["mosquitto_passwd", "-b", "-c", passwords, "me", "secret"]
+    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    broker = Broker(tmp_path, "allow_anonymous false", f"password_file {passwords}")
+    right = broker.url(user="me:secret@")
+    async with Runtime(engine=ScriptedEngine(["fine", "fine"])) as local:
+        with pytest.raises(BrokerUnreachable, match="is it running"):
+            await Worker(local, Address.parse(right), wait=0.3).run()
+        stopped = Worker(local, Address.parse(right), wait=60)
+        task = asyncio.create_task(stopped.run())
+        await asyncio.sleep(0.3)
+        stopped.stop()
+        await asyncio.wait_for(task, 5)
+
+        one = Worker(local, Address.parse(right), wait=60)
+        task = asyncio.create_task(one.run())
+        await asyncio.sleep(0.3)
+        broker.start()
+        try:
+            async with Runtime(right) as remote:
+                assert (await (await remote.submit(Sequential(prompt="q")))).text == "fine"
+            one.stop()
+            await task
+            with pytest.raises(BrokerUnreachable, match="(?i)not authori"):
+                wrong = Worker(local, Address.parse(broker.url(user="me:wrong@")), wait=60)
+                await asyncio.wait_for(wrong.run(), 10)
+        finally:
+            broker.stop()
+
+
 async def test_a_connection_that_ends_before_the_broker_answers_is_not_waited_for():
     """As when the broker is killed while clients come back."""
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
