@@ -1,7 +1,7 @@
 """`plait chat`: talk with a model in the terminal.
 
     plait chat Qwen/Qwen2.5-0.5B-Instruct
-    plait chat model.gguf --method sc8
+    plait chat model.gguf --method sc8 --option weights=int4
 
 Answers appear as they are written; a method with several threads shows its tree meanwhile and its answer in the end.
 /reset forgets the conversation, /quit or the end of the input ends it, Ctrl-C stops an answer.
@@ -28,7 +28,7 @@ from ..methods.registry import parse_method
 from ..methods.sequential import Sequential
 from ..runtime import Runtime
 from .live import watch
-from .options import method_of
+from .options import add_engine_options, engine_options, method_of
 
 HELP = "/reset forgets the conversation, /quit ends it, Ctrl-C stops an answer"
 
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", help="a system message to begin with")
     parser.add_argument("--plain", action="store_true", help="no chat template: the model continues the text")
     parser.add_argument("--seed", type=int, default=0)
+    add_engine_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -76,7 +77,7 @@ async def _run(options: argparse.Namespace, fields: dict[str, object]) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, style="dim")
     conversation = Conversation(options.system, plain=options.plain)
-    async with Runtime(options.model) as runtime:
+    async with Runtime(options.model, **engine_options(options)) as runtime:
         if not options.plain:
             _check_chat(options.model, runtime.engine.tokenizer)
         if sys.stdin.isatty():

@@ -17,6 +17,7 @@ from ..methods.prompt import Prompt
 from ..methods.sequential import Sequential
 from ..runtime import Runtime
 from .files import read_text
+from .options import add_engine_options, engine_options
 from .table import table
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--instruction", default="", help="as in the jobs that are to find them")
     add.add_argument("--chat", action="store_true", help="for jobs whose prompt is a chat")
     add.add_argument("--system", help="the chat's system message")
+    add_engine_options(add)
     drop = actions.add_parser("drop", help="delete them")
     drop.add_argument("names", nargs="*", help="beginnings of names, as the list shows them")
     drop.add_argument("--all", action="store_true")
@@ -58,16 +60,20 @@ def run(options: argparse.Namespace) -> int:
             system = [] if options.system is None else [{"role": "system", "content": options.system}]
             prompt = [*system, {"role": "user", "content": "?"}]
         texts = [read_text(path) for path in options.files]
-        asyncio.run(add(store.folder, options.model, texts, prompt=prompt, instruction=options.instruction))
+        engine = engine_options(options)
+        asyncio.run(add(store.folder, options.model, texts, prompt=prompt, instruction=options.instruction, **engine))
         show(store, console)
     return 0
 
 
-async def add(folder: Path, model: str, texts: Sequence[str], *, prompt: Prompt = "?", instruction: str = "") -> None:
-    """Encode texts, each as one context behind what stands in front of `prompt`'s text, and keep them in `folder`."""
+async def add(
+    folder: Path, model: str, texts: Sequence[str], *, prompt: Prompt = "?", instruction: str = "", **options: Any
+) -> None:
+    """Encode texts, each as one context behind what stands in front of `prompt`'s text, and keep them in `folder`.
+    `options`: of the engine; jobs find what was encoded with the same `dtype`."""
     from ..engines.native.engine import NativeEngine
 
-    async with Runtime(model, contexts=folder) as runtime:
+    async with Runtime(model, contexts=folder, **options) as runtime:
         engine = runtime.engine
         if not isinstance(engine, NativeEngine) or engine.contexts is None:
             raise UnsupportedByEngine(f"engine {engine.name} keeps no contexts; the native engine does")

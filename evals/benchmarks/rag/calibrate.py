@@ -20,6 +20,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
+from ....runtime.cli.options import add_engine_options, engine_options
 from ....runtime.cli.table import table
 from ....runtime.engine import Engine, SamplingParams
 from ....runtime.engines.registry import find_model
@@ -114,6 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--template", default=TEMPLATE, help="{question} is replaced")
     parser.add_argument("--chat", action="store_true", help="use the model's chat template")
     parser.add_argument("--write", action="store_true", help="keep the best pair in the model's folder")
+    add_engine_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -127,7 +129,7 @@ async def _run(options: argparse.Namespace, console: Console) -> None:
     folder = find_model(options.model).path
     if options.write and not folder.is_dir():
         raise InvalidInput(f"{folder} is a file: --write needs a folder to keep the pair in")
-    async with Runtime(options.model) as runtime:
+    async with Runtime(options.model, **engine_options(options)) as runtime:
         points = await calibrate(runtime, rows, style, by=options.by)
         default = runtime.engine.capabilities
     measure = "nats per answer token" if options.by == "perplexity" else "1 - F1"

@@ -79,6 +79,7 @@ def test_plain_text_goes_on():
         (["script:x", "--method", "telepathy"], "unknown method 'telepathy'"),
         (["script:x", "--method", "sequential:max_tokens=no"], "malformed Sequential: max_tokens"),
         (["script:x", "--plain", "--system", "x"], "--system needs a chat template"),
+        (["countdown", "--dtype", "int3"], "unknown dtype 'int3'"),
         (["no-such-model"], "no model 'no-such-model'"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -23,6 +24,15 @@ def test_added_contexts_are_listed_found_and_dropped(tmp_path, capsys):
     assert main(["run", str(job), "--model", "recall", "--contexts", str(store)]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["answer"].strip(), result["usage"]["reused_tokens"]) == ("v4", 8)
+    # Keys and values of another precision are others: jobs find those that were encoded as they run.
+    other = ["run", str(job), "--model", "recall", "--contexts", str(store), "--dtype", "bfloat16"]
+    assert main(other) == 0
+    assert json.loads(capsys.readouterr().out)["usage"]["reused_tokens"] == 0
+    shutil.rmtree(store)
+    assert main([*command, str(one), str(two), "--dtype", "bfloat16"]) == 0
+    capsys.readouterr()
+    assert main(other) == 0
+    assert json.loads(capsys.readouterr().out)["usage"]["reused_tokens"] == 8
     assert main(["contexts", "drop", "--all", "--store", str(store)]) == 0
     assert main(["contexts", "list", "--store", str(store)]) == 0
     assert "0 contexts" in capsys.readouterr().out

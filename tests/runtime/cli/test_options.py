@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait import Budget, InvalidBudget, InvalidInput, Sequential
-from plait.runtime.cli.main import main
+from plait.runtime.cli.command import COMMANDS
+from plait.runtime.cli.main import _parser, main
 from plait.runtime.cli.options import (
     add_engine_options,
     add_job_options,
@@ -100,6 +101,23 @@ def test_job_options_go_before_the_job():
     assert (found.seed, found.priority, found.budget) == (7, 2, Budget(total_tokens=9, width=2))
     with pytest.raises(InvalidBudget, match="total_token"):
         with_job_options(spec, parsed("--budget", "total_token=9"))
+
+
+def leaves(parser):
+    """The commands without commands of their own below them, by name."""
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below:
+        yield parser.prog, {action.dest for action in parser._actions}
+    for action in below:
+        for one in action.choices.values():
+            yield from leaves(one)
+
+
+def test_whatever_takes_a_model_takes_engine_options():
+    names = dict(leaves(_parser(COMMANDS.names())))
+    assert "model" in names["plait chat"] and "model" in names["plait contexts add"]
+    lacking = [name for name, known in names.items() if "model" in known and not {"dtype", "option"} <= known]
+    assert lacking == ["plait demo"]  # plays with a shipped model
 
 
 JOB = {"method": {"method": "sequential", "prompt": "seq 24 : 8 3 1 ;", "logprobs": False}}

@@ -153,6 +153,8 @@ def test_the_command_writes_what_the_engine_then_uses(tmp_path, capsys):
     command = [str(folder), "--data", str(data), "--instruction", "recall", "--template", "{question}", "--write"]
     assert main(["calibrate-ape", *command]) == 0
     assert "nats" in capsys.readouterr().out
+    assert main(["calibrate-ape", *command, "--dtype", "int3"]) == 1
+    assert "unknown dtype" in capsys.readouterr().err
     best = read_scaling(folder)
     assert set(best) == {"context_temperature", "context_scale"}
     assert main(["calibrate-ape", str(folder), "--data", str(tmp_path / "none")]) == 1
