@@ -2,12 +2,13 @@
 
     python -m plait.benchmarks.contexts prefill --layers 4     16 contexts of 1,024 tokens
     python -m plait.benchmarks.contexts latency --layers 2     64 warm contexts of 512 tokens, against transformers
+    python -m plait.benchmarks.contexts prefill --model FOLDER --contexts 10 --length 140
 
-A random model with layers of Qwen3-0.6B's shape, in bfloat16, one thread; the prompt is a prefix of 4 tokens, the
-contexts, and 16 tokens behind them. Seconds are from opening the branch to the first new token. Every layer costs the
-same, so ratios hardly depend on how many there are; the full model has 28. `prefill`: *sequential* encodes all as one
-text; *cold* encodes contexts that nobody has seen; *memory* finds them in the KV pool; *disk* reads their files, which
-were pushed out of the page cache. `latency`: transformers' `generate` gets all as one text, once.
+A random model with layers of Qwen3-0.6B's shape, or that of a folder, in bfloat16, one thread; the prompt is a prefix
+of 4 tokens, the contexts, and 16 tokens behind them. Seconds are from opening the branch to the first new token. Every
+layer costs the same, so ratios hardly depend on how many there are; the full model has 28. `prefill`: *sequential*
+encodes all as one text; *cold* encodes contexts that nobody has seen; *memory* finds them in the KV pool; *disk* reads
+their files, which were pushed out of the page cache. `latency`: transformers' `generate` gets all as one text, once.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ async def latency(folder: Path, count: int, length: int) -> list[dict[str, objec
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["prefill", "latency"])
-    parser.add_argument("--layers", type=int, default=28)
+    parser.add_argument("--layers", type=int, default=28, help="of the random model")
+    parser.add_argument("--model", type=Path, help="a folder, instead of the random model")
     parser.add_argument("--contexts", type=int, help="default: 16 for prefill, 64 for latency")
     parser.add_argument("--length", type=int, help="tokens of each; default: 1,024 for prefill, 512 for latency")
     args = parser.parse_args()
@@ -129,12 +131,13 @@ def main() -> None:
     count = args.contexts or (16 if args.what == "prefill" else 64)
     length = args.length or (1024 if args.what == "prefill" else 512)
     with tempfile.TemporaryDirectory() as root:
-        folder = qwen3_folder(Path(root) / "model", args.layers)
+        folder = args.model or qwen3_folder(Path(root) / "model", args.layers)
         if args.what == "prefill":
             rows = asyncio.run(prefill(folder, Path(root) / "contexts", count, length))
         else:
             rows = asyncio.run(latency(folder, count, length))
-    shape = f"{count} contexts x {length} tokens, {args.layers} layers of Qwen3-0.6B's shape, bfloat16"
+    model = args.model.name if args.model else f"{args.layers} layers of Qwen3-0.6B's shape"
+    shape = f"{count} contexts x {length} tokens, {model}, bfloat16"
     Console().print(table(f"{args.what}: {shape}\n{machine.describe()}", rows))
 
 
