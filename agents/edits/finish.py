@@ -14,7 +14,9 @@ def finish(edit: Edit, source: Source) -> Edit:
     """
     left = {path: text for path, text in edit.items() if text is None or source.files.get(path) != text}
     if not left:
-        raise EditError("the edit changes nothing: the new text equals the old")
+        raise EditError(
+            "the edit changes nothing: the new text equals the old. Which lines are wrong, and what must they be?"
+        )
     for path, text in left.items():
         if text is not None:
             _check(path, text, source)

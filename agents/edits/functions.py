@@ -88,10 +88,17 @@ def _path(block: CodeBlock, source: Source) -> str | None:
         return None
     try:
         return existing(block.path, source, block.where)
-    except EditError:
-        if block.name is not None and len(Scope(source, None).named(block.name, exact=True)) == 1:
+    except EditError as error:
+        if block.name is None:
+            raise
+        shown, last = Scope(source, None), block.name.rpartition(".")[2]
+        if len(shown.named(block.name, exact=True)) == 1:
             return None
-        raise
+        alike = shown.named(last, exact=False)
+        if len(alike) != 1:
+            raise
+        path, one = alike[0]
+        raise EditError(f"{error}; {last} is {path}::{one.name}") from None
 
 
 def _targets(block: CodeBlock, source: Source) -> Iterator[Target]:

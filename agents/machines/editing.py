@@ -35,8 +35,8 @@ The issue:
 """Behind it comes the code; then all trajectories of a job go on from there."""
 
 FIRST = """\
-{test}Plan the fix in a few sentences. Then write one edit that fixes the issue, between <edit> and </edit>, last. Do
-not write a test now."""
+{test}Plan the fix in a few sentences: which lines of the project's code are wrong, and what they must be. Then write
+one edit that fixes the issue, between <edit> and </edit>, last. Do not write a test now."""
 
 TEST = """\
 This script is to show whether the issue is fixed:

@@ -391,11 +391,11 @@ def test_a_path_that_is_not_there_is_forgiven_where_the_name_is_that_of_one_thin
     source = Source(files=files, excerpts=shown, paths=list(files))
     text = "shop/cart.py::Coupon.discount\n```python\ndef discount(self):\n    return 2\n```\n"
     assert Functions().parse(text, source) == {"till/coupon.py": files["till/coupon.py"].replace("1", "2")}
-    for wrong in ("Coupon.total", "Basket.discount"):
-        with pytest.raises(EditError, match=r"there is no file shop/cart\.py"):
-            Functions().parse(
-                text.replace("Coupon.discount", wrong).replace("def discount", f"def {wrong[7:]}"), source
-            )
+    for wrong, hint in (("Coupon.total", False), ("Basket.discount", True)):
+        written = text.replace("Coupon.discount", wrong).replace("def discount", f"def {wrong.rpartition('.')[2]}")
+        with pytest.raises(EditError, match=r"there is no file shop/cart\.py") as told:
+            Functions().parse(written, source)
+        assert str(told.value).endswith("; discount is till/coupon.py::Coupon.discount") == hint
 
 
 def test_several_tags_are_one_edit():
