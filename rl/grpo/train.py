@@ -50,18 +50,18 @@ def train(config: GRPOConfig, out: Path, *, fresh: bool = False) -> Trained:
     matplotlib, `learning_curve.svg`. Raises `InvalidInput` before any work for what is wrong with the configuration, or
     for a folder that another one made.
     """
-    samples = config.benchmark.load()
-    check_samples(samples)
-    if len(samples) < config.prompts:
-        raise InvalidInput(f"{len(samples)} problems are not enough for steps of {config.prompts}")
     judge = JUDGES.find(config.benchmark.name)
     if config.credit == "per_thread" and judge is None:
         raise InvalidInput(f"credit per_thread: no judge for {config.benchmark.name}; {JUDGES.unknown('')}")
-    sampled(config.method).build(config.benchmark, samples[0], None)
     options = NativeOptions.of(config.engine)
     path = find_model(config.model).path
     if not path.is_dir():
         raise InvalidInput(f"{config.model} is a file: what is trained has to be a folder in Hugging Face's layout")
+    samples = config.benchmark.load()  # perhaps from the hub
+    check_samples(samples)
+    if len(samples) < config.prompts:
+        raise InvalidInput(f"{len(samples)} problems are not enough for steps of {config.prompts}")
+    sampled(config.method).build(config.benchmark, samples[0], None)
     held_out = [] if config.held_out is None else config.held_out.benchmark.load()
     if is_first():
         claim(config, out, may_change=MAY_CHANGE, outcomes=[HELD_OUT], fresh=fresh)
