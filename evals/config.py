@@ -149,7 +149,7 @@ PATHS = ("data", "repos", "recipes", "cache")
 def read_toml(path: Path) -> dict[str, Any]:
     """The fields in a TOML file; the benchmark's relative paths are relative to it. Raises `InvalidInput`."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the evaluation {path}: {error}") from None
     benchmark = data.get("benchmark")

@@ -125,7 +125,8 @@ def export(folder: Path, out: Path) -> int:
     rows = list(records(folder))
     file = io.StringIO(newline="")
     if out.suffix == ".csv":
-        writer = csv.DictWriter(file, list(COLUMNS), lineterminator="\n")
+        # Lines end as RFC 4180 has it; then a lone CR or LF of an answer is in quotes.
+        writer = csv.DictWriter(file, list(COLUMNS))
         writer.writeheader()
         writer.writerows(rows)
     else:

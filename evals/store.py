@@ -26,6 +26,8 @@ from .rows import Key, Unit
 
 MISSING = "nothing"
 SETTINGS, RESULTS = "settings.json", "results.jsonl"
+CAPACITY = ("kv_tokens", "swap_tokens", "num_threads")
+"""Options of the engine that may change from one run of an evaluation to the next."""
 
 
 class Store:
@@ -111,7 +113,7 @@ class Store:
 
     def check(self, settings: dict[str, Any]) -> None:
         """Raise `InvalidInput` that says what differs from the settings the folder was made with."""
-        changed = differences(self.settings, json.loads(json.dumps(settings)))
+        changed = differences(_that_matters(self.settings), _that_matters(json.loads(json.dumps(settings))))
         if changed:
             raise InvalidInput(
                 f"{self.folder} holds an evaluation with other settings ({'; '.join(changed)}): "
@@ -159,6 +161,14 @@ def read_units(folder: Path) -> tuple[dict[Key, Unit], int]:
 
 def _line(unit: Unit) -> bytes:
     return json.dumps(unit.to_json(), separators=(",", ":")).encode() + b"\n"
+
+
+def _that_matters(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without what changes no answer: what failed for want of memory may be run again with more."""
+    engine = settings.get("engine")
+    if not isinstance(engine, dict):
+        return settings
+    return {**settings, "engine": {name: value for name, value in engine.items() if name not in CAPACITY}}
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

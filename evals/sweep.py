@@ -32,7 +32,7 @@ def expand(given: object) -> list[object]:
     for chosen in product(*lists.values()):
         values = dict(zip(lists, chosen, strict=True))
         entry = {**given, "fields": {**fields, **values}} if nested else {**given, **values}
-        if label and values:
+        if isinstance(label, str) and label and values:
             entry["label"] = " ".join(
                 (label, *(f"{name}={describe_value(cls, name, v)}" for name, v in values.items()))
             )

@@ -113,7 +113,7 @@ class SFTConfig(TrainConfig):
 def read_toml(path: Path) -> dict[str, Any]:
     """The fields in a TOML file; relative `paths` of `data` are relative to it. Raises `InvalidInput`."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the training {path}: {error}") from None
     sources = data.get("data")

@@ -54,6 +54,8 @@ class Budget(BaseModel):
                 super().__init__(**data)
             except ValidationError as error:
                 first = error.errors()[0]
+                if not first["loc"]:  # from below
+                    raise InvalidBudget(first["msg"].removeprefix("Value error, ")) from None
                 where = ".".join(map(str, first["loc"]))
                 raise InvalidBudget(f"budget.{where}: {first['msg'].lower()}") from None
 

@@ -17,6 +17,8 @@ MIN_TEMPERATURE = 1e-6
 """The smallest temperature but for 0: any float32 logits divided by it are finite in double precision."""
 MAX_PENALTY = 1e6
 """Of a repetition penalty; the smallest is its inverse."""
+MAX_TOP_K = 2**31 - 1
+"""Larger ones, as large as no vocabulary is, are this: engines count in machine integers."""
 MAX_STOP_CHARS = 16_384
 """Of all stop strings together: each new token is compared with every beginning of them."""
 MAX_BIAS = 3.4028234663852886e38
@@ -156,6 +158,7 @@ def check_stop(texts: tuple[str, ...]) -> tuple[str, ...]:
 def _check_shape(p: SamplingParams | SamplingDefaults) -> None:
     check_temperature(p.temperature)
     _check_int("top_k", p.top_k)
+    object.__setattr__(p, "top_k", min(p.top_k, MAX_TOP_K))
     _check_number("top_p", p.top_p, 0.0, 1.0)
     if p.top_p == 0:
         raise InvalidInput("top_p must be above 0: nothing would be left to sample from")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Iterator
+from types import NoneType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -11,6 +13,13 @@ from .plain import check_plain
 from .plugins import Registry
 
 T = TypeVar("T", bound="Spec")
+
+_NAMES: dict[object, str] = {
+    int: "a valid integer",
+    float: "a valid number",
+    bool: "a valid boolean",
+    str: "a valid string",
+}
 
 
 class Spec(BaseModel):
@@ -35,11 +44,29 @@ class Spec(BaseModel):
                 check_plain(data)
             except ValueError as error:
                 raise self.refusal(f"malformed {title}: {error}") from None
+            mistakes = {name: f"{name}: {why}" for name, why in _mistyped(type(self), data)}
             try:
                 super().__init__(**data)
             except ValidationError as error:
-                mistakes = (f"{'.'.join(map(str, e['loc'])) or title}: {e['msg']}" for e in error.errors())
-                raise self.refusal(f"malformed {title}: {'; '.join(mistakes)}") from None
+                for e in error.errors():
+                    where = ".".join(map(str, e["loc"])) or title
+                    mistakes.setdefault(where, f"{where}: {e['msg']}")
+            if mistakes:
+                raise self.refusal(f"malformed {title}: {'; '.join(mistakes.values())}")
+
+
+def _mistyped(cls: type[Spec], data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What pydantic would take for a number or a truth value and is none: "4", 1.0 or true for an integer."""
+    for name, value in data.items():
+        field = cls.model_fields.get(name)
+        if field is None or type(value) not in _NAMES:
+            continue
+        kinds = get_args(field.annotation) or (field.annotation,)
+        wanted = [_NAMES[kind] for kind in kinds if kind in _NAMES]
+        if len(wanted) == sum(kind is not NoneType for kind in kinds) and not (
+            type(value) in kinds or (type(value) is int and float in kinds)
+        ):
+            yield name, f"Input should be {' or '.join(wanted)}"
 
 
 class Kinds(Registry[type[T]]):

@@ -13,7 +13,7 @@ def read_text(name: str | Path) -> str:
     if str(name) == "-":
         return sys.stdin.read()
     try:
-        return Path(name).read_text(encoding="utf-8")
+        return Path(name).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot read {name}: {error}") from None
 

@@ -77,7 +77,7 @@ def _given(paths: list[Path]) -> Iterator[tuple[str, Path]]:
     for path in paths:
         if not path.exists():
             raise InvalidInput(f"there is no {path}")
-        inside = [] if path.is_file() or (path / "config.json").is_file() else _inside(path)
+        inside = [] if not path.is_dir() or (path / "config.json").is_file() else _inside(path)
         yield from ((str(one), one) for one in inside or [path])
 
 

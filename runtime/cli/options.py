@@ -53,4 +53,5 @@ def with_job_options(spec: JobSpec, options: argparse.Namespace) -> JobSpec:
     limits = parse_fields(",".join(options.budget))
     if limits:
         given["budget"] = Budget(**{**spec.budget.model_dump(exclude_none=True), **limits})
-    return spec.model_copy(update=given)
+    # Made anew: a copy would check nothing.
+    return JobSpec(**{**{name: getattr(spec, name) for name in JobSpec.model_fields}, **given})

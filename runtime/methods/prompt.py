@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, StrictInt, StrictStr
 
 from ..engine import Tokenizer
 from ..errors import InvalidInput
@@ -23,7 +23,7 @@ def _check_messages(prompt: Prompt) -> Prompt:
     return prompt
 
 
-Prompt = Annotated[str | list[dict[str, str]] | list[int], AfterValidator(_check_messages)]
+Prompt = Annotated[StrictStr | list[dict[StrictStr, StrictStr]] | list[StrictInt], AfterValidator(_check_messages)]
 """Text, chat messages, or token ids as they are."""
 
 

@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
     def script(context):
         if context.endswith(" 3 2 ;"):
             raise RuntimeError('broke, "badly"')
-        return " answer a\ud800b" if context.endswith(" 5 5 ;") else solver(context)
+        return " answer a\ud800b\rc" if context.endswith(" 5 5 ;") else solver(context)
 
     data = path / "problems.jsonl"
     problems = [[8, 3, 1], [8, 3, 2], [8, 5, 5]]

@@ -102,6 +102,17 @@ def test_other_settings_are_refused_with_what_differs(tmp_path):
         assert phrase in str(caught.value)
 
 
+def test_what_changes_no_answer_may_change(tmp_path):
+    fill(tmp_path, unit("a"))
+    settings = {"engine": {"kv_tokens": 160, "dtype": "bfloat16"}}
+    path = tmp_path / "more"
+    opened(path, settings).close()
+    for capacity in ({"kv_tokens": 4096}, {"num_threads": 1, "swap_tokens": 0}, {}):
+        opened(path, {"engine": {"dtype": "bfloat16", **capacity}}).close()
+    with pytest.raises(InvalidInput, match='engine.dtype: "bfloat16" before, "float32" now'):
+        opened(path, {"engine": {"kv_tokens": 160, "dtype": "float32"}})
+
+
 def test_two_at_a_time_are_refused(tmp_path):
     with opened(tmp_path), pytest.raises(InvalidInput, match="another evaluation"):
         opened(tmp_path)

@@ -51,6 +51,8 @@ def test_in_a_file(tmp_path):
     method = 'method = "sequential"\ntemperature = [0, 0.6]\nstop = ["x", "y"]\n'
     path.write_text(f'[benchmark]\nname = "countdown"\n[[methods]]\n{method}')
     config = EvalConfig(**read_toml(path))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a BOM, as some editors write
+    assert EvalConfig(**read_toml(path)) == config
     assert [m.fields["temperature"] for m in config.methods] == [0, 0.6]
     assert [m.fields["stop"] for m in config.methods] == [["x", "y"]] * 2
     assert grid(methods=config.settings()["methods"]).methods == config.methods  # what is expanded stays as it is
@@ -83,6 +85,7 @@ def test_all_combinations_in_order(lists):
         ({"attempts": [1, 2]}, "attempts"),
         ({"temperatur": [1, 2]}, "temperatur: Extra"),
         ({"stop": [["a"], "b", 3]}, "stop"),
+        ({"temperature": [0, 1], "label": [1]}, "label"),
     ],
 )
 def test_lists_that_are_neither(fields, message):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from types import NoneType
+from typing import get_args
 
 import pytest
 
 from plait import (
     APR,
     Budget,
+    Hogwild,
     InvalidBudget,
     InvalidInput,
     InvalidJob,
+    Multiverse,
     PlaitError,
     PromptTooLong,
     Runtime,
@@ -25,6 +29,7 @@ from plait import (
 JOBS = {
     "not json": ("{", InvalidJob, "malformed job JSON"),
     "not an object": ("[1, 2]", InvalidJob, "JSON object"),
+    "an answer that is no text": ({"method": {"method": "hogwild", "prompt": "x", "answer": []}}, InvalidJob, "answer"),
     "bytes that are no text": (b"\xff\xfe", InvalidJob, "malformed job JSON"),
     "no method": ("{}", InvalidJob, "needs a method"),
     "method is a string": ({"method": "sequential"}, InvalidJob, "needs a method"),
@@ -116,6 +121,35 @@ async def test_options_that_do_not_fit_together():
     async with Runtime(engine=ScriptedEngine([])) as runtime:
         with pytest.raises(InvalidInput, match="sub_call_budget"):
             await runtime.submit(APR(prompt=[5, 6], sub_call_budget=3))
+
+
+SCALARS = [True, 0, 7, 1.0, 2.5, "4", "yes", ""]
+
+
+@pytest.mark.parametrize("method", [Sequential, SelfConsistency, APR, Hogwild, Multiverse])
+def test_a_number_is_no_text_and_a_truth_value_no_number(method):
+    """Fields of plain types take values of these types only, all of them; integers are numbers, too."""
+    for name, field in method.model_fields.items():
+        kinds = set(get_args(field.annotation) or (field.annotation,))
+        if not kinds <= {int, float, bool, str, NoneType}:
+            continue
+        for value in SCALARS:
+            if type(value) in kinds or (type(value) is int and float in kinds):
+                continue
+            with pytest.raises(InvalidJob, match=name):
+                method(**{"prompt": "x", name: value})
+
+
+@pytest.mark.parametrize("prompt", [["1", "2"], [True, False], [1.0], [{"role": "user", "content": b"x"}], [None]])
+def test_prompts_are_not_made_into_ids_or_texts(prompt):
+    with pytest.raises(InvalidJob, match="prompt"):
+        Sequential(prompt=prompt)
+
+
+def test_all_mistakes_are_named_at_once():
+    with pytest.raises(InvalidJob) as told:
+        SelfConsistency(prompt="x", n="4", temperature=-1, chat="yes", nonsense=1)
+    assert all(f"{name}: " in str(told.value) for name in ("n", "temperature", "chat", "nonsense"))
 
 
 def test_constructors_raise_the_same_errors():

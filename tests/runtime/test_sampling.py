@@ -29,7 +29,7 @@ from plait import (
 )
 from plait.runtime.methods.hogwild import Hogwild
 from plait.runtime.methods.multiverse import Multiverse
-from plait.runtime.sampling import MAX_BIAS, MAX_PENALTY, MAX_STOP_CHARS, MIN_TEMPERATURE
+from plait.runtime.sampling import MAX_BIAS, MAX_PENALTY, MAX_STOP_CHARS, MAX_TOP_K, MIN_TEMPERATURE
 
 NAN, INF, HUGE = math.nan, math.inf, 10**5000
 
@@ -84,6 +84,12 @@ EDGES = [
 @pytest.mark.parametrize("values", EDGES, ids=lambda values: next(iter(values)))
 def test_the_edges_are_allowed(values):
     SamplingParams(**values)
+
+
+def test_a_top_k_beyond_any_vocabulary_fits_a_machine_integer():
+    for made in (SamplingParams(top_k=HUGE), SamplingDefaults(top_k=2**63)):
+        assert made.top_k == MAX_TOP_K
+    assert SamplingParams(top_k=MAX_TOP_K - 1).top_k == MAX_TOP_K - 1
 
 
 def test_what_was_checked_cannot_change():

@@ -65,11 +65,18 @@ class _Assembly:
             embedding=embedding,
             layers=_Layers(self),
             norm=self._tensor("model.norm.weight", config.hidden_size),
-            lm_head=embedding
-            if config.tie_embeddings
-            else self._tensor("lm_head.weight", config.vocab_size, config.hidden_size),
+            lm_head=self._head(embedding),
             lanes=None if config.lanes is None else self._lanes(config.lanes),
         )
+
+    def _head(self, embedding: Tensor) -> Tensor:
+        """The output layer: the embedding, if config.json says so and, as for transformers, the checkpoint holds no
+        other one."""
+        name = "lm_head.weight"
+        if self.config.tie_embeddings and not self._has(name):
+            return embedding
+        head = self._tensor(name, *embedding.shape)
+        return embedding if self.config.tie_embeddings and torch.equal(head, embedding) else head
 
     def _lanes(self, lanes: LanesConfig) -> Lanes:
         config, hidden = self.config, self.config.hidden_size

@@ -11,7 +11,22 @@ from .segment import Span
 from .view import View
 
 
+def check_place(seed: int, priority: int, deadline: float | None, context_limit: int | None) -> None:
+    """What a branch is opened with, which the scheduler compares with that of others."""
+    for name, value in (("seed", seed), ("priority", priority)):
+        if type(value) is not int:
+            raise InvalidInput(f"{name} must be an integer, not {value!r}")
+    # NaN is neither before nor behind another deadline.
+    if deadline is not None and (type(deadline) not in (int, float) or deadline != deadline):
+        raise InvalidInput(f"deadline must be a number, not {deadline!r}")
+    if context_limit is not None and (type(context_limit) is not int or context_limit < 1):
+        raise InvalidInput(f"context_limit must be positive, not {context_limit!r}")
+
+
 def check_ids(tokens: Sequence[int], vocab_size: int) -> None:
+    for kind in set(map(type, tokens)):
+        if kind is not int:
+            raise InvalidInput(f"token ids are integers, not {kind.__name__}")
     bad = [t for t in tokens if not 0 <= t < vocab_size]
     if bad:
         raise InvalidInput(f"token id {bad[0]} is outside the vocabulary of {vocab_size}")

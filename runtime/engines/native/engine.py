@@ -16,6 +16,7 @@ from ...errors import BranchBusy, EngineClosed, InvalidInput
 from ..constraints.matcher import Compiler
 from ..registry import find_model
 from .branch import NativeBranch
+from .checks import check_place
 from .context_files import ContextFiles
 from .context_scaling import read_scaling
 from .context_tier import ContextTier
@@ -181,8 +182,7 @@ class NativeEngine:
     ) -> Branch:
         with self.lock:
             self.check_open()
-            if context_limit is not None and context_limit < 1:
-                raise InvalidInput(f"context_limit must be positive, not {context_limit}")
+            check_place(seed, priority, deadline, context_limit)
             limit = min(self.context_limit, context_limit or self.context_limit)
             branch = NativeBranch(
                 self, View(self.store, job=job), path=path, seed=seed, context_limit=limit, job=job, priority=priority,

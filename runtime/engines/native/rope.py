@@ -55,7 +55,13 @@ class RopeConfig:
 
         Raises `UnsupportedModel` for a RoPE type that is not implemented, `InvalidInput` for one without its numbers.
         """
-        rope = {**(data.get("rope_scaling") or {}), **(data.get("rope_parameters") or {})}
+        old, new = data.get("rope_scaling") or {}, data.get("rope_parameters") or {}
+        if any(name in new and new[name] != value for name, value in old.items()):
+            raise InvalidInput(
+                "config.json: rope_scaling and rope_parameters contradict each other: put into rope_parameters what is "
+                "right, and leave rope_scaling out"
+            )
+        rope = {**old, **new}
         kind = rope.get("rope_type") or rope.get("type") or "default"
         # Names of "longrope" in Microsoft's older files.
         if kind == "su" or (kind == "yarn" and "short_factor" in rope):

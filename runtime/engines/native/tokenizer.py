@@ -74,6 +74,8 @@ class HFTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise InvalidInput(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
         own = _optional_json(folder / "tokenizer_config.json")
+        if tokenizer.normalizer is None and str(own.get("tokenizer_class")).removesuffix("Fast") == "Qwen2Tokenizer":
+            tokenizer.normalizer = tokenizers.normalizers.NFC()  # which transformers' class has, whatever the file says
         # Older models have a file more for them.
         older = {} if "added_tokens_decoder" in own else _optional_json(folder / "special_tokens_map.json")
         special = {name: text for name in _SPECIAL if (text := _text(older.get(name, own.get(name))))}

@@ -106,8 +106,9 @@ class HogwildFields(Decoding):
         if not isinstance(data, dict):
             return data
         values: dict[str, Any] = {}
-        if data.get("answer") in FINISHERS and data["answer"] != "boxed":
-            finisher = FINISHERS[data["answer"]]
+        kind = data.get("answer")
+        if isinstance(kind, str) and kind in FINISHERS and kind != "boxed":
+            finisher = FINISHERS[kind]
             values = {"conclusion": finisher.conclusion, "conclusion_tokens": finisher.tokens}
         policy = POLICIES.get(str(data.get("policy")))
         return {**(policy.defaults if policy is not None else {}), **values, **data}

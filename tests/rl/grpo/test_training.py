@@ -171,7 +171,10 @@ def test_a_rollout_that_takes_too_long_is_neither_right_nor_wrong(folder):
         ({"chunks": 5}, "multiple of chunks"),
         ({"trainer": {"num_iterations": 3}}, "num_iterations"),
         ({"prompts": 7}, "7"),
-        ({"benchmark": {"name": "math500"}, "method": {"method": "multiverse"}, "credit": "per_thread"}, "no judge for math500"),
+        (
+            {"benchmark": {"name": "math500"}, "method": {"method": "multiverse"}, "credit": "per_thread"},
+            "no judge for math500",
+        ),
         ({"engine": {"speed": 1}}, "speed"),
         ({"nonsense": 1}, "nonsense"),
     ],

@@ -85,6 +85,7 @@ def test_given_paths(tmp_path, capsys):
     assert f"{tmp_path / 'd'} holds no config.json" in out
     with pytest.raises(InvalidInput, match="there is no"):
         show(capsys, tmp_path / "e")
+    assert "no model" in show(capsys, "/dev/null")  # neither a file nor a folder
 
 
 def test_figures_are_the_engines(monkeypatch):

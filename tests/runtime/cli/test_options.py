@@ -99,6 +99,9 @@ def test_job_options_go_before_the_job():
     options = parsed("--seed", "7", "--budget", "total_tokens=9,width=2", "--budget", "seconds=null")
     found = with_job_options(spec, options)
     assert (found.seed, found.priority, found.budget) == (7, 2, Budget(total_tokens=9, width=2))
+    for wrong in ("--seed", "--priority"):
+        with pytest.raises(InvalidInput, match="malformed job"):
+            with_job_options(spec, parsed(wrong, str(10**30)))
     with pytest.raises(InvalidBudget, match="total_token"):
         with_job_options(spec, parsed("--budget", "total_token=9"))
 

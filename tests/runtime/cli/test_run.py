@@ -13,7 +13,9 @@ from plait.tests.runtime.methods.apr.test_apr import WHOLE
 
 
 def test_run_prints_the_result_as_json(recorded, capsys):
-    arguments = ["run", str(recorded / "job.json"), "--model", f"replay:{recorded / 'recording'}"]
+    job = recorded / "marked.json"
+    job.write_bytes(b"\xef\xbb\xbf" + (recorded / "job.json").read_bytes())  # a BOM, as some editors write
+    arguments = ["run", str(job), "--model", f"replay:{recorded / 'recording'}"]
     assert main([*arguments, "--trace", str(recorded / "again")]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["answer"] == WHOLE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 
 import pytest
@@ -433,6 +434,19 @@ async def test_errors_come_before_any_work():
             engine.open([1], context_limit=0)
         branch = engine.open([1, 2, 3])
         generation = branch.generate(SamplingParams(max_tokens=400))
+        # What a step of several branches would trip over.
+        for ids in ([3.0], [True], [None], ["a"], torch.tensor([3])):
+            with pytest.raises(InvalidInput, match="token ids are integers"):
+                engine.open(ids)
+        for name, values in {
+            "priority": ("x", None, 1.5, True),
+            "deadline": ("x", math.nan, True),
+            "seed": (None, "1", 0.5),
+            "context_limit": ("x", 1.5),
+        }.items():
+            for value in values:
+                with pytest.raises(InvalidInput, match=name):
+                    engine.open([1], **{name: value})
         with pytest.raises(BranchBusy):
             branch.extend([1])
         await generation.aclose()

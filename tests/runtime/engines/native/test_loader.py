@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
+from plait.runtime.engines.native.assembly import assemble
 from plait.runtime.engines.native.checkpoint import Folder
 from plait.runtime.engines.native.config import ModelConfig
 from plait.runtime.engines.native.loader import load_config, load_model
@@ -218,6 +221,36 @@ def test_nonsense_in_config(change: dict[str, Any], message: str) -> None:
 )
 def test_both_spellings_of_rope(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert RopeConfig.from_hf(old) == RopeConfig.from_hf({"rope_parameters": new})
+
+
+def test_spellings_of_rope_that_contradict_each_other() -> None:
+    """As where somebody follows a model card for long texts in a folder that a newer transformers wrote."""
+    new = {"rope_type": "default", "rope_theta": 5e5}
+    for old in ({"rope_type": "yarn", "factor": 4.0}, {"rope_type": "default", "rope_theta": 1e6}):
+        with pytest.raises(InvalidInput, match="rope_scaling and rope_parameters contradict"):
+            RopeConfig.from_hf({"rope_parameters": new, "rope_scaling": old})
+    same = {"rope_parameters": new, "rope_scaling": dict(new)}
+    assert RopeConfig.from_hf(same) == RopeConfig.from_hf({"rope_parameters": new})
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
+def test_a_head_that_differs_from_the_embedding_is_used_though_the_configuration_ties_them(
+    family: str, tmp_path: Path
+) -> None:
+    _, made = tiny(family, tie_word_embeddings=False)
+    folder = Path(shutil.copytree(made, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    hf_model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    document = [[3, 1, 4, 1, 5, 9, 2, 6]]
+    with torch.no_grad():
+        expected = hf_model(torch.tensor(document)).logits[0]
+    torch.testing.assert_close(Sequences(load_model(folder), 1).step(document), expected, atol=1e-4, rtol=1e-4)
+    tensors = load_file(folder / "model.safetensors")
+    equal = {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()}
+    for held, is_tied in ((tensors, False), (equal, True)):
+        weights = assemble(load_config(folder), held.__getitem__, "a folder")
+        assert (weights.lm_head is weights.embedding) == is_tied
 
 
 @pytest.mark.parametrize(

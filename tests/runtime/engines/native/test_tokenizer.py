@@ -15,7 +15,7 @@ import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from plait.runtime.engines.native.tokenizer import HFTokenizer, IncrementalDecoder
 from plait.runtime.errors import InvalidInput
@@ -188,6 +188,16 @@ def test_prompts_are_encoded_as_in_transformers(tmp_path: Path, data: st.DataObj
     assert ours.eos_ids == (theirs.eos_token_id,)
     messages = [{"role": "user", "content": text}]
     assert ours.chat(messages) == theirs.apply_chat_template(messages, return_dict=False)
+
+
+@pytest.mark.parametrize("name", ["Qwen2Tokenizer", "Qwen2TokenizerFast"])
+def test_qwen2_composes_characters_whatever_its_file_says(tmp_path: Path, name: str) -> None:
+    _byte_level().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name, "eos_token": "<eos>"}))
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path), HFTokenizer.load(tmp_path)
+    for text in ("cafe\u0301", "\u1112\u1161\u11ab", "caf\u00e9 42"):
+        assert ours.encode(text) == theirs(text).input_ids
+    assert ours.encode("cafe\u0301") == ours.encode("caf\u00e9")
 
 
 TEMPLATE = """{{ bos_token }}
