@@ -1,13 +1,22 @@
-"""`TextStream`: tokens to text, one at a time."""
+"""`TextStream`: tokens to text, one at a time; `num_whole`: text to tokens again."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from ..engine import Tokenizer
 
 REPLACEMENT = "\ufffd"
 """What decoders write for bytes that are no whole character yet."""
+
+
+def num_whole(ends: Sequence[int], at: int) -> int:
+    """Tokens whose text ends at `at` characters or before, without the first ones of a character that only a later one
+    makes whole. `ends`: where the text of each token ends."""
+    count = bisect_right(ends, at)
+    last = ends[count - 1] if count else 0
+    return bisect_left(ends, last) + 1 if last else 0
 
 
 class TextStream:

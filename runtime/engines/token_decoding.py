@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from ..engine import Completion, FinishReason, SamplingParams
-from .text_stream import TextStream
+from .text_stream import TextStream, num_whole
 from .token_branch import TokenBranch, TokenGeneration
 
 
@@ -60,7 +60,7 @@ async def decode(generation: TokenGeneration, source: AsyncIterator[int]) -> Com
         ends.append(len(text))
         if len(ends) == limit:
             return _completion(generation, at_limit)
-        generation.show(bisect_right(ends, len(text) - pending_stop(text, params.stop)))
+        generation.show(num_whole(ends, len(text) - pending_stop(text, params.stop)))
     return _completion(generation, FinishReason.EOS)
 
 
@@ -82,7 +82,7 @@ def _stopped_at(generation: TokenGeneration, text: str, ends: list[int], stop: s
         at += len(stop)
         keep = bisect_left(ends, at) + 1
     else:
-        keep = bisect_right(ends, at)
+        keep = num_whole(ends, at)
     generation.keep(keep)
     completion = _completion(generation, FinishReason.STOP, stop)
     completion.text, completion.rolled_back = text[:at], len(ends) - keep

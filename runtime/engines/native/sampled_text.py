@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...engine import Tokenizer
+from ..text_stream import num_whole
 from .tokenizer import IncrementalDecoder
 
 
@@ -44,7 +45,7 @@ class SampledText:
         """Tokens that stay at a stop."""
         if self._include_stop:
             return next(i + 1 for i, end in enumerate(self._ends) if end >= match.at + len(match.stop))
-        return sum(end <= match.at for end in self._ends)
+        return num_whole(self._ends, match.at)
 
     def cut(self, match: Match, kept: Sequence[int]) -> str:
         """The text up to a stop, where the tokens `kept` stay: as they are spelled in the end, cut inside the last one,
@@ -62,7 +63,4 @@ class SampledText:
                 if self._text.endswith(stop[:n]):
                     pending = n
                     break
-        safe = len(self._text) - pending
-        while num_known < len(self._ends) and self._ends[num_known] <= safe:
-            num_known += 1
-        return num_known
+        return max(num_known, num_whole(self._ends, len(self._text) - pending))

@@ -48,3 +48,27 @@ def test_what_is_certain_no_stop_can_take_back(given_tokens, stops):
         certain = text.num_certain(certain)
         expected = max(n for n in range(count + 1) if len(TOKENIZER.decode(given_tokens[:n])) <= safe)
         assert certain == expected
+
+
+class ByteTokenizer(IdTokenizer):
+    """A token is a byte of UTF-8."""
+
+    def decode(self, tokens):
+        return bytes(tokens).decode(errors="replace")
+
+
+characters = st.text("aé✓😀", max_size=8)
+
+
+@given(characters, st.text("aé✓😀", min_size=1, max_size=2), st.booleans())
+def test_characters_of_several_tokens_stay_whole(written, stop, include):
+    text, shown = SampledText(ByteTokenizer(256), [stop], include_stop=include), 0
+    for byte in written.encode():
+        if (match := text.push(byte)) is not None:
+            kept = written.encode()[: text.num_kept(match)]
+            assert kept.decode() == text.cut(match, kept) == written[: match.at + len(stop) * include]
+            assert shown <= len(kept)
+            return
+        shown = text.num_certain(shown)
+        assert written.startswith(written.encode()[:shown].decode())
+    assert stop not in written
