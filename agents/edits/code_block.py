@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..definitions import Definition, definitions, parse, problem
 from .base import EditError, Source
 from .fences import Fence, fences
-from .names import read_name
+from .names import name_in, read_name
 
 _PYTHON = ("", "py", "python", "python3")
 
@@ -49,10 +49,13 @@ def _read(block: Fence, number: int, source: Source) -> CodeBlock:
     lines = list(block.lines)
     where = f"block {number} (line {block.line})"
     first = next((at for at, line in enumerate(lines) if line.strip()), None)
-    named = read_name(block.info.split(" ")[-1], source) if "::" in block.info else read_name(block.before, source)
+    named = name_in(block.info if "::" in block.info else block.before, source, where)
     if first is not None:
+        is_comment = lines[first].lstrip().startswith("#")
         own = read_name(lines[first], source)
-        if own is not None and (lines[first].lstrip().startswith("#") or own[1] is not None):
+        if own is None and named is None and is_comment:
+            own = name_in(lines[first], source, where)
+        if own is not None and (is_comment or own[1] is not None):
             named = own
             lines[first] = ""
     if named is not None and named[1] is None and named[0] not in source.files:

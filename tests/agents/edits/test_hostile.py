@@ -24,6 +24,8 @@ TEXTS = {
     "fences": "```\n" * 10_000,
     "name": "a" * LONG + "\n```python\ndef f(): pass\n```",
     "names": "::" * LONG + "\n```python\ndef f(): pass\n```",
+    "references": "a.py::f b.py::f " * 5_000 + "\n```python\ndef f(): pass\n```",
+    "words": "a b " * 10_000 + "::f:" * 10_000 + "\n```python\ndef f(): pass\n```",
     "hunks": "--- a/a.py\n+++ b/a.py\n" + "@@ -1,2 +1,2 @@\n" * 10_000,
     "headers": "--- a/a.py\n+++ b/a.py\n" * 10_000,
     "tags": "<edit>" * 10_000,
