@@ -37,6 +37,26 @@ class Definition:
     def decorators(self) -> list[str]:
         return [ast.unparse(decorator) for decorator in self.node.decorator_list]
 
+    @property
+    def role(self) -> tuple[str, ...]:
+        """What it is beside others of its name that all stay in use: a property's setter, an overload with its
+        arguments, a function that only its decorators give a name to (`_`), with the type it is for. Empty: it is the
+        one that the name stands for."""
+        if isinstance(self.node, ast.ClassDef) or not self.node.decorator_list:
+            return ()
+        callees = [ast.unparse(getattr(decorator, "func", decorator)) for decorator in self.node.decorator_list]
+        for callee in callees:
+            owner, _, last = callee.rpartition(".")
+            if last == "overload":
+                return ("overload", ast.unparse(self.node.args))
+            if owner and last in ("getter", "setter", "deleter"):
+                return (last,)
+        if self.node.name != "_":
+            return ()
+        arguments = [*self.node.args.posonlyargs, *self.node.args.args]
+        types = [ast.unparse(argument.annotation) for argument in arguments if argument.annotation is not None]
+        return (callees[0], *self.decorators, *types[:1])
+
 
 def parse(text: str) -> ast.Module | None:
     """The syntax tree, its lines apart at `\\n` alone; None: no valid Python (of the version this runs on)."""

@@ -11,7 +11,7 @@ from .code_block import CodeBlock, code_blocks
 from .finish import finish
 from .lines import Change, bare, change
 from .paths import existing
-from .rewriting import appended, imported, rewritten
+from .rewriting import appended, beside, imported, rewritten
 from .targets import Scope, Target, find
 
 
@@ -24,6 +24,7 @@ class Functions(EditForm):
     - `class X:` around methods only says where they belong, unless the line names `X`, or `X` was shown as such and not
       as a part of a file: then it is the whole class.
     - A function that the file does not have goes to the end of the class or file that the line names.
+    - A setter, an overload or another `@x.register def _` is one more function, unless the file has the same.
     - Decorators and comments above the old one stay where the new one has none.
     - Imports in a block are added to the file where the new code uses them and the file has nothing of that name; other
       statements beside the functions are left out, and refused if the functions use what they define.
@@ -65,7 +66,7 @@ Rules:
         if not targets:
             raise EditError(f"{blocks[0].where}: it holds no function: write the whole function, with its 'def' line")
         # The last one counts.
-        places = {(target.path, target.name, target.first): target for target in targets}
+        places = {target.place: target for target in targets}
         changes: dict[str, list[Change]] = {}
         for target in places.values():
             changes.setdefault(target.path, []).append(_change(target, source))
@@ -77,8 +78,9 @@ Rules:
 
 def _change(target: Target, source: Source) -> Change:
     lines = bare(source.files[target.path])
-    make = rewritten if target.old is not None else appended
-    return make(target, lines)
+    if target.old is not None:
+        return rewritten(target, lines)
+    return beside(target, lines) if target.siblings else appended(target, lines)
 
 
 def _path(block: CodeBlock, source: Source) -> str | None:

@@ -42,6 +42,23 @@ def appended(target: Target, lines: Sequence[str]) -> Change:
     return Change(first=at, last=at, lines=[*space, *above, *body], where=target.block.where)
 
 
+def beside(target: Target, lines: Sequence[str]) -> Change:
+    """A new setter, overload or the like at those of its name: behind them, but overloads before what they are of."""
+    new = target.new
+    alike = [one for one in target.siblings if one.role[:1] == new.role[:1]]
+    other = (alike or target.siblings)[-1]
+    above = [other.indent + line.strip() for line in _comments_above(target.block.lines, new)]
+    written = [*above, *_indented(target.block, new, other.indent, ())]
+    space = [""] if other.indent else ["", ""]
+    if new.role[0] == "overload" and not alike:
+        at = _first_comment(lines, target.siblings[0])
+        written += space
+    else:
+        at = other.last
+        written = [*space, *written]
+    return Change(first=at, last=at, lines=written, where=target.block.where)
+
+
 def imported(blocks: Sequence[CodeBlock], text: str) -> list[Change]:
     """Imports that the blocks have, their code uses and the file lacks. Raises `EditError` where the code uses what
     another statement of its block defines."""

@@ -24,10 +24,13 @@ class Target:
     """In the file; None: it is new there."""
     scope: Definition | None = None
     """The class that a new one goes to; None: the file."""
+    siblings: Sequence[Definition] = ()
+    """In the file: those of its name that a new one stands beside, as a setter beside its property."""
 
     @property
-    def first(self) -> int | None:
-        return self.old.first if self.old is not None else None
+    def place(self) -> tuple[object, ...]:
+        """Equal for those that stand for one function."""
+        return (self.path, self.name, *((self.old.first,) if self.old is not None else self.new.role))
 
 
 def find(block: CodeBlock, node: Node, path: str | None, source: Source) -> Iterator[Target]:
@@ -116,8 +119,17 @@ def _methods(
             full = f"{owner.name}.{part.name}"
             inside = Scope(scope.source, path)
             inside_class = [one for one in inside.of(path) if one.name == full]
-            old = _one(block, written[part], [(path, one) for one in inside_class], scope)
-            yield Target(block=block, new=written[part], path=path, name=full, old=old[1] if old else None, scope=owner)
+            new = written[part]
+            old = _one(block, new, [(path, one) for one in inside_class], scope)
+            yield Target(
+                block=block,
+                new=new,
+                path=path,
+                name=full,
+                old=old[1] if old else None,
+                scope=owner,
+                siblings=_siblings(new, inside_class),
+            )
         elif isinstance(part, ast.ClassDef):
             yield from _methods(block, part, written, f"{owner.name}.{part.name}", Scope(scope.source, path))
         elif not _says_nothing(part) and ast.dump(part) not in known:
@@ -141,6 +153,10 @@ def _target(block: CodeBlock, new: Definition, name: str, scope: Scope, *, is_na
     old = _one(block, new, found, scope)
     if old is not None:
         return Target(block=block, new=new, path=old[0], name=old[1].name, old=old[1])
+    if siblings := _siblings(new, [one for _, one in found]):
+        if len({(path, one.name) for path, one in found}) > 1:
+            raise EditError(f"{block.where}: {_which(name, found, 'function')}")
+        return Target(block=block, new=new, path=found[0][0], name=siblings[0].name, old=None, siblings=siblings)
     if not is_named or scope.path is None:
         raise EditError(f"{block.where}: {_which(name, found, 'function')}")
     outer = name.rpartition(".")[0]
@@ -163,8 +179,13 @@ def _one(
     block: CodeBlock, new: Definition, found: Sequence[tuple[str, Definition]], scope: Scope
 ) -> tuple[str, Definition] | None:
     """The one of them that is meant; None: there is none. Raises `EditError` for several."""
+    if new.role:
+        # It is one more beside those of its name, unless one is the same.
+        found = [pair for pair in found if pair[1].role == new.role]
+    elif new.decorators:
+        found = [pair for pair in found if not pair[1].role] or found
     if len(found) > 1:
-        # A property and its setter, or overloads: their decorators tell them apart, or what was shown.
+        # Their decorators tell them apart, or what was shown.
         found = [pair for pair in found if pair[1].decorators == new.decorators] or found
     if len(found) > 1:
         lines = {(excerpt.path, excerpt.first_line - 1) for excerpt in scope.source.excerpts if excerpt.name}
@@ -172,6 +193,14 @@ def _one(
     if len(found) > 1:
         raise EditError(f"{block.where}: {_which(new.name, found, 'function')}")
     return found[0] if found else None
+
+
+def _siblings(new: Definition, found: Sequence[Definition]) -> list[Definition]:
+    """Those that a setter, an overload or the like is to stand beside."""
+    if new.node.name == "_":
+        # The name says nothing: those of the same decorator, so that what decorates them is there.
+        return [one for one in found if new.role and one.role[:1] == new.role[:1]]
+    return list(found) if new.role else []
 
 
 def _which(name: str, found: Sequence[tuple[str, Definition]], kind: str) -> str:

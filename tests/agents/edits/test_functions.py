@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import textwrap
+from functools import singledispatchmethod
 
 import pytest
 from hypothesis import given, settings
@@ -155,6 +157,60 @@ def test_a_property_and_its_setter_are_told_apart():
     assert "Price of all" in edited(fence("def total(self, value):\n    pass\n"), here)
     with pytest.raises(EditError, match=r"may be shop/cart.py::Cart.total \(line 15\), .* with its decorators"):
         edited(fence("def total(self):\n    pass\n"))
+
+
+PARTS = {
+    "property": "@property\n    def total(self):\n        return {}\n",
+    "setter": "@total.setter\n    def total(self, value):\n        self.x = {}\n",
+    "deleter": "@total.deleter\n    def total(self):\n        self.y = {}\n",
+    "whole": "@overload\n    def get(self, x: int) -> int: return {}\n",
+    "text": "@overload\n    def get(self, x: str, *y) -> str: return {}\n",
+    "get": "def get(self, x):\n        return x, {}\n",
+    "show": "@singledispatchmethod\n    def show(self, x):\n        return {}\n",
+    "show int": "@show.register\n    def _(self, x: int):\n        return {}\n",
+    "show str": "@show.register\n    def _(self, x: str):\n        return {}\n",
+    "show list": "@show.register(list)\n    def _(self, x):\n        return {}\n",
+}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sets(st.sampled_from(list(PARTS))), st.sets(st.sampled_from(list(PARTS)), min_size=1), st.booleans())
+def test_functions_of_one_name_that_all_stay_in_use(there, written, is_named):
+    """Whatever of them is there: those that are written are there afterwards, new and once, in an order that works."""
+    there |= {"property", "get", "show"}
+    old = "class Cart:\n" + "\n".join("    " + PARTS[part].format(1) for part in PARTS if part in there)
+    chosen = [part for part in PARTS if part in written]
+    if is_named:
+        names = [re.findall(r"def (\w+)", PARTS[part])[0] for part in chosen]
+        blocks = [
+            fence("    " + PARTS[part].format(2), f"shop/cart.py::Cart.{name}")
+            for part, name in zip(chosen, names, strict=True)
+        ]
+        text = "".join(blocks)
+    else:
+        text = fence("class Cart:\n" + "\n".join("    " + PARTS[part].format(2) for part in chosen))
+    new = edited(text, source(text=old))
+    for part in PARTS:
+        assert new.count(PARTS[part].format(1)) == (part in there - written)
+        assert new.count(PARTS[part].format(2)) == (part in written)
+    exec(new, {"overload": lambda function: None, "singledispatchmethod": singledispatchmethod}, space := {})
+    assert space["Cart"]().get(1) == (1, 2 if "get" in written else 1)
+
+
+def test_a_property_and_its_setter_are_new_together_or_lone():
+    both = "@property\ndef size(self):\n    return 1\n\n@size.setter\ndef size(self, value):\n    pass\n"
+    new = edited(fence(both, "shop/cart.py::Cart.size"))
+    assert textwrap.indent(both, "    ", lambda line: bool(line.strip())) in new
+    text = "class Cart:\n    @property\n    def total(self):\n        return 1\n\n    def last(self):\n        pass\n"
+    setter = "@total.setter\ndef total(self, value):\n    pass\n"
+    new = edited(fence(setter), source(text=text))
+    assert new == text.replace("1\n", "1\n\n" + textwrap.indent(setter, "    "))
+
+
+def test_overloads_stand_before_what_they_are_of():
+    text = "# How.\ndef get(x):\n    return x\n"
+    stubs = "@overload\ndef get(x: int) -> int: ...\n\n\n@overload\ndef get(x: str) -> str: ...\n"
+    assert edited(fence(stubs, "shop/cart.py::get"), source(text=text)) == stubs + "\n\n" + text
 
 
 def test_several_functions_and_new_ones():
@@ -404,3 +460,42 @@ def test_several_tags_are_one_edit():
     one = "<edit>\na.py::{}\n```python\ndef {}():\n    return 2\n```\n</edit>\n"
     text = "First:\n" + one.format("f", "f") + "and then:\n" + one.format("g", "g")
     assert read_edit(Functions(), text, source) == {"a.py": files["a.py"].replace("1", "2")}
+
+
+@given(
+    st.sampled_from(
+        ["{}", "In `{}`:", "1. {}", "{} -> new helper", "**New in {}():**", "### File: {}", "So '{}', then", "# {}"]
+    ),
+    st.sampled_from(["b.py", "sp ace/b.py", "a b c.py", "a.py"]),
+    st.sampled_from(["above", "info", "comment"]),
+)
+def test_a_name_amid_words_and_a_path_with_blanks_are_what_is_named(words, path, where):
+    old, code = "def f():\n    return 1\n", "def f():\n    return 2\n"
+    files = {"a.py": old, path: old if path == "a.py" else "x = 1\n"}
+    here = Source(files=files, excerpts=[Excerpt(path="a.py", text=old)])
+    line = words.format(f"{path}::f")
+    text = {
+        "above": f"{line}\n```python\n{code}```",
+        "info": f"```python {line.replace('`', '')}\n{code}```",
+        "comment": f"```python\n# {line}\n{code}```",
+    }[where]
+    assert FORM.parse(text, here) == {path: code if path == "a.py" else f"x = 1\n\n\n{code}"}
+
+
+def test_a_path_with_blanks_alone_is_the_file_that_is_meant():
+    files = {"a.py": "def f():\n    return 1\n", "sp ace/b.py": "x = 1\n"}
+    here = Source(files=files, excerpts=[Excerpt(path=path, text=text) for path, text in files.items()])
+    with pytest.raises(EditError, match="no function f was shown"):
+        FORM.parse(fence("def f():\n    return 2\n", "sp ace/b.py"), here)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("In `till.py::load`:", "there is no file till.py"),
+        ("Move shop/cart.py::Cart.load to shop/till.py::load:", r"names shop/cart.py::Cart.load, shop/till.py::load"),
+    ],
+)
+def test_a_name_that_is_not_understood_is_not_left_out_of_account(line, message):
+    with pytest.raises(EditError, match=message):
+        edited(fence("def load(self):\n    pass\n", line), source("Cart.clear"))
