@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from ..unified import FilePatch, Hunk, PatchError, read_patch
@@ -51,12 +52,8 @@ Rules:
 - A new file has --- /dev/null; a deleted file has +++ /dev/null and all its lines removed."""
 
     def parse(self, text: str, source: Source) -> Edit:
-        blocks = fences(text)
-        inner = [block for block in blocks if any(line.startswith("+++ ") for line in block.lines)]
-        if inner:
-            text = "\n".join("\n".join(block.lines) for block in inner)
         try:
-            files = read_patch(text)
+            files = read_patch(_unfenced(text))
         except PatchError as error:
             raise EditError(f"the diff cannot be read: {error}") from None
         if not files:
@@ -69,6 +66,15 @@ Rules:
                     raise EditError(f"{path} is in the diff twice: put all its hunks below one header")
                 edit[path] = new
         return finish(edit, source)
+
+
+def _unfenced(text: str) -> str:
+    """What stands in fences around diffs. One that opens behind the first header is a line of a file."""
+    inner = [block for block in fences(text) if any(line.startswith("+++ ") for line in block.lines)]
+    header = re.search(r"(?m)^(?:diff --git |--- .*\n\+\+\+ )", text)
+    if not inner or (header is not None and text.count("\n", 0, header.start()) + 1 < inner[0].line):
+        return text
+    return "\n".join("\n".join(block.lines) for block in inner)
 
 
 def _read(file: FilePatch, source: Source, where: str) -> Edit:

@@ -77,6 +77,17 @@ def test_a_fenced_diff_amid_words():
     assert read_edit(FORM, text, source({"a.txt": OLD})) == {"a.txt": OLD.replace("a", "A", 1)}
 
 
+@given(
+    st.sampled_from(["```", "```python", "    ```", "~~~", "\t~~~ sh"]),
+    st.sampled_from(["{}", "```diff\n{}```\n", "Words:\n\n~~~\n{}~~~\nMore.\n", "```py\nx\n```\n{}"]),
+)
+def test_fences_in_files_are_lines_of_theirs(fence, around):
+    files = {"README.md": f"{fence}\na\nb\n{fence}\n", "c.txt": "c\n"}
+    edit = {"README.md": files["README.md"].replace("a", "A"), "b.txt": "b\n", "c.txt": "C\n"}
+    text = around.format(make_patch(files, edit))
+    assert FORM.parse(text, source(files)) == edit
+
+
 def test_lines_that_occur_twice_need_the_right_number_or_context():
     assert parse("@@ -11,2 +11,2 @@\n x\n-y\n+Y\n") == OLD[:22] + "Y\n" + OLD[24:]
     with pytest.raises(EditError, match=r"occur 2 times in a.txt \(lines 5, 11\): add context"):
