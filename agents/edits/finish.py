@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 from ..definitions import parse, problem
 from .base import Edit, EditError, Source
 
@@ -9,8 +11,8 @@ from .base import Edit, EditError, Source
 def finish(edit: Edit, source: Source) -> Edit:
     """The edit without files that stay as they are.
 
-    Raises `EditError` when nothing is left, for text that no text file holds, and for a Python file that was sound
-    and no longer is.
+    Raises `EditError` when nothing is left, for a file below another one, for text that no text file holds, and for a
+    Python file that was sound and no longer is.
     """
     left = {path: text for path, text in edit.items() if text is None or source.files.get(path) != text}
     if not left:
@@ -20,6 +22,9 @@ def finish(edit: Edit, source: Source) -> Edit:
     for path, text in left.items():
         if text is not None:
             _check(path, text, source)
+            for parent in map(str, PurePosixPath(path).parents):
+                if left.get(parent) is not None:
+                    raise EditError(f"the edit makes {parent} a file, and {path} below it: a folder is no file")
     return left
 
 

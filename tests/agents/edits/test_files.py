@@ -57,6 +57,7 @@ def test_ends_are_those_of_the_file():
         ('<file path="a.txt">\nx', "a.txt: </file> is missing"),
         ('<file path="a.txt">\na\n</file>', "changes nothing"),
         ('<file path="a.txt">\nx\n</file><file path="b.txt"></file>\n<file path="a.txt">\ny\n</file>', "twice"),
+        ('<file path="n">\nx\n</file>\n<file path="n/m/a.txt">\nx\n</file>', "makes n a file, and n/m/a.txt below it"),
         ('<file path="../a.txt">\nx\n</file>', "without '..'"),
         ('<file path="part.py">\nx\n</file>', "not shown whole"),
         ('<file path="a.txt/b">\nx\n</file>', "a.txt is no folder"),
