@@ -36,12 +36,17 @@ class CodeBlock:
 
 
 def code_blocks(text: str, source: Source) -> list[CodeBlock]:
-    """The Python blocks of an edit; without any fence all of it, if that is Python. Raises `EditError` for a block that
+    """The Python blocks of an edit; all of it, if that is Python. Raises `EditError` for a block that
     does not parse."""
     found = [block for block in fences(text) if block.info.split(" ")[0].lower() in _PYTHON or "::" in block.info]
-    if not found and re.search(r"(?m)^[ \t]*(async def|def|class)\b", text):
+    if re.search(r"(?m)^[ \t]*(async def|def|class)\b", text):
         lines = text.replace("\r\n", "\n").split("\n")
-        found = [Fence(line=1, info="", before="", lines=lines, is_closed=True)]
+        whole = Fence(line=1, info="", before="", lines=lines, is_closed=True)
+        if not found:
+            return [_read(whole, 1, source)]
+        # The fences of what is Python as a whole stand in its docstrings.
+        with suppress(EditError):
+            return [_read(whole, 1, source)]
     return [_read(block, number, source) for number, block in enumerate(found, start=1)]
 
 

@@ -16,7 +16,7 @@ def read_edit(form: EditForm, text: str, source: Source, *, is_cut: bool = False
     A tag that is not closed ends with the answer, unless that ended at its limit (`is_cut`). Raises `EditError`.
     """
     if "<edit>" in text:
-        parts = re.findall(r"(?ms)^[ \t]*<edit>[ \t]*\n(.*?)^[ \t]*</edit>", text)
+        parts = re.findall(r"(?ms)^[ \t]*<edit>[ \t]*\r?\n(.*?)^[ \t]*</edit>", text)
         if len(parts) > 1 and text.count("<edit>") == len(parts):
             return form.parse("\n".join(parts), source)
         if "</edit>" not in text and not is_cut:
