@@ -129,8 +129,10 @@ def definitions(tree: ast.Module, lines: Sequence[str]) -> list[Definition]:
 
 
 def _inner(node: ast.stmt) -> Iterator[ast.stmt]:
-    """Statements of an `if`, `try`, `with` or loop."""
+    """Statements of an `if`, `try`, `with`, `match` or loop."""
     yield from getattr(node, "body", ())
+    for case in getattr(node, "cases", ()):
+        yield from case.body
     for handler in getattr(node, "handlers", ()):
         yield from handler.body
     yield from getattr(node, "orelse", ())

@@ -160,12 +160,28 @@ def _target(block: CodeBlock, new: Definition, name: str, scope: Scope, *, is_na
     if not is_named or scope.path is None:
         raise EditError(f"{block.where}: {_which(name, found, 'function')}")
     outer = name.rpartition(".")[0]
+    if holders := _holders(new.node.name, outer, scope.of(scope.path)):
+        raise EditError(
+            f"{block.where}: {new.node.name} is there inside {holders[0].name} (line {holders[0].head + 1}): "
+            f"write {scope.path}::{holders[0].name} whole, or give a new function another name"
+        )
     owners = [one for one in scope.of(scope.path) if one.name == outer and one.is_class]
     if outer and not owners:
         raise EditError(f"{block.where}: {scope.path} has no class {outer}")
     if not outer and parse(scope.source.files[scope.path]) is None:
         raise EditError(f"{block.where}: {scope.path} is no valid Python: nothing can be added to it")
     return Target(block=block, new=new, path=scope.path, name=name, old=None, scope=owners[0] if owners else None)
+
+
+def _holders(name: str, outer: str, known: Sequence[Definition]) -> list[Definition]:
+    """Functions that hold one of that name: of the file, or of the function or class `outer`."""
+    return [
+        one
+        for one in known
+        if not one.is_class
+        and (not outer or f"{one.name}.".startswith(f"{outer}."))
+        and any(isinstance(node, Node) and node.name == name for node in ast.walk(one.node) if node is not one.node)
+    ]
 
 
 def _first_argument(one: Definition) -> str | None:
