@@ -72,7 +72,8 @@ Rules:
             changes.setdefault(target.path, []).append(_change(target, source))
         for path in changes:
             blocks_here = [target.block for target in places.values() if target.path == path]
-            changes[path] += imported(blocks_here, source.files[path])
+            # In front: a new function may go to the same line.
+            changes[path] = imported(blocks_here, source.files[path]) + changes[path]
         return finish({path: change(source.files[path], parts) for path, parts in changes.items()}, source)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from itertools import groupby
 
 from ..definitions import Definition, Node, bound_names, parse
 from .base import EditError
 from .code_block import CodeBlock
-from .lines import Change
+from .lines import Change, bare
 from .targets import Target
+
+_ENCODING = re.compile(r"^[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")  # PEP 263.
 
 
 def rewritten(target: Target, lines: Sequence[str]) -> Change:
@@ -62,7 +65,7 @@ def beside(target: Target, lines: Sequence[str]) -> Change:
 def imported(blocks: Sequence[CodeBlock], text: str) -> list[Change]:
     """Imports that the blocks have, their code uses and the file lacks. Raises `EditError` where the code uses what
     another statement of its block defines."""
-    bound = bound_names(text)
+    bound, modules = bound_names(text), _modules(text)
     added: dict[str, None] = {}
     for block in blocks:
         parts = [node for node in block.tree.body if isinstance(node, Node)]
@@ -71,7 +74,10 @@ def imported(blocks: Sequence[CodeBlock], text: str) -> list[Change]:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 for alias in node.names:
                     name = (alias.asname or alias.name).partition(".")[0]
-                    if name in used - bound and getattr(node, "module", None) != "__future__":
+                    # `import a.b` does not bring `a.c`.
+                    is_part = isinstance(node, ast.Import) and alias.asname is None and name in modules
+                    is_there = alias.name in modules if is_part else name in bound
+                    if name in used and not is_there and getattr(node, "module", None) != "__future__":
                         added[ast.unparse(_only(node, alias))] = None
             elif node not in parts:
                 names = {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and _stores(name)}
@@ -86,6 +92,21 @@ def imported(blocks: Sequence[CodeBlock], text: str) -> list[Change]:
     return [Change(first=at, last=at, lines=list(added), where="the imports")]
 
 
+def _modules(text: str) -> set[str]:
+    """Modules that a Python text imports by their whole names outside its functions, and those that these are in."""
+    tree = parse(text)
+    found: set[str] = set()
+    left: list[ast.AST] = [] if tree is None else [tree]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names if alias.asname is None]
+            found.update(".".join(parts[:end]) for parts in names for end in range(1, len(parts) + 1))
+        elif not isinstance(node, Node | ast.expr):
+            left += ast.iter_child_nodes(node)
+    return found
+
+
 def _stores(name: ast.Name) -> bool:
     return isinstance(name.ctx, ast.Store)
 
@@ -97,9 +118,15 @@ def _only(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.stmt:
 
 
 def _place(text: str) -> int:
-    """The line before which an import goes: behind those at the top of the file, else behind its docstring."""
+    """The line before which an import goes: behind those at the top of the file, else behind its docstring, else behind
+    what only the first lines may say: the interpreter and the encoding."""
     tree = parse(text)
     at = 0
+    for number, line in enumerate(bare(text)[:2], start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            break
+        if (number == 1 and line.startswith("#!")) or _ENCODING.match(line):
+            at = number
     for number, node in enumerate(tree.body if tree is not None else ()):
         is_docstring = number == 0 and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         if isinstance(node, Node):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
+import xml.sax
 from functools import singledispatchmethod
 
 import pytest
@@ -246,6 +247,51 @@ def test_imports_are_added_where_they_are_needed():
     )
 
 
+@settings(deadline=None)
+@given(
+    st.sampled_from(["", "#!/usr/bin/env python\n", "\n"]),
+    st.sampled_from(["", "# -*- coding: utf-8 -*-\n", "# words\n", "def g():\n    # coding: utf-8\n    pass\n"]),
+    st.sampled_from(["", '"""Doc."""\n', "import os\n", "import xml.dom\n", "x = 1\n", "def f():\n    pass\n"]),
+)
+def test_imports_stand_before_what_needs_them(program, encoding, rest):
+    """Whatever the file begins with: it runs, and what its first lines say of it is said there still."""
+    old = program + encoding + rest
+    code = "import functools\nimport xml.sax\n\n@functools.cache\ndef cached():\n    return xml.sax.parseString\n"
+    new = edited(fence(code, "shop/cart.py::cached"), source(text=old))
+    exec(new, space := {})
+    assert space["cached"]() is xml.sax.parseString
+    assert new.count("import xml.sax\n") == 1
+    if program.startswith("#!"):
+        assert new.startswith(program)
+    if encoding.startswith("# -*- coding"):
+        assert encoding.strip() in new.split("\n")[:2]
+
+
+def test_a_submodule_is_imported_beside_another_one_of_its_package():
+    code = "import xml.sax, xml.dom, os.path\ndef load(path):\n    return xml.sax, xml.dom, os.path\n"
+    old = "import xml.dom.minidom\nxml, os = 1, 2\ndef load(path):\n    import xml.sax\n"
+    new = edited(fence(code), source(text=old))
+    assert new.startswith("import xml.dom.minidom\nimport xml.sax\nxml, os")
+
+
+def test_functions_inside_functions_are_written_with_them():
+    old = (
+        "def deco(function):\n    def inner():\n        return 1\n    return inner\n\n\nclass A:\n"
+        "    def f(self):\n        def help(): pass\n"
+    )
+    for name, outer in (("inner", "deco"), ("deco.inner", "deco"), ("A.help", "A.f"), ("A.f.help", "A.f")):
+        text = fence(f"def {name.rpartition('.')[2]}():\n    return 2\n", f"shop/cart.py::{name}")
+        with pytest.raises(EditError, match=rf"is there inside {outer} \(line .*: write shop/cart.py::{outer} whole"):
+            edited(text, source(text=old))
+    assert "    def inner(self):" in edited(fence("def inner(self): pass\n", "shop/cart.py::A.inner"), source(text=old))
+
+
+def test_functions_in_cases_are_found():
+    old = "match 1:\n    case 1:\n        def f():\n            return 1\n    case _:\n        pass\n"
+    new = edited(fence("def f():\n    return 2\n", "shop/cart.py::f"), source(text=old))
+    assert new == old.replace("return 1", "return 2")
+
+
 def test_the_text_of_strings_is_not_indented():
     old = 'class A:\n    def f(self):\n        """Doc.\n\n        More.\n        """\n        return """\nx\n  y\n"""\n'
     written = 'def f(self):\n    """Doc.\n\n    New.\n    """\n    return """\nx\n  z\n"""\n'
@@ -266,6 +312,7 @@ def test_the_text_of_strings_is_not_indented():
 def test_fences_in_docstrings_are_code():
     code = 'def load(path):\n    """Use it:\n\n    ```python\n    load()\n    ```\n    """\n    return 1\n'
     assert code in edited("```python\n" + code + "```\n")
+    assert code in edited(code) and code in edited("shop/cart.py::load\n" + code)
 
 
 def test_tabs_and_windows_lines():
@@ -459,7 +506,8 @@ def test_several_tags_are_one_edit():
     source = Source(files=files, excerpts=[Excerpt(path="a.py", text=files["a.py"])], paths=list(files))
     one = "<edit>\na.py::{}\n```python\ndef {}():\n    return 2\n```\n</edit>\n"
     text = "First:\n" + one.format("f", "f") + "and then:\n" + one.format("g", "g")
-    assert read_edit(Functions(), text, source) == {"a.py": files["a.py"].replace("1", "2")}
+    for written in (text, text.replace("\n", "\r\n")):
+        assert read_edit(Functions(), written, source) == {"a.py": files["a.py"].replace("1", "2")}
 
 
 @given(
