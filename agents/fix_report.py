@@ -96,8 +96,6 @@ def _why(details: dict[str, Any], chosen: dict[str, Any]) -> str:
     found += f"proposed by {_some(chosen['sources'])}"
     if not chosen["keeps"]:
         found += "; the check command fails with it"
-    if not chosen["applies"]:
-        found += "; it does not apply"
     return found
 
 
@@ -107,6 +105,8 @@ def _why_not(details: dict[str, Any]) -> str:
     ends = Counter(one["end"] for one in trajectories)
     found = f"no patch: none of {len(trajectories)} trajectories gave an edit ("
     found += ", ".join(f"{name}: {count}" for name, count in ends.most_common()) + ")"
+    if details["candidates"]:
+        found += f"; of {_some(source for one in details['candidates'] for source in one['sources'])} none applies"
     reasons = [step["text"] for one in trajectories for step in one["history"] if step["kind"] == "misparse"]
     return found + (f"; the last answer that could not be read: {reasons[-1]}" if reasons else "")
 

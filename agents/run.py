@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from itertools import product
 
 from ..runtime.jobs.context import Context, ParallelContexts
 from ..runtime.result import Finish, Outcome
+from .applying import applicable
 from .chat import Chat, shared_prompt
 from .contexts import choose
 from .costs import StageCost
@@ -138,11 +140,14 @@ class Run:
     async def _choose(self, tests: Sequence[TestData], edits: Sequence[EditData]) -> Outcome:
         patches = [(f"edit {number}", data.patch) for number, data in enumerate(edits) if data.patch]
         candidates = gather([*patches, *self.fields.foreign()])
+        found = await asyncio.to_thread(applicable, self.fields.source, [one.patch for one in candidates])
+        for candidate, applies in zip(candidates, found, strict=True):
+            candidate.applies = applies
         scripts = _scripts(tests, edits)
-        originals = await self._vote(candidates, scripts)
+        originals = await self._vote([one for one in candidates if one.applies], scripts)
         order = rank(candidates, originals, self.fields.vote)
-        chosen, why = (order[0], "votes") if order else (None, "no candidate")
         finalists = [one for one in order if one.applies][: self.fields.finalists]
+        chosen, why = (finalists[0], "votes") if finalists else (None, "no candidate")
         if len(finalists) == 1:
             why = "only candidate" if len(order) == 1 else why
         elif len(finalists) > 1 and self.fields.selection_calls and not self.ctx.is_late:

@@ -25,6 +25,7 @@ class Candidate:
     passed: list[int] = field(default_factory=list)
     """Numbers of the tests that end with 0 on it."""
     applies: bool = True
+    """Does it change files of the original code?"""
     keeps: bool = True
     """Does the check command pass on it as it does on the original code?"""
 
@@ -33,12 +34,14 @@ class Candidate:
 
 
 def gather(patches: Sequence[tuple[str, str]]) -> list[Candidate]:
-    """Candidates of (source, patch), equal patches once; patches that change nothing are none."""
+    """Candidates of (source, patch), equal patches once; empty ones are none. Each ends with a newline: without it git
+    takes the last hunk for a broken one."""
     found: dict[str, Candidate] = {}
     for source, patch in patches:
         if not patch.strip():
             continue
-        found.setdefault(patch.strip("\n"), Candidate(patch=patch, sources=[])).sources.append(source)
+        whole = patch if patch.endswith("\n") else patch + "\n"
+        found.setdefault(patch.strip("\n"), Candidate(patch=whole, sources=[])).sources.append(source)
     return list(found.values())
 
 

@@ -207,6 +207,27 @@ async def test_candidates_of_other_systems_join_and_one_that_does_not_apply_come
     assert (own["sources"], other["sources"], other["applies"]) == (["edit 0"], ["p"], False)
 
 
+@pytest.mark.parametrize("fields", [{"test_calls": 0, "edit_calls": 1}, {"check_command": ("check", "else: 0")}, {}])
+async def test_what_does_not_apply_is_never_chosen(folder, tmp_path, fields):
+    """Whatever runs: the prose is shorter than any patch, and no test may be there to see it."""
+    (tmp_path / "p.jsonl").write_text(json.dumps({"instance_id": "a", "model_patch": "I found no fix, sorry"}))
+    fields = {"candidates": tmp_path / "p.jsonl", "n": 1, **fields}
+    result, _ = await run(model(edits=[edit(GOOD)]), folder, **fields)
+    own, other = result.details["candidates"]
+    assert result.answer == own["patch"] and "raise ValueError" in own["patch"]
+    assert (own["applies"], other["applies"], other["sources"]) == (True, False, ["p"])
+    result, _ = await run(model(edits=["I see none."], again=["None."]), folder, **fields)
+    assert result.answer is None and result.details["chosen_by"] == "no candidate"
+
+
+async def test_a_patch_without_its_last_newline_is_one(folder, tmp_path):
+    result, _ = await run(model(), folder, n=1)
+    (tmp_path / "p.json").write_text(json.dumps({"a": result.answer.rstrip("\n")}))
+    script = model(edits=["I see none."], again=["None."])
+    found, _ = await run(script, folder, n=1, candidates=tmp_path / "p.json")
+    assert found.answer == result.answer and found.details["candidates"][0]["sources"] == ["p"]
+
+
 async def test_a_check_that_a_candidate_breaks_puts_it_behind(folder):
     check = ("check", "passes if: never", "else: 0")
     script = model(edits=[edit(GOOD), edit(WRONG)])
