@@ -43,6 +43,8 @@ class Data(BaseModel):
     """One for each of them."""
     states: list[str] = []
     """All that were entered."""
+    about: str = ""
+    """What it is about, where the job does not say it all."""
 
     @property
     def has_ended(self) -> bool:
@@ -59,16 +61,26 @@ class Machine(ABC, Generic[D]):
     """The state it begins in."""
 
     def __init__(
-        self, record: type[D], name: str, chat: Chat, folder: Folder, executions: Executions, *, attempts: int
+        self,
+        record: type[D],
+        name: str,
+        chat: Chat,
+        folder: Folder,
+        executions: Executions,
+        *,
+        attempts: int,
+        about: str = "",
     ) -> None:
-        """`record`: the kind of its data. `name`: of its file. `attempts`: model calls at most. It goes on with what
-        the folder holds of it; raises `InvalidInput` if that is damaged."""
+        """`record`: the kind of its data. `name`: of its file. `attempts`: model calls at most. `about`: what it is
+        about. It goes on with what the folder holds of it, if that is about the same; raises `InvalidInput` if it is
+        damaged."""
         self.name = name
         self.chat = chat
         self.executions = executions
         self.attempts = attempts
         self._folder = folder
-        self.data: D = self.kept(record, folder, name) or record(state=self.first)
+        kept = self.kept(record, folder, name)
+        self.data: D = kept if kept is not None and kept.about == about else record(state=self.first, about=about)
         if self.data.messages:
             chat.messages = list(self.data.messages)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from ..answers import one_of, script
@@ -76,7 +77,9 @@ class SelectionMachine(Machine[SelectionData]):
         example: str | None,
     ) -> None:
         """`files`: the original text of those that the candidates touch. `example`: a test that was written before."""
-        super().__init__(SelectionData, name, chat, folder, executions, attempts=attempts)
+        # A number says which candidate only among these, in this order.
+        about = json.dumps(list(patches))
+        super().__init__(SelectionData, name, chat, folder, executions, attempts=attempts, about=about)
         self.issue = issue
         self.project = project
         self.patches = patches
@@ -142,6 +145,6 @@ class SelectionMachine(Machine[SelectionData]):
 
     def _number(self, content: str) -> int:
         number = content.strip()
-        if not (number.isascii() and number.isdigit() and int(number[:9]) < len(self.patches)):
+        if not (number.isascii() and number.isdigit() and len(number) < 10 and int(number) < len(self.patches)):
             raise EditError(f"{number[:40]!r} is no candidate: the numbers are 0 to {len(self.patches) - 1}.")
         return int(number)

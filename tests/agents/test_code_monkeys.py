@@ -183,6 +183,8 @@ async def test_an_edit_without_a_test_may_ask_for_one(folder):
         ("<chosen_candidate_fix_id>1</chosen_candidate_fix_id>", 1),
         ("<chosen_candidate_fix_id> 0\n</chosen_candidate_fix_id>", 0),
         ("<chosen_candidate_fix_id>7</chosen_candidate_fix_id>", None),
+        ("<chosen_candidate_fix_id>0000000009</chosen_candidate_fix_id>", None),
+        (f"<chosen_candidate_fix_id>{'9' * 5000}</chosen_candidate_fix_id>", None),
         ("<chosen_candidate_fix_id>²</chosen_candidate_fix_id>", None),
         ("<chosen_candidate_fix_id>-1</chosen_candidate_fix_id>", None),
         ("the first one", None),
@@ -422,6 +424,26 @@ async def test_what_makes_another_job_begins_anew(folder, tmp_path):
         )
     calls = [len(engine.prompts) for engine in engines]
     assert calls[1] == 0 < calls[0] == calls[3] < calls[2]
+
+
+async def test_a_selection_is_not_taken_for_other_candidates(folder, tmp_path):
+    """It chose the third of three; then others are given, as many and fewer."""
+
+    def given(*names):
+        for file in (tmp_path / "given").glob("*"):
+            file.unlink()
+        for name in names:
+            patch = f"--- /dev/null\n+++ b/{name}\n@@ -0,0 +1 @@\n+raise ValueError\n"
+            (tmp_path / "given" / f"{name}.json").write_text(json.dumps({"a": patch}))
+
+    (tmp_path / "given").mkdir()
+    fields = {"folder": tmp_path / "f", "candidates": tmp_path / "given", "n": 1}
+    for names, number, calls in [("ab", 2, True), ("ab", 2, False), ("xy", 1, True), ("x", 1, True), ("x", 1, False)]:
+        given(*names)
+        script = model(edits=[edit(WRONG)], choices=[f"<chosen_candidate_fix_id>{number}</chosen_candidate_fix_id>"])
+        result, _ = await run(script, folder, **fields)
+        assert (result.details["chosen"], result.details["chosen_by"]) == (number, "selection")
+        assert any(said.startswith("Several candidate") for said in script.asked) == calls
 
 
 async def test_a_damaged_state_is_said(folder, tmp_path):
