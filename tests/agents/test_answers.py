@@ -33,6 +33,35 @@ def test_a_script_is_found(text):
     assert tag == "test" and script(content) == SCRIPT
 
 
+BLOCK = "```python\nx = 1\n```\n"
+
+
+@pytest.mark.parametrize(
+    "text, tag",
+    [
+        (f"Candidate 1:\n{BLOCK}So <choice>1</choice>", "choice"),
+        (f"The edit works. <done></done>\n{BLOCK}", "done"),
+        (f"{BLOCK}It works: <done/>", "done"),
+        (f"Here it is: <test>{SCRIPT}</test>\n{BLOCK}", "test"),
+        (f"Here it is: <test>\n```python\n{SCRIPT}```\n</test>", "test"),
+        (f"I would only write <done> if it worked:\n```\n{SCRIPT}```\n", "test"),
+        (f"No <choice></choice> yet, but\n```\n{SCRIPT}```\n", "test"),
+        (f"```\nprint('<done></done>')\n{SCRIPT}```\n", "test"),
+    ],
+)
+def test_a_tag_that_is_whole_goes_before_code_and_one_that_is_mentioned_does_not(text, tag):
+    found, content = one_of(text, "test", "done", "choice")
+    assert found == tag and (tag != "choice" or content == "1")
+    assert tag != "test" or script(content).endswith(SCRIPT)
+
+
+@given(st.lists(st.sampled_from(["x = 1", "```", "~~~", "```python", "    doc", ""]), max_size=6))
+def test_fences_inside_a_script_are_code(lines):
+    own = 'def f():\n    """\n' + "".join(f"    {line}\n" for line in lines) + '    """\n\n\nprint(f())\n'
+    assert script(own) == own
+    assert script(f"\n{own}</test>\n") == own
+
+
 def test_a_script_may_write_its_own_closing_tag():
     own = 'print("""\n</test>\n""")\n'
     assert script(one_of(f"<test>\n{own}</test>", "test")[1]) == own
