@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from ....agents.patches import touched
+from ....agents.unified import PatchError, read_patch
 from ...hub import HubSet, hub_rows
 from ...records import Record, Text, read_rows
 
@@ -43,7 +43,8 @@ class Instance(Record):
     patch: Text = ""
     """The fix that was made; grading does not need it."""
     test_patch: Text = Field(min_length=1)
-    FAIL_TO_PASS: Tests
+    FAIL_TO_PASS: Tests = Field(min_length=1)
+    """Without one, changing nothing would resolve the issue."""
     PASS_TO_PASS: Tests
     image: Text = ""
     log_parser: Text = ""
@@ -63,8 +64,11 @@ class Instance(Record):
     @property
     def test_files(self) -> list[str]:
         """Those of them that hold tests and are there afterwards."""
-        removed = re.findall(r"(?m)^--- a/(.*)\n\+\+\+ /dev/null$", self.test_patch)
-        return [path for path in self.test_paths if PurePosixPath(path).suffix not in NO_TESTS and path not in removed]
+        try:
+            paths = [file.new for file in read_patch(self.test_patch) if file.new is not None]
+        except PatchError:
+            paths = self.test_paths
+        return [path for path in dict.fromkeys(paths) if PurePosixPath(path).suffix not in NO_TESTS]
 
     @property
     def test_command(self) -> str:

@@ -57,6 +57,8 @@ def test_rows_of_both_formats(tmp_path):
         ({"repo": "../x"}, "rows.jsonl:1: repo: "),
         ({"base_commit": "HEAD"}, "rows.jsonl:1: base_commit: "),
         ({"FAIL_TO_PASS": "test_a"}, "rows.jsonl:1: FAIL_TO_PASS: a list of tests is a list, or one as JSON"),
+        ({"FAIL_TO_PASS": []}, "rows.jsonl:1: FAIL_TO_PASS: "),
+        ({"FAIL_TO_PASS": "[]"}, "rows.jsonl:1: FAIL_TO_PASS: "),
         ({"FAIL_TO_PASS": [1]}, r"rows.jsonl:1: FAIL_TO_PASS\[0\]: "),
         ({"problem_statement": ""}, "rows.jsonl:1: problem_statement: "),
     ],
@@ -150,3 +152,17 @@ def test_clones_are_made_once_and_whole(tmp_path):
     with pytest.raises(InvalidInput, match="cannot clone file:///nowhere"):
         clone("file:///nowhere", "acme/y", tmp_path / "clones")
     assert not [entry for entry in (tmp_path / "clones").iterdir() if "y" in entry.name and entry.suffix != ".lock"]
+
+
+def test_tests_are_files_that_are_there_afterwards(tmp_path):
+    """By what git does with the same changes."""
+    names = ["tests/old.py", "tests/empty.py", "tests/with blank.py", "tests/stays.py", "tests/data.json"]
+    folder = repository(tmp_path / "r", {name: "" if "empty" in name else f"# {name}\n" * 9 for name in names})
+    git(folder, "mv", "tests/old.py", "tests/new name.py")
+    git(folder, "rm", "-q", "tests/empty.py", "tests/with blank.py")
+    for name in ("stays.py", "data.json", "added.py"):
+        (folder / "tests" / name).write_text("1\n")
+    git(folder, "add", "-A")
+    patch = git(folder, "diff", "--cached", "-M")
+    (instance,) = read(tmp_path, {**ROW, "test_patch": patch})
+    assert sorted(instance.test_files) == ["tests/added.py", "tests/new name.py", "tests/stays.py"]
