@@ -9,6 +9,9 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from ..runtime.errors import InvalidInput
 from ..runtime.jobs.branch import TracedBranch
 from .folder import Folder
 from .repository import Snapshot
@@ -18,6 +21,7 @@ SCRIPT = "reproduce.py"
 """What a test is called where it runs."""
 SHOWN_CHARS = 8192
 """Of an output, that a model is shown and a trace keeps."""
+_EXECUTION = TypeAdapter(Execution)
 
 
 class Executions:
@@ -96,7 +100,11 @@ class Executions:
 
     def _kept(self, key: str) -> Execution | None:
         kept = self._folder.read(f"runs/{key}")
-        return None if kept is None else Execution(**kept)
+        try:
+            return None if kept is None else _EXECUTION.validate_python(kept)
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            raise InvalidInput(f"{self._folder.path}: runs/{key}.json is damaged: {why}; remove it") from None
 
 
 async def all_of(runs: Iterable[Coroutine[Any, Any, Execution]]) -> list[Execution]:

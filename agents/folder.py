@@ -65,7 +65,7 @@ class Folder:
             return json.loads(file.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InvalidInput(f"{file} is damaged: {error}; remove it to do that part again") from None
 
     def write(self, name: str, value: Any) -> None:

@@ -106,6 +106,8 @@ def _load(text: str, path: Path, line: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InvalidInput(f"{path}:{line + error.lineno - 1}: not JSON: {error.msg}") from None
+    except ValueError:
+        raise InvalidInput(f"{path}:{line}: a number is too long") from None
     except RecursionError:
         raise InvalidInput(f"{path}:{line}: JSON nested too deep") from None
 

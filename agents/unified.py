@@ -38,7 +38,7 @@ class FilePatch:
     """Modes that its header sets: `100644`."""
 
 
-_HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+_HUNK = re.compile(r"^@@ -(\d{1,18})(?:,(\d{1,18}))? \+(\d{1,18})(?:,(\d{1,18}))? @@")
 _MODE = re.compile(r"^(?:new file|deleted file|old|new) mode (\d{6})$")
 
 
@@ -203,7 +203,7 @@ def _unquoted(text: str) -> str:
 
     def byte(found: re.Match[bytes]) -> bytes:
         code = found[1].decode("latin-1")
-        return bytes([int(code, 8) % 256 if code[0].isdigit() else plain.get(code, ord(code))])
+        return bytes([int(code, 8) % 256 if code[0] in "01234567" else plain.get(code, ord(code))])
 
     raw = re.sub(rb"\\([0-7]{3}|.)", byte, match[1].encode())
     return raw.decode(errors="surrogateescape")

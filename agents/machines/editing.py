@@ -98,6 +98,13 @@ class EditMachine(Machine[EditData]):
     """write_initial_edit -> validate_initial_edit -> exec_script -> approve_or_revise -> validate_... -> done"""
 
     first = "write_initial_edit"
+    needs = {
+        "write_initial_edit": (),
+        "validate_initial_edit": ("history",),
+        "exec_script": ("patch",),
+        "approve_or_revise": ("patch",),
+        "validate_approve_or_revise": ("history",),
+    }
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -59,6 +59,8 @@ class Machine(ABC, Generic[D]):
 
     first: ClassVar[str]
     """The state it begins in."""
+    needs: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Every state in which it acts, and what of its data must be there then."""
 
     def __init__(
         self,
@@ -80,6 +82,8 @@ class Machine(ABC, Generic[D]):
         self.attempts = attempts
         self._folder = folder
         kept = self.kept(record, folder, name)
+        if kept is not None and not kept.has_ended:
+            self._check(kept)
         self.data: D = kept if kept is not None and kept.about == about else record(state=self.first, about=about)
         if self.data.messages:
             chat.messages = list(self.data.messages)
@@ -92,6 +96,14 @@ class Machine(ABC, Generic[D]):
             return None if kept is None else record.model_validate(kept)
         except ValidationError as error:
             raise InvalidInput(f"{folder.path}: states/{name}.json is damaged: {error.errors()[0]['msg']}") from None
+
+    def _check(self, kept: D) -> None:
+        where = f"{self._folder.path}: states/{self.name}.json is damaged"
+        if kept.state not in self.needs:
+            raise InvalidInput(f"{where}: there is no state {kept.state!r}")
+        for field in self.needs[kept.state]:
+            if getattr(kept, field) in (None, []):
+                raise InvalidInput(f"{where}: in the state {kept.state!r} it has no {field}")
 
     async def run(self) -> D:
         """To the end, wherever it is."""

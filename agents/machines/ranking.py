@@ -44,6 +44,7 @@ class RankingMachine(Machine[RankingData]):
     """rank -> [fix_formatting] -> done"""
 
     first = "rank"
+    needs = {"rank": (), "fix_formatting": ("history",)}
 
     def __init__(
         self,

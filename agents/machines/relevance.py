@@ -55,6 +55,7 @@ class RelevanceMachine(Machine[RelevanceData]):
     """judge -> [fix_formatting] -> done"""
 
     first = "judge"
+    needs = {"judge": (), "fix_formatting": ()}
 
     def __init__(
         self, name: str, chat: Chat, folder: Folder, executions: Executions, *, path: str, content: str

@@ -61,6 +61,12 @@ class SelectionMachine(Machine[SelectionData]):
     """write_initial_script -> [initial_fix_formatting] -> exec_script -> [select_fix_formatting] -> ... -> done"""
 
     first = "write_initial_script"
+    needs = {
+        "write_initial_script": (),
+        "initial_fix_formatting": ("history",),
+        "exec_script": ("script",),
+        "select_fix_formatting": ("history",),
+    }
 
     def __init__(
         self,

@@ -71,6 +71,13 @@ class TestMachine(Machine[TestData]):
 
     __test__ = False
     first = "write_initial_script"
+    needs = {
+        "write_initial_script": (),
+        "initial_fix_formatting": ("history",),
+        "exec_script": ("script",),
+        "approve_or_revise_script": ("original",),
+        "iteration_fix_formatting": ("history",),
+    }
 
     def __init__(
         self, name: str, chat: Chat, folder: Folder, executions: Executions, *, attempts: int, question: str

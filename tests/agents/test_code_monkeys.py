@@ -7,12 +7,14 @@ import json
 import signal
 import sys
 from collections import Counter
+from inspect import iscoroutinefunction
 from pathlib import Path
 
 import pytest
 
 from plait import Budget, CodeMonkeys, Finish, InvalidInput, InvalidJob, Runtime, ScriptedEngine, Trace
 from plait.agents.folder import Folder
+from plait.agents.machines.machine import Machine
 from plait.search.tree_search import TreeSearch
 from plait.tests.agents.tools import (
     GOOD,
@@ -449,9 +451,22 @@ async def test_a_selection_is_not_taken_for_other_candidates(folder, tmp_path):
 async def test_a_damaged_state_is_said(folder, tmp_path):
     await run(model(), folder, n=1, folder=tmp_path / "f")
     (state,) = (tmp_path / "f").glob("*/states/edit 0.json")
-    state.write_text('{"state": 7}')
-    with pytest.raises(InvalidInput, match="edit 0.json is damaged"):
-        await run(model(), folder, n=1, folder=tmp_path / "f")
+    for damaged in [
+        {"state": 7},
+        {"state": "no such"},
+        {"state": "run"},
+        {"state": "validate_initial_edit", "history": []},
+        {"state": "exec_script"},
+    ]:
+        state.write_text(json.dumps(damaged))
+        with pytest.raises(InvalidInput, match="edit 0.json is damaged"):
+            await run(model(), folder, n=1, folder=tmp_path / "f")
+
+
+@pytest.mark.parametrize("machine", Machine.__subclasses__())
+def test_every_state_says_what_it_needs(machine):
+    states = {name for name, value in vars(machine).items() if iscoroutinefunction(value) and not name.startswith("_")}
+    assert states == machine.needs.keys() and machine.first in states
 
 
 # -- what is shown and what is refused -------------------------------------------------------------------------------

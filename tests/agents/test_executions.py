@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait import ScriptedEngine
+from plait import InvalidInput, ScriptedEngine
 from plait.agents.executions import Executions, all_of, shorten
 from plait.agents.folder import Folder
 from plait.agents.repository import Snapshot
@@ -75,6 +76,17 @@ async def test_a_kept_execution_is_not_run_again(tmp_path):
         assert await runs.test("t", "p", branch, on="x") == first and (STATE["runs"], runs.count) == (1, 0)
         await executions(tmp_path, keeps=True, seconds=5).test("t", "p", branch, on="x")
         assert STATE["runs"] == 2, "within other limits it may end otherwise"
+
+
+@pytest.mark.parametrize("damaged", [{}, [], {"exit_code": 0}, {"exit_code": "x", "output": "", "seconds": 0}])
+async def test_a_damaged_execution_is_said(tmp_path, damaged):
+    async with context(ScriptedEngine("")) as ctx:
+        branch = ctx.open([2])
+        await executions(tmp_path, keeps=True).test("t", "p", branch, on="x")
+        (file,) = (tmp_path / "f/runs").iterdir()
+        file.write_text(json.dumps(damaged))
+        with pytest.raises(InvalidInput, match=f"{file.name} is damaged"):
+            await executions(tmp_path, keeps=True).test("t", "p", branch, on="x")
 
 
 async def test_what_the_deadline_ends_is_not_kept(tmp_path):

@@ -50,9 +50,10 @@ def test_what_is_damaged_or_cannot_be_written_is_said(tmp_path):
     folder = Folder(tmp_path)
     with folder.open({}):
         assert folder.path is not None
-        (folder.path / "a.json").write_text('{"a": ')
-        with pytest.raises(InvalidInput, match=r"a.json is damaged: .*; remove it"):
-            folder.read("a")
+        for text in ('{"a": ', "[" * 100_000, "9" * 5000):
+            (folder.path / "a.json").write_text(text)
+            with pytest.raises(InvalidInput, match=r"a.json is damaged: .*; remove it"):
+                folder.read("a")
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInput, match="cannot write to"), Folder(tmp_path / "file/f").open({}):
         pass

@@ -187,6 +187,11 @@ def test_nothing_is_no_crash(text):
         assert "line" in str(error)
 
 
+@pytest.mark.parametrize("header", [f"@@ -{'9' * 5000} +1 @@", f"@@ -1 +1,{'9' * 5000} @@"])
+def test_numbers_and_escapes_that_cannot_be_are_read(header):
+    assert touched(f'--- "a/\\8"\n+++ "b/\\8"\n{header}\n-x\n+y\n') == ["8"]
+
+
 def test_lines_that_are_none_are_named():
     with pytest.raises(PatchError, match="line 5: begin it with"):
         read_patch("--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n a\nb\n")

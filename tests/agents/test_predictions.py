@@ -74,6 +74,7 @@ def test_other_systems_write_lists_lines_and_objects(tmp_path):
         ),
         ("a.json", "3", "write a list"),
         ("a.json", "[" * 100_000, "JSON"),
+        ("a.jsonl", "\n" + "9" * 5000, r"a\.jsonl:2: a number is too long"),
     ],
 )
 def test_malformed_files_are_named_with_their_line(tmp_path, name, text, message):
