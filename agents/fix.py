@@ -111,7 +111,9 @@ def run(options: argparse.Namespace) -> int:
         apply(options.path, result.answer)
         console.print(f"applied to {top}")
     else:
-        console.print(f"nothing in {top} is changed: {_how_to_apply(options)}")
+        is_inside = any(file and file.resolve().is_relative_to(top.resolve()) for file in (options.out, options.trace))
+        what = "nothing else" if is_inside else "nothing"
+        console.print(f"{what} in {top} is changed: {_how_to_apply(options)}")
     return 0
 
 

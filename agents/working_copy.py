@@ -30,7 +30,8 @@ def working_copy(path: Path | str, *, max_bytes: int = 500_000_000) -> Iterator[
     with tempfile.TemporaryDirectory(prefix="plait-copy-") as name:
         copy = Path(name) / "copy.git"
         try:
-            git("init", "--quiet", "--bare", "--template=", str(copy), folder=Path(name))
+            kind = git("rev-parse", "--show-object-format", folder=folder).decode().strip() if git_folder else "sha1"
+            git("init", "--quiet", "--bare", "--template=", f"--object-format={kind}", str(copy), folder=Path(name))
             if git_folder is not None:
                 _borrow(folder, git_folder, copy)
             (copy / "info").mkdir(exist_ok=True)
@@ -39,7 +40,10 @@ def working_copy(path: Path | str, *, max_bytes: int = 500_000_000) -> Iterator[
             commit = _commit(folder, copy, max_bytes)
         except GitError as error:
             raise InvalidInput(f"{folder} cannot be read as it is: {error}") from None
-        yield Repository(copy, commit)
+        repository = Repository(copy, commit)
+        if not repository.paths():
+            raise InvalidInput(f"{folder} has no files to work on, but for those that are ignored")
+        yield repository
 
 
 def apply(path: Path | str, patch: str) -> None:
@@ -51,7 +55,7 @@ def apply(path: Path | str, patch: str) -> None:
         raise InvalidInput("the patch makes a symbolic link or a submodule: it is not applied")
     folder, git_folder = _places(Path(path))
     # In a folder that is no repository, git must not look for one above it.
-    extra = {} if git_folder is not None else {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
+    extra = _no_filters(folder) if git_folder is not None else {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
     data = patch.encode(errors="surrogateescape")
     options = ("apply", "--whitespace=nowarn")
     try:
@@ -59,6 +63,21 @@ def apply(path: Path | str, patch: str) -> None:
         git(*options, "-", folder=folder, stdin=data, extra=extra)
     except GitError as error:
         raise InvalidInput(f"the patch does not fit {folder}: {'; '.join(str(error).splitlines())}") from None
+
+
+def _no_filters(folder: Path) -> dict[str, str]:
+    """Environment variables that take away the filters which a repository configures: git runs them on what it
+    patches."""
+    try:
+        listed = git("config", "--name-only", "-z", "--get-regexp", r"^filter\.", folder=folder)
+    except GitError:
+        return {}  # There are none.
+    extra: dict[str, str] = {}
+    for number, key in enumerate(dict.fromkeys(map(os.fsdecode, listed.split(b"\0")[:-1]))):
+        extra[f"GIT_CONFIG_KEY_{number}"] = key
+        extra[f"GIT_CONFIG_VALUE_{number}"] = "false" if key.endswith(".required") else ""
+        extra["GIT_CONFIG_COUNT"] = str(number + 1)
+    return extra
 
 
 def _places(path: Path) -> tuple[Path, Path | None]:
@@ -97,6 +116,21 @@ def _borrow(folder: Path, git_folder: Path, copy: Path) -> None:
         shutil.copy(exclude, copy / "info" / "exclude")
 
 
+def _notice_all(folder: Path, extra: dict[str, str]) -> None:
+    """Take the marks from files by which git passes over changes in them; what a sparse checkout leaves out stays."""
+    assumed, skipped = [], []
+    for line in git("ls-files", "-v", "-z", folder=folder, extra=extra).split(b"\0")[:-1]:
+        mark, name = line[:1], line[2:]
+        if mark.islower():
+            assumed.append(name)
+        if mark.upper() == b"S" and os.path.lexists(folder / os.fsdecode(name)):
+            skipped.append(name)
+    for option, names in (("--no-assume-unchanged", assumed), ("--no-skip-worktree", skipped)):
+        if names:
+            stdin = b"".join(name + b"\0" for name in names)
+            git("update-index", option, "-z", "--stdin", folder=folder, stdin=stdin, extra=extra)
+
+
 def _commit(folder: Path, copy: Path, max_bytes: int) -> str:
     extra = {"GIT_DIR": str(copy), "GIT_WORK_TREE": str(folder)}
     listed = git("ls-files", "--others", "--exclude-standard", "-z", folder=folder, extra=extra)
@@ -109,6 +143,7 @@ def _commit(folder: Path, copy: Path, max_bytes: int) -> str:
                 f"{folder} holds more than {max_bytes / 1e6:.0f} MB in files that git does not know: "
                 "add what is no source to its .gitignore"
             )
+    _notice_all(folder, extra)
     git("add", "--all", folder=folder, extra=extra)
     tree = git("write-tree", folder=folder, extra=extra).decode().strip()
     who = {

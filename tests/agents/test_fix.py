@@ -89,6 +89,18 @@ def test_a_patch_is_found_and_nothing_touched(folder, fix, tmp_path):
     assert "raise ValueError" in (folder / "texttools/slug.py").read_text()
 
 
+def test_a_patch_kept_in_the_repository_is_a_change_of_it(folder, fix):
+    said = fix(folder, "--out", str(folder / "patch.diff"))[2]
+    assert f"nothing else in {folder} is changed" in said
+
+
+def test_an_empty_repository_is_refused_before_any_call(fix, tmp_path):
+    (tmp_path / "empty").mkdir()
+    git(tmp_path / "empty", "init", "-q")
+    assert "has no files to work on" in refused(fix(tmp_path / "empty"))
+    assert not MODELS["model"].asked
+
+
 def test_uncommitted_changes_are_worked_on_and_kept(folder, fix):
     (folder / "texttools/slug.py").write_text(SLUG.replace("hyphens", "dashes"))
     (folder / "texttools/new.py").write_text("NEW = 1\n")

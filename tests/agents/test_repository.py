@@ -8,6 +8,7 @@ import pytest
 
 from plait import InvalidInput
 from plait.agents.repository import Repository, Snapshot, is_test, is_test_file
+from plait.agents.sandbox.tree import open_archive
 from plait.agents.working_copy import apply, working_copy
 from plait.tests.agents.sources import git, repository, tree, write
 
@@ -115,6 +116,11 @@ def test_nothing_that_a_repository_configures_runs(checkout, tmp_path, monkeypat
     assert dict(Repository(checkout, "HEAD~0").files())["a.py"] == "x = 1\r\n"
     with working_copy(checkout) as copy:
         assert copy.files()["a.py"] == "x = 2\n"
+    git(checkout, "config", "filter.f.required", "true")
+    git(checkout, "config", "filter.g=h.process", str(trap))
+    write(checkout, {".gitattributes": "a.py filter=g=h\n"})
+    apply(checkout, "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 2\n+x = 3\n")
+    assert (checkout / "a.py").read_bytes() == b"x = 3\n"
     assert not (tmp_path / "sprung").exists()
 
 
@@ -146,6 +152,45 @@ def test_a_change_within_the_same_tick_is_seen(checkout):
     os.utime(checkout / "a.py", ns=(index.st_mtime_ns, index.st_mtime_ns))
     with working_copy(checkout) as copy:
         assert copy.files()["a.py"] == "x = 2\r\n"
+
+
+@pytest.mark.parametrize(
+    "marks", [["--skip-worktree"], ["--assume-unchanged"], ["--skip-worktree", "--assume-unchanged"]]
+)
+def test_changes_that_git_is_told_to_pass_over_are_seen(checkout, marks):
+    git(checkout, "commit", "-q", "--allow-empty", "-am", "all")
+    before = set(Repository(checkout).paths())
+    for mark in marks:
+        git(checkout, "update-index", mark, "a.py", "latin.txt")
+    write(checkout, {"a.py": "y = 1\n"})
+    (checkout / "latin.txt").unlink()
+    with working_copy(checkout) as copy:
+        assert copy.files()["a.py"] == "y = 1\n"
+        # A sparse checkout has no such files, and nobody removed them.
+        assert before - set(copy.paths()) == (set() if "--skip-worktree" in marks else {"latin.txt"})
+
+
+def test_a_repository_with_long_hashes_is_copied(tmp_path):
+    folder = tmp_path / "long"
+    folder.mkdir()
+    git(folder, "init", "-q", "--object-format=sha256")
+    write(folder, {"a.py": "x = 1\n"})
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "all")
+    write(folder, {"b.py": "y = 1\n"})
+    with working_copy(folder) as copy:
+        assert dict(copy.files()) == {"a.py": "x = 1\n", "b.py": "y = 1\n"} and len(copy.commit) == 64
+        open_archive(copy.snapshot()).close()
+
+
+@pytest.mark.parametrize("files", [{}, {".venv/a.py": "x\n"}, {".gitignore": "*\n", "a.py": "x\n"}])
+@pytest.mark.parametrize("is_git", [True, False])
+def test_a_folder_without_files_is_refused(tmp_path, is_git, files):
+    write(tmp_path, files)
+    if is_git:
+        git(tmp_path, "init", "-q")
+    with pytest.raises(InvalidInput, match="has no files to work on"), working_copy(tmp_path):
+        pass
 
 
 def test_a_repository_without_a_commit_and_a_plain_folder_are_copied(tmp_path):
