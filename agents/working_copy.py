@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from .repository import Repository
 
 LEFT_OUT = (".venv", "venv", "node_modules", "__pycache__", ".git", ".tox", ".mypy_cache", ".pytest_cache")
 """Folders that are no one's source, unless git knows files in them."""
+COPY = "copy.git"
 
 
 @contextmanager
@@ -23,21 +24,15 @@ def working_copy(path: Path | str, *, max_bytes: int = 500_000_000) -> Iterator[
     """All files below a folder as one commit of a temporary repository, which goes away at the end.
 
     A git checkout, or a folder in one: all of it, with what is not committed yet and without what it ignores. Any other
-    folder: all but `LEFT_OUT`. The folder and its git folder are only read, though objects may get a new time.
+    folder: all but `LEFT_OUT`. So with the checkouts and submodules inside it. The folder and its git folder are only read, though objects may get a new time.
     `max_bytes`: of files that git does not know yet. May block. Raises `InvalidInput`.
     """
     folder, git_folder = _places(Path(path))
     with tempfile.TemporaryDirectory(prefix="plait-copy-") as name:
-        copy = Path(name) / "copy.git"
+        copy = Path(name) / COPY
         try:
-            kind = git("rev-parse", "--show-object-format", folder=folder).decode().strip() if git_folder else "sha1"
-            git("init", "--quiet", "--bare", "--template=", f"--object-format={kind}", str(copy), folder=Path(name))
-            if git_folder is not None:
-                _borrow(folder, git_folder, copy)
-            (copy / "info").mkdir(exist_ok=True)
-            with (copy / "info" / "exclude").open("a") as file:
-                file.writelines(f"{one}/\n" for one in LEFT_OUT)
-            commit = _commit(folder, copy, max_bytes)
+            kind = "sha1" if git_folder is None else _kind(folder)
+            commit = _commit(folder, copy, _tree(folder, git_folder, copy, kind, max_bytes))
         except GitError as error:
             raise InvalidInput(f"{folder} cannot be read as it is: {error}") from None
         repository = Repository(copy, commit)
@@ -97,15 +92,49 @@ def _places(path: Path) -> tuple[Path, Path | None]:
     return Path(top), Path(git_folder)
 
 
-def _borrow(folder: Path, git_folder: Path, copy: Path) -> None:
+def _tree(folder: Path, git_folder: Path | None, copy: Path, kind: str, max_bytes: int) -> str:
+    """The tree of all files below a folder, those of repositories inside it too, for which git only has a commit's
+    hash. `copy`: where an index of its own is made, beside those of the others; `kind`: of hashes."""
+    git("init", "--quiet", "--bare", "--template=", f"--object-format={kind}", str(copy), folder=copy.parent)
+    objects = copy.parent / COPY / "objects"
+    if git_folder is not None and _kind(folder) == kind:
+        _borrow(folder, git_folder, copy, objects)
+    (copy / "info").mkdir(exist_ok=True)
+    with (copy / "info" / "exclude").open("a") as file:
+        file.writelines(f"{one}/\n" for one in LEFT_OUT)
+    extra = {"GIT_DIR": str(copy), "GIT_WORK_TREE": str(folder), "GIT_OBJECT_DIRECTORY": str(objects)}
+    inner = _add(folder, extra, max_bytes)
+    for path in inner:
+        found, its_git = _places(folder / path)
+        if git_folder is not None and its_git is not None and _common(found) == _common(folder):
+            continue  # Another worktree of the same repository: its files are those of another branch.
+        if found != (folder / path).resolve():
+            raise InvalidInput(f"{folder / path} is no whole repository: mend or remove its .git")
+        its_copy = copy.parent / f"{len(list(copy.parent.iterdir()))}.git"
+        tree = _tree(found, its_git, its_copy, kind, max_bytes)
+        git("read-tree", f"--prefix={path}/", tree, folder=folder, extra=extra)
+    return git("write-tree", folder=folder, extra=extra).decode().strip()
+
+
+def _common(folder: Path) -> bytes:
+    """The git folder that all worktrees of a repository share."""
+    return git("rev-parse", "--path-format=absolute", "--git-common-dir", folder=folder)
+
+
+def _kind(folder: Path) -> str:
+    """Of a repository's hashes."""
+    return git("rev-parse", "--show-object-format", folder=folder).decode().strip()
+
+
+def _borrow(folder: Path, git_folder: Path, copy: Path, objects: Path) -> None:
     """Let the copy read the checkout's objects, and start from what its index knows."""
 
     def place(name: str) -> Path:
         found = git("rev-parse", "--git-path", name, folder=folder).decode().removesuffix("\n")
         return folder / found
 
-    objects = place("objects").resolve()
-    (copy / "objects" / "info" / "alternates").write_text(f"{objects}\n")
+    with (objects / "info" / "alternates").open("a") as file:
+        file.write(f"{place('objects').resolve()}\n")
     # With its time: git tells by it which files may have changed within the same tick.
     for source in (place("index"), *git_folder.glob("sharedindex.*")):
         if source.is_file():
@@ -127,15 +156,17 @@ def _notice_all(folder: Path, extra: dict[str, str]) -> None:
             skipped.append(name)
     for option, names in (("--no-assume-unchanged", assumed), ("--no-skip-worktree", skipped)):
         if names:
-            stdin = b"".join(name + b"\0" for name in names)
-            git("update-index", option, "-z", "--stdin", folder=folder, stdin=stdin, extra=extra)
+            git("update-index", option, "-z", "--stdin", folder=folder, stdin=_ended(names), extra=extra)
 
 
-def _commit(folder: Path, copy: Path, max_bytes: int) -> str:
-    extra = {"GIT_DIR": str(copy), "GIT_WORK_TREE": str(folder)}
+def _add(folder: Path, extra: dict[str, str], max_bytes: int) -> list[str]:
+    """Take all files but those of repositories inside the folder into the index; the paths of these."""
     listed = git("ls-files", "--others", "--exclude-standard", "-z", folder=folder, extra=extra)
-    total = 0
+    total, inner = 0, []
     for name in listed.split(b"\0")[:-1]:
+        if name.endswith(b"/"):
+            inner.append(name.removesuffix(b"/"))
+            continue
         with suppress(OSError):  # Gone in the meantime.
             total += (folder / os.fsdecode(name)).lstat().st_size
         if total > max_bytes:
@@ -143,15 +174,29 @@ def _commit(folder: Path, copy: Path, max_bytes: int) -> str:
                 f"{folder} holds more than {max_bytes / 1e6:.0f} MB in files that git does not know: "
                 "add what is no source to its .gitignore"
             )
+    known = git("ls-files", "--stage", "-z", folder=folder, extra=extra).split(b"\0")[:-1]
+    links = [line.partition(b"\t")[2] for line in known if line.startswith(b"160000 ")]
+    links = [name for name in links if os.path.lexists(folder / os.fsdecode(name) / ".git")]
+    git("update-index", "--force-remove", "-z", "--stdin", folder=folder, stdin=_ended(links), extra=extra)
     _notice_all(folder, extra)
-    git("add", "--all", folder=folder, extra=extra)
-    tree = git("write-tree", folder=folder, extra=extra).decode().strip()
+    inner += links
+    paths = _ended([b".", *(b":(exclude,literal)" + name for name in inner)])
+    git("add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul", folder=folder, stdin=paths, extra=extra)
+    return [os.fsdecode(name) for name in inner]
+
+
+def _ended(names: Iterable[bytes]) -> bytes:
+    return b"".join(name + b"\0" for name in names)
+
+
+def _commit(folder: Path, copy: Path, tree: str) -> str:
     who = {
         f"GIT_{role}_{what}": value
         for role in ("AUTHOR", "COMMITTER")
         for what, value in (("NAME", "plait"), ("EMAIL", "plait@localhost"), ("DATE", "2000-01-01T00:00:00Z"))
     }
-    made = git("commit-tree", "-m", "working copy", tree, folder=folder, extra={**extra, **who}).decode().strip()
+    extra = {"GIT_DIR": str(copy), **who}
+    made = git("commit-tree", "-m", "working copy", tree, folder=folder, extra=extra).decode().strip()
     # So that a clone brings it.
     git("update-ref", "HEAD", made, folder=folder, extra=extra)
     return made

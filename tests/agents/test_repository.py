@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 
 import pytest
 
@@ -181,6 +182,53 @@ def test_a_repository_with_long_hashes_is_copied(tmp_path):
     with working_copy(folder) as copy:
         assert dict(copy.files()) == {"a.py": "x = 1\n", "b.py": "y = 1\n"} and len(copy.commit) == 64
         open_archive(copy.snapshot()).close()
+
+
+@pytest.mark.parametrize("is_git", [True, False])
+def test_repositories_inside_a_folder_are_taken_whole(tmp_path, is_git):
+    """Checkouts, one in another, one with long hashes, one without a commit, and submodules."""
+    folder = tmp_path / "outer"
+    write(folder, {"a.py": "a\n", ".gitignore": "*.log\n"})
+    expected = {"a.py", ".gitignore"}
+    if is_git:
+        repository(folder, {})
+        other = repository(tmp_path / "other", {"m.py": "m\n", "kept.log": "m\n"})
+        for name in ("module", "not here"):
+            git(folder, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(other), name)
+        git(folder, "commit", "-q", "-m", "submodules")
+        git(folder, "submodule", "deinit", "-q", "-f", "not here")
+        git(folder, "worktree", "add", "-q", "another", "-b", "another")
+        write(folder, {"module/m.py": "changed\n", "module/new.py": "new\n"})
+        expected |= {".gitmodules", "module/m.py", "module/kept.log", "module/new.py", "not here"}
+    inner = repository(folder / "some where/in ner", {"i.py": "i\n", "kept.log": "i\n", ".gitignore": "*.tmp\n"})
+    write(repository(inner / "deep", {"d.py": "d\n"}), {"d.py": "changed\n", "e.py": "e\n"})
+    (inner / "link").symlink_to("i.py")
+    write(inner, {"x.tmp": "ignored\n"})
+    expected |= {f"some where/in ner/{name}" for name in ("i.py", "kept.log", ".gitignore", "link")}
+    expected |= {f"some where/in ner/deep/{name}" for name in ("d.py", "e.py")}
+    for name, options in (("fresh", []), ("long", ["--object-format=sha256"])):
+        (folder / name).mkdir()
+        git(folder / name, "init", "-q", *options)
+        write(folder / name, {"f.py": "f\n"})
+        expected.add(f"{name}/f.py")
+    git(folder / "long", "add", "-A")
+    git(folder / "long", "commit", "-q", "-m", "long")
+    before = everything(folder)
+    with working_copy(folder) as copy:
+        assert set(copy.paths()) == expected
+        assert copy.files()["some where/in ner/deep/d.py"] == "changed\n"
+        assert not is_git or copy.files()["module/m.py"] == "changed\n"
+        with (
+            os.fdopen(open_archive(copy.snapshot()).descriptor, "rb") as file,
+            tarfile.open(fileobj=file) as archive,
+        ):
+            assert {one.name for one in archive if not one.isdir()} == expected - {"not here"}
+    assert everything(folder) == before
+    apply(folder, "--- a/some where/in ner/i.py\t\n+++ b/some where/in ner/i.py\t\n@@ -1 +1 @@\n-i\n+j\n")
+    assert (inner / "i.py").read_text() == "j\n"
+    if is_git:
+        apply(folder, "--- a/module/m.py\n+++ b/module/m.py\n@@ -1 +1 @@\n-changed\n+fixed\n")
+        assert (folder / "module/m.py").read_text() == "fixed\n"
 
 
 @pytest.mark.parametrize("files", [{}, {".venv/a.py": "x\n"}, {".gitignore": "*\n", "a.py": "x\n"}])
