@@ -24,8 +24,9 @@ def working_copy(path: Path | str, *, max_bytes: int = 500_000_000) -> Iterator[
     """All files below a folder as one commit of a temporary repository, which goes away at the end.
 
     A git checkout, or a folder in one: all of it, with what is not committed yet and without what it ignores. Any other
-    folder: all but `LEFT_OUT`. So with the checkouts and submodules inside it. The folder and its git folder are only read, though objects may get a new time.
-    `max_bytes`: of files that git does not know yet. May block. Raises `InvalidInput`.
+    folder: all but `LEFT_OUT`. So with the checkouts and submodules inside it. The folder and its git folder are only
+    read, though objects may get a new time. `max_bytes`: of files that git does not know yet, in one repository. May
+    block. Raises `InvalidInput`.
     """
     folder, git_folder = _places(Path(path))
     with tempfile.TemporaryDirectory(prefix="plait-copy-") as name:
