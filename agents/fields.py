@@ -118,6 +118,10 @@ class Fields(Method):
     """Where states and executions are kept, each job's in a place of its own, so that one that was killed goes on;
     None: nowhere."""
 
+    @property
+    def fan_out(self) -> int:
+        return self.n
+
     @field_validator("edits")
     @classmethod
     def _known_form(cls, value: str) -> str:

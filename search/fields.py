@@ -76,6 +76,10 @@ class SearchFields(Voting):
     """A method that writes each step instead of plain decoding. Its prompt is replaced by the trajectory so far, its
     text becomes the step; the trajectory is finished when its outcome ends by EOS."""
 
+    @property
+    def fan_out(self) -> int:
+        return self.width
+
     @model_validator(mode="after")
     def _check_generator(self) -> Self:
         if self.constrains_conclusion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -21,6 +22,9 @@ from ..trace.writer import SegmentWriter, TracedBlock
 from .call import Call
 from .notes import Notes
 from .scope import Scope
+
+AT_A_TIME = 32
+"""Branches or parts that are begun in one turn of the event loop: thousands of them must not hold it up."""
 
 
 class TracedBranch(Notes):
@@ -116,6 +120,20 @@ class TracedBranch(Notes):
 
     def fork(self, n: int, labels: Sequence[str] = ()) -> list[TracedBranch]:
         """n children that share this view."""
+        children = self._fork(n, labels)
+        self.scope.emit(Forked, branch=self.id, children=tuple(child.id for child in children))
+        return children
+
+    async def fork_many(self, n: int) -> list[TracedBranch]:
+        """As `fork`, with turns of the event loop in between. Nothing may be written here meanwhile."""
+        children = self._fork(min(n, AT_A_TIME))
+        while len(children) < n:
+            await asyncio.sleep(0)
+            children += self._fork(min(n - len(children), AT_A_TIME))
+        self.scope.emit(Forked, branch=self.id, children=tuple(child.id for child in children))
+        return children
+
+    def _fork(self, n: int, labels: Sequence[str] = ()) -> list[TracedBranch]:
         self._leave_to_readers()
         view, packed_at = self._segments.view(), self._segments.packed_at
         names = [*labels, *[""] * (n - len(labels))]
@@ -128,7 +146,6 @@ class TracedBranch(Notes):
             )  # fmt: skip
             self.scope.emit(BranchStarted, branch=child.id, parent=self.id, label=label, prompt_tokens=0)
             children.append(child)
-        self.scope.emit(Forked, branch=self.id, children=tuple(child.id for child in children))
         return children
 
     def merge(self, branches: Sequence[TracedBranch]) -> None:

@@ -17,15 +17,11 @@ from ..engine import Engine
 from ..errors import InvalidBudget, InvalidInput
 from ..events import BranchStarted
 from ..result import Outcome
-from .branch import TracedBranch
+from .branch import AT_A_TIME, TracedBranch
 from .scope import Scope
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
-
-
-_AT_A_TIME = 32
-"""Parts that are begun in one turn of the event loop."""
 
 
 class Runnable(Protocol):
@@ -144,8 +140,8 @@ class Context(Scope):
         try:
             async with asyncio.TaskGroup() as group:
                 for index, ledger in enumerate(ledgers):
-                    if index and index % _AT_A_TIME == 0:
-                        await asyncio.sleep(0)  # thousands of parts must not hold up the event loop
+                    if index and index % AT_A_TIME == 0:
+                        await asyncio.sleep(0)
                     if is_over:
                         break
                     part = Context(

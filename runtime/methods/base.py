@@ -36,6 +36,11 @@ class Method(Spec):
     method: str
     """The method's name; subclasses give it as the default of a `Literal`."""
 
+    @property
+    def fan_out(self) -> int:
+        """Branches that the fields ask for side by side, whatever the model writes; what limits a server's clients."""
+        return 1
+
     @abstractmethod
     async def run(self, ctx: Context) -> Outcome:
         """Reason. Model output, however odd, is never an exception; running out of budget is an outcome."""

@@ -28,6 +28,18 @@ def all_methods(value: object) -> Iterator[Method]:
     """A method and those that its fields hold, at any depth."""
     if isinstance(value, Method):
         yield value
+    for part in _parts(value):
+        yield from all_methods(part)
+
+
+def fan_out(value: object) -> int:
+    """`Method.fan_out` of a method, times that of the widest of those inside it."""
+    inside = max(map(fan_out, _parts(value)), default=1)
+    return inside * value.fan_out if isinstance(value, Method) else inside
+
+
+def _parts(value: object) -> Iterator[object]:
+    """What may hold methods."""
     parts: Iterable[object] = ()
     if isinstance(value, BaseModel):
         parts = [getattr(value, name) for name in type(value).model_fields]
@@ -35,9 +47,7 @@ def all_methods(value: object) -> Iterator[Method]:
         parts = value.values()
     elif isinstance(value, list | tuple | set | frozenset):
         parts = value
-    for part in parts:
-        if not isinstance(part, str | int | float | None):
-            yield from all_methods(part)
+    return (part for part in parts if not isinstance(part, str | int | float | None))
 
 
 def reading(method: Method, prompt: Prompt) -> Method:

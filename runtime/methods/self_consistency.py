@@ -43,6 +43,10 @@ class SelfConsistency(Voting):
             raise ValueError("the generator writes the samples: give constraint, contexts and conclusion to it")
         return self
 
+    @property
+    def fan_out(self) -> int:
+        return self.n
+
     def check(self, engine: Engine) -> None:
         super().check(engine)
         if self.generator is not None:
@@ -55,7 +59,7 @@ class SelfConsistency(Voting):
         with ctx.phase("prefill"):
             await root.generate(SamplingParams(max_tokens=0))
         with ctx.phase("samples"):
-            samples = await ctx.parallel(self._sample, root.fork(self.n))
+            samples = await ctx.parallel(self._sample, await root.fork_many(self.n))
         return await self._vote([sample for sample in samples if sample is not None])
 
     async def _vote(self, samples: Sequence[Outcome]) -> Outcome:

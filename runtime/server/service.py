@@ -16,7 +16,7 @@ from ..errors import InvalidInput, PlaitError
 from ..events import Text
 from ..job_spec import JobSpec
 from ..methods.base import Decoding, Method
-from ..methods.nesting import all_methods
+from ..methods.nesting import all_methods, fan_out
 from ..methods.prompt import Prompt
 from ..methods.registry import METHODS
 from ..runtime import Runtime
@@ -143,6 +143,8 @@ class Service:
             rule = getattr(one, "answer", None)
             if isinstance(rule, str) and rule.startswith("regex:"):
                 raise InvalidInput("the server takes no answer rules by regular expression: take another one")
+        if (asked := fan_out(method)) > (most := self.settings.max_samples):
+            raise InvalidInput(f"{asked} branches side by side are asked for: the server allows {most}")
 
     def find(self, client: Client, id: str) -> Work:
         """A kept job of this client. Raises `Refused`."""

@@ -33,6 +33,9 @@ class ServerSettings(Spec):
     """Running and waiting jobs of one key, where its line does not say."""
     limits: Budget = Field(default_factory=lambda: Budget(total_tokens=100_000, seconds=600.0))
     """What one job may spend at most; less where it asks for less."""
+    max_samples: int = Field(default=1024, ge=1)
+    """Branches that a method's fields may ask for side by side (`n`, `width`, `workers`, `num_paths`), times those of a
+    method inside it."""
     keep_jobs: int = Field(default=256, ge=0)
     """Ended jobs of `/v1/jobs` that are kept, the latest."""
     keep_seconds: float = Field(default=3600.0, ge=0)

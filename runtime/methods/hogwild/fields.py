@@ -15,11 +15,15 @@ from .policy import POLICIES, Layout, Policy
 from .rules import Place, Rules, build_prompt
 from .text import DEFAULT_NAMES, SELF_CHECK
 
+MAX_WORKERS = 1000
+
 
 def _names(value: Any) -> Any:
     """A number of workers stands for as many default names."""
     if not isinstance(value, int) or isinstance(value, bool):
         return value
+    if value > MAX_WORKERS:
+        raise ValueError(f"{MAX_WORKERS} workers at most")
     return tuple(DEFAULT_NAMES[i] if i < len(DEFAULT_NAMES) else f"Worker {i + 1}" for i in range(value))
 
 
@@ -42,7 +46,9 @@ class HogwildFields(Decoding):
     unconstrained: ClassVar[str | None] = "its workers' steps stand among each other's, without an end of their own"
     max_tokens: int | None = Field(default=None, ge=1, strict=True)
     """Forward passes at most, which are tokens that each worker samples; None: 8192."""
-    workers: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(default=DEFAULT_NAMES[:2], min_length=1)
+    workers: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+        default=DEFAULT_NAMES[:2], min_length=1, max_length=MAX_WORKERS
+    )
     """Names, or how many."""
     layout: Layout = "combined"
     """`combined`: steps of all in common, unfinished ones live; `interleaved`: others are seen step by step only;
@@ -98,6 +104,10 @@ class HogwildFields(Decoding):
     resume: dict[str, tuple[Token, ...]] = Field(default_factory=dict)
     """Worker -> tokens it has sampled already (`sampled_tokens`). They are taken instead of sampling, so that the group
     goes on exactly as it would have: same passes, same views."""
+
+    @property
+    def fan_out(self) -> int:
+        return len(self.workers)
 
     @model_validator(mode="before")
     @classmethod

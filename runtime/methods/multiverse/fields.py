@@ -12,6 +12,9 @@ from ..sequential import Answering
 from .dialects import DIALECTS, Dialect, DialectName, Positions, fitting
 from .prompts import QUESTION
 
+MAX_PATHS = 1000
+"""Of `num_paths`."""
+
 
 def _check_preset(preset: str | None) -> str | None:
     if preset not in (None, "parallel", "sequential") and QUESTION not in preset:
@@ -45,7 +48,7 @@ class MultiverseFields(Answering):
     """Paths of one block that run at the same time, the others wait; None: all. It does not change the output."""
     max_paths: int | None = Field(default=None, ge=1)
     """A block with more outlines is not forked. None: the dialect's: 32, `npr` 5, `threadweaver` 50."""
-    num_paths: int = Field(default=2, ge=1)
+    num_paths: int = Field(default=2, ge=1, le=MAX_PATHS)
     """Paths of a block in `parallel_r1`, which has no outlines."""
     max_branches: int = Field(default=256, ge=0)
     """Paths of the whole job; each line hands on equal shares of what it may open."""
@@ -56,6 +59,10 @@ class MultiverseFields(Answering):
     """Fresh starts of a path whose generation raised an error."""
     outline_tokens: int = Field(default=512, ge=1)
     """Guided: new tokens for the outlines at most."""
+
+    @property
+    def fan_out(self) -> int:
+        return self.num_paths
 
     @model_validator(mode="after")
     def _guides_by_itself(self) -> Self:

@@ -8,6 +8,7 @@ import pytest
 
 from plait import Finish, InvalidBudget, InvalidInput, SamplingParams, ScriptedEngine
 from plait.runtime.budget import OutOfBudget
+from plait.runtime.jobs.branch import AT_A_TIME
 from plait.tests.runtime.tools import Greedy, Nested, context, run
 
 
@@ -35,6 +36,31 @@ async def test_paths_follow_program_order_and_never_collide():
         second = start(ctx)
         paths = [first.path, *(fork.path for fork in forks), *parts[0], *parts[1], second.path]
         assert paths == [(0,), (0, 0), (0, 1), (1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1), (2,)]
+
+
+@pytest.mark.parametrize("n", [1, AT_A_TIME, 3 * AT_A_TIME + 1])
+async def test_forking_many_is_forking_with_turns_for_others_in_between(n):
+    async with context(engine()) as ctx, context(engine()) as other:
+        turns = 0
+
+        async def count():
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        await asyncio.sleep(0)
+        turns = 0
+        emitted = []
+        ctx.emit = lambda cls, **values: emitted.append((cls, values))
+        other.emit = lambda cls, **values: expected.append((cls, values))
+        expected = []
+        many, plain = await start(ctx).fork_many(n), start(other).fork(n)
+        counting.cancel()
+        assert turns == (n - 1) // AT_A_TIME
+        assert [branch.path for branch in many] == [branch.path for branch in plain]
+        assert emitted == expected
 
 
 async def test_critical_path_adds_along_and_takes_the_longest_across():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import plait
 from plait.runtime.methods.nesting import all_methods
 from plait.runtime.methods.words import method_of
+from plait.runtime.server.settings import SAFE_METHODS
 
 from .conftest import serving
 
@@ -99,3 +100,38 @@ def test_all_methods_are_found():
         found = list(all_methods(method))
         assert found == (expected or [method, votes, inner])
     assert len(list(all_methods(search))) == 3 and len(list(all_methods(holder))) == 4
+
+
+WIDE = {
+    "sc": {"method": "self_consistency", "prompt": PROMPT, "n": 9},
+    "sc of sc": {
+        "method": "self_consistency",
+        "prompt": PROMPT,
+        "n": 3,
+        "generator": {"method": "self_consistency", "prompt": "?", "n": 3},
+    },
+    "hogwild": {"method": "hogwild", "prompt": PROMPT, "workers": 9},
+    "multiverse": {"method": "multiverse", "prompt": PROMPT, "num_paths": 9},
+    "search": {"method": "tree_search", "prompt": PROMPT, "width": 9},
+}
+
+
+async def test_more_branches_than_the_server_allows_are_refused_before_any_work():
+    async with serving(methods=(*SAFE_METHODS, "tree_search"), max_samples=8) as served, served.http() as http:
+        bodies = [("/v1/completions", {"model": "countdown:sc9", "prompt": PROMPT})]
+        for method in WIDE.values():
+            around = {"method": "apr", "prompt": PROMPT, "dialect": "compact", "generator": method}
+            bodies += [("/v1/jobs", {"method": one}) for one in (method, around)]
+        for path, body in bodies:
+            answer = await http.post(path, json=body)
+            assert answer.status_code == 400 and "the server allows 8" in answer.text, (body, answer.text)
+        assert not served.service.works
+        body = {"model": "countdown:sc8", "prompt": PROMPT, "max_tokens": 1}
+        assert (await http.post("/v1/completions", json=body)).status_code == 200
+
+
+@pytest.mark.parametrize("field", ["workers", "num_paths", "n"])
+def test_numbers_beyond_all_reason_are_refused_at_once(field):
+    name = {"workers": "hogwild", "num_paths": "multiverse", "n": "self_consistency"}[field]
+    with pytest.raises(plait.InvalidJob, match=field):
+        plait.parse_method({"method": name, "prompt": PROMPT, field: 10**9})
