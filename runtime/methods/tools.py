@@ -14,6 +14,8 @@ from .constraints import GrammarConstraint
 
 CHOICES = ("auto", "none", "required")
 """Values of `tool_choice` that are no names."""
+MAX_INSIDE = 16
+"""Marks of an end that the arguments of a call may hold: at each the call is read anew."""
 
 
 def _not_a_choice(name: str) -> str:
@@ -72,11 +74,15 @@ class CallReader:
             if end < 0:
                 certain = len(self._text[:at].rstrip())
                 self._give(certain, found)
-                self._searched = max(body - certain, len(self._text) - len(self._end) + 1)
+                self._searched = max(max(body, self._searched) - certain, len(self._text) - len(self._end) + 1)
                 return found
-            call, behind = read_call(self._text[body:end], self._names), end + len(self._end)
+            written, behind = self._text[body:end], end + len(self._end)
+            call = read_call(written, self._names)
+            if call is None and _is_cut(written) and self._text.count(self._end, body, behind) <= MAX_INSIDE:
+                self._searched = behind  # The mark stands in a text of the call's.
+                continue
             if call is None:
-                self._give(behind, found)
+                self._give_up(body, found)
             else:
                 rest = self._text[behind:]
                 self._give(len(self._text[:at].rstrip()), found)
@@ -96,6 +102,12 @@ class CallReader:
         """Characters that no call can begin in, nor reach back to."""
         held = max((n for n in range(1, len(self._begin)) if self._text.endswith(self._begin[:n])), default=0)
         return len(self._text[: len(self._text) - held].rstrip())
+
+    def _give_up(self, body: int, found: list[str | ToolCall]) -> None:
+        """No call begins in front of `body`; one may at the last beginning there is up to the first end."""
+        end = self._text.find(self._end, body)
+        again = self._text.rfind(self._begin, body, end)
+        self._give(end + len(self._end) if again < 0 else len(self._text[:again].rstrip()), found)
 
     def _give(self, count: int, found: list[str | ToolCall]) -> None:
         given, self._text = self._text[:count], self._text[count:]
@@ -123,7 +135,7 @@ def read_calls(
 def read_call(text: str, names: Collection[str]) -> ToolCall | None:
     """`{"name": "...", "arguments": {...}}`; None for anything else, and for a tool that there is not."""
     try:
-        found = json.loads(text, parse_constant=_refuse)
+        found = parse_strictly(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or found.keys() != {"name", "arguments"}:
@@ -132,6 +144,25 @@ def read_call(text: str, names: Collection[str]) -> ToolCall | None:
     if not isinstance(name, str) or name not in names or not isinstance(arguments, dict):
         return None
     return ToolCall(name, arguments)
+
+
+def parse_strictly(text: str) -> Any:
+    """The value of JSON that can be written as JSON again. Raises `ValueError`, for numbers that are not finite and
+    halves of characters too, and `RecursionError`."""
+    value = json.loads(text, parse_constant=_refuse)
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    return value
+
+
+def _is_cut(text: str) -> bool:
+    """Does it end within a text of its JSON?"""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return error.msg.startswith("Unterminated string")
+    except (ValueError, RecursionError):
+        pass
+    return False
 
 
 def written(call: ToolCall, marks: tuple[str, str]) -> str:

@@ -19,6 +19,7 @@ from .bodies import parse_fields
 from .document import describe
 from .guard import Guard
 from .jobs import add_jobs
+from .json_text import JsonAnswer
 from .live import add_live
 from .problems import as_refusal, body
 from .requests import Body, ChatBody, CompletionBody
@@ -100,7 +101,7 @@ async def _complete(
         if work.result is None:
             status, told = failure(work)
             return JSONResponse(told, status)
-    return JSONResponse(answer.complete())
+    return JsonAnswer(answer.complete())
 
 
 def _add_models(app: FastAPI, service: Service) -> None:

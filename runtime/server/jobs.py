@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +10,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from ..job_spec import parse_job
 from .answers import failure
+from .json_text import JsonAnswer, json_text
 from .problems import Refused
 from .service import Service
 from .streams import COMMENT, NO_BUFFER, PULSE, sse
@@ -63,14 +63,14 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         if work.result is None:
             status, told = failure(work)
             return JSONResponse(told, 409 if work.state == "cancelled" else status)
-        return JSONResponse(work.result.to_json())
+        return JsonAnswer(work.result.to_json())
 
     @app.get("/v1/jobs/{id}/trace")
     async def trace(request: Request, id: str) -> Response:
         work = find(request, id)
         if not work.is_over or work.job is None:
             raise Refused(409, f"the job is {work.state}: there is no whole trace", code="not_ended")
-        lines = (json.dumps(line, separators=(",", ":")) + "\n" for line in work.job.trace.lines())
+        lines = (json_text(line) + "\n" for line in work.job.trace.lines())
         return StreamingResponse(lines, media_type="application/jsonl")
 
 
@@ -80,4 +80,4 @@ async def _events(work: Work, after: int) -> AsyncIterator[str]:
             yield COMMENT
         else:
             number, event = item
-            yield sse(json.dumps(event.to_json(), separators=(",", ":")), id=number, event=event.type)
+            yield sse(event.to_json(), id=number, event=event.type)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,6 +13,7 @@ from ..events import Text
 from ..methods.base import Method
 from ..methods.tools import CallReader, ToolCall
 from .answers import Answer, failure
+from .json_text import json_text
 from .sampled import Sampled
 from .work import Work
 
@@ -28,7 +28,7 @@ COMMENT = ": still at work\n\n"
 def sse(data: Any, *, id: int | None = None, event: str | None = None) -> str:
     """One server-sent event."""
     head = (f"id: {id}\n" if id is not None else "") + (f"event: {event}\n" if event else "")
-    text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
+    text = data if isinstance(data, str) else json_text(data)
     return f"{head}data: {text}\n\n"
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from annotated_types import MaxLen
 from pydantic import BaseModel, ConfigDict
 
 from ..errors import InvalidInput
-from ..methods.tools import Tool, ToolCall, written
+from ..methods.tools import Tool, ToolCall, parse_strictly, written
 from .problems import Refused
 
 
@@ -71,7 +70,7 @@ class _Call(BaseModel):
     def call(self) -> ToolCall:
         """Raises `InvalidInput`."""
         try:
-            arguments = json.loads(self.function.arguments or "{}")
+            arguments = parse_strictly(self.function.arguments or "{}")
         except (ValueError, RecursionError):
             arguments = None
         if not isinstance(arguments, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from plait import ChoiceConstraint, InvalidInput, InvalidJob, JsonConstraint, Runtime, ScriptedEngine, Sequential, Tool
 from plait.runtime.events import ToolCalled, parse_event
-from plait.runtime.methods.tools import CallReader, ToolCall, read_calls, written
+from plait.runtime.methods.tools import MAX_INSIDE, CallReader, ToolCall, read_calls, written
 from plait.tests.real import folder
 
 MARKS = ("<tool_call>", "</tool_call>")
@@ -26,8 +27,10 @@ WEATHER = Tool(
     },
 )
 
+marked = st.lists(st.sampled_from([*MARKS, '"', "\\", "{", "a", "\n"]), max_size=4).map("".join)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4), lambda inner: st.lists(inner, max_size=2)
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4) | marked,
+    lambda inner: st.lists(inner, max_size=2),
 )
 calls = st.builds(ToolCall, st.sampled_from(sorted(NAMES)), st.dictionaries(st.text(max_size=3), values, max_size=2))
 texts = st.text("ab <>/\n", max_size=8).map(str.strip)
@@ -60,6 +63,13 @@ MALFORMED = [
     '<tool_call>{"name": "add", "arguments": {"x": NaN}}</tool_call>',
     '<tool_call>{"name": "add", "arguments": {"x": ' + "[" * 100_000 + "}}</tool_call>",
     '<tool_call>{"name": "add", "arguments": {"x": ' + "9" * 10_000 + "}}</tool_call>",
+    '<tool_call>{"name": "add", "arguments": {"x": 1e999}}</tool_call>',
+    '<tool_call>{"name": "add", "arguments": {"x": [-1e999]}}</tool_call>',
+    r'<tool_call>{"name": "add", "arguments": {"x": "\ud800"}}</tool_call>',
+    r'<tool_call>{"name": "add", "arguments": {"\udfff": 1}}</tool_call>',
+    '<tool_call>{"name": "add", "arguments": {"x": "</tool_call>',
+    '<tool_call>{"name": "add", "arguments": {"x": "</tool_call>\n"}}</tool_call>',
+    '<tool_call>{"name": "add", "arguments": {"x": "' + "</tool_call>" * (MAX_INSIDE + 1) + '"}}</tool_call>',
     '</tool_call>{"name": "add", "arguments": {}}<tool_call>',
     '{"name": "add", "arguments": {}}',
 ]
@@ -71,6 +81,24 @@ def test_what_is_no_call_is_text(text):
     call = ToolCall("add", {"a": 1})
     said, found = read_calls(f"{text}</tool_call>\n{written(call, MARKS)}", MARKS, NAMES)
     assert found in ([call], []) and (text[:20] in said)
+
+
+@pytest.mark.parametrize("before", ["<tool_call>", "<tool_call>\n", "<tool_call>{<tool_call> "])
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_call_begins_at_the_last_mark(before, cut):
+    call = ToolCall("add", {"x": "</tool_call>"})
+    reader, text = CallReader(MARKS, NAMES), before + written(call, MARKS) + " so"
+    found = [part for piece in (text if cut else [text]) for part in reader.push(piece)] + reader.finish()
+    assert [part for part in found if not isinstance(part, str)] == [call]
+    assert "".join(part for part in found if isinstance(part, str)) == before.rstrip() + "so"
+
+
+def test_many_marks_take_little_time():
+    units = ["<tool_call>", "</tool_call>", '<tool_call>{"a": "</tool_call>', '<tool_call>"</tool_call>"']
+    for text in [*(unit * (200_000 // len(unit)) for unit in units), '<tool_call>{"a": "' + "</tool_call>" * 16_000]:
+        began = time.process_time()
+        assert read_calls(text, MARKS, NAMES) == (text, [])
+        assert time.process_time() - began < 2
 
 
 def test_only_the_first_call():

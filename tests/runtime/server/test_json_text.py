@@ -1,0 +1,74 @@
+"""Whatever a model wrote, a client gets JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plait import ScriptedEngine
+from plait.runtime.server.json_text import json_text
+from plait.tests.runtime.server.conftest import serving
+
+values = st.recursive(
+    st.none() | st.integers() | st.floats() | st.text() | st.sampled_from(["\ud800", "\udfff a"]),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+def same(value, read):
+    """Is this what was written, but for numbers that JSON has not?"""
+    if isinstance(value, float) and not math.isfinite(value):
+        return read is None
+    if isinstance(value, dict):
+        return value.keys() == read.keys() and all(same(part, read[name]) for name, part in value.items())
+    if isinstance(value, list):
+        return len(value) == len(read) and all(map(same, value, read))
+    return value == read
+
+
+@given(values)
+def test_all_values_are_json(value):
+    def no_number(name):
+        raise AssertionError(name)
+
+    text = json_text(value)
+    assert text.isascii() and same(value, json.loads(text, parse_constant=no_number))
+
+
+TOOL = {"name": "add", "parameters": {"type": "object"}}
+
+
+@pytest.mark.parametrize("value", ["1e999", r'"\ud800"', '"\ud800"', "2"])
+async def test_what_a_model_writes_for_arguments_is_never_an_error(value):
+    text = f'<tool_call>{{"name": "add", "arguments": {{"x": {value}}}}}</tool_call>'
+    messages = [{"role": "user", "content": "?"}]
+    engine = ScriptedEngine(lambda _: text)
+    async with serving(engine=engine) as served, served.http() as http:
+        body = {"model": "countdown", "messages": messages, "tools": [{"type": "function", "function": TOOL}]}
+        chat = await http.post("/v1/chat/completions", json=body)
+        stream = await http.post("/v1/chat/completions", json={**body, "stream": True})
+        method = {"method": "sequential", "prompt": messages, "tools": [TOOL]}
+        job = (await http.post("/v1/jobs", json={"method": method})).json()["id"]
+        events = await http.get(f"/v1/jobs/{job}/events")
+        result = await http.get(f"/v1/jobs/{job}/result")
+        trace = await http.get(f"/v1/jobs/{job}/trace")
+    assert {one.status_code for one in (chat, stream, events, result, trace)} == {200}
+    said, calls = chat.json()["choices"][0]["message"], result.json()["details"]["tool_calls"]
+    if value == "2":
+        assert json.loads(said["tool_calls"][0]["function"]["arguments"]) == calls[0]["arguments"] == {"x": 2}
+    else:
+        assert said["content"] == result.json()["text"] == text and "tool_calls" not in said and not calls
+
+
+@pytest.mark.parametrize("arguments", ['{"x": NaN}', '{"x": 1e999}', r'{"x": "\ud800"}'])
+async def test_calls_of_earlier_answers_are_json_too(arguments):
+    call = {"type": "function", "function": {"name": "add", "arguments": arguments}}
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [call]}]
+    async with serving(engine=ScriptedEngine(lambda _: "a")) as served, served.http() as http:
+        answer = await http.post("/v1/chat/completions", json={"model": "countdown", "messages": messages})
+    assert answer.status_code == 400 and "no JSON object" in answer.text
