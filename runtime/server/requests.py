@@ -7,7 +7,16 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from annotated_types import MaxLen
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, PlainValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+)
 
 from ..budget import Budget
 from ..engine import Tokenizer
@@ -59,7 +68,15 @@ NoPenalty = Annotated[
 ]
 
 
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number of tokens; true and false are what chats take")
+    return value
+
+
 class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     include_usage: bool = False
     include_obfuscation: bool = False
 
@@ -150,6 +167,8 @@ class Body(BaseModel):
                 continue
             if self.top is not None:
                 raise Refused(400, "log-probabilities are there without a method only", param="logprobs")
+            if chosen.get("prompt", prompt) != prompt:
+                raise Refused(400, "the method has another prompt than the body: leave it out", param="method")
             method = parse_method({"prompt": prompt, **fields, **chosen})
             for number in range(self.n or 1):
                 spec = JobSpec(method=method, budget=budget, seed=seed + number, metadata=self.metadata or {})
@@ -178,7 +197,7 @@ class CompletionBody(Body):
     """The body of `/v1/completions`."""
 
     prompt: Prompts
-    logprobs: int | None = Field(default=None, ge=0, le=20)
+    logprobs: Annotated[int, Field(ge=0, le=20), BeforeValidator(_no_truth)] | None = None
     max_tokens: int | None = Field(default=None, ge=0)
     echo: bool | None = None
     """The prompt in front of each text; with `logprobs`, with those of its tokens."""

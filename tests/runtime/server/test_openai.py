@@ -197,6 +197,10 @@ BAD = {
         400,
     ),
     "surrogates": ({"prompt": []}, 400),
+    "stream options": ({"stream": True, "extra_body": {"stream_options": {"include_usage": True, "nonsense": 1}}}, 400),
+    "no logprobs": ({"extra_body": {"logprobs": False}}, 400),
+    "two prompts": ({"extra_body": {"method": {"method": "sequential", "prompt": "x"}}}, 400),
+    "two prompts in the name": ({"model": "countdown:sequential:prompt=x"}, 400),
 }
 
 
