@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -159,12 +160,9 @@ def _content(tokens: list[Json] | None) -> Json | None:
     if tokens is None:
         return None
 
-    def entry(token: str, logprob: float) -> Json:
-        return {"token": token, "logprob": logprob, "bytes": list(token.encode("utf-8", "replace"))}
-
     return {
         "content": [
-            {**entry(t["token"], t["logprob"]), "top_logprobs": [entry(*top) for top in t["top"]]} for t in tokens
+            {**{name: t[name] for name in ("token", "logprob", "bytes")}, "top_logprobs": t["top"]} for t in tokens
         ],
         "refusal": None,
     }
@@ -179,6 +177,15 @@ def _columns(tokens: list[Json] | None) -> Json | None:
         "tokens": texts,
         "token_logprobs": [token["logprob"] for token in tokens],
         # Of tokens that read alike, the likeliest.
-        "top_logprobs": [None if (top := token["top"]) is None else dict(reversed(top)) for token in tokens],
-        "text_offset": [0, *accumulate(map(len, texts))][: len(texts)],
+        "top_logprobs": [
+            None if (top := token["top"]) is None else {one["token"]: one["logprob"] for one in reversed(top)}
+            for token in tokens
+        ],
+        "text_offset": [0, *accumulate(_characters(tokens))][: len(texts)],
     }
+
+
+def _characters(tokens: Sequence[Json]) -> Iterator[int]:
+    """How many characters end in each token: one that several tokens spell ends in the last of them."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return (len(decoder.decode(bytes(token["bytes"]))) for token in tokens)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
 
-from ..engine import Engine, SamplingParams
+from ..engine import Engine, SamplingParams, Tokenizer
+from ..engines.constraints.vocabulary import Spelling
 from ..errors import InvalidInput, UnsupportedByEngine
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
@@ -59,6 +62,8 @@ class Sampled(Sequential):
 
     async def run(self, ctx: Context) -> Outcome:
         prompt = self.tokens(ctx.tokenizer)
+        if self.top is not None:
+            await asyncio.to_thread(_halves, ctx.tokenizer)  # the first time it looks at the whole vocabulary
         root = self.open(ctx, prompt)
         echo = await self._score(ctx, prompt) if self.echo else None
         if self.n == 1:
@@ -83,7 +88,7 @@ class Sampled(Sequential):
         text = self.prompt if isinstance(self.prompt, str) else context_text(prompt, ctx.tokenizer)
         if self.top is None:
             return Echo(text, [])
-        first = {"token": ctx.tokenizer.decode(prompt[:1]), "logprob": None, "top": None}
+        first = {**_spelled(prompt[0], ctx.tokenizer), "logprob": None, "top": None}
         if len(prompt) == 1:
             return Echo(text, [first])
         forced = SamplingParams(
@@ -123,8 +128,45 @@ def _choice(sample: Generated, ctx: Context, echo: Echo | None) -> dict[str, Any
 
 def _tokens(sample: Generated, ctx: Context) -> Iterator[tuple[int, dict[str, Any]]]:
     """Token ids, and what is told of each."""
-    decode = ctx.tokenizer.decode
+    tokenizer = ctx.tokenizer
     tops = sample.top_logprobs or [{} for _ in sample.token_ids]
     for token, logprob, top in zip(sample.token_ids, sample.logprobs or (), tops, strict=True):
-        shown = [[decode([id]), value] for id, value in top.items()]
-        yield token, {"token": decode([token]), "logprob": logprob, "top": shown}
+        shown = [{**_spelled(id, tokenizer), "logprob": value} for id, value in top.items()]
+        yield token, {**_spelled(token, tokenizer), "logprob": logprob, "top": shown}
+
+
+def _spelled(id: int, tokenizer: Tokenizer) -> dict[str, Any]:
+    """A token's text, and its bytes: those of a part of a character are no text of their own."""
+    text = tokenizer.decode([id])
+    return {"token": text, "bytes": list(_halves(tokenizer).get(id) or text.encode("utf-8", "replace"))}
+
+
+_known: list[tuple[Tokenizer, dict[int, bytes]]] = []
+"""The last tokenizer that was looked at, and its `_find_halves`."""
+
+
+def _halves(tokenizer: Tokenizer) -> dict[int, bytes]:
+    for one, halves in _known:
+        if one is tokenizer:
+            return halves
+    halves = _find_halves(tokenizer)
+    _known[:] = [(tokenizer, halves)]
+    return halves
+
+
+def _find_halves(tokenizer: Tokenizer) -> dict[int, bytes]:
+    """Tokens that do not hold whole characters, as far as the tokenizer says what its tokens spell."""
+    if not isinstance(tokenizer, Spelling):
+        return {}
+    with suppress(UnsupportedByEngine):
+        spelling = enumerate(tokenizer.token_bytes())
+        return {id: spelled for id, (spelled, special) in spelling if not special and not _is_text(spelled)}
+    return {}
+
+
+def _is_text(spelled: bytes) -> bool:
+    try:
+        spelled.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

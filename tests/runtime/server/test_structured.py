@@ -246,3 +246,16 @@ async def test_each_of_several_choices_has_its_own_calls(stream):
             got = await client.chat.completions.create(**options)
             calls = [(choice.index, n) for choice in got.choices for n, _ in enumerate(choice.message.tool_calls)]
     assert sorted(calls) == [(0, 0), (1, 0)]
+
+
+async def test_log_probabilities_of_parts_of_characters():
+    """Of texts that a byte model is made to write: each token's own bytes, and where its character stands."""
+    text = "\u00e9\U0001f600a"
+    body = {"model": MODEL, "structured_outputs": {"choice": [text]}, "max_tokens": 20}
+    async with serving(engine=byte_engine()) as served, served.http() as http:
+        chat = await http.post("/v1/chat/completions", json={**body, "messages": ASK, "logprobs": True})
+        plain = await http.post("/v1/completions", json={**body, "prompt": "x", "logprobs": 0})
+    tokens = chat.json()["choices"][0]["logprobs"]["content"]
+    assert chat.json()["choices"][0]["message"]["content"] == text
+    assert [token["bytes"] for token in tokens] == [[byte] for byte in text.encode()]
+    assert plain.json()["choices"][0]["logprobs"]["text_offset"] == [0, 0, 1, 1, 1, 1, 2]
