@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import InvalidInput
+from ..plain import check_plain
 
 MAX_ID = 64
 MAX_CHUNKS = 100_000
@@ -30,13 +31,18 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    check_plain(value)
+    return value
+
+
 class OfJob(Message):
     epoch: Epoch
 
 
 class Offer(OfJob):
     type: Literal["offer"] = "offer"
-    job: dict[str, Any]
+    job: Annotated[dict[str, Any], AfterValidator(_plain)]
     """As `JobSpec` dumps it."""
 
 

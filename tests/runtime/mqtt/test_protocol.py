@@ -396,3 +396,9 @@ def test_what_would_be_more_than_a_level_of_a_topic_is_no_id(text):
 
 def test_an_event_too_large_is_cut():
     assert len(short_event({"type": "text", "text": "é" * 100_000}, 4096)["text"]) < 200
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e999", "[-Infinity]"])
+def test_numbers_that_are_not_finite_are_no_job(value):
+    with pytest.raises(Malformed):
+        decode(OFFER, f'{{"type": "offer", "epoch": 1, "job": {{"x": {value}}}}}'.encode())
