@@ -27,6 +27,8 @@ SAME = {
     **{r"\le": r"\leq", r"\ge": r"\geq", r"\ne": r"\neq", r"\lvert": "|", r"\rvert": "|", r"\vert": "|"},
     **{r"\lt": "<", r"\gt": ">", r"\leqslant": r"\leq", r"\geqslant": r"\geq", r"\vee": r"\lor", r"\wedge": r"\land"},
     **{r"\ast": "*", r"\colon": ":", r"\infin": r"\infty", r"\varnothing": r"\emptyset", "∅": r"\emptyset "},
+    **{"...": r"\ldots", r"\dots": r"\ldots", r"\dotsc": r"\ldots", r"\dotsb": r"\cdots", "…": r"\ldots "},
+    **{r"\cosec": r"\csc", r"\lnot": r"\neg", r"\intercal": r"\top", "′": "'", "″": "''", "‴": "'" * 3},
     **{r"\geqq": r"\geq", r"\leqq": r"\leq", r"\cr": r"\\", r"\bar": r"\overline"},
     **{r"\degree": r"^\circ", r"\%": "%", "÷": r"\div ", "±": r"\pm ", "\u2212": "-", "\u2013": "-", "\u00a0": " "},
     **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "°": r"^\circ ", "√": r"\sqrt "},

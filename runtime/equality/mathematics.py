@@ -29,8 +29,17 @@ _BUILT = re.compile(r"\\\{([a-z])(?:\\in\\(?:mathbb|mathbf)\{?R\}?)?(?:\\mid|\\v
 """Sets of what an inequality says."""
 _MIXED = re.compile(r"(?<![\d.^_A-Za-z])(\d+)(?: (\d+)/(\d+)|\\frac\{(\d+)\}\{(\d+)\})")
 _DECIMAL = re.compile(r"(\^)?(\d*)\.(\d+)|(\d+)\.(?!\d)")
-_UNCLEAR = re.compile(r"[\d.] [\d.]|[\d.]\\overline|\.\d+\.")
-"""What math-verify takes for something else: `1 2` for 1 + 2."""
+_UNCLEAR = re.compile(
+    r"[\d.] [\d.]|[\d.]\\overline|\.\d*\.|\de[+-]?\d|!!|\\[cl]dots|\\pmod|\\in [A-Za-z]"
+    r"|'|\\prime|(?<!matrix\})\^\{(?:T|\\top)\}|[A-Za-z]\^\{[(\[]\w+[)\]]\}|[fgh]\^\{-1\}\("  # marks
+    r"|:[^:,;]*:|\\frac\{(?:d|\\partial)[^{}]*\}\{(?:d|\\partial)[^{}]*\}"
+    r"|\\math(?:cal|frak|scr|bb(?!\{[CNQRZ]\}))"
+)
+"""What math-verify takes for something else: `1 2` for 1 + 2, `x'` for x, `A^T` for A, `3:1:2` for 3/1/2."""
+_SYMBOL = re.compile(r"(\\text\{[^{}]*\}|\\[A-Za-z]+)|I")
+"""Math-verify takes the letter I, whatever its index, for the imaginary unit."""
+_MARKED = re.compile(r"\\frac\{d(?P<of>[a-z])\}\{d(?P<by>[a-z])\}|(?P<primes>'+)|\^\{-1\}")
+"""Names that math-verify would take apart."""
 _PRODUCT = re.compile(r"(?<=\d)(?=\()|(?<=\))(?=[\d(])")
 """Math-verify takes `2(3)` for a mixed number."""
 _POWER = re.compile(r"\^\(([^()]*)\)")
@@ -77,9 +86,10 @@ def legible(reading: Reading, *, named: bool = False) -> str | None:
     text = _ROOT.sub(r"\\sqrt{\1}", text)
     text = _PRODUCT.sub(r"\\cdot ", text)
     text = _NAMES.sub(lambda match: "\\" + {"infinity": "infty"}.get(match[1], match[1]) + " ", text)
+    text = _SYMBOL.sub(lambda match: match[1] or r"\mathrm{I}", text).replace(r"^{\top}", "^{T}")
     text = _DECIMAL.sub(_fraction, text).replace("%", r"\%")
     text += r"\%" if reading.is_percent else ""
-    return f"{reading.name}={text}" if named and reading.name else text
+    return f"{_MARKED.sub(_indexed, reading.name)}={text}" if named and reading.name else text
 
 
 def classes(answers: Sequence[str], process: MathProcess | None = None) -> list[str]:
@@ -206,6 +216,13 @@ def _choice(form: str) -> str | None:
     """`C` of `(C)`."""
     bare = form.removeprefix("(").removesuffix(")")
     return bare if len(bare) == 1 and bare.isalpha() and bare.isascii() else None
+
+
+def _indexed(match: re.Match[str]) -> str:
+    """A mark as an index: `y_{pp}` for `y''`."""
+    if match["of"]:
+        return f"{match['of']}_{{d{match['by']}}}"
+    return f"_{{{'p' * len(match['primes']) if match['primes'] else 'inv'}}}"
 
 
 def _fraction(match: re.Match[str]) -> str:

@@ -24,9 +24,12 @@ _FRACTION = re.compile(
 )
 _MIXED = re.compile(r"(\d+)(?:(\\frac\{\d+\}\{\d+\})| (\d+/\d+))\Z")
 _PLAIN = re.compile(rf"{_DECIMAL}\Z")
-_LABEL = re.compile(r"\\text\{[^{}\\]*(?::|=|\bis|\bare)\}(?=.)|\\approx(?![A-Za-z])")
-"""What an answer may begin with: `\\text{The answer is}`."""
-_NAME = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?(?:\([a-z]\))?|\\[a-z]+)=(?!.*=)", re.DOTALL)
+_LABEL = re.compile(r"\\text\{[^{}\\]*(?::|=|\bis|\bare)\}(?=.)|\\approx(?![A-Za-z])|=")
+"""What an answer may begin with: `\\text{The answer is}`, `=`."""
+_NAME = re.compile(
+    r"([A-Za-z](?:_\{?\w+\}?)?(?:'+|\^\{-1\}(?=\())?(?:\([a-z]\))?|\\frac\{d[a-z]\}\{d[a-z]\}|\\[a-z]+)=(?!.*=)",
+    re.DOTALL,
+)
 _CURRENCY = re.compile(r"([+-]?)(?:\\\$|\\pounds|[£€])")
 _PERCENT = re.compile(r"(?:%|\\text\{(?:percent|per cent|%)\}|(?<=\d)percent)\Z")
 _NOUNS = (

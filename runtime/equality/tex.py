@@ -15,7 +15,7 @@ from .commands import ARGUMENTS, DIVIDED, DROPPED, NOTHING, SAME, SIDES, SPACES,
 MAX_DEPTH = 100
 """Braces inside braces; deeper formulas stay as they are."""
 
-_TOKEN = re.compile(r"\\(?:[a-zA-Z]+|.)|\s+|\d+|.", re.DOTALL)
+_TOKEN = re.compile(r"\\(?:[a-zA-Z]+|.)|\s+|\d+|\.{3}|.", re.DOTALL)
 _COMMAND_END = re.compile(r"\\[a-zA-Z]+\Z")
 _WORD = re.compile(r"[A-Za-z]{2,}")
 _DIGITS = frozenset("0123456789.")
@@ -28,6 +28,7 @@ _UNITS = re.compile(rf"{_UNIT}(?:[/*]{_UNIT})*\Z")
 """Symbols of units, which stand as text behind what they measure."""
 
 _TRAILING = re.compile(r"[.,; \\]+\Z")
+_PRIMES = re.compile(r"\\prime(?![A-Za-z])")
 _MARK = re.compile(r"\\!\s*")
 _THOUSANDS = re.compile(
     r"(?<![\d.])(?<!(?<!\\),)(?<!\d\\,)"  # not in the midst of a number; `\,` is a space
@@ -192,7 +193,11 @@ class _Reader:
         # TeX raises the 1 of x^10 alone, who writes that means both: it stays for others to read.
         following = self._skip_spaces()
         if following == "{" or following.startswith("\\"):
-            return f"{mark}{{{self._argument()}}}"
+            argument = self._argument()
+            # What TeX makes of an apostrophe.
+            return (
+                _PRIMES.sub("'", argument) if _PRIMES.sub("", f"{mark}{argument}") == "^" else f"{mark}{{{argument}}}"
+            )
         if following.isalpha() or (following.isdigit() and len(following) == 1):
             after = self._tokens[self._at + 1 : self._at + 3]
             if not (after[:1] == ["."] and after[1:] and after[1].isdigit()):

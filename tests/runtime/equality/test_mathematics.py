@@ -63,6 +63,15 @@ def test_classes_are_those_of_the_values(process, drawn):
         (["x \\in [0,1]", "[0,1]", "[0,1)"], [0, 0, 2]),
         (["2i", "(1+i)^2", "1+i", "i+1"], [0, 0, 2, 2]),
         (["x^2+1=0", "x^2+2=0"], [0, 1]),
+        (["2I+A", "A+2I", "2i+A", "A+i+i", "I_1", "I_2"], [0, 0, 2, 2, 4, 5]),
+        (["1..2", "1.2", "0.333...", r"0.333\ldots", "0.333", "5e1", "1e5"], [0, 1, 2, 2, 4, 5, 6]),
+        (["1:2", "2:4", "1/2", "1:2, 3:4"], [0, 0, 0, 3]),
+        (
+            ["y'=2x", r"\frac{dy}{dx} = 2x", "2x", "f^{-1}(x)=x+x", r"\frac{dy}{dx}", r"\frac{dx}{dy}"],
+            [0, 0, 0, 0, 4, 5],
+        ),
+        (["x \\in A", "x=A", "A"], [0, 1, 1]),
+        ([r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix}1&2\end{bmatrix}^\top"], [0, 0]),
         ([r"\begin{pmatrix}1/2\\0\end{pmatrix}", r"\begin{bmatrix} \frac12 \\ 0 \end{bmatrix}", "1/2"], [0, 0, 2]),
         (["9^{9^{9^9}}", "1", "9^{9^{9^{9}}}", "}", "}", "\x00", "\ud800", "\ud800"], [0, 1, 0, 3, 3, 5, 6, 6]),
     ],
@@ -74,6 +83,44 @@ def test_partitions(process, answers, places):
     assert {frozenset(last - i for i, p in enumerate(back) if p == q) for q in back} == {
         frozenset(i for i, p in enumerate(places) if p == q) for q in places
     }
+
+
+MARKS = [
+    "",
+    "'",
+    "''",
+    r"^{\prime\prime\prime}",
+    "^T",
+    r"^{\ast}",
+    "!",
+    "!!",
+    "^{(2)}",
+    "^{2}",
+    "_{1}",
+    "_{2}",
+    r"\ldots",
+]
+LETTERS = ["A", "x", "I", "i", "f(x)", r"\mathcal{F}", r"\mathfrak{F}", r"\mathbb{F}"]
+marked = st.tuples(st.sampled_from(LETTERS), st.sampled_from(MARKS))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(marked, min_size=2, max_size=4, unique=True), st.sampled_from(["{}", "2{}", "{}+1", "{}B"]))
+def test_a_letter_with_another_mark_is_another_symbol(process, pairs, form):
+    answers = [form.format(letter + mark) for letter, mark in pairs]
+    assert partition(answers, process) == list(range(len(answers)))
+    assert partition([answer.replace("'", r"^{\prime}") + " " for answer in answers] + answers, process) == [
+        *range(len(answers)),
+        *range(len(answers)),
+    ]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 6), min_size=3, max_size=4), st.data())
+def test_ratios_of_several_numbers_have_an_order(process, parts, data):
+    other = data.draw(st.permutations(parts))
+    ratios = [":".join(map(str, parts)), r"\colon ".join(map(str, other))]
+    assert (partition(ratios, process) == [0, 0]) == (parts == other)
 
 
 def test_numbers_words_and_equal_answers_start_no_process(monkeypatch):

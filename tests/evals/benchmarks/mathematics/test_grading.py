@@ -160,6 +160,14 @@ def test_ten_ways_to_say_it(grader, form, gold):
         ("(1000, 2000)", r"(1{,}000,\,2{,}000)"),
         (r"\text{red, blue}", r"\text{red and blue}"),
         ("5", "5\\ "),
+        ("f'(x)", r"f^\prime(x)"),
+        ("2(x+1)", "f'(x) = 2x+2"),
+        (r"f'(x)=\sqrt{2}x", r"f'(x)=x\sqrt2"),
+        (r"\frac{x-3}{2}", r"f^{-1}(x)=\frac{x}{2}-\frac{3}{2}"),
+        ("A^T B", r"A^{\mathsf{T}}B"),
+        ("3:1:2", r"3\colon 1\colon 2"),
+        ("1:2", "2:4"),
+        ("7", "=7"),
     ],
 )
 def test_other_forms_of_the_same(grader, gold, answer):
@@ -208,6 +216,18 @@ def test_other_forms_of_the_same(grader, gold, answer):
         (r"p \lor q", "p, q"),
         (r"(-\infty,-1)\cup(1,\infty)", r"x<-1\text{ and }x>1"),
         ("3m", "3"),
+        ("f'(x)", "f(x)"),
+        ("2x'", "2x"),
+        ("5'6''", "56"),
+        ("A^T B", "AB"),
+        ("3:1:2", "3:2:1"),
+        ("3+4i", "3+4I"),
+        ("1..2", "1.2"),
+        ("5!!", "120!"),
+        ("1,2", r"1,2,\dots"),
+        (r"\frac{dy}{dx}", r"\frac{dx}{dy}"),
+        (r"f'(x)=\sqrt2x", r"f(x)=\sqrt{2}x"),
+        (r"\ln(pot)", r"\lnot p"),
     ],
 )
 def test_wrong_answers(grader, gold, answer):
