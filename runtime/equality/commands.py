@@ -1,4 +1,4 @@
-"""What `tex` knows of TeX's commands: which change nothing, and which have other names."""
+"""What `tex` knows of TeX's commands, which change nothing and which have other names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ NOTHING = frozenset(
     [r"\!", r"\/", r"\left", r"\right", r"\middle", r"\mleft", r"\mright", r"\limits", r"\nolimits", r"\negthinspace"]
     + [rf"\{size}{side}" for size in ("big", "Big", "bigg", "Bigg") for side in ("", "l", "r", "m")]
     + [rf"\{style}style" for style in ("display", "text", "script", "scriptscript")]
-    + [r"\mathbf", r"\boldsymbol", r"\bm", r"\pmb", r"\mathit", r"\mathsf", r"\mathnormal", r"\bf", r"\it", r"\rm"]
-    + [r"\boxed", r"\fbox", r"\tiny", r"\small", r"\normalsize", r"\large", r"\Large", r"\LARGE", r"\huge", r"\Huge"]
-    + [r"\underline", r"\uline", r"\emph"]
+    + [rf"\math{face}" for face in ("bf", "it", "sf", "tt", "normal")]
+    + [r"\boldsymbol", r"\bm", r"\pmb", r"\boldmath", r"\unboldmath"]
+    + [rf"\{face}" for face in ("bf", "it", "rm", "sf", "tt", "sl", "sc", "em", "normalfont")]
+    + [rf"\{face}" for face in ("rmfamily", "sffamily", "ttfamily", "mdseries", "bfseries")]
+    + [rf"\{face}shape" for face in ("up", "it", "sl", "sc")]
+    + [r"\tiny", r"\scriptsize", r"\footnotesize", r"\small", r"\normalsize"]
+    + [r"\large", r"\Large", r"\LARGE", r"\huge", r"\Huge"]
+    + [r"\boxed", r"\fbox", r"\underline", r"\uline", r"\emph", r"\ensuremath", r"\mathstrut", r"\strut", r"\smash"]
+    + [r"\nonumber", r"\notag", r"\noindent", r"\relax", r"\negmedspace", r"\negthickspace"]
 )
+ALPHABETS = frozenset([rf"\math{face}" for face in ("cal", "scr", "frak", "bb")])
+"""Fonts whose letters are symbols of their own; of other things they change nothing."""
 SIDES = frozenset([r"\left", r"\right", r"\mleft", r"\mright"])
-TEXTS = frozenset([rf"\text{face}" for face in ("", "rm", "bf", "it", "sf", "tt", "normal")]) | {
+TEXTS = frozenset(
+    [rf"\text{face}" for face in ("", "rm", "bf", "it", "sf", "tt", "sl", "sc", "up", "md", "normal")]
+) | {
     r"\mbox",
     r"\hbox",
     r"\mathrm",
@@ -26,20 +36,20 @@ SAME = {
     **{r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[", r"\rbrack": "]", r"\lparen": "(", r"\rparen": ")"},
     **{r"\le": r"\leq", r"\ge": r"\geq", r"\ne": r"\neq", r"\lvert": "|", r"\rvert": "|", r"\vert": "|"},
     **{r"\lt": "<", r"\gt": ">", r"\leqslant": r"\leq", r"\geqslant": r"\geq", r"\vee": r"\lor", r"\wedge": r"\land"},
-    **{r"\ast": "*", r"\colon": ":", r"\infin": r"\infty", r"\varnothing": r"\emptyset", "∅": r"\emptyset "},
-    **{"...": r"\ldots", r"\dots": r"\ldots", r"\dotsc": r"\ldots", r"\dotsb": r"\cdots", "…": r"\ldots "},
-    **{r"\cosec": r"\csc", r"\lnot": r"\neg", r"\intercal": r"\top", "′": "'", "″": "''", "‴": "'" * 3},
+    **{r"\ast": "*", r"\colon": ":", r"\infin": r"\infty", r"\varnothing": r"\emptyset"},
+    **{"...": r"\ldots", r"\dots": r"\ldots", r"\dotsc": r"\ldots", r"\dotsb": r"\cdots"},
+    **{r"\cosec": r"\csc", r"\lnot": r"\neg", r"\intercal": r"\top"},
     **{r"\geqq": r"\geq", r"\leqq": r"\leq", r"\cr": r"\\", r"\bar": r"\overline"},
-    **{r"\degree": r"^\circ", r"\%": "%", "÷": r"\div ", "±": r"\pm ", "\u2212": "-", "\u2013": "-", "\u00a0": " "},
-    **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "°": r"^\circ ", "√": r"\sqrt "},
-    **{"≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "θ": r"\theta "},
-    **{"²": "^2 ", "³": "^3 ", "½": r"\frac12 ", "⅓": r"\frac13 ", "¼": r"\frac14 ", "¾": r"\frac34 "},
+    **{r"\degree": r"^\circ", r"\%": "%"},
 }
 ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\sqrt": 1, r"\overline": 1}
 DROPPED = {
-    **{rf"\{name}": 1 for name in ("color", "textcolor", "colorbox", "phantom", "hphantom", "hspace", "label")},
+    **{rf"\{name}": 1 for name in ("color", "textcolor", "colorbox", "vphantom", "label", "tag", "vspace")},
+    **{rf"\{name}": 1 for name in ("phantom", "hphantom", "hspace", "mspace")},
     r"\fcolorbox": 2,
 }
 """Commands that are left out together with their first arguments."""
+WIDE = frozenset([r"\phantom", r"\hphantom", r"\hspace", r"\mspace"])
+"""Those of them that leave a space."""
 DIVIDED = {r"\over": r"\frac", r"\choose": r"\binom"}
 """Plain TeX's: what is in front of them in their group, and what follows."""

@@ -46,7 +46,7 @@ _UNIT = re.compile(
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SCALE = re.compile(rf"(?:\\text\{{({'|'.join(_SCALES)})s?(?: [^{{}}]*)?\}}|(?<=\d)({'|'.join(_SCALES)}))\Z")
 AMOUNT = re.compile(
-    r"\\text\{(?:[^{}]*(?:(?<![A-Za-z^\d])\d|\bor\b)|(?:squared|cubed|factorial|halves|thirds|plus|minus|over)\b)[^{}]*\}\Z"
+    r"\\text\{(?:[^{}]*(?:(?<![A-Za-z^\d])(?<!\^-)\d|\bor\b)|(?:squared|cubed|factorial|halves|thirds|plus|minus|over)\b)[^{}]*\}\Z"
 )
 """Words behind a number that are no unit."""
 ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")

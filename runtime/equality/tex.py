@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from itertools import chain
 
-from .commands import ARGUMENTS, DIVIDED, DROPPED, NOTHING, SAME, SIDES, SPACES, TEXTS
+from .characters import in_ascii
+from .commands import ALPHABETS, ARGUMENTS, DIVIDED, DROPPED, NOTHING, SAME, SIDES, SPACES, TEXTS, WIDE
 
 MAX_DEPTH = 100
 """Braces inside braces; deeper formulas stay as they are."""
@@ -23,12 +24,15 @@ _DIGITS = frozenset("0123456789.")
 _INEQUALITIES = frozenset(["<", ">", r"\leq", r"\geq", r"\neq"])
 _LINKS = {"or": r"\lor", "and": r"\land"}
 _LISTED = re.compile(r"\s*(?:([,;])|,?\s*\b(and|or)\b)\s*")
-_UNIT = r"(?:[cdkmnµ]?(?:[mgsLlJNWV]|Hz|Pa)|h|K|ft|in)(?:\^?\{?-?[1-9]\}?)?"
-_UNITS = re.compile(rf"{_UNIT}(?:[/*]{_UNIT})*\Z")
+_UNIT = r"(?:[cdkmnµMG]?(?:[mgsLlJNWV]|Hz|Pa|eV)|mol|rad|min|cal|h|K|ft|in|lb)(?:\^?-?[1-9])?"
+_UNITS = re.compile(rf"{_UNIT}(?:(?:[/* ~]|\\[,;: !]|\\(?:cdot|times) ?)+{_UNIT})*\Z")
+_BRACES = str.maketrans("", "", "{}")
 """Symbols of units, which stand as text behind what they measure."""
 
 _TRAILING = re.compile(r"[.,; \\]+\Z")
 _PRIMES = re.compile(r"\\prime(?![A-Za-z])")
+_KERN = re.compile(r"\\(?:m?kern|[hm]skip)\s*-?[\d.]+\s*(?:pt|mu|em|ex|cm|mm|in|pc|sp)(?![A-Za-z])")
+_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 _MARK = re.compile(r"\\!\s*")
 _THOUSANDS = re.compile(
     r"(?<![\d.])(?<!(?<!\\),)(?<!\d\\,)"  # not in the midst of a number; `\,` is a space
@@ -46,7 +50,7 @@ def typeset(text: str, *, commas: bool = True) -> str:
     A space stays between digits: `1 2` is not `12`. Thousands are joined where they are set apart by `{,}`, `,\\!`, a
     space of any kind, or, outside brackets and if `commas`, by a comma alone. The result is its own form.
     """
-    source = "".join(SAME.get(char, char) if ord(char) > 127 else char for char in text)
+    source = _KERN.sub(" ", in_ascii(text))
     try:
         return _Reader(_join_thousands(source, commas)).whole()
     except _Unbalanced:
@@ -114,6 +118,7 @@ class _Reader:
                 continue
             piece = self._piece(token, pieces)
             if not piece:
+                has_space = has_space or token in WIDE
                 continue
             if has_space and pieces and pieces[-1][-1] in _DIGITS and piece[0] in _DIGITS:
                 pieces.append(" ")
@@ -127,6 +132,7 @@ class _Reader:
                 self._at += 1
             return ""
         if token in DROPPED:
+            self._skip_star()
             self._skip_option()
             for _ in range(DROPPED[token]):
                 self._argument()
@@ -135,6 +141,9 @@ class _Reader:
             return self._text(before)
         if token in ARGUMENTS:
             return self._command(token)
+        if token in ALPHABETS:
+            argument = self._argument()
+            return f"{token}{{{argument}}}" if _LETTER.search(argument) else argument
         if token in ("\\begin", "\\end", "\\operatorname"):
             return self._named(token)
         if token == r"\\":
@@ -152,11 +161,16 @@ class _Reader:
 
     def _named(self, token: str) -> str:
         """Tables in brackets are matrices."""
+        self._skip_star()
         name = self._raw()
         if name == "array" and token == r"\begin":
             self._skip_option()
             self._raw()
         return f"{token}{{{'matrix' if name == 'array' else name}}}"
+
+    def _skip_star(self) -> None:
+        if self._skip_spaces() == "*":
+            self._at += 1
 
     def _skip_option(self) -> None:
         if self._skip_spaces() == "[":
@@ -219,14 +233,16 @@ class _Reader:
 
     def _text(self, before: list[str]) -> str:
         content = " ".join(self._raw().split())
+        unit = content.strip("~. ").translate(_BRACES)
+        if before and before[-1][-1] not in "+-*/(=," and _UNITS.match(unit):
+            return f"\\text{{{unit}}}"
         if "\\" not in content and "$" not in content:
             parts = _LISTED.split(content)
             if len(parts) > 1 and not any(map(_WORD.search, parts[::3])):
                 found = [_TOKEN.findall(part) if place % 3 == 0 else [part] for place, part in enumerate(parts) if part]
                 self._tokens[self._at : self._at] = chain.from_iterable(found)
                 return ""
-            is_unit = before and before[-1][-1] not in "+-*/(=," and _UNITS.match(content.strip("~. "))
-            if is_unit or _WORD.search(content):
+            if _WORD.search(content):
                 return f"\\text{{{content}}}"
         if self._depth >= MAX_DEPTH:
             raise _Unbalanced

@@ -34,6 +34,8 @@ def test_classes_are_those_of_the_values(values, data):
         (r"0.\overline{3}", "1/3"), (r".1\overline{6}", "1/6"), ("025", "25"), ("12 percent", "0.12"), ("+3", "3"),
         (r"\frac{270}7\text{ degrees}", "270/7"), ("((-2))", None), ("(-2)", "-2"), ("1/0", None), ("1 2", None),
         ("3r", None), ("2t", None), ("5c", None), ("1,2", None), ("x=y=5", None), ("--5", None), ("52_8", None),
+        (r"7\,\mathrm{m\,s^{-1}}", "7"), (r"7\ \mathrm{kg\cdot m}", "7"), (r"7\,\mathrm{kg\,m^2\,s^{-2}}", "7"),
+        (r"7\,\mathrm{x\,s}", None), ("=7", "7"), ("x = = 7", None), ("2⅔", "8/3"), ("x=⅛", "1/8"), ("1 234", "1234"),
         ("", None), ("(1,000)", None), ("1.2.3", None), ("1e5", None), ("9" * 2000, None),
     ],
 )  # fmt: skip

@@ -73,7 +73,8 @@ def flat(tree):
         ("5", ".5"), (r"\frac{1}{23}", r"\frac{12}{3}"), ("12", "1 2"), ("12", r"1\ 2"), ("x^{2}y", "x^{2y}"),
         ("e^{x+1}", "e^{x}+1"), ("x_{12}", "x_{1}2"), (r"\sqrt{2}3", r"\sqrt{23}"), ("3,500", "3, 500"), ("X", "x"),
         ("(3,500)", "(3500)"), ("11 5/6", "115/6"), ("1,2", "1.2"), (r"\{1\}", "1"), ("0.5", "0 5"), ("5!", "5"),
-        ("1 .5", "1.5"), (r"\sqrt[3]{2}", r"\sqrt{2}"), (r"\text{a b}", r"\text{ab}"), ("2^{10}", "2^{1}0"),
+        ("1 .5", "1.5"), (r"1\hspace{1em}2", "12"), ("√12", r"\sqrt{1}2"), ("x₁₂", "x₁2"),
+        ("0.3...", "0.3"), (r"\sqrt[3]{2}", r"\sqrt{2}"), (r"\text{a b}", r"\text{ab}"), ("2^{10}", "2^{1}0"),
     ],
 )  # fmt: skip
 def test_what_differs(one, other):
@@ -90,12 +91,81 @@ def test_what_differs(one, other):
         (r"x<1\text{ or }x>2", r"x<1\lor x>2"), (r"\text{1, 2, and 3}", "1, 2, 3"), (r"x=1\text{ or }x>2", "x=1,x>2"),
         (r"1,\,2{,}000", "1, 2000"),
         (r"3\text{ m}", r"3\text{m}"), (r"3\text{x}", "3x"), (r"\text{m}", "m"), (r"{n \choose k}", r"\binom{n}{k}"),
+        ("2⅔", r"2\frac{2}{3}"), ("⅞", r"\frac{7}{8}"), ("1⁄2", "1/2"), ("∛8", r"\sqrt[3]{8}"), ("√12x", r"\sqrt{12}x"),
+        ("（1，2）", "(1, 2)"), ("50％", "50%"), ("1\u2009000", "1000"), ("1\u202f000", "1000"), ("1\u200b2", "12"),
+        (r"1\hspace{1em}2", "1 2"), (r"1\phantom{0}2", "1 2"), (r"1\kern3pt2", "1 2"), (r"x^\prime", "x'"),
+        (r"x^{\prime\prime}", "x''"), ("1,2,...", r"1, 2,\ldots"), (r"7\,\mathrm{m\,s^{-1}}", r"7\text{m\,s^-1}"),
         (r"\mbox{ two  words }", r"\text{two words}"), ("", ""), ("}", "}"),
         (r"\begin{pmatrix} 1 \\[4pt] 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"), (r"\frac", r"\frac"),
     ],
 )  # fmt: skip
 def test_forms(text, form):
     assert typeset(text) == form
+
+
+FACES = [
+    r"\mathtt",
+    r"\mathcal",
+    r"\mathfrak",
+    r"\mathbb",
+    r"\mathscr",
+    r"\boldmath",
+    r"\textsl",
+    r"\textsc",
+    r"\textup",
+    r"\tt",
+]
+FACES += [
+    r"\sf",
+    r"\sl",
+    r"\normalfont",
+    r"\bfseries",
+    r"\itshape",
+    r"\ttfamily",
+    r"\footnotesize",
+    r"\scriptsize",
+    r"\smash",
+]
+NO_INK = [
+    "",
+    r"\mathstrut",
+    r"\vphantom{|}",
+    r"\hspace*{1em}",
+    r"\mspace{3mu}",
+    r"\kern3pt ",
+    r"\mkern-2mu",
+    r"\tag*{1}",
+    "\u200b",
+]
+
+
+@given(st.sampled_from(["7", "23", "(1,2)", r"\frac{1}{2}"]), st.sampled_from(FACES), st.sampled_from(NO_INK))
+def test_fonts_sizes_and_what_has_no_ink_change_no_number(number, face, nothing):
+    for text in (
+        f"{face}{{{number}}}",
+        f"{{{face}{{{number}}}}}",
+        f"{nothing}{number}",
+        f"{nothing}{face}{{{number}}}",
+    ):
+        assert typeset(text) == typeset(number)
+
+
+def test_letters_of_other_alphabets_are_other_letters():
+    faces = ["{}", r"\mathcal{{{}}}", r"\mathfrak{{{}}}", r"\mathbb{{{}}}", r"\mathscr{{{}}}"]
+    assert len({typeset(face.format("R")) for face in faces}) == len(faces)
+    assert typeset(r"\mathbb R") == typeset("ℝ") == r"\mathbb{R}"
+
+
+RAISED, LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹", "₀₁₂₃₄₅₆₇₈₉"
+
+
+@given(st.integers(-120, 120), st.integers(0, 120))
+def test_indices_of_unicode(power, index):
+    raised = "".join("⁻" if char == "-" else RAISED[int(char)] for char in str(power))
+    lowered = "".join(LOWERED[int(char)] for char in str(index))
+    assert typeset(f"x{lowered}{raised}+1") == typeset(f"x_{{{index}}}^{{{power}}}+1")
+    if power >= 0:
+        assert typeset(f"{raised}⁄{lowered}") == typeset(rf"\frac{{{power}}}{{{index}}}")
 
 
 PIECES = [*"{}[]^_1x .,$()", r"\frac", r"\text{a b}", r"\left", r"\sqrt", "22", r"\,", r"\{", r"\begin", r"\boxed"]
