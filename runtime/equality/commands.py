@@ -1,4 +1,4 @@
-"""What `tex` knows of TeX's commands, which change nothing and which have other names."""
+"""What `tex` knows of TeX's commands: which change nothing, and which have other names."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ _LINKS = {"or": r"\lor", "and": r"\land"}
 _LISTED = re.compile(r"\s*(?:([,;])|,?\s*\b(and|or)\b)\s*")
 _UNIT = r"(?:[cdkmnµMG]?(?:[mgsLlJNWV]|Hz|Pa|eV)|mol|rad|min|cal|h|K|ft|in|lb)(?:\^?-?[1-9])?"
 _UNITS = re.compile(rf"{_UNIT}(?:(?:[/* ~]|\\[,;: !]|\\(?:cdot|times) ?)+{_UNIT})*\Z")
-_BRACES = str.maketrans("", "", "{}")
 """Symbols of units, which stand as text behind what they measure."""
+_BRACES = str.maketrans("", "", "{}")
 
 _TRAILING = re.compile(r"[.,; \\]+\Z")
 _PRIMES = re.compile(r"\\prime(?![A-Za-z])")
