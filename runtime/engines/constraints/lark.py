@@ -44,7 +44,8 @@ def _choice(source: str) -> str:
     texts = _value(source)
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise InvalidInput(f"choices are a list of texts that is not empty, not {_shown(texts)}")
-    return "start: " + " | ".join(map(json.dumps, texts))
+    # One terminal, since the parser counts what alternatives of a rule have begun alike.
+    return "start: CHOICE\nCHOICE: " + " | ".join(map(json.dumps, texts))
 
 
 def _grammar(source: str) -> str:

@@ -92,6 +92,12 @@ def test_texts_of_all_kinds_are_choices(text):
     assert accepts(Constraint(kind="regex", source=re.escape(text)), text)
 
 
+def test_many_choices_that_begin_alike():
+    texts = [f" {n} + {m}" for n in range(60) for m in range(60)]
+    choice = Constraint(kind="choice", source=json.dumps(texts))
+    assert accepts(choice, " 59 + 59") and not accepts(choice, " 59 + 60")
+
+
 def test_stop_tokens_come_where_the_text_may_end():
     constraint = Constraint(kind="choice", source='["ab"]')
     for tokens, expected in (((), False), ((0,), False), ((2,), True)):
