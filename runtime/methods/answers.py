@@ -1,7 +1,8 @@
 """Taking the answer out of a text, by name of the rule.
 
 - `text`: the whole text, stripped.
-- `boxed`: the content of the last `\\boxed{...}` (or `\\fbox{...}`) with balanced braces.
+- `boxed`: the content of the last `\\boxed{...}` (or `\\fbox{...}`) with balanced braces, or the number, fraction or
+  letter of one without.
 - `countdown`: what follows the last word `answer` (the compact Countdown language), `none` meaning no answer.
 - `equations`: all equations `a + b = c`, joined by commas (its mode `step`).
 - `path`: the operations of the solution path that a text in the language of the APR paper ends with, joined by commas.
@@ -25,6 +26,12 @@ from .search_path import final_path, operations
 # Of `\\boxed{` too, as texts have it that were escaped once too often; other escaped braces are no braces to TeX.
 BOX = r"\\{1,2}(?:boxed|fbox)\s*\{"
 _BRACE = re.compile(rf"{BOX}|\\.|[{{}}]", re.DOTALL)
+_ONE = r"(?:\{[^{}]*\}|\s?\d)"
+_BARE = re.compile(
+    r"\\{1,2}(?:boxed|fbox)\s*([+-]?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?"
+    rf"|\\{{1,2}}(?:[dtc]?frac{_ONE}{_ONE}|sqrt{_ONE}|pi(?![A-Za-z]))|[A-Za-z](?![A-Za-z]))"
+)
+"""A box without braces. TeX puts its next token into it; who writes `\\boxed 73` means both digits."""
 _COUNTED = re.compile(r"[\d+*/^<>-]|\\(?:frac|cdot|times|div|sqrt|pm)")
 """What says, around a box in a box, that the outer one holds more than the inner."""
 
@@ -119,8 +126,16 @@ def boxes(text: str) -> list[tuple[int, int]]:
     return outer
 
 
+def bare_box(text: str, begin: int = 0) -> str | None:
+    """What the last box without braces from `begin` on holds, of a text that goes no further."""
+    held: list[str] = _BARE.findall(text, begin)
+    return held[-1] if held else None
+
+
 def _boxed(text: str) -> str | None:
     found = boxes(text)
+    if (bare := bare_box(text, found[-1][1] if found else 0)) is not None:
+        return bare
     return text[slice(*found[-1])].strip() or None if found else None
 
 

@@ -12,7 +12,7 @@ import time
 from ....runtime.equality.mathematics import legible, settle
 from ....runtime.equality.numbers import MAX_CHARS, Reading, read
 from ....runtime.equality.process import MathProcess
-from ....runtime.methods.answers import BOX, boxes
+from ....runtime.methods.answers import BOX, bare_box, boxes
 from ...benchmark import Verdict
 
 _BETWEEN = re.compile(r"\}(?:\s|\\[,;! ]|[$,;]|and|or|\\text\{ ?(?:and|or) ?\})*" + BOX)
@@ -23,6 +23,8 @@ def find_answer(text: str) -> str | None:
     """The content of the last `\\boxed{...}`, or of the last several with nothing but commas, `and` or `or` between
     them. None: there is no box, or the last one is empty."""
     found = boxes(text)
+    if (bare := bare_box(text, found[-1][1] if found else 0)) is not None:
+        return bare
     if not found or not text[slice(*found[-1])].strip():
         return None
     last = [found[-1]]
