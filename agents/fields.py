@@ -179,7 +179,8 @@ class Fields(Method):
         return path.endswith(self.suffixes) and not is_test(path)
 
     def foreign(self) -> list[tuple[str, str]]:
-        """(System, patch) of the candidates of other systems. Raises `InvalidInput`."""
+        """(System, patch) of the candidates of other systems, each with a last newline: without it git takes the last
+        hunk for a broken one. Raises `InvalidInput`."""
         if self.candidates is None:
             return []
         systems = read_systems(self.candidates)
@@ -189,7 +190,8 @@ class Fields(Method):
             raise InvalidInput(
                 f"{self.candidates} holds predictions for {len(names)} instances: say which by `instance`"
             )
-        return [(system, one.model_patch) for system, one in found if self.instance in (None, one.instance_id)]
+        some = [(system, one.model_patch) for system, one in found if self.instance in (None, one.instance_id)]
+        return [(system, patch if patch.endswith("\n") else f"{patch}\n") for system, patch in some]
 
     def check_engine(self, engine: Engine) -> None:
         """Raise what keeps the engine from the edits: `UnsupportedByEngine`, `InvalidInput` without a chat template,

@@ -34,14 +34,12 @@ class Candidate:
 
 
 def gather(patches: Sequence[tuple[str, str]]) -> list[Candidate]:
-    """Candidates of (source, patch), equal patches once; empty ones are none. Each ends with a newline: without it git
-    takes the last hunk for a broken one."""
+    """Candidates of (source, patch), equal patches once; empty ones are none."""
     found: dict[str, Candidate] = {}
     for source, patch in patches:
         if not patch.strip():
             continue
-        whole = patch if patch.endswith("\n") else patch + "\n"
-        found.setdefault(patch.strip("\n"), Candidate(patch=whole, sources=[])).sources.append(source)
+        found.setdefault(patch.strip("\n"), Candidate(patch=patch, sources=[])).sources.append(source)
     return list(found.values())
 
 
