@@ -285,9 +285,10 @@ class NativeGeneration:
 
     def stop(self) -> None:
         """End it now, on the loop's thread; the branch keeps what was sampled. Who awaits it gets `BranchClosed`."""
+        if self._future.done():
+            return  # Nothing is left to end, and a step may hold the lock for long.
         with self._lock:
             self._abort(self)
-        if not self._future.done():
-            self._future.set_exception(BranchClosed("the generation was stopped"))
-            self._future.exception()
-            self._tokens.put_nowait(None)
+        self._future.set_exception(BranchClosed("the generation was stopped"))
+        self._future.exception()
+        self._tokens.put_nowait(None)

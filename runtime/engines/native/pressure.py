@@ -17,6 +17,9 @@ from .planner import needs
 from .running import Running
 from .store import KVStore
 
+_AHEAD = 32
+"""Such a part of the store is moved out of what nobody needs when one block is short."""
+
 Unit = list[NativeGeneration]
 """Generations that go on together: one, or those of a gang."""
 
@@ -107,16 +110,18 @@ class Pressure:
         self.note_change()
 
     def _swap(self, blocks: int) -> bool:
-        """Free so many blocks by moving out what no running generation needs."""
+        """Free so many blocks by moving out what no running generation needs; of what nobody needs some more, since who
+        is short will be so again, and each time all segments are looked at."""
         needed = needs(self.running)
         idle = [segment for segment in self.store.holders() if segment not in needed]
         waiting = needs(self.suspended)
         freed = 0
+        ahead = self.store.num_blocks // _AHEAD
         for segment in sorted(idle, key=lambda segment: segment in waiting):
+            if freed >= blocks + (0 if segment in waiting else ahead):
+                break
             freed += self.store.swap_out(segment)
-            if freed >= blocks:
-                return True
-        return False
+        return freed >= blocks
 
     # -- going on ----------------------------------------------------------------------------------------------
 
