@@ -53,6 +53,27 @@ async def _await(generation):
     return await generation
 
 
+async def test_branches_that_only_stand_by_are_not_looked_at_for_every_block(monkeypatch):
+    """Thousands of samples that have ended and are still open: each look at all of them makes room for several."""
+    native, looks = engine(kv_tokens=320 * 16, block_size=16, swap_tokens=1 << 15), 0
+    holders = type(native.store).holders
+
+    def counted(store):
+        nonlocal looks
+        looks += 1
+        return holders(store)
+
+    monkeypatch.setattr(type(native.store), "holders", counted)
+    await native.start()
+    branches = [native.open(prompt(12, seed)) for seed in range(800)]
+    for branch in branches:
+        await branch.generate(SamplingParams(max_tokens=2, ignore_eos=True))
+    assert native.store.num_swapped > 400 and 0 < looks < 100
+    for branch in branches:
+        branch.close()
+    await close(native)
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 async def test_generations_that_do_not_fit_together_wait_and_go_on(temperature):
     params = [SamplingParams(max_tokens=60 + 9 * i, temperature=temperature, ignore_eos=True) for i in range(12)]
