@@ -156,17 +156,19 @@ async def test_odd_bodies_are_refused_at_once():
 
 
 async def test_others_go_on_while_a_long_prompt_is_encoded():
-    text = "8 3 " * (CONTEXT * CHARACTERS // 4)
+    text, longest = "8 3 " * (CONTEXT * CHARACTERS // 4), []
     async with serving() as served, served.http() as http:
-        task = asyncio.create_task(http.post("/v1/completions", json={**ASK, "prompt": text}))
-        gaps, last = [], time.perf_counter()
-        while not task.done():
-            await asyncio.sleep(0.001)
-            gaps.append(time.perf_counter() - last)
-            last = time.perf_counter()
-    assert (await task).json()["error"]["code"] == "PromptTooLong" or (await task).status_code == 400
-    # Most of it passes in another thread, while this one goes on.
-    assert len(gaps) > 10
+        for _ in range(3):
+            task = asyncio.create_task(http.post("/v1/completions", json={**ASK, "prompt": text}))
+            gaps, last = [], time.perf_counter()
+            while not task.done():
+                await asyncio.sleep(0.001)
+                gaps.append(time.perf_counter() - last)
+                last = time.perf_counter()
+            assert (await task).json()["error"]["code"] == "PromptTooLong" or (await task).status_code == 400
+            longest.append(max(gaps) / sum(gaps))
+    # Most of it passes in another thread, while this one goes on; other work on the machine may hold it up once.
+    assert min(longest) < 0.5
 
 
 def test_bounds_of_json():
