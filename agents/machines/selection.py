@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 
@@ -84,7 +85,7 @@ class SelectionMachine(Machine[SelectionData]):
     ) -> None:
         """`files`: the original text of those that the candidates touch. `example`: a test that was written before."""
         # A number says which candidate only among these, in this order.
-        about = json.dumps(list(patches))
+        about = hashlib.sha256(json.dumps(list(patches)).encode()).hexdigest()
         super().__init__(SelectionData, name, chat, folder, executions, attempts=attempts, about=about)
         self.issue = issue
         self.project = project
