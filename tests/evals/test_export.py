@@ -12,7 +12,7 @@ import pytest
 
 from plait import InvalidInput
 from plait.evals import load, run
-from plait.evals.export import COLUMNS, records
+from plait.evals.export import COLUMNS, export, records
 from plait.runtime.cli.main import main
 from plait.tests.evals.tools import engine, grid, solver
 
@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
     def script(context):
         if context.endswith(" 3 2 ;"):
             raise RuntimeError('broke, "badly"')
-        return " answer a\ud800b\rc" if context.endswith(" 5 5 ;") else solver(context)
+        return " answer a\ud800b" if context.endswith(" 5 5 ;") else solver(context)
 
     data = path / "problems.jsonl"
     problems = [[8, 3, 1], [8, 3, 2], [8, 5, 5]]
@@ -82,6 +82,15 @@ def test_refusals_are_one_line(folder, name, arguments, message, capsys, tmp_pat
     out, err = capsys.readouterr()
     assert out == "" and message in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["a\rb", "a\nb", "a\r\nb", 'a"b', "a,b", "\r"])
+def test_whatever_an_answer_holds_is_in_its_cell(folder, text, tmp_path, monkeypatch):
+    (row, *_) = records(folder)
+    monkeypatch.setattr("plait.evals.export.records", lambda _: [{**row, "extracted": text}] * 2)
+    assert export(folder, tmp_path / "out.csv") == 2
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [one["extracted"] for one in csv.DictReader(file)] == [text] * 2
 
 
 def test_a_pandas_table(folder):

@@ -52,6 +52,8 @@ def rows(name):
         (r"\boxed{7} \boxed{ }", None),
         (r"\boxed{5} $\boxed{5}$", "5"),
         (r"\boxed {73}", "73"),
+        (r"\boxed{1}, no: \boxed\frac12.", r"\frac12"),
+        (r"\boxed 2, no: \boxed{3}", "3"),
         ("\\boxed\n{73}", "73"),
         (r"\\boxed{\\frac{1}{2}}", r"\\frac{1}{2}"),
         (r"\boxed{\left\{1, 2\right.}", r"\left\{1, 2\right."),
