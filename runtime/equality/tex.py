@@ -206,12 +206,12 @@ class _Reader:
     def _script(self, mark: str) -> str:
         # TeX raises the 1 of x^10 alone, who writes that means both: it stays for others to read.
         following = self._skip_spaces()
-        if following == "{" or following.startswith("\\"):
+        if following in ("{", "...") or following.startswith("\\"):
             argument = self._argument()
             # What TeX makes of an apostrophe.
-            return (
-                _PRIMES.sub("'", argument) if _PRIMES.sub("", f"{mark}{argument}") == "^" else f"{mark}{{{argument}}}"
-            )
+            if argument and _PRIMES.sub("", f"{mark}{argument}") == "^":
+                return _PRIMES.sub("'", argument)
+            return f"{mark}{{{argument}}}"
         if following.isalpha() or (following.isdigit() and len(following) == 1):
             after = self._tokens[self._at + 1 : self._at + 3]
             if not (after[:1] == ["."] and after[1:] and after[1].isdigit()):

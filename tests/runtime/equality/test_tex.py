@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plait.runtime.equality.tex import typeset
@@ -171,6 +171,8 @@ def test_indices_of_unicode(power, index):
 PIECES = [*"{}[]^_1x .,$()", r"\frac", r"\text{a b}", r"\left", r"\sqrt", "22", r"\,", r"\{", r"\begin", r"\boxed"]
 
 
+@example(r"^^\boxed1")
+@example("x_...")
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_a_form_is_its_own(text):
     assert typeset(typeset(text)) == typeset(text)
