@@ -155,7 +155,11 @@ class _Reader:
             return r"^{\circ}"
         if token == "{":
             pieces = self._pieces("}")
-            keeps = len(pieces) != 1 or (before and before[-1] not in DIVIDED and _COMMAND_END.search(before[-1]))
+            keeps = (
+                len(pieces) != 1
+                or pieces[0] in ("^", "_")
+                or (before and before[-1] not in DIVIDED and _COMMAND_END.search(before[-1]))
+            )
             return f"{{{_unwrapped(_join(pieces))}}}" if keeps and pieces else _join(pieces)
         return token
 

@@ -173,6 +173,7 @@ PIECES = [*"{}[]^_1x .,$()", r"\frac", r"\text{a b}", r"\left", r"\sqrt", "22", 
 
 @example(r"^^\boxed1")
 @example("x_...")
+@example("{^}1")
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_a_form_is_its_own(text):
     assert typeset(typeset(text)) == typeset(text)
