@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 
+from .edits.base import EditWithModes
 from .unified import PatchError, read_patch
 
 CONTEXT = 3
@@ -15,6 +16,8 @@ CONTEXT = 3
 def make_patch(old: Mapping[str, str], edit: Mapping[str, str | None], *, executable: Collection[str] = ()) -> str:
     """The unified diff of an edit (path -> new text; None: removed), as `git diff` writes it, by path; without `index`
     lines. `old`: the files before; `executable`: those of mode 100755, which a removal names."""
+    if isinstance(edit, EditWithModes):
+        executable = edit.executable(executable)
     parts = []
     for path in sorted(edit, key=lambda path: path.encode(errors="surrogateescape")):
         before, after = old.get(path), edit[path]

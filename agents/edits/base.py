@@ -52,6 +52,19 @@ Edit = dict[str, str | None]
 """Path -> the whole new text of the file; None: it is removed. Only files that change."""
 
 
+class EditWithModes(Edit):
+    """An edit that says which of its new files are programs (mode 100755); without it none is."""
+
+    def __init__(self, edit: Edit, *, programs: Collection[str], origins: Mapping[str, str]) -> None:
+        """`programs`: new paths. `origins`: new path -> old one, whose mode it has."""
+        super().__init__(edit)
+        self.programs, self.origins = programs, origins
+
+    def executable(self, before: Collection[str]) -> set[str]:
+        """The programs there were, and the new ones."""
+        return {*before, *self.programs, *(new for new, old in self.origins.items() if old in before)}
+
+
 class EditForm(ABC):
     """One form; stateless."""
 

@@ -6,7 +6,7 @@ import re
 from typing import ClassVar
 
 from ..unified import FilePatch, Hunk, PatchError, read_patch
-from .base import Edit, EditError, EditForm, NothingFound, Source
+from .base import Edit, EditError, EditForm, EditWithModes, NothingFound, Source
 from .fences import fences
 from .finish import finish
 from .lines import Change, bare, change
@@ -59,13 +59,18 @@ Rules:
         if not files:
             raise NothingFound("there is no diff: begin it with the lines --- a/path/of/file and +++ b/path/of/file")
         edit: Edit = {}
+        programs, origins = set(), {}
         for number, file in enumerate(files, start=1):
             where = f"file {number} ({(file.new or file.old or '')[:100]}, line {file.line})"
             for path, new in _read(file, source, where).items():
                 if path in edit:
                     raise EditError(f"{path} is in the diff twice: put all its hunks below one header")
                 edit[path] = new
-        return finish(edit, source)
+                if file.old is None and "100755" in file.modes:
+                    programs.add(path)
+                elif file.old is not None and path not in source.files:
+                    origins[path] = existing(file.old, source, where)
+        return EditWithModes(finish(edit, source), programs=programs, origins=origins)
 
 
 def _unfenced(text: str) -> str:
@@ -91,6 +96,8 @@ def _read(file: FilePatch, source: Source, where: str) -> Edit:
             raise EditError(f"{where}: a new file has one hunk, all its lines added")
         text = "".join(line + "\n" for line in hunk.new)
         return {path: text if hunk.new_ends else text.removesuffix("\n")}
+    if file.new is not None and file.modes:
+        raise EditError(f"{where}: the mode of a file that is there cannot be edited: leave out the lines with 'mode'")
     old = existing(file.old, source, where)
     text = source.files[old]
     if file.new is None:

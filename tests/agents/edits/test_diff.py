@@ -145,7 +145,7 @@ def test_renames_and_modes():
             "only plain files",
         ),
         ("diff --git a/l b/l\nnew file mode 100644\nGIT binary patch\n", "binary files"),
-        ("diff --git a/a.txt b/a.txt\nold mode 100644\nnew mode 100755\n", "changes nothing"),
+        ("diff --git a/a.txt b/a.txt\nold mode 100644\nnew mode 100755\n", "the mode of a file that is there"),
         ("--- a/a.txt\n+++ b/a.txt\n@@ -1 +1 @@\n-a\n+b\n" * 2, "in the diff twice"),
         ("--- a/a.txt\n+++ b/a.txt\n@@ -1 +1 @@\n-a\n+b\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n", "both change line 1"),
         ("--- /dev/null\n+++ /dev/null\n", "both names"),

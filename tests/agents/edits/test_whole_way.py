@@ -8,6 +8,7 @@ from plait.agents.edits.base import FORMS, EditError, Excerpt, Source
 from plait.agents.edits.reader import read_edit
 from plait.agents.outline import functions
 from plait.agents.patches import make_patch
+from plait.agents.repository import Repository
 from plait.agents.working_copy import apply, working_copy
 from plait.tests.agents.sources import git, repository, tree, write
 
@@ -50,3 +51,22 @@ def test_an_answer_becomes_a_change_of_the_users_files(tmp_path, name, is_git):
             read_edit(FORMS.find("files")(), '<edit><file path="logo.png">\nx\n</file></edit>', source)
     apply(tmp_path, patch)
     assert tree(tmp_path) == {"a b.py": NEW.encode(), "logo.png": b"\0"}
+
+
+def test_programs_stay_programs(tmp_path):
+    """A renamed one and a new one; a plain file that is renamed stays one."""
+    repository(tmp_path, {"run.sh": "a\n", "plain": "b\n"})
+    git(tmp_path, "update-index", "--chmod=+x", "run.sh")
+    git(tmp_path, "commit", "-q", "-m", "program")
+    answer = (
+        "diff --git a/run.sh b/bin/run.sh\nrename from run.sh\nrename to bin/run.sh\n"
+        "--- a/run.sh\n+++ b/bin/run.sh\n@@ -1 +1 @@\n-a\n+A\n"
+        "diff --git a/plain b/text\nrename from plain\nrename to text\n"
+        "diff --git a/new.sh b/new.sh\nnew file mode 100755\n--- /dev/null\n+++ b/new.sh\n@@ -0,0 +1 @@\n+n\n"
+    )
+    here = Repository(tmp_path)
+    source = Source(files=here.files(), excerpts=[], paths=here.paths())
+    patch = make_patch(here.files(), read_edit(FORMS.find("diff")(), answer, source), executable=here.executable)
+    git(tmp_path, "apply", "--cached", "-", stdin=patch.encode())
+    listed = [line.split() for line in git(tmp_path, "ls-files", "--stage").splitlines()]
+    assert {path: mode for mode, _, _, path in listed} == {"bin/run.sh": "100755", "new.sh": "100755", "text": "100644"}
