@@ -29,6 +29,11 @@ class _Written:
     certainty: float = math.nan
 
 
+def is_last(method: SearchFields, node: Node) -> bool:
+    """Do the method's bounds allow no step behind a node?"""
+    return not method.strategy.steps or node.depth >= method.max_depth or node.trajectory_tokens >= method.limit
+
+
 class Expansion:
     """Writes steps, or whole samples for strategies without steps."""
 
@@ -116,7 +121,7 @@ class Expansion:
         above = parent
         for text in texts[:-1]:
             parent = Node(parent=parent, text=text, group=parent.group, certainty=written.certainty)
-        return Node(
+        node = Node(
             parent=parent,
             text=texts[-1],
             num_tokens=len(written.token_ids),
@@ -126,19 +131,19 @@ class Expansion:
             certainty=written.certainty,
             branch=branch,
             finish=written.finish,
-            is_complete=written.is_complete or self._is_finished(above, written),
+            is_complete=written.is_complete,
         )
+        node.is_complete = node.is_complete or self._is_finished(node, above, written.text)
+        return node
 
-    def _is_finished(self, above: Node, written: _Written) -> bool:
-        """Does the method's rule find that the text written behind a node ends its trajectory? A step that was cut goes
-        on in the next one, and is looked through with it."""
-        method = self._method
-        if method.strategy.steps and written.finish is Finish.LENGTH:
+    def _is_finished(self, node: Node, above: Node, text: str) -> bool:
+        """Does the method's rule find that the text of a new node, written behind `above`, ends its trajectory? A step
+        that was cut goes on in the next one where there can be one, and is looked through with it."""
+        if node.finish is Finish.LENGTH and not is_last(self._method, node):
             return False
-        text, node = written.text, above
-        while node.parent is not None and node.finish is Finish.LENGTH:
-            text, node = node.text + text, node.parent
-        return method.finishes(text)
+        while above.parent is not None and above.finish is Finish.LENGTH:
+            text, above = above.text + text, above.parent
+        return self._method.finishes(text)
 
     def _split(self, text: str) -> list[str]:
         """The steps of a text, delimiters at their ends."""

@@ -15,7 +15,7 @@ from ..runtime.methods.answers import extract
 from ..runtime.result import Finish, Outcome
 from .aggregation import Trajectory, choose
 from .embeddings import HIDDEN, embed
-from .expansion import Expansion
+from .expansion import Expansion, is_last
 from .fields import SearchFields
 from .node import Frontier, Node, ancestors
 from .rewards import Scorer
@@ -98,13 +98,7 @@ class SearchRun:
         """Can nothing follow the node? Then it takes its part of the width."""
         method = self._method
         assert node.branch is not None
-        is_cut = (
-            node.finish not in _CONTINUES
-            or not node.num_tokens
-            or not method.strategy.steps
-            or node.depth >= method.max_depth
-            or node.trajectory_tokens >= method.limit
-        )
+        is_cut = node.finish not in _CONTINUES or not node.num_tokens or is_last(method, node)
         if not node.is_complete and node.trajectory_tokens >= method.limit:
             method.note_bound(self._ctx)
         if not (node.is_complete or is_cut):

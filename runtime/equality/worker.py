@@ -182,9 +182,15 @@ class Algebra:
         value = complex(formula.doit().subs(places).evalf(15))
         return [value.real, value.imag] if abs(value) < 1e300 else None
 
+    def real(self, formula: Any) -> float | None:
+        """About the value of a term without symbols."""
+        value = None if formula is None or formula.free_symbols else self.near(formula)
+        return None if value is None or value[1] else value[0]
+
 
 def answer(algebra: Algebra, request: dict[str, str]) -> dict[str, object]:
-    """`read`: kind, key and value of one formula; `equal`: are two the same, where one is the gold?"""
+    """`read`: kind, key and value of one formula; `value`: about that of a term; `same`: are two the same? Else: is the
+    answer, or what a text says, that of the gold?"""
     if "read" in request:
         formula = algebra.read(request["read"])
         if formula is None:
@@ -195,6 +201,8 @@ def answer(algebra: Algebra, request: dict[str, str]) -> dict[str, object]:
             return {**found, "near": algebra.near(formula)}
         except (TypeError, ValueError, ArithmeticError):  # No number: infinity, a function without a name.
             return {**found, "near": None}
+    if "value" in request:
+        return {"value": algebra.real(algebra.value(algebra.read(request["value"])))}
     if "same" in request:
         a, b = (algebra.value(algebra.read(text)) for text in (request["same"], request["other"]))
         return {"equal": algebra.is_equal(a, b) and algebra.is_equal(b, a)}

@@ -293,6 +293,17 @@ async def test_an_answer_that_is_cut_is_waited_for():
     assert (result.text, result.answer) == ("a=12;", "12")
 
 
+@pytest.mark.parametrize(
+    "bounds", [{"max_tokens": 4}, {"step_tokens": 2, "max_tokens": 4}, {"step_tokens": 4, "max_depth": 1}]
+)
+async def test_an_answer_that_a_bound_cuts_has_finished(bounds):
+    endless = {"q": ["a=12"], "qa=": ["12"]}
+    result, _ = await solve(endless, finished="=", width=2, answer=r"regex:=(\d+)", **bounds)
+    assert result.details["finished"] == 2 and result.answer == "12"
+    result, _ = await solve(endless, finished="nothing", width=2, answer=r"regex:=(\d+)", **bounds)
+    assert result.details["finished"] == 0
+
+
 async def test_a_whole_sample_with_an_answer_has_finished_however_it_ends():
     whole = {"q": ["a;=1;bcdefghij"]}
     result, _ = await solve(whole, strategy="best_of_n", finished="=", max_tokens=6, width=2)

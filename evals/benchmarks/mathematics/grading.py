@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from fractions import Fraction
 
 from ....runtime.equality.mathematics import legible, settle
 from ....runtime.equality.numbers import MAX_CHARS, Reading, read
@@ -61,6 +62,14 @@ class MathGrader:
         if _BOX.search(text):
             return _wrong(None, "the braces of the box do not close")
         return self._search(gold, text[-MAX_CHARS:])
+
+    def value(self, text: str) -> Fraction | None:
+        """About the value of a term without symbols, such as `\\frac{\\pi}{2}`; None: it is no real number, or that takes
+        too long. Raises `MathUnavailable`."""
+        written = legible(read(text), named=True) if len(text) <= MAX_CHARS else None
+        reply = None if written is None else self._process.ask({"value": written}, self.seconds)
+        value = None if reply is None else reply.get("value")
+        return None if value is None else Fraction(value)
 
     def close(self) -> None:
         """End the process; idempotent."""

@@ -7,7 +7,7 @@ too small or too large (percent); several are compared in any order.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
@@ -103,12 +103,18 @@ class OlympiadBench(FromHub):
         text = text[-100 * MAX_CHARS :]
         closing = text.rpartition(CLOSING)[2].partition("\n")[0] if CLOSING in text else ""
         given = find_answer(closing) or find_answer(text) or (None if "\\boxed" in text else answer)
-        right, found = numbers(row.gold, row), numbers(given or "", row)
-        if given is None or right is None or found is None:
-            return self.grader.grade(row.gold, given, text)
-        if within(found, right, row.tolerances):
-            return Verdict(correct=True, extracted=_shown(right), reason="correct")
-        return Verdict(correct=False, extracted=_shown(found), reason=f"not equal to {row.gold[:60]}")
+        if given is None:
+            return self.grader.grade(row.gold, None, text)
+        right, found = numbers(row.gold, row), numbers(given, row)
+        if right is not None and found is not None:
+            if within(found, right, row.tolerances):
+                return Verdict(correct=True, extracted=_shown(right), reason="correct")
+            return Verdict(correct=False, extracted=_shown(found), reason=f"not equal to {row.gold[:60]}")
+        # Roots and the like for decimals.
+        right, found = (numbers(some, row, self.grader.value) for some in (row.gold, given))
+        if right is not None and found is not None and within(found, right, row.tolerances):
+            return Verdict(correct=True, extracted=row.gold, reason="correct")
+        return self.grader.grade(row.gold, given, text)
 
 
 def instruction(row: OlympiadRow) -> str:
@@ -136,8 +142,11 @@ def _kind(row: OlympiadRow) -> str:
     return f"The problem has multiple answers, with the answers in order being {', '.join(kinds)}. "
 
 
-def numbers(text: str, row: OlympiadRow) -> list[Fraction] | None:
-    """The values of an answer, or of several with commas between them; None: not all are numbers."""
+def numbers(
+    text: str, row: OlympiadRow, term: Callable[[str], Fraction | None] = lambda text: None
+) -> list[Fraction] | None:
+    """The values of an answer, or of several with commas between them; None: not all are numbers. `term` knows those of
+    terms."""
     values = []
     for part in text.split(",") if row.is_multiple_answer else [text]:
         reading = read(part[:MAX_CHARS])
@@ -145,6 +154,8 @@ def numbers(text: str, row: OlympiadRow) -> list[Fraction] | None:
         if value is None and (match := _POWER.match(reading.body)):
             base = read(match[1]).value
             value = None if base is None else base * Fraction(10) ** int(match[2])
+        if value is None:
+            value = term(part)
         if value is None:
             return None
         values.append(value)

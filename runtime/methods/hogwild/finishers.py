@@ -28,11 +28,12 @@ _PROSE = re.compile(r"[^\W\d_]{2,}\s+[^\W\d_]{2,}")
 _PLACEHOLDERS = frozenset(("answer", "answers", "ans", "result", "number", "value", "final", "here"))
 _AROUND = frozenset(("a", "an", "the", "your", "my", "insert", "put", "write"))
 """Words that stand beside placeholders."""
-_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+#.-]*)[ \t]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^(?:[^`\n]*[:*])?[ \t]*```[ \t]*([\w+#.-]*)[ \t]*\r?\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
+"""A block of code; it may open behind the prefix of a step (`**Alice [1]:** `) or a colon."""
 _CHOICE = re.compile(
-    r"\\boxed\s?\{\s?(?:\\(?:text|mathrm|textbf)\{)?\s?\(?(?P<boxed>[A-J])(?:[.:)]\s|\)?[.:]?\s?\})"
+    r"\\boxed\s?\{\s?\$?\(?(?:\\(?:text|math)[a-z]{2}\{|\\text\{)?\s?\(?(?P<boxed>[A-J])(?:[.:)]\s|\)?\}?\)?\$?[.:]?\s?\})"
     r"|\b(?:[Aa]nswer|ANSWER)(?P<says>(?:\s{1,3}(?:is|IS))?\s?\*{0,2}:?\*{0,2})\s{0,3}\*{0,2}"
-    r"(?P<paren>\(?)(?P<named>[A-J])(?![\w'])(?=(?P<on>\*{0,2}\s{1,3}[a-z])?)"
+    r"(?P<paren>[($]{0,2})(?P<named>[A-J])(?![\w'])(?=(?P<on>\*{0,2}\s{1,3}[a-z])?)"
 )
 _MAX_CODE = 50_000
 """Characters; longer blocks are not code that anybody wants compiled."""

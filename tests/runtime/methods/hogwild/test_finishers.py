@@ -83,6 +83,12 @@ def test_any_box():
         ("x = 1", None),
         ("```python\n" + "(" * 5000 + ")" * 5000 + "\n```", None),
         ("```python\nx = '\\d'\n```", "x = '\\d'\n"),
+        ("**Alice [3]:** ```python\nx = 1\n```\n\n", "x = 1\n"),
+        ("```python\nx = 1\n```\n\n**Bob [2]:** ```python\ny = 2\n```\n\n", "y = 2\n"),
+        ("**Bob [2]:** ```python\ny = 2\n```\nHere:\n```python\nz = 3\n```\n", "z = 3\n"),
+        ("So the code is: ```\nx = 1\n```", "x = 1\n"),
+        ("```python\r\nx = 1\r\n```\r\n", "x = 1\r\n"),
+        ("Never put ```\nx = 1\n```", None),
     ],
 )
 def test_the_last_block_that_compiles(text, code):
@@ -110,6 +116,16 @@ def test_the_last_block_that_compiles(text, code):
         ("The answer A: no. The answer (I) then", "I"),
         ("\\boxed{answer here}", None),
         ("answer is K", None),
+        ("Answer: $B", "B"),
+        ("Answer: $B$", "B"),
+        ("**Answer: $(B)$**", "B"),
+        ("\\boxed{$B$}", "B"),
+        ("\\boxed{\\mathbf{B}}", "B"),
+        ("\\boxed{(\\text{B})}", "B"),
+        ("\\boxed{\\textbf{(C)}}", "C"),
+        ("\\boxed{\\textbf{(C)} 42}", "C"),
+        ("\\boxed{$B + C$}", None),
+        ("the answer $A$ holds", "A"),
     ],
 )
 def test_the_last_letter_that_is_named(text, letter):
