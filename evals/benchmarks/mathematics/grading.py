@@ -64,7 +64,7 @@ class MathGrader:
         return self._search(gold, text[-MAX_CHARS:])
 
     def value(self, text: str) -> Fraction | None:
-        """About the value of a term without symbols, such as `\\frac{\\pi}{2}`; None: it is no real number, or that takes
+        """About the value of a term without symbols, such as `\\frac{\\pi}{2}`; None: it is no real number, or it takes
         too long. Raises `MathUnavailable`."""
         written = legible(read(text), named=True) if len(text) <= MAX_CHARS else None
         reply = None if written is None else self._process.ask({"value": written}, self.seconds)

@@ -121,6 +121,7 @@ class NativeEngine:
         )
         try:
             tokenizer = load_tokenizer(path)
+            tokenizer.chat_template_kwargs = chosen.chat_template_kwargs
             tokenizer.check_fits(model.vocab_size, str(path))
             engine = cls(model, tokenizer, chosen, name=name or Path(path).name, source=Path(path))
         except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args
@@ -14,6 +14,7 @@ from ....attention import Impl
 from ...errors import InvalidInput
 from .context_files import DEFAULT_BYTES
 from .integers import WEIGHT_TYPES, WeightType
+from .tokenizer import check_template_kwargs
 
 KVType = Literal["int8"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -80,6 +81,9 @@ class NativeOptions:
     one wait for all of it. None: so many that of n jobs the smallest takes n times as long as it would alone, by what
     steps have taken so far (pace.py); and alone no more than it takes to lose but a tenth of its time, so that
     whoever comes waits for a short step."""
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Variables for the chat template beyond the messages, as in transformers' `apply_chat_template`:
+    `{"enable_thinking": False}` for Qwen3."""
     contexts: str | Path | None = None
     """Folder in which encoded contexts are kept, for other processes too; None: in memory alone."""
     context_bytes: int = DEFAULT_BYTES
@@ -90,7 +94,7 @@ class NativeOptions:
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> NativeOptions:
         """As configurations and commands give them. Raises `InvalidInput`, for names that there are not too."""
-        known = [field.name for field in fields(cls)]
+        known = [one.name for one in fields(cls)]
         if odd := [name for name in options if name not in known]:
             raise InvalidInput(f"the native engine has no option {odd[0]!r}; known: {', '.join(known)}")
         return cls(**read_options(options))
@@ -143,6 +147,7 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in _FLAGS:
         if not isinstance(value := found.get(name, False), bool):
             raise InvalidInput(f"{name} must be true or false, not {value!r}")
+    check_template_kwargs(found.get("chat_template_kwargs", {}))
     if not isinstance(found.get("contexts"), (str, Path, NoneType)):
         raise InvalidInput(f"contexts must be a folder's name, not {found['contexts']!r}")
     if (limit := found.get("context_limit")) is not None and limit < 1:

@@ -28,6 +28,19 @@ TEMPLATE_SECONDS = 3.0
 _LONG = 4096
 """Characters of a text whose encoding takes milliseconds."""
 
+_RENDERED = frozenset(
+    "conversations messages tools documents chat_template return_assistant_tokens_mask continue_final_message "
+    "add_generation_prompt".split()
+)
+
+
+def check_template_kwargs(value: object) -> None:
+    """Raise `InvalidInput` if these are no variables for a chat template, or some that it is given anyway."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) and name.isidentifier() for name in value):
+        raise InvalidInput(f"chat_template_kwargs must be names and values, not {str(value)[:200]}")
+    if given := sorted(_RENDERED.union(_SPECIAL).intersection(value)):
+        raise InvalidInput(f"chat_template_kwargs: {given[0]} is not for options to say")
+
 
 class HFTokenizer:
     """A `Tokenizer` from tokenizer.json and the JSON files beside it."""
@@ -56,6 +69,8 @@ class HFTokenizer:
         self._additional = tuple(additional)
         self._prefix_ids = _prefix(tokenizer)
         self._byte_ids = _byte_tokens(tokenizer)
+        self.chat_template_kwargs: Mapping[str, Any] = {}
+        """Variables for the chat template beyond the messages."""
         # Prompts are encoded to be checked, and again to be run.
         self._encode_long = lru_cache(maxsize=16)(self._encode_apart)
 
@@ -186,7 +201,7 @@ class HFTokenizer:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
-            options: dict[str, Any] = {"add_generation_prompt": True, **self._special}
+            options: dict[str, Any] = {**self.chat_template_kwargs, "add_generation_prompt": True, **self._special}
             chats = [[dict(message) for message in messages]]
             if tools:
                 options["tools"] = [dict(tool) for tool in tools]

@@ -17,7 +17,7 @@ from ...engine import BlockUsage, Capabilities, Completion, Constraint, FinishRe
 from ...errors import InvalidInput, PlaitError, UnsupportedByEngine, WorkerLost
 from ..constraints.matcher import Compiler, dead_end
 from ..native.generation_config import read_defaults
-from ..native.tokenizer import HFTokenizer
+from ..native.tokenizer import HFTokenizer, check_template_kwargs
 from ..registry import find_model
 from ..token_branch import TokenGeneration
 from ..token_decoding import Scores, decode, request_seed
@@ -266,6 +266,8 @@ def load(rest: str, options: dict[str, Any]) -> VllmEngine:
     if not found.path.is_dir():
         raise InvalidInput(f"{found.path} is no folder; the native engine reads GGUF files")
     tokenizer = HFTokenizer.load(find_model(chosen.tokenizer).path if chosen.tokenizer else found.path)
+    check_template_kwargs(chosen.chat_template_kwargs)
+    tokenizer.chat_template_kwargs = chosen.chat_template_kwargs
     settle()
     return VllmEngine(
         chosen.engine_config(found.path),

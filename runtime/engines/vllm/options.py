@@ -36,6 +36,8 @@ class VllmOptions(Spec):
     """Whose tokenizer: a folder, a shipped model or one of the hub; None: the model's own."""
     context_limit: int | None = Field(default=None, ge=1)
     """Tokens one branch may span (vLLM's `max_model_len`); None: what the model was made for."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Variables for the chat template beyond the messages: `{"enable_thinking": False}` for Qwen3."""
     lora: str | None = None
     """Folder of a LoRA adapter that all branches use."""
 

@@ -9,8 +9,9 @@ import threading
 import pytest
 from transformers import AutoTokenizer
 
-from plait import InvalidInput
+from plait import InvalidInput, Runtime
 from plait.runtime.engines.native import tokenizer as tokenizer_module
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.engines.native.tokenizer import HFTokenizer
 from plait.runtime.engines.registry import find_model
 from plait.tests.runtime.engines.native.tokenizer_kinds import BOS, save
@@ -47,6 +48,31 @@ def test_ids_are_those_of_transformers(name, tmp_path):
     theirs = AutoTokenizer.from_pretrained(where)
     expected = theirs.apply_chat_template(MESSAGES, add_generation_prompt=True, return_dict=False)
     assert HFTokenizer.load(where).chat(MESSAGES) == expected
+
+
+@pytest.mark.parametrize("given", [{}, {"enable_thinking": False}, {"enable_thinking": True, "effort": "low"}])
+def test_variables_reach_the_template_as_in_transformers(given, tmp_path):
+    empty = "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{{ effort }}"
+    where = folder(tmp_path, TEMPLATES["plain"] + empty)
+    theirs = AutoTokenizer.from_pretrained(where)
+    expected = theirs.apply_chat_template(MESSAGES, add_generation_prompt=True, return_dict=False, **given)
+    ours = HFTokenizer.load(where)
+    ours.chat_template_kwargs = given
+    assert ours.chat(MESSAGES) == expected
+
+
+async def test_variables_are_an_option_of_the_engine(tmp_path):
+    where = shutil.copytree(find_model("countdown").path, tmp_path / "model")
+    (where / "chat_template.jinja").write_text("{% if enable_thinking is false %}1{% else %}2{% endif %}")
+    for given, text in (({}, "2"), ({"enable_thinking": False}, "1")):
+        async with Runtime(str(where), chat_template_kwargs=given) as rt:
+            assert rt.engine.tokenizer.decode(rt.engine.tokenizer.chat(MESSAGES[1:2])).strip() == text
+
+
+@pytest.mark.parametrize("given", [1, None, "a", [["a", 1]], {1: 2}, {"a b": 1}, {"messages": []}, {"eos_token": "x"}])
+def test_what_are_no_variables_is_refused(given):
+    with pytest.raises(InvalidInput, match="chat_template_kwargs"):
+        NativeOptions.of({"chat_template_kwargs": given})
 
 
 def test_of_several_templates_the_default_is_taken(tmp_path):
