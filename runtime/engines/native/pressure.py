@@ -19,6 +19,8 @@ from .store import KVStore
 
 _AHEAD = 32
 """Such a part of the store is moved out of what nobody needs when one block is short."""
+_AT_ONCE = 128
+"""But so many segments at most: the event loop may be waiting for the engine's lock."""
 
 Unit = list[NativeGeneration]
 """Generations that go on together: one, or those of a gang."""
@@ -117,8 +119,8 @@ class Pressure:
         waiting = needs(self.suspended)
         freed = 0
         ahead = self.store.num_blocks // _AHEAD
-        for segment in sorted(idle, key=lambda segment: segment in waiting):
-            if freed >= blocks + (0 if segment in waiting else ahead):
+        for number, segment in enumerate(sorted(idle, key=lambda segment: segment in waiting)):
+            if freed >= blocks + (0 if segment in waiting or number >= _AT_ONCE else ahead):
                 break
             freed += self.store.swap_out(segment)
         return freed >= blocks

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import pairwise
 
 import pytest
 
 import plait
 from plait import FinishReason, SamplingParams
 from plait.benchmarks.pressure import COUNTDOWN, methods, run
+from plait.runtime.engines.native import pressure
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
@@ -53,22 +55,24 @@ async def _await(generation):
     return await generation
 
 
-async def test_branches_that_only_stand_by_are_not_looked_at_for_every_block(monkeypatch):
-    """Thousands of samples that have ended and are still open: each look at all of them makes room for several."""
-    native, looks = engine(kv_tokens=320 * 16, block_size=16, swap_tokens=1 << 15), 0
+@pytest.mark.parametrize(("at_once", "most"), [(128, 11), (3, 3)])
+async def test_branches_that_only_stand_by_are_not_looked_at_for_every_block(monkeypatch, at_once, most):
+    """Thousands of samples that have ended and are still open: each look at all of them makes room for several, but not
+    for so many that the event loop waits."""
+    native, moved = engine(kv_tokens=320 * 16, block_size=16, swap_tokens=1 << 15), []
     holders = type(native.store).holders
 
     def counted(store):
-        nonlocal looks
-        looks += 1
+        moved.append(store.num_swapped)
         return holders(store)
 
     monkeypatch.setattr(type(native.store), "holders", counted)
+    monkeypatch.setattr(pressure, "_AT_ONCE", at_once)
     await native.start()
     branches = [native.open(prompt(12, seed)) for seed in range(800)]
     for branch in branches:
         await branch.generate(SamplingParams(max_tokens=2, ignore_eos=True))
-    assert native.store.num_swapped > 400 and 0 < looks < 100
+    assert native.store.num_swapped > 400 and max(b - a for a, b in pairwise(moved)) == most
     for branch in branches:
         branch.close()
     await close(native)
