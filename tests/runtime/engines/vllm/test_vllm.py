@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -287,6 +288,18 @@ async def test_loading_leaves_the_loop_free_and_can_be_cancelled(monkeypatch):
     assert _processes() == before and longest < 2
     await engine.close()
     gc.collect()
+
+
+async def test_variables_reach_the_chat_template(tmp_path):
+    folder = shutil.copytree(MODELS / "countdown", tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{% if enable_thinking is false %}1{% else %}2{% endif %}")
+    for given, text in (({}, "2"), ({"chat_template_kwargs": {"enable_thinking": False}}, "1")):
+        engine = await asyncio.to_thread(load_engine, f"vllm:{folder}", {"context_limit": 512, **OPTIONS, **given})
+        said = engine.tokenizer.decode(engine.tokenizer.chat([{"role": "user", "content": "?"}]))
+        assert said.strip() == text
+        await engine.close()
+    with pytest.raises(InvalidInput, match="chat_template_kwargs"):
+        load_engine(f"vllm:{folder}", {**OPTIONS, "chat_template_kwargs": {"messages": []}})
 
 
 @pytest.mark.filterwarnings(UNCLOSED)
