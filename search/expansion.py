@@ -106,9 +106,9 @@ class Expansion:
         if not is_complete and not text.endswith(method.delimiters):
             text += method.delimiters[0]
         tokens = tokenizer.encode_continuation(branch.tokens, text)
-        room = min(self._limit(parent), branch.room)
-        finish = outcome.finish if len(tokens) <= room else Finish.LENGTH
-        tokens = tokens[:room]
+        room, finish = min(self._limit(parent), branch.room), outcome.finish
+        if len(tokens) > room:
+            tokens, finish, is_complete = tokens[:room], Finish.LENGTH, False
         branch.extend(tokens)
         hidden = None
         if self._wants_hidden and tokens:

@@ -73,7 +73,11 @@ TESTS = {
     "search/aggregation.py": ["tests/search/test_aggregation.py"],
     "search/programme.py": ["tests/search/test_programme.py"],
     "search/run.py": ["tests/search/test_tree_search.py", "tests/search/test_prm.py"],
-    "search/expansion.py": ["tests/search/test_tree_search.py", "tests/search/test_prm.py"],
+    "search/expansion.py": [
+        "tests/search/test_tree_search.py",
+        "tests/search/test_prm.py",
+        "tests/search/test_rewards.py",
+    ],
     "search/strategies/ets.py": ["tests/search"],
     "evals/stats.py": ["tests/evals/test_stats.py"],
     "evals/store.py": ["tests/evals/test_store.py", "tests/evals/test_runner.py", "tests/evals/test_crash.py"],

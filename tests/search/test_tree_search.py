@@ -437,6 +437,15 @@ async def test_self_consistent_steps():
     assert result.details["finished"] == 2 and result.answer in ("1", "2")
 
 
+async def test_a_step_of_another_method_is_cut_where_the_search_or_the_model_ends():
+    generator = Sequential(prompt="replaced")
+    result, _ = await solve({"q": ["abcdef"]}, generator=generator, width=1, step_tokens=4, max_depth=1)
+    assert result.text == "abcd" and result.details["unfinished"] == 1
+    engine = Steps({"q": ["abcdef"]}, context_limit=4)
+    result, _ = await solve(engine=engine, generator=generator, width=1, max_depth=1, max_tokens=10)
+    assert "abc".startswith(result.text) and result.details["unfinished"] == 1
+
+
 # -- bad input -------------------------------------------------------------------------------------------------
 
 
