@@ -64,7 +64,10 @@ TESTS = {
     "runtime/methods/voting.py": ["tests/runtime/methods/test_voting.py"],
     "runtime/methods/answers.py": ["tests/runtime/methods/test_answers.py", "tests/runtime/methods/test_sequential.py"],
     "runtime/methods/self_consistency.py": ["tests/runtime/methods/test_voting.py"],
-    "runtime/methods/sequential.py": ["tests/runtime/methods/test_sequential.py"],
+    "runtime/methods/sequential.py": [
+        "tests/runtime/methods/test_sequential.py",
+        "tests/runtime/methods/test_tools.py",
+    ],
     "runtime/methods/apr/method.py": ["tests/runtime/methods/apr"],
     "runtime/methods/hogwild/group.py": ["tests/runtime/methods/hogwild"],
     "runtime/methods/hogwild/policy.py": ["tests/runtime/methods/hogwild"],

@@ -427,7 +427,7 @@ async def test_a_verifier_sees_finished_trajectories_only():
 async def test_any_method_writes_the_steps():
     generator = Sequential(prompt="replaced", stop=(";",), temperature=1.0)
     result, engine = await solve(generator=generator)
-    assert result.answer == "1" and engine.asked["qa;"] == 4
+    assert (result.text, result.answer) == ("a;d;=1", "1") and engine.asked["qa;"] == 4
     assert "qa;" in engine.prompts and result.usage.injected_tokens > 0
 
 
