@@ -12,14 +12,18 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 class Deadline(TrainerCallback):
     """Ends the training with a checkpoint; the first process decides for all."""
 
-    def __init__(self, minutes: float) -> None:
+    def __init__(self, minutes: float, every: int = 1) -> None:
+        """`every`: only behind a step whose number is a multiple of it."""
         self.minutes = minutes
+        self.every = every
         self.began = time.monotonic()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.began = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step % self.every:
+            return
         is_over = time.monotonic() - self.began > 60 * self.minutes
         if torch.distributed.is_initialized():
             told = [is_over]

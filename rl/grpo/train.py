@@ -154,7 +154,8 @@ def _train(
     if config.held_out is not None:
         trainer.add_callback(Look(config.held_out, held_out, rollouts, trainer._metrics["train"], out))
     if config.max_minutes is not None:
-        trainer.add_callback(Deadline(config.max_minutes))
+        # Rollouts are not saved: all steps that use them go before it.
+        trainer.add_callback(Deadline(config.max_minutes, every=trainer.num_iterations))
     found = checkpoints(out)
     with rollouts:
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)

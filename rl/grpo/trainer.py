@@ -149,7 +149,9 @@ class ThreadTrainer(SafeCheckpoints, GRPOTrainer):
             "rollout/branches": [float(usage.branches) for usage in usages],
             "told_truth": [t.verdict for rollout in rollouts for t in rollout.told.values() if t.verdict is not None],
             "failed": [float(rollout.outcome is None) for rollout in rollouts],
-            "even_groups": [float(len({rollout.reward for rollout in group}) < 2) for group in groups],
+            "even_groups": [
+                float(len({one.reward for one in group if one.reward is not None}) < 2) for group in groups
+            ],
         }.items():
             if values:
                 noted[name].append(sum(values) / len(values))
