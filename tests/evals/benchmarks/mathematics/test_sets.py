@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from plait import InvalidInput, ScriptedEngine, TreeSearch, extract
 from plait.evals import EvalConfig, parse_benchmark, run
+from plait.evals.benchmarks.mathematics.grading import MathGrader
 from plait.evals.benchmarks.mathematics.olympiadbench import OlympiadRow, instruction
 
 GSM = [
@@ -227,3 +229,11 @@ def test_olympiad_tolerance(right, given, tenths):
     verdict = judged(f"\\boxed{{{given}}}", final_answer=[str(right)], error=str(tenths / 10))
     hit = any(abs(given - right * scale) <= 1.01 * tenths / 10 + 1e-12 for scale in (1, 0.01, 100))
     assert verdict.correct == hit
+
+
+def test_olympiad_lists_of_another_length_are_not_valued(monkeypatch):
+    asked = []
+    monkeypatch.setattr(MathGrader, "value", lambda self, text: asked.append(text) or Fraction(1))
+    changes = {"final_answer": [r"$\sqrt{2}, 3$"], "is_multiple_answer": True}
+    assert not judged("\\boxed{" + ", ".join(["\\pi"] * 200) + "}", **changes).correct
+    assert asked == [r"\sqrt{2}"]
