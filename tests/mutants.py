@@ -63,10 +63,14 @@ TESTS = {
     "runtime/jobs/notes.py": ["tests/runtime/jobs"],
     "runtime/methods/voting.py": ["tests/runtime/methods/test_voting.py"],
     "runtime/methods/answers.py": ["tests/runtime/methods/test_answers.py", "tests/runtime/methods/test_sequential.py"],
-    "runtime/methods/self_consistency.py": ["tests/runtime/methods/test_voting.py"],
+    "runtime/methods/self_consistency.py": [
+        "tests/runtime/methods/test_voting.py",
+        "tests/runtime/methods/test_sequential.py",
+    ],
     "runtime/methods/sequential.py": [
         "tests/runtime/methods/test_sequential.py",
         "tests/runtime/methods/test_tools.py",
+        "tests/runtime/methods/test_constraints.py",
     ],
     "runtime/methods/apr/method.py": ["tests/runtime/methods/apr"],
     "runtime/methods/hogwild/group.py": ["tests/runtime/methods/hogwild"],

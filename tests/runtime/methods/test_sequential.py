@@ -63,6 +63,28 @@ async def test_a_conclusion_fits_the_context():
     assert result.answer == "7"
 
 
+@pytest.mark.parametrize(("more", "text"), [(-1, "hm"), (0, "hm"), (1, "h#12")])
+async def test_a_conclusion_is_begun_where_one_token_and_all_of_it_fit(more, text):
+    """Text of one token and EOS, the mark, and two tokens behind it: what ends early leaves room that is not taken."""
+    method = Sequential(prompt="p", answer="boxed", conclusion="#", conclusion_tokens=2)
+    script = ScriptedEngine(lambda context: "123" if "#" in context else "hm")
+    result, _ = await run(method, None, engine=script, total_tokens=3 + more)
+    assert (result.text, result.usage.counts["concluded"]) == (text, more > 0)
+
+
+async def test_a_bound_that_nobody_asked_for_is_told(monkeypatch):
+    monkeypatch.setattr(Sequential, "bound", 5)
+    for fields, told in (({}, True), ({"conclusion": "#"}, True), ({"max_tokens": 5}, False)):
+        result, _ = await run(Sequential(prompt="p", answer="boxed", **fields), ["thinking", "7"])
+        assert result.text.startswith("think") and ("bound" in result.details) == told
+    for script, fields, limits in (
+        (["4 5"], {}, {}),
+        (["thinking", "7"], {"conclusion": "#", "conclusion_tokens": 2}, {"total_tokens": 6}),
+    ):
+        result, _ = await run(Sequential(prompt="p", answer="boxed", **fields), script, **limits)
+        assert "bound" not in result.details
+
+
 async def vote(answers, **fields):
     method = SelfConsistency(prompt="p", n=len(answers), answer=r"regex:\d", **fields)
     return await run(method, ["", *answers][1:])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait import InvalidInput, ScriptedEngine, SelfConsistency, parse_method
+from plait import InvalidInput, Runtime, ScriptedEngine, SelfConsistency, Sequential, Tool, parse_method
 from plait.runtime.equality import process, registry
 from plait.runtime.methods.answers import majority
 from plait.tests.runtime.tools import run
@@ -68,6 +68,21 @@ def test_a_generator_writes_the_samples_and_nothing_else_does():
     for fields in ({"conclusion": "so"}, {"contexts": ["c"]}, {"constraint": choices}):
         with pytest.raises(InvalidInput, match="the generator writes the samples"):
             SelfConsistency(prompt="p", generator=inner, **fields)
+
+
+@pytest.mark.parametrize("prompt", ["plain", [{"role": "user", "content": "chat"}]])
+async def test_a_generator_gets_the_prompt_and_its_samples_vote(prompt):
+    method = SelfConsistency(prompt=prompt, n=3, answer="text", generator=Sequential(prompt="another"))
+    result, engine = await run(method, ["7", "7", "8"])
+    assert set(engine.prompts) == {"plain" if isinstance(prompt, str) else "<user>chat\n<assistant>"}
+    assert result.answer == "7" and result.details["votes"] == {"7": 2, "8": 1}
+
+
+async def test_a_generator_is_looked_at_at_submit():
+    method = SelfConsistency(prompt="p", generator=Sequential(prompt="another", tools=[Tool(name="look")]))
+    async with Runtime(engine=ScriptedEngine(["7"])) as runtime:
+        with pytest.raises(InvalidInput, match="tools"):
+            await runtime.submit(method)
 
 
 @needs_math
