@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import InvalidInput
+from ..runtime.plain import check_plain
 
 
 def files(paths: Sequence[str]) -> list[Path]:
-    """All files that these name. Raises `InvalidInput` for a name without any."""
+    """All files that these name; `*`, `?`, `[...]` and `**` stand for what they do in a shell. Raises
+    `InvalidInput` for a name without any."""
     found: list[Path] = []
     for name in paths:
-        path = Path(name)
-        some = sorted(path.parent.glob(path.name)) if "*" in path.name else [path] if path.is_file() else []
+        # A file may have such a sign in its own name.
+        names = [name] if Path(name).is_file() else sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (pathlib's raises for some)
+        some = [path for path in map(Path, names) if path.is_file()]
         if not some:
             raise InvalidInput(f"there is no file {name}")
-        found += map(Path, some)
+        found += some
     return found
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where it stands, object) of every line. Raises `InvalidInput` for one that is no object."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot read {path}: {error}") from None
     for number, line in enumerate(lines, start=1):
@@ -33,7 +37,8 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         try:
             data = json.loads(line)
-        except ValueError as error:
+            check_plain(data)
+        except (ValueError, RecursionError) as error:
             raise InvalidInput(f"{path}:{number}: {error}") from None
         if not isinstance(data, dict):
             raise InvalidInput(f"{path}:{number}: not an object")

@@ -84,7 +84,7 @@ class GRPOConfig(Spec):
     weights: Weights = "calls"
     """How much a token weighs: each call of a rollout alike, or each token; see `credit.weights`."""
     latency: float = Field(default=0.0, ge=0)
-    """Factor of the acceleration term in the reward of right answers; 0: none. Goes with `scale = "none"`."""
+    """Factor of the acceleration term in the reward of right answers; 0: none. With `scale = "none"` alone."""
     share: bool = True
     """Compute tokens that calls share once."""
     row_tokens: int = Field(default=2048, ge=1)
@@ -131,6 +131,9 @@ class GRPOConfig(Spec):
             raise ValueError(f"trainer.{own[0]} follows from the other fields, or is fixed: leave it out")
         if self.prompts * self.group % self.chunks:
             raise ValueError(f"prompts * group = {self.prompts * self.group} is no multiple of chunks = {self.chunks}")
+        if self.latency and self.scale == "std":
+            # Where all are right the term is all that differs, and would weigh as much as being right or wrong.
+            raise ValueError('latency goes with scale = "none"')
         every, iterations = self.trainer.get("save_steps", 50), self.trainer.get("num_iterations", 1)
         if isinstance(every, int) and isinstance(iterations, int) and iterations and every % iterations:
             raise ValueError("trainer.save_steps must be a multiple of num_iterations: rollouts are not saved")

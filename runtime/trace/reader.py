@@ -55,7 +55,8 @@ def read(path: Path) -> Records:
 def parse(data: bytes, path: Path | str) -> Records:
     """The records in what such a file holds, not compressed; `path` is what messages call it. Raises `InvalidInput`."""
     try:
-        lines = data.decode().splitlines()
+        # At line feeds alone: texts may hold what else Unicode calls a line's end.
+        lines = data.decode().removesuffix("\n").split("\n") if data else []
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path}: not a readable trace file: {error}") from None
     if not lines:

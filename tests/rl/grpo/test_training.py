@@ -89,6 +89,16 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path):
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in after.items())
 
 
+def test_a_run_that_is_out_of_time_stops_behind_the_last_step_of_its_rollouts(folder, tmp_path):
+    """And goes on with the rollouts of a run that had the time."""
+    given = config(folder, steps=4, trainer={"num_iterations": 2})
+    hurried = config(folder, steps=4, trainer={"num_iterations": 2}, max_minutes=1e-6)
+    whole = train(given, tmp_path / "whole")
+    parts = [train(hurried, tmp_path / "parts") for _ in range(2)]
+    assert [(part.steps, part.is_finished) for part in (*parts, whole)] == [(2, False), (4, True), (4, True)]
+    assert parts[-1].losses == whole.losses
+
+
 @pytest.mark.parametrize(
     ("method", "credit"),
     [
@@ -171,6 +181,7 @@ def test_a_rollout_that_takes_too_long_is_neither_right_nor_wrong(folder):
         ({"chunks": 5}, "multiple of chunks"),
         ({"trainer": {"num_iterations": 3}}, "num_iterations"),
         ({"prompts": 7}, "7"),
+        ({"latency": 0.1}, 'latency goes with scale = "none"'),
         (
             {"benchmark": {"name": "math500"}, "method": {"method": "multiverse"}, "credit": "per_thread"},
             "no judge for math500",

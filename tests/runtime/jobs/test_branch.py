@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
-from plait import ScriptedEngine
+from plait import SamplingParams, ScriptedEngine
 from plait.runtime.engine import Capabilities
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
@@ -63,3 +65,35 @@ async def test_what_is_frozen_before_it_is_computed_is_waited_for_without_what_w
         branch.fork(1)
         ((_, length, block),) = ctx.state.late[-1:]
         assert length == 4 - dropped and block.computed == 0
+
+
+async def test_what_a_branch_does_is_told_and_recorded():
+    script = ScriptedEngine(lambda context: "out", capabilities=Capabilities(kv_merge=True, parallel_contexts=True))
+    async with context(script) as ctx:
+        reader = ctx.state.hub.subscribe()
+        around = ParallelContexts(at=1, texts=((7, 7), (8,)), temperature=1.0, scale=1.0)
+        root = ctx.open([4, 5], label="root", contexts=around)
+        left, right = root.fork(2, ["left"])
+        await left.generate(SamplingParams())
+        root.join(ctx.tokenizer.encode_continuation([], "ab"), {left.id: True, right.id: False})
+        root.merge([left])
+        right.prune("too dear")
+        told = [(e.type, *list(asdict(e).values())[2:]) for e in iter(reader.get_nowait, None)]
+    assert told == [
+        ("branch_started", "0", None, "root", 2 + 3),
+        ("branch_started", "0.0", "0", "left", 0),
+        ("branch_started", "0.1", "0", "", 0),
+        ("forked", "0", ("0.0", "0.1")),
+        ("text", "0.0", "out", 3),
+        ("stopped", "0.0", "eos", 4),
+        ("budget", 4, 4),
+        ("joined", "0", ("0.0", "0.1"), ("0.0",), "ab"),
+        ("merged", "0", ("0.0",)),
+        ("pruned", "0.1", "too dear"),
+    ]
+    trace = ctx.state.trace
+    joined, merged = trace.joins
+    assert (joined.branch, joined.children, joined.found) == ("0", ("0.0", "0.1"), ("0.0",))
+    assert [piece.text for piece in trace.segments[joined.segment].pieces][-1] == "ab"
+    assert (merged.children, merged.found, merged.segment) == (("0.0",), ("0.0",), None)
+    assert trace.branches["0.1"].pruned == "too dear" and trace.branches["0.1"].closed is not None

@@ -115,6 +115,16 @@ async def test_round_trip(tmp_path):
     assert loaded.segments == trace.segments and loaded.joins == trace.joins
 
 
+async def test_texts_may_hold_what_ends_lines_elsewhere(tmp_path):
+    """A tool that writes JSON anew may leave such characters as they are."""
+    async with context(ScriptedEngine(["a\u2028b\x85c\u2029d"])) as ctx:
+        await ctx.open(ctx.tokenizer.encode("p\u2028")).generate(SamplingParams())
+        trace = ctx.state.trace
+    path = tmp_path / "trace.jsonl"
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\r\n" for line in trace.lines()), newline="")
+    assert list(Trace.load(path).lines()) == list(trace.lines())
+
+
 async def test_rewound_text_is_its_own_row_and_positions_follow_merges(tmp_path):
     trace, _ = await recorded(tmp_path, FULL)
     rows = {row.segment: row for row in trace.for_training()}
