@@ -97,3 +97,24 @@ async def test_what_a_branch_does_is_told_and_recorded():
     assert [piece.text for piece in trace.segments[joined.segment].pieces][-1] == "ab"
     assert (merged.children, merged.found, merged.segment) == (("0.0",), ("0.0",), None)
     assert trace.branches["0.1"].pruned == "too dear" and trace.branches["0.1"].closed is not None
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_what_late_tokens_saw_is_noted_once_they_are_computed_or_nobody_will(is_read):
+    engine = native()
+    await engine.start()
+    async with context(engine) as ctx:
+        seen, branch = ctx.open([1, 2]), ctx.open([3])
+        await seen.generate(SamplingParams(max_tokens=0))
+        branch.watch(seen)
+        branch.extend([4, 5])
+        (child,) = branch.fork(1)
+        ((segment, length, block),) = ctx.state.late
+        ctx.state.note_late()
+        assert (length, segment.seen, len(ctx.state.late)) == (2, {}, 1)
+        if is_read:
+            await child.generate(SamplingParams(max_tokens=1))
+            assert block.computed == 2 and list(segment.seen.values()) == [[2, 2]]
+        ctx.state.finish()
+        assert not ctx.state.late
+        assert list(segment.seen.values()) == ([[2, 2]] if is_read else [])

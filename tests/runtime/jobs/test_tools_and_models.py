@@ -1,4 +1,4 @@
-"""Tools and states of a branch, and branches on another model: in events, trace and books, and back from the file."""
+"""Scores, tools and states of a branch, and parts on another model: in events, trace and books, and from the file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from plait import SamplingParams, ScriptedEngine
 from plait.rl.masks import trace_mask
 from plait.runtime.engines.scripted import WordTokenizer
 from plait.runtime.errors import InvalidInput
-from plait.runtime.events import StateEntered, ToolFinished, ToolStarted, parse_event
+from plait.runtime.events import Scored, StateEntered, ToolFinished, ToolStarted, parse_event
 from plait.runtime.trace.trace import Trace
 from plait.tests.runtime.tools import context
 
@@ -40,6 +40,17 @@ async def test_a_tool_is_announced_and_recorded(tmp_path):
     (tmp_path / "t.jsonl").write_text(lines)
     with pytest.raises(InvalidInput, match="unknown branch '7'"):
         Trace.load(tmp_path / "t.jsonl")
+
+
+async def test_scores_are_recorded_and_told():
+    async with context(ScriptedEngine(["x"])) as ctx:
+        branch = ctx.open([4])
+        reader = ctx.state.hub.subscribe()
+        for score in (0.25, 1.5):
+            branch.score(score)
+        told = list(iter(reader.get_nowait, None))
+        assert branch.record.scores == [0.25, 1.5]
+        assert [(type(one), one.branch, one.score) for one in told] == [(Scored, "0", 0.25), (Scored, "0", 1.5)]
 
 
 async def test_a_part_on_another_model_is_in_the_books():

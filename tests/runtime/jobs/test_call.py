@@ -1,0 +1,48 @@
+"""One call of `generate`: what it costs is counted, and its text is announced while it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, fields, replace
+
+from plait import SamplingParams, ScriptedEngine
+from plait.runtime.engine import Completion
+from plait.runtime.events import Stopped, Text
+from plait.tests.runtime.tools import context
+
+COSTS = ["prefilled_tokens", "reused_tokens", "preemptions", "drafted_tokens", "accepted_tokens"]
+
+
+class Dear(ScriptedEngine):
+    """Every call has the same costs, all of them different."""
+
+    async def complete(self, generation):
+        costs = {name: number for number, name in enumerate(COSTS, start=1)}
+        return replace(await super().complete(generation), **costs, rolled_back=9)
+
+
+async def test_all_that_calls_cost_is_added_up():
+    assert {field.name for field in fields(Completion)} >= {*COSTS, "rolled_back"}
+    async with context(Dear(lambda _: "abc")) as ctx:
+        branch = ctx.open([4])
+        for calls in (1, 2, 3):
+            await branch.generate(SamplingParams(ignore_eos=True, max_tokens=2))
+            used = asdict(ctx.state.usage)
+            assert [used[name] for name in COSTS] == [calls * number for number in range(1, 6)]
+            assert (used["rolled_back_tokens"], used["generated_tokens"]) == (9 * calls, 2 * calls)
+
+
+async def test_text_is_announced_token_by_token_and_the_end_behind_it():
+    async with context(ScriptedEngine(["abcd"], seconds_per_token=1e-4)) as ctx:
+        reader = ctx.state.hub.subscribe()
+        branch = ctx.open([4])
+        call = asyncio.create_task(branch.generate(SamplingParams()))
+        texts = []
+        async for event in reader:
+            if isinstance(event, Text):
+                texts.append((event.text, event.tokens))
+            elif isinstance(event, Stopped):
+                break
+        assert texts == [("a", 1), ("b", 1), ("c", 1), ("d", 1)]
+        assert (event.reason, event.tokens) == ("eos", 5)
+        await call
