@@ -125,7 +125,8 @@ def span_attention(
         threads: OpenMP threads of the compiled kernel.
         out: where to write the result, a contiguous tensor like `q`; a new tensor if None.
         is_invariant: a row's bits do not depend on the other rows of the plan. On a GPU it costs speed: False lets the
-            Triton kernels divide the work as suits the plan. The other kernels are always so.
+            Triton kernels divide the work as suits the plan. The compiled kernels of the CPU are always so, plain torch
+            is not: the last bits depend on the shape of its products.
 
     Returns:
         (N, H, D) in the dtype of `q`: sum over groups g of softmax_g(factor_g * lse_g + bias_g) * o_g, with o_g the

@@ -12,8 +12,12 @@ from .errors import InvalidInput
 
 
 def cache_folder(name: str) -> Path:
-    """`plait/NAME` in the user's cache folder; it need not be there."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plait" / name
+    """`plait/NAME` in the user's cache folder; it need not be there. Raises `InvalidInput` where nobody has a home."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(given or Path.home() / ".cache") / "plait" / name
+    except RuntimeError:
+        raise InvalidInput("there is no home folder to keep files in: set XDG_CACHE_HOME") from None
 
 
 @contextmanager

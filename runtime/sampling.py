@@ -123,10 +123,10 @@ class SamplingParams:
             raise InvalidInput("constrained is for texts under a constraint, and there is none")
         if not isinstance(self.logit_bias, Mapping):
             raise InvalidInput(f"logit_bias must map token ids to numbers, not be a {type(self.logit_bias).__name__}")
-        object.__setattr__(self, "logit_bias", dict(self.logit_bias))
         for token, bias in self.logit_bias.items():
             _check_int("logit_bias", token)
             _check_number("logit_bias", bias, -MAX_BIAS, MAX_BIAS)
+        object.__setattr__(self, "logit_bias", {token: float(bias) for token, bias in self.logit_bias.items()})
 
     def check_vocabulary(self, size: int) -> None:
         """Raise `InvalidInput` for what a model of `size` tokens cannot do."""
@@ -164,6 +164,8 @@ def _check_shape(p: SamplingParams | SamplingDefaults) -> None:
         raise InvalidInput("top_p must be above 0: nothing would be left to sample from")
     _check_number("min_p", p.min_p, 0.0, 1.0)
     _check_number("repetition_penalty", p.repetition_penalty, 1 / MAX_PENALTY, MAX_PENALTY)
+    for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+        object.__setattr__(p, name, float(getattr(p, name)))  # engines hand them to code that takes no integers
 
 
 def _check_int(name: str, value: object) -> None:

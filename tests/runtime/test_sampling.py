@@ -92,6 +92,13 @@ def test_a_top_k_beyond_any_vocabulary_fits_a_machine_integer():
     assert SamplingParams(top_k=MAX_TOP_K - 1).top_k == MAX_TOP_K - 1
 
 
+def test_whole_numbers_are_numbers_like_others():
+    fields = {"temperature": 1, "top_p": 1, "min_p": 0, "repetition_penalty": 2}
+    for made in (SamplingParams(**fields, logit_bias={3: 4}), SamplingDefaults(**fields)):
+        assert all(type(getattr(made, name)) is float and getattr(made, name) == fields[name] for name in fields)
+    assert type(SamplingParams(logit_bias={3: 4}).logit_bias[3]) is float
+
+
 def test_what_was_checked_cannot_change():
     stop, bias = ["a"], {1: 1.0}
     params = SamplingParams(stop=stop, logit_bias=bias)

@@ -23,6 +23,7 @@ from ...engine import Tokenizer
 from .context_files import ContextFiles
 from .gguf_reader import model_parts
 from .model import Model
+from .options import NativeOptions
 from .pool import KVPool
 from .segment import Segment
 from .store import KVStore
@@ -36,6 +37,8 @@ class ContextEngine(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def options(self) -> NativeOptions: ...
     @property
     def model(self) -> Model: ...
     @property
@@ -77,6 +80,8 @@ class ContextTier:
             settings: tuple[object, ...] = engine.model.dtype, engine.pool.block_size, engine.model.config.layers
             if engine.pool.dtype != engine.model.dtype:
                 settings += (engine.pool.dtype,)
+            if engine.options.weights is not None:
+                settings += (engine.options.weights,)
             digest.update(repr(settings).encode())
             for path in _files(self._source):
                 with path.open("rb") as file:

@@ -63,7 +63,7 @@ class NativeOptions:
     copy blocks as a whole."""
     batch_invariant: bool = True
     """On a GPU: the bits of a branch's results do not depend on what else runs. Without, long contexts that many
-    branches share are faster. On the CPU it is always so."""
+    branches share are faster. The compiled kernels of the CPU are always so, plain torch is never quite."""
     max_rows: int = 1024
     """Tokens per forward pass at most."""
     prefill_chunk: int = 512

@@ -63,10 +63,10 @@ class Draws:
     def of(params: Sequence[SamplingParams], seeds: Sequence[int], first: Sequence[int], steps: int) -> Draws:
         """For rows that have sampled `first` tokens so far."""
         return Draws(
-            temperature=np.array([p.temperature for p in params]),
+            temperature=np.array([p.temperature for p in params], dtype=np.float64),
             top_k=np.array([p.top_k for p in params], dtype=np.int64),
-            top_p=np.array([p.top_p for p in params]),
-            min_p=np.array([p.min_p for p in params]),
+            top_p=np.array([p.top_p for p in params], dtype=np.float64),
+            min_p=np.array([p.min_p for p in params], dtype=np.float64),
             scored=np.array([is_scored(p) for p in params]),
             uniform=uniforms(seeds, first, steps),
         )

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from plait.runtime.disk import cache_folder
 from plait.runtime.engines.native import arithmetic, ops
 from plait.runtime.engines.native.config import ModelConfig
 from plait.runtime.engines.native.kernels import (
@@ -24,6 +25,7 @@ from plait.runtime.engines.native.kernels import (
 )
 from plait.runtime.engines.native.ops import KernelOps
 from plait.runtime.engines.native.weights import Weights
+from plait.runtime.errors import InvalidInput
 from plait.tests.compiled import EMULATED_TILES, LAYERS, assembly_with_tiles, build
 
 from .test_ops import _config, _inputs, _run, _weights, shapes
@@ -116,7 +118,13 @@ def test_all_candidates_are_measured(tiles: CDLL, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_the_clearly_faster_one_is_chosen(seconds: dict[int, float], chosen: int) -> None:
-    assert arithmetic.choose(seconds) == chosen
+    assert arithmetic.choose(seconds) == arithmetic.choose(seconds, seconds) == chosen
+
+
+def test_measurements_that_do_not_agree_choose_nothing() -> None:
+    fast, slow = {BFLOAT16: 1.0, FLOAT32_HALVED: 0.5}, {BFLOAT16: 1.0, FLOAT32_HALVED: 0.9}
+    other = {BFLOAT16: 1.0, FLOAT32_HALVED: 0.8, BFLOAT16_TILES: 0.3}
+    assert {arithmetic.choose(*pair) for pair in ((fast, slow), (slow, fast), (fast, other))} == {BFLOAT16}
 
 
 def test_one_measurement_for_a_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +139,9 @@ def test_one_measurement_for_a_machine(folder: Path, monkeypatch: pytest.MonkeyP
     assert [path.name for path in folder.iterdir()] == ["arithmetic.json"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"KEY": 3}', '{"KEY": "abacus"}', '{"KEY": "tiles"}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "[" * 100_000, '{"KEY": 3}', '{"KEY": "abacus"}', '{"KEY": "tiles"}', "\xff"]
+)
 def test_a_file_of_no_use_is_measured_again(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damaged, or of instructions that are not there."""
     monkeypatch.setattr(arithmetic, "candidates", lambda _: (BFLOAT16, FLOAT32_HALVED))
@@ -143,7 +153,21 @@ def test_a_file_of_no_use_is_measured_again(folder: Path, text: str, monkeypatch
     assert "float32" in json.loads((folder / "arithmetic.json").read_text()).values()
 
 
-def test_no_place_for_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arithmetic, "measure", lambda _: {BFLOAT16: 1.0, FLOAT32_HALVED: 0.1})
+@pytest.mark.parametrize("tiles", [False, True])
+def test_no_place_for_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch, tiles: bool) -> None:
+    """What is measured at every start may come out otherwise: nothing is."""
+    kinds = (BFLOAT16, FLOAT32_HALVED, *((BFLOAT16_TILES,) if tiles else ()))
+    monkeypatch.setattr(arithmetic, "candidates", lambda _: kinds)
+    monkeypatch.setattr(arithmetic, "measure", lambda _: {**dict.fromkeys(kinds, 1.0), FLOAT32_HALVED: 0.1})
     folder.write_text("a file, no folder")
-    assert arithmetic.fastest(_library()) == FLOAT32_HALVED
+    assert arithmetic.fastest(_library()) == (BFLOAT16_TILES if tiles else BFLOAT16)
+    arithmetic.fastest.cache_clear()
+
+    def nobody(_: object) -> Path:
+        raise RuntimeError("no home")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", classmethod(nobody))
+    assert arithmetic.fastest(_library()) == (BFLOAT16_TILES if tiles else BFLOAT16)
+    with pytest.raises(InvalidInput, match="XDG_CACHE_HOME"):
+        cache_folder("contexts")

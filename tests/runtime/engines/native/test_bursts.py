@@ -115,6 +115,19 @@ async def test_same_as_one_step_at_a_time(folder: Path, bursts: list[int], seed:
     assert FinishReason.LENGTH in reasons and len(reasons) > 1
 
 
+async def test_whole_numbers_shape_a_burst_as_others_do(folder: Path, bursts: list[int]) -> None:
+    found = []
+    for temperature, shape in ((1.0, {"top_p": 1.0, "min_p": 0.0}), (1, {"top_p": 1, "min_p": 0}), (1, {})):
+        engine = _engine(folder)
+        await engine.start()
+        branch = engine.open(_prompt(9, 0), seed=3)
+        params = SamplingParams(max_tokens=40, ignore_eos=True, temperature=temperature, **shape)
+        found.append((await branch.generate(params)).token_ids)
+        branch.close()
+        await _close(engine)
+    assert bursts and found[0] == found[1] == found[2]
+
+
 async def test_bursts_up_to_where_a_window_cuts(bursts: list[int]) -> None:
     """Bursts while every key is inside the window, single steps from there on."""
     folder = tiny("mistral", sliding_window=50)[1]

@@ -40,7 +40,8 @@ TOTAL = sum(map(len, CONTEXTS))
 async def run(store: Path, *methods: plait.Method, folder: Path = FOLDER, **options) -> list[plait.Result]:
     """Jobs on a new engine that keeps contexts in `store`; all are written when it returns."""
     chosen = NativeOptions(**{"kv_tokens": 4096, "contexts": store, **options})
-    engine = NativeEngine(load_model(folder), Numbers(61), chosen, name="tiny", source=folder)
+    model = load_model(folder, weight_type=chosen.weights)
+    engine = NativeEngine(model, Numbers(61), chosen, name="tiny", source=folder)
     async with plait.Runtime(engine=engine) as runtime:
         results = [await (await runtime.submit(method)) for method in methods]
         assert_all_blocks_came_back(engine)
@@ -97,7 +98,10 @@ async def test_other_weights_dtypes_and_prefixes_find_nothing(tmp_path):
     (weights,) = await run(tmp_path, ask(CONTEXTS), folder=OTHER)
     (prefix,) = await run(tmp_path, ask(CONTEXTS, instruction="7."))
     (blocks,) = await run(tmp_path, ask(CONTEXTS), block_size=32)
-    assert [r.usage.reused_tokens for r in (weights, prefix, blocks)] == [0, 0, 0]
+    rounded = [(await run(tmp_path, ask(CONTEXTS), weights=kind))[0] for kind in ("int8", "int4")]
+    assert [r.usage.reused_tokens for r in (weights, prefix, blocks, *rounded)] == [0] * 5
+    (again,) = await run(tmp_path, ask(CONTEXTS), weights="int8")
+    assert again.usage.reused_tokens == TOTAL and logprobs(again) == logprobs(rounded[0])
 
 
 def _truncate(path: Path) -> None:
