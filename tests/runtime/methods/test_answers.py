@@ -42,6 +42,14 @@ CASES = [
     (r"regex:x=(\d+)", "x=1, x=2", "2"),
     (r"regex:x=(\d+)?", "x=", None),
     ("regex:z", "abc", None),
+    (
+        "path",
+        "Goal Reached\nExploring Operation: 8-3=5, Resulting Numbers: [2, 5]\n"
+        "Exploring Operation: 5-2=3, Resulting Numbers: [3]\n3,3 equal: Goal Reached\n",
+        "8-3=5, 5-2=3",
+    ),
+    ("path", "Exploring Operation: 8-3=5, Resulting Numbers: [5]\nGoal Reached", None),
+    ("path", "nothing", None),
 ]
 
 
@@ -83,11 +91,15 @@ def spans(text):
     return sorted(found)
 
 
-@given(
-    st.lists(st.sampled_from(["\\boxed{", "\\boxed \n{", "\\boxed", "{", "}", "1", "x", "\\"]), max_size=14).map(
-        "".join
-    )
+PIECES = ["\\boxed{", "\\boxed \n{", "\\boxed", "{", "}", "1", "x", "\\"]
+NESTED = st.recursive(
+    st.sampled_from(["", "1", "x"]),
+    lambda inner: st.tuples(inner, inner, inner).map(lambda parts: "{}\\boxed{{{}}}{}".format(*parts)),
+    max_leaves=8,
 )
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join) | NESTED)
 def test_boxes_are_those_found_by_counting_braces(text):
     kept = []
     for begin, end in spans(text):
