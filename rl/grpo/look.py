@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,9 @@ from ...evals.benchmark import Sample
 from ...evals.stats import wilson
 from ..processes import is_first
 from .config import HELD_OUT, HeldOut
-from .rollouts import Request, Rollouts
+from .rollouts import Request, Rollouts, failures
+
+logger = logging.getLogger(__name__)
 
 
 class Look(TrainerCallback):
@@ -52,6 +55,8 @@ class Look(TrainerCallback):
         made = self.rollouts.run(
             [Request(benchmark=benchmark, sample=sample, seed=0, is_greedy=True) for sample in self.samples]
         )
+        if failed := failures(made):
+            logger.warning("step %d, held out: %s", step, failed)
         outcomes = [rollout.outcome for rollout in made if rollout.outcome is not None]
         usages = [rollout.usage for rollout in made if rollout.usage is not None]
         right = int(sum(outcomes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -43,7 +44,8 @@ class Rollout:
     sample: Sample
     trace: Trace
     outcome: float | None
-    """1.0 right, 0.0 wrong, None: nobody can say, since it took too long or the machine failed it."""
+    """1.0 right, 0.0 wrong, None: nobody can say, since it took too long, its prompt was too long for the model, or the
+    machine failed it."""
     reason: str
     reward: float | None
     """The outcome, with what there is for being fast."""
@@ -124,13 +126,12 @@ class Rollouts:
                 result = await job
         except EngineClosed:
             raise
-        except PromptTooLong as error:
-            return Rollout(sample=sample, trace=Trace(), outcome=0.0, reason=str(error), reward=0.0, usage=None)
         except Exception as error:  # One job's failure is no judgement of the model; the others go on.
-            if job is None:
+            if job is None and not isinstance(error, PromptTooLong):
                 raise
+            trace = Trace() if job is None else job.trace
             reason = "timeout" if limit.expired() else f"{type(error).__name__}: {error}"
-            return Rollout(sample=sample, trace=job.trace, outcome=None, reason=reason, reward=None, usage=None)
+            return Rollout(sample=sample, trace=trace, outcome=None, reason=reason, reward=None, usage=None)
         return await asyncio.to_thread(self._judged, request, method, result)
 
     def _judged(self, request: Request, method: Method, result: Result) -> Rollout:
@@ -154,6 +155,15 @@ class Rollouts:
             told=children,
             grown=leaves,
         )
+
+
+def failures(rollouts: Sequence[Rollout]) -> str | None:
+    """How many of them nobody could judge, and mostly why; None: all were judged."""
+    reasons = Counter(rollout.reason for rollout in rollouts if rollout.outcome is None)
+    if not reasons:
+        return None
+    ((reason, _),) = reasons.most_common(1)
+    return f"{reasons.total()} of {len(rollouts)} rollouts failed, mostly by: {reason}"
 
 
 def sampled(method: MethodConfig, *, greedy: bool = False) -> MethodConfig:

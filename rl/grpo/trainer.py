@@ -6,6 +6,7 @@ What is TRL's own stays: its loop, optimiser, loss, metrics, logging and checkpo
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Sequence
@@ -17,12 +18,15 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from ...evals.benchmark import Benchmark, Sample
+from ...runtime.errors import PlaitError
 from ..checkpoints import SafeCheckpoints
 from . import credit
 from .batch import Shape, chunks, credited, padded
 from .forest import Forest
 from .packed import Layout, score
-from .rollouts import Request, Rollout, Rollouts, rollout_seed
+from .rollouts import Request, Rollout, Rollouts, failures, rollout_seed
+
+logger = logging.getLogger(__name__)
 
 
 class ThreadTrainer(SafeCheckpoints, GRPOTrainer):
@@ -73,7 +77,8 @@ class ThreadTrainer(SafeCheckpoints, GRPOTrainer):
         return self._chunks[place % len(self._chunks)]
 
     def _roll_out(self, count: int) -> list[dict[str, Any]]:
-        """A group of rollouts of each of `count` problems, as chunks that an optimiser step adds up."""
+        """A group of rollouts of each of `count` problems, as chunks that an optimiser step adds up. Raises
+        `PlaitError`, in every process, if none of a step could be judged: there is nothing to learn from."""
         began = time.perf_counter()
         self._rollouts.engine.refresh()
         step, seed = self.state.global_step, self.args.seed
@@ -85,6 +90,7 @@ class ThreadTrainer(SafeCheckpoints, GRPOTrainer):
             for member in range(self._group)
         ]
         made = self._rollouts.run(requests)
+        everywhere = self._judged(made, step)
         groups = [made[at : at + self._group] for at in range(0, len(made), self._group)]
         generated = time.perf_counter()
         forest = Forest()
@@ -93,7 +99,6 @@ class ThreadTrainer(SafeCheckpoints, GRPOTrainer):
         if self.beta == 0.0 and not self._entropy_bonus_enabled:
             # Nothing is learnt where the advantage is 0; such rollouts count in the mean all the same.
             calls = [one for one in calls if one.advantage]
-        everywhere = float(self.accelerator.reduce(torch.tensor(float(len(made)), device=self._shape.device)).item())
         parts = chunks(forest, calls, self._count, everywhere, self._shape)
         if self.accelerator.num_processes > 1:
             # What TRL gathers of each row has to be as long everywhere.
@@ -108,6 +113,17 @@ class ThreadTrainer(SafeCheckpoints, GRPOTrainer):
         if self._traces_every and step % self._traces_every == 0 and self.accelerator.is_main_process:
             self._keep(groups[0], step)
         return parts
+
+    def _judged(self, made: Sequence[Rollout], step: int) -> float:
+        """How many rollouts all processes made; says what failed of our own."""
+        failed = failures(made)
+        own = torch.tensor([len(made), sum(one.outcome is not None for one in made)], device=self._shape.device)
+        everywhere, judged = self.accelerator.reduce(own.float()).tolist()
+        if not judged:
+            raise PlaitError(f"step {step}: {failed}")
+        if failed:
+            logger.warning("step %d: %s", step, failed)
+        return float(everywhere)
 
     @torch.no_grad()
     def reference_logps(self, layout: Layout) -> Tensor:

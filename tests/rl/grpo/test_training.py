@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import math
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from plait import InvalidInput, Runtime, Sequential, Trace
+from plait import InvalidInput, PlaitError, Runtime, Sequential, Trace
 from plait.evals.config import MethodConfig
 from plait.rl.checkpoints import STAGING, checkpoints
 from plait.rl.grpo.config import GRPOConfig
@@ -171,6 +172,41 @@ def test_a_rollout_that_takes_too_long_is_neither_right_nor_wrong(folder):
         live_engine(model, folder, NativeOptions.of(config(folder).engine)), MethodConfig(fields=APR), timeout=1e-6
     ) as rollouts:
         assert {(one.outcome, one.reward, one.reason) for one in rollouts.run(requests)} == {(None, None, "timeout")}
+
+
+def test_a_prompt_that_is_too_long_is_neither_right_nor_wrong(folder):
+    benchmark = Vowels()
+    sample = dataclasses.replace(benchmark.load()[0], question="go " * 300)  # the model has 256 positions
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with Rollouts(live_engine(model, folder, NativeOptions.of({"kv_tokens": 1024})), MethodConfig(fields=APR)) as made:
+        (one,) = made.run([Request(benchmark=benchmark, sample=sample, seed=0)])
+    assert (one.outcome, one.reward, one.usage) == (None, None, None) and one.reason.startswith("PromptTooLong: ")
+
+
+def test_a_step_without_any_judged_rollout_ends_the_run_and_says_why(folder, tmp_path):
+    with pytest.raises(PlaitError, match="step 0: 12 of 12 rollouts failed, mostly by: timeout"):
+        train(config(folder, timeout=1e-6), tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_step_with_some_judged_rollouts_goes_on_and_says_what_failed(folder, tmp_path, monkeypatch, caplog):
+    run = Rollouts.run
+
+    def failing(self, requests):
+        reasons = ["one", "other", "other"]
+        fail = {"outcome": None, "reward": None, "usage": None}
+        made = run(self, requests)
+        return [dataclasses.replace(one, reason=r, **fail) for one, r in zip(made, reasons, strict=False)] + made[3:]
+
+    monkeypatch.setattr(Rollouts, "run", failing)
+    held_out = {"benchmark": {"name": "test_vowels"}, "every": 9}
+    assert train(config(folder, steps=1, held_out=held_out), tmp_path).is_finished
+    (line,) = history(tmp_path)
+    assert line["failed"] == 0.25
+    said = [record.getMessage() for record in caplog.records if record.name == "plait.rl.grpo.trainer"]
+    assert said == ["step 0: 3 of 12 rollouts failed, mostly by: other"]
+    looked = [record.getMessage() for record in caplog.records if record.name == "plait.rl.grpo.look"]
+    assert looked == [f"step {step}, held out: 3 of 6 rollouts failed, mostly by: other" for step in (0, 1)]
 
 
 @pytest.mark.parametrize(
