@@ -39,6 +39,8 @@ from .trained import Trained
 from .trainer_arguments import check_given, trainer_arguments
 
 PROBE = "probe.json"
+OUTCOMES = (PROBE, "probe", "trainer_state.json")
+"""What `claim` calls so."""
 MAY_CHANGE = ("max_minutes", "threads", "probe")
 """Fields that a run that goes on may have other values of."""
 
@@ -64,7 +66,7 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     lora = lora_config(config, "CAUSAL_LM")
     is_main = args.process_index == 0
     if is_main:
-        claim(config, out, may_change=MAY_CHANGE, outcomes=[PROBE], fresh=fresh)
+        claim(config, out, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
     from transformers import AutoModelForCausalLM, set_seed
 
     set_seed(config.seed)

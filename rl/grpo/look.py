@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from ...evals.benchmark import Sample
 from ...evals.stats import wilson
+from ...runtime.disk import replace_file
 from ..processes import is_first
 from .config import HELD_OUT, HeldOut
 from .rollouts import Request, Rollouts, failures
@@ -34,13 +35,14 @@ class Look(TrainerCallback):
         self.file = out / HELD_OUT
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if is_first() and self.file.exists():
+            # What was looked at after the checkpoint is looked at again; a crash may have cut the last line.
+            lines = self.file.read_bytes().splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith(b"\n")] if state.global_step else []
+            kept = [line for line in whole if json.loads(line)["step"] <= state.global_step]
+            replace_file(self.file, b"".join(kept), sync=True)
         if state.global_step == 0:
             self._look(0)
-        elif is_first() and self.file.exists():
-            # What was looked at after the checkpoint is looked at again.
-            lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            self.file.write_text("".join(kept), encoding="utf-8")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self.config.every == 0 or state.global_step == state.max_steps:

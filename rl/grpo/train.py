@@ -19,6 +19,7 @@ from ..run_folder import claim
 from ..trained import Trained
 from .batch import Shape
 from .config import HELD_OUT, GRPOConfig
+from .curve import CURVE, draw
 from .judges import JUDGES, Judge
 from .packed import token_cost
 from .rollouts import Rollouts, sampled
@@ -33,7 +34,10 @@ DEFAULTS: dict[str, Any] = {
 }
 """Of TRL's arguments, where a configuration does not say."""
 
-
+TRACES = "traces"
+"""In the output folder."""
+OUTCOMES = (HELD_OUT, CURVE, TRACES)
+"""What `claim` calls so."""
 MAY_CHANGE = ("max_minutes", "threads", "steps", "traces_every", "concurrency")
 """Fields that a run that goes on may have other values of."""
 
@@ -64,7 +68,7 @@ def train(config: GRPOConfig, out: Path, *, fresh: bool = False) -> Trained:
     sampled(config.method).build(config.benchmark, samples[0], None)
     held_out = [] if config.held_out is None else config.held_out.benchmark.load()
     if is_first():
-        claim(config, out, may_change=MAY_CHANGE, outcomes=[HELD_OUT], fresh=fresh)
+        claim(config, out, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
     try:
         return _train(config, out, path, options, samples, held_out, judge)
     finally:
@@ -89,7 +93,6 @@ def _train(
     from trl.trainer.grpo_config import GRPOConfig as Arguments
 
     from ..deadline import Deadline
-    from .curve import draw
     from .look import Look
     from .trainer import ThreadTrainer
 
@@ -148,7 +151,7 @@ def _train(
         negative=config.negative,
         weights=config.weights,
         shape=shape,
-        traces=out / "traces",
+        traces=out / TRACES,
         traces_every=config.traces_every,
     )
     if config.held_out is not None:
@@ -156,7 +159,8 @@ def _train(
     if config.max_minutes is not None:
         # Rollouts are not saved: all steps that use them go before it.
         trainer.add_callback(Deadline(config.max_minutes, every=trainer.num_iterations))
-    found = checkpoints(out)
+    with arguments.main_process_first():
+        found = checkpoints(out)
     with rollouts:
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     trainer.save_model(str(out / "model"))

@@ -29,6 +29,8 @@ from .samples import Places, StepSample, collate, count, step_samples
 from .verdicts import judge, scores
 
 VERDICTS = "verdicts.json"
+OUTCOMES = (VERDICTS, "trainer_state.json")
+"""What `claim` calls so."""
 MAY_CHANGE = ("max_minutes", "threads")
 """Fields that a run that goes on may have other values of."""
 
@@ -56,7 +58,7 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
     lora = lora_config(config, "TOKEN_CLS" if is_classifier else "CAUSAL_LM")
     is_main = args.process_index == 0
     if is_main:
-        claim(config, out, may_change=MAY_CHANGE, outcomes=[VERDICTS], fresh=fresh)
+        claim(config, out, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
     set_seed(config.seed)
     kind: Any = AutoModelForTokenClassification if is_classifier else AutoModelForCausalLM
     options = {"num_labels": 2, "id2label": {0: "bad", 1: "good"}} if is_classifier else {}

@@ -298,8 +298,10 @@ def test_time_that_is_up_ends_with_a_checkpoint_and_a_model(model, tmp_path):
     assert second.is_finished and len(second.losses) == 18
     with pytest.raises(InvalidInput, match="made with other epochs"):
         train(given.model_copy(update={"epochs": 4}), tmp_path / "out")
+    (tmp_path / "out" / "probe").mkdir()
+    (tmp_path / "out" / "probe.json").write_text("{}")
     again = train(given.model_copy(update={"epochs": 1, "max_minutes": None}), tmp_path / "out", fresh=True)
-    assert again.steps == 6
+    assert again.steps == 6 and not list((tmp_path / "out").glob("probe*"))
 
 
 def test_old_checkpoints_go(model, tmp_path):

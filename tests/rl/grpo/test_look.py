@@ -67,6 +67,25 @@ def test_what_was_looked_at_after_the_checkpoint_is_looked_at_again(tmp_path, re
     assert not (tmp_path / HELD_OUT).exists()
 
 
+def test_what_another_run_looked_at_before_its_first_checkpoint_goes(tmp_path):
+    for _ in range(2):
+        one = look(tmp_path)
+        one.on_train_begin(None, at(0), None)
+        one.on_step_end(None, at(2), None)
+        assert steps(tmp_path) == [0, 2]
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_line_that_a_crash_has_cut_is_left_out(tmp_path, cut):
+    one = look(tmp_path)
+    one.on_train_begin(None, at(0), None)
+    one.on_step_end(None, at(2), None)
+    with (tmp_path / HELD_OUT).open("a") as file:
+        file.write('{"step": 4}'[:cut])
+    look(tmp_path).on_train_begin(None, at(4), None)
+    assert steps(tmp_path) == [0, 2]
+
+
 HISTORY = [
     {"step": i, "accuracy": i / 20, "rollout/generated_tokens": 40 + i, "rollout/critical_tokens": 20 + i}
     for i in range(1, 13)

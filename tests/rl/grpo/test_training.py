@@ -100,6 +100,15 @@ def test_a_run_that_is_out_of_time_stops_behind_the_last_step_of_its_rollouts(fo
     assert parts[-1].losses == whole.losses
 
 
+def test_a_run_without_checkpoints_begins_anew_and_tells_nothing_of_the_one_before(folder, tmp_path):
+    fields = {"held_out": {"benchmark": {"name": "test_vowels"}}, "trainer": {"save_strategy": "no"}}
+    train(config(folder, **fields), tmp_path)
+    train(config(folder, **fields, steps=1, seed=1), tmp_path)
+    looks = (tmp_path / "held_out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in looks] == [0, 1]
+    assert [path.name for path in (tmp_path / "traces").iterdir()] == ["step-00000"]
+
+
 @pytest.mark.parametrize(
     ("method", "credit"),
     [

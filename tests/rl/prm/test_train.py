@@ -112,6 +112,16 @@ def test_a_run_goes_on_to_the_same_losses(head, model, tmp_path):
         train(config(model, data, **{**fields, "seed": 4}), tmp_path / "out")
 
 
+def test_steps_are_judged_anew_where_a_run_begins_anew(model, tmp_path):
+    """A kill before the first checkpoint leaves what another model was worth."""
+    given = config(model, lines(tmp_path / "s.jsonl", 8), source={"held_out": 2}, trainer={"max_steps": 1})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / VERDICTS).write_text('{"before": "another model"}')
+    train(given, tmp_path / "out")
+    found = json.loads((tmp_path / "out" / VERDICTS).read_text())
+    assert found["before"]["steps"] == found["after"]["steps"] > 0
+
+
 def test_two_processes(model, tmp_path):
     """The same samples, half of them each: the losses of one process with batches of two as large."""
     data = lines(tmp_path / "s.jsonl", 24)
