@@ -80,8 +80,8 @@ def tree(
 
     `parents`: of all branches, None for roots, each parent before its children. `outcomes`: of the branches that have
     one of their own, mostly leaves. A branch is worth the mean of the outcomes in its subtree, and siblings are a group
-    as `normalised` takes it. Roots get the rollout's advantage, and so does, from its parent, an only child: there was
-    nothing to be better than.
+    as `normalised` takes it. Roots get the rollout's advantage, and so do, from their parent, an only child, which had
+    nothing to be better than, and siblings of whose subtrees nothing has an outcome: nothing tells them apart.
     """
     sums = dict.fromkeys(parents, 0.0)
     counts = dict.fromkeys(parents, 0)
@@ -103,8 +103,8 @@ def tree(
         if parent is None:
             found[branch] = advantage
         siblings = children[branch]
-        if len(siblings) == 1:
-            found[siblings[0]] = found[branch]
+        if len(siblings) == 1 or not any(counts[child] for child in siblings):
+            found.update(dict.fromkeys(siblings, found[branch]))
             continue
         values = [sums[child] / counts[child] if counts[child] else None for child in siblings]
         found.update(zip(siblings, normalised(values, scale), strict=True))

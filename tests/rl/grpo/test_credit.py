@@ -90,6 +90,34 @@ def test_an_only_child_of_the_root_gets_what_the_rollout_gets():
     assert tree(0.7, {"r": None, "a": "r"}, {"a": 1.0}) == {"r": 0.7, "a": 0.7}
 
 
+def test_siblings_that_nobody_judged_get_what_their_parent_gets():
+    parents = {"r": None, "a": "r", "b": "r", "a0": "a", "a1": "a", "b0": "b", "b1": "b"}
+    found = tree(0.3, parents, {"a": 1.0, "b": 0.0, "b0": None})
+    assert found == pytest.approx({"r": 0.3, "a": 1.0, "b": -1.0, "a0": 1.0, "a1": 1.0, "b0": -1.0, "b1": -1.0})
+
+
+TREES = st.lists(st.integers(0, 10**6), max_size=12).map(
+    lambda drawn: {"0": None} | {str(i): str(place % i) for i, place in enumerate(drawn, start=1)}
+)
+"""Parents of branches, each before its children."""
+
+
+@given(TREES, st.floats(-3, 3))
+def test_a_tree_without_any_outcome_has_shared_credit(parents, advantage):
+    assert tree(advantage, parents, {}) == tree(advantage, parents, {"0": 1.0}) == shared(advantage, parents)
+
+
+@given(TREES, st.data())
+def test_siblings_add_up_to_nothing_or_get_what_their_parent_gets(parents, data):
+    inner = set(parents.values())
+    leaves = [branch for branch in parents if branch not in inner]
+    outcomes = {leaf: data.draw(st.sampled_from([0.0, 1.0, None])) for leaf in leaves}
+    found = tree(0.7, parents, outcomes)
+    for parent in inner - {None}:
+        siblings = [found[branch] for branch in parents if parents[branch] == parent]
+        assert sum(siblings) == pytest.approx(0.0, abs=1e-6) or set(siblings) == {found[parent]}
+
+
 LENGTHS = st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=20), min_size=1, max_size=5)
 
 
