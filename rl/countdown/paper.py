@@ -17,7 +17,7 @@ from itertools import combinations, pairwise
 from statistics import fmean
 
 from ...runtime.methods.apr.dialect import Child, Joined
-from ...runtime.methods.apr.paper import CALLING, END_CALLING, PaperDialect
+from ...runtime.methods.apr.paper import CALLING, END_CALLING, NO_SOLUTION, PaperDialect
 from ...runtime.methods.search_path import GOAL
 
 MOST_BEAMS = (10, 15)
@@ -157,7 +157,7 @@ class PaperSearch(Solver):
         queue = [start]
 
         def finish(goal: Node | None) -> tuple[Thread, Node | None]:
-            lines.extend(self.path(goal.since(start)) if goal else ["No solution found."])
+            lines.extend(self.path(goal.since(start)) if goal else [NO_SOLUTION])
             thread.main_calls.append("\n".join((*lines, "")))
             return thread, goal
 

@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...runtime.methods.apr.paper import token_budget
+from ...runtime.methods.apr.paper import NO_SOLUTION, token_budget
 from .paper import Node, Solver
 
 
@@ -51,7 +51,7 @@ class SerialSearch(Solver):
                     lines.append(f"Moving to Node #{current[i + 1].id}")
             if queue:
                 lines.append(f"Moving to Node #{queue[0].id}")
-        lines.append("No solution found.")
+        lines.append(NO_SOLUTION)
         return False
 
 

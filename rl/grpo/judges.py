@@ -7,8 +7,10 @@ from functools import lru_cache
 from typing import Protocol
 
 from ...evals.benchmark import Sample
-from ...evals.benchmarks.countdown.solver import solve
-from ...runtime.methods.apr import compact
+from ...evals.benchmarks.countdown import paths
+from ...evals.benchmarks.countdown.solver import is_solvable, solve
+from ...runtime.methods.apr import compact, paper
+from ...runtime.methods.search_path import final_path
 from ...runtime.plugins import Registry
 
 
@@ -37,14 +39,14 @@ JUDGES: Registry[Judge] = Registry("judge", "plait.judges")
 
 
 def countdown(sample: Sample, thread: Thread) -> float | None:
-    """Of the compact language: a solution that checks, or "none" where brute force finds none.
+    """A solution that checks, or that there is none where brute force finds none, in either language.
 
     Children of APR search the numbers they were given; paths of Multiverse the results of one row of the table.
     """
     words = thread.prompt.split()
     start = compact.read_prompt(words)
     if start is None:
-        return None
+        return _paper(sample, thread)
     if start.mode == "mv":
         return _path(start, thread)
     said = thread.text.split()
@@ -52,6 +54,20 @@ def countdown(sample: Sample, thread: Thread) -> float | None:
     if told is not None:
         return float(compact.replay(start.nums, compact.read_steps(told) or ()) == start.target)
     return float(said[-1:] == [compact.NONE] and not _can_be_solved(start.nums, start.target))
+
+
+def _paper(sample: Sample, thread: Thread) -> float | None:
+    """A child of APR in the paper's language."""
+    start = paper.read_prompt(thread.prompt)
+    # The state is what the model wrote: brute force is for no more numbers than the problem has.
+    if start is None or not 0 < len(start[0]) <= len(sample.data.nums):
+        return None
+    nums, target = start
+    path = final_path(thread.text)
+    if path is not None:
+        return float(paths.strict(nums, target, path).ok)
+    last = thread.text.rstrip("\n").rpartition("\n")[2]
+    return float(last == paper.NO_SOLUTION and not _is_solvable(nums, target))
 
 
 def _path(problem: compact.Prompt, thread: Thread) -> float | None:
@@ -73,5 +89,8 @@ def _path(problem: compact.Prompt, thread: Thread) -> float | None:
 def _can_be_solved(nums: tuple[int, ...], target: int) -> bool:
     return solve(nums, target, compact.CAP) is not None
 
+
+_is_solvable = lru_cache(maxsize=1 << 16)(is_solvable)
+"""Without a cap, which the paper's language does not have."""
 
 JUDGES.register("countdown", countdown)

@@ -26,6 +26,8 @@ from .dialect import Child, Joined, Spawn
 
 CALLING, END_CALLING = "<Calling Sub Searches>", "<End Calling Sub Searches>"
 RESULTS, END_RESULTS = "<Sub Searches>", "<End Sub Searches>"
+NO_SOLUTION = "No solution found."
+"""The last line of a search that found none."""
 
 _INT = "[0-9]{1,12}"
 _OPERATION = rf"({_INT})([-+*/])({_INT})=({_INT})"
@@ -102,13 +104,17 @@ class PaperDialect:
         return after_find(context)
 
     def verify(self, child: Child, result: str) -> bool:
-        state = _state.search(child.prompt or "")
-        if state is None:
-            return False
-        return _solves(_ints(state[2]), int(state[1]), result)
+        start = read_prompt(child.prompt or "")
+        return start is not None and _solves(*start, result)
 
 
-def _solves(numbers: list[int], target: int, path: str) -> bool:
+def read_prompt(text: str) -> tuple[tuple[int, ...], int] | None:
+    """The numbers and the target of the first state in a text; None: there is none."""
+    state = _state.search(text)
+    return None if state is None else (tuple(_ints(state[2])), int(state[1]))
+
+
+def _solves(numbers: Sequence[int], target: int, path: str) -> bool:
     """Replay the path's operations: operands at hand, arithmetic exact, lists right, only the target left."""
     held = Counter(numbers)
     for step in _exploring.finditer(path):
