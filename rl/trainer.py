@@ -10,11 +10,12 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from .checkpoints import SafeCheckpoints
 from .deadline import Deadline
+from .quiet import Quiet
 
 S = TypeVar("S", bound=Sized)
 
 
-class SampleTrainer(SafeCheckpoints, SFTTrainer):
+class SampleTrainer(Quiet, SafeCheckpoints, SFTTrainer):
     """`num_tokens` counts tokens, where TRL would count the cells of a mask that are true."""
 
     def compute_loss(
@@ -29,12 +30,6 @@ class SampleTrainer(SafeCheckpoints, SFTTrainer):
             self._total_train_tokens = before + int(self.accelerator.gather_for_metrics(count).sum())
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
         return loss
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """None in checkpoints: it asks the hub about the model each time."""
-
-    def _send_telemetry(self) -> None:
-        """None: whoever trains here has not asked for it."""
 
 
 def make_trainer(

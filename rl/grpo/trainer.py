@@ -20,6 +20,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from ...evals.benchmark import Benchmark, Sample
 from ...runtime.errors import PlaitError
 from ..checkpoints import SafeCheckpoints
+from ..quiet import Quiet
 from . import credit
 from .batch import Shape, chunks, credited, padded
 from .forest import Forest
@@ -29,7 +30,7 @@ from .rollouts import Request, Rollout, Rollouts, failures, rollout_seed
 logger = logging.getLogger(__name__)
 
 
-class ThreadTrainer(SafeCheckpoints, GRPOTrainer):
+class ThreadTrainer(Quiet, SafeCheckpoints, GRPOTrainer):
     """The data set only says how much there is: which problems a step takes follows from its number (`problems`), so
     that a run that goes on takes those that it would have taken."""
 
