@@ -25,7 +25,7 @@ class TrainConfig(Spec):
 
     model: str
     """As for `Runtime`: a shipped model, a folder, a name of the hub; no GGUF file."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Of everything that is drawn."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights while they are trained."""

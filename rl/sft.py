@@ -36,7 +36,7 @@ from .samples import Sample, collate
 from .tags import save
 from .texts import Samples, read_samples
 from .trained import Trained
-from .trainer_arguments import check_given, trainer_arguments
+from .trainer_arguments import check_given, refused, trainer_arguments
 
 PROBE = "probe.json"
 OUTCOMES = (PROBE, "probe", "trainer_state.json")
@@ -62,7 +62,8 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     from trl.trainer.sft_config import SFTConfig as Arguments
 
     ours = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
-    args = trainer_arguments(Arguments, config, out, batch=1, **ours)
+    evaluates = any(source.held_out for source in config.data)
+    args = trainer_arguments(Arguments, config, out, batch=1, evaluates=evaluates, **ours)
     lora = lora_config(config, "CAUSAL_LM")
     is_main = args.process_index == 0
     if is_main:
@@ -92,9 +93,10 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
 
     with args.main_process_first():
         found = checkpoints(out)
-    trainer = make_trainer(
-        model, args, hf_tokenizer, trained, held_out, lora, config.max_minutes, tokenizer.eos_ids, collate
-    )
+    with refused("trainer", "lora"):
+        trainer = make_trainer(
+            model, args, hf_tokenizer, trained, held_out, lora, config.max_minutes, tokenizer.eos_ids, collate
+        )
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     if held_out:
         trainer.log({"eval_loss": trainer.evaluate()["eval_loss"]})

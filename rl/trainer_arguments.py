@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from ..runtime.errors import InvalidInput
+from ..runtime.errors import InvalidInput, PlaitError
 from .config import TrainConfig, arguments
 
 T = TypeVar("T")
@@ -18,6 +21,15 @@ OURS = (
 ).split()
 """Those that `[trainer]` must not have."""
 
+LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 0,
+    "weight_decay": 0,
+}
+"""What a trainer fails by below, though the classes of arguments take it."""
+
 
 def check_given(config: TrainConfig) -> None:
     """Raises `InvalidInput` for arguments that our fields decide."""
@@ -25,9 +37,11 @@ def check_given(config: TrainConfig) -> None:
         raise InvalidInput(f"[trainer]: {', '.join(sorted(given))}: decided by the training's other fields")
 
 
-def trainer_arguments(cls: type[T], config: TrainConfig, out: Path, *, batch: int, **ours: Any) -> T:
-    """For samples in the order in which they are given. `batch`: samples of a step, if nobody says; `ours`: further
-    arguments that are decided. Raises `InvalidInput`."""
+def trainer_arguments(
+    cls: type[T], config: TrainConfig, out: Path, *, batch: int, evaluates: bool = False, **ours: Any
+) -> T:
+    """For samples in the order in which they are given. `batch`: samples of a step, if nobody says; `evaluates`: there
+    is something to evaluate on in between; `ours`: further arguments that are decided. Raises `InvalidInput`."""
     import torch
 
     has_gpu = torch.cuda.is_available()
@@ -54,4 +68,52 @@ def trainer_arguments(cls: type[T], config: TrainConfig, out: Path, *, batch: in
         "use_cpu": not has_gpu,
         **ours,
     }
-    return arguments(cls, "trainer", config.trainer, decided, defaults)
+    found: Any = checked_arguments(cls, config.trainer, decided, defaults)
+    if not evaluates and (found.eval_strategy != "no" or found.eval_on_start):
+        raise InvalidInput("[trainer]: eval_strategy, eval_on_start: there is nothing held out to evaluate on")
+    return cast(T, found)
+
+
+def checked_arguments(cls: type[T], given: dict[str, Any], ours: dict[str, Any], defaults: dict[str, Any]) -> T:
+    """As `arguments` of `[trainer]`; raises `InvalidInput` also for what a trainer would fail by only later."""
+    found = arguments(cls, "trainer", given, ours, defaults)
+    hints = get_type_hints(cls)
+    for name, value in given.items():
+        if not _is_of(value, hints[name]):
+            raise InvalidInput(f"[trainer]: {name}: {value!r} is no {getattr(hints[name], '__name__', hints[name])}")
+        if name in LEAST and isinstance(value, int | float) and value < LEAST[name]:
+            raise InvalidInput(f"[trainer]: {name} is {value}: {LEAST[name]} at least")
+    _check_reports(getattr(found, "report_to", None) or [])
+    return found
+
+
+def _check_reports(names: list[str]) -> None:
+    """Raises `InvalidInput` for what is not known, or not installed."""
+    from transformers.integrations import integration_utils
+
+    known: Any = integration_utils.get_reporting_integration_callbacks
+    try:
+        for callback in known(names):
+            callback()
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise InvalidInput(f"[trainer]: report_to: {error}") from None
+
+
+@contextmanager
+def refused(*tables: str) -> Iterator[None]:
+    """What trainers say is wrong with arguments of these tables, by errors of many kinds, is `InvalidInput` here."""
+    try:
+        yield
+    except PlaitError:
+        raise
+    except (ValueError, TypeError, ImportError) as error:
+        raise InvalidInput(f"{', '.join(f'[{table}]' for table in tables)}: {error}") from error
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Is a text, a number or a truth value what an argument is annotated with? Of all else nothing is said."""
+    if type(value) not in (str, int, float, bool):
+        return True
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    is_named = any(get_origin(kind) is Literal and value in get_args(kind) for kind in kinds)
+    return is_named or type(value) in kinds or (type(value) is int and float in kinds)

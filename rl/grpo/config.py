@@ -18,9 +18,20 @@ OWN = (
     "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation",
     "generation_batch_size", "num_generations", "max_steps", "learning_rate", "seed", "loss_type", "temperature",
     "top_k", "top_p", "min_p", "repetition_penalty", "scale_rewards", "use_vllm", "remove_unused_columns",
-    "max_completion_length", "importance_sampling_level", "gradient_checkpointing",
+    "max_completion_length", "importance_sampling_level", "gradient_checkpointing", "ignore_data_skip",
+    "num_train_epochs", "resume_from_checkpoint",
 )  # fmt: skip
 """TRL's arguments that follow from the other fields, or that this trainer cannot have otherwise."""
+
+IDLE = (
+    "cache_implementation", "chat_template_kwargs", "ds3_gather_for_generation", "eval_on_start", "eval_strategy",
+    "generation_kwargs", "log_completions", "log_completions_hub_repo", "log_multimodal", "log_unique_prompts",
+    "mask_truncated_completions", "max_tool_calling_iterations", "model_init_kwargs", "multi_objective_aggregation",
+    "num_completions_to_print", "num_generations_eval", "pad_to_multiple_of", "reward_weights", "shuffle_dataset",
+    "transformers_continuous_batching_config", "trust_remote_code", "use_transformers_continuous_batching",
+    "use_transformers_paged",
+)  # fmt: skip
+"""Those, beside vLLM's, of generating, grading, showing or evaluating, which TRL does not do here."""
 
 
 HELD_OUT = "held_out.jsonl"
@@ -92,7 +103,7 @@ class GRPOConfig(Spec):
     pass_tokens: int = Field(default=16384, ge=1)
     """Tokens of one forward pass, padding included, at most (one row may be longer)."""
     learning_rate: float = Field(default=1e-5, gt=0)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Of the order of problems and of all sampling."""
     threads: int | None = Field(default=None, ge=1)
     """Of each process on a CPU; None: torch's choice."""
@@ -129,12 +140,30 @@ class GRPOConfig(Spec):
     def _fits(self) -> Self:
         if own := [name for name in OWN if name in self.trainer]:
             raise ValueError(f"trainer.{own[0]} follows from the other fields, or is fixed: leave it out")
+        if idle := [name for name in self.trainer if name in IDLE or name.startswith("vllm_")]:
+            raise ValueError(
+                f"trainer.{idle[0]} would do nothing: rollouts are not made or graded by TRL; leave it out"
+            )
         if self.prompts * self.group % self.chunks:
             raise ValueError(f"prompts * group = {self.prompts * self.group} is no multiple of chunks = {self.chunks}")
         if self.latency and self.scale == "std":
             # Where all are right the term is all that differs, and would weigh as much as being right or wrong.
             raise ValueError('latency goes with scale = "none"')
-        every, iterations = self.trainer.get("save_steps", 50), self.trainer.get("num_iterations", 1)
-        if isinstance(every, int) and isinstance(iterations, int) and iterations and every % iterations:
+        return self
+
+    @model_validator(mode="after")
+    def _whole_periods(self) -> Self:
+        """Rollouts are not saved: a run goes on where all steps that use them are done."""
+        iterations = self.trainer.get("num_iterations", 1)
+        if type(iterations) is not int or iterations < 1:
+            raise ValueError(f"trainer.num_iterations is {iterations!r}: a whole number of 1 or more")
+        if self.steps % iterations:
+            raise ValueError(f"steps = {self.steps} is no multiple of trainer.num_iterations = {iterations}")
+        strategy, every = self.trainer.get("save_strategy", "steps"), self.trainer.get("save_steps", 50)
+        if iterations > 1 and strategy not in ("steps", "no"):
+            raise ValueError(
+                "trainer.save_strategy must be steps or no: with num_iterations rollouts serve several steps"
+            )
+        if iterations > 1 and strategy == "steps" and (type(every) is not int or every % iterations):
             raise ValueError("trainer.save_steps must be a multiple of num_iterations: rollouts are not saved")
         return self

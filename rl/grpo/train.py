@@ -13,10 +13,15 @@ from ...runtime.engines.native.loader import from_transformers
 from ...runtime.engines.native.options import NativeOptions
 from ...runtime.engines.registry import find_model
 from ...runtime.errors import InvalidInput
+from ...runtime.methods.base import Method
+from ...runtime.methods.contexts import WithContexts
+from ...runtime.methods.hogwild.method import Hogwild
+from ...runtime.methods.nesting import all_methods
 from ..checkpoints import checkpoints
 from ..processes import is_first
 from ..run_folder import claim
 from ..trained import Trained
+from ..trainer_arguments import checked_arguments, refused
 from .batch import Shape
 from .config import HELD_OUT, GRPOConfig
 from .curve import CURVE, draw
@@ -65,16 +70,53 @@ def train(config: GRPOConfig, out: Path, *, fresh: bool = False) -> Trained:
     check_samples(samples)
     if len(samples) < config.prompts:
         raise InvalidInput(f"{len(samples)} problems are not enough for steps of {config.prompts}")
-    sampled(config.method).build(config.benchmark, samples[0], None)
+    _check_views(sampled(config.method).build(config.benchmark, samples[0], None))
     held_out = [] if config.held_out is None else config.held_out.benchmark.load()
+    arguments = _arguments(config, out)
     if is_first():
         claim(config, out, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
     try:
-        return _train(config, out, path, options, samples, held_out, judge)
+        return _train(config, out, path, options, arguments, samples, held_out, judge)
     finally:
         config.benchmark.close()
         if config.held_out is not None:
             config.held_out.benchmark.close()
+
+
+def _check_views(method: Method) -> None:
+    """Raises `InvalidInput` for methods whose texts see what no mask of rows can say; see `Forest`."""
+    for one in all_methods(method):
+        is_apart = getattr(one, "encoding", "sequential") != "sequential"
+        if isinstance(one, WithContexts):
+            is_apart = bool(one.contexts) and is_apart and (one.encoding == "parallel" or len(one.contexts) > 1)
+        if isinstance(one, Hogwild):
+            raise InvalidInput("hogwild cannot be trained this way: no mask of rows says what others write meanwhile")
+        if is_apart:
+            raise InvalidInput(
+                f'{one.method}: parallel contexts cannot be trained this way; set encoding = "sequential"'
+            )
+
+
+def _arguments(config: GRPOConfig, out: Path) -> Any:
+    import torch
+    from trl.trainer.grpo_config import GRPOConfig as Arguments
+
+    ours = {
+        "output_dir": str(out),
+        "per_device_train_batch_size": config.prompts * config.group // config.chunks,
+        "gradient_accumulation_steps": config.chunks,
+        "num_generations": config.group,
+        "max_steps": config.steps,
+        "learning_rate": config.learning_rate,
+        "seed": config.seed,
+        # The only one whose sum is divided by what it is told: `batch.chunks` weighs the tokens.
+        "loss_type": "dapo",
+        "gradient_checkpointing": False,
+        "remove_unused_columns": False,
+        "ignore_data_skip": True,
+    }
+    defaults = {**DEFAULTS, "use_cpu": not torch.cuda.is_available()}
+    return checked_arguments(Arguments, config.trainer, ours, defaults)
 
 
 def _train(
@@ -82,6 +124,7 @@ def _train(
     out: Path,
     path: Path,
     options: NativeOptions,
+    arguments: Any,
     samples: Sequence[Sample],
     held_out: Sequence[Sample],
     judge: Judge | None,
@@ -90,7 +133,6 @@ def _train(
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl.trainer.grpo_config import GRPOConfig as Arguments
 
     from ..deadline import Deadline
     from .look import Look
@@ -99,25 +141,6 @@ def _train(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
-    arguments = Arguments(
-        **{
-            **DEFAULTS,
-            "use_cpu": not torch.cuda.is_available(),
-            **config.trainer,
-            "output_dir": str(out),
-            "per_device_train_batch_size": config.prompts * config.group // config.chunks,
-            "gradient_accumulation_steps": config.chunks,
-            "num_generations": config.group,
-            "max_steps": config.steps,
-            "learning_rate": config.learning_rate,
-            "seed": config.seed,
-            # The only one whose sum is divided by what it is told: `batch.chunks` weighs the tokens.
-            "loss_type": "dapo",
-            "gradient_checkpointing": False,
-            "remove_unused_columns": False,
-            "ignore_data_skip": True,
-        }
-    )
     # First: the engine's KV lies where the parameters lie now.
     model.to(arguments.device)
     engine = live_engine(model, path, options, packed=config.packed)
@@ -138,22 +161,23 @@ def _train(
         pass_tokens=config.pass_tokens,
         device=arguments.device,
     )
-    trainer = ThreadTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_dict({"prompt": [sample.question for sample in samples]}),
-        processing_class=AutoTokenizer.from_pretrained(path),
-        rollouts=rollouts,
-        benchmark=config.benchmark,
-        samples=samples,
-        mode=config.credit,
-        scale=config.scale,
-        negative=config.negative,
-        weights=config.weights,
-        shape=shape,
-        traces=out / TRACES,
-        traces_every=config.traces_every,
-    )
+    with refused("trainer"):
+        trainer = ThreadTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_dict({"prompt": [sample.question for sample in samples]}),
+            processing_class=AutoTokenizer.from_pretrained(path),
+            rollouts=rollouts,
+            benchmark=config.benchmark,
+            samples=samples,
+            mode=config.credit,
+            scale=config.scale,
+            negative=config.negative,
+            weights=config.weights,
+            shape=shape,
+            traces=out / TRACES,
+            traces_every=config.traces_every,
+        )
     if config.held_out is not None:
         trainer.add_callback(Look(config.held_out, held_out, rollouts, trainer._metrics["train"], out))
     if config.max_minutes is not None:

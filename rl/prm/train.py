@@ -22,7 +22,7 @@ from ..curriculum import shuffled
 from ..models import load, lora_config, publish_model, rows, serving_tokenizer
 from ..run_folder import claim
 from ..trained import Trained
-from ..trainer_arguments import check_given, trainer_arguments
+from ..trainer_arguments import check_given, refused, trainer_arguments
 from .config import PRMConfig
 from .reading import read_trajectories
 from .samples import Places, StepSample, collate, count, step_samples
@@ -78,10 +78,11 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
     order = [trained[i] for i in shuffled(len(trained), config.epochs, config.seed)]
     with args.main_process_first():
         found = checkpoints(out)
-    trainer = make_trainer(
-        model, args, hf_tokenizer, order, lora, config.max_minutes, tokenizer.eos_ids, batch_of,
-        is_classifier=is_classifier,
-    )  # fmt: skip
+    with refused("trainer", "lora"):
+        trainer = make_trainer(
+            model, args, hf_tokenizer, order, lora, config.max_minutes, tokenizer.eos_ids, batch_of,
+            is_classifier=is_classifier,
+        )  # fmt: skip
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     if is_main:
         _judge(out, "after", trainer.accelerator.unwrap_model(trainer.model), held_out, labels, batch_of)
@@ -96,7 +97,7 @@ def _arguments(config: PRMConfig, out: Path) -> Any:
 
     if config.head == "classifier":
         return trainer_arguments(TrainingArguments, config, out, batch=8)
-    ours = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
+    ours: dict[str, Any] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
     return trainer_arguments(SFTConfig, config, out, batch=8, **ours)
 
 

@@ -346,6 +346,15 @@ def test_two_processes(model, tmp_path):
         ({"trainer": {"output_dir": "x"}}, "output_dir: decided by"),
         ({"trainer": {"packing": True}}, "packing: decided by"),
         ({"trainer": {"save_strategy": "never"}}, r"\[trainer\]"),
+        ({"trainer": {"learning_rate": "abc"}}, r"^\[trainer\]: "),
+        ({"trainer": {"max_steps": 2.5}}, "max_steps: 2.5 is no int"),
+        ({"trainer": {"bf16": 1}}, "bf16: 1 is no bool"),
+        ({"trainer": {"per_device_train_batch_size": 0}}, "per_device_train_batch_size is 0: 1 at least"),
+        ({"trainer": {"learning_rate": -0.1}}, "learning_rate is -0.1: 0 at least"),
+        ({"trainer": {"report_to": "foo"}}, "report_to: foo is not supported"),
+        ({"trainer": {"eval_strategy": "steps", "eval_steps": 1}}, "nothing held out"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
         ({"lora": {"rank": 3}}, "LoraConfig knows no rank"),
         ({"max_tokens": 10}, "there is no sample to train on; 6"),
         ({"curriculum": [2]}, "curriculum"),
@@ -356,6 +365,13 @@ def test_two_processes(model, tmp_path):
 def test_wrong_configurations_are_one_error(fields, message, model, tmp_path):
     with pytest.raises(plait.PlaitError, match=message):
         train(config(model, texts(tmp_path / "t.jsonl"), **fields), tmp_path / "out")
+
+
+@pytest.mark.parametrize("lora", [{"r": 0}, {"target_modules": ["nope"]}])
+def test_what_peft_refuses_is_one_error_and_nothing_is_trained(lora, model, tmp_path):
+    with pytest.raises(InvalidInput, match=r"\[trainer\], \[lora\]: "):
+        train(config(model, texts(tmp_path / "t.jsonl"), lora=lora), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
 
 
 def test_windows_that_hide_what_a_mask_shows_are_refused(tmp_path):
