@@ -30,7 +30,8 @@ def claim(config: Spec, out: Path, *, may_change: Sequence[str], outcomes: Seque
     file = out / CONFIG
     shutil.rmtree(out / STAGING, ignore_errors=True)
     found = checkpoints(out)
-    if fresh or not found:
+    # Without a configuration what is there is no run's.
+    if fresh or (file.exists() and not found):
         for old in (*found, *(out / name for name in (*outcomes, *(MODELS if fresh else ())))):
             if old.is_dir() and not old.is_symlink():
                 shutil.rmtree(old)

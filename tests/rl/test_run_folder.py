@@ -45,6 +45,13 @@ def test_without_a_checkpoint_nothing_is_told_of_the_run_before(tmp_path, seed):
     assert again(tmp_path, seed=seed) == ["adapter", CONFIG, "model", "notes"]
 
 
+def test_what_is_no_runs_stays(tmp_path):
+    left(tmp_path, checkpoint=False)
+    (tmp_path / CONFIG).unlink()
+    there = sorted(path.name for path in tmp_path.iterdir())
+    assert again(tmp_path) == sorted([CONFIG, *there])
+
+
 def test_fresh_leaves_nothing_of_the_run_before(tmp_path):
     left(tmp_path, checkpoint=True)
     assert again(tmp_path, fresh=True, seed=1) == [CONFIG, "notes"]
