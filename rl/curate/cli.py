@@ -47,4 +47,4 @@ def run(options: argparse.Namespace) -> int:
 
 async def _curate(options: argparse.Namespace, config: CurateConfig) -> dict[str, int]:
     async with Runtime(options.model, **engine_options(options)) as runtime:
-        return await curate(options.files[0], options.out, runtime, config)
+        return await curate(options.files[0], options.out, runtime, config, model=options.model)

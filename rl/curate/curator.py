@@ -5,8 +5,11 @@
     stage5.jsonl    the same in Multiverse's form; checked for grammar, every block then rewritten if that is sound too
     texts.jsonl     what came through: `prompt`, `text` and `sequential`, as training takes them
     report.json     how many came through which check
+    config.json     what decides about the texts: the model and the settings
 
-A line is written when its sample is through a stage; the same command goes on where it stopped.
+A line is written when its sample is through a stage; the same command goes on where it stopped. Lines of the stages
+belong to a sample by the digest of what it is, so that another file, or one that has changed, takes none of another's;
+`texts.jsonl` and `report.json` are of the file that was given last.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any
 
 from pydantic import Field
 
+from ...runtime.disk import replace_file
 from ...runtime.errors import InvalidInput, PromptTooLong
 from ...runtime.methods.sequential import Sequential
 from ...runtime.runtime import Runtime
@@ -30,6 +34,11 @@ from .distance import relative_distance
 from .journal import Journal
 from .plain import plain
 from .stages import Message
+
+STAGES = ("stage1.jsonl", "stage4.jsonl", "stage5.jsonl")
+CONFIG = "config.json"
+MAY_CHANGE = ("concurrency",)
+"""Fields that a run that goes on may have other values of."""
 
 Stage = Callable[[dict[str, str], int], Awaitable[dict[str, Any]]]
 """(sample, number of the attempt) -> what came of it; `problem`: why it does not do, or None."""
@@ -56,12 +65,16 @@ class CurateConfig(Spec):
     """What the seeds of all calls are made of."""
 
 
-async def curate(source: Path, out: Path, runtime: Runtime, config: CurateConfig) -> dict[str, int]:
-    """Curate JSON Lines with `problem`, `solution` and perhaps `id` and `answer`; how many came through what.
+async def curate(
+    source: Path, out: Path, runtime: Runtime, config: CurateConfig, *, model: str | None = None
+) -> dict[str, int]:
+    """Curate JSON Lines with `problem`, `solution` and perhaps `id` and `answer`; how many came through what. `model`:
+    what `runtime` runs, if a run that goes on is to have the same.
 
-    Raises `InvalidInput` for a line without these.
+    Raises `InvalidInput` for a line without these, and for a folder that was made otherwise.
     """
     samples = read(source)
+    _claim(out, {"model": model, **config.model_dump(mode="json", exclude=set(MAY_CHANGE))})
     curator = _Curator(out, runtime, config)
     room = asyncio.Semaphore(config.concurrency)
 
@@ -73,6 +86,8 @@ async def curate(source: Path, out: Path, runtime: Runtime, config: CurateConfig
         async with asyncio.TaskGroup() as group:
             for sample in samples:
                 group.create_task(one(sample))
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
     finally:
         curator.close()
     return curator.report(samples)
@@ -85,15 +100,14 @@ def read(source: Path) -> list[dict[str, str]]:
         for name in ("problem", "solution"):
             if not isinstance(data.get(name), str) or not data[name].strip():
                 raise InvalidInput(f"{where}: no `{name}`")
-        own = str(data.get("id", len(found)))
-        found.append(
-            {
-                "id": own,
-                "problem": data["problem"],
-                "solution": data["solution"],
-                "answer": str(data.get("answer", data["solution"].strip().splitlines()[-1])),
-            }
-        )
+        own, answer = data.get("id"), data.get("answer")
+        sample = {
+            "id": str(len(found) if own is None else own),
+            "problem": data["problem"],
+            "solution": data["solution"],
+            "answer": data["solution"].strip().splitlines()[-1] if answer is None else str(answer),
+        }
+        found.append({**sample, "digest": _digest(sample)})
     ids = [sample["id"] for sample in found]
     twice = [one for i, one in enumerate(ids) if one in ids[:i]]
     if twice:
@@ -101,14 +115,30 @@ def read(source: Path) -> list[dict[str, str]]:
     return found
 
 
+def _digest(sample: dict[str, str]) -> str:
+    return hashlib.blake2s(json.dumps(sample, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    """Write down what decides about the texts, or see that the folder's are made by it. Raises `InvalidInput`."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / CONFIG
+    if file.exists() and any((out / name).exists() and (out / name).stat().st_size for name in STAGES):
+        try:
+            known = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InvalidInput(f"{file} is damaged: give another --out") from None
+        if differ := [name for name in settings if known.get(name) != settings[name]]:
+            raise InvalidInput(f"{out} was made with other {', '.join(differ)}: give another --out")
+    replace_file(file, json.dumps(settings, indent=1).encode() + b"\n", sync=True)
+
+
 class _Curator:
     def __init__(self, out: Path, runtime: Runtime, config: CurateConfig) -> None:
         self.out = out
         self.runtime = runtime
         self.config = config
-        self.outlines = Journal(out / "stage1.jsonl")
-        self.refilled = Journal(out / "stage4.jsonl")
-        self.formed = Journal(out / "stage5.jsonl")
+        self.outlines, self.refilled, self.formed = (Journal(out / name) for name in STAGES)
 
     def close(self) -> None:
         for journal in (self.outlines, self.refilled, self.formed):
@@ -121,9 +151,10 @@ class _Curator:
             (self.refilled, self._refill),
             (self.formed, self._form),
         ):
-            row = journal.rows.get(sample["id"])
+            row = journal.rows.get(sample["digest"])
             if row is None:
-                row = journal.add({"id": sample["id"], **await self._attempts(sample, stage)})
+                named = {name: sample[name] for name in ("id", "digest")}
+                row = journal.add({**named, **await self._attempts(sample, stage)})
             if row["problem"] is not None:
                 return
 
@@ -149,7 +180,7 @@ class _Curator:
         return {"text": outline, "problem": stages.outline_problem(outline)}
 
     async def _refill(self, sample: dict[str, str], attempt: int) -> dict[str, Any]:
-        outline = self.outlines.rows[sample["id"]]["text"]
+        outline = self.outlines.rows[sample["digest"]]["text"]
         prompt = stages.refill_prompt(sample["solution"], outline)
         text = await self._ask(_question(prompt), f"{sample['id']} refill {attempt}")
         flat = stages.unstructured(text)
@@ -158,7 +189,7 @@ class _Curator:
         return {"text": text, "distance": distance, "problem": problem}
 
     async def _form(self, sample: dict[str, str], attempt: int) -> dict[str, Any]:
-        refilled = self.refilled.rows[sample["id"]]["text"]
+        refilled = self.refilled.rows[sample["digest"]]["text"]
         body = await self._ask(_question(stages.blocks_prompt(refilled)), f"{sample['id']} form {attempt}")
         text = stages.whole(body, sample["solution"], sample["answer"])
         problem = stages.grammar_problem(text)
@@ -182,27 +213,32 @@ class _Curator:
 
     def report(self, samples: list[dict[str, str]]) -> dict[str, int]:
         """Write the texts that came through and how many did."""
-        through = set(_passed(self.formed))
+        outlined, refilled, formed = (
+            {sample["id"]: row for sample in samples if (row := _passed(journal, sample)) is not None}
+            for journal in (self.outlines, self.refilled, self.formed)
+        )
         lines = []
         for sample in samples:
-            if sample["id"] in through:
-                text = self.formed.rows[sample["id"]]["text"]
+            if sample["id"] in formed:
+                text = formed[sample["id"]]["text"]
                 line = {"id": sample["id"], "prompt": sample["problem"], "text": text, "sequential": plain(text)}
                 lines.append(json.dumps(line) + "\n")
         (self.out / "texts.jsonl").write_text("".join(lines), encoding="utf-8")
         counts = {
             "samples": len(samples),
-            "outline": len(_passed(self.outlines)),
-            "content": len(_passed(self.refilled)),
-            "grammar": len(through),
-            "rewritten": sum(row.get("rewritten", 0) > 0 for row in self.formed.rows.values()),
+            "outline": len(outlined),
+            "content": len(refilled),
+            "grammar": len(formed),
+            "rewritten": sum(row["rewritten"] > 0 for row in formed.values()),
         }
         (self.out / "report.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
         return counts
 
 
-def _passed(journal: Journal) -> list[str]:
-    return [name for name, row in journal.rows.items() if row["problem"] is None]
+def _passed(journal: Journal, sample: dict[str, str]) -> dict[str, Any] | None:
+    """The sample's row, if it came through."""
+    row = journal.rows.get(sample["digest"])
+    return row if row is not None and row["problem"] is None else None
 
 
 def _question(prompt: str) -> list[Message]:

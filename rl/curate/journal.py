@@ -9,7 +9,8 @@ from typing import Any
 
 
 class Journal:
-    """A file of JSON Lines with an `id` each; a line that a crash cut off is dropped on opening."""
+    """A file of JSON Lines with a `digest` each, of the sample that it is about; a line that a crash cut off is dropped
+    on opening."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -19,7 +20,8 @@ class Journal:
         end = data.rfind(b"\n") + 1
         for line in data[:end].splitlines():
             row = json.loads(line)
-            self.rows[row["id"]] = row
+            if "digest" in row:  # rows of before there were digests may be of any sample
+                self.rows[row["digest"]] = row
         self._file = path.open("ab")
         self._file.truncate(end)
 
@@ -28,7 +30,7 @@ class Journal:
         self._file.write(json.dumps(row).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.rows[row["id"]] = row
+        self.rows[row["digest"]] = row
         return row
 
     def close(self) -> None:

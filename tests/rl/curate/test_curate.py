@@ -129,15 +129,75 @@ async def test_a_run_goes_on_where_it_stopped(tmp_path):
         return model(context)
 
     model = Played()
-    with pytest.raises(BaseExceptionGroup):
+    with pytest.raises(Killed):
         await run(tmp_path, killed, count=3, concurrency=1)
     with (tmp_path / "out" / "stage4.jsonl").open("ab") as file:
-        file.write(b'{"id": "s1", "text": "cut o')
+        file.write(b'{"digest": "s1", "text": "cut o')
     counts = await run(tmp_path, model, count=3, concurrency=1)
     assert counts["grammar"] == 3
     # Only the outline that was being asked for when it stopped was asked for again.
     assert len(model.calls) == 3 * 8 + 3
     assert len((tmp_path / "out" / "stage1.jsonl").read_text().splitlines()) == 3
+
+
+ROWS = [
+    {"problem": "What is A?", "solution": CHAIN, "answer": "7"},
+    {"problem": "What is B?", "solution": CHAIN, "answer": "8"},
+]
+
+
+@pytest.mark.parametrize(
+    ("rows", "again"),
+    [
+        (ROWS, 0),
+        (ROWS[:1], 0),
+        ([*ROWS, {**ROWS[0], "problem": "What is C?"}], 1),
+        ([{**ROWS[0], "problem": "What is C?"}, *ROWS], 3),
+        ([{**ROWS[0], "answer": "9"}, ROWS[1]], 1),
+        ([{**ROWS[0], "solution": "Another.\nchain"}, ROWS[1]], 1),
+    ],
+)
+async def test_a_problem_has_its_own_text_only(rows, again, tmp_path):
+    """In a folder that holds texts of the file as it was."""
+
+    def source(rows: list[dict[str, str]]) -> Path:
+        path = tmp_path / "in.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    await run(tmp_path, Played(), source=source(ROWS), rewrites=False)
+    model = Played()
+    counts = await run(tmp_path, model, source=source(rows), rewrites=False)
+    assert counts == {
+        "samples": len(rows),
+        **dict.fromkeys(("outline", "content", "grammar"), len(rows)),
+        "rewritten": 0,
+    }
+    assert len(model.calls) == 7 * again
+    for number, (line, row) in enumerate(zip(texts(tmp_path), rows, strict=True)):
+        assert (line["id"], line["prompt"]) == (str(number), row["problem"])
+        assert line["text"].endswith(f"Answer: {row['answer']}")
+
+
+async def test_null_is_as_good_as_nothing(tmp_path):
+    source = write(tmp_path / "in.jsonl", id=None, answer=None)
+    await run(tmp_path, Played(), source=source)
+    (line,) = texts(tmp_path)
+    assert line["id"] == "0" and line["text"].endswith("Answer: Last.")
+
+
+async def test_a_run_that_goes_on_has_the_same_settings(tmp_path):
+    wrong = {"refill": ["S1: something else entirely"]}
+    await run(tmp_path, Played(**wrong), max_distance=1.0)
+    for fields in ({"max_distance": 0.0}, {"seed": 1}, {"attempts": 1}):
+        with pytest.raises(InvalidInput, match=f"made with other .*{next(iter(fields))}"):
+            await run(tmp_path, Played(), **{"max_distance": 1.0, **fields})
+    assert (await run(tmp_path, Played(), max_distance=1.0, concurrency=2))["grammar"] == 1
+    # Nothing was made yet.
+    (tmp_path / "out" / "stage1.jsonl").write_text("")
+    for name in ("stage4.jsonl", "stage5.jsonl"):
+        (tmp_path / "out" / name).unlink()
+    assert (await run(tmp_path, Played(), max_distance=0.0))["grammar"] == 1
 
 
 async def test_chains_that_are_too_long_for_the_model_are_left_out(tmp_path):
@@ -261,13 +321,13 @@ def test_excerpts_of_real_texts():
 
 def test_a_journal_drops_what_a_crash_cut_off(tmp_path):
     journal = Journal(tmp_path / "j.jsonl")
-    journal.add({"id": "a", "n": 1})
-    journal.add({"id": "a", "n": 2})
+    journal.add({"digest": "a", "n": 1})
+    journal.add({"digest": "a", "n": 2})
     journal.close()
     with (tmp_path / "j.jsonl").open("ab") as file:
-        file.write(b'{"id": "b"')
+        file.write(b'{"digest": "b"')
     again = Journal(tmp_path / "j.jsonl")
-    assert again.rows == {"a": {"id": "a", "n": 2}}
-    again.add({"id": "c"})
+    assert again.rows == {"a": {"digest": "a", "n": 2}}
+    again.add({"digest": "c"})
     again.close()
     assert len((tmp_path / "j.jsonl").read_text().splitlines()) == 3
