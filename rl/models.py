@@ -12,9 +12,9 @@ import torch
 
 from ..runtime.disk import replace_file
 from ..runtime.engines.native.gguf_tokenizer import load_tokenizer
+from ..runtime.engines.native.tokenizer import HFTokenizer
 from ..runtime.engines.registry import find_model
 from ..runtime.errors import InvalidInput
-from ..runtime.tokenizer import Tokenizer
 from .checkpoints import STAGING, publish
 from .config import TrainConfig, arguments
 from .tags import add_tags, merge, save
@@ -33,7 +33,7 @@ def load(config: TrainConfig, kind: Any, tags: Sequence[str], **options: Any) ->
     return model, tokenizer, add_tags(model, tokenizer, tags) if tags else []
 
 
-def serving_tokenizer(model: Any, tokenizer: Any) -> Tokenizer:
+def serving_tokenizer(model: Any, tokenizer: Any) -> HFTokenizer:
     """The one that serves."""
     with tempfile.TemporaryDirectory(prefix="plait-") as folder:
         tokenizer.save_pretrained(folder)

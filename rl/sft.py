@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from ..runtime.disk import replace_file
+from ..runtime.engines.native.tokenizer import HFTokenizer
 from ..runtime.errors import InvalidInput, UnsupportedModel
 from ..runtime.methods.multiverse.dialects import DIALECTS
-from ..runtime.tokenizer import Tokenizer
 from .checkpoints import checkpoints
 from .config import SFTConfig
 from .curriculum import mixed, shuffled
@@ -107,7 +107,7 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     return Trained.of(trainer.state, out)
 
 
-def _samples(config: SFTConfig, tokenizer: Tokenizer) -> tuple[list[Sample], list[Sample], int]:
+def _samples(config: SFTConfig, tokenizer: HFTokenizer) -> tuple[list[Sample], list[Sample], int]:
     """(in the order of training, held out, how many were too long)."""
     all_trained, all_held, dropped = Samples(), Samples(), 0
     for source in config.data:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from ..runtime.engines.native.tokenizer import HFTokenizer
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.multiverse.dialects import DIALECTS, MULTIVERSE, Dialect, Positions
 from ..runtime.methods.prompt import prompt_tokens
-from ..runtime.tokenizer import Tokenizer
 from ..runtime.trace.record import Piece
 from ..runtime.trace.trace import Trace
 from .config import DataConfig
@@ -17,22 +17,24 @@ from .curate.excerpts import excerpts
 from .lines import files, read_lines
 from .masks import text_mask, trace_mask
 from .samples import Sample, saved_samples, trace_samples
+from .turn_end import turn_end
 
 
 def text_sample(
-    tokenizer: Tokenizer,
+    tokenizer: HFTokenizer,
     prompt: Sequence[int],
     text: str,
     positions: Positions = "train",
     dialect: Dialect = MULTIVERSE,
 ) -> Sample:
-    """What the model is to write behind a prompt, blocks in parallel, and EOS."""
+    """What the model is to write behind a prompt, blocks in parallel, and the end of its turn."""
     encode = partial(tokenizer.encode_continuation, ())
-    return Sample.of(text_mask(text, encode, positions, prompt=prompt, end=tokenizer.eos_ids[:1], dialect=dialect))
+    return Sample.of(text_mask(text, encode, positions, prompt=prompt, end=turn_end(tokenizer), dialect=dialect))
 
 
-def chat_samples(tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> list[Sample]:
-    """Every turn of the assistant as it would be written: behind the template of what was before, and ended by EOS.
+def chat_samples(tokenizer: HFTokenizer, messages: Sequence[dict[str, str]]) -> list[Sample]:
+    """Every turn of the assistant as it would be written: behind the template of what was before, and ended by
+    the token that ends turns.
 
     They are one sequence as far as a turn's prompt begins with the sequence before it; templates that rewrite earlier
     turns give several. Raises `InvalidInput` for a chat without such a turn, or one that the template refuses.
@@ -46,7 +48,7 @@ def chat_samples(tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> li
         if not sequences or prompt[: len(tokens)] != tokens:
             sequences.append([])
             tokens = []
-        written = [*tokenizer.encode_continuation(prompt, message["content"]), *tokenizer.eos_ids[:1]]
+        written = [*tokenizer.encode_continuation(prompt, message["content"]), *turn_end(tokenizer)]
         sequences[-1].append(Piece(kind="prompt", token_ids=prompt[len(tokens) :], text=""))
         sequences[-1].append(Piece(kind="sampled", token_ids=written, text=""))
         tokens = [*prompt, *written]
@@ -93,7 +95,7 @@ class Samples:
         return first, last
 
 
-def read_samples(config: DataConfig, tokenizer: Tokenizer, max_tokens: int) -> Samples:
+def read_samples(config: DataConfig, tokenizer: HFTokenizer, max_tokens: int) -> Samples:
     """All samples of a source. Raises `InvalidInput` naming the line that is wrong."""
     found = Samples()
     if config.kind == "traces":
@@ -110,7 +112,7 @@ def read_samples(config: DataConfig, tokenizer: Tokenizer, max_tokens: int) -> S
             for sample in saved_samples(name):
                 found.add(sample, None, max_tokens, config.too_long)
         return found
-    read: Callable[[DataConfig, Tokenizer, dict[str, Any]], list[tuple[Sample, Sample | None]]]
+    read: Callable[[DataConfig, HFTokenizer, dict[str, Any]], list[tuple[Sample, Sample | None]]]
     read = {"texts": _texts, "chat": _chat, "excerpts": _excerpts}[config.kind]
     for path in files(config.paths):
         for where, data in read_lines(path):
@@ -122,7 +124,7 @@ def read_samples(config: DataConfig, tokenizer: Tokenizer, max_tokens: int) -> S
     return found
 
 
-def _texts(config: DataConfig, tokenizer: Tokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:
+def _texts(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:
     text, sequential = _string(data, "text"), data.get("sequential")
     if sequential is not None and not isinstance(sequential, str):
         raise InvalidInput("`sequential` is no text")
@@ -135,26 +137,26 @@ def _texts(config: DataConfig, tokenizer: Tokenizer, data: dict[str, Any]) -> li
     return [(whole, plain)]
 
 
-def _excerpts(config: DataConfig, tokenizer: Tokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:
+def _excerpts(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:
     found: list[tuple[Sample, Sample | None]] = []
     for one in excerpts(_string(data, "text")):
         found += _texts(config, tokenizer, {"prompt": one.prompt, "text": one.text, "sequential": one.sequential})
     return found
 
 
-def _chat(config: DataConfig, tokenizer: Tokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:
+def _chat(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:
     if "messages" in data:
         messages = data["messages"]
         if not isinstance(messages, list) or not all(_is_message(message) for message in messages):
             raise InvalidInput("`messages` is no list of objects with `role` and `content`")
         return [(sample, None) for sample in chat_samples(tokenizer, messages)]
     prompt = _prompt(config, tokenizer, data.get("prompt", ""), config.suffix)
-    written = [*tokenizer.encode_continuation(prompt, _string(data, "completion")), *tokenizer.eos_ids[:1]]
+    written = [*tokenizer.encode_continuation(prompt, _string(data, "completion")), *turn_end(tokenizer)]
     pieces = [Piece(kind="prompt", token_ids=prompt, text=""), Piece(kind="sampled", token_ids=written, text="")]
     return [(_causal(pieces), None)]
 
 
-def _prompt(config: DataConfig, tokenizer: Tokenizer, prompt: object, suffix: str) -> list[int]:
+def _prompt(config: DataConfig, tokenizer: HFTokenizer, prompt: object, suffix: str) -> list[int]:
     if isinstance(prompt, list) and prompt and all(_is_message(message) for message in prompt):
         return prompt_tokens(prompt, tokenizer)
     if not isinstance(prompt, str):
