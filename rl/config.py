@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tomllib
 from collections.abc import Collection
@@ -53,8 +54,8 @@ class DataConfig(Spec):
     trained. `traces`: trace files of `plait`; what the model sampled is trained. `samples`: folders of `datasets` with
     the columns of `Sample.row`, as `plait data export` writes them."""
     paths: tuple[str, ...] = Field(min_length=1)
-    """Files, relative to the configuration's folder; `*` and environment variables (`$PLAIT_DATA/texts.jsonl`) may
-    stand in them."""
+    """Files, or folders of samples, relative to the configuration's folder; `*` and environment variables
+    (`$PLAIT_DATA/texts.jsonl`) may stand in them."""
     suffix: str = ""
     """Put behind every prompt that is text."""
     sequential_suffix: str = ""
@@ -66,7 +67,8 @@ class DataConfig(Spec):
     positions: Positions = "train"
     """Of the blocks; see `Multiverse`."""
     too_long: Literal["drop", "cut"] = "drop"
-    """What becomes of samples longer than `max_tokens`."""
+    """What becomes of samples longer than `max_tokens`. Those of which nothing to learn is left, as behind a long
+    prompt, are dropped either way."""
     held_out: int = Field(default=0, ge=0)
     """Samples from the end that are not trained; their loss is what TRL calls `eval_loss`."""
 
@@ -111,15 +113,17 @@ class SFTConfig(TrainConfig):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The fields in a TOML file; relative `paths` of `data` are relative to it. Raises `InvalidInput`."""
+    """The fields in a TOML file; relative `paths` of `data` are relative to it, and made absolute, since a run may go
+    on from another folder. Raises `InvalidInput`."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the training {path}: {error}") from None
+    folder = Path(glob.escape(str(path.parent.resolve())))
     sources = data.get("data")
     for source in sources if isinstance(sources, list) else ():
         if isinstance(source, dict) and isinstance(source.get("paths"), list):
-            source["paths"] = [str(path.parent / os.path.expandvars(str(one))) for one in source["paths"]]
+            source["paths"] = [str(folder / os.path.expandvars(str(one))) for one in source["paths"]]
     return data
 
 

@@ -1,10 +1,10 @@
-"""Files of JSON Lines."""
+"""Files of JSON Lines, and what names with signs such as `*` stand for."""
 
 from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,22 @@ from ..runtime.plain import check_plain
 def files(paths: Sequence[str]) -> list[Path]:
     """All files that these name; `*`, `?`, `[...]` and `**` stand for what they do in a shell. Raises
     `InvalidInput` for a name without any."""
+    return _named(paths, Path.is_file, "file")
+
+
+def folders(paths: Sequence[str]) -> list[Path]:
+    """As `files`."""
+    return _named(paths, Path.is_dir, "folder")
+
+
+def _named(paths: Sequence[str], is_one: Callable[[Path], bool], kind: str) -> list[Path]:
     found: list[Path] = []
     for name in paths:
-        # A file may have such a sign in its own name.
-        names = [name] if Path(name).is_file() else sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (pathlib's raises for some)
-        some = [path for path in map(Path, names) if path.is_file()]
+        # It may have such a sign in its own name.
+        names = [name] if is_one(Path(name)) else sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (pathlib's raises for some)
+        some = [path for path in map(Path, names) if is_one(path)]
         if not some:
-            raise InvalidInput(f"there is no file {name}")
+            raise InvalidInput(f"there is no {kind} {name}")
         found += some
     return found
 

@@ -181,9 +181,9 @@ def saved_samples(folder: str | Path) -> Iterator[Sample]:
         rows = Dataset.load_from_disk(str(folder))
         columns = rows.column_names
     except (OSError, ValueError) as error:
-        raise InvalidInput(f"{folder} is no saved data set: {error}") from None
+        raise InvalidInput(f"no saved data set: {error}") from None
     if missing := {"token_ids", "target", "segments"} - set(columns):
-        raise InvalidInput(f"{folder}: a data set of samples has columns {', '.join(sorted(missing))}")
+        raise InvalidInput(f"a saved data set of samples has columns {', '.join(sorted(missing))}")
     yield from map(Sample.from_row, rows.with_format("numpy"))
 
 

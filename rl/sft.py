@@ -74,12 +74,12 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     names = dict.fromkeys(tag for data in config.data for tag in DIALECTS[data.dialect].tags) if config.tags else ()
     model, hf_tokenizer, tags = load(config, AutoModelForCausalLM, list(names))
     tokenizer = serving_tokenizer(model, hf_tokenizer)
-    trained, held_out, dropped = _samples(config, tokenizer)
+    trained, held_out, dropped = _samples(config, tokenizer, model.get_input_embeddings().num_embeddings)
     longest = _check_lengths(model, [*trained, *held_out])
     if any(sample.mask.is_moving for sample in (*trained, *held_out)):
         enable(model)
     if is_main:
-        counts = f"{len(trained):,} samples to show, {len(held_out):,} held out, {dropped:,} too long"
+        counts = f"{len(trained):,} samples to show, {len(held_out):,} held out, {dropped:,} left out"
         print(f"{counts}; {longest:,} tokens at most", flush=True)
     if lora is not None and tags:
         lora.trainable_token_indices = rows(model, tags)
@@ -107,17 +107,18 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     return Trained.of(trainer.state, out)
 
 
-def _samples(config: SFTConfig, tokenizer: HFTokenizer) -> tuple[list[Sample], list[Sample], int]:
-    """(in the order of training, held out, how many were too long)."""
+def _samples(config: SFTConfig, tokenizer: HFTokenizer, size: int) -> tuple[list[Sample], list[Sample], int]:
+    """(in the order of training, held out, how many were left out)."""
     all_trained, all_held, dropped = Samples(), Samples(), 0
     for source in config.data:
-        trained, held = read_samples(source, tokenizer, config.max_tokens).split(source.held_out)
+        trained, held = read_samples(source, tokenizer, config.max_tokens, size).split(source.held_out)
         dropped += trained.dropped
         for whole, part in ((all_trained, trained), (all_held, held)):
             whole.parallel += part.parallel
             whole.sequential += part.sequential
     if not len(all_trained):
-        raise InvalidInput(f"there is no sample to train on; {dropped:,} had more than {config.max_tokens:,} tokens")
+        why = f"{dropped:,} had more than {config.max_tokens:,} tokens, or nothing to learn among them"
+        raise InvalidInput(f"there is no sample to train on; {why}")
     if config.curriculum:
         order = mixed(len(all_trained), config.curriculum, config.seed)
     else:

@@ -14,8 +14,9 @@ from ..runtime.trace.record import Piece
 from ..runtime.trace.trace import Trace
 from .config import DataConfig
 from .curate.excerpts import excerpts
-from .lines import files, read_lines
+from .lines import files, folders, read_lines
 from .masks import text_mask, trace_mask
+from .own_tokens import check_ids, check_spelling
 from .samples import Sample, saved_samples, trace_samples
 from .turn_end import turn_end
 
@@ -70,7 +71,7 @@ class Samples:
         self.parallel: list[Sample] = []
         self.sequential: list[Sample] = []
         self.dropped = 0
-        """That were too long."""
+        """That were too long, or of which nothing to learn was left."""
 
     def __len__(self) -> int:
         return len(self.parallel)
@@ -79,7 +80,7 @@ class Samples:
         pair = (parallel, parallel if sequential is None else sequential)
         if too_long == "cut":
             pair = (pair[0].cut(max_tokens), pair[1].cut(max_tokens))
-        if max(map(len, pair)) > max_tokens:
+        if max(map(len, pair)) > max_tokens or not all(sample.is_trained.any() for sample in pair):
             self.dropped += 1
             return
         self.parallel.append(pair[0])
@@ -95,22 +96,20 @@ class Samples:
         return first, last
 
 
-def read_samples(config: DataConfig, tokenizer: HFTokenizer, max_tokens: int) -> Samples:
-    """All samples of a source. Raises `InvalidInput` naming the line that is wrong."""
+def read_samples(config: DataConfig, tokenizer: HFTokenizer, max_tokens: int, size: int | None = None) -> Samples:
+    """All samples of a source. `size`: rows of the model's embedding, if there are more than the tokenizer has tokens.
+    Raises `InvalidInput` naming the file, or the line, that is wrong."""
     found = Samples()
-    if config.kind == "traces":
-        for path in files(config.paths):
-            trace = Trace.load(path)
+    if config.kind in ("traces", "samples"):
+        is_trace = config.kind == "traces"
+        for path in (files if is_trace else folders)(config.paths):
+            trace = Trace.load(path) if is_trace else None
             try:
-                for sample in trace_samples(trace):
+                for sample in saved_samples(path) if trace is None else _own_samples(trace, tokenizer):
+                    check_ids(sample.mask.token_ids, size or tokenizer.vocab_size)
                     found.add(sample, None, max_tokens, config.too_long)
             except InvalidInput as error:
                 raise InvalidInput(f"{path}: {error}") from None
-        return found
-    if config.kind == "samples":
-        for name in config.paths:
-            for sample in saved_samples(name):
-                found.add(sample, None, max_tokens, config.too_long)
         return found
     read: Callable[[DataConfig, HFTokenizer, dict[str, Any]], list[tuple[Sample, Sample | None]]]
     read = {"texts": _texts, "chat": _chat, "excerpts": _excerpts}[config.kind]
@@ -122,6 +121,11 @@ def read_samples(config: DataConfig, tokenizer: HFTokenizer, max_tokens: int) ->
             except InvalidInput as error:
                 raise InvalidInput(f"{where}: {error}") from None
     return found
+
+
+def _own_samples(trace: Trace, tokenizer: HFTokenizer) -> list[Sample]:
+    check_spelling(trace, tokenizer)
+    return trace_samples(trace)
 
 
 def _texts(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from plait import InvalidInput
-from plait.rl.lines import files, read_lines
+from plait.rl.lines import files, folders, read_lines
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,17 @@ def test_names_stand_for_files_as_in_a_shell(tmp_path, name, found):
     assert files([str(tmp_path / name)]) == [tmp_path / file for file in found]
     with pytest.raises(InvalidInput, match="there is no file"):
         files([str(tmp_path / name), str(tmp_path / "a")])
+
+
+def test_folders_are_named_so_too(tmp_path):
+    for folder in ("a/one", "a/[2]", "b/one"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "file").write_text("")
+    found = {"a/*": ["a/[2]", "a/one"], "*/one": ["a/one", "b/one"], "a/[2]": ["a/[2]"], "b": ["b"]}
+    for name, some in found.items():
+        assert folders([str(tmp_path / name)]) == [tmp_path / folder for folder in some]
+    with pytest.raises(InvalidInput, match="there is no folder"):
+        folders([str(tmp_path / "a/one/*")])
 
 
 def test_a_line_ends_at_a_line_feed_alone(tmp_path):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,17 +16,19 @@ import pytest
 import torch
 
 import plait
-from plait import InvalidInput, Multiverse, Runtime, Sequential, UnsupportedModel
+from plait import InvalidInput, Multiverse, Runtime, SelfConsistency, Sequential, UnsupportedModel
 from plait.rl.checkpoints import PREFIX, STAGING, checkpoints
 from plait.rl.config import DataConfig, SFTConfig
 from plait.rl.curriculum import MULTIVERSE, mixed, shuffled
-from plait.rl.samples import IGNORED, trace_samples
+from plait.rl.own_tokens import check_spelling
+from plait.rl.samples import IGNORED, trace_dataset, trace_samples
 from plait.rl.sft import train
-from plait.rl.texts import chat_samples, read_samples
+from plait.rl.texts import chat_samples, read_samples, text_sample
 from plait.runtime.cli.main import main
 from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
+from plait.runtime.engines.registry import find_model
 from plait.runtime.methods.multiverse.grammar import TAGS
-from plait.tests.rl.tools import REWRITING, folder, text, texts
+from plait.tests.rl.tools import REWRITING, SIZE, folder, text, texts
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 """What TRL, peft and accelerate warn of is theirs."""
@@ -103,6 +106,77 @@ def test_wrong_data_is_named(kind, line, message, model, tmp_path):
         read_samples(source, load_tokenizer(model), 4096)
     with pytest.raises(InvalidInput, match="no file"):
         read_samples(source.model_copy(update={"paths": (str(tmp_path / "none*"),)}), load_tokenizer(model), 4096)
+
+
+def test_what_is_left_without_anything_to_learn_is_dropped(model, tmp_path):
+    """Behind a prompt that is longer than a sample may be, or as long."""
+    tokenizer = load_tokenizer(model)
+    (tmp_path / "t.jsonl").write_text('{"prompt": "a question", "text": "so", "sequential": "so"}\n' * 2)
+    whole = text_sample(tokenizer, tokenizer.encode("a question"), "so")
+    begin = int(whole.mask.is_sampled.argmax())
+    source = DataConfig(kind="texts", paths=(str(tmp_path / "t.jsonl"),), too_long="cut", chat=False)
+    for length, kept in ((begin - 1, 0), (begin, 0), (begin + 1, 2), (len(whole), 2)):
+        found = read_samples(source, tokenizer, length)
+        assert (len(found), found.dropped) == (kept, 2 - kept)
+        assert all(labelled(sample) for sample in (*found.parallel, *found.sequential))
+    longer = source.model_copy(update={"suffix": " that is longer"})
+    assert not len(read_samples(longer, tokenizer, begin + 1))
+    with pytest.raises(InvalidInput, match="no sample to train on; 2"):
+        given = config(model, tmp_path / "t.jsonl", source={"too_long": "cut", "chat": False}, max_tokens=begin)
+        train(given, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def sampled(model, tmp_path_factory) -> Path:
+    """A trace of the model's, of two branches and with halves of characters."""
+    path = tmp_path_factory.mktemp("traces") / "own.jsonl.gz"
+
+    async def run() -> None:
+        async with Runtime(str(model), kv_tokens=1024) as runtime:
+            job = SelfConsistency(prompt="q1 é?", chat=True, n=2, max_tokens=30, temperature=1.0)
+            (await (await runtime.submit(job))).trace.save(path)
+
+    asyncio.run(run())
+    return path
+
+
+def test_traces_of_another_model_are_refused(sampled, model, tmp_path):
+    source = DataConfig(kind="traces", paths=(str(sampled),))
+    tokenizer = load_tokenizer(model)
+    (own,) = read_samples(source, tokenizer, 4096, SIZE).parallel
+    assert own.is_trained.sum() > 30
+    with pytest.raises(InvalidInput, match=r"own\.jsonl\.gz: .*another model"):
+        read_samples(source, load_tokenizer(find_model("countdown").path), 4096, SIZE)
+    # The same tokens with other ids, as many of them.
+    data = json.loads((model / "tokenizer.json").read_text())
+    plain = [token for token, id in data["model"]["vocab"].items() if id > 2]
+    data["model"]["vocab"] |= dict(zip(plain, range(len(plain) + 2, 2, -1), strict=True))
+    shutil.copytree(model, tmp_path / "other")
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(data))
+    with pytest.raises(InvalidInput, match="spell other texts"):
+        read_samples(source, load_tokenizer(tmp_path / "other"), 4096, SIZE)
+
+
+def test_traces_may_be_spelled_a_little_otherwise(sampled, model):
+    """Without special tokens, without blanks in front, with other signs for halves of characters."""
+    trace, tokenizer = plait.Trace.load(sampled), load_tokenizer(model)
+    for segment in trace.segments:
+        for piece in segment.pieces:
+            shown = tokenizer.decode([token for token in piece.token_ids if token > 2])
+            piece.text = shown.strip().replace("\ufffd", "")
+    check_spelling(trace, tokenizer)
+
+
+def test_ids_beyond_the_vocabulary_are_refused(sampled, model, tmp_path):
+    tokenizer = load_tokenizer(model)
+    trace_dataset([sampled]).save_to_disk(str(tmp_path / "saved"))
+    trace = plait.Trace.load(sampled)
+    most = max(token for segment in trace.segments for token in segment.token_ids)
+    for kind, path in (("traces", sampled), ("samples", tmp_path / "saved"), ("samples", tmp_path / "sav*")):
+        source = DataConfig(kind=kind, paths=(str(path),))
+        assert len(read_samples(source, tokenizer, 4096, most + 1)) == 1
+        with pytest.raises(InvalidInput, match=f"{path.name[:3]}.*: token id {most} is outside"):
+            read_samples(source, tokenizer, 4096, most)
 
 
 def test_a_curriculum_shows_every_sample_in_every_pass():
