@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
     data = read_folder(given) if given.is_dir() else read_toml(given)
     for text in options.set:
         put(data, *parse_field(text))
+    if not given.is_dir():
+        make_absolute(data)
     module, _, name = KINDS[options.kind].partition(":")
     train: Callable[[dict[str, Any], Path, bool], None] = getattr(import_module(f".{module}", __package__), name)
     train(data, out, options.fresh)
@@ -69,3 +72,20 @@ def put(data: dict[str, Any], name: str, value: Any) -> None:
             raise InvalidInput(f"{name}: {table} is not a table")
         data = inner
     data[last] = value
+
+
+def make_absolute(data: dict[str, Any]) -> None:
+    """The folder of the model and the files of benchmarks, which are relative to the working folder: a run may go on
+    from another one."""
+    from ..evals.config import PATHS
+    from ..runtime.engines.registry import shipped_models
+
+    model, sources = data.get("model"), data.get("data")
+    with suppress(OSError):  # a name that no file can have
+        if isinstance(model, str) and model not in shipped_models() and Path(model).is_dir():
+            data["model"] = str(Path(model).absolute())
+    for table in (data, data.get("held_out"), *(sources if isinstance(sources, list) else ())):
+        benchmark = table.get("benchmark") if isinstance(table, dict) else None
+        if isinstance(benchmark, dict):
+            given = {name: value for name, value in benchmark.items() if name in PATHS and isinstance(value, str)}
+            benchmark.update({name: str(Path(value).absolute()) for name, value in given.items()})

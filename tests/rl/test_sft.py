@@ -455,7 +455,7 @@ def test_windows_that_hide_what_a_mask_shows_are_refused(tmp_path):
         train(config(base, texts(tmp_path / "t.jsonl")), tmp_path / "out")
 
 
-def test_the_command(model, tmp_path, capsys):
+def test_the_command(model, tmp_path, capsys, monkeypatch):
     data = texts(tmp_path / "t.jsonl", 2)
     (tmp_path / "c.toml").write_text(f'model = "{model}"\nthreads = 1\n[[data]]\nkind = "texts"\npaths = ["t.jsonl"]\n')
     out = tmp_path / "out"
@@ -463,8 +463,23 @@ def test_the_command(model, tmp_path, capsys):
     assert main(command) == 0
     assert "1 steps, done" in capsys.readouterr().out
     assert json.loads((out / "config.json").read_text())["trainer"] == {"max_steps": 1}
-    # By the folder alone: there is nothing left to do.
+    # By the folder alone, or the same file by another name: there is nothing left to do.
     assert main(["train", "sft", str(out)]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "sft", "c.toml", *command[3:]]) == 0
+    assert main(["train", "sft", "out"]) == 0
     assert main(["train", "sft", str(tmp_path / "none.toml")]) == 1
     assert "cannot read the training" in capsys.readouterr().err
     assert data.is_file()
+
+
+def test_a_run_goes_on_from_another_folder(model, tmp_path, monkeypatch):
+    """Data and the model named relative to where it was begun."""
+    place = tmp_path / "a[1]"
+    shutil.copytree(model, place / "model")
+    texts(place / "t1.jsonl", 2)
+    (place / "c.toml").write_text('model = "model"\nthreads = 1\n[[data]]\nkind = "texts"\npaths = ["t*.jsonl"]\n')
+    monkeypatch.chdir(place)
+    assert main(["train", "sft", "c.toml", "--out", "out", "--set", "trainer.max_steps=1"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "sft", "a[1]/out"]) == 0
