@@ -1,12 +1,14 @@
 """Control tags as tokens of their own: in the tokenizer, in the embedding, in the saved folder.
 
-Rows of new tokens are the mean of the rows of the tag's word pieces, without its angle brackets, in the embedding and
-in an untied head; the vocabulary is padded to a multiple of 64 (arXiv 2506.09991, released training code).
+Rows of new tokens are the mean of the rows of the tag's word pieces, without its angle brackets if there is more to it,
+in the embedding and in an untied head; the vocabulary is padded to a multiple of 64 (arXiv 2506.09991, released
+training code).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ def add_tags(model: Any, tokenizer: Any, tags: Sequence[str] = TAGS) -> list[int
     Those that are tokens already stay as they are, so that it does nothing the second time.
     """
     new = [tag for tag in tags if tag not in tokenizer.get_vocab()]
-    pieces = {tag: tokenizer.encode(tag.strip("<>"), add_special_tokens=False) for tag in new}
+    # A tokenizer of words may know no piece of a tag: then the mean of all rows.
+    known = list(range(len(tokenizer)))
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    pieces = {tag: encode(tag.strip("<>")) or encode(tag) or known for tag in new}
     if new:
         tokenizer.add_tokens(new, special_tokens=True)
         # The rows that transformers makes up are all written over below.

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from plait.rl.tags import add_tags, save
 from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.methods.multiverse.grammar import TAGS
 from plait.tests.rl.tools import SIZE, folder
+
+
+@pytest.mark.parametrize("tag", ["<>", "<<>", " ", "\u043a\u0438"])
+def test_a_tag_without_a_word_is_the_mean_of_its_signs(tag, tmp_path):
+    base = folder(tmp_path)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    old, pieces = model.get_input_embeddings().weight.clone(), tokenizer.encode(tag, add_special_tokens=False)
+    (row,) = add_tags(model, tokenizer, [tag])
+    torch.testing.assert_close(model.get_input_embeddings().weight[row], old[pieces].mean(0))
+
+
+def test_a_tag_of_which_a_tokenizer_knows_nothing_is_the_mean_of_all_rows(tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(folder(tmp_path))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")])))
+    mean = model.get_input_embeddings().weight[:3].mean(0)
+    assert add_tags(model, tokenizer, ["<c>", "c"]) == [3, 4]
+    for row in (3, 4):
+        torch.testing.assert_close(model.get_input_embeddings().weight[row], mean)
 
 
 @pytest.mark.parametrize("is_tied", [True, False])
