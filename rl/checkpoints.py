@@ -40,8 +40,10 @@ class SafeCheckpoints(_Base):
         finally:
             self._is_staging = False
         self.accelerator.wait_for_everyone()
+        name = f"{PREFIX}{self.state.global_step}"
+        self._note_best(out, name)
         if self.args.should_save:
-            name = f"{PREFIX}{self.state.global_step}"
+            self.state.save_to_json(str(out / STAGING / name / "trainer_state.json"))
             publish(out / STAGING / name, out / name)
             shutil.rmtree(out / STAGING)
             if self.args.save_total_limit:
@@ -51,6 +53,12 @@ class SafeCheckpoints(_Base):
                     if old not in kept and old.name != Path(best or "").name:
                         shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
+
+    def _note_best(self, out: Path, name: str) -> None:
+        """transformers takes the best checkpoint to be where it has just been written; it will not be there."""
+        best = f"{PREFIX}{self.state.best_global_step}"
+        if best == name or (out / best).is_dir():
+            self.state.best_model_checkpoint = str((out / best).absolute())
 
 
 def publish(folder: Path, place: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import plait
 from plait import InvalidInput, Multiverse, Runtime, SelfConsistency, Sequential, UnsupportedModel
@@ -300,8 +301,6 @@ def test_packed_samples_have_the_gradients_of_samples_alone(method, model, tmp_p
 
 
 def weights(out: Path) -> list[torch.Tensor]:
-    from safetensors.torch import load_file
-
     return [weight for _, weight in sorted(load_file(out / "model" / "model.safetensors").items())]
 
 
@@ -352,8 +351,6 @@ def test_a_killed_run_goes_on_to_the_same_losses(model, tmp_path):
     resumed = train(config(model, data, **fields), out)
     assert resumed.losses == straight.losses and len(straight.losses) == 6
     assert not (out / STAGING).exists()
-    from safetensors.torch import load_file
-
     weights = [load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "straight", out)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -382,6 +379,30 @@ def test_old_checkpoints_go(model, tmp_path):
     data = texts(tmp_path / "t.jsonl")
     train(config(model, data, trainer={"save_steps": 1, "save_total_limit": 2}), tmp_path / "out")
     assert [path.name for path in checkpoints(tmp_path / "out")] == [f"{PREFIX}5", f"{PREFIX}6"]
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
+def test_the_best_checkpoint_is_published(lora, model, tmp_path, monkeypatch):
+    """Not the last one; also where the best one is of a run before. The best is the one with the highest loss here,
+    which is the first on every processor."""
+    monkeypatch.chdir(tmp_path)
+    often = {"eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+    trainer = {**often, "load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
+    given = config(model, texts(tmp_path / "t.jsonl"), trainer=trainer, source={"held_out": 2}, lora=lora)
+    train(given.model_copy(update={"max_minutes": 1e-5}), Path("out"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    out = tmp_path / "out"
+    done = train(given, out)
+    state = json.loads((out / "trainer_state.json").read_text())
+    losses = {entry["step"]: entry["eval_loss"] for entry in reversed(state["log_history"]) if "eval_loss" in entry}
+    best = out / f"{PREFIX}{max(losses, key=losses.__getitem__)}"
+    assert done.steps == 4 and best == checkpoints(out)[0] == out / f"{PREFIX}1"
+    for place in (out, *checkpoints(out)):
+        assert json.loads((place / "trainer_state.json").read_text())["best_model_checkpoint"] == str(best)
+    name = "model.safetensors" if lora is None else "adapter_model.safetensors"
+    kept, published = (load_file(path / name) for path in (best, out / ("model" if lora is None else "adapter")))
+    assert all(torch.equal(kept[name], published[name]) for name in published)
 
 
 def test_two_processes(model, tmp_path):
