@@ -60,6 +60,9 @@ class SearchRun:
                 if nodes and self._budget > 0:
                     with ctx.phase("select"):
                         nodes, counts = await self._select(nodes, executor)
+        if ctx.is_late:
+            for node in nodes:
+                node.finish = Finish.DEADLINE
         self._unfinished += nodes
         return await self._outcome()
 
@@ -164,15 +167,13 @@ class SearchRun:
         (winner, votes), notes = await method.settle(
             [voter.answer for voter in voters], lambda equal: choose(voters, method.vote, method.aggregate, equal)
         )
+        held = [level["kv_blocks"] for level in self._levels] or [0]
         details: dict[str, Any] = {
             "votes": votes,
             "finished": sum(node.copies for node in self._finished),
             "unfinished": sum(node.copies for node in self._unfinished),
             "levels": self._levels,
-            "kv_blocks": {
-                "mean": sum(level["kv_blocks"] for level in self._levels) / len(self._levels),
-                "peak": max(level["kv_blocks"] for level in self._levels),
-            },
+            "kv_blocks": {"mean": sum(held) / len(held), "peak": max(held)},
             "reward": self._scorer.statistics,
             **notes,
         }

@@ -248,6 +248,21 @@ def test_cancelled_anywhere_nested_methods_leave_nothing(method, at, small):
     asyncio.run(main())
 
 
+@settings(few, max_examples=15)
+@given(method=nestings(live=True))
+def test_a_deadline_that_is_over_ends_nested_methods(method):
+    async def main():
+        async with Runtime(engine=native(SMALL)) as runtime:
+            result, events = await one(runtime, JobSpec(method=method, budget=Budget(seconds=1e-9)))
+            check_native(runtime.engine)
+        check_events(events, result)
+        check_trace(result)
+        assert result.finish_reason is Finish.DEADLINE and result.usage.generated_tokens == 0
+        await idle()
+
+    asyncio.run(main())
+
+
 async def solve(method, script, **limits):
     engine = ScriptedEngine(script)
     async with Runtime(engine=engine) as runtime:

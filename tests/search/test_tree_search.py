@@ -361,6 +361,24 @@ async def test_budgets_hold(limits):
 async def test_a_deadline_ends_the_search():
     result, _ = await solve(engine=Steps(TREE, seconds_per_token=0.05), limits={"seconds": 0.12})
     assert result.answer is None and result.usage.seconds < 2
+    assert result.finish_reason is Finish.DEADLINE
+
+
+@pytest.mark.parametrize(
+    "method",
+    [search(), search(generator=Sequential(prompt="x")), SelfConsistency(prompt="q", n=2, generator=search())],
+    ids=["plain", "generator", "nested"],
+)
+async def test_a_deadline_before_the_first_level_leaves_what_there_is(method):
+    result, engine = await run(method, None, engine=Steps(TREE), seconds=1e-9)
+    assert (result.text, result.answer, result.finish_reason) == ("", None, Finish.DEADLINE)
+    assert result.trace.end["finish"] == "deadline" and result.trace.branches and not engine.asked
+
+
+async def test_nothing_is_counted_of_a_search_without_a_level():
+    result, _ = await solve(limits={"seconds": 1e-9})
+    assert result.details["levels"] == [] and result.details["kv_blocks"] == {"mean": 0, "peak": 0}
+    assert (result.details["finished"], result.details["unfinished"]) == (0, 1)
 
 
 async def test_a_step_that_is_cut_goes_on():
