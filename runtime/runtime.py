@@ -106,7 +106,7 @@ class Runtime:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._is_open = False
+        self._leave()
         try:
             await self._cancel_all()
         finally:
@@ -131,10 +131,7 @@ class Runtime:
         A `JobSpec` brings its own budget, seed, priority and metadata. `trace_file`: where the trace is written when
         the job ends, however it ends.
         """
-        if not self._is_open:
-            raise EngineClosed("the runtime is not open: use `async with plait.Runtime(...) as rt`")
-        if asyncio.get_running_loop() is not self._loop:
-            raise EngineClosed("the runtime was opened in another event loop: submit jobs there, or open one here")
+        self._check_open()
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
         self.check(spec.method)
         name = id or f"job-{next(self._numbers)}"
@@ -147,6 +144,20 @@ class Runtime:
         self._jobs[name] = started
         started.on_end(lambda: self._jobs.pop(name, None))
         return started
+
+    def _check_open(self) -> None:
+        """Raise `EngineClosed` where no job can be submitted."""
+        if not self._is_open:
+            raise EngineClosed("the runtime is not open: use `async with plait.Runtime(...) as rt`")
+        if asyncio.get_running_loop() is not self._loop:
+            raise EngineClosed("the runtime was opened in another event loop: submit jobs there, or open one here")
+
+    def _leave(self) -> None:
+        """Take no further job. Raises `EngineClosed` in another event loop, where nobody could wait for those there
+        are, and leaves the runtime open."""
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise EngineClosed("the runtime was opened in another event loop: leave it there")
+        self._is_open = False
 
     async def _cancel_all(self) -> None:
         for job in self.jobs:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from ..budget import Budget, Ledger, OutOfBudget
 from ..engine import Engine
+from ..errors import EngineClosed
 from ..event_queue import EventHub, EventQueue
 from ..events import Done, Event, Failed, Started
 from ..result import Finish, Outcome, Result
@@ -56,7 +57,8 @@ class Job:
 
     `await job` gives its `Result`, as awaiting an `asyncio.Task` would: it raises what the job raised, and cancelling
     the awaiting task cancels the job. `async for event in job` gives events from then on, until the last one; any
-    number of readers may do that.
+    number of readers may do that. In another event loop than the one it runs in, both raise `EngineClosed`; once it has
+    ended it may be read in any.
     """
 
     def __init__(
@@ -109,15 +111,24 @@ class Job:
         self._task.add_done_callback(lambda _: call())
 
     def __await__(self) -> Generator[Any, None, Result]:
+        self._check_loop()
         return self._task.__await__()
 
     def __aiter__(self) -> AsyncIterator[Event]:
+        self._check_loop()
         # Subscribes now and not at the first step, so that nothing in between is missed.
         return _read(self._hub, self._hub.subscribe())
 
     async def wait(self) -> None:
         """Wait until the job has ended and freed everything; never raises what the job raised."""
-        await asyncio.wait([self._task])
+        self._check_loop()
+        if not self._task.done():
+            await asyncio.wait([self._task])
+
+    def _check_loop(self) -> None:
+        # Else a reader would sleep on what only the job's own loop can wake.
+        if not self._task.done() and asyncio.get_running_loop() is not self._task.get_loop():
+            raise EngineClosed("the job runs in another event loop: await and read it there")
 
     async def _run(self) -> Result:
         spec = self.spec

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from ..budget import Budget
 from ..engine import Engine, Tokenizer
-from ..errors import EngineClosed, InvalidInput, InvalidJob, UnsupportedByEngine
+from ..errors import InvalidInput, InvalidJob, UnsupportedByEngine
 from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..methods.base import Method
@@ -65,6 +65,7 @@ class RemoteRuntime(Runtime):
         self._remote: dict[str, RemoteJob] = {}
         self._numbers = count(1)
         self._is_open = False
+        self._loop = None
         self._ticker: asyncio.Task[None] | None = None
         self._link: Link | None = None
 
@@ -103,13 +104,13 @@ class RemoteRuntime(Runtime):
         )
         await self._link.__aenter__()
         self._ticker = asyncio.create_task(self._tick(self._link))
-        self._is_open = True
+        self._is_open, self._loop = True, asyncio.get_running_loop()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._is_open = False
+        self._leave()
         assert self._link is not None and self._ticker is not None
         try:
             for job in self.jobs:
@@ -134,8 +135,7 @@ class RemoteRuntime(Runtime):
         trace_file: str | Path | None = None,
     ) -> Job:
         """As `Runtime.submit`; what a worker's engine has against the job is raised by `await job`."""
-        if not self._is_open:
-            raise EngineClosed("the runtime is not open: use `async with plait.Runtime(...) as rt`")
+        self._check_open()
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
         name = f"job-{next(self._numbers)}"
         if id is not None and any(job.id == id for job in self._remote.values()):

@@ -55,8 +55,9 @@ class RemoteJob(Job):
         self._task.add_done_callback(self._ended)
 
     def __aiter__(self) -> AsyncIterator[Event]:
+        events = super().__aiter__()
         self._watch()
-        return super().__aiter__()
+        return events
 
     def happened(self, data: dict[str, Any]) -> None:
         try:

@@ -16,6 +16,7 @@ import plait
 from plait import (
     APR,
     BrokerUnreachable,
+    EngineClosed,
     Hogwild,
     InvalidInput,
     JobFailed,
@@ -131,6 +132,24 @@ async def test_results_equal_the_local_runtimes_also_after_a_kill(broker, tmp_pa
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+
+async def test_a_client_used_from_another_loop(broker):
+    async def read(job):
+        return [event async for event in job]
+
+    async with Runtime(broker.url()) as remote:
+        job = await remote.submit(SEQUENTIAL)  # nobody takes it
+        uses = (
+            lambda: remote.submit(SEQUENTIAL),
+            lambda: read(job),
+            job.wait,
+            lambda: remote.__aexit__(None, None, None),
+        )
+        for use in uses:
+            with pytest.raises(EngineClosed, match="another event loop"):
+                await asyncio.to_thread(lambda use=use: asyncio.run(asyncio.wait_for(use(), 5)))
+        assert remote.jobs == [job]
 
 
 async def test_a_job_costs_few_messages_and_none_of_them_waits(broker, monkeypatch):

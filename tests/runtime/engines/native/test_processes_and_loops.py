@@ -11,6 +11,7 @@ import pytest
 from plait import EngineClosed, Runtime, ScriptedEngine, Sequential
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.registry import find_model
+from plait.runtime.jobs.job import Job
 
 FORK = """
 import asyncio, os, sys
@@ -79,7 +80,7 @@ def test_in_a_process(script):
 
 async def other_loop(call):
     """Awaits it in another event loop."""
-    await asyncio.to_thread(lambda: asyncio.run(call()))
+    return await asyncio.to_thread(lambda: asyncio.run(call()))
 
 
 async def test_a_runtime_used_from_another_loop():
@@ -88,6 +89,38 @@ async def test_a_runtime_used_from_another_loop():
             await other_loop(lambda: runtime.submit(Sequential(prompt="x")))
         assert not runtime.jobs
         await (await runtime.submit(Sequential(prompt="x", max_tokens=1)))
+
+
+async def awaited(job):
+    return await job
+
+
+async def read(job):
+    return [event async for event in job]
+
+
+async def test_a_running_job_used_from_another_loop():
+    async with Runtime(engine=ScriptedEngine(["a"] * 20, seconds_per_token=0.05)) as runtime:
+        job = await runtime.submit(Sequential(prompt="x"))
+        await asyncio.sleep(0)
+        for use in (awaited, read, Job.wait):
+            with pytest.raises(EngineClosed, match="another event loop"):
+                await other_loop(lambda use=use: asyncio.wait_for(use(job), 5))
+        assert not job.is_done
+        result = await job
+    # What has ended wakes nobody any more: its own loop is not needed.
+    assert await other_loop(lambda: awaited(job)) is result
+    assert [event.type for event in await other_loop(lambda: read(job))] == ["done"]
+    await other_loop(lambda: asyncio.wait_for(job.wait(), 5))
+
+
+async def test_a_runtime_left_in_another_loop_stays_open():
+    async with Runtime(engine=ScriptedEngine(["a", "b"], seconds_per_token=0.05)) as runtime:
+        job = await runtime.submit(Sequential(prompt="x"))
+        with pytest.raises(EngineClosed, match="another event loop"):
+            await other_loop(lambda: asyncio.wait_for(runtime.__aexit__(None, None, None), 5))
+        assert (await job).text == "a"
+        assert (await (await runtime.submit(Sequential(prompt="x")))).text == "b"
 
 
 async def test_an_engine_started_from_another_loop():
