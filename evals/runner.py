@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from ..runtime.engine import Engine
-from ..runtime.errors import EngineClosed, InvalidInput, PlaitError, PromptTooLong
+from ..runtime.errors import EngineClosed, InvalidInput, OutOfBlocks, PlaitError, PromptTooLong
 from ..runtime.jobs.job import Job
 from ..runtime.methods.base import Method
 from ..runtime.result import Result
@@ -110,7 +110,7 @@ async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Consol
         try:
             built = await asyncio.to_thread(method.build, config.benchmark, first, evaluation.windows[0])
             await asyncio.to_thread(runtime.check, built)
-        except PromptTooLong:
+        except (PromptTooLong, OutOfBlocks):
             continue  # Of this problem in this window: an outcome.
     done = len(store.units)
     async with progress(console, config.benchmark.name, done, done + len(missing)) as count:

@@ -46,7 +46,8 @@ class Method(Spec):
         """Reason. Model output, however odd, is never an exception; running out of budget is an outcome."""
 
     def check(self, engine: Engine) -> None:
-        """Raise what is wrong with running this on `engine`: `PromptTooLong`, `UnsupportedByEngine`, `InvalidInput`.
+        """Raise what is wrong with running this on `engine`: `PromptTooLong`, `OutOfBlocks`, `UnsupportedByEngine`,
+        `InvalidInput`.
 
         Called before any work.
         """

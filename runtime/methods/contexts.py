@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..engine import Engine, Tokenizer
-from ..errors import InvalidInput, PromptTooLong, UnsupportedByEngine
+from ..errors import InvalidInput, OutOfBlocks, PromptTooLong, UnsupportedByEngine
 from ..jobs.context import ParallelContexts
 from .place import find_place
 from .prompt import Prompt
@@ -46,6 +46,14 @@ class Layout:
         """That it takes: parallel contexts count as the longest of them."""
         longest = max(map(len, self.parallel.texts)) if self.parallel else 0
         return len(self.tokens) + longest
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of the parts that an engine holds apart: prefix, contexts and query, or all in one."""
+        if self.parallel is None:
+            return [len(self.tokens)]
+        at = self.parallel.at
+        return [at, *map(len, self.parallel.texts), len(self.tokens) - at]
 
 
 class Example(BaseModel):
@@ -78,10 +86,10 @@ class WithContexts(BaseModel):
     instruction: str = ""
     """Text in front of the contexts, part of the prefix that all share. In a chat it begins the first user message;
     everything before that belongs to the prefix too."""
-    context_temperature: float | None = Field(default=None, ge=0.05)
+    context_temperature: float | None = Field(default=None, ge=0.05, le=1e6)
     """APE's T, which sharpens attention inside the contexts. None: what the model was calibrated for (`plait
     calibrate-ape`), what was published for its family, else 0.9; for a single context 1, which reads it plainly."""
-    context_scale: float | None = Field(default=None, ge=0)
+    context_scale: float | None = Field(default=None, ge=0, le=1e6)
     """APE's S, which weighs all contexts against the rest. None: as for the temperature."""
     context_bias: float = Field(default=0.0, ge=-100, le=100)
     """Added to the log of all contexts' weight: log 0.7 leaves them 0.7 of it. Not in the paper, but in its authors'
@@ -184,9 +192,23 @@ def segments(text: tuple[int, ...], size: int | None) -> list[tuple[int, ...]]:
 
 
 def check_room(layout: Layout, limit: int, engine: Engine) -> None:
-    """Raise `PromptTooLong` if the layout leaves no position for a new token."""
-    if layout.positions < limit:
-        return
+    """Raise `PromptTooLong` if the layout leaves no position for a new token, and `OutOfBlocks` if the engine's whole
+    KV store, where it tells of one, could not hold it."""
+    if layout.positions >= limit:
+        raise PromptTooLong(_too_long(layout, limit, engine))
+    kv = engine.block_usage()
+    need = sum(-(-length // kv.block_size) for length in layout.lengths)
+    if kv.total and need > kv.total:
+        what, advice = "the prompt and its contexts have", "leave some out"
+        if layout.details["encoding"] == "none":
+            what, advice = "the prompt has", "shorten it"
+        raise OutOfBlocks(
+            f"{what} {sum(layout.lengths)} tokens, which need {need} KV blocks of {kv.block_size}, and the store has "
+            f"{kv.total}: {advice}, or raise kv_tokens"
+        )
+
+
+def _too_long(layout: Layout, limit: int, engine: Engine) -> str:
     if layout.details["encoding"] == "none":
         what, advice = f"the prompt has {layout.positions} tokens", "shorten it"
     elif layout.parallel is None:
@@ -197,7 +219,7 @@ def check_room(layout: Layout, limit: int, engine: Engine) -> None:
             f"the prompt and its longest context have {layout.positions} tokens",
             "split that context (segment_tokens)",
         )
-    raise PromptTooLong(
+    return (
         f"{what} and the context window {limit}: {advice}, or raise context_limit (engine {engine.name}: "
         f"{engine.context_limit})"
     )

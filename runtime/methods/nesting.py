@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, SerializeAsAny
 
-from ..errors import PromptTooLong
+from ..errors import OutOfBlocks, PromptTooLong
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
 from ..result import Finish, Outcome
@@ -65,3 +65,5 @@ async def go_on(ctx: Context, method: Method, branch: TracedBranch) -> Outcome:
         return await ctx.run(reading(method, branch.tokens), parent=branch)
     except PromptTooLong:
         return Outcome(text="", answer=None, finish=Finish.CONTEXT)
+    except OutOfBlocks:
+        return Outcome(text="", answer=None, finish=Finish.MEMORY)

@@ -36,10 +36,8 @@ def as_refusal(error: BaseException) -> Refused:
     """What a client is told of an error; of those that are no `PlaitError`, nothing."""
     if isinstance(error, Refused):
         return error
-    if isinstance(error, InvalidInput | UnsupportedByEngine):
+    if isinstance(error, InvalidInput | UnsupportedByEngine | OutOfBlocks):  # never goes better
         return Refused(400, str(error), code=type(error).__name__)
-    if isinstance(error, OutOfBlocks):
-        return Refused(503, str(error), code="OutOfBlocks", retry=1)
     if isinstance(error, PlaitError):
         return Refused(500, str(error), code=type(error).__name__)
     return Refused(500, "internal error")

@@ -12,6 +12,7 @@ from plait.evals import EvalConfig, run
 from plait.evals.failures import failure
 from plait.evals.runner import job_seed
 from plait.evals.store import Store
+from plait.runtime.engine import BlockUsage
 from plait.runtime.result import Finish
 from plait.runtime.trace.record import BranchRecord
 from plait.tests.evals.tools import engine, grid, solver
@@ -169,6 +170,15 @@ def test_an_error_in_one_child_is_a_failure_though_the_method_goes_on(error):
     assert failure(trace) is None
     child.finish = "memory"
     assert failure(trace)[0] is Finish.MEMORY
+
+
+async def test_a_problem_that_the_store_cannot_hold_is_a_failed_row(tmp_path):
+    model = engine()
+    model.block_usage = lambda job=None: BlockUsage(total=4, free=4, cached=0, used=0, block_size=1)
+    await run(grid(), tmp_path, engine=model)
+    for (row,) in rows(tmp_path).values():
+        assert row["finish"] == "failed" and row["error"].startswith("OutOfBlocks: the prompt has")
+    assert not model.prompts
 
 
 async def test_cancelling_loses_what_is_in_flight_only(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ from plait import (
     Trace,
 )
 from plait.runtime.budget import Ledger
+from plait.runtime.engine import BlockUsage
 from plait.runtime.engines.native.drafting import ROWS
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
@@ -299,6 +300,18 @@ async def test_a_trajectory_that_fills_the_context_of_its_generator_ends():
     method = TreeSearch(prompt="q", generator=inner, width=1, reward=by_length, strategy="beam", delimiters=(";",))
     result = await solve(method, lambda context: "abc;")
     assert result.finish_reason is not Finish.FAILED and result.trace.branches
+
+
+async def test_a_trajectory_that_fills_the_store_of_its_generator_ends():
+    class Small(ScriptedEngine):
+        def block_usage(self, job=None):
+            return BlockUsage(total=1, free=1, cached=0, used=0)
+
+    inner = Sequential(prompt="-", stop=(";",))
+    method = TreeSearch(prompt="q", generator=inner, width=1, reward=by_length, strategy="beam", delimiters=(";",))
+    async with Runtime(engine=Small(lambda context: "abc;")) as runtime:
+        result = await (await runtime.submit(method))
+    assert result.text.startswith(4 * "abc;") and result.finish_reason is Finish.MEMORY
 
 
 def nested(method, generator):

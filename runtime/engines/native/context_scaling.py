@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 from ...disk import write_whole
 from ...errors import InvalidInput
 from ...plain import read_object
+from ...sampling import MIN_TEMPERATURE
 from .checkpoint import open_checkpoint
 
 FILE = "ape.json"
@@ -29,8 +29,9 @@ def read_scaling(folder: Path) -> dict[str, float]:
         values = {"context_temperature": float(data["temperature"]), "context_scale": float(data["scale"])}
     except (ValueError, TypeError, KeyError, ArithmeticError) as error:
         raise InvalidInput(f"{path} does not hold a temperature and a scale: {error!r}") from None
-    if not (0 < values["context_temperature"] < math.inf and 0 <= values["context_scale"] < math.inf):
-        raise InvalidInput(f"{path}: the temperature must be positive and the scale not negative")
+    largest = 1 / MIN_TEMPERATURE
+    if not (MIN_TEMPERATURE <= values["context_temperature"] <= largest and 0 <= values["context_scale"] <= largest):
+        raise InvalidInput(f"{path}: the temperature must be positive and the scale not negative, both at most 1e6")
     return values
 
 

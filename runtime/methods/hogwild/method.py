@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 
 from ...engine import Engine
-from ...errors import PromptTooLong, UnsupportedByEngine
+from ...errors import OutOfBlocks, PromptTooLong, UnsupportedByEngine
 from ...jobs.context import Context
 from ...result import Outcome
 from ...trace.trace import Trace
@@ -38,8 +38,8 @@ class Hogwild(HogwildFields):
             )
         try:
             self.check_prompt(self.prompt_tokens(engine.tokenizer), engine)
-        except PromptTooLong as error:
-            raise PromptTooLong(f"{error}; rules=False leaves the instructions for the team out") from None
+        except (PromptTooLong, OutOfBlocks) as error:
+            raise type(error)(f"{error}; rules=False leaves the instructions for the team out") from None
 
     async def run(self, ctx: Context) -> Outcome:
         # Looking through the vocabulary takes a moment, once for each tokenizer.

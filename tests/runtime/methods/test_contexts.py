@@ -136,6 +136,14 @@ def test_what_does_not_fit_is_refused_before_any_work(fields, error, says):
         plait.Sequential(prompt="q", contexts=["x" * 60]).check(other)
 
 
+@pytest.mark.parametrize("name", ["context_scale", "context_temperature"])
+def test_scaling_beyond_what_a_branch_takes_is_malformed(name):
+    for value in (2.0**31, float("inf"), float("nan")):
+        with pytest.raises(plait.InvalidJob, match=name):
+            plait.Sequential(prompt="a", contexts=("b c", "d e"), **{name: value})
+    plait.Sequential(prompt="a", contexts=("b c", "d e"), **{name: 1e6})
+
+
 def test_a_prompt_has_to_ask_something():
     engine = ScriptedEngine(["x"])
     with pytest.raises(plait.InvalidInput, match="behind them"):

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import plait
+from plait.runtime.engines.registry import load_engine
 from plait.runtime.methods.nesting import all_methods
 from plait.runtime.methods.words import method_of
 from plait.runtime.server.settings import SAFE_METHODS
@@ -74,6 +75,19 @@ async def test_what_is_allowed_runs_inside_others():
         schema = {"type": "object", "properties": {"method": {"type": "string"}}}  # no method, for all its name
         body = {"model": "countdown", "prompt": PROMPT, "structured_outputs": {"json": schema}}
         assert (await http.post("/v1/completions", json=body)).status_code == 400
+
+
+async def test_what_could_never_fit_is_the_clients_mistake():
+    """It is not asked to try again later."""
+    prompt = {"prompt": "seq " * 200, "max_tokens": 3}
+    async with serving(engine=load_engine("countdown", {"kv_tokens": 64})) as served, served.http() as http:
+        for path, body in (
+            ("/v1/completions", {"model": "countdown", **prompt}),
+            ("/v1/jobs", {"method": {"method": "sequential", **prompt}}),
+        ):
+            answer = await http.post(path, json=body)
+            assert answer.status_code == 400 and answer.json()["error"]["code"] == "OutOfBlocks", path
+            assert "the store has 4" in answer.text and "Retry-After" not in answer.headers
 
 
 WORDS = st.text('sc0123456789:=,[]{}"n \u0664', max_size=40) | st.text(max_size=20) | st.from_regex("sc[0-9]{1,9}:n=.*")

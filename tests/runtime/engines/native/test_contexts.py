@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import math
 import random
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 import plait
 from plait.runtime.engine import SamplingParams
@@ -117,6 +121,45 @@ async def test_a_bias_is_in_the_trace(tmp_path):
     loaded = plait.Trace.load(tmp_path / "trace.jsonl")
     groups = {span.group for segment in loaded.segments for span in segment.view if span.group is not None}
     assert {group.bias for group in groups} == {math.log(0.7)}
+
+
+@pytest.mark.parametrize("scale", [2.0**31, 1e300, math.nan])
+def test_a_scaling_beyond_what_a_branch_takes_is_refused_as_it_is_read(tmp_path, scale):
+    (tmp_path / "ape.json").write_text(json.dumps({"temperature": 0.5, "scale": scale}))
+    with pytest.raises(plait.InvalidInput, match="at most 1e6"):
+        read_scaling(tmp_path)
+
+
+@settings(max_examples=40)
+@given(length=st.integers(1, 120), lengths=st.lists(st.integers(1, 60), max_size=3))
+@example(length=63, lengths=[])  # with the beginning of sequence: the whole store
+@example(length=64, lengths=[])
+@example(length=16, lengths=[16, 16])
+@example(length=16, lengths=[16, 17])
+def test_what_the_whole_store_cannot_hold_is_refused_at_submit(length, lengths):
+    async def main():
+        prompt = ".".join(["1"] * length)
+        contexts = [text(seed, length) for seed, length in enumerate(lengths)]
+        method = plait.Sequential(prompt=prompt, contexts=contexts, max_tokens=1, instruction="2" if contexts else "")
+        async with plait.Runtime(engine=make_engine(kv_tokens=64)) as runtime:
+            try:
+                job = await runtime.submit(method)
+            except plait.OutOfBlocks as error:
+                is_refused = True
+                assert "kv_tokens" in str(error) and not runtime.jobs
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(plait.Sequential, "check", lambda self, engine: None)
+                    job = await runtime.submit(method)
+            else:
+                is_refused = False
+            try:
+                finish = (await job).finish_reason
+            except plait.OutOfBlocks:
+                finish = plait.Finish.MEMORY
+            assert (finish is plait.Finish.MEMORY) == is_refused
+            assert_all_blocks_came_back(runtime.engine)
+
+    asyncio.run(main())
 
 
 def test_models_bring_their_own_or_their_familys_scaling():

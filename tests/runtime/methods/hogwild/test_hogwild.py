@@ -8,11 +8,13 @@ from plait import (
     Capabilities,
     Hogwild,
     InvalidJob,
+    OutOfBlocks,
     PromptTooLong,
     ScriptedEngine,
     UnsupportedByEngine,
     parse_method,
 )
+from plait.runtime.engine import BlockUsage
 from plait.runtime.jobs.branch import TracedBranch
 from plait.runtime.methods.hogwild.method import sampled_tokens
 from plait.runtime.methods.hogwild.text import DEFAULT_NAMES, ends_step, has_open_fence, is_looping, opener, pieces
@@ -101,6 +103,11 @@ def test_the_prompt_has_to_fit_with_its_instructions():
     with pytest.raises(PromptTooLong, match="rules"):
         Hogwild(prompt="p", context_limit=100).check(engine)
     Hogwild(prompt="p", context_limit=100, rules=False).check(engine)
+    kv = BlockUsage(total=10, free=10, cached=0, used=0)
+    engine.block_usage = lambda job=None: kv
+    with pytest.raises(OutOfBlocks, match=r"10: .*rules"):
+        Hogwild(prompt="p").check(engine)
+    Hogwild(prompt="p", rules=False).check(engine)
 
 
 def test_greetings():
