@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..runtime.errors import InvalidInput
 from .benchmark import Answered, Sample
 from .config import EvalConfig, MethodConfig
 from .rows import Key
@@ -14,10 +15,16 @@ class Evaluation:
     """A grid on its way; `store.units` is what is done."""
 
     def __init__(self, config: EvalConfig, store: Store, samples: list[Sample]) -> None:
+        """Raises `InvalidInput` for results of other windows."""
         self.config = config
         self.store = store
         self.samples = samples
         self.windows: list[int | None] = sorted(config.windows, reverse=True) or [None]  # type: ignore[assignment]
+        for key, unit in store.units.items():
+            if (found := [row.window for row in unit.rows]) != self.windows:
+                raise InvalidInput(
+                    f"{store.folder}: the result of {key} is of the windows {found}, not {self.windows}: it is damaged"
+                )
         self._places = {sample.id: place for place, sample in enumerate(samples)}
 
     def place(self, sample: str) -> int:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ..runtime.errors import InvalidInput
 from .extras import Extra
 from .trees import Thread
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+"""Sums of as many as there are stay numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,10 +25,10 @@ class Key:
 
     method: str
     """`MethodConfig.name`."""
-    budget: int
+    budget: Count
     """Index into the configuration's budgets."""
     sample: str
-    attempt: int
+    attempt: Count
 
     def __str__(self) -> str:
         return f"{self.method}/{self.budget}/{self.sample}/{self.attempt}"
@@ -29,10 +38,10 @@ class Key:
 class Measured:
     """What depends on the machine and on what else was running."""
 
-    seconds: float
+    seconds: Amount
     """Wall time of the job."""
-    peak_kv_blocks: int
-    mean_kv_blocks: float
+    peak_kv_blocks: Count
+    mean_kv_blocks: Amount
 
     @classmethod
     def of(cls, usage: Mapping[str, Any]) -> Measured:
@@ -48,7 +57,7 @@ class Measured:
 class Row:
     """Verdict and cost of one job."""
 
-    window: int | None
+    window: Count | None
     """Tokens one context may hold; None: the method's own limit."""
     correct: bool
     extracted: str | None
@@ -59,10 +68,10 @@ class Row:
     """Why there is no verdict: the job failed, for a reason that is none of the method's. Such rows are neither right
     nor wrong, whatever `correct` is, count in no accuracy, and are run again on request. Tokens and times are what the
     job had cost until then."""
-    total_tokens: int = 0
-    critical_tokens: int = 0
-    branches: int = 0
-    counts: dict[str, int]
+    total_tokens: Count = 0
+    critical_tokens: Count = 0
+    branches: Count = 0
+    counts: dict[str, Count]
     """What the method had to put up with; see `Usage.counts`."""
     measured: Measured | None = None
     """None: not measured."""
@@ -94,9 +103,25 @@ class Unit:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Unit:
         """Raises `TypeError`, `KeyError` or `ValueError` for anything else."""
+        _check_types(data)
         rows = []
         for row in data["rows"]:
             measured = None if row["measured"] is None else Measured(**row["measured"])
             extra = None if row.get("extra") is None else Extra(**row["extra"])
             rows.append(Row(**{**row, "measured": measured, "extra": extra}))
         return cls(key=Key(**data["key"]), rows=tuple(rows))
+
+
+def _check_types(data: object) -> None:
+    """Raise `InvalidInput` that names the first value which is not as the classes above say."""
+    try:
+        # As JSON, where a list is a tuple too; without half a surrogate pair, which a model's text may hold.
+        _adapter().validate_json(json.dumps(data, ensure_ascii=False).encode(errors="replace"), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@cache
+def _adapter() -> TypeAdapter[Unit]:
+    return TypeAdapter(Unit)

@@ -136,6 +136,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not (isinstance(kept["settings"], dict) and isinstance(kept["environment"], dict)):
             raise TypeError("settings and environment are objects")
+        if not all(isinstance(part, dict) for part in kept["environment"].values()):
+            raise TypeError("versions and hardware are objects")
+        if not isinstance(kept.get("started", ""), str):
+            raise TypeError("started is a text")
     except FileNotFoundError:
         raise InvalidInput(f"{folder} holds no evaluation: there is no {SETTINGS}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -153,7 +157,9 @@ def read_units(folder: Path) -> tuple[dict[Key, Unit], int]:
     for number, line in enumerate(lines, start=1):
         try:
             unit = Unit.from_json(json.loads(line))
-        except (ValueError, TypeError, KeyError) as error:
+        except InvalidInput as error:
+            raise InvalidInput(f"{path}:{number}: {error}") from None
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise InvalidInput(f"{path}:{number}: not a result: {error!r}") from None
         units[unit.key] = unit
     return units, len(torn)

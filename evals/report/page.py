@@ -33,8 +33,9 @@ def write_report(evaluation: Evaluation) -> Path:
     """Write `report.html` and `report.md` into the evaluation's folder; returns the path of the former."""
     report = Report(evaluation)
     folder = evaluation.store.folder
-    write_whole(folder / "report.md", report.markdown())
-    write_whole(folder / "report.html", report.html())
+    for name, text in (("report.md", report.markdown()), ("report.html", report.html())):
+        # Texts of a model may hold half a surrogate pair, which no file takes.
+        write_whole(folder / name, text.encode(errors="replace").decode())
     return folder / "report.html"
 
 
@@ -105,7 +106,7 @@ class Report:
             lines += ["| " + " | ".join("---" for _ in row) + " |"] if number == 0 else []
         if said := notes(self.cells):
             lines += ["", *map(_plain, said)]
-        hardware, versions = self.environment["hardware"], self.environment["versions"]
+        hardware, versions = (self.environment.get(name, {}) for name in ("hardware", "versions"))
         lines += [
             "",
             f"{self.date}.",

@@ -45,7 +45,7 @@ def read(path: Path) -> Records:
             plain.seek(0)
             with gzip.GzipFile(fileobj=plain) if is_packed else plain as file:
                 data = file.read(MAX_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # the last for what can be no path
         raise InvalidInput(f"{path}: not a readable trace file: {error}") from None
     if len(data) > MAX_BYTES:
         raise InvalidInput(f"{path}: more than {MAX_BYTES >> 20} MiB of text, which is no trace that could be shown")
