@@ -37,6 +37,7 @@ _STORE = [f"{_NATIVE}/test_{name}.py" for name in ("store", "waiting", "context_
 TESTS = {
     "runtime/engines/native/store.py": _STORE,
     "runtime/engines/native/job_blocks.py": _STORE,
+    "runtime/engines/native/integrity.py": _STORE,
     "runtime/engines/native/swap.py": _STORE,
     "runtime/engines/native/lineage.py": _STORE,
     "runtime/engines/native/pressure.py": _STEPS,

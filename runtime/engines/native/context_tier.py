@@ -166,12 +166,11 @@ class ContextTier:
             self._write(segment)
 
     def _write(self, segment: Segment) -> None:
-        engine, name = self._engine, segment.name
+        engine, name, tokens = self._engine, segment.name, segment.tokens
         if name is None or self.files.path(self.fingerprint, name).exists():
             return
         copied = self._copy(segment, name)
         if copied is not None:
-            tokens = segment.tokens
             text = engine.tokenizer.decode(tokens[:TEXT_TOKENS])
             self.files.write(self.fingerprint, name, tokens, *copied, model=engine.name, text=text)
 

@@ -41,6 +41,12 @@ class PrefixIndex:
             if self.names(segment, i):
                 del self._found[segment.keys[i]]
 
+    def move(self, segment: Segment, first: int, other: Segment) -> None:
+        """What it names from block number `first` of the segment on is in another one now, which begins there."""
+        for i in range(first, len(segment.keys)):
+            if self.names(segment, i):
+                self._found[segment.keys[i]] = other, i - first
+
     def match(self, lineage: bytes | None, tokens: Sequence[int]) -> list[Span]:
         """The longest run of full blocks of `tokens`, seen after `lineage`, whose KV is in the store.
 

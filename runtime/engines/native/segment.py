@@ -7,8 +7,9 @@ view      an ordered tuple of spans; a branch's own segment comes last
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,18 @@ from ....attention.plan import Group
 
 ROOT = b"root"
 """Lineage of an empty view at position 0."""
+GROWING = sys.maxsize
+"""How far a view reaches into a segment that it appends to or watches: as far as that ever gets."""
+
+
+@dataclass(slots=True)
+class Share:
+    """What the views of one job refer to of a segment."""
+
+    ends: dict[int, int] = field(default_factory=dict)
+    """As `Segment.ends`, of these views."""
+    blocks: int = 0
+    """Of those in the pool, how many they refer to."""
 
 
 class Segment:
@@ -26,6 +39,7 @@ class Segment:
         "_num_blocks",
         "_table",
         "computed",
+        "ends",
         "held",
         "is_joined",
         "is_loading",
@@ -36,7 +50,6 @@ class Segment:
         "name",
         "num_held",
         "num_swapped",
-        "pins",
         "refs",
         "seen",
         "start",
@@ -62,8 +75,8 @@ class Segment:
         """Tokens whose keys and values are in the pool; the rest are pending."""
         self.refs = 0
         """Views that hold this segment."""
-        self.pins = 0
-        """Those of `refs` that rely on a fixed range, which must then never be overwritten."""
+        self.ends: dict[int, int] = {}
+        """How many of them reach how far into it: to a token, or, `GROWING`, as far as it grows."""
         self.held = False
         """Frozen with pending tokens: it keeps the fixed spans of `view` alive until they are computed."""
         self.version = 0
@@ -80,8 +93,8 @@ class Segment:
         """Blocks of it that are in the swap space; then it has none in the pool."""
         self.num_held = 0
         """Blocks it really has."""
-        self.jobs: dict[str, int] = {}
-        """Views of each job that hold it."""
+        self.jobs: dict[str, Share] = {}
+        """Jobs whose views hold it."""
         self._table = np.empty(4, dtype=np.int32)
         self._num_blocks = 0
 
@@ -93,7 +106,17 @@ class Segment:
     @property
     def is_watched(self) -> bool:
         """Does a view besides its owner's look on while it grows? Who found a part of it in the store does not."""
-        return self.refs - self.pins > 1
+        return self.ends.get(GROWING, 0) > 1
+
+    @property
+    def pins(self) -> int:
+        """Those of `refs` that rely on a fixed range, which must then never be overwritten."""
+        return self.refs - self.ends.get(GROWING, 0)
+
+    @property
+    def reach(self) -> int:
+        """Tokens of it that somebody refers to."""
+        return max(self.ends, default=0)
 
     @property
     def pending(self) -> int:
@@ -107,7 +130,7 @@ class Segment:
             self._table = grown
         self._table[self._num_blocks : need] = blocks
         self._num_blocks = need
-        self.num_held += len(blocks)
+        self.num_held += sum(block >= 0 for block in blocks)
 
     def pop_blocks(self, keep: int) -> list[int]:
         dropped: list[int] = self._table[keep : self._num_blocks].tolist()
@@ -115,6 +138,11 @@ class Segment:
         held = [block for block in dropped if block >= 0]
         self.num_held -= len(held)
         return held
+
+    def move_blocks(self, keep: int, other: Segment) -> None:
+        """Let an empty segment have the blocks behind the first `keep`."""
+        other.append_blocks(self._table[keep : self._num_blocks].tolist())
+        self.pop_blocks(keep)
 
     def drop_block(self, i: int) -> int:
         """Give back one block in the middle."""
@@ -142,6 +170,11 @@ class Span:
     @property
     def is_live(self) -> bool:
         return self.end is None
+
+    @property
+    def reach(self) -> int:
+        """As in `Segment.ends`."""
+        return GROWING if self.end is None else self.end
 
     @property
     def is_text(self) -> bool:

@@ -145,7 +145,8 @@ class Step:
         entries = plan.entries.copy()
         entries[:, END] += entries[:, CAUSAL]  # the own segments
         run_blocks, run_start = plan.run_blocks, plan.run_start
-        if len(run_blocks) != sum(map(_num_blocks, inputs.runs)):
+        # Own segments grow, and others lose what only a branch needed that is closed.
+        if not np.array_equal(run_start, _starts(inputs.runs)):
             run_blocks, run_start = _tables(inputs.runs)
         inputs.plan = AttentionPlan(
             num_rows=plan.num_rows, run_blocks=run_blocks, run_start=run_start, entries=entries, groups=plan.groups,
@@ -281,7 +282,11 @@ def _num_blocks(run: Run) -> int:
 def _tables(runs: list[Run]) -> tuple[Int32, Int32]:
     """`run_blocks` and `run_start` of a plan."""
     tables = [segment.blocks[first:stop] for run in runs for segment, first, stop in run]
-    return np.maximum(np.concatenate(tables), 0), np.cumsum([0, *map(_num_blocks, runs)], dtype=np.int32)
+    return np.maximum(np.concatenate(tables), 0), _starts(runs)
+
+
+def _starts(runs: list[Run]) -> Int32:
+    return np.cumsum([0, *map(_num_blocks, runs)], dtype=np.int32)
 
 
 def _end(span: Span, written: dict[Segment, int]) -> int:

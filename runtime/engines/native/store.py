@@ -4,18 +4,20 @@ A block is B token slots in every layer's pool; it belongs to exactly one segmen
 here, and `free + cached + used == total` holds after every call (`check_integrity`).
 
 Life of a segment: *open* (some branch appends to it) -> *frozen* (forked, merged: nobody appends any more) -> *cached*
-(no view refers to it, but the prefix index does; evicted least recently used first) -> freed.
+(no view refers to it, but the prefix index does; evicted least recently used first) -> freed. What lies behind all that
+views refer to of a frozen one becomes a segment of its own, which is cached: so what is held is what somebody needs.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ...engine import BlockUsage
+from .integrity import check_alive, check_index, check_whole
 from .job_blocks import JobBlocks
 from .prefix_index import PrefixIndex
-from .segment import Segment, Span
+from .segment import GROWING, Segment, Span
 from .swap import SwapSpace
 
 
@@ -39,29 +41,31 @@ class KVStore:
         """Segments that are referred to, in the order in which they began to be."""
         self.num_swapped = 0
         """Of those, how many are in the swap space."""
-        self.by_job = JobBlocks()
+        self.by_job = JobBlocks(block_size)
 
     # -- segments and references -------------------------------------------------------------------------------
 
-    def acquire(self, segment: Segment, *, pin: bool, job: str | None = None) -> None:
-        """One more view, of a job, holds the segment; `pin` if it relies on a fixed range."""
+    def acquire(self, segment: Segment, end: int = GROWING, *, job: str | None = None) -> None:
+        """One more view, of a job, holds the segment; `end`: if it relies on so many tokens, which stay as they are."""
         if job is not None:
-            self.by_job.acquire(segment, job)
+            self.by_job.acquire(segment, end, job)
         if segment in self._cached:
             del self._cached[segment]
             self._num_cached -= segment.num_held
         self._alive[segment] = None
         segment.refs += 1
-        segment.pins += pin
+        segment.ends[end] = segment.ends.get(end, 0) + 1
 
-    def release(self, segment: Segment, *, pin: bool, job: str | None = None) -> None:
-        """A view lets go. The last one leaves the segment's indexed blocks cached and frees the others."""
+    def release(self, segment: Segment, end: int = GROWING, *, job: str | None = None) -> None:
+        """A view lets go. What nobody refers to any more stays cached where it is indexed; other blocks are free."""
         if job is not None:
-            self.by_job.release(segment, job)
+            self.by_job.release(segment, end, job)
         segment.refs -= 1
-        segment.pins -= pin
-        assert segment.refs >= segment.pins >= 0
+        segment.ends[end] -= 1
+        if not segment.ends[end]:
+            del segment.ends[end]
         if segment.refs:
+            self._trim(segment)
             return
         del self._alive[segment]
         self._let_go_of_view(segment)
@@ -72,25 +76,53 @@ class KVStore:
             self._index.remove(segment)
             segment.keys.clear()
             self._forget_swapped(segment)
-        # A cached segment can only be found through the index, so what the index does not name is freed.
+        segment.version += 1
+        self._cache(segment)
+
+    def _cache(self, segment: Segment) -> None:
+        """Keep what can be found of a segment that no view refers to."""
+        # It can only be found through the index, so what the index does not name is freed.
         if segment.name is None:
             self._free.extend(segment.pop_blocks(len(segment.keys)))
             for i in range(len(segment.keys)):
                 # It may have lost the block when it was cached before.
                 if segment.blocks[i] >= 0 and not self._index.names(segment, i):
                     self._free.append(segment.drop_block(i))
-        segment.version += 1
         if held := segment.num_held:
             self._cached[segment] = None
             self._num_cached += held
 
-    def hold(self, spans: Iterable[Span], job: str | None = None) -> None:
-        for span in spans:
-            self.acquire(span.segment, pin=not span.is_live, job=job)
+    def _trim(self, segment: Segment) -> None:
+        """Part with the blocks behind all that views refer to, which would be held for nobody."""
+        keep = -(-segment.reach // self.block_size)
+        length = keep * self.block_size
+        if max(len(segment.blocks), segment.num_swapped) <= keep and len(segment.tokens) <= length:
+            return
+        if segment.name is not None:
+            self._forget_name(segment)
+        rest = Segment(segment.start + length)
+        if len(segment.keys) > keep and not segment.num_swapped:
+            rest.lineage = segment.keys[keep - 1] if keep else segment.lineage
+            rest.tokens = segment.tokens[length:]
+            rest.keys = segment.keys[keep:]
+            rest.computed = len(rest.keys) * self.block_size
+            self._index.move(segment, keep, rest)
+            segment.move_blocks(keep, rest)
+        self._cut(segment, length)
+        self._cache(rest)
+        if segment.held and not segment.pending:
+            self._let_go_of_view(segment)
 
-    def drop(self, spans: Iterable[Span], job: str | None = None) -> None:
+    def hold(self, spans: Sequence[Span], job: str | None = None) -> None:
         for span in spans:
-            self.release(span.segment, pin=not span.is_live, job=job)
+            self.acquire(span.segment, span.reach, job=job)
+        for span in spans:
+            self._trim(span.segment)
+
+    def drop(self, spans: Sequence[Span], job: str | None = None) -> None:
+        """What comes later is of no use without what comes first, which therefore stays cached the longest."""
+        for span in reversed(spans):
+            self.release(span.segment, span.reach, job=job)
 
     def freeze(self, segment: Segment) -> None:
         """Nobody appends any more. Pending tokens will be computed for whoever reads them first, under `view`.
@@ -99,7 +131,7 @@ class KVStore:
         """
         if segment.pending and not segment.held:
             segment.held = True
-            self.hold(span for span in segment.view if not span.is_live)
+            self.hold([span for span in segment.view if not span.is_live])
 
     def _let_go_of_view(self, segment: Segment) -> None:
         if segment.held:
@@ -129,14 +161,18 @@ class KVStore:
             taken = self._free[-missing:]
             del self._free[-missing:]
             segment.append_blocks(taken)
-            self.by_job.note(segment, missing)
+            self.by_job.note(segment)
         return True
 
     def truncate(self, segment: Segment, length: int) -> None:
         """Drop the tokens after the first `length`; nobody else may rely on them (`pins` of others is 0)."""
-        del segment.tokens[length:]
-        segment.computed = min(segment.computed, length)
         segment.version += 1
+        self._cut(segment, length)
+
+    def _cut(self, segment: Segment, length: int) -> None:
+        # The list itself may be in use elsewhere.
+        segment.tokens = segment.tokens[:length]
+        segment.computed = min(segment.computed, length)
         self._index.remove(segment, length // self.block_size)
         del segment.keys[length // self.block_size :]
         while segment.seen and segment.seen[-1][0] >= length:
@@ -150,7 +186,7 @@ class KVStore:
         """Free the blocks behind the first `keep`; how many."""
         freed = segment.pop_blocks(keep)
         self._free.extend(freed)
-        self.by_job.note(segment, -len(freed))
+        self.by_job.note(segment)
         return len(freed)
 
     def _evict(self) -> None:
@@ -216,7 +252,8 @@ class KVStore:
 
     def advance(self, segment: Segment, computed: int) -> None:
         """Note that the KV of the first `computed` tokens is written, and index the blocks that became full."""
-        segment.computed = computed
+        # Of what a pass computed the segment may have parted with some meanwhile.
+        segment.computed = min(computed, len(segment.tokens))
         if segment.held and not segment.pending:
             self._let_go_of_view(segment)
             if segment.name is not None:
@@ -230,7 +267,7 @@ class KVStore:
     def match(self, lineage: bytes | None, tokens: Sequence[int]) -> list[Span]:
         """See `PrefixIndex.match`. What is found stays cached the longest."""
         spans = self._index.match(lineage, tokens)
-        for span in spans:
+        for span in reversed(spans):
             if span.segment in self._cached:
                 self._cached.move_to_end(span.segment)
         return spans
@@ -246,26 +283,17 @@ class KVStore:
         )
 
     def check_integrity(self) -> None:
-        """Raise `RuntimeError` if a block is lost, shared or counted twice, or a key points nowhere."""
-        held = [int(b) for s in (*self._alive, *self._cached) for b in s.blocks if b >= 0]
-        everything = sorted(held + self._free)
-        if everything != list(range(self.num_blocks)):
-            raise RuntimeError(f"{len(held)} held + {len(self._free)} free blocks are not all {self.num_blocks}")
+        """Raise `RuntimeError` if a block is lost, shared, held for nobody or counted twice, or a key leads nowhere."""
+        everything = {**self._alive, **self._cached}
+        check_whole(self.num_blocks, self._free, everything)
+        check_index(self._index.blocks, everything)
+        check_alive(self._alive, self.block_size)
         if not self.by_job.is_right(self._alive):
             raise RuntimeError("the blocks of a job are counted wrong")
         if self._num_cached != sum(s.num_held for s in self._cached):
             raise RuntimeError(f"cached block count {self._num_cached} is wrong")
-        for segment, i in self._index.blocks:
-            if i >= segment.num_swapped and (i >= len(segment.blocks) or segment.blocks[i] < 0):
-                raise RuntimeError("the prefix index names a freed block")
-            if segment not in self._alive and segment not in self._cached:
-                raise RuntimeError("the prefix index names a freed segment")
-        swapped = [segment for segment in self._alive if segment.num_swapped]
-        if len(swapped) != self.num_swapped or any(len(segment.blocks) for segment in swapped):
-            raise RuntimeError("a segment is in the swap space and in the pool, or in neither")
-        for segment in self._alive:
-            if segment.refs < 1:
-                raise RuntimeError("an unreferenced segment counts as alive")
+        if self.num_swapped != sum(segment.num_swapped > 0 for segment in self._alive):
+            raise RuntimeError(f"{self.num_swapped} segments in the swap space is wrong")
         for segment in self.named.values():
             if segment not in self._alive and (segment not in self._cached or segment.pending):
                 raise RuntimeError("a context is named that is not whole in the store")

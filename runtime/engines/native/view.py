@@ -106,7 +106,7 @@ class View:
         """The segment to append to, made if there is none. `is_joined`: it is empty, and goes on the last span."""
         if self.own is None:
             self.own = Segment(self.next_position)
-            self.store.acquire(self.own, pin=False, job=self.job)
+            self.store.acquire(self.own, job=self.job)
         if not self.own.tokens:
             self.own.is_joined = is_joined or self.own.is_joined
             self.own.view = self.spans
@@ -282,9 +282,9 @@ class View:
     def close_own(self) -> None:
         if self.own is not None:
             own, self.own = self.own, None
-            self.store.release(own, pin=False, job=self.job)
+            self.store.release(own, job=self.job)
 
     def close(self) -> None:
+        self.close_own()
         self.store.drop(self.spans, self.job)
         self.spans = ()
-        self.close_own()

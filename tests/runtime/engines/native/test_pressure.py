@@ -165,6 +165,36 @@ async def test_what_was_cached_and_is_used_again_is_moved_like_anything_else():
     assert found[0] == found[1]
 
 
+async def test_nothing_of_earlier_texts_is_in_the_way_of_one_that_begins_alike():
+    params = SamplingParams(max_tokens=200, temperature=1.0, ignore_eos=True)
+    native = engine(kv_tokens=512)
+    await native.start()
+    reused = []
+    for seed in range(4):
+        branch = native.open(prompt(256), seed=seed)
+        reused.append(branch.reused_tokens)
+        assert (await branch.generate(params)).finish_reason is FinishReason.LENGTH
+        assert native.block_usage().used == 29
+        branch.close()
+    assert reused == [0, 240, 240, 240]
+    await close(native)
+
+
+async def test_what_a_branch_wrote_that_is_closed_serves_those_who_go_on_with_its_beginning():
+    native = engine(kv_tokens=512)
+    await native.start()
+    writer = native.open(prompt(64), job="a")
+    await writer.generate(SamplingParams(max_tokens=200, ignore_eos=True))
+    reader = native.open([*prompt(40), 5], job="b")
+    assert (native.block_usage("a").used, native.block_usage("b").used) == (17, 2)
+    writer.close()
+    assert native.block_usage().used == 2
+    done = await reader.generate(SamplingParams(max_tokens=440, ignore_eos=True))
+    assert done.finish_reason is FinishReason.LENGTH
+    reader.close()
+    await close(native)
+
+
 async def test_only_who_is_alone_and_larger_than_the_store_ends_for_lack_of_memory():
     native = engine(kv_tokens=160)
     await native.start()

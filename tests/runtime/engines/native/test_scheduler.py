@@ -223,6 +223,27 @@ async def test_who_waits_for_each_token_or_a_stop_string_gets_short_bursts(burst
     await native.close()
 
 
+async def test_a_step_that_is_taken_again_sees_that_another_branch_has_given_blocks_back():
+    """As many as its own branches have taken since, so that there are no more and no fewer."""
+    found = []
+    for closes_at in (None, *range(13, 18)):
+        stepped = Stepped(kv_tokens=1024)
+        other = stepped.generate(prompt(33), max_tokens=0)
+        stepped.until(lambda g=other: g.is_done)
+        (branch,) = other.branch.fork(1)
+        branch.rewind(20)
+        branch.extend([6])
+        g = branch.generate(SamplingParams(max_tokens=40, ignore_eos=True))
+        stepped.until(lambda g=g, at=closes_at: len(g.sampled) == at or g.is_done)
+        other.branch.close()
+        assert closes_at is None or stepped.native.block_usage().used == 2 + -(-closes_at // 16)
+        stepped.until(lambda g=g: g.is_done)
+        found.append(g.sampled)
+        branch.close()
+        await stepped.close()
+    assert all(one == found[0] for one in found)
+
+
 async def test_cousins_sample_different_texts():
     """The whole path is in the seed: not only its end, and not its numbers run together."""
     native = engine(kv_tokens=4096)

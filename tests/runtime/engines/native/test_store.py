@@ -35,7 +35,7 @@ class Memory:
 
     def segment(self, length: int, computed: int, *, seed: int = 0, job: str | None = "a") -> Segment:
         segment = Segment(0)
-        self.store.acquire(segment, pin=True, job=job)
+        self.store.acquire(segment, job=job)
         segment.tokens = [seed + i for i in range(length)]
         assert self.store.reserve(segment, length)
         self.store.advance(segment, computed)
@@ -111,7 +111,7 @@ def test_what_is_let_go_of_while_it_is_away_is_gone():
     segment = memory.segment(70, 40)
     memory.store.swap_out(segment)
     assert memory.store.match(segment.lineage, list(range(70)))[0].end == 32  # it can still be found
-    memory.store.release(segment, pin=True, job="a")
+    memory.store.release(segment, job="a")
     assert (memory.swap.used, memory.store.num_swapped, segment.num_swapped) == (0, 0, 0)
     assert memory.store.match(segment.lineage, list(range(70))) == []
     usage = memory.store.usage()
@@ -131,7 +131,7 @@ def test_reserving_takes_what_is_cached_longest_unused_and_else_nothing():
     store = memory.store
     one, two = memory.segment(32, 32), memory.segment(32, 32, seed=500)
     for segment in (one, two):
-        store.release(segment, pin=True, job="a")
+        store.release(segment, job="a")
     assert store.usage().cached == 4 and store.available == 8
     assert [s.end for s in store.match(one.lineage, list(range(40)))] == [32]  # used again, so `two` goes first
     assert [s.end for s in store.match(one.lineage, list(range(32)))] == [16]  # the last token is left out
@@ -149,10 +149,10 @@ def test_only_full_blocks_stay_when_the_last_view_lets_go():
     memory = Memory()
     store = memory.store
     segment = memory.segment(40, 35)
-    store.acquire(segment, pin=False, job="b")
-    store.release(segment, pin=True, job="a")
+    store.acquire(segment, job="b")
+    store.release(segment, job="a")
     assert (store.usage().cached, store.by_job["a"], store.by_job["b"]) == (0, 0, 3)
-    store.release(segment, pin=False, job="b")
+    store.release(segment, job="b")
     assert (store.usage().cached, store.usage().free, store.usage().used) == (2, 6, 0)
     store.evict_all()
     assert store.usage().free == 8 and store.match(segment.lineage, list(range(40))) == []
@@ -164,13 +164,13 @@ def test_a_block_counts_once_for_a_job_however_many_of_its_views_hold_it():
     store = memory.store
     segment = memory.segment(40, 40)
     for job in ("a", "a", "b"):
-        store.acquire(segment, pin=True, job=job)
+        store.acquire(segment, job=job)
     assert (store.by_job["a"], store.by_job["b"], store.by_job["c"]) == (3, 3, 0)
     store.reserve(segment, 50)
-    store.release(segment, pin=True, job="a")
-    store.release(segment, pin=True, job="a")
+    store.release(segment, job="a")
+    store.release(segment, job="a")
     assert (store.by_job["a"], store.by_job["b"]) == (4, 4)
-    store.release(segment, pin=True, job="a")
+    store.release(segment, job="a")
     assert (store.by_job["a"], store.by_job["b"]) == (0, 4)
     store.check_integrity()
 
@@ -189,12 +189,66 @@ def test_pending_text_keeps_what_it_sees_until_it_is_computed():
     reader.view = (Span(seen, 0, 16),)
     store.freeze(reader)
     store.freeze(reader)  # once is enough
-    store.release(seen, pin=True, job="a")
+    store.release(seen, job="a")
     assert seen.refs == seen.pins == 1
     store.advance(reader, 19)
     assert seen.refs == 1
     store.advance(reader, 20)
     assert seen.refs == 0 and store.usage().cached == 1
+    store.check_integrity()
+
+
+def test_a_context_of_which_only_the_beginning_is_used_is_none_any_more():
+    memory = Memory()
+    store = memory.store
+    context = memory.segment(55, 55)
+    context.name = b"name"
+    store.named[b"name"] = context
+    store.release(context, job="a")
+    assert (store.usage().cached, store.usage().used) == (4, 0)  # as a whole, its last block too
+    whole = memory.content(context, 3)
+    found = store.match(ROOT, list(range(20)))
+    store.hold(found, "b")
+    assert store.named == {} and (store.usage().cached, store.usage().used, store.by_job["b"]) == (2, 1, 1)
+    store.check_integrity()
+    spans = store.match(ROOT, list(range(60)))
+    assert [(s.segment is context, len(s), s.is_joined) for s in spans] == [(True, 16, False), (False, 32, True)]
+    found_again = [memory.content(s.segment, len(s) // SIZE) for s in spans]
+    assert all(map(torch.equal, map(torch.cat, zip(*found_again, strict=True)), whole))
+    big = memory.segment(7 * SIZE, 0, seed=500)
+    assert len(big.blocks) == 7 and store.usage().cached == 0
+    store.check_integrity()
+
+
+def test_what_a_pass_computed_of_tokens_that_are_nobodys_any_more_is_not_noted():
+    memory = Memory()
+    store = memory.store
+    segment = memory.segment(70, 20)
+    span = Span(segment, 0, 20)
+    store.hold([span], "b")
+    version = segment.version
+    store.release(segment, job="a")
+    assert (len(segment.tokens), segment.version) == (32, version)
+    store.advance(segment, 70)  # the pass had begun before
+    assert segment.computed == 32 and store.usage().used == 2
+    store.check_integrity()
+
+
+@pytest.mark.parametrize("end", [10, 32, 33])
+def test_only_what_is_referred_to_comes_back(end):
+    memory = Memory()
+    store = memory.store
+    segment = memory.segment(70, 70)
+    before = memory.content(segment, 3)
+    span = Span(segment, 0, end)
+    store.hold([span], "b")
+    assert store.by_job["b"] == -(-end // SIZE) and store.swap_out(segment) == 5
+    store.release(segment, job="a")
+    memory.scribble(1)
+    assert segment.num_swapped == -(-end // SIZE) and store.bring_back(segment)
+    assert store.usage().used == store.by_job["b"] == -(-end // SIZE) and memory.swap.used == 0
+    expected = [tensor[: -(-end // SIZE)] for tensor in before]
+    assert all(map(torch.equal, memory.content(segment, -(-end // SIZE)), expected))
     store.check_integrity()
 
 
@@ -208,6 +262,14 @@ class Text:
     """What the store had of it."""
     segment: Segment
     """The rest."""
+    job: str
+
+    @property
+    def blocks(self) -> set[int]:
+        """Those that it takes to go on with the text."""
+        size = 2
+        table = [span.segment.blocks[span.start // size : -(-(span.end or 0) // size)] for span in self.spans]
+        return {int(block) for blocks in (*table, self.segment.blocks) for block in blocks}
 
 
 @dataclass
@@ -221,14 +283,19 @@ class Texts:
 
     def open(self, tokens: list[int]) -> None:
         store, size = self.store, self.store.block_size
+        job = "ab"[len(tokens) % 2]
         spans = store.match(ROOT, tokens)
-        store.hold(spans, "a")
+        store.hold(spans, job)
         known = sum(len(span) for span in spans)
         segment = Segment(known)
         segment.view, segment.lineage = tuple(spans), lineage_of(spans, known, size)
-        store.acquire(segment, pin=True, job="a")
+        store.acquire(segment, job=job)
         segment.tokens = tokens[known:]
-        self.all.append(Text(tokens, spans, segment))
+        self.all.append(Text(tokens, spans, segment, job))
+
+    def write(self, text: Text) -> None:
+        text.tokens = [*text.tokens, 1]
+        text.segment.tokens.append(1)
 
     def compute(self, text: Text) -> None:
         segment, size = text.segment, self.store.block_size
@@ -239,11 +306,16 @@ class Texts:
 
     def end(self, text: Text) -> None:
         self.all.remove(text)
-        self.store.release(text.segment, pin=True, job="a")
-        self.store.drop(text.spans, "a")
+        self.store.release(text.segment, job=text.job)
+        self.store.drop(text.spans, text.job)
 
     def check(self) -> None:
         self.store.check_integrity()
+        # Whatever the store knows besides, what is in use is what these texts take.
+        assert self.store.usage().used == len(set[int]().union(*(text.blocks for text in self.all)))
+        for job in "ab":
+            used = set[int]().union(*(text.blocks for text in self.all if text.job == job))
+            assert self.store.usage(job).used == len(used)
         for text in self.all:
             own = [] if text.segment.pending else [Span(text.segment, 0, len(text.segment.tokens))]
             at = 0
@@ -257,7 +329,7 @@ class Texts:
 _steps = st.one_of(
     st.integers(1, 9).map([1].__mul__),  # mostly the same text, so that much is shared
     st.lists(st.sampled_from([1, 2]), min_size=1, max_size=9),
-    st.tuples(st.sampled_from(["compute", "end"]), st.integers(0, 9)),
+    st.tuples(st.sampled_from(["compute", "write", "end"]), st.integers(0, 9)),
 )
 
 
@@ -272,7 +344,7 @@ def test_texts_find_what_was_written_for_their_beginning(steps: list[list[int] |
             texts.open(step)
         elif texts.all:
             text = texts.all[step[1] % len(texts.all)]
-            texts.compute(text) if step[0] == "compute" else texts.end(text)
+            getattr(texts, step[0])(text)
         texts.check()
     while texts.all:
         texts.end(texts.all[0])
