@@ -38,6 +38,7 @@ TESTS = {
     "runtime/engines/native/store.py": _STORE,
     "runtime/engines/native/job_blocks.py": _STORE,
     "runtime/engines/native/integrity.py": _STORE,
+    "runtime/engines/native/cached.py": _STORE,
     "runtime/engines/native/swap.py": _STORE,
     "runtime/engines/native/lineage.py": _STORE,
     "runtime/engines/native/pressure.py": _STEPS,

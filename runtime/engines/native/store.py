@@ -10,15 +10,18 @@ views refer to of a frozen one becomes a segment of its own, which is cached: so
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import logging
 from collections.abc import Sequence
 
 from ...engine import BlockUsage
+from .cached import Cached
 from .integrity import check_alive, check_index, check_whole
 from .job_blocks import JobBlocks
 from .prefix_index import PrefixIndex
 from .segment import GROWING, Segment, Span
 from .swap import SwapSpace
+
+logger = logging.getLogger(__name__)
 
 
 class KVStore:
@@ -35,8 +38,7 @@ class KVStore:
         """Contexts, encoded or being encoded, by `Segment.name`. Encoded ones are cached as wholes."""
         self.finished: list[Segment] = []
         """Contexts whose last token was computed since somebody last took them from here."""
-        self._cached: OrderedDict[Segment, None] = OrderedDict()
-        self._num_cached = 0
+        self._cached = Cached()
         self._alive: dict[Segment, None] = {}
         """Segments that are referred to, in the order in which they began to be."""
         self.num_swapped = 0
@@ -49,9 +51,7 @@ class KVStore:
         """One more view, of a job, holds the segment; `end`: if it relies on so many tokens, which stay as they are."""
         if job is not None:
             self.by_job.acquire(segment, end, job)
-        if segment in self._cached:
-            del self._cached[segment]
-            self._num_cached -= segment.num_held
+        self._cached.remove(segment)
         self._alive[segment] = None
         segment.refs += 1
         segment.ends[end] = segment.ends.get(end, 0) + 1
@@ -88,9 +88,8 @@ class KVStore:
                 # It may have lost the block when it was cached before.
                 if segment.blocks[i] >= 0 and not self._index.names(segment, i):
                     self._free.append(segment.drop_block(i))
-        if held := segment.num_held:
-            self._cached[segment] = None
-            self._num_cached += held
+        if segment.num_held:
+            self._cached.add(segment)
 
     def _trim(self, segment: Segment) -> None:
         """Part with the blocks behind all that views refer to, which would be held for nobody."""
@@ -147,7 +146,7 @@ class KVStore:
     @property
     def available(self) -> int:
         """Blocks that can be had now, evicting what is cached."""
-        return len(self._free) + self._num_cached
+        return len(self._free) + self._cached.num_blocks
 
     def reserve(self, segment: Segment, length: int) -> bool:
         """Give the segment blocks for its first `length` tokens, evicting cached segments; False: not enough."""
@@ -190,8 +189,7 @@ class KVStore:
         return len(freed)
 
     def _evict(self) -> None:
-        segment, _ = self._cached.popitem(last=False)
-        self._num_cached -= segment.num_held
+        segment = self._cached.pop()
         if segment.name is not None:
             self._forget_name(segment)
         self._index.remove(segment)
@@ -221,21 +219,29 @@ class KVStore:
         if not self.swap.has_room(count):
             return 0
         if count:
-            self.swap.save(segment, count)
+            try:
+                self.swap.save(segment, count)
+            except Exception as error:
+                logger.warning("no memory for %d KV blocks in the swap space: %s", count, error)
+                return 0
             segment.num_swapped = count
             self.num_swapped += 1
         return self._take_back(segment, 0)
 
     def bring_back(self, segment: Segment) -> bool:
-        """Undo `swap_out`; False: there are not enough blocks."""
+        """Undo `swap_out`; False, or an error: it is there still, for lack of blocks or what else failed."""
         assert self.swap is not None
         count, segment.num_swapped = segment.num_swapped, 0
-        if not self.reserve(segment, count * self.block_size):
+        try:
+            if self.reserve(segment, count * self.block_size):
+                self.swap.load(segment, count)
+                self.num_swapped -= 1
+                count = 0
+        finally:
+            if count:
+                self._take_back(segment, 0)
             segment.num_swapped = count
-            return False
-        self.swap.load(segment, count)
-        self.num_swapped -= 1
-        return True
+        return not count
 
     def _forget_swapped(self, segment: Segment) -> None:
         assert self.swap is not None
@@ -268,32 +274,28 @@ class KVStore:
         """See `PrefixIndex.match`. What is found stays cached the longest."""
         spans = self._index.match(lineage, tokens)
         for span in reversed(spans):
-            if span.segment in self._cached:
-                self._cached.move_to_end(span.segment)
+            self._cached.touch(span.segment)
         return spans
 
     # -- introspection -----------------------------------------------------------------------------------------
 
     def usage(self, job: str | None = None) -> BlockUsage:
         """Block counts; with `job`, `used` counts the blocks that its views hold."""
-        free = len(self._free)
-        used = self.num_blocks - free - self._num_cached if job is None else self.by_job[job]
-        return BlockUsage(
-            total=self.num_blocks, free=free, cached=self._num_cached, used=used, block_size=self.block_size
-        )
+        free, cached = len(self._free), self._cached.num_blocks
+        used = self.num_blocks - free - cached if job is None else self.by_job[job]
+        return BlockUsage(total=self.num_blocks, free=free, cached=cached, used=used, block_size=self.block_size)
 
     def check_integrity(self) -> None:
         """Raise `RuntimeError` if a block is lost, shared, held for nobody or counted twice, or a key leads nowhere."""
-        everything = {**self._alive, **self._cached}
+        everything = {*self._alive, *self._cached}
         check_whole(self.num_blocks, self._free, everything)
         check_index(self._index.blocks, everything)
         check_alive(self._alive, self.block_size)
         if not self.by_job.is_right(self._alive):
             raise RuntimeError("the blocks of a job are counted wrong")
-        if self._num_cached != sum(s.num_held for s in self._cached):
-            raise RuntimeError(f"cached block count {self._num_cached} is wrong")
-        if self.num_swapped != sum(segment.num_swapped > 0 for segment in self._alive):
-            raise RuntimeError(f"{self.num_swapped} segments in the swap space is wrong")
+        counted = sum(s.num_held for s in self._cached), sum(s.num_swapped > 0 for s in self._alive)
+        if (self._cached.num_blocks, self.num_swapped) != counted:
+            raise RuntimeError("the blocks that are cached, or the segments in the swap space, are counted wrong")
         for segment in self.named.values():
             if segment not in self._alive and (segment not in self._cached or segment.pending):
                 raise RuntimeError("a context is named that is not whole in the store")

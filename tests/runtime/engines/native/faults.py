@@ -86,6 +86,8 @@ FAULTS: dict[str, Callable[[Fault, NativeEngine], None]] = {
         engine.model, "forward", error=torch.OutOfMemoryError, when=_is_prefill
     ),
     "out of memory in bookkeeping": lambda fault, engine: fault.raises(engine.store, "reserve", error=MemoryError),
+    "keys and values on their way out": lambda fault, engine: fault.raises(engine.store.swap, "save"),
+    "keys and values on their way back": lambda fault, engine: fault.raises(engine.store.swap, "load"),
     "planning": lambda fault, engine: fault.raises(engine.scheduler._planner, "fill"),
     "sampling": lambda fault, engine: fault.raises(results, "sample", "greedy"),
     "drafting": lambda fault, engine: fault.raises(Drafter, "guess"),

@@ -85,6 +85,31 @@ async def test_what_a_pass_raises_all_who_wait_hear_of_and_the_next_goes_on(name
         assert again == await fresh(engine, [[i, 5, 9] for i in range(3)], params)
 
 
+async def crowd(engine, count=6):
+    """(tokens or error) of branches that do not fit together."""
+    branches = [engine.open([i, *range(60)]) for i in range(count)]
+    params = SamplingParams(max_tokens=60, ignore_eos=True)
+    found = await asyncio.wait_for(asyncio.gather(*(outcome(b.generate(params)) for b in branches)), 30)
+    for branch in branches:
+        branch.close()
+    engine.store.check_integrity()
+    return found
+
+
+@pytest.mark.parametrize("way", ["out", "back"])
+async def test_keys_and_values_that_are_lost_on_their_way_are_not_found_again(way):
+    async with running(NativeEngine(MODEL, IdTokenizer(VOCAB), NativeOptions(kv_tokens=2048))) as engine:
+        expected = await crowd(engine)
+    async with running(NativeEngine(MODEL, IdTokenizer(VOCAB), NativeOptions(kv_tokens=256))) as engine:
+        for at in (1, 2, 4):
+            with fault(engine, f"keys and values on their way {way}", at) as injected:
+                found = await crowd(engine)
+            assert injected.has_struck and engine.store.num_swapped == engine.store.swap.used == 0
+            # Who finds no place outside goes on where it is; who does not come back cannot.
+            assert found == expected if way == "out" else any(isinstance(one, Injected) for one in found)
+            assert await crowd(engine) == expected
+
+
 async def test_who_stops_reading_holds_nobody_up():
     engine = NativeEngine(MODEL, IdTokenizer(VOCAB), NativeOptions(kv_tokens=2048))
     params = SamplingParams(max_tokens=200, ignore_eos=True)

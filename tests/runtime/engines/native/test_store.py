@@ -106,6 +106,41 @@ def test_what_is_cut_while_it_is_away(length, left):
     store.check_integrity()
 
 
+@pytest.mark.parametrize("part", ["load", "reserve"])
+def test_what_does_not_come_back_stays_away(part, monkeypatch):
+    memory = Memory()
+    store = memory.store
+    segment = memory.segment(70, 33)
+    before = memory.content(segment, 3)
+    store.swap_out(segment)
+    owner = memory.swap if part == "load" else store
+
+    def broken(*_):
+        raise RuntimeError("a device is lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, part, broken)
+        with pytest.raises(RuntimeError, match="lost"):
+            store.bring_back(segment)
+    assert (segment.num_swapped, store.num_swapped, memory.swap.used) == (3, 1, 3)
+    assert (len(segment.blocks), store.usage().used, store.by_job["a"]) == (0, 0, 0)
+    store.check_integrity()
+    memory.scribble(1)
+    assert store.bring_back(segment) and all(map(torch.equal, memory.content(segment, 3), before))
+    store.check_integrity()
+
+
+def test_what_the_host_has_no_memory_for_stays_in_the_pool(monkeypatch, caplog):
+    memory = Memory()
+    segment = memory.segment(70, 33)
+    before = memory.content(segment, 5)
+    monkeypatch.setattr(torch.Tensor, "cpu", None)
+    assert memory.store.swap_out(segment) == 0 and "no memory for 3 KV blocks" in caplog.text
+    assert (segment.num_swapped, memory.store.num_swapped, memory.swap.used) == (0, 0, 0)
+    assert all(map(torch.equal, memory.content(segment, 5), before))
+    memory.store.check_integrity()
+
+
 def test_what_is_let_go_of_while_it_is_away_is_gone():
     memory = Memory()
     segment = memory.segment(70, 40)
