@@ -293,9 +293,9 @@ class KVStore:
         check_alive(self._alive, self.block_size)
         if not self.by_job.is_right(self._alive):
             raise RuntimeError("the blocks of a job are counted wrong")
-        counted = sum(s.num_held for s in self._cached), sum(s.num_swapped > 0 for s in self._alive)
-        if (self._cached.num_blocks, self.num_swapped) != counted:
-            raise RuntimeError("the blocks that are cached, or the segments in the swap space, are counted wrong")
+        counts = sum(s.num_held for s in self._cached), sum(s.num_swapped > 0 for s in self._alive)
+        if (self._cached.num_blocks, self.num_swapped) != counts:
+            raise RuntimeError("what is cached or in the swap space is counted wrong")
         for segment in self.named.values():
             if segment not in self._alive and (segment not in self._cached or segment.pending):
                 raise RuntimeError("a context is named that is not whole in the store")

@@ -301,10 +301,9 @@ class Text:
 
     @property
     def blocks(self) -> set[int]:
-        """Those that it takes to go on with the text."""
-        size = 2
-        table = [span.segment.blocks[span.start // size : -(-(span.end or 0) // size)] for span in self.spans]
-        return {int(block) for blocks in (*table, self.segment.blocks) for block in blocks}
+        """Those that are held for it: of what it found all in front of it, too, which may stand twice."""
+        table = [span.segment.blocks[: -(-(span.end or 0) // 2)] for span in self.spans]
+        return {int(block) for blocks in (*table, self.segment.blocks) for block in blocks if block >= 0}
 
 
 @dataclass
