@@ -81,7 +81,7 @@ def checked_arguments(cls: type[T], given: dict[str, Any], ours: dict[str, Any],
     for name, value in given.items():
         if not _is_of(value, hints[name]):
             raise InvalidInput(f"[trainer]: {name}: {value!r} is no {getattr(hints[name], '__name__', hints[name])}")
-        if name in LEAST and isinstance(value, int | float) and not value >= LEAST[name]:  # nor NaN
+        if name in LEAST and isinstance(value, int | float) and value < LEAST[name]:
             raise InvalidInput(f"[trainer]: {name} is {value}: {LEAST[name]} at least")
     _check_reports(getattr(found, "report_to", None) or [])
     return found

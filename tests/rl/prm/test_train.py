@@ -17,6 +17,7 @@ from plait import InvalidInput
 from plait.rl.checkpoints import PREFIX, STAGING, checkpoints
 from plait.rl.prm.config import PRMConfig
 from plait.rl.prm.train import VERDICTS, train
+from plait.rl.run_folder import CONFIG
 from plait.runtime.cli.main import main
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
@@ -116,6 +117,7 @@ def test_steps_are_judged_anew_where_a_run_begins_anew(model, tmp_path):
     """A kill before the first checkpoint leaves what another model was worth."""
     given = config(model, lines(tmp_path / "s.jsonl", 8), source={"held_out": 2}, trainer={"max_steps": 1})
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / CONFIG).write_text("{}")
     (tmp_path / "out" / VERDICTS).write_text('{"before": "another model"}')
     train(given, tmp_path / "out")
     found = json.loads((tmp_path / "out" / VERDICTS).read_text())
