@@ -267,8 +267,8 @@ class NativeEngine:
                 if not self._is_closed and not (self.contexts is not None and self.contexts.has_loads):
                     if not deliveries:
                         self._work.wait()
-                    elif not self.store.can_swap:
-                        self._work.wait(0.5)  # somebody gave way for lack of memory: let the event loop free it
+                    elif self.scheduler.lacks_blocks:
+                        self._work.wait(0.5)  # somebody gave way: let the event loop free what it holds
                 return
             inputs = step.inputs(self.block_size)
         if step.num_steps > 1 or (self.singles and step.fits_burst(scores=self.scheduler.scores)):

@@ -94,14 +94,16 @@ class Pressure:
 
     def loser(self, short: Sequence[NativeGeneration]) -> NativeGeneration:
         """Nobody can go on, and nothing is to be had: who gives up. The one that has grown past the pool alone; or, if
-        others have blocks that the swap space does not take, the youngest, whose blocks come back when its method
-        closes it."""
+        others have blocks that the swap space does not take, the youngest of those, whose blocks come back when its
+        method closes it. Who has none can wait."""
         oldest = min(short, key=self.age)
         own = needs(self._companions(oldest))
-        if all(segment in own for segment in self.store.holders()):
+        others = {segment for segment in self.store.holders() if segment not in own}
+        if not others:
             return oldest
         everybody: Unit = [*self.running, *self.suspended]
-        return max(everybody, key=self.age)
+        holding = [g for g in everybody if not others.isdisjoint(needs([g]))]
+        return max(holding or everybody, key=self.age)
 
     def _suspend(self, g: NativeGeneration) -> None:
         for one in self._companions(g):

@@ -66,6 +66,8 @@ class Scheduler:
         )
         self.pressure = Pressure(store, self.running, self.gangs)
         self._results = Results(store, self)
+        self.lacks_blocks = False
+        """Of the last plan: could nobody go on for lack of blocks, so that somebody gave up?"""
         self._arrivals = 0
         self._served: Counter[str] = Counter()
         """Rows each job was given while others waited: the fair share is owed to the job with the fewest."""
@@ -156,7 +158,8 @@ class Scheduler:
         done = [g for g in self.running.without_logits if next(self._planner.work(g), None) is None]
         deliveries = [d for g in done if not g.is_done for d in (self._finish(g, g.limit_reason), *self.halt(g))]
         filling = self._fill()
-        if not filling.step.chunks and filling.short:
+        self.lacks_blocks = not filling.step.chunks and bool(filling.short)
+        if self.lacks_blocks:
             loser = self.pressure.loser(filling.short)
             deliveries += [self._finish(loser, FinishReason.MEMORY), *self.halt(loser)]
         self._served.update(filling.step.jobs)

@@ -65,6 +65,23 @@ async def test_without_room_in_the_swap_space_nobody_gives_way():
     await stepped.close()
 
 
+async def test_only_who_holds_blocks_that_the_oldest_lacks_ends_for_lack_of_memory():
+    """The youngest has none: to end it would free nothing."""
+    stepped = Stepped(kv_tokens=160, swap_tokens=0)
+    old, young = (stepped.generate(prompt(40, i), job=job) for i, job in enumerate("ab"))
+    stepped.until(lambda: old.sampled and young.sampled)
+    last = stepped.generate(prompt(100, 2), max_tokens=5, job="c")
+    stepped.until(lambda: young.is_done)
+    assert not old.is_done and not last.is_done and stepped.scheduler.lacks_blocks
+    young.branch.close()
+    stepped.until(lambda: old.is_done)
+    assert len(old.sampled) == 100 and not last.is_done and not stepped.scheduler.lacks_blocks
+    old.branch.close()
+    stepped.until(lambda: last.is_done)
+    assert len(last.sampled) == 5
+    await stepped.close()
+
+
 async def test_age_is_priority_then_the_jobs_arrival_then_ones_own():
     stepped = Stepped(kv_tokens=640)
     first = stepped.generate(prompt(9, 0), job="one")
