@@ -51,8 +51,8 @@ class FinishReason(StrEnum):
     CONTEXT = "context"
     """The branch's context limit was reached."""
     MEMORY = "memory"
-    """No KV block could be had, though all others waited: what it sees is larger than the KV store. (Without swap
-    space: others had the blocks.)"""
+    """No KV block could be had, though all others waited: what it sees is larger than the KV store. (Without room in
+    the swap space: others had the blocks.)"""
     GANG = "gang"
     """Another member of the branch's gang ended in the same pass; see `Branch.lockstep`."""
 
