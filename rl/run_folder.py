@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..runtime.disk import replace_file
 from ..runtime.errors import InvalidInput
@@ -38,13 +39,15 @@ def claim(config: Spec, out: Path, *, may_change: Sequence[str], outcomes: Seque
             else:
                 old.unlink(missing_ok=True)
     elif file.exists():
-        try:
-            known = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            raise InvalidInput(f"{file} is damaged; --fresh begins anew") from None
-        differ = [name for name in fields if name not in may_change and known.get(name) != fields[name]]
-        if differ:
-            raise InvalidInput(
-                f"{out} was made with other {', '.join(differ)}: give another --out, or --fresh to begin anew"
-            )
+        check_same(file, fields, may_change, advice="give another --out, or --fresh to begin anew")
     replace_file(file, json.dumps(fields, indent=1).encode() + b"\n", sync=True)
+
+
+def check_same(file: Path, fields: Mapping[str, Any], may_change: Collection[str], *, advice: str) -> None:
+    """Raise `InvalidInput`, with `advice`, unless the file holds these fields, but for those that may change."""
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InvalidInput(f"{file} is damaged: {advice}") from None
+    if differ := [name for name in fields if name not in may_change and known.get(name) != fields[name]]:
+        raise InvalidInput(f"{file.parent} was made with other {', '.join(differ)}: {advice}")

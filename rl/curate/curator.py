@@ -29,6 +29,7 @@ from ...runtime.methods.sequential import Sequential
 from ...runtime.runtime import Runtime
 from ...runtime.spec import Spec
 from ..lines import read_lines
+from ..run_folder import CONFIG, check_same
 from . import stages
 from .distance import relative_distance
 from .journal import Journal
@@ -36,7 +37,6 @@ from .plain import plain
 from .stages import Message
 
 STAGES = ("stage1.jsonl", "stage4.jsonl", "stage5.jsonl")
-CONFIG = "config.json"
 MAY_CHANGE = ("concurrency",)
 """Fields that a run that goes on may have other values of."""
 
@@ -124,12 +124,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     file = out / CONFIG
     if file.exists() and any((out / name).exists() and (out / name).stat().st_size for name in STAGES):
-        try:
-            known = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            raise InvalidInput(f"{file} is damaged: give another --out") from None
-        if differ := [name for name in settings if known.get(name) != settings[name]]:
-            raise InvalidInput(f"{out} was made with other {', '.join(differ)}: give another --out")
+        check_same(file, settings, (), advice="give another --out")
     replace_file(file, json.dumps(settings, indent=1).encode() + b"\n", sync=True)
 
 
