@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import re
 import symtable
-import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from ..runtime.python_text import undisturbed
 
 Node = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -79,7 +78,7 @@ def problem(text: str) -> str | None:
 def bound_names(text: str) -> set[str]:
     """Names that the top level of a Python text binds."""
     try:
-        with _undisturbed():
+        with undisturbed():
             table = symtable.symtable(_plain(text), "text", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
@@ -88,22 +87,10 @@ def bound_names(text: str) -> set[str]:
 
 def _parse(text: str) -> ast.Module | Exception:
     try:
-        with _undisturbed():
+        with undisturbed():
             return ast.parse(_plain(text))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return error
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Without warnings of other people's code. One thread at a time: before Python 3.13 two that make trees take each
-    other's depth for their own (a `SystemError`), and filters of warnings are the whole process's."""
-    with _lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-_lock = threading.Lock()
 
 
 def _plain(text: str) -> str:

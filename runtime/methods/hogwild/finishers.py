@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -12,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from ...equality.numbers import MAX_CHARS, read
+from ...python_text import undisturbed
 from ..answers import boxes, check_rule, extract
 from .text import SEPARATOR
 
@@ -98,8 +98,7 @@ def _compiles(code: str) -> bool:
     if len(code) > _MAX_CODE:
         return False
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with undisturbed():
             ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
