@@ -26,9 +26,10 @@ from .gguf_tokenizer import load_tokenizer
 from .loader import load_model
 from .mailbox import Mailbox
 from .model import Interrupted, Model
-from .opening import draft_rows, open_store
+from .opening import draft_rows, open_store, recomputes
 from .options import NativeOptions
 from .parallel.model import load_parallel
+from .pressure import PATIENCE
 from .scheduler import Scheduler
 from .view import View
 
@@ -68,6 +69,7 @@ class NativeEngine:
             max_steps=1 if model.stack is None or options.keep_logits else self.block_size,
             scores=model.scores,
             draft_rows=draft_rows(model, options.draft_rows),
+            recomputes=recomputes(model),
         )
         self.singles = model.singles and not options.keep_logits
         self.lock = threading.RLock()
@@ -266,9 +268,7 @@ class NativeEngine:
             if not step.chunks:
                 if not self._is_closed and not (self.contexts is not None and self.contexts.has_loads):
                     if not deliveries:
-                        self._work.wait()
-                    elif self.scheduler.lacks_blocks:
-                        self._work.wait(0.5)  # somebody gave way: let the event loop free what it holds
+                        self._work.wait(PATIENCE if self.scheduler.pressure.is_stuck else None)
                 return
             inputs = step.inputs(self.block_size)
         if step.num_steps > 1 or (self.singles and step.fits_burst(scores=self.scheduler.scores)):

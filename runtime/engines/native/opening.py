@@ -25,6 +25,11 @@ _HEAVY = 64 * _MIB
 """Weights that no cache holds."""
 
 
+def recomputes(model: Model) -> bool:
+    """Are keys, values and logits of several tokens at once those of one token after the other, to the bit?"""
+    return isinstance(model.stack, KernelStack)
+
+
 def draft_rows(model: Model, asked: int | None) -> int:
     """Rows of a step that verifies drafts. Raises `InvalidInput` for a model whose results might change by them."""
     if not isinstance(model.stack, KernelStack):

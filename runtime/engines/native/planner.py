@@ -103,7 +103,9 @@ class Planner:
 
     def _add(self, filling: Filling, g: NativeGeneration) -> None:
         """As much of what the generation waits for as there is room for; its token, if nothing is left to wait for."""
-        if g.sampled:
+        own = g.branch.view.own
+        # What was let go of is computed again first.
+        if g.sampled and own is not None and own.pending == 1:
             self._add_decoding(filling, g)
             return
         for segment, view in self.work(g):

@@ -1,14 +1,16 @@
 """`Pressure`: who waits when there are not enough KV blocks for all, until there are.
 
 A generation that waits is *suspended*: no step computes it, and blocks that only such generations, or branches that
-generate nothing, refer to go to the swap space when somebody needs them (`KVStore.swap_out`). It goes on from the same
-bits when there is room, so nobody's result tells that memory was short. The order is one of age, by priority, deadline,
-job and arrival: the oldest generation can have every block, so it comes to its end, and after it the next one. The
-members of a gang wait and go on together.
+generate nothing, refer to go to the swap space when somebody needs them (`KVStore.swap_out`). Where that is full, it
+lets go of what it has written, which is computed again. It goes on from the same bits when there is room, so nobody's
+result tells that memory was short. The order is one of age, by priority, deadline, job and arrival: the oldest
+generation can have every block, so it comes to its end, and after it the next one. The members of a gang wait and go on
+together.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 
 from .gangs import Gangs
@@ -22,6 +24,9 @@ _AHEAD = 32
 _AT_ONCE = 128
 """But so many segments at most: the event loop may be waiting for the engine's lock."""
 
+PATIENCE = 0.5
+"""Seconds in which branches that generate nothing may be closed, before somebody ends for the blocks that they hold."""
+
 Unit = list[NativeGeneration]
 """Generations that go on together: one, or those of a gang."""
 
@@ -29,16 +34,21 @@ Unit = list[NativeGeneration]
 class Pressure:
     """Decides for a `Scheduler`, of which it changes who runs."""
 
-    def __init__(self, store: KVStore, running: Running, gangs: Gangs) -> None:
+    def __init__(self, store: KVStore, running: Running, gangs: Gangs, *, recomputes: bool = False) -> None:
+        """`recomputes`: is a text the same to the bit that is computed again, at once?"""
         self.store = store
         self.running = running
-        self.suspended: dict[NativeGeneration, None] = {}
+        self.recomputes = recomputes
+        self.suspended: dict[NativeGeneration, bool] = {}
+        """Those who wait; have they let go of what they wrote?"""
         self.num_preemptions = 0
         self._companions = gangs.companions
         self._jobs: dict[str, int] = {}
         """Order of arrival of the jobs that have branches."""
         self._refused_at = -1
         """Blocks to be had when the oldest who waits was last refused; -1: something else has changed since."""
+        self._stuck_since: float | None = None
+        """When nobody could go on first, while others hold blocks that generate nothing."""
 
     # -- order -------------------------------------------------------------------------------------------------
 
@@ -60,7 +70,7 @@ class Pressure:
         """A new one; it waits if its companions do."""
         waits = any(one in self.suspended for one in self._companions(g))
         if waits:
-            self.suspended[g] = None
+            self.suspended[g] = False
         else:
             self.running.add(g)
 
@@ -78,37 +88,74 @@ class Pressure:
     def relieve(self, short: Sequence[NativeGeneration], *, is_stuck: bool) -> bool:
         """Blocks for the oldest of those that are short of them: what nobody waits for, then what younger ones hold.
         `is_stuck`: nobody can go on, so older ones give way too. False: there is nothing to be had."""
-        if not self.store.can_swap:
-            return False
-        if self._swap(1):
+        if self._free():
             return True
         oldest = min(short, key=self.age)
         own, limit = self._companions(oldest), self.age(oldest)
         for g in sorted(self.running, key=self.age, reverse=True):
             if g in own or g not in self.running or not (is_stuck or self.age(g) > limit):
                 continue
+            if not (self.store.can_swap or self._can_let_go(g)):
+                continue
             self._suspend(g)
-            if self._swap(1):
+            if self._free():
                 return True
         return False
 
-    def loser(self, short: Sequence[NativeGeneration]) -> NativeGeneration:
-        """Nobody can go on, and nothing is to be had: who gives up. The one that has grown past the pool alone; or, if
-        others have blocks that the swap space does not take, the youngest of those, whose blocks come back when its
-        method closes it. Who has none can wait."""
+    def _free(self) -> bool:
+        """A block at least, of what no running generation needs."""
+        return (self.store.can_swap and self._swap(1)) or self._let_go()
+
+    def _can_let_go(self, g: NativeGeneration) -> bool:
+        return self.recomputes and g.branch.gang is None and g.branch.view.can_let_go
+
+    def _let_go(self) -> bool:
+        """Have those who wait let go of what they wrote, the youngest first, until that frees a block."""
+        before = self.store.available
+        for g in sorted(self.suspended, key=self.age, reverse=True):
+            if self._can_let_go(g) and not self.suspended[g]:
+                self.suspended[g] = True
+                g.drafter = None  # it reads the segment
+                g.branch.view.let_go()
+                if self.store.available > before:
+                    return True
+        return False
+
+    def loser(self, short: Sequence[NativeGeneration]) -> NativeGeneration | None:
+        """Nobody can go on, and nothing is to be had: who gives up. The youngest of those that hold blocks which the
+        oldest does not need, or whose jobs do: they come back when its method closes it. If there is none, the oldest:
+        it has grown past what there is. Who holds nothing can wait. None: nobody yet, since branches that generate
+        nothing hold blocks, and may be about to be closed."""
         oldest = min(short, key=self.age)
         own = needs(self._companions(oldest))
-        others = {segment for segment in self.store.holders() if segment not in own}
-        if not others:
-            return oldest
+        kept = {segment for segment in self.store.holders() if segment not in own}
         everybody: Unit = [*self.running, *self.suspended]
-        holding = [g for g in everybody if not others.isdisjoint(needs([g]))]
-        return max(holding or everybody, key=self.age)
+        if not kept <= needs(everybody).keys() and self._is_patient():
+            return None
+        self._stuck_since = None
+        jobs = {job for segment in kept for job in segment.jobs}
+        holding = [g for g in everybody if not kept.isdisjoint(needs([g]))]
+        return max(holding or [g for g in everybody if g.branch.job in jobs] or [oldest], key=self.age)
+
+    def _is_patient(self) -> bool:
+        now = time.monotonic()
+        if self._stuck_since is None:
+            self._stuck_since = now
+        return now - self._stuck_since < PATIENCE
+
+    def note_step(self) -> None:
+        """Somebody goes on."""
+        self._stuck_since = None
+
+    @property
+    def is_stuck(self) -> bool:
+        """Does the next plan tell whether somebody has to give up?"""
+        return self._stuck_since is not None
 
     def _suspend(self, g: NativeGeneration) -> None:
         for one in self._companions(g):
             self.running.remove(one)
-            self.suspended[one] = None
+            self.suspended[one] = False
             one.num_preemptions += 1
             self.num_preemptions += 1
         self.note_change()
@@ -157,7 +204,8 @@ class Pressure:
 
     def _go_on(self, unit: Unit) -> None:
         for g in unit:
-            del self.suspended[g]
+            if self.suspended.pop(g):
+                g.branch.view.find_again()
             self.running.add(g)
         self.note_change()
 
@@ -174,4 +222,4 @@ class Pressure:
             return True
         needed = needs([*self.running, *self.suspended])
         idle = sum(segment.num_held for segment in self.store.holders() if segment not in needed)
-        return idle >= missing and self._swap(missing)
+        return idle >= missing and self.store.swap is not None and self._swap(missing)

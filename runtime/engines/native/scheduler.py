@@ -47,10 +47,11 @@ class Scheduler:
         max_steps: int = 1,
         scores: bool = False,
         draft_rows: int = 0,
+        recomputes: bool = False,
     ) -> None:
         """`slice_rows`: of a job where others run; None: as many as are fair (`Pace`). `max_steps`: of a burst.
         `scores`: do bursts tell log-probabilities and certainties? `draft_rows`: of a step that verifies drafts; 0:
-        none does."""
+        none does. `recomputes`: as `Pressure` has it."""
         self.store = store
         self.slice_rows = slice_rows
         self.pace = Pace()
@@ -64,10 +65,8 @@ class Scheduler:
         self._planner = Planner(
             store, self.running, self.gangs, max_rows=max_rows, prefill_chunk=prefill_chunk, draft_rows=draft_rows
         )
-        self.pressure = Pressure(store, self.running, self.gangs)
+        self.pressure = Pressure(store, self.running, self.gangs, recomputes=recomputes)
         self._results = Results(store, self)
-        self.lacks_blocks = False
-        """Of the last plan: could nobody go on for lack of blocks, so that somebody gave up?"""
         self._arrivals = 0
         self._served: Counter[str] = Counter()
         """Rows each job was given while others waited: the fair share is owed to the job with the fewest."""
@@ -158,9 +157,9 @@ class Scheduler:
         done = [g for g in self.running.without_logits if next(self._planner.work(g), None) is None]
         deliveries = [d for g in done if not g.is_done for d in (self._finish(g, g.limit_reason), *self.halt(g))]
         filling = self._fill()
-        self.lacks_blocks = not filling.step.chunks and bool(filling.short)
-        if self.lacks_blocks:
-            loser = self.pressure.loser(filling.short)
+        if filling.step.chunks:
+            self.pressure.note_step()
+        elif filling.short and (loser := self.pressure.loser(filling.short)):
             deliveries += [self._finish(loser, FinishReason.MEMORY), *self.halt(loser)]
         self._served.update(filling.step.jobs)
         return filling.step, deliveries

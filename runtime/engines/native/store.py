@@ -169,8 +169,7 @@ class KVStore:
         self._cut(segment, length)
 
     def _cut(self, segment: Segment, length: int) -> None:
-        # The list itself may be in use elsewhere.
-        segment.tokens = segment.tokens[:length]
+        segment.tokens = segment.tokens[:length]  # the list itself may be in use elsewhere
         segment.computed = min(segment.computed, length)
         self._index.remove(segment, length // self.block_size)
         del segment.keys[length // self.block_size :]

@@ -119,8 +119,10 @@ class View:
         """The own segment, for others to look at. They see all that is open, so none of it stays found elsewhere; and
         what is rewound is gone for them too, so nobody else may rely on it (`KVStore.match`)."""
         own = self.open_segment()
-        if not own.is_joined and not own.pins:
-            return own
+        return self._anew(own) if own.is_joined or own.pins else own
+
+    def _anew(self, own: Segment) -> Segment:
+        """All that is open as one segment, of which nothing is computed yet, in place of the own one."""
         tokens, self.next_position = own.tokens, own.start
         self.close_own()
         if own.is_joined:
@@ -130,6 +132,23 @@ class View:
         own = self.open_segment()
         own.tokens.extend(tokens)
         return own
+
+    @property
+    def can_let_go(self) -> bool:
+        """Would what is open be the same if it was computed again, for everybody?"""
+        return self.own is not None and self.own.lineage is not None and not self.own.is_watched
+
+    def let_go(self) -> None:
+        """Hold nothing of what is open but its text. The store keeps of it what nobody else needs the blocks of."""
+        assert self.own is not None and self.can_let_go
+        self._anew(self.own)
+
+    def find_again(self) -> None:
+        """What is left in the store of a text that was let go of."""
+        assert self.own is not None
+        tokens, self.own.tokens = self.own.tokens, []
+        found = self.reuse(tokens)
+        self.open_segment().tokens.extend(tokens[found:])
 
     def reuse(self, tokens: Sequence[int]) -> int:
         """Take from the prefix index what it has of `tokens`, which are about to be appended; how many it had."""

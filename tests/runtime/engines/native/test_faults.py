@@ -85,7 +85,7 @@ async def test_what_a_pass_raises_all_who_wait_hear_of_and_the_next_goes_on(name
         assert again == await fresh(engine, [[i, 5, 9] for i in range(3)], params)
 
 
-async def crowd(engine, count=6):
+async def crowd(engine, count=12):
     """(tokens or error) of branches that do not fit together."""
     branches = [engine.open([i, *range(60)]) for i in range(count)]
     params = SamplingParams(max_tokens=60, ignore_eos=True)
@@ -101,7 +101,7 @@ async def test_keys_and_values_that_are_lost_on_their_way_are_not_found_again(wa
     async with running(NativeEngine(MODEL, IdTokenizer(VOCAB), NativeOptions(kv_tokens=2048))) as engine:
         expected = await crowd(engine)
     async with running(NativeEngine(MODEL, IdTokenizer(VOCAB), NativeOptions(kv_tokens=256))) as engine:
-        for at in (1, 2, 4):
+        for at in (1, 2, 3):
             with fault(engine, f"keys and values on their way {way}", at) as injected:
                 found = await crowd(engine)
             assert injected.has_struck and engine.store.num_swapped == engine.store.swap.used == 0

@@ -195,6 +195,49 @@ async def test_what_a_branch_wrote_that_is_closed_serves_those_who_go_on_with_it
     await close(native)
 
 
+async def turns(native: NativeEngine, seed: int, priority: int) -> list[tuple[list[int], list[float] | None]]:
+    """What one says in two turns, with a fork that does not see the second. What it begins with others say, too."""
+    rng = random.Random(seed)
+    params = [
+        SamplingParams(max_tokens=rng.randrange(1, 70), temperature=float(seed % 2), ignore_eos=True, logprobs=logprobs)
+        for logprobs in (0, None, 0)
+    ]
+    text = [*prompt(rng.choice([0, 20, 48, 64])), *prompt(rng.randrange(1, 40), seed)]
+    branch = native.open(text, path=(seed,), seed=seed, job=str(seed), priority=priority)
+    first = await branch.generate(params[0])
+    (fork,) = branch.fork(1) if seed % 3 == 0 else (None,)
+    branch.extend(prompt(9, seed))
+    found = [first, await branch.generate(params[1])]
+    branch.close()
+    if fork is not None:
+        fork.extend([1])
+        found.append(await fork.generate(params[2]))
+        fork.close()
+    assert {one.finish_reason for one in found} == {FinishReason.LENGTH}
+    return [(one.token_ids, one.logprobs) for one in found]
+
+
+@pytest.mark.parametrize("swap_tokens", [0, 64, 256])
+@pytest.mark.parametrize("first", [0, 100])
+async def test_where_the_swap_space_is_full_what_was_written_is_computed_again(swap_tokens, first):
+    async def everybody(**options: int) -> tuple[list[object], int]:
+        native = engine(draft_rows=16, **options)
+        await native.start()
+        found = await asyncio.gather(*(turns(native, first + i, i % 5 // 4) for i in range(12)))
+        assert native.store.swap is not None and native.store.swap.moved_out * 16 >= min(swap_tokens, 1)
+        num_preemptions = native.scheduler.pressure.num_preemptions
+        await close(native)
+        return list(found), num_preemptions
+
+    native = engine(kv_tokens=8192, draft_rows=16)
+    await native.start()
+    expected = [await turns(native, first + i, 0) for i in range(12)]
+    await close(native)
+    for kv_tokens in (288, 480):
+        found, num_preemptions = await everybody(kv_tokens=kv_tokens, swap_tokens=swap_tokens)
+        assert found == expected and num_preemptions > 0
+
+
 async def test_only_who_is_alone_and_larger_than_the_store_ends_for_lack_of_memory():
     native = engine(kv_tokens=160)
     await native.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plait import SamplingParams
+from plait.runtime.engines.native import pressure
 from plait.tests.runtime.engines.native.stepped import Stepped
 from plait.tests.runtime.engines.native.test_pressure import prompt
 
@@ -57,11 +58,65 @@ async def test_what_nobody_waits_for_goes_first_then_what_was_left_of_those_who_
     await stepped.close()
 
 
-async def test_without_room_in_the_swap_space_nobody_gives_way():
+async def test_without_room_in_the_swap_space_the_youngest_lets_go_of_what_it_wrote():
     stepped = Stepped(kv_tokens=320, swap_tokens=0)
     a, b, c = three(stepped)
+    store, tokens = stepped.native.store, c.branch.tokens
+    assert store.available == 20 - 3 * 3 and stepped.pressure.relieve([a], is_stuck=False)
+    assert list(stepped.scheduler.running) == [a, b] and c.branch.tokens == tokens
+    assert store.available == 20 - 2 * 3 and store.usage().cached == 2 and store.num_swapped == 0
+    assert stepped.pressure.resume() and c in stepped.scheduler.running
+    assert c.branch.tokens == tokens and c.branch.view.own.pending == len(tokens) - 32  # the rest was there still
+    for g in (a, b):
+        g.branch.close()
+    stepped.until(lambda: c.is_done)
+    assert len(c.sampled) == 100 and c.num_prefilled == 40
+    alone = stepped.generate(prompt(40, 2), job="d")
+    stepped.until(lambda: alone.is_done)
+    assert alone.sampled == c.sampled
+    await stepped.close()
+
+
+@pytest.mark.parametrize("why", ["gang", "watched", "inexact"])
+async def test_what_would_not_be_the_same_again_is_not_let_go_of(why):
+    stepped = Stepped(kv_tokens=320, swap_tokens=0)
+    a, b, c = three(stepped)
+    if why == "inexact":
+        stepped.pressure.recomputes = False
+    for g in (b, c) if why != "inexact" else ():
+        if why == "gang":
+            stepped.scheduler.gangs.put(g.branch, ("x", g.branch.job))
+        else:
+            stepped.native.store.acquire(g.branch.view.own)
     assert not stepped.pressure.relieve([a], is_stuck=True)
     assert list(stepped.scheduler.running) == [a, b, c]
+    if why == "watched":
+        for g in (b, c):
+            stepped.native.store.release(g.branch.view.own)
+    await stepped.close()
+
+
+async def test_nobody_ends_at_once_for_the_blocks_of_those_that_may_be_about_to_be_closed(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(pressure.time, "monotonic", lambda: now)
+    stepped = Stepped(kv_tokens=160, swap_tokens=0)
+    idle = stepped.generate(prompt(70, 1), max_tokens=0, job="a")
+    stepped.until(lambda: idle.is_done)
+    grows, waits = stepped.generate(prompt(40, 2), job="b"), stepped.generate(prompt(40, 3), job="c")
+    stepped.until(lambda: stepped.pressure.is_stuck)
+    stepped.step(5)
+    now = pressure.PATIENCE / 2
+    stepped.step(5)
+    assert not grows.is_done and not waits.is_done
+    idle.branch.close()
+    stepped.until(lambda: grows.is_done)
+    assert len(grows.sampled) == 100 and not stepped.pressure.is_stuck
+    again = stepped.generate(prompt(70, 1), max_tokens=0, job="d")
+    grows.branch.close()
+    stepped.until(lambda: again.is_done and stepped.pressure.is_stuck)
+    now += pressure.PATIENCE
+    stepped.until(lambda: waits.is_done)  # nothing has come of it
+    assert 0 < len(waits.sampled) < 100
     await stepped.close()
 
 
