@@ -9,7 +9,7 @@ from .drafting import Drafter
 from .gangs import Gangs
 from .generation import NativeGeneration
 from .running import Peers, Running
-from .segment import Segment, Span
+from .segment import GROWING, Segment, Span
 from .step import Filling
 from .store import KVStore
 
@@ -229,15 +229,16 @@ class Planner:
         return filling.recomputed[key]
 
 
-def needs(generations: Iterable[NativeGeneration]) -> dict[Segment, None]:
-    """Segments whose keys and values are read or written when these generations go on, in an order of its own."""
-    found: dict[Segment, None] = {}
+def needs(generations: Iterable[NativeGeneration]) -> dict[Segment, int]:
+    """Segments whose keys and values are read or written when these generations go on, in an order of its own, and how
+    far (`Segment.ends`)."""
+    found: dict[Segment, int] = {}
     entered: set[Segment] = set()
 
     def visit(spans: Iterable[Span]) -> None:
         for span in spans:
             segment = span.segment
-            found[segment] = None
+            found[segment] = max(found.get(segment, 0), span.reach)
             if span.end is not None and span.end > segment.computed and segment not in entered:
                 entered.add(segment)
                 visit(segment.view)
@@ -246,6 +247,6 @@ def needs(generations: Iterable[NativeGeneration]) -> dict[Segment, None]:
         view = g.branch.view
         visit(view.spans)
         if view.own is not None:
-            found[view.own] = None
+            found[view.own] = GROWING
             visit(view.own.view)
     return found

@@ -128,14 +128,19 @@ class Pressure:
         nothing hold blocks, and may be about to be closed."""
         oldest = min(short, key=self.age)
         own = needs(self._companions(oldest))
-        kept = {segment for segment in self.store.holders() if segment not in own}
         everybody: Unit = [*self.running, *self.suspended]
-        if not kept <= needs(everybody).keys() and self._is_patient():
+        if self._is_any_idle(everybody) and self._is_patient():
             return None
         self._stuck_since = None
+        kept = {segment for segment in self.store.holders() if segment not in own}
         jobs = {job for segment in kept for job in segment.jobs}
         holding = [g for g in everybody if not kept.isdisjoint(needs([g]))]
         return max(holding or [g for g in everybody if g.branch.job in jobs] or [oldest], key=self.age)
+
+    def _is_any_idle(self, everybody: Unit) -> bool:
+        """Is there a block that none of these needs?"""
+        size, needed = self.store.block_size, needs(everybody)
+        return any(len(s.blocks) > -(-needed.get(s, 0) // size) for s in self.store.holders())
 
     def _is_patient(self) -> bool:
         now = time.monotonic()

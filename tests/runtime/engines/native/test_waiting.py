@@ -96,6 +96,21 @@ async def test_what_would_not_be_the_same_again_is_not_let_go_of(why):
     await stepped.close()
 
 
+@pytest.mark.parametrize("swap_tokens", [0, 512])
+async def test_nobody_ends_at_once_for_the_rest_of_a_segment_whose_beginning_it_has_found(swap_tokens):
+    stepped = Stepped(kv_tokens=320, swap_tokens=swap_tokens)
+    writer = stepped.generate(prompt(64), job="a")
+    stepped.until(lambda: bool(writer.sampled))
+    reader = stepped.generate([*prompt(64), 5], max_tokens=200, job="b")
+    assert reader.num_reused == 64
+    stepped.until(lambda: writer.is_done and stepped.pressure.is_stuck)
+    assert not reader.is_done and stepped.native.store.available == 0
+    writer.branch.close()
+    stepped.until(lambda: reader.is_done)
+    assert len(reader.sampled) == 200
+    await stepped.close()
+
+
 async def test_nobody_ends_at_once_for_the_blocks_of_those_that_may_be_about_to_be_closed(monkeypatch):
     now = 0.0
     monkeypatch.setattr(pressure.time, "monotonic", lambda: now)
