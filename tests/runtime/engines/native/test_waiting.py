@@ -135,17 +135,20 @@ async def test_nobody_ends_at_once_for_the_blocks_of_those_that_may_be_about_to_
     await stepped.close()
 
 
-async def test_only_who_holds_blocks_that_the_oldest_lacks_ends_for_lack_of_memory():
+async def test_only_who_holds_blocks_that_the_oldest_lacks_ends_for_lack_of_memory(monkeypatch):
     """The youngest has none: to end it would free nothing."""
+    monkeypatch.setattr(pressure.time, "monotonic", lambda: 0.0)
     stepped = Stepped(kv_tokens=160, swap_tokens=0)
+    stepped.pressure.recomputes = False
     old, young = (stepped.generate(prompt(40, i), job=job) for i, job in enumerate("ab"))
     stepped.until(lambda: old.sampled and young.sampled)
     last = stepped.generate(prompt(100, 2), max_tokens=5, job="c")
     stepped.until(lambda: young.is_done)
-    assert not old.is_done and not last.is_done and stepped.scheduler.lacks_blocks
+    stepped.until(lambda: stepped.pressure.is_stuck)
+    assert not old.is_done and not last.is_done
     young.branch.close()
     stepped.until(lambda: old.is_done)
-    assert len(old.sampled) == 100 and not last.is_done and not stepped.scheduler.lacks_blocks
+    assert len(old.sampled) == 100 and not last.is_done and not stepped.pressure.is_stuck
     old.branch.close()
     stepped.until(lambda: last.is_done)
     assert len(last.sampled) == 5
