@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from .alike import Alike
 from .drafting import Drafter
 from .gangs import Gangs
 from .generation import NativeGeneration
@@ -41,6 +42,7 @@ class Planner:
         """A step for the generations, in this order. `share`: rows of a job at most, but for gangs that are begun and,
         if these come whole, prompts."""
         filling = Filling(self.max_rows, self.prefill_chunk, _UNBOUNDED if share is None else share, are_prompts_whole)
+        alike = Alike(self.store)
         met: set[tuple[str, str]] = set()
         for peers in order:
             num_met = 0
@@ -51,7 +53,7 @@ class Planner:
                     num_met += 1
                     gang = g.branch.gang
                     if gang is None:
-                        if self._bring(filling, [g]):
+                        if self._bring(filling, [g]) and not alike.awaits(g, filling.planned):
                             self._add(filling, g)
                     elif gang not in met:
                         met.add(gang)

@@ -24,6 +24,11 @@ class PrefixIndex:
         """Does its key lead to block number `i` of the segment? Another one may have had the same text first."""
         return self._found.get(segment.keys[i]) == (segment, i)
 
+    def has(self, key: bytes) -> bool:
+        """Would a text that goes on with this block match it?"""
+        found = self._found.get(key)
+        return found is not None and not found[0].is_watched
+
     def add(self, segment: Segment) -> None:
         """Name the blocks of the segment that became full."""
         size = self.block_size
@@ -60,10 +65,9 @@ class PrefixIndex:
             if key is None:
                 break
             key = block_key(key, tokens[at : at + size])
-            found = self._found.get(key)
-            if found is None or found[0].is_watched:
+            if not self.has(key):
                 break
-            segment, i = found
+            segment, i = self._found[key]
             last = spans[-1] if spans else None
             if last is not None and last.segment is segment and last.end == i * size:
                 spans[-1] = last.upto((i + 1) * size - last.start)

@@ -210,7 +210,7 @@ class Pressure:
     def _go_on(self, unit: Unit) -> None:
         for g in unit:
             if self.suspended.pop(g):
-                g.branch.view.find_again()
+                g.branch.view.find_more()
             self.running.add(g)
         self.note_change()
 

@@ -276,6 +276,10 @@ class KVStore:
             self._cached.touch(span.segment)
         return spans
 
+    def finds(self, key: bytes) -> bool:
+        """Is there a full block of this key?"""
+        return self._index.has(key)
+
     # -- introspection -----------------------------------------------------------------------------------------
 
     def usage(self, job: str | None = None) -> BlockUsage:

@@ -143,12 +143,21 @@ class View:
         assert self.own is not None and self.can_let_go
         self._anew(self.own)
 
-    def find_again(self) -> None:
-        """What is left in the store of a text that was let go of."""
-        assert self.own is not None
-        tokens, self.own.tokens = self.own.tokens, []
-        found = self.reuse(tokens)
-        self.open_segment().tokens.extend(tokens[found:])
+    def find_more(self) -> int:
+        """Take from the store what it has got meanwhile of the open text; how many tokens less are pending."""
+        own = self.own
+        assert own is not None and self.can_let_go
+        pending, tokens, kept = own.pending, own.tokens, own.computed - own.computed % self.store.block_size
+        if kept:
+            # What is computed becomes text in front of what is not.
+            self.freeze()
+            self._keep(len(self.spans) - 1, kept, is_open=True)
+        else:
+            self.store.truncate(own, 0)
+        found = self.reuse(tokens[kept:])
+        own = self.open_segment()
+        own.tokens.extend(tokens[kept + found :])
+        return pending - own.pending
 
     def reuse(self, tokens: Sequence[int]) -> int:
         """Take from the prefix index what it has of `tokens`, which are about to be appended; how many it had."""
@@ -158,11 +167,16 @@ class View:
         if own.tokens or own.is_watched:
             return 0
         found = self.store.match(own.lineage, tokens)
+        count = sum(map(len, found))
         if found:
-            found[0] = replace(found[0], is_joined=own.is_joined)
-            self.append(found)
+            first, spans = replace(found[0], is_joined=own.is_joined), self.spans
+            if own.is_joined and (spans[-1].segment, spans[-1].end) == (first.segment, first.start):
+                first = replace(spans[-1], end=first.end)
+                spans = spans[:-1]
+            self.replace((*spans, first, *found[1:]))
+            self.next_position += count
             self.open_segment(is_joined=True)
-        return sum(map(len, found))
+        return count
 
     def _lineage(self, *, is_joined: bool = False) -> bytes | None:
         """Of what is written next, if nothing of it is yet."""

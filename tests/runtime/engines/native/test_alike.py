@@ -1,0 +1,118 @@
+"""Prompts that begin alike and come at the same time: each block of them is computed once, and nothing else changes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from plait import SamplingParams
+from plait.tests.runtime.engines.native.stepped import Stepped
+from plait.tests.runtime.engines.native.test_pressure import close, engine, prompt
+
+
+def computed(stepped: Stepped) -> int:
+    """Rows of prompts."""
+    return sum(count for step in stepped.steps for _, count in step.prefills)
+
+
+@pytest.mark.parametrize("prefill_chunk", [40, 64, 512])
+@pytest.mark.parametrize("num_jobs", [1, 2, 5])
+async def test_what_prompts_have_in_common_is_computed_once(prefill_chunk, num_jobs):
+    stepped = Stepped(kv_tokens=8192, prefill_chunk=prefill_chunk)
+    common = prompt(200)
+    everybody = [
+        stepped.generate([*common, *prompt(9, i)], max_tokens=3, job=str(i % num_jobs), path=(i,)) for i in range(5)
+    ]
+    stepped.until(lambda: all(g.is_done for g in everybody))
+    blocks = len(common) // 16 * 16
+    ends = 5 * (len(common) + 9 - blocks)
+    # Where two take turns, what is not a whole block yet is written by each.
+    assert blocks + ends <= computed(stepped) <= blocks + ends + (16 * 200 // prefill_chunk if num_jobs > 1 else 0)
+    for i, g in enumerate(everybody):
+        assert g.num_prefilled + g.num_reused >= len(common) + 9
+        alone = Stepped(kv_tokens=8192)
+        lonely = alone.generate([*common, *prompt(9, i)], max_tokens=3, path=(i,))
+        alone.until(lambda g=lonely: g.is_done)
+        assert lonely.sampled == g.sampled
+        lonely.branch.close()
+        await alone.close()
+    stepped.native.store.check_integrity()
+    assert stepped.native.block_usage().used < 30  # one copy of what is common, and what each has of its own
+    for g in everybody:
+        g.branch.close()
+    await stepped.close()
+
+
+async def test_nobody_waits_for_little_or_for_who_is_not_computed():
+    stepped = Stepped(kv_tokens=8192)
+    everybody = [stepped.generate([*prompt(40), *prompt(40, i)], max_tokens=1, job=str(i)) for i in range(3)]
+    assert stepped.step() == [{"0": 80, "1": 80, "2": 80}]
+    for g in everybody:
+        g.branch.close()
+    first = stepped.generate(prompt(300, 7), max_tokens=1, job="a")
+    second = stepped.generate(prompt(300, 7), max_tokens=1, job="b")
+    first.branch.close()
+    assert stepped.step() == [{"b": 300}]
+    third = stepped.generate([*prompt(300, 7), 1], max_tokens=1, job="c")
+    assert second.is_done and third.num_reused == 288
+    for g in (second, third):
+        g.branch.close()
+    await stepped.close()
+
+
+async def test_who_goes_first_is_not_kept_waiting_for_who_comes_behind():
+    """The second prompt is urgent: the first one goes on with what that computes."""
+    stepped = Stepped(kv_tokens=8192, prefill_chunk=64)
+    slow = stepped.generate(prompt(400), max_tokens=1, job="a")
+    stepped.step()
+    urgent = stepped.generate([*prompt(400), 3], max_tokens=1, job="b", priority=1)
+    assert urgent.num_reused == 64
+    stepped.step(-(-(401 - 64) // 64) + 1)
+    assert urgent.is_done
+    stepped.until(lambda: slow.is_done)
+    assert computed(stepped) <= 400 + 2 * 16 and slow.num_prefilled < 100
+    for g in (slow, urgent):
+        g.branch.close()
+    await stepped.close()
+
+
+async def attempts(seed: int, *, kv_tokens: int, swap_tokens: int, at_once: bool) -> list[list[int]]:
+    """Branches of some texts that begin alike, each in turns that others say too, some cancelled on the way."""
+    rng = random.Random(seed)
+    texts = [prompt(rng.choice([32, 64, 200, 300])) for _ in range(2)]
+    native = engine(kv_tokens=kv_tokens, swap_tokens=swap_tokens, prefill_chunk=rng.choice([24, 64, 512]))
+    await native.start()
+
+    async def one(i: int) -> list[int]:
+        rng = random.Random(seed * 100 + i)
+        text = [*texts[i % 2], *prompt(rng.choice([1, 20, 70]), i % 3)]
+        branch = native.open(text, path=(i,), seed=seed, job=str(i % 4), priority=i % 5 // 4)
+        found: list[int] = []
+        try:
+            for turn in range(2):
+                params = SamplingParams(max_tokens=rng.randrange(1, 20), temperature=float(i % 2), ignore_eos=True)
+                generation = branch.generate(params)
+                if i % 6 == 5 and at_once:
+                    await asyncio.sleep(0)
+                    return []
+                found += (await generation).token_ids
+                branch.extend(prompt(80, turn))
+                if i % 3 == 0:
+                    branch.rewind(branch.length - rng.randrange(60))
+        finally:
+            branch.close()  # which cancels what runs
+        return found
+
+    runs = [one(i) for i in range(12)]
+    found = list(await asyncio.gather(*runs)) if at_once else [await run for run in runs]
+    await close(native)
+    return [tokens for i, tokens in enumerate(found) if i % 6 != 5]
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_tokens_are_those_of_one_after_the_other(seed):
+    expected = await attempts(seed, kv_tokens=16384, swap_tokens=0, at_once=False)
+    for kv_tokens, swap_tokens in ((16384, 0), (1024, 1024), (1024, 0)):
+        assert await attempts(seed, kv_tokens=kv_tokens, swap_tokens=swap_tokens, at_once=True) == expected
