@@ -154,6 +154,7 @@ class View:
             self._keep(len(self.spans) - 1, kept, is_open=True)
         else:
             self.store.truncate(own, 0)
+            self.next_position = own.start
         found = self.reuse(tokens[kept:])
         own = self.open_segment()
         own.tokens.extend(tokens[kept + found :])

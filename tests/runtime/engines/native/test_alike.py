@@ -92,6 +92,8 @@ async def attempts(seed: int, *, kv_tokens: int, swap_tokens: int, at_once: bool
         found: list[int] = []
         try:
             for turn in range(2):
+                if i % 4 == 1:
+                    branch.rewind(branch.length - rng.randrange(9))  # of what is not computed yet
                 params = SamplingParams(max_tokens=rng.randrange(1, 20), temperature=float(i % 2), ignore_eos=True)
                 generation = branch.generate(params)
                 if i % 6 == 5 and at_once:
