@@ -17,7 +17,8 @@ def check_whole(num_blocks: int, free: Sequence[int], segments: Iterable[Segment
 def check_index(blocks: Iterable[tuple[Segment, int]], segments: Collection[Segment]) -> None:
     """What the prefix index names is there."""
     for segment, i in blocks:
-        if i >= segment.num_swapped and (i >= len(segment.blocks) or segment.blocks[i] < 0):
+        held = len(segment.blocks)
+        if i >= held + segment.num_swapped or (i < held and segment.blocks[i] < 0):
             raise RuntimeError("the prefix index names a freed block")
         if segment not in segments:
             raise RuntimeError("the prefix index names a freed segment")
@@ -28,7 +29,7 @@ def check_alive(segments: Iterable[Segment], block_size: int) -> None:
     for segment in segments:
         if segment.refs < 1 or segment.refs != sum(segment.ends.values()):
             raise RuntimeError("an unreferenced segment counts as alive")
-        if segment.num_swapped and len(segment.blocks):
-            raise RuntimeError("a segment is in the swap space and in the pool")
-        if max(len(segment.blocks), segment.num_swapped) > -(-segment.reach // block_size):
+        if segment.num_swapped and len(segment.blocks) + segment.num_swapped < -(-segment.computed // block_size):
+            raise RuntimeError("what is computed is neither in the swap space nor in the pool")
+        if len(segment.blocks) + segment.num_swapped > -(-segment.reach // block_size):
             raise RuntimeError("a block is held that nobody refers to")

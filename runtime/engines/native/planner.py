@@ -97,8 +97,8 @@ class Planner:
         """Have all that the generations need in the pool; False: there is not enough room."""
         if not self.store.num_swapped:
             return True
-        for segment in needs(generations):
-            if segment.num_swapped and not self.store.bring_back(segment):
+        for segment, reach in needs(generations).items():
+            if segment.num_swapped and not self.store.bring_back(segment, reach):
                 filling.short.append(generations[0])
                 return False
         return True
@@ -233,15 +233,16 @@ class Planner:
 
 def needs(generations: Iterable[NativeGeneration]) -> dict[Segment, int]:
     """Segments whose keys and values are read or written when these generations go on, in an order of its own, and how
-    far (`Segment.ends`)."""
+    far (`Segment.ends`); one that has to be computed as a whole, as far as it goes."""
     found: dict[Segment, int] = {}
     entered: set[Segment] = set()
 
     def visit(spans: Iterable[Span]) -> None:
         for span in spans:
             segment = span.segment
-            found[segment] = max(found.get(segment, 0), span.reach)
-            if span.end is not None and span.end > segment.computed and segment not in entered:
+            is_pending = span.end is not None and span.end > segment.computed
+            found[segment] = max(found.get(segment, 0), GROWING if is_pending else span.reach)
+            if is_pending and segment not in entered:
                 entered.add(segment)
                 visit(segment.view)
 

@@ -17,6 +17,7 @@ from .gangs import Gangs
 from .generation import NativeGeneration
 from .planner import needs
 from .running import Running
+from .segment import Segment
 from .store import KVStore
 
 _AHEAD = 32
@@ -104,7 +105,7 @@ class Pressure:
 
     def _free(self) -> bool:
         """A block at least, of what no running generation needs."""
-        return (self.store.can_swap and self._swap(1)) or self._let_go()
+        return self._swap(1) if self.store.can_swap else self._let_go()
 
     def _can_let_go(self, g: NativeGeneration) -> bool:
         return self.recomputes and g.branch.gang is None and g.branch.view.can_let_go
@@ -117,7 +118,8 @@ class Pressure:
                 self.suspended[g] = True
                 g.drafter = None  # it reads the segment
                 g.branch.view.let_go()
-                if self.store.available > before:
+                # What it let go of was in the pool, or makes room in the swap space.
+                if self.store.available > before or (self.store.can_swap and self._swap(1)):
                     return True
         return False
 
@@ -129,18 +131,18 @@ class Pressure:
         oldest = min(short, key=self.age)
         own = needs(self._companions(oldest))
         everybody: Unit = [*self.running, *self.suspended]
-        if self._is_any_idle(everybody) and self._is_patient():
+        if self._idle(needs(everybody)) and self._is_patient():
             return None
         self._stuck_since = None
-        kept = {segment for segment in self.store.holders() if segment not in own}
+        kept = self._idle(own)
         jobs = {job for segment in kept for job in segment.jobs}
-        holding = [g for g in everybody if not kept.isdisjoint(needs([g]))]
+        holding = [g for g in everybody if any(r > own.get(s, 0) for s, r in needs([g]).items() if s in kept)]
         return max(holding or [g for g in everybody if g.branch.job in jobs] or [oldest], key=self.age)
 
-    def _is_any_idle(self, everybody: Unit) -> bool:
-        """Is there a block that none of these needs?"""
-        size, needed = self.store.block_size, needs(everybody)
-        return any(len(s.blocks) > -(-needed.get(s, 0) // size) for s in self.store.holders())
+    def _idle(self, needed: dict[Segment, int]) -> dict[Segment, int]:
+        """Where the pool has blocks beside those that are `needed`, and how many; the latest first."""
+        counts = {s: self.store.num_idle(s, needed.get(s, 0)) for s in self.store.holders()}
+        return {segment: count for segment, count in counts.items() if count}
 
     def _is_patient(self) -> bool:
         now = time.monotonic()
@@ -168,15 +170,14 @@ class Pressure:
     def _swap(self, blocks: int) -> bool:
         """Free so many blocks by moving out what no running generation needs; of what nobody needs some more, since who
         is short will be so again, and each time all segments are looked at."""
-        needed = needs(self.running)
-        idle = [segment for segment in self.store.holders() if segment not in needed]
-        waiting = needs(self.suspended)
+        needed, waiting = needs(self.running), needs(self.suspended)
+        idle = [(waiting.get(s, 0) > needed.get(s, 0), s) for s in self._idle(needed)]
         freed = 0
         ahead = self.store.num_blocks // _AHEAD
-        for number, segment in enumerate(sorted(idle, key=lambda segment: segment in waiting)):
-            if freed >= blocks + (0 if segment in waiting or number >= _AT_ONCE else ahead):
+        for number, (is_waited_for, segment) in enumerate(sorted(idle, key=lambda pair: pair[0])):
+            if freed >= blocks + (0 if is_waited_for or number >= _AT_ONCE else ahead):
                 break
-            freed += self.store.swap_out(segment)
+            freed += self.store.swap_out(segment, needed.get(segment, 0))
         return freed >= blocks
 
     # -- going on ----------------------------------------------------------------------------------------------
@@ -216,15 +217,11 @@ class Pressure:
 
     def _missing(self, unit: Unit) -> int:
         """Blocks that the generations need to go on, beside those that they have."""
-        return sum(
-            segment.num_swapped or (self.store.blocks_missing(segment, len(segment.tokens)) if segment.pending else 0)
-            for segment in needs(unit)
-        )
+        return sum(self.store.blocks_missing(s, min(reach, len(s.tokens))) for s, reach in needs(unit).items())
 
     def _make_room(self, blocks: int) -> bool:
         missing = blocks - self.store.available
         if missing <= 0:
             return True
-        needed = needs([*self.running, *self.suspended])
-        idle = sum(segment.num_held for segment in self.store.holders() if segment not in needed)
-        return idle >= missing and self.store.swap is not None and self._swap(missing)
+        idle = self._idle(needs([*self.running, *self.suspended]))
+        return sum(idle.values()) >= missing and self.store.can_swap and self._swap(missing)

@@ -90,7 +90,7 @@ class Segment:
         self.seen: list[tuple[int, tuple[int, ...]]] = []
         """For live views: (first token index, ends of the live spans of `view` in order) of each forward pass."""
         self.num_swapped = 0
-        """Blocks of it that are in the swap space; then it has none in the pool."""
+        """Blocks of it that are in the swap space, behind those in the pool."""
         self.num_held = 0
         """Blocks it really has."""
         self.jobs: dict[str, Share] = {}

@@ -73,9 +73,9 @@ class KVStore:
         if segment.name is not None and (segment.pending or segment.num_swapped):
             self._forget_name(segment)
         if segment.num_swapped:
-            self._index.remove(segment)
-            segment.keys.clear()
-            self._forget_swapped(segment)
+            self._index.remove(segment, len(segment.blocks))
+            del segment.keys[len(segment.blocks) :]
+            self._cut_swapped(segment, 0)
         segment.version += 1
         self._cache(segment)
 
@@ -95,7 +95,7 @@ class KVStore:
         """Part with the blocks behind all that views refer to, which would be held for nobody."""
         keep = -(-segment.reach // self.block_size)
         length = keep * self.block_size
-        if max(len(segment.blocks), segment.num_swapped) <= keep and len(segment.tokens) <= length:
+        if len(segment.blocks) + segment.num_swapped <= keep and len(segment.tokens) <= length:
             return
         if segment.name is not None:
             self._forget_name(segment)
@@ -151,6 +151,9 @@ class KVStore:
     def reserve(self, segment: Segment, length: int) -> bool:
         """Give the segment blocks for its first `length` tokens, evicting cached segments; False: not enough."""
         assert not segment.num_swapped
+        return self._reserve(segment, length)
+
+    def _reserve(self, segment: Segment, length: int) -> bool:
         missing = self.blocks_missing(segment, length)
         if missing > self.available:
             return False
@@ -175,10 +178,10 @@ class KVStore:
         del segment.keys[length // self.block_size :]
         while segment.seen and segment.seen[-1][0] >= length:
             segment.seen.pop()
-        if segment.num_swapped and not segment.computed:
-            self._forget_swapped(segment)
-        segment.num_swapped = min(segment.num_swapped, -(-length // self.block_size))
-        self._take_back(segment, -(-length // self.block_size))
+        keep = -(-length // self.block_size)
+        if segment.num_swapped:
+            self._cut_swapped(segment, max(0, keep - len(segment.blocks)))
+        self._take_back(segment, keep)
 
     def _take_back(self, segment: Segment, keep: int) -> int:
         """Free the blocks behind the first `keep`; how many."""
@@ -204,49 +207,62 @@ class KVStore:
     @property
     def can_swap(self) -> bool:
         """Is there a swap space with room?"""
-        return self.swap is not None and self.swap.has_room(1)
+        return self.swap is not None and self.swap.room > 0
 
     def holders(self) -> list[Segment]:
         """Segments with blocks that could be moved out, the latest first."""
         return [s for s in reversed(self._alive) if len(s.blocks) and not s.is_loading]
 
-    def swap_out(self, segment: Segment) -> int:
-        """Move what is computed of it out of the pool; how many blocks that frees, 0 if there is no room for them."""
+    def num_idle(self, segment: Segment, reach: int) -> int:
+        """Blocks of it in the pool of which nobody needs anything who needs its first `reach` tokens."""
+        return max(0, len(segment.blocks) - -(-reach // self.block_size))
+
+    def swap_out(self, segment: Segment, reach: int = 0) -> int:
+        """Move what is computed of it out of the pool, but for the blocks of its first `reach` tokens; how many blocks
+        that frees. Where there is no room for all, the last go."""
         assert self.swap is not None
         # A segment that was cached, and is used again, has lost what lay behind its full blocks.
-        count = min(-(-segment.computed // self.block_size), len(segment.blocks))
-        if not self.swap.has_room(count):
-            return 0
-        if count:
+        end = min(-(-segment.computed // self.block_size), len(segment.blocks))
+        keep = max(-(-reach // self.block_size), end - self.swap.room)
+        count = end - keep
+        if count > 0:
             try:
-                self.swap.save(segment, count)
+                self.swap.save(segment, keep, end)
             except Exception as error:
                 logger.warning("no memory for %d KV blocks in the swap space: %s", count, error)
                 return 0
-            segment.num_swapped = count
-            self.num_swapped += 1
-        return self._take_back(segment, 0)
+            self.num_swapped += not segment.num_swapped
+            segment.num_swapped += count
+        return self._take_back(segment, keep)
 
-    def bring_back(self, segment: Segment) -> bool:
-        """Undo `swap_out`; False, or an error: it is there still, for lack of blocks or what else failed."""
+    def bring_back(self, segment: Segment, reach: int = GROWING) -> bool:
+        """Undo `swap_out` for the blocks of its first `reach` tokens; False, or an error: they are where they were, for
+        lack of blocks or what else failed."""
         assert self.swap is not None
-        count, segment.num_swapped = segment.num_swapped, 0
+        begin, away = len(segment.blocks), segment.num_swapped
+        end = min(-(-reach // self.block_size), begin + away)
+        if end <= begin:
+            return True
+        is_back = False
         try:
-            if self.reserve(segment, count * self.block_size):
-                self.swap.load(segment, count)
-                self.num_swapped -= 1
-                count = 0
+            if self._reserve(segment, end * self.block_size):
+                self.swap.load(segment, begin, end)
+                is_back = True
         finally:
-            if count:
-                self._take_back(segment, 0)
-            segment.num_swapped = count
-        return not count
+            if not is_back:
+                self._take_back(segment, begin)
+        if is_back:
+            segment.num_swapped = begin + away - end
+            self.num_swapped -= not segment.num_swapped
+        return is_back
 
-    def _forget_swapped(self, segment: Segment) -> None:
+    def _cut_swapped(self, segment: Segment, count: int) -> None:
+        """Of what is in the swap space, keep `count` blocks at most."""
         assert self.swap is not None
-        self.swap.drop(segment)
-        segment.num_swapped = 0
-        self.num_swapped -= 1
+        if count < segment.num_swapped:
+            self.swap.cut(segment, count)
+            segment.num_swapped = count
+            self.num_swapped -= not count
 
     def evict_all(self) -> None:
         """Forget every cached segment."""

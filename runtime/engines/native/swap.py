@@ -23,30 +23,48 @@ class SwapSpace:
         self._pool = pool
         self._kept: dict[Segment, tuple[list[Tensor], list[Tensor]]] = {}
 
-    def has_room(self, count: int) -> bool:
-        return self.used + count <= self.max_blocks
+    @property
+    def room(self) -> int:
+        """Blocks that it can take."""
+        return self.max_blocks - self.used
 
-    def save(self, segment: Segment, count: int) -> None:
-        """Keep the segment's first `count` blocks."""
-        index = self._index(segment, count)
-        self._kept[segment] = [k[index].cpu() for k in self._pool.k], [v[index].cpu() for v in self._pool.v]
-        self.used += count
-        self.moved_out += count
+    def save(self, segment: Segment, begin: int, end: int) -> None:
+        """Keep blocks `begin` .. `end` - 1 of the segment, of which those that follow are kept already."""
+        index = self._index(segment, begin, end)
+        keys, values = ([layer[index].cpu() for layer in pool] for pool in (self._pool.k, self._pool.v))
+        if segment in self._kept:
+            behind = self._kept[segment]
+            keys, values = (
+                [torch.cat(pair) for pair in zip(new, old, strict=True)]
+                for new, old in zip((keys, values), behind, strict=True)
+            )
+        self._kept[segment] = keys, values
+        self.used += end - begin
+        self.moved_out += end - begin
 
-    def load(self, segment: Segment, count: int) -> None:
-        """Write what was kept into the segment's blocks, which are `count` now, and forget it."""
-        index = self._index(segment, count)
+    def load(self, segment: Segment, begin: int, end: int) -> None:
+        """Write what was kept first into blocks `begin` .. `end` - 1 of the segment, and forget that."""
+        index, count = self._index(segment, begin, end), end - begin
         for pool, kept in zip((self._pool.k, self._pool.v), self._kept[segment], strict=True):
             for layer, tensor in zip(pool, kept, strict=True):
                 layer[index] = tensor[:count].to(layer.device)
         self.moved_in += count
-        self.drop(segment)
+        self._keep(segment, count, None)
 
-    def drop(self, segment: Segment) -> None:
-        """Forget what was kept."""
-        keys, _ = self._kept.pop(segment)
-        self.used -= len(keys[0])
+    def cut(self, segment: Segment, count: int) -> None:
+        """Forget what was kept behind the first `count` blocks."""
+        self._keep(segment, 0, count)
 
-    def _index(self, segment: Segment, count: int) -> Tensor:
+    def _keep(self, segment: Segment, begin: int, end: int | None) -> None:
+        keys, values = self._kept.pop(segment)
+        before, after = len(keys[0]), len(keys[0][begin:end])
+        if after == before:
+            self._kept[segment] = keys, values
+        elif after:
+            # A part of a tensor would hold all of its memory.
+            self._kept[segment] = [k[begin:end].clone() for k in keys], [v[begin:end].clone() for v in values]
+        self.used -= before - after
+
+    def _index(self, segment: Segment, begin: int, end: int) -> Tensor:
         # Blocks that a cached segment has given back (-1) come back as any other: nobody reads what is in them.
-        return torch.from_numpy(np.maximum(segment.blocks[:count], 0).astype("int64")).to(self._pool.k[0].device)
+        return torch.from_numpy(np.maximum(segment.blocks[begin:end], 0).astype("int64")).to(self._pool.k[0].device)

@@ -67,21 +67,22 @@ def test_what_is_computed_goes_out_and_comes_back_bit_for_bit():
     store.check_integrity()
 
 
-def test_nothing_happens_without_room_on_the_other_side():
+def test_no_more_goes_than_there_is_room_for_on_the_other_side():
     memory = Memory(swap=4)
     store = memory.store
     first, second = memory.segment(33, 33), memory.segment(20, 17, seed=500)
+    before = memory.content(second, 2)
     assert store.can_swap and store.swap_out(first) == 3
-    assert store.can_swap and store.swap_out(second) == 0
-    assert (len(second.blocks), second.num_swapped, memory.swap.used, store.num_swapped) == (2, 0, 3, 1)
-    third = memory.segment(60, 0, seed=900)
+    assert store.can_swap and store.swap_out(second) == 1
+    assert (len(second.blocks), second.num_swapped, memory.swap.used, store.num_swapped) == (1, 1, 4, 2)
+    assert not store.can_swap and store.swap_out(second) == 0
+    third = memory.segment(70, 0, seed=900)
     assert not store.bring_back(first)  # 3 blocks, where 2 are left
-    assert (first.num_swapped, memory.swap.used, store.num_swapped, memory.swap.moved_in) == (3, 3, 1, 0)
-    assert store.swap_out(third) == 4 and third.num_swapped == 0 and store.num_swapped == 1
-    assert store.bring_back(first) and store.swap_out(second) == 2
+    assert (first.num_swapped, memory.swap.used, store.num_swapped, memory.swap.moved_in) == (3, 4, 2, 0)
+    assert store.swap_out(third) == 5 and third.num_swapped == 0 and store.num_swapped == 2
+    assert store.bring_back(first) and store.bring_back(second) and store.num_swapped == memory.swap.used == 0
+    assert all(map(torch.equal, memory.content(second, 2), before))
     store.check_integrity()
-    memory.swap.max_blocks = 2
-    assert not store.can_swap
 
 
 @pytest.mark.parametrize(
@@ -113,13 +114,13 @@ def test_what_does_not_come_back_stays_away(part, monkeypatch):
     segment = memory.segment(70, 33)
     before = memory.content(segment, 3)
     store.swap_out(segment)
-    owner = memory.swap if part == "load" else store
+    owner, name = (memory.swap, "load") if part == "load" else (store, "_reserve")
 
     def broken(*_):
         raise RuntimeError("a device is lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr(owner, part, broken)
+        patch.setattr(owner, name, broken)
         with pytest.raises(RuntimeError, match="lost"):
             store.bring_back(segment)
     assert (segment.num_swapped, store.num_swapped, memory.swap.used) == (3, 1, 3)
@@ -139,6 +140,68 @@ def test_what_the_host_has_no_memory_for_stays_in_the_pool(monkeypatch, caplog):
     assert (segment.num_swapped, memory.store.num_swapped, memory.swap.used) == (0, 0, 0)
     assert all(map(torch.equal, memory.content(segment, 5), before))
     memory.store.check_integrity()
+
+
+def test_what_nobody_needs_of_a_segment_goes_alone_and_what_is_needed_first_comes_back_alone():
+    memory = Memory()
+    store = memory.store
+    segment = memory.segment(70, 70)
+    before = memory.content(segment, 5)
+    assert [store.num_idle(segment, reach) for reach in (0, 1, 33, 70, 900)] == [5, 4, 2, 0, 0]
+    assert store.swap_out(segment, 33) == 2 and store.swap_out(segment, 33) == 0
+    assert (len(segment.blocks), segment.num_swapped, store.by_job["a"], store.holders()) == (3, 2, 3, [segment])
+    assert store.swap_out(segment, 16) == 2 and store.bring_back(segment, 48)
+    assert (len(segment.blocks), segment.num_swapped, memory.swap.used, store.num_swapped) == (3, 2, 2, 1)
+    store.check_integrity()
+    assert all(map(torch.equal, memory.content(segment, 3), (tensor[:3] for tensor in before)))
+    store.release(segment, job="a")  # what is away is gone
+    assert [span.end for span in store.match(ROOT, list(range(70)))] == [48]
+    usage = store.usage()
+    assert (usage.free, usage.cached, memory.swap.used, store.num_swapped) == (5, 3, 0, 0)
+    store.check_integrity()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    room=st.integers(0, 6),
+    steps=st.lists(st.tuples(st.sampled_from(["out", "back", "cut", "fill", "free"]), st.integers(0, 80)), max_size=20),
+)
+def test_whatever_goes_and_comes_back_of_a_segment_is_the_same(room, steps):
+    memory = Memory(swap=room)
+    store = memory.store
+    segment = memory.segment(80, 70)
+    before, others = memory.content(segment, 5), list[Segment]()
+    for seed, (step, n) in enumerate(steps):
+        held, total = len(segment.blocks), len(segment.blocks) + segment.num_swapped
+        if step == "out":
+            store.swap_out(segment, n)
+            assert len(segment.blocks) >= min(held, -(-n // SIZE)) and memory.swap.used <= room
+            assert not store.can_swap or len(segment.blocks) <= -(-n // SIZE)
+        elif step == "back":
+            is_back = store.bring_back(segment, n)
+            assert len(segment.blocks) == (max(held, min(total, -(-n // SIZE))) if is_back else held)
+            assert is_back or -(-n // SIZE) - held > store.available
+        elif step == "cut":
+            store.truncate(segment, max(0, len(segment.tokens) - n // 4))
+        elif step == "fill" and n // SIZE <= store.available:
+            others.append(memory.segment(n // SIZE * SIZE, 0, seed=1000 * seed))
+        elif others:
+            store.release(others.pop(), job="a")
+        # Other blocks are anybody's.
+        kept = memory.content(segment, len(segment.blocks))
+        memory.scribble(seed)
+        for tensor, blocks in zip((*memory.pool.k, *memory.pool.v), kept, strict=True):
+            tensor[segment.blocks.astype("int64")] = blocks
+        computed = min(-(-segment.computed // SIZE), len(segment.blocks))
+        assert all(map(torch.equal, memory.content(segment, computed), (tensor[:computed] for tensor in before)))
+        assert (memory.swap.used, store.num_swapped) == (segment.num_swapped, segment.num_swapped > 0)
+        assert segment.num_swapped == 0 or computed + segment.num_swapped == -(-segment.computed // SIZE)
+        store.check_integrity()
+    for other in others:
+        store.release(other, job="a")
+    computed = -(-segment.computed // SIZE)
+    assert store.bring_back(segment)
+    assert all(map(torch.equal, memory.content(segment, computed), (tensor[:computed] for tensor in before)))
 
 
 def test_what_is_let_go_of_while_it_is_away_is_gone():

@@ -96,9 +96,26 @@ async def test_what_would_not_be_the_same_again_is_not_let_go_of(why):
     await stepped.close()
 
 
-@pytest.mark.parametrize("swap_tokens", [0, 512])
-async def test_nobody_ends_at_once_for_the_rest_of_a_segment_whose_beginning_it_has_found(swap_tokens):
-    stepped = Stepped(kv_tokens=320, swap_tokens=swap_tokens)
+async def test_the_rest_of_a_segment_is_moved_whose_beginning_somebody_has_found():
+    stepped = Stepped(kv_tokens=320)
+    writer = stepped.generate(prompt(64), job="a")
+    stepped.until(lambda: bool(writer.sampled))
+    reader = stepped.generate([*prompt(64), 5], max_tokens=200, job="b")
+    stepped.until(lambda: reader.is_done)
+    assert (writer.is_done, len(writer.sampled), len(reader.sampled)) == (True, 100, 200)
+    [segment] = [s for s in writer.branch.view.segments if s.num_swapped]
+    assert segment in reader.branch.view.segments and len(segment.blocks) >= 4
+    reader.branch.close()
+    again = writer.branch.generate(SamplingParams(max_tokens=50, ignore_eos=True))
+    stepped.until(lambda: again.is_done)
+    whole, text = stepped.generate(prompt(64), max_tokens=150, job="c"), writer.branch.tokens
+    stepped.until(lambda: whole.is_done)
+    assert whole.branch.tokens == text
+    await stepped.close()
+
+
+async def test_nobody_ends_at_once_for_the_rest_of_a_segment_whose_beginning_it_has_found():
+    stepped = Stepped(kv_tokens=320, swap_tokens=0)
     writer = stepped.generate(prompt(64), job="a")
     stepped.until(lambda: bool(writer.sampled))
     reader = stepped.generate([*prompt(64), 5], max_tokens=200, job="b")
