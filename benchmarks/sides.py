@@ -18,6 +18,10 @@ class Side(Protocol):
         """Read it, up to the logits of its last token."""
         ...
 
+    async def prefill_all(self, prompts: Sequence[Sequence[int]]) -> None:
+        """As `prefill`, of prompts of one length that come at the same time; nothing decodes behind them."""
+        ...
+
     async def decode(self, branches: int, tokens: int) -> None:
         """So many new tokens of each of so many branches, greedily, behind the latest prompt."""
         ...
@@ -34,6 +38,13 @@ class EngineSide:
         self.close()
         self._root = self.engine.open(list(prompt))
         await self._root.generate(SamplingParams(max_tokens=1, ignore_eos=True))
+
+    async def prefill_all(self, prompts: Sequence[Sequence[int]]) -> None:
+        branches = [self.engine.open(list(prompt), job=str(i)) for i, prompt in enumerate(prompts)]
+        params = SamplingParams(max_tokens=1, ignore_eos=True)
+        await asyncio.gather(*(branch.generate(params) for branch in branches))
+        for branch in branches:
+            branch.close()
 
     async def decode(self, branches: int, tokens: int) -> None:
         assert self._root is not None
@@ -72,6 +83,9 @@ class Transformers:
     async def prefill(self, prompt: Sequence[int]) -> None:
         self._cache = None
         self._next, self._cache = self._step(torch.tensor([list(prompt)]), None)
+
+    async def prefill_all(self, prompts: Sequence[Sequence[int]]) -> None:
+        self._step(torch.tensor([list(prompt) for prompt in prompts]), None)
 
     async def decode(self, branches: int, tokens: int) -> None:
         cache = copy.deepcopy(self._cache)
@@ -118,13 +132,22 @@ class LlamaCpp:
         return int(np.ctypeslib.as_array(logits, (self._vocabulary,)).argmax())
 
     async def prefill(self, prompt: Sequence[int]) -> None:
+        self._next = self._read([prompt])
+        self._length = len(prompt)
+
+    async def prefill_all(self, prompts: Sequence[Sequence[int]]) -> None:
+        self._read(prompts)
+
+    def _read(self, prompts: Sequence[Sequence[int]]) -> int:
+        """The prompts as sequences, one behind another in the batches; what comes after the last of them."""
         self.api.llama_memory_clear(self.api.llama_get_memory(self._context), True)
-        count = self._length = len(prompt)
-        for start in range(0, count, 2048):
-            part = prompt[start : start + 2048]
-            last = [len(part) - 1] if start + len(part) == count else []
-            self._run(part, range(start, start + len(part)), [0] * len(part), last)
-        self._next = self._likeliest(len(part) - 1)
+        rows = [(owner, place) for owner, prompt in enumerate(prompts) for place in range(len(prompt))]
+        for start in range(0, len(rows), 2048):
+            part = rows[start : start + 2048]
+            owners, places = zip(*part, strict=True)
+            last = [i for i, (owner, place) in enumerate(part) if place == len(prompts[owner]) - 1]
+            self._run([prompts[owner][place] for owner, place in part], places, owners, last)
+        return self._likeliest(len(part) - 1)
 
     async def decode(self, branches: int, tokens: int) -> None:
         memory = self.api.llama_get_memory(self._context)
