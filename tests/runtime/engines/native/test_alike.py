@@ -62,6 +62,44 @@ async def test_nobody_waits_for_little_or_for_who_is_not_computed():
     await stepped.close()
 
 
+@pytest.mark.parametrize(
+    ("common", "own", "steps"),
+    [(64, 40, [104, 40]), (64, 0, [64, 16]), (63, 40, [206]), (80, 3, [83, 3]), (48, 0, [96])],
+)
+async def test_what_is_worth_waiting_for_is_four_blocks(common, own, steps):
+    stepped = Stepped(kv_tokens=8192)
+    pair = [stepped.generate([*prompt(common), *prompt(own, i)], max_tokens=1, path=(i,)) for i in range(2)]
+    stepped.until(lambda: all(g.is_done for g in pair))
+    assert [sum(count for _, count in step.prefills) for step in stepped.steps] == steps
+    for g in pair:
+        g.branch.close()
+    await stepped.close()
+
+
+async def test_who_has_found_what_another_wrote_is_waited_for_in_turn():
+    stepped = Stepped(kv_tokens=8192)
+    short = stepped.generate([*prompt(64), *prompt(6, 9)], max_tokens=1, path=(1,))
+    pair = [stepped.generate([*prompt(192), *prompt(5, i)], max_tokens=1, path=(2, i)) for i in range(2)]
+    stepped.until(lambda: all(g.is_done for g in pair))
+    assert [sum(count for _, count in step.prefills) for step in stepped.steps] == [70, 192 - 64 + 5, 5]
+    for g in (short, *pair):
+        g.branch.close()
+    await stepped.close()
+
+
+async def test_prompts_that_stand_at_different_places_of_a_block_wait_too():
+    stepped = Stepped(kv_tokens=8192, prefill_chunk=24)
+    first = stepped.generate(prompt(300), max_tokens=1, path=(1,))
+    stepped.step()
+    second = stepped.generate(prompt(310), max_tokens=1, path=(2,))
+    assert (first.num_prefilled, second.num_reused) == (24, 16)
+    stepped.until(lambda: second.is_done)
+    assert len(stepped.steps) == -(-300 // 24) + 1 and computed(stepped) == 300 + 310 - 288
+    for g in (first, second):
+        g.branch.close()
+    await stepped.close()
+
+
 async def test_who_goes_first_is_not_kept_waiting_for_who_comes_behind():
     """The second prompt is urgent: the first one goes on with what that computes."""
     stepped = Stepped(kv_tokens=8192, prefill_chunk=64)

@@ -58,6 +58,21 @@ async def test_what_nobody_waits_for_goes_first_then_what_was_left_of_those_who_
     await stepped.close()
 
 
+async def test_of_what_nobody_waits_for_some_more_is_moved_than_is_asked_for():
+    stepped = Stepped(kv_tokens=1024)  # 64 blocks
+    idle = [stepped.generate(prompt(16, 10 + i), max_tokens=0) for i in range(4)]
+    stepped.until(lambda: all(g.is_done for g in idle))
+    a, b, c = three(stepped)
+    store = stepped.native.store
+    assert stepped.pressure.relieve([a], is_stuck=False) and store.num_swapped == 1 + 64 // 32
+    for g in idle:
+        g.branch.close()
+    for g in (b, c):
+        stepped.pressure._suspend(g)
+    assert store.num_swapped == 0 and stepped.pressure.relieve([a], is_stuck=False) and store.num_swapped == 1
+    await stepped.close()
+
+
 async def test_without_room_in_the_swap_space_the_youngest_lets_go_of_what_it_wrote():
     stepped = Stepped(kv_tokens=320, swap_tokens=0)
     a, b, c = three(stepped)
