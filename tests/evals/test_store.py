@@ -10,7 +10,7 @@ import pytest
 
 from plait import InvalidInput
 from plait.evals.rows import Key, Measured, Row, Unit
-from plait.evals.store import Store, differences
+from plait.evals.store import Store, differences, read_settings, read_units
 
 FULL = Path("/dev/full")
 SETTINGS = {"seed": 0, "methods": [{"n": 4}, {"n": 16}]}
@@ -125,6 +125,35 @@ def test_damaged_folders_are_refused(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(InvalidInput, match=name):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": []}, {"environment": 1}, {"environment": {"versions": {}, "hardware": "fast"}}, {"started": 3},
+        {"environment": {"versions": None, "hardware": {}}},
+    ],
+)  # fmt: skip
+def test_settings_of_another_kind_are_refused(tmp_path, change):
+    fill(tmp_path)
+    path = tmp_path / "settings.json"
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps(kept | change))
+    with pytest.raises(InvalidInput, match=r"settings\.json is damaged"):
+        read_settings(tmp_path)
+    path.write_text(json.dumps(kept))
+    assert read_settings(tmp_path) == kept
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_line_that_is_no_result_is_named(tmp_path, number):
+    fill(tmp_path)
+    path = tmp_path / "results.jsonl"
+    lines = path.read_text().splitlines()
+    lines.insert(number - 1, "[]")
+    path.write_text("\n".join([*lines, ""]))
+    with pytest.raises(InvalidInput, match=rf"results\.jsonl:{number}: "):
+        read_units(tmp_path)
 
 
 def test_results_without_settings_are_refused(tmp_path):

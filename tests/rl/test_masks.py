@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plait import InvalidInput, Multiverse, Runtime
-from plait.rl.masks import TreeMask, text_mask, text_trace, trace_mask
+from plait.rl.masks import TreeMask, part_masks, text_mask, text_trace, trace_mask
 from plait.runtime.engine import SamplingParams
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
@@ -345,6 +345,26 @@ async def test_real_texts_decode_as_one_masked_forward(real, family, rule):
         assert not recorded
     await engine.close()
     engine.store.check_integrity()
+
+
+def test_a_mask_tells_what_was_sampled_how_likely_and_from_which_token():
+    trace = Trace()
+    first = trace.new_segment("0", 0, ())
+    first.pieces.append(Piece(kind="prompt", token_ids=[1, 2, 3], text=""))
+    first.pieces.append(Piece(kind="sampled", token_ids=[4, 5], text="", logprobs=[-0.5, -1.5]))
+    second = trace.new_segment("0", 4, (SpanRecord(segment=first.id, length=4),))
+    second.pieces.append(Piece(kind="sampled", token_ids=[6], text=""))
+    second.pieces.append(Piece(kind="injected", token_ids=[7, 8], text=""))
+    other = trace.new_segment("1", 0, ())
+    other.pieces.append(Piece(kind="prompt", token_ids=[9], text=""))
+    mask = trace_mask(trace, second.id)
+    assert mask.token_ids == [1, 2, 3, 4, 6, 7, 8] and mask.source.tolist() == [-1, 0, 1, 2, 3, 4, 5]
+    assert mask.is_sampled.tolist() == [False, False, False, True, True, False, False]
+    assert mask.logprobs.round(1).tolist()[3] == -0.5 and sum(mask.logprobs != mask.logprobs) == 6  # NaN
+    # The last token of the first segment is seen by none of the second; nothing was sampled in the other branch.
+    [part] = part_masks(trace)
+    assert part.token_ids == [1, 2, 3, 4, 5, 6, 7, 8] and part.source.tolist() == [-1, 0, 1, 2, 3, 3, 5, 6]
+    assert part.logprobs.round(1).tolist()[3:5] == [-0.5, -1.5]
 
 
 def test_a_text_trace_gives_training_rows():

@@ -284,7 +284,7 @@ async def test_a_step_that_answers_ends_its_trajectory(rule):
     result, engine = await solve(endless, prompt="q=", finished=rule, max_depth=4)
     assert result.details["finished"] == 4 and result.text in ("a;=1;", "a;so =2;")
     assert engine.asked["q=a;=1;"] == engine.asked["q=a;so =2;"] == 0  # the prompt's own phrase ends nothing
-    assert set(result.details["votes"]) == {"1", "2"}
+    assert set(result.details["votes"]) == {"1", "2"} and result.finish_reason is Finish.STOP
 
 
 async def test_an_answer_that_is_cut_is_waited_for():

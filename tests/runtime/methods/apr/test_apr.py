@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait import APR, Finish, SamplingParams, ScriptedEngine, Trace
+from plait import APR, Finish, InvalidInput, SamplingParams, ScriptedEngine, Trace
 from plait.runtime.engines.scripted import CharTokenizer, WordTokenizer
 from plait.runtime.methods.apr.paper import PaperDialect
 from plait.runtime.methods.prompt import context_text, cut
@@ -264,6 +264,11 @@ async def test_wrong_paths_are_joined_unless_verified():
     assert WRONG in engine.prompts[3]
     result, engine = await solve(script, verify_join=True)
     assert engine.prompts[3] == ROOT + EXPLORED + NOTHING and result.usage.counts["unverified_results"] == 1
+
+
+def test_a_dialect_that_is_none_is_refused():
+    with pytest.raises(InvalidInput, match=r"papr.*compact, paper"):
+        APR(prompt=ROOT, dialect="papr")
 
 
 async def test_the_first_success_can_cancel_its_siblings():

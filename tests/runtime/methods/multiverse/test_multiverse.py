@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +22,9 @@ from plait import (
     events,
 )
 from plait.runtime.engines.scripted import CharTokenizer, WordTokenizer
+from plait.runtime.methods.multiverse.dialects import MULTIVERSE
 from plait.runtime.methods.multiverse.grammar import elements
+from plait.runtime.methods.multiverse.run import Run
 from plait.tests.runtime.methods.multiverse.tools import (
     MERGES,
     Par,
@@ -220,6 +223,13 @@ async def test_more_outlines_than_allowed_are_not_forked():
     assert result.usage.counts["refused_forks"] == 1 and len(result.trace.branches) == 1
     result, _ = await play([many, "end"], max_paths=5)
     assert len(result.trace.branches) == 6
+
+
+@pytest.mark.parametrize(("most", "blocks", "refused"), [(8, 3, 0), (7, 2, 1), (4, 2, 1), (3, 1, 2)])
+async def test_all_paths_of_a_run_count_against_what_it_may_have(most, blocks, refused):
+    """Two in each block; of what is left then, the paths get equal shares for blocks of their own, and give back."""
+    result, _ = await play(NESTED, max_branches=most)
+    assert (result.details["blocks"], result.usage.counts.get("refused_forks", 0)) == (blocks, refused)
 
 
 async def test_duplicate_and_unordered_indices_keep_their_place_and_text():
@@ -466,6 +476,47 @@ async def test_cancelling_frees_everything():
         with pytest.raises(asyncio.CancelledError):
             await job
         assert not engine.branches
+
+
+@pytest.mark.parametrize(("reserve", "expected"), [(40, 40), (0, 11), (12, 12), (10**6, 150)])
+async def test_a_conclusion_gets_what_is_reserved_but_not_more_than_half_and_always_its_tags(
+    reserve, expected, monkeypatch
+):
+    found = []
+    path_limit = Run.path_limit
+
+    def noted(self, ctx, line, count, reserve):
+        found.append((line.room, reserve))
+        return path_limit(self, ctx, line, count, reserve)
+
+    monkeypatch.setattr(Run, "path_limit", noted)
+    await play(FLAT, max_tokens=338, reserve=reserve)
+    assert found == [(300, expected)]
+
+
+@pytest.mark.parametrize(
+    ("merges", "share", "limit"),
+    [(True, None, 159), (True, 200, 159), (True, 90, 90), (False, None, 53), (False, 200, 53), (False, 30, 30)],
+)
+def test_paths_share_the_room_only_where_they_are_read_again_and_the_budget_always(merges, share, limit):
+    class Room:
+        room = 200
+
+        @staticmethod
+        def size(text):
+            return len(text)
+
+    class Shares:
+        asked: ClassVar[list[tuple[int, int]]] = []
+
+        def share(self, count, kept):
+            self.asked.append((count, kept))
+            return share
+
+    made = Run(Multiverse(prompt="Q"), MULTIVERSE, can_merge=merges)
+    ctx, line = Shares(), Room()
+    assert made.dialect.gap == "\n" and made.path_limit(ctx, line, 3, 40) == limit
+    assert ctx.asked.pop() == (3, 41)  # of the whole budget, what is kept back goes first
 
 
 def test_wrong_fields():
