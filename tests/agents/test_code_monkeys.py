@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections import Counter
@@ -490,8 +491,16 @@ async def test_events_and_trace_tell_states_and_tools(folder, tmp_path):
     assert {"issue of texttools", "test 0", "edit 0", "texttools/slug.py"} <= labels
 
 
+async def is_running(mark):
+    found = await asyncio.create_subprocess_exec("pgrep", "-f", mark, stdout=asyncio.subprocess.DEVNULL)
+    return await found.wait() == 0
+
+
 async def test_a_cancelled_job_leaves_nothing(folder):
-    sleeps = test("import time\ntime.sleep(50)\n")
+    mark = f"of-{os.getpid()}"  # other tests run beside this one
+    sleeps = test(
+        f"import os, sys\nos.execv(sys.executable, ['python', '-c', 'import time; time.sleep(50)', '{mark}'])\n"
+    )
     engine = ScriptedEngine(model(tests=[sleeps]), context_limit=60_000)
     async with Runtime(engine=engine) as runtime:
         fields = {"repository": folder, "issue": ISSUE, "n": 2, "edits": "functions", "sandbox": SANDBOX}
@@ -499,13 +508,16 @@ async def test_a_cancelled_job_leaves_nothing(folder):
         async for event in job:
             if event.type == "tool_started":
                 break
-        await asyncio.sleep(0.3)
+        for _ in range(100):
+            if await is_running(mark):
+                break
+            await asyncio.sleep(0.05)
+        assert await is_running(mark)
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
             await job
     assert not engine.branches
-    running = await asyncio.create_subprocess_exec("pgrep", "-f", "reproduce.py")
-    assert await running.wait() == 1, "no process is left"
+    assert not await is_running(mark)
 
 
 @pytest.mark.parametrize(

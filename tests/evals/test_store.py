@@ -147,10 +147,10 @@ def test_settings_of_another_kind_are_refused(tmp_path, change):
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_line_that_is_no_result_is_named(tmp_path, number):
-    fill(tmp_path)
+    fill(tmp_path, unit("a"))
     path = tmp_path / "results.jsonl"
     lines = path.read_text().splitlines()
-    lines.insert(number - 1, "[]")
+    lines.insert(number - 1, "{}")
     path.write_text("\n".join([*lines, ""]))
     with pytest.raises(InvalidInput, match=rf"results\.jsonl:{number}: "):
         read_units(tmp_path)
