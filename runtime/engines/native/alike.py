@@ -36,7 +36,7 @@ class Alike:
             key = block_key(before, own.tokens[at : at + size])
             if self.store.finds(key):
                 found = view.find_more()
-                g.num_reused += found
+                g.note_found(found)
                 if found > 0:
                     continue
             other = self._next.get(key)

@@ -267,7 +267,7 @@ class NativeBranch:
     def note_reused(self, tokens: int) -> None:
         """Tokens that this branch wanted were found encoded; under the engine's lock."""
         if self.generation is not None:
-            self.generation.num_reused += tokens
+            self.generation.note_found(tokens)
         else:
             self.reused_tokens += tokens
 

@@ -88,6 +88,8 @@ class NativeGeneration:
         self.certainties: list[float] = []
         self.num_prefilled = 0
         self.num_reused = branch.reused_tokens
+        self._num_lost = 0
+        """Tokens that are counted in one of these, and are to be had once more."""
         self.num_preemptions = 0
         """Times it had to wait for KV blocks that others needed more."""
         self.drafter: Drafter | None = None
@@ -137,6 +139,26 @@ class NativeGeneration:
         return forced[at] if at < len(forced) else None
 
     # -- engine side -------------------------------------------------------------------------------------------
+
+    def note_prefilled(self, count: int) -> None:
+        """So many tokens that it was given were computed."""
+        self.num_prefilled += count - self._repay(count)
+
+    def note_found(self, count: int) -> None:
+        """So many pending tokens were found in the store."""
+        if not self.sampled:
+            self.num_reused += count - self._repay(count)
+
+    def note_lost(self, count: int) -> None:
+        """So many tokens are pending once more."""
+        if not self.sampled:
+            self._num_lost += count
+
+    def _repay(self, count: int) -> int:
+        """How many of them have been counted before."""
+        again = min(count, self._num_lost)
+        self._num_lost -= again
+        return again
 
     def push(
         self, token: int, logprob: float | None, top: dict[int, float] | None, certainty: float | None

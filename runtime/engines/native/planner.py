@@ -53,7 +53,8 @@ class Planner:
                     num_met += 1
                     gang = g.branch.gang
                     if gang is None:
-                        if self._bring(filling, [g]) and not alike.awaits(g, filling.planned):
+                        # What it finds may be in the swap space.
+                        if not alike.awaits(g, filling.planned) and self._bring(filling, [g]):
                             self._add(filling, g)
                     elif gang not in met:
                         met.add(gang)

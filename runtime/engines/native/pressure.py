@@ -25,6 +25,9 @@ _AHEAD = 32
 _AT_ONCE = 128
 """But so many segments at most: the event loop may be waiting for the engine's lock."""
 
+OVERTAKEN = 256
+"""Steps in which younger ones may run while the oldest who waits does not fit beside them."""
+
 PATIENCE = 0.5
 """Seconds in which branches that generate nothing may be closed, before somebody ends for the blocks that they hold."""
 
@@ -48,6 +51,8 @@ class Pressure:
         """Order of arrival of the jobs that have branches."""
         self._refused_at = -1
         """Blocks to be had when the oldest who waits was last refused; -1: something else has changed since."""
+        self._num_refused = 0
+        """Steps since somebody who waited went on."""
         self._stuck_since: float | None = None
         """When nobody could go on first, while others hold blocks that generate nothing."""
 
@@ -117,7 +122,7 @@ class Pressure:
             if self._can_let_go(g) and not self.suspended[g]:
                 self.suspended[g] = True
                 g.drafter = None  # it reads the segment
-                g.branch.view.let_go()
+                g.note_lost(g.branch.view.let_go())
                 # What it let go of was in the pool, or makes room in the swap space.
                 if self.store.available > before or (self.store.can_swap and self._swap(1)):
                     return True
@@ -184,7 +189,8 @@ class Pressure:
 
     def resume(self) -> bool:
         """Let those go on, oldest first, for whom there is room beside what runs; was there any?"""
-        is_any = False
+        self._num_refused += 1
+        is_any = self._num_refused > OVERTAKEN and self._overtake()
         while self.suspended and self.store.available > self._refused_at:
             unit = self._companions(min(self.suspended, key=self.age))
             # A block for each that decodes to grow into, twice over, lest it wait again at once.
@@ -195,6 +201,22 @@ class Pressure:
             self._go_on(unit)
             is_any = True
         return is_any
+
+    def _overtake(self) -> bool:
+        """Younger ones that came meanwhile had what room there was: they make way for the oldest who waits, if that can
+        go on then."""
+        self._num_refused = 0
+        unit = self._companions(min(self.suspended, key=self.age))
+        limit = self.age(unit[0])
+        stay = needs([*unit, *(g for g in self.running if self.age(g) < limit)])
+        missing = self._missing(unit)
+        if self.store.available + sum(self._idle(stay).values()) < missing:
+            return False
+        while not self._make_room(missing):
+            if not self.relieve(unit, is_stuck=False):
+                return False
+        self._go_on(unit)
+        return True
 
     def force(self, tried: Iterable[NativeGeneration]) -> Unit:
         """None who runs can go on: the oldest who waits, of those that were not `tried`, takes their place."""
@@ -209,9 +231,10 @@ class Pressure:
         return unit
 
     def _go_on(self, unit: Unit) -> None:
+        self._num_refused = 0
         for g in unit:
             if self.suspended.pop(g):
-                g.branch.view.find_more()
+                g.note_found(g.branch.view.find_more())
             self.running.add(g)
         self.note_change()
 

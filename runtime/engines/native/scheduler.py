@@ -272,7 +272,7 @@ class Scheduler:
         self.num_steps += 1
         self.num_rows += step.num_rows
         for g, count in step.prefills:
-            g.num_prefilled += count
+            g.note_prefilled(count)
         return self._results.take(step, logits, hidden, allowed=allowed, keep_logits=keep_logits)
 
     def commit_burst(self, step: Step, decoded: Decoded) -> list[Delivery]:

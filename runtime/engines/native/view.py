@@ -138,10 +138,12 @@ class View:
         """Would what is open be the same if it was computed again, for everybody?"""
         return self.own is not None and self.own.lineage is not None and not self.own.is_watched
 
-    def let_go(self) -> None:
-        """Hold nothing of what is open but its text. The store keeps of it what nobody else needs the blocks of."""
+    def let_go(self) -> int:
+        """Hold nothing of what is open but its text; how many tokens more are pending then. The store keeps of it what
+        nobody else needs the blocks of."""
         assert self.own is not None and self.can_let_go
-        self._anew(self.own)
+        pending = self.own.pending
+        return self._anew(self.own).pending - pending
 
     def find_more(self) -> int:
         """Take from the store what it has got meanwhile of the open text; how many tokens less are pending."""

@@ -6,6 +6,8 @@ import asyncio
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from plait import SamplingParams
 from plait.tests.runtime.engines.native.stepped import Stepped
@@ -113,6 +115,53 @@ async def test_who_goes_first_is_not_kept_waiting_for_who_comes_behind():
     assert computed(stepped) <= 400 + 2 * 16 and slow.num_prefilled < 100
     for g in (slow, urgent):
         g.branch.close()
+    await stepped.close()
+
+
+async def test_what_is_found_in_the_swap_space_is_brought_back_first():
+    stepped = Stepped(kv_tokens=320)  # 20 blocks
+    old = stepped.generate(prompt(119, 1), max_tokens=36, job="old")
+    stepped.step(26)
+    first = stepped.generate(prompt(192), max_tokens=0, job="a")  # then stands by, and is moved out
+    second = stepped.generate([*prompt(192), *prompt(78, 5)], max_tokens=31, job="b")
+    stepped.until(lambda: second in stepped.pressure.suspended)
+    stepped.until(lambda: old.is_done)
+    old.branch.close()
+    stepped.until(lambda: second.is_done)
+    assert (len(second.sampled), second.num_reused + second.num_prefilled) == (31, 192 + 78)
+    sampled = second.sampled
+    for g in (first, second):
+        g.branch.close()
+    alone = Stepped(kv_tokens=8192)
+    same = alone.generate([*prompt(192), *prompt(78, 5)], max_tokens=31)
+    alone.until(lambda: same.is_done)
+    assert same.sampled == sampled
+    await alone.close()
+    await stepped.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.tuples(st.sampled_from([32, 96, 128, 176]), st.integers(1, 90)), min_size=2, max_size=5),
+    chunk=st.sampled_from([16, 24, 512]),
+    swap_tokens=st.sampled_from([0, 64, 512]),
+    before=st.integers(0, 40),
+)
+async def test_each_token_of_a_prompt_is_counted_once_whatever_becomes_of_it(lengths, chunk, swap_tokens, before):
+    stepped = Stepped(kv_tokens=320, prefill_chunk=chunk, swap_tokens=swap_tokens)
+    old = stepped.generate(prompt(150, 1), max_tokens=100, job="old")
+    stepped.step(before)
+    given = [[*prompt(common), *prompt(own, i)] for i, (common, own) in enumerate(lengths)]
+    everybody = [stepped.generate(text, max_tokens=5 + i, job=f"{i}") for i, text in enumerate(given)]
+    for _ in range(3000):
+        for g in [old, *everybody]:
+            if g.is_done and not g.branch.is_closed:
+                g.branch.close()
+        if all(g.is_done for g in everybody):
+            break
+        stepped.step()
+    for text, g in zip(given, everybody, strict=True):
+        assert len(g.sampled) >= 5 and g.num_prefilled + g.num_reused == len(text)
     await stepped.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from plait import SamplingParams
@@ -184,6 +186,47 @@ async def test_only_who_holds_blocks_that_the_oldest_lacks_ends_for_lack_of_memo
     old.branch.close()
     stepped.until(lambda: last.is_done)
     assert len(last.sampled) == 5
+    await stepped.close()
+
+
+@pytest.mark.parametrize("swap_tokens", [8192, 0])
+@pytest.mark.parametrize("every", [1, 2])
+async def test_who_waits_is_not_overtaken_for_ever(every, swap_tokens):
+    """Small jobs come all the time, each of which fits into the room that is left."""
+    stepped = Stepped(kv_tokens=1280, swap_tokens=swap_tokens)  # 80 blocks
+    first = stepped.generate(prompt(700, 1), max_tokens=150, job="first")
+    big = stepped.generate(prompt(850, 2), max_tokens=100, job="big")
+    stepped.until(lambda: big in stepped.pressure.suspended)
+    small: list[Any] = []
+
+    def step() -> None:
+        stepped.step()
+        for g in (first, big, *small):
+            if g.is_done:
+                g.branch.close()
+
+    for number in range(2 * pressure.OVERTAKEN + 400):
+        if number % every == 0:
+            small.append(stepped.generate(prompt(50, 100 + number), max_tokens=13, job=f"s{number}"))
+        step()
+        if big.is_done:
+            break
+    assert len(first.sampled) == 150 and len(big.sampled) == 100 and sum(g.is_done for g in small) > 100
+    while not all(g.is_done for g in small):
+        step()
+    assert all(len(g.sampled) == 13 for g in small)
+    await stepped.close()
+
+
+async def test_nobody_makes_way_for_one_that_would_not_fit_then(monkeypatch):
+    monkeypatch.setattr(pressure, "OVERTAKEN", 20)
+    stepped = Stepped(kv_tokens=1280, draft_rows=0)
+    first = stepped.generate(prompt(600, 1), max_tokens=400, job="first")
+    big = stepped.generate(prompt(850, 2), max_tokens=100, job="big")
+    stepped.until(lambda: big in stepped.pressure.suspended)
+    small = stepped.generate(prompt(50, 3), max_tokens=400, job="small")
+    stepped.step(100)
+    assert not first.is_done and not small.is_done and (small.num_preemptions, first.num_preemptions) == (0, 0)
     await stepped.close()
 
 
