@@ -69,7 +69,7 @@ class Completion:
     stop: str | int | None = None
     """The stop string or token id that ended it."""
     logprobs: list[float] | None = None
-    """One per token of `token_ids`."""
+    """One per token of `token_ids`; NaN: the engine was not told of this one."""
     top_logprobs: list[dict[int, float]] | None = None
     hidden_state: list[float] | None = None
     """(C,): the model's last hidden states, behind its final norm, from which `token_ids` were sampled, averaged. With

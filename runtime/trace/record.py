@@ -52,7 +52,7 @@ class Piece:
     token_ids: list[int]
     text: str
     logprobs: list[float] | None = None
-    """Natural log-probabilities of sampled tokens under the model itself; None: not known."""
+    """Natural log-probabilities of sampled tokens under the model itself; None: not known; NaN: not of this token."""
     finish: str | None = None
     """Why the generation ended (`Finish`); None for given text."""
     chars: list[int] | None = None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -178,7 +179,8 @@ class Trace:
         for piece in segment.pieces:
             tokens += piece.token_ids
             mask += [piece.kind == "sampled"] * len(piece.token_ids)
-            logprobs += piece.logprobs if piece.logprobs is not None else [None] * len(piece.token_ids)
+            known = piece.logprobs or [math.nan] * len(piece.token_ids)
+            logprobs += [None if math.isnan(value) else value for value in known]
         positions += range(segment.position, segment.position + len(segment))
         # Plain causal attention is right if every segment seen was itself written seeing just the spans before it.
         spans = segment.view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -62,6 +63,7 @@ class Chunk:
     pieces: list[str] | None
     """The texts of its tokens."""
     logprobs: list[float] | None
+    """NaN: not told."""
     top_logprobs: list[dict[str, float]] | None
     finish: str | None
     stop: str | None
@@ -91,11 +93,11 @@ def _logprobs(
         try:
             return (
                 [str(one["token"]) for one in found.content],
-                [float(one["logprob"]) for one in found.content],
+                [math.nan if (value := one["logprob"]) is None else float(value) for one in found.content],
                 [{str(t["token"]): float(t["logprob"]) for t in one.get("top_logprobs", ())} for one in found.content],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise Malformed(f"log-probabilities of another form: {error}") from None
-    values = [0.0 if value is None else value for value in found.token_logprobs or ()]
+    values = [math.nan if value is None else value for value in found.token_logprobs or ()]
     top = None if found.top_logprobs is None else [one or {} for one in found.top_logprobs]
     return found.tokens, values if found.token_logprobs is not None else None, top

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ...engine import SamplingParams
 from ...errors import PlaitError, ServerFailed, UnknownModel
+from .chunks import Chunk
 from .dialect import LLAMA_CPP, Dialect, Way, candidates
 from .options import ServerOptions
 from .server import Refused, Server, StreamBroken
@@ -86,8 +87,15 @@ async def probe(
             continue
         if dialect.gives_ids and not any(chunk.ids for chunk in chunks):
             continue
-        if dialect.logprobs and not any(chunk.logprobs for chunk in chunks):
+        if dialect.logprobs and not _comes_with_logprobs(chunks):
             continue
         return replace(dialect, constraints=listed.way if options.constraints == "auto" else options.constraints)
     assert refusal is not None, "the last dialect asks for nothing that could be missing"
     raise refusal
+
+
+def _comes_with_logprobs(chunks: Sequence[Chunk]) -> bool:
+    """Does the token come with its log-probability? What follows when the text is out already, as the numbers of a
+    whole text at its end, would be of tokens that nobody can tell apart any more."""
+    first = next((chunk for chunk in chunks if chunk.text or chunk.logprobs), None)
+    return first is not None and bool(first.logprobs)

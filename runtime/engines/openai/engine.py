@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+import math
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -48,6 +49,12 @@ class _Sample(Scores):
     cached_tokens: int = 0
     done: asyncio.Event = field(default_factory=asyncio.Event)
     """All tokens are there."""
+
+    def add(self, count: int, logprobs: Sequence[float] = (), top: Sequence[dict[int, float]] = ()) -> None:
+        """What is told of `count` more tokens. Numbers that are not one for each are those of others: of these tokens
+        nothing is known, which is not the certainty that 0 would be."""
+        self.logprobs += logprobs if len(logprobs) == count else [math.nan] * count
+        self.top_logprobs += top if len(top) == count else [{} for _ in range(count)]
 
 
 class OpenAIEngine(TokenEngine):
@@ -195,14 +202,16 @@ class OpenAIEngine(TokenEngine):
                     finish = chunk.finish or finish
                     if chunk.stop and chunk.stop not in text[-2 * len(chunk.stop) - 64 :]:
                         # Some servers cut it off though they were asked not to.
-                        for token in self.tokenizer.encode_continuation(branch.tokens, chunk.stop):
+                        tokens = self.tokenizer.encode_continuation(branch.tokens, chunk.stop)
+                        sample.add(len(tokens))
+                        for token in tokens:
                             yield token
         if finish is None:
             raise StreamBroken("the stream ended without a finish reason")
         sample.finish = finish
         eos_ids = self.tokenizer.eos_ids
         if finish == "stop" and eos_ids and last not in eos_ids:
-            sample.logprobs.append(0.0)
+            sample.add(1)
             yield eos_ids[0]
 
     def _prompt(self, tokens: list[int], dialect: Dialect) -> dict[str, Any]:
@@ -228,6 +237,7 @@ class OpenAIEngine(TokenEngine):
         return tokens[len(prefix) :] if prefix and tokens[: len(prefix)] == prefix else tokens
 
     def _tokens(self, chunk: Chunk, branch: TokenBranch, sample: _Sample) -> list[int]:
+        is_told = True  # Are the chunk's numbers those of the tokens?
         if self.dialect.gives_ids:
             tokens = chunk.ids or []
         elif self._text is not None and self.dialect.sends_tokens:
@@ -236,12 +246,9 @@ class OpenAIEngine(TokenEngine):
             tokens = [self._text.token(piece) for piece in chunk.pieces]
         else:
             tokens = self.tokenizer.encode_continuation(branch.tokens, chunk.text) if chunk.text else []
-        if self.capabilities.logprobs:
-            known = chunk.logprobs or []
-            # Where tokens and numbers do not match (text held back by the server), each chunk keeps its count.
-            sample.logprobs += (known + [0.0] * len(tokens))[: len(tokens)]
-            tops = [{self._id(name): value for name, value in top.items()} for top in chunk.top_logprobs or ()]
-            sample.top_logprobs += (tops + [{} for _ in tokens])[: len(tokens)]
+            is_told = self.dialect.sends_tokens
+        tops = [{self._id(name): value for name, value in top.items()} for top in chunk.top_logprobs or ()]
+        sample.add(len(tokens), *((chunk.logprobs or (), tops) if is_told else ()))
         return tokens
 
     def _id(self, name: str) -> int:

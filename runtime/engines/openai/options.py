@@ -47,8 +47,8 @@ class ServerOptions(Spec):
     plait), `guided` (`guided_json` and so on: vLLM before 0.12) or `llama_cpp` (its Python server: choices, and JSON
     with `api="chat"`). `auto`: by who owns the model, as the server lists it."""
     logprobs: bool | None = None
-    """Ask for log-probabilities, if the server gives them. None: yes, but not at llama.cpp's Python server, which loses
-    characters of several tokens where it gives them, and takes many times as long."""
+    """Ask for log-probabilities, if the server gives them with each token. None: yes, but not at llama.cpp's Python
+    server, which loses characters of several tokens where it gives them, and takes many times as long."""
     price: Price | None = None
     """What `OpenAIEngine.cost` counts by."""
     extra_body: dict[str, Any] = {}

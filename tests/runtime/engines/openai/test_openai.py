@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import pytest
 from hypothesis import given
@@ -25,10 +26,12 @@ from plait import (
     UnknownModel,
     UnsupportedByEngine,
 )
-from plait.runtime.engines.openai.chunks import Malformed, read_chunk
+from plait.runtime.engines.openai.chunks import Chunk, Malformed, read_chunk
+from plait.runtime.engines.openai.engine import _Sample
 from plait.runtime.engines.openai.text_tokenizer import TextTokenizer
 from plait.runtime.engines.registry import load_engine
 from plait.tests.runtime.engines.openai.api_server import KEY, ApiServer, until
+from plait.tests.runtime.server.conftest import serving
 
 PROBLEM = "24 : 63 9 5 2 ;"
 METHODS = {
@@ -347,3 +350,54 @@ async def test_log_probabilities_can_be_left_out():
         assert remote.engine.dialect.gives_ids and not remote.engine.capabilities.logprobs
         await (await remote.submit(SEQ))
         assert "logprobs" not in api.requests[-1]
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+async def test_numbers_that_come_too_late_are_not_asked_for(api):
+    """Our own server sends those of a whole text at its end, where they are of no token any more."""
+    async with serving() as server, Runtime(f"openai:{server.url}/v1#countdown", api=api) as remote:
+        result = await (await remote.submit(Sequential(prompt=f"seq {PROBLEM}", max_tokens=9, temperature=2.0)))
+        assert not remote.engine.capabilities.logprobs
+    assert result.usage.generated_tokens and not any(p.logprobs for s in result.trace.segments for p in s.pieces)
+
+
+async def test_of_a_token_that_the_server_does_not_send_no_number_is_told():
+    async with served(options={"context_limit": 2000}) as (remote, _, _):
+        branch = remote.engine.open(remote.engine.tokenizer.encode(f"seq {PROBLEM}"))
+        done = await branch.generate(SamplingParams(max_tokens=400, logprobs=1))
+        assert done.finish_reason.value == "eos" and len(done.top_logprobs) == len(done.token_ids)
+        assert set(done.logprobs[:-1]) == {-0.25} and math.isnan(done.logprobs[-1])
+        result = await (await remote.submit(Sequential(prompt=f"seq {PROBLEM}", max_tokens=400, temperature=0.0)))
+    assert result.trace.for_training()[0].logprobs[-2:] == [-0.25, None]
+
+
+PIECES = st.lists(st.sampled_from(["ab", " c", "\ufffd", "12"]), max_size=3)
+
+
+@given(st.lists(st.tuples(PIECES, st.sampled_from(["", "\u00e9", " and more"]), st.booleans())))
+def test_numbers_stay_with_their_tokens(parts):
+    """Whatever a server holds back, sends late or cuts otherwise: one number per token, and none of another token."""
+    engine = load_engine("openai:http://localhost:1/v1", {})
+    branch, sample, tokens, numbers = engine.open([20]), _Sample(), [], {}
+    for pieces, more, tells in parts:
+        values = [-1.0 - len(numbers) - i for i in range(len(pieces))]
+        numbers |= dict(zip(values, pieces, strict=True))
+        top = [{piece: value} for piece, value in zip(pieces, values, strict=True)]
+        text = "".join(pieces) + more
+        chunk = Chunk(text, None, pieces, values if tells else None, top if tells else None, None, None, None)
+        tokens += (found := engine._tokens(chunk, branch, sample))
+        assert engine.tokenizer.decode(found) == text
+        # What fits is told.
+        assert not tells or more or sample.logprobs[len(sample.logprobs) - len(values) :] == values
+    assert len(sample.logprobs) == len(sample.top_logprobs) == len(tokens)
+    for token, value, top in zip(tokens, sample.logprobs, sample.top_logprobs, strict=True):
+        assert math.isnan(value) or numbers[value] == engine.tokenizer.decode([token])
+        assert set(top) <= {token}
+
+
+def test_a_number_that_is_null_is_not_told():
+    columns = {"tokens": ["a"], "token_logprobs": [None]}
+    chat = {"content": [{"token": "a", "logprob": None}]}
+    for logprobs in (columns, chat):
+        (value,) = read_chunk({"choices": [{"text": "a", "logprobs": logprobs}]}).logprobs
+        assert math.isnan(value)
