@@ -41,6 +41,10 @@ class Method(Spec):
         """Branches that the fields ask for side by side, whatever the model writes; what limits a server's clients."""
         return 1
 
+    def most_tokens(self, engine: Engine) -> int | None:
+        """Tokens that it can spend on `engine` at most, by its fields alone; None: they do not say."""
+        return None
+
     @abstractmethod
     async def run(self, ctx: Context) -> Outcome:
         """Reason. Model output, however odd, is never an exception; running out of budget is an outcome."""

@@ -106,6 +106,9 @@ class Sequential(Answering):
         """May the model call any?"""
         return bool(self.tools) and self.tool_choice != "none"
 
+    def most_tokens(self, engine: Engine) -> int | None:
+        return min(self.limit, engine.context_limit) if self.conclusion is None else None
+
     def check(self, engine: Engine) -> None:
         super().check(engine)
         if (forced := self._forced(engine.tokenizer)) is not None:

@@ -81,14 +81,7 @@ async def _complete(
 ) -> Response:
     specs = asked.specs(service.model, service.runtime.engine.tokenizer, service.allow)
     await service.prepare(specs)
-    works: list[Work] = []
-    try:
-        for spec in specs:
-            # Those before are ended if one fails.
-            works.append(service.start(request.state.client, spec, headers=request.headers))  # noqa: PERF401
-    except BaseException:
-        cancel(works)
-        raise
+    works = service.start(request.state.client, specs, headers=request.headers)
     answer = make(asked.model, works)
     if asked.stream:
         usage = asked.stream_options is not None and asked.stream_options.include_usage

@@ -30,7 +30,8 @@ def add_jobs(app: FastAPI, service: Service) -> None:
             service.allow(data.get("method"))
         spec = parse_job(data)
         await service.prepare([spec])
-        return service.start(request.state.client, spec, keep=True, headers=request.headers).summary()
+        (work,) = service.start(request.state.client, [spec], keep=True, headers=request.headers)
+        return work.summary()
 
     @app.get("/v1/jobs")
     async def index(request: Request) -> dict[str, Any]:

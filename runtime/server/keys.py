@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import InvalidInput
@@ -28,6 +28,23 @@ class Client:
     @property
     def left(self) -> int | None:
         return None if self.tokens is None else max(self.tokens - self.spent - self.reserved, 0)
+
+    def reserve(self, wanted: Sequence[int | None]) -> list[int | None]:
+        """Set aside what each of some jobs can spend at most (None: any number); None for each: no limit. Where less is
+        left, and no other job could give some back, each gets an equal share at most. Raises `Refused`."""
+        if self.tokens is None or (left := self.left) is None:
+            return [None for _ in wanted]
+        most = [self.tokens if tokens is None else tokens for tokens in wanted]
+        if sum(most) > left or not left:
+            if self.reserved:
+                message = f"{left} tokens of this key are left beside those that its running jobs may spend: try later"
+                raise Refused(429, message, code="rate_limit_exceeded", retry=1)
+            if left < len(wanted):
+                message = f"the token budget of this key is used up: {left} are left for {len(wanted)} jobs"
+                raise Refused(429, message, code="insufficient_quota")
+            most = [min(tokens, left // len(wanted)) for tokens in most]
+        self.reserved += sum(most)
+        return list(most)
 
 
 class Keys:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..budget import Budget
+from ..engine import Engine
 from ..errors import InvalidInput, PlaitError
 from ..events import Text
 from ..job_spec import JobSpec
@@ -55,7 +56,6 @@ class Service:
         self._kept: set[str] = set()
         self._long_calls = ThreadPoolExecutor(1, "plait server")
         self._turns = asyncio.Semaphore(settings.max_running)
-        self._waiting = 0
 
     @property
     def active(self) -> list[Work]:
@@ -85,38 +85,55 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._long_calls, call, *arguments)
 
     def start(
-        self, client: Client, spec: JobSpec, *, keep: bool = False, headers: Mapping[str, str] | None = None
-    ) -> Work:
-        """Begin a job, or put it in the queue. What is wrong with it is raised before any work: `Refused` where it is
-        too much, else as by `Runtime.submit`. `keep`: it can be looked at after its end. `headers`: of
-        the request; if they name a span, the job's is in it."""
-        settings = self.settings
-        self.check_method(spec.method)
-        spec.method.check(self.runtime.engine)
+        self,
+        client: Client,
+        specs: Sequence[JobSpec],
+        *,
+        keep: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[Work]:
+        """Begin the jobs of one request, or put them in the queue: all or none. What is wrong with them is raised
+        before any work: `Refused` where it is too much, else as by `Runtime.submit`. `keep`: they can be looked at
+        after their end. `headers`: of the request; if they name a span, the jobs' are in it."""
+        engine = self.runtime.engine
+        for spec in specs:
+            self.check_method(spec.method)
+            spec.method.check(engine)
+        self._admit(client, len(specs))
+        budgets = [capped(spec.budget, self.settings.limits) for spec in specs]
+        wanted = [_spending(spec.method, budget, engine) for spec, budget in zip(specs, budgets, strict=True)]
+        reserved = client.reserve(wanted)
+        self._forget()
+        works = []
+        for spec, budget, asked, got in zip(specs, budgets, wanted, reserved, strict=True):
+            if got is not None and got != asked:
+                budget = budget.model_copy(update={"total_tokens": got})
+            work = Work(f"job-{secrets.token_hex(12)}", client, spec.model_copy(update={"budget": budget}))
+            self._begin(work, got or 0, headers or {})
+            if keep:
+                self._kept.add(work.id)
+            works.append(work)
+        return works
+
+    def _admit(self, client: Client, count: int) -> None:
+        """Raise `Refused` where so many more jobs of a client are too many."""
         if self.is_draining:
             raise Refused(503, "the server is shutting down", code="shutting_down")
-        if client.jobs >= client.max_jobs:
-            raise Refused(429, f"{client.max_jobs} jobs of this key are running or waiting: try later", retry=1)
-        if self._turns.locked() and self._waiting >= settings.max_queued:
-            raise Refused(503, f"{self._waiting} jobs are waiting: try later", code="busy", retry=5)
-        budget = capped(spec.budget, settings.limits)
-        reserved = 0
-        if client.left is not None:
-            if client.left == 0:
-                raise Refused(429, "the token budget of this key is used up or reserved", code="insufficient_quota")
-            reserved = min(budget.total_tokens or client.left, client.left)
-            budget = budget.model_copy(update={"total_tokens": reserved})
-        work = Work(f"job-{secrets.token_hex(12)}", client, spec.model_copy(update={"budget": budget}))
-        self._forget()
+        places = self.settings.max_running + self.settings.max_queued
+        if count > (most := min(client.max_jobs, places)):
+            raise Refused(400, f"the request asks for {count} jobs: {most} at the same time are allowed")
+        if client.jobs + count > client.max_jobs:
+            raise Refused(429, f"{client.jobs} jobs of this key are running or waiting: try later", retry=1)
+        if (active := len(self.active)) + count > places:
+            waiting = max(active - self.settings.max_running, 0)
+            raise Refused(503, f"{waiting} jobs are waiting: try later", code="busy", retry=5)
+
+    def _begin(self, work: Work, reserved: int, headers: Mapping[str, str]) -> None:
         self.works[work.id] = work
-        if keep:
-            self._kept.add(work.id)
-        client.jobs += 1
-        client.reserved += reserved
+        work.client.jobs += 1
         work.task = asyncio.create_task(self._run(work), name=f"plait server {work.id}")
-        parent = {name: value for name, value in (headers or {}).items() if name in ("traceparent", "tracestate")}
+        parent = {name: value for name, value in headers.items() if name in ("traceparent", "tracestate")}
         work.task.add_done_callback(lambda _: self._ended(work, reserved, parent))
-        return work
 
     def allow(self, fields: object) -> None:
         """Raise `Refused` for methods that clients may not use here, those inside others too: asked of a method's JSON,
@@ -179,12 +196,10 @@ class Service:
 
     async def _run(self, work: Work) -> None:
         method = work.spec.method.method
-        self._waiting += 1
         self.metrics.queued.labels(method).inc()
         try:
             await self._turns.acquire()
         finally:
-            self._waiting -= 1
             self.metrics.queued.labels(method).dec()
         self.metrics.running.labels(method).inc()
         try:
@@ -261,6 +276,12 @@ def _is_long(prompt: Prompt) -> bool:
         [prompt] if isinstance(prompt, str) else [str(part.get("content")) for part in prompt if isinstance(part, dict)]
     )
     return sum(map(len, texts)) > LONG_PROMPT
+
+
+def _spending(method: Method, budget: Budget, engine: Engine) -> int | None:
+    """Tokens that a job can spend at most; None: no limit is known."""
+    limits = (method.most_tokens(engine), budget.total_tokens)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def capped(budget: Budget, limits: Budget) -> Budget:

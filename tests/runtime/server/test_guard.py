@@ -11,10 +11,12 @@ import sys
 
 import httpx
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from plait import InvalidInput
 from plait.runtime.server.guard import Guard
-from plait.runtime.server.keys import Keys
+from plait.runtime.server.keys import Client, Keys
 from plait.runtime.server.problems import Refused
 
 from .conftest import serving
@@ -71,6 +73,52 @@ async def test_keys():
     assert third.json()["error"]["code"] == "insufficient_quota"
 
 
+async def test_requests_reserve_no_more_tokens_than_they_can_spend():
+    async with serving("bob key tokens=1000") as served, served.http("key") as http:
+        several = await http.post("/v1/completions", json={**ASK, "prompt": [ASK["prompt"]] * 12, "n": 2})
+        answers = await asyncio.gather(*(http.post("/v1/completions", json=ASK) for _ in range(14)))
+        echoed = await http.post("/v1/completions", json={**ASK, "echo": True, "logprobs": 0})
+        client = served.service.keys.find("Bearer key")
+        assert client.reserved == 0 and client.spent == 24 * 4 + 14 * 4 + echoed.json()["usage"]["prompt_tokens"] + 3
+    assert {answer.status_code for answer in (several, echoed, *answers)} == {200}
+
+
+async def test_reserved_tokens_are_waited_for_and_spent_ones_are_not():
+    async with serving("bob key tokens=100") as served, served.http("key") as http:
+        id = (await http.post("/v1/jobs", json=LONG)).json()["id"]
+        reserved = await http.post("/v1/completions", json=ASK)
+        await http.delete(f"/v1/jobs/{id}")
+        client = served.service.keys.find("Bearer key")
+        client.spent = 95
+        last = await http.post("/v1/completions", json={**ASK, "prompt": [ASK["prompt"]] * 2})
+        spent = await http.post("/v1/completions", json={**ASK, "prompt": [ASK["prompt"]] * 2})
+    assert (reserved.status_code, reserved.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert reserved.headers["retry-after"] == "1"
+    assert last.json()["usage"]["completion_tokens"] == 4  # equal shares of five
+    assert (spent.status_code, spent.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert "retry-after" not in spent.headers
+
+
+TOKENS = st.integers(0, 40)
+
+
+@example(tokens=9, spent=0, reserved=0, wanted=[None, 0])
+@given(tokens=TOKENS, spent=TOKENS, reserved=TOKENS, wanted=st.lists(st.none() | TOKENS, min_size=1, max_size=5))
+def test_no_more_is_reserved_than_is_left(tokens, spent, reserved, wanted):
+    client = Client(name="ann", max_jobs=9, tokens=tokens, spent=spent, reserved=reserved)
+    left = client.left
+    try:
+        got = client.reserve(wanted)
+    except Refused as error:
+        # What is refused for good would not fit either if nobody else had reserved anything.
+        assert client.reserved == reserved and bool(error.headers) == bool(reserved)
+        assert reserved or left < len(wanted)
+        return
+    assert 0 < left and sum(got) <= left and client.reserved == reserved + sum(got)
+    most = [tokens if one is None else one for one in wanted]
+    assert got == (most if sum(most) <= left else [min(one, left // len(wanted)) for one in most])
+
+
 @pytest.mark.parametrize("line", ["ann", "ann key jobs=x", "ann key jobs=0", "ann key more=1", "ann a\nann b"])
 def test_malformed_keys(line):
     with pytest.raises(InvalidInput, match="line"):
@@ -103,6 +151,17 @@ async def test_jobs_of_a_key_and_of_all_are_limited():
     assert states == ["running", "queued"]
     for state in ("running", "queued"):
         assert f'plait_jobs_{state}{{method="sequential"}} 1.0' in metrics
+
+
+async def test_the_queue_is_limited_at_any_moment():
+    async with serving(max_running=1, max_queued=1) as served, served.http() as http:
+        answers = await asyncio.gather(*(http.post("/v1/completions", json=ASK) for _ in range(6)))
+        several = [await http.post("/v1/completions", json={**ASK, "prompt": [ASK["prompt"]] * n}) for n in (2, 3)]
+        assert served.service.active == []
+    assert sorted(answer.status_code for answer in answers) == [200] * 2 + [503] * 4
+    assert {one.headers.get("retry-after") for one in answers} == {None, "5"}
+    # More than ever fit are no matter of waiting.
+    assert [answer.status_code for answer in several] == [200, 400]
 
 
 async def test_bodies():
