@@ -84,7 +84,7 @@ async def _complete(
     works = service.start(request.state.client, specs, headers=request.headers)
     answer = make(asked.model, works)
     if asked.stream:
-        usage = asked.stream_options is not None and asked.stream_options.include_usage
+        usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
         stream = answer_stream(answer, usage=usage)
         return JobsStream(works, stream)
     if not await unless_gone(request, finish(works)):

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from .problems import Refused
 
-B = TypeVar("B", bound=BaseModel)
+B = TypeVar("B", bound="Given")
 
 MAX_DEPTH = 64
 """Of arrays and objects in each other."""
@@ -29,6 +29,18 @@ seconds for a megabyte. Texts of all kinds have about half as many."""
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+class Given(BaseModel):
+    """An object of a request. A field that is null is one that is not given, be it known or not: clients write out all
+    the fields they have."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"additionalProperties": {"type": "null"}})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, value: Any) -> Any:
+        return {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
 
 
 def parse_json(raw: bytes) -> Any:
@@ -75,8 +87,9 @@ def parse_fields(cls: type[B], value: Any) -> B:
     """The fields that JSON gives. Raises `Refused`, naming the first that is wrong."""
     if not isinstance(value, dict):
         raise Refused(400, f"the body is a JSON object, not {_kind(value)}")
-    for name in value.keys() - cls.model_fields.keys():
-        raise Refused(400, f"{name[:40]}: there is no such field, or it is not supported", param=name[:40])
+    for name, one in value.items():
+        if one is not None and name not in cls.model_fields:
+            raise Refused(400, f"{name[:40]}: there is no such field, or it is not supported", param=name[:40])
     try:
         return cls.model_validate(value)
     except ValidationError as error:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from annotated_types import MaxLen
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     FailFast,
@@ -26,6 +25,7 @@ from ..methods.base import Method
 from ..methods.constraints import AnyConstraint
 from ..methods.registry import METHODS, parse_method
 from ..methods.words import method_of
+from .bodies import Given
 from .problems import Refused
 from .sampled import Sampled
 from .structured import ResponseFormat, StructuredOutputs
@@ -68,30 +68,37 @@ NoPenalty = Annotated[
 ]
 
 
+def _no_bias(value: Fields) -> Fields:
+    if value:
+        raise ValueError("it is not supported: leave it out")
+    return value
+
+
+NoBias = Annotated[Fields, AfterValidator(_no_bias), WithJsonSchema({"type": "object", "maxProperties": 0})]
+
+
 def _no_truth(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("a number of tokens; true and false are what chats take")
     return value
 
 
-class StreamOptions(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    include_usage: bool = False
-    include_obfuscation: bool = False
+class StreamOptions(Given):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
-class Body(BaseModel):
+class Body(Given):
     """What both endpoints take. Fields that are not known, and those of OpenAI's that would change the answer and are
     not supported, are refused."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(allow_inf_nan=False, use_attribute_docstrings=True)
 
     model: str
     """The model's name, or name and method: `countdown:sc8`, `countdown:apr:dialect=compact`."""
     method: Fields | str | None = None
     """How to reason, instead of in the model's name: a method's fields, or a word as there."""
-    budget: Fields = Field(default_factory=dict)
+    budget: Fields | None = None
     """What the job may spend (`Budget`)."""
     n: int | None = Field(default=None, ge=1, le=128)
     max_tokens: int | None = Field(default=None, ge=1)
@@ -111,6 +118,7 @@ class Body(BaseModel):
     """As vLLM has it."""
     presence_penalty: NoPenalty | None = None
     frequency_penalty: NoPenalty | None = None
+    logit_bias: NoBias | None = None
     user: str | None = None
     metadata: Fields | None = None
     store: bool | None = None
@@ -154,7 +162,7 @@ class Body(BaseModel):
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
         given |= {"max_tokens": self.limit(), "stop": tuple(stop) if stop else None, "constraint": self.constraint()}
         fields = {name: value for name, value in given.items() if value is not None}
-        budget = Budget(**self.budget)
+        budget = Budget(**(self.budget or {}))
         tools = self.tool_fields(tokenizer)
         if tools and chosen is not None:
             raise Refused(400, "tools are there without a method only", param="tools")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from ..methods.constraints import (
     AnyConstraint,
@@ -13,23 +13,22 @@ from ..methods.constraints import (
     JsonConstraint,
     RegexConstraint,
 )
+from .bodies import Given
 from .problems import Refused
 
 
-class _Schema(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+class _Schema(Given):
+    model_config = ConfigDict(protected_namespaces=())
 
     name: str = Field(max_length=64)
     description: str | None = None
-    schema_: dict[str, Any] = Field(default={"type": "object"}, alias="schema")
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     strict: bool | None = None
     """The schema is kept to in any case."""
 
 
-class ResponseFormat(BaseModel):
+class ResponseFormat(Given):
     """OpenAI's."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: _Schema | None = None
@@ -40,13 +39,13 @@ class ResponseFormat(BaseModel):
             raise Refused(400, "json_schema and the type json_schema come together", param="response_format")
         if self.type == "text":
             return None
-        return JsonConstraint() if self.json_schema is None else JsonConstraint(json_schema=self.json_schema.schema_)
+        if self.json_schema is None or self.json_schema.schema_ is None:
+            return JsonConstraint()
+        return JsonConstraint(json_schema=self.json_schema.schema_)
 
 
-class StructuredOutputs(BaseModel):
+class StructuredOutputs(Given):
     """vLLM's: one of these."""
-
-    model_config = ConfigDict(extra="forbid")
 
     json_: dict[str, Any] | bool | None = Field(default=None, alias="json")
     regex: str | None = None

@@ -5,26 +5,22 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from annotated_types import MaxLen
-from pydantic import BaseModel, ConfigDict
 
 from ..errors import InvalidInput
 from ..methods.tools import Tool, ToolCall, parse_strictly, written
+from .bodies import Given
 from .problems import Refused
 
 
-class _Function(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Function(Given):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class ToolBody(BaseModel):
+class ToolBody(Given):
     """A tool that the client offers."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["function"]
     function: _Function
@@ -35,35 +31,27 @@ class ToolBody(BaseModel):
         return Tool(**fields)
 
 
-class _Name(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Name(Given):
     name: str
 
 
-class NamedTool(BaseModel):
+class NamedTool(Given):
     """The tool to be called."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["function"]
     function: _Name
 
 
-class _Called(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Called(Given):
     name: str
     arguments: str
 
 
-class _Call(BaseModel):
+class _Call(Given):
     """A call of an earlier answer."""
 
-    model_config = ConfigDict(extra="forbid")
-
     id: str | None = None
-    type: Literal["function"] = "function"
+    type: Literal["function"] | None = None
     function: _Called
     index: int | None = None
 
@@ -78,10 +66,8 @@ class _Call(BaseModel):
         return ToolCall(self.function.name, arguments)
 
 
-class Message(BaseModel):
+class Message(Given):
     """One of a chat."""
-
-    model_config = ConfigDict(extra="forbid")
 
     role: str
     content: str | Annotated[list[dict[str, Any]], MaxLen(1000)] | None = None

@@ -8,8 +8,12 @@ import time
 
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import plait
+from plait.runtime.server.bodies import parse_fields
+from plait.runtime.server.requests import ChatBody, CompletionBody
 
 from .conftest import serving
 
@@ -202,6 +206,56 @@ BAD = {
     "two prompts": ({"extra_body": {"method": {"method": "sequential", "prompt": "x"}}}, 400),
     "two prompts in the name": ({"model": "countdown:sequential:prompt=x"}, 400),
 }
+
+
+TOOL = {"name": "look", "parameters": {"type": "object", "properties": {"at": {"default": None}}, "x": None}}
+CALLED = {"name": "look", "arguments": "{}"}
+CHAT = {
+    "model": "countdown",
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        {"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": CALLED}]},
+    ],
+    "tools": [{"type": "function", "function": TOOL}],
+    "tool_choice": {"type": "function", "function": {"name": "look"}},
+    "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"enum": [None], "x": None}}},
+    "structured_outputs": {"choice": ["a"]},
+    "stream_options": {"include_usage": True},
+    "method": {"method": "apr", "x": None},
+}
+FREE = ("parameters", "schema", "method")
+"""Objects whose fields are not the request's."""
+NAMES = st.sampled_from(["annotations", "functions", "n", "seed", "budget", "strict", "index", "type", "regex", "name"])
+
+
+@given(st.data())
+def test_null_is_what_is_not_given(data):
+    def write_out(value, name=""):
+        if isinstance(value, dict) and name not in FREE:
+            nulls = dict.fromkeys(data.draw(st.sets(NAMES)))
+            return {**nulls, **{key: write_out(one, key) for key, one in value.items()}}
+        return [write_out(one, name) for one in value] if isinstance(value, list) and name != "content" else value
+
+    expected = parse_fields(ChatBody, CHAT)
+    assert parse_fields(ChatBody, write_out(CHAT)) == expected
+    assert expected.tools[0].function.parameters == TOOL["parameters"]
+    assert expected.response_format.json_schema.schema_ == {"enum": [None], "x": None}
+    assert expected.method == CHAT["method"]
+
+
+async def test_what_clients_write_out_is_taken(served):
+    names = (*CompletionBody.model_fields, *ChatBody.model_fields, "functions", "suffix", "reasoning_effort")
+    nulls = dict.fromkeys(names)
+    chat = {"messages": [{"role": "user", "content": PROMPT, "annotations": None}], "max_tokens": 2}
+    async with served.http() as http:
+        for path, asked in (("completions", {"prompt": PROMPT}), ("chat/completions", chat)):
+            body = {**nulls, "model": "countdown", "logit_bias": {}, **asked}
+            answer = await http.post(f"/v1/{path}", json=body)
+            assert answer.status_code == 200, answer.text
+            for wrong in ({"logit_bias": {"50": 1}}, {"functions": []}, {"model": None}):
+                answer = await http.post(f"/v1/{path}", json={**body, **wrong})
+                assert answer.status_code == 400
+                assert answer.json()["error"]["param"] == next(iter(wrong))
 
 
 @pytest.mark.parametrize("name", BAD)
