@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     fields: dict[str, Any] = dict(map(parse_field, options.set))
     settings = ServerSettings(**fields)
-    settings = settings.model_copy(update={"methods": (*settings.methods, *options.allow)})
+    if options.allow:
+        settings = ServerSettings(**fields | {"methods": (*settings.methods, *options.allow)})
     lines = read_text(options.keys).splitlines() if options.keys else os.environ.get(KEYS, "").splitlines()
     if not any(line.partition("#")[0].strip() for line in lines):
         if options.keys:

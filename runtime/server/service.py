@@ -43,11 +43,12 @@ class Service:
     """The jobs of a server; `close` ends those that are left."""
 
     def __init__(self, runtime: Runtime, model: str, settings: ServerSettings, keys: Keys) -> None:
+        """Raises `UnsupportedByEngine` for a runtime whose engines are elsewhere."""
         self.runtime = runtime
         self.model = model
         self.settings = settings
         self.keys = keys
-        self.metrics = Metrics(lambda: runtime.engine.block_usage())
+        self.metrics = Metrics(runtime.engine.block_usage)
         self.works: dict[str, Work] = {}
         """Those that have not ended, and those that are kept."""
         self.tokens = 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from random import uniform
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..budget import Budget
 from ..errors import InvalidInput
+from ..methods.registry import METHODS
 from ..spec import Spec
 
 SAFE_METHODS = ("sequential", "self_consistency", "apr", "multiverse", "hogwild")
@@ -51,6 +52,14 @@ class ServerSettings(Spec):
     max_connections: int = Field(default=2000, ge=1)
     """Open connections. One more takes the place of that which has waited longest for a request; is there none, it is
     answered 503."""
+
+    @field_validator("methods")
+    @classmethod
+    def _know(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        for name in methods:
+            if METHODS.find(name) is None:
+                raise ValueError(METHODS.unknown(name))
+        return methods
 
 
 def spread(seconds: float) -> float:

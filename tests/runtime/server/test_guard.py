@@ -14,10 +14,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from plait import InvalidInput
+from plait import InvalidInput, Runtime, UnsupportedByEngine
 from plait.runtime.server.guard import Guard
 from plait.runtime.server.keys import Client, Keys
 from plait.runtime.server.problems import Refused
+from plait.runtime.server.service import Service
+from plait.runtime.server.settings import ServerSettings
 
 from .conftest import serving
 
@@ -242,12 +244,29 @@ def test_the_command(tmp_path):
         process.stderr.close()
 
 
-@pytest.mark.parametrize("arguments", [["--host", "0.0.0.0"], ["--set", "max_body=0"], ["--set", "nonsense=1"]])
-def test_wrong_options_of_the_command(arguments, capsys):
+WRONG = {
+    "0.0.0.0 can be reached": ["--host", "0.0.0.0"],
+    "max_body": ["--set", "max_body=0"],
+    "nonsense": ["--set", "nonsense=1"],
+    "unknown method 'aprr'; known: apr": ["--allow", "tree_search", "--allow", "aprr"],
+    "unknown method 'sc'; known: apr": ["--set", 'methods=["apr", "sc"]'],
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_wrong_options_of_the_command(said, capsys):
     from plait.runtime.cli.main import main
 
-    assert main(["serve", "countdown", *arguments]) == 1
-    assert capsys.readouterr().err.startswith("plait: ")
+    assert main(["serve", "countdown", *WRONG[said]]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("plait: ") and said in error
+
+
+def test_a_pool_is_not_served():
+    """Known before anybody can send a request."""
+    pytest.importorskip("aiomqtt")
+    with pytest.raises(UnsupportedByEngine, match="the engines of a pool are its workers'"):
+        Service(Runtime("mqtt://localhost/pool"), "pool", ServerSettings(), Keys())
 
 
 async def test_a_client_that_takes_nothing_is_left():
