@@ -19,7 +19,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,12 @@ class Trace:
         """Finish, answer and usage; None while the job runs."""
         self.began: float | None = None
         """Seconds since 1970 at which the job started; None: not yet, or not known, as files do not say."""
-        self._group_ids = count()
+        self._num_groups = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickles and copies hold: what a file does. Tokenizers stay where the engine is."""
+        self.spell()
+        return {**self.__dict__, "tokenizer": None, "tokenizers": {}}
 
     def spell(self) -> None:
         """Fill in `Piece.chars`. Done when a trace is saved or drawn: few are looked at token by token."""
@@ -142,7 +146,8 @@ class Trace:
         return segment.id
 
     def new_group(self, temperature: float, scale: float, bias: float = 0.0) -> GroupRecord:
-        return GroupRecord(next(self._group_ids), temperature, scale, bias)
+        self._num_groups += 1
+        return GroupRecord(self._num_groups - 1, temperature, scale, bias)
 
     def model_of(self, branch: str) -> str | None:
         """The model that the branch ran on; None: the job's own, as for branches without a record."""

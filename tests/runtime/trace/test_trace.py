@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import pickle
 import tempfile
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plait import InvalidInput, SamplingParams, ScriptedEngine, Trace
+from plait import InvalidInput, SamplingParams, ScriptedEngine, Sequential, Trace
 from plait.runtime.engines.scripted import CharTokenizer
 from plait.runtime.engines.text_stream import piecewise
 from plait.runtime.trace.record import FORMAT, Piece
 from plait.runtime.trace.sights import sights
-from plait.tests.runtime.tools import context
+from plait.tests.runtime.tools import context, run
 
 OPERATIONS = st.lists(
     st.tuples(
@@ -113,6 +114,17 @@ async def test_round_trip(tmp_path):
     assert json.dumps(list(loaded.lines())) == json.dumps(list(trace.lines()))
     assert loaded.for_training() == trace.for_training()
     assert loaded.segments == trace.segments and loaded.joins == trace.joins
+
+
+async def test_results_can_be_pickled_whatever_the_tokenizer_is():
+    tokenizer = CharTokenizer()
+    tokenizer.bound = lambda: tokenizer  # no pickle takes this
+    engine = ScriptedEngine(lambda _: "abcdefghij", tokenizer=tokenizer)
+    result, _ = await run(Sequential(prompt="p", max_tokens=7), None, engine=engine)
+    read = pickle.loads(pickle.dumps(result))
+    assert read.to_json() == result.to_json()
+    assert list(read.trace.lines()) == list(result.trace.lines())
+    assert read.trace.segments == result.trace.segments and read.trace.segments[-1].pieces[-1].chars
 
 
 async def test_texts_may_hold_what_ends_lines_elsewhere(tmp_path):
