@@ -63,11 +63,16 @@ def _main(arguments: list[str]) -> int:
     _log(common.verbose)
     for name in common.plugins:
         import_plugin(name)
-    name = next((argument for argument in rest if not argument.startswith("-")), "")
-    parser = _parser([name] if name in COMMANDS.names() else COMMANDS.names())
-    options = parser.parse_args(rest)
+    options = parse(rest)
     command: Command = options.command
     return command.run(options)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line, and its `command`; ends the process where the line is wrong."""
+    name = next((argument for argument in arguments if not argument.startswith("-")), "")
+    parser = _parser([name] if name in COMMANDS.names() else COMMANDS.names())
+    return parser.parse_args(arguments)
 
 
 def _common() -> argparse.ArgumentParser:

@@ -5,6 +5,10 @@ A job is one JSON object; `plait schema` describes it:
     {"method": {"method": "apr", "prompt": "apr 24 : 63 9 5 2 ;", "dialect": "compact"}, "budget": {"seconds": 30}}
 
     plait run job.json --model FOLDER --device cuda --dtype bfloat16 --seed 3 --budget total_tokens=500,seconds=10
+
+Where a prompt and a method's own fields are all there is to say, no file is needed:
+
+    plait run --model FOLDER --prompt 'What is 12 * 13?' --method sequential:chat=true,max_tokens=64
 """
 
 from __future__ import annotations
@@ -17,16 +21,21 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..errors import InvalidInput
 from ..job_spec import JobSpec, parse_job
+from ..methods.registry import parse_method
 from ..result import Result
 from ..runtime import Runtime
 from .files import read_text
 from .live import watch
-from .options import add_engine_options, add_job_options, engine_options, with_job_options
+from .options import add_engine_options, add_job_options, engine_options, method_of, with_job_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job", help="a JSON file, or - for standard input")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("job", nargs="?", help="a JSON file, or - for standard input")
+    what.add_argument("--prompt", metavar="TEXT", help="in place of a job: what the model reads first")
+    parser.add_argument("--method", metavar="NAME[:FIELD=VALUE,...]", help="for --prompt; or sc8 (sequential)")
     parser.add_argument("--model", default="countdown", help="as for Runtime: a name, folder, GGUF file (countdown)")
     parser.add_argument("--trace", type=Path, help="write the trace to this file")
     parser.add_argument("--contexts", type=Path, help="folder of encoded contexts, to read and to add to")
@@ -35,10 +44,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    spec = with_job_options(parse_job(read_text(options.job)), options)
+    spec = with_job_options(_spec(options), options)
     result = asyncio.run(_run(spec, options, Console(stderr=True)))
     sys.stdout.write(json.dumps(result.to_json(), indent=2) + "\n")
     return 0
+
+
+def _spec(options: argparse.Namespace) -> JobSpec:
+    """What to run: the job of a file, or a method with a prompt."""
+    if options.prompt is not None:
+        return JobSpec(method=parse_method({"prompt": options.prompt, **method_of(options.method or "sequential")}))
+    if options.method is not None:
+        raise InvalidInput("--method is for --prompt: a job names its method itself")
+    return parse_job(read_text(options.job))
 
 
 async def _run(spec: JobSpec, options: argparse.Namespace, console: Console) -> Result:

@@ -40,6 +40,38 @@ def test_run_keeps_to_a_constraint(capsys, monkeypatch):
     assert "regex constraint: invalid regex" in capsys.readouterr().err
 
 
+def test_run_takes_a_prompt_and_a_method_in_place_of_a_job(capsys):
+    line = ["run", "--prompt", "seq 24 : 8 3 1 ;", "--seed", "2"]
+    assert main([*line, "--method", "sequential:max_tokens=5,temperature=0"]) == 0
+    five = json.loads(capsys.readouterr().out)
+    assert five["text"] and five["usage"]["generated_tokens"] == 5
+    assert main([*line, "--budget", "total_tokens=5"]) == 0  # one line if nothing is said
+    assert json.loads(capsys.readouterr().out)["finish_reason"] == "total_tokens"
+    assert main([*line, "--method", "sc3:max_tokens=4"]) == 0
+    assert json.loads(capsys.readouterr().out)["usage"]["branches"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["job.json", "--method", "apr"], "--method is for --prompt"),
+        (["--prompt", "x", "--method", "nothing"], "unknown method 'nothing'"),
+        (["--prompt", "x", "--method", "sequential:n=2"], "malformed Sequential: n: "),
+    ],
+)
+def test_run_refuses_methods_that_are_none(arguments, message, capsys):
+    assert main(["run", *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("plait: ") and message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["--method", "sequential"], ["./folder", "--prompt", "x"]])
+def test_run_takes_one_of_job_and_prompt(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["run", *arguments])
+    assert ended.value.code == 2 and "job" in (err := capsys.readouterr().err) and "--prompt" in err
+
+
 def test_trace_show(recorded, capsys):
     assert main(["trace", "show", str(recorded / "trace")]) == 0
     out = capsys.readouterr().out
