@@ -1,6 +1,9 @@
 """Tree search: `TreeSearch`, its strategies and its reward models."""
 
 from .functions import register_function as register_function
+from .node import Frontier as Frontier
+from .node import Node as Node
+from .node import Selection as Selection
 from .rewards import PRM as PRM
 from .rewards import FunctionReward as FunctionReward
 from .rewards import FunctionScorer as FunctionScorer

@@ -19,7 +19,7 @@ from .expansion import Expansion, is_last
 from .fields import SearchFields
 from .node import Frontier, Node, ancestors
 from .rewards import Scorer
-from .strategies import Strategy
+from .strategies import Strategy, select
 
 _CONTINUES = (Finish.STOP, Finish.LENGTH)
 """How a step ends that others can follow."""
@@ -129,7 +129,7 @@ class SearchRun:
             width=self._method.width,
             is_hidden=self._method.step_embedding == HIDDEN,
         )
-        selection = await asyncio.get_running_loop().run_in_executor(executor, strategy.select, frontier)
+        selection = await asyncio.get_running_loop().run_in_executor(executor, select, strategy, frontier)
         kept: list[Node] = []
         counts: list[int] = []
         for node, count in zip(nodes, selection.counts, strict=True):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, TypeVar
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any, ClassVar, TypeVar
 
-from ...runtime.errors import InvalidJob
+from ...runtime.errors import InvalidInput, InvalidJob
 from ...runtime.spec import Kinds, Spec
 from ..embeddings import HIDDEN
 from ..node import Frontier, Selection
@@ -41,6 +43,23 @@ class Strategy(Spec):
     def uses_embeddings(self) -> bool:
         """Does `select` read `Node.embedding`?"""
         return False
+
+
+def select(strategy: Strategy, frontier: Frontier) -> Selection:
+    """The strategy's choice. Raises `InvalidInput` for one that the search cannot follow."""
+    selection = strategy.select(frontier)
+    chose = f"the strategy {strategy.strategy!r} chose"
+    if not isinstance(selection, Selection):
+        raise InvalidInput(f"{chose} {type(selection).__name__}, which is no Selection")
+    found: Any = selection.counts
+    counts: list[Any] = list(found) if isinstance(found, Iterable) else [None]
+    if not all(isinstance(count, Integral) and int(count) >= 0 for count in counts):
+        raise InvalidInput(f"{chose} counts that are no whole numbers from 0: {str(found)[:200]}")
+    if len(counts) != len(frontier.nodes):
+        raise InvalidInput(f"{chose} {len(counts)} counts for {len(frontier.nodes)} candidates")
+    if sum(counts) > frontier.budget:
+        raise InvalidInput(f"{chose} {sum(counts)} continuations, and {frontier.budget} are left of the width")
+    return selection
 
 
 def register_strategy(cls: type[S]) -> type[S]:
