@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -21,16 +22,33 @@ from .command import COMMANDS, Command, summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 for what plait refuses, 130 when interrupted or terminated."""
+    """Run the command; returns the exit status: 0, 1 for what plait refuses or nobody reads to its end, 130 when
+    interrupted or terminated."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with _ending_like_interrupt():
-            return _main(arguments)
+            try:
+                return _main(arguments)
+            finally:
+                sys.stdout.flush()
     except PlaitError as error:
         sys.stderr.write(f"plait: {error}\n")
         return 1
+    except BrokenPipeError:
+        if not _is_unread(sys.stdout.fileno()):
+            raise
+        # What is left is written when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _is_unread(pipe: int) -> bool:
+    """Has the reader of a pipe gone, as `head` does?"""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return bool(poll.poll(0))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,6 +102,32 @@ def test_version(capsys):
 def test_as_a_module():
     run = subprocess.run([sys.executable, "-m", "plait", "--version"], capture_output=True, text=True, check=True)
     assert run.stdout == f"plait {plait.__version__}\n"
+
+
+@contextmanager
+def piped(monkeypatch):
+    """The reading end of what standard output is."""
+    read, write = os.pipe()
+    with os.fdopen(read) as reader, os.fdopen(write, "w") as stdout, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        yield reader
+
+
+@pytest.mark.parametrize("command", [["schema"], ["completion", "bash"], ["run", "--help"]])
+def test_output_that_nobody_reads_is_no_traceback(command, capsys, monkeypatch):
+    with piped(monkeypatch) as reader:
+        reader.close()
+        assert main(command) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch):
+    read, unread = os.pipe()
+    os.close(read)
+    monkeypatch.setattr("plait.runtime.cli.main._main", lambda _: os.write(unread, b"x"))
+    with piped(monkeypatch), pytest.raises(BrokenPipeError):
+        main([])
+    os.close(unread)
 
 
 def complete(line, tmp_path):
