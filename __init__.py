@@ -17,6 +17,7 @@ from . import search
 from .agents.code_monkeys import CodeMonkeys
 from .runtime import errors, events
 from .runtime.budget import Budget
+from .runtime.cli.command import register_command
 from .runtime.engine import (
     BlockUsage,
     Branch,
@@ -60,7 +61,7 @@ from .runtime.jobs.context import Context
 from .runtime.jobs.job import Job
 from .runtime.methods.answers import extract
 from .runtime.methods.apr import APR
-from .runtime.methods.apr.dialect import register_dialect
+from .runtime.methods.apr.dialect import Child, Dialect, Joined, Spawn, register_dialect
 from .runtime.methods.base import Decoding, Method
 from .runtime.methods.constraints import ChoiceConstraint, GrammarConstraint, JsonConstraint, RegexConstraint
 from .runtime.methods.hogwild import Hogwild
@@ -90,12 +91,14 @@ __all__ = [
     "BrokerUnreachable",
     "Budget",
     "Capabilities",
+    "Child",
     "ChoiceConstraint",
     "CodeMonkeys",
     "Completion",
     "Constraint",
     "Context",
     "Decoding",
+    "Dialect",
     "Engine",
     "EngineClosed",
     "Finish",
@@ -110,6 +113,7 @@ __all__ = [
     "Job",
     "JobFailed",
     "JobSpec",
+    "Joined",
     "JsonConstraint",
     "Method",
     "Multiverse",
@@ -130,6 +134,7 @@ __all__ = [
     "SelfConsistency",
     "Sequential",
     "ServerFailed",
+    "Spawn",
     "Tokenizer",
     "Tool",
     "Trace",
@@ -150,6 +155,7 @@ __all__ = [
     "parse_method",
     "prompt_tokens",
     "register",
+    "register_command",
     "register_dialect",
     "register_equality",
     "register_scheme",

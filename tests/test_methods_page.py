@@ -43,7 +43,8 @@ def place(request, tmp_path_factory):
         write(folder, [*code, SCRIPT])
         path, before = folder, f'plait() {{ command plait "$@" --import {SCRIPT}; }}\n'
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return folder, {**os.environ, "PYTHONPATH": str(path), "PATH": programs}, before
+    paths = os.pathsep.join([str(path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return folder, {**os.environ, "PYTHONPATH": paths, "PATH": programs}, before
 
 
 def run(place, command):
@@ -54,8 +55,10 @@ def run(place, command):
 
 
 def test_the_page_has_one_of_each():
-    for name in ("debate/method.py", "debate/benchmark.py", "debate/reward.py", "debate/engine.py", "pyproject.toml"):
-        assert name in FILES
+    kinds = ("method", "benchmark", "reward", "strategy", "equality", "dialect", "engine", "command")
+    assert {"pyproject.toml", SCRIPT, *(f"debate/{kind}.py" for kind in kinds)} <= set(FILES)
+    groups = {re.sub(r"y$", "ie", kind) + "s" for kind in kinds}
+    assert set(re.findall(r'entry-points."plait\.(\w+)"', FILES["pyproject.toml"])) == groups
     assert len(re.findall(r"^```\w", PAGE, re.MULTILINE)) == len(FILES) + 1  # a block without a name runs nowhere
 
 
@@ -80,6 +83,8 @@ def test_from_the_shell(place):
     assert [join.children for join in trace.joins] == [("0.0", "0.1")]
     injected = [piece.text for segment in trace.segments for piece in segment.pieces if piece.kind == "injected"]
     assert sorted(injected) == [" 5", " 63", " answer"]
+    assert f"\n{trace.end['answer']}\n" in done.stdout  # the command
+    assert '"text": "told 72 | 7 . = 79",\n  "answer": "79"' in done.stdout  # the dialect
     assert (folder / "debate.jsonl.html").stat().st_size > 10_000
     labels = {"results": ["debate", "tree_search"], "more": ["debate", "sequential"], "parrots": ["sequential"]}
     for out, methods in labels.items():

@@ -25,6 +25,12 @@ class Command(Protocol):
 COMMANDS: Registry[Command] = Registry("command", "plait.commands")
 
 
+def register_command(name: str, command: Command) -> None:
+    """Make a command known: `plait NAME`, a module or object with a docstring, `add_arguments(parser)` and
+    `run(options)`, which returns the exit status. Raises `InvalidInput` for a name that is taken."""
+    COMMANDS.register(name, command)
+
+
 def summary(command: Command) -> str:
     """The first line of its docstring, without the command's own name in front."""
     line = (command.__doc__ or "").strip().partition("\n")[0]

@@ -16,6 +16,8 @@ from ...plugins import Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
+    """A child thread, as a spawn section asks for it."""
+
     label: str
     """What the parent calls the child (a node id, a move); unique only if the model made it so."""
     prompt: str | None
@@ -24,6 +26,8 @@ class Child:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spawn:
+    """A spawn section, understood."""
+
     keep: int
     """Characters of the parent's context that stay; the spawn section behind them is replaced by the join section."""
     children: tuple[Child, ...]
@@ -31,6 +35,8 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
+    """A child that has ended."""
+
     child: Child
     result: str | None
     """What the child handed back; None: no solution."""
