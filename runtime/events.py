@@ -182,6 +182,8 @@ EVENT_TYPES: dict[str, type[Event]] = {cls.type: cls for cls in _CLASSES}
 
 def parse_event(data: dict[str, Any]) -> Event:
     """The event that `to_json` wrote; raises `InvalidInput` for anything else."""
+    if not isinstance(data, dict):
+        raise InvalidInput(f"an event is a JSON object, not {type(data).__name__}")
     cls = EVENT_TYPES.get(str(data.get("type")))
     if cls is None:
         raise InvalidInput(f"unknown event type {data.get('type')!r}; known: {', '.join(EVENT_TYPES)}")

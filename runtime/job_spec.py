@@ -53,9 +53,12 @@ class JobSpec(Spec):
         priority: int = 0,
         metadata: dict[str, Any] | None = None,
     ) -> JobSpec:
-        """What `submit` is given, as one. Raises `InvalidJob` where a `JobSpec` comes with what it has already."""
+        """What `submit` is given, as one. Raises `InvalidJob` for what is no job, and where a `JobSpec` comes with what
+        it has already."""
         if isinstance(job, Method):
             return cls(method=job, budget=budget or Budget(), seed=seed, priority=priority, metadata=metadata or {})
+        if not isinstance(job, JobSpec):
+            raise InvalidJob(f"a job is a method or a JobSpec, not {type(job).__name__}; plait.parse_job reads JSON")
         if budget is None and seed == 0 and priority == 0 and metadata is None:
             return job
         raise InvalidJob("a JobSpec brings its own budget, seed, priority and metadata: do not give them again")

@@ -36,7 +36,8 @@ TEXT = {"type": "text", "job": "j", "time": 1.0, "branch": "0", "text": "a", "to
 
 @pytest.mark.parametrize(
     "data",
-    [{}, {"type": "nonsense"}, {"type": "text", "job": "j"}, {"type": "done", "x": 1}, {**TEXT, "text": 3},
+    [None, "text", [], {}, {"type": "nonsense"}, {"type": "text", "job": "j"}, {"type": "done", "x": 1},
+     {**TEXT, "text": 3},
      {**TEXT, "tokens": "1"}, {**TEXT, "branch": []}, {**TEXT, "time": None}, {**TEXT, "children": 3},
      {"type": "forked", "job": "j", "time": 1.0, "branch": "0", "children": 3},
      {"type": "forked", "job": "j", "time": 1.0, "branch": "0", "children": [3]}, {"type": [], "job": "j"}],

@@ -216,6 +216,13 @@ async def test_job_specs_and_names():
         assert (await job).trace.header["seed"] == 5
 
 
+@pytest.mark.parametrize("job", [{"method": {"method": "sequential", "prompt": "q"}}, "q", None, Sequential])
+async def test_what_is_no_job_is_refused(job):
+    async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
+        with pytest.raises(InvalidJob, match=r"a method or a JobSpec, not \w+; plait.parse_job reads JSON"):
+            await runtime.submit(job)
+
+
 async def test_a_runtime_is_opened_before_it_is_used():
     with pytest.raises(EngineClosed):
         await Runtime(engine=ScriptedEngine([])).submit(Sequential(prompt="q"))
