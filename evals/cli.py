@@ -68,8 +68,13 @@ def run(options: argparse.Namespace) -> int:
         else:
             report = asyncio.run(runner.run(config, out, retry_failed=options.retry_failed, console=console))
     except KeyboardInterrupt:
-        text = f"interrupted; what is done is in {out}, with its report; the same command goes on"
-        console.print(text, highlight=False, soft_wrap=True)
+        is_there = (out / "report.html").exists()
+        done = (
+            f"what is done is in {out}, with its report; the same command goes on"
+            if is_there
+            else "nothing is done yet"
+        )
+        console.print(f"interrupted; {done}", highlight=False, soft_wrap=True)
         raise
     # The table as it stands, without what Markdown asks for.
     sys.stdout.write(unescape(report.with_suffix(".md").read_text(encoding="utf-8")))

@@ -2,7 +2,7 @@
 
     plait data curate solutions.jsonl --out runs/curated --model Qwen/Qwen2.5-32B-Instruct
     plait data curate solutions.jsonl --out runs/curated --model ./model --set attempts=5 --set max_distance=0.3
-    plait data export runs/countdown/traces/*.jsonl.gz --out runs/dataset
+    plait data export runs/countdown/traces/*/*.jsonl.gz --out runs/dataset
 
 Curating reads JSON Lines with `problem`, `solution` and perhaps `id` and `answer`, and goes on where it stopped.
 """

@@ -10,15 +10,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+import plait
 from plait import Recorder, ScriptedEngine
 from plait.evals import run
 from plait.evals.environment import samples_digest
 from plait.evals.progress import progress
 from plait.evals.store import Store
+from plait.runtime.cli.command import COMMANDS
 from plait.runtime.cli.main import main
 from plait.runtime.engines.scripted import WordTokenizer
 from plait.tests.evals.tools import engine, grid, solver
@@ -232,10 +235,29 @@ def test_interrupted_it_says_what_it_has(tmp_path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err
-    assert err.splitlines()[-1].startswith(f"interrupted; what is done is in {out}")
+    assert err.splitlines()[-1] == f"interrupted; what is done is in {out}, with its report; the same command goes on"
     done = results.read_bytes().count(b"\n")
     assert f"Unfinished: {done} of 400 runs are done" in (out / "report.md").read_text()
     assert re.search(rf"countdown: {done}/400, .*/s, .* gone, .* left", err)
+
+
+def test_interrupted_before_anything_is_done_it_says_so(tmp_path, capsys, monkeypatch):
+    async def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("plait.evals.runner.run", interrupted)
+    assert main(["eval", "--benchmark", "countdown", "--method", "sequential", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "interrupted; nothing is done yet\n"
+
+
+async def test_what_the_pages_say_of_its_traces_finds_them(tmp_path):
+    root = Path(plait.__file__).parent
+    said = [(root / "rl" / "README.md").read_text(encoding="utf-8"), COMMANDS.find("data").__doc__]
+    patterns = re.findall(r"runs/\w+/(traces\S*?\.jsonl\.gz)", " ".join(said))
+    await run(grid(), tmp_path, engine=engine())
+    for pattern in patterns:
+        assert len(list(tmp_path.glob(pattern))) == 12, pattern
+    assert len(patterns) == 3
 
 
 async def test_without_a_terminal_there_is_a_line_now_and_then(monkeypatch):
