@@ -94,6 +94,7 @@ TESTS = {
         "tests/search/test_prm.py",
         "tests/search/test_rewards.py",
     ],
+    "search/strategies/base.py": ["tests/search/test_strategies.py", "tests/search/test_tree_search.py"],
     "search/strategies/ets.py": ["tests/search"],
     "evals/stats.py": ["tests/evals/test_stats.py"],
     "evals/store.py": ["tests/evals/test_store.py", "tests/evals/test_runner.py", "tests/evals/test_crash.py"],

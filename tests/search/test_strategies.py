@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait import InvalidInput, TreeSearch
-from plait.search import Frontier, Node, Selection, Strategy
+from plait.search import Frontier, Node, Selection, Strategy, register_strategy
 from plait.search.strategies import select
 from plait.tests.runtime.tools import run
 from plait.tests.search.tools import Steps, by_value
 
 
+@register_strategy
 class Saying(Strategy):
     """Chooses what it is told to."""
 
@@ -67,5 +68,7 @@ async def test_a_search_ends_with_what_is_wrong_with_its_strategy():
     engine = Steps({"q": ["a;", "b;"]})
     fields = {"prompt": "q", "width": 4, "delimiters": (";",), "reward": by_value({})}
     with pytest.raises(InvalidInput, match="chose 2000 continuations, and 4 are left of the width"):
-        await run(TreeSearch(strategy=Saying(counts=[1000, 1000]), **fields), None, engine=engine)
+        await run(
+            TreeSearch(strategy={"strategy": "test_saying", "counts": [1000, 1000]}, **fields), None, engine=engine
+        )
     assert not engine.branches and engine.asked.total() == 4
