@@ -53,7 +53,10 @@ def run(options: argparse.Namespace) -> int:
 def _spec(options: argparse.Namespace) -> JobSpec:
     """What to run: the job of a file, or a method with a prompt."""
     if options.prompt is not None:
-        return JobSpec(method=parse_method({"prompt": options.prompt, **method_of(options.method or "sequential")}))
+        fields = method_of(options.method or "sequential")
+        if "prompt" in fields:
+            raise InvalidInput("there is a prompt in --method, and --prompt too: give one of them")
+        return JobSpec(method=parse_method({**fields, "prompt": options.prompt}))
     if options.method is not None:
         raise InvalidInput("--method is for --prompt: a job names its method itself")
     return parse_job(read_text(options.job))

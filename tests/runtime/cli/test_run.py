@@ -55,6 +55,7 @@ def test_run_takes_a_prompt_and_a_method_in_place_of_a_job(capsys):
     ("arguments", "message"),
     [
         (["job.json", "--method", "apr"], "--method is for --prompt"),
+        (["--prompt", "x", "--method", "sequential:prompt=y"], "there is a prompt in --method, and --prompt too"),
         (["--prompt", "x", "--method", "nothing"], "unknown method 'nothing'"),
         (["--prompt", "x", "--method", "sequential:n=2"], "malformed Sequential: n: "),
     ],
