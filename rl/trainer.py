@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence, Sized
 from typing import Any, TypeVar
 
 import torch
+from transformers.trainer_pt_utils import LabelSmoother
 from trl.trainer.sft_trainer import SFTTrainer
 
 from .checkpoints import SafeCheckpoints
@@ -30,6 +31,15 @@ class SampleTrainer(Quiet, SafeCheckpoints, SFTTrainer):
             self._total_train_tokens = before + int(self.accelerator.gather_for_metrics(count).sum())
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
         return loss
+
+
+class SmootherInPlace(LabelSmoother):
+    """Our labels stand where they are to come out; TRL has its smoother shift them."""
+
+    def __call__(
+        self, model_output: Any, labels: Any, shift_labels: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        return super().__call__(model_output, labels, False, num_items_in_batch)  # type: ignore[no-untyped-call]
 
 
 def make_trainer(
@@ -65,6 +75,8 @@ def make_trainer(
         peft_config=lora,
         callbacks=[] if max_minutes is None else [Deadline(max_minutes)],
     )
+    if trainer.label_smoother is not None:
+        trainer.label_smoother = SmootherInPlace(epsilon=args.label_smoothing_factor)
     for module in trainer.accelerator.unwrap_model(trainer.model).modules():
         if type(module).__name__ == "TrainableTokensWrapper":
             module.register_parameter("bias", None)  # TRL's head asks for it, and peft's wrapper has none.

@@ -25,11 +25,11 @@ OWN = (
 
 IDLE = (
     "cache_implementation", "chat_template_kwargs", "ds3_gather_for_generation", "eval_on_start", "eval_strategy",
-    "generation_kwargs", "log_completions", "log_completions_hub_repo", "log_multimodal", "log_unique_prompts",
-    "mask_truncated_completions", "max_tool_calling_iterations", "model_init_kwargs", "multi_objective_aggregation",
-    "num_completions_to_print", "num_generations_eval", "pad_to_multiple_of", "reward_weights", "shuffle_dataset",
-    "transformers_continuous_batching_config", "trust_remote_code", "use_transformers_continuous_batching",
-    "use_transformers_paged",
+    "generation_kwargs", "label_smoothing_factor", "log_completions", "log_completions_hub_repo", "log_multimodal",
+    "log_unique_prompts", "mask_truncated_completions", "max_tool_calling_iterations", "model_init_kwargs",
+    "multi_objective_aggregation", "num_completions_to_print", "num_generations_eval", "pad_to_multiple_of",
+    "reward_weights", "shuffle_dataset", "transformers_continuous_batching_config", "trust_remote_code",
+    "use_transformers_continuous_batching", "use_transformers_paged",
 )  # fmt: skip
 """Those, beside vLLM's, of generating, grading, showing or evaluating, which TRL does not do here."""
 

@@ -22,7 +22,7 @@ from plait.rl.checkpoints import PREFIX, STAGING, checkpoints
 from plait.rl.config import DataConfig, SFTConfig
 from plait.rl.curriculum import MULTIVERSE, mixed, shuffled
 from plait.rl.own_tokens import check_spelling
-from plait.rl.samples import IGNORED, trace_dataset, trace_samples
+from plait.rl.samples import IGNORED, collate, trace_dataset, trace_samples
 from plait.rl.sft import train
 from plait.rl.texts import chat_samples, read_samples, text_sample
 from plait.runtime.cli.main import main
@@ -315,6 +315,24 @@ def test_what_is_no_data_set_of_samples_is_named(what, model, tmp_path):
         Dataset.from_list([{"text": "a"}]).save_to_disk(str(place))
     with pytest.raises(InvalidInput, match="saved"):
         read_samples(DataConfig(kind="samples", paths=(str(place),)), load_tokenizer(model), 4096)
+
+
+def test_smoothed_labels_stay_in_their_places(model, tmp_path):
+    """The loss of a step, against one computed from all logits."""
+    from transformers import AutoModelForCausalLM
+
+    data = texts(tmp_path / "t.jsonl", 2)
+    trainer = {"max_steps": 1, "per_device_train_batch_size": 2, "label_smoothing_factor": 0.3}
+    done = train(config(model, data, trainer=trainer), tmp_path / "out")
+    source = DataConfig(kind="texts", paths=(str(data),))
+    batch = collate(read_samples(source, load_tokenizer(model), 4096).parallel)
+    labels = batch.pop("shift_labels")
+    batch.pop("labels")
+    with torch.no_grad():
+        logprobs = AutoModelForCausalLM.from_pretrained(model)(**batch).logits.log_softmax(-1)[labels != IGNORED]
+    own = logprobs.gather(-1, labels[labels != IGNORED][:, None])[:, 0]
+    expected = -(0.7 * own + 0.3 * logprobs.mean(-1)).mean()
+    assert done.losses[1] == pytest.approx(expected.item(), rel=1e-4)
 
 
 # -- going on --------------------------------------------------------------------------------------------------

@@ -236,6 +236,7 @@ def test_a_step_with_some_judged_rollouts_goes_on_and_says_what_failed(folder, t
         ({"trainer": {"report_to": "foo"}}, "report_to: foo is not supported"),
         ({"trainer": {"eval_strategy": "steps"}}, "eval_strategy would do nothing"),
         ({"trainer": {"log_completions": True}}, "log_completions would do nothing"),
+        ({"trainer": {"label_smoothing_factor": 0.1}}, "label_smoothing_factor would do nothing"),
         ({"trainer": {"vllm_mode": "server"}}, "vllm_mode would do nothing"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
