@@ -12,7 +12,7 @@ from ...runtime.budget import Budget
 from ...runtime.errors import InvalidInput
 from ...runtime.spec import Spec
 from .credit import Mode, Scale, Weights
-from .rollouts import PLAIN
+from .rollouts import unlike
 
 OWN = (
     "output_dir", "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation",
@@ -72,7 +72,8 @@ class GRPOConfig(Spec):
     benchmark: Problems
     """The problems; its grader is the reward."""
     method: MethodConfig
-    """The method that rollouts are made by, as in an evaluation. They sample at temperature 1."""
+    """The method that rollouts are made by, as in an evaluation. It and those inside it sample at temperature 1, from
+    all tokens: without a constraint, or a call of a tool that has to be."""
     budget: Budget = Budget()
     """Of each rollout."""
     timeout: float | None = Field(default=None, gt=0)
@@ -130,7 +131,7 @@ class GRPOConfig(Spec):
     @field_validator("method")
     @classmethod
     def _samples_plainly(cls, method: MethodConfig) -> MethodConfig:
-        if odd := [name for name in (*PLAIN, "logprobs") if name in method.fields]:
+        if odd := unlike(method.fields):
             raise ValueError(f"{', '.join(odd)}: rollouts sample from the model's own distribution; leave it out")
         if method.attempts != 1:
             raise ValueError("attempts: a problem has `group` rollouts; leave it out")

@@ -7,6 +7,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic.fields import FieldInfo
 
 from ...evals.benchmark import Benchmark, Sample
 from ...evals.config import MethodConfig
@@ -24,6 +27,8 @@ from .rewards import grown, outcome, told
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Samples from the model's own distribution: what log-probabilities are recorded of, and what is trained."""
+SET = {**PLAIN, "logprobs": True}
+"""What rollouts set of a method's fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,11 +172,47 @@ def failures(rollouts: Sequence[Rollout]) -> str | None:
 
 
 def sampled(method: MethodConfig, *, greedy: bool = False) -> MethodConfig:
-    """The method with what rollouts set of its fields, if it has them."""
-    cls = METHODS.find(method.fields["method"])
-    known = cls.model_fields if cls is not None else {}
-    values = {**PLAIN, "logprobs": not greedy} | ({"temperature": 0.0} if greedy else {})
-    return MethodConfig(fields={**method.fields, **{name: value for name, value in values.items() if name in known}})
+    """The method with what rollouts set of its fields, and of those of the methods inside it, if they have them."""
+    values = {**SET, "temperature": 0.0, "logprobs": False} if greedy else SET
+    return MethodConfig(fields=_with(method.fields, values))
+
+
+def _with(value: Any, values: dict[str, Any]) -> Any:
+    """JSON in which every method has these values of the fields that it knows."""
+    if isinstance(value, list):
+        return [_with(one, values) for one in value]
+    if not isinstance(value, dict):
+        return value
+    known = _known(value)
+    return {
+        **{name: _with(one, values) for name, one in value.items()},
+        **{name: one for name, one in values.items() if name in known},
+    }
+
+
+def _known(value: dict[str, Any]) -> dict[str, FieldInfo]:
+    """The fields of the method that this is the JSON of; none if it is no method's."""
+    name = value.get("method")
+    cls = METHODS.find(name) if isinstance(name, str) else None
+    return {} if cls is None else cls.model_fields
+
+
+def unlike(fields: dict[str, Any]) -> list[str]:
+    """Fields, of a method or of one inside it, by which rollouts would not sample from the model's own distribution.
+    Of methods inside all fields are written out: those that are as they are by default say nothing."""
+    found = [name for name in SET if name in fields]
+    todo = list(fields.values())
+    while todo:
+        one = todo.pop()
+        if isinstance(one, dict):
+            known = _known(one)
+            names = [name for name in SET if name in known]
+            odd = [name for name in names if one.get(name) not in (None, SET[name], known[name].default)]
+            found += [f"{one['method']}.{name}" for name in odd]
+            todo += one.values()
+        elif isinstance(one, list):
+            todo += one
+    return found
 
 
 def rollout_seed(seed: int, place: int, sample: str, member: int) -> int:

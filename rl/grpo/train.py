@@ -70,7 +70,7 @@ def train(config: GRPOConfig, out: Path, *, fresh: bool = False) -> Trained:
     check_samples(samples)
     if len(samples) < config.prompts:
         raise InvalidInput(f"{len(samples)} problems are not enough for steps of {config.prompts}")
-    _check_views(sampled(config.method).build(config.benchmark, samples[0], None))
+    _check_trainable(sampled(config.method).build(config.benchmark, samples[0], None))
     held_out = [] if config.held_out is None else config.held_out.benchmark.load()
     arguments = _arguments(config, out)
     if is_first():
@@ -83,9 +83,14 @@ def train(config: GRPOConfig, out: Path, *, fresh: bool = False) -> Trained:
             config.held_out.benchmark.close()
 
 
-def _check_views(method: Method) -> None:
-    """Raises `InvalidInput` for methods whose texts see what no mask of rows can say; see `Forest`."""
+def _check_trainable(method: Method) -> None:
+    """Raises `InvalidInput` for methods whose texts see what no mask of rows can say (see `Forest`), or are not drawn
+    from the model's own distribution, of which the log-probabilities are."""
     for one in all_methods(method):
+        if getattr(one, "constraint", None) is not None:
+            raise InvalidInput(f"{one.method}: texts under a constraint are not the model's own choice; leave it out")
+        if getattr(one, "tool_choice", "auto") not in ("auto", "none"):
+            raise InvalidInput(f"{one.method}: calls that have to be are not the model's own choice: tool_choice")
         is_apart = getattr(one, "encoding", "sequential") != "sequential"
         if isinstance(one, WithContexts):
             is_apart = bool(one.contexts) and is_apart and (one.encoding == "parallel" or len(one.contexts) > 1)

@@ -79,7 +79,8 @@ class ThreadTrainer(Quiet, SafeCheckpoints, GRPOTrainer):
 
     def _roll_out(self, count: int) -> list[dict[str, Any]]:
         """A group of rollouts of each of `count` problems, as chunks that an optimiser step adds up. Raises
-        `PlaitError`, in every process, if none of a step could be judged: there is nothing to learn from."""
+        `PlaitError`, in every process, if none of a step could be judged or recorded what it sampled: there is nothing
+        to learn from."""
         began = time.perf_counter()
         self._rollouts.engine.refresh()
         step, seed = self.state.global_step, self.args.seed
@@ -97,6 +98,10 @@ class ThreadTrainer(Quiet, SafeCheckpoints, GRPOTrainer):
         forest = Forest()
         calls = credited(forest, groups, self._mode, self._scale, self._negative, self._weights)
         total = sum(len(one.call.tokens) for one in calls)
+        if not self._everywhere([total])[0]:
+            raise PlaitError(
+                f"step {step}: no rollout has a token with a log-probability: there is nothing to learn from"
+            )
         if self.beta == 0.0 and not self._entropy_bonus_enabled:
             # Nothing is learnt where the advantage is 0; such rollouts count in the mean all the same.
             calls = [one for one in calls if one.advantage]
@@ -118,13 +123,18 @@ class ThreadTrainer(Quiet, SafeCheckpoints, GRPOTrainer):
     def _judged(self, made: Sequence[Rollout], step: int) -> float:
         """How many rollouts all processes made; says what failed of our own."""
         failed = failures(made)
-        own = torch.tensor([len(made), sum(one.outcome is not None for one in made)], device=self._shape.device)
-        everywhere, judged = self.accelerator.reduce(own.float()).tolist()
+        everywhere, judged = self._everywhere([len(made), sum(one.outcome is not None for one in made)])
         if not judged:
             raise PlaitError(f"step {step}: {failed}")
         if failed:
             logger.warning("step %d: %s", step, failed)
         return float(everywhere)
+
+    def _everywhere(self, counts: Sequence[int]) -> list[float]:
+        """The sums over all processes."""
+        own = torch.tensor(counts, dtype=torch.float32, device=self._shape.device)
+        found: list[float] = self.accelerator.reduce(own).tolist()
+        return found
 
     @torch.no_grad()
     def reference_logps(self, layout: Layout) -> Tensor:

@@ -15,13 +15,23 @@ from plait import InvalidInput, PlaitError, Runtime, Sequential, Trace
 from plait.evals.config import MethodConfig
 from plait.rl.checkpoints import STAGING, checkpoints
 from plait.rl.grpo.config import GRPOConfig
-from plait.rl.grpo.rollouts import Request, Rollouts
+from plait.rl.grpo.forest import Forest
+from plait.rl.grpo.rollouts import PLAIN, Request, Rollouts, sampled
 from plait.rl.grpo.train import live_engine, train
 from plait.runtime.cli.main import main
 from plait.runtime.engines.native.options import NativeOptions
+from plait.runtime.methods.nesting import all_methods
 from plait.tests.rl.grpo.tools import Vowels, judge, save_tiny
 
 APR = {"method": "apr", "max_children": 2, "max_rounds": 2}
+
+CHOICE = {"constraint": "choice", "choices": ["a", "b"]}
+
+
+def nested(fields):
+    """A method that holds one with these fields."""
+    inner = {"method": "sequential", "prompt": "go", "max_tokens": 8, **fields}
+    return {"method": "self_consistency", "n": 2, "generator": inner}
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +124,7 @@ def test_a_run_without_checkpoints_begins_anew_and_tells_nothing_of_the_one_befo
     [
         ({"method": "sequential"}, "shared"),
         ({"method": "self_consistency", "n": 3}, "tree"),
+        (nested({}), "shared"),
         (APR, "tree"),
         ({"method": "multiverse"}, "shared"),
     ],
@@ -121,6 +132,23 @@ def test_a_run_without_checkpoints_begins_anew_and_tells_nothing_of_the_one_befo
 def test_any_method_trains(folder, tmp_path, method, credit):
     trainer = {"beta": 0.01, "num_iterations": 2, "save_strategy": "no"}
     train(config(folder, method=method, credit=credit, traces_every=0, trainer=trainer), tmp_path)
+
+
+def test_methods_inside_methods_sample_as_rollouts_do():
+    """Whatever they are by default; all of them greedily where that is asked for."""
+    config = MethodConfig(fields=nested(nested({})))
+    benchmark = Vowels()
+    for greedy, expected in ((False, {**PLAIN, "logprobs": True}), (True, {**PLAIN, "temperature": 0.0})):
+        built = sampled(config, greedy=greedy).build(benchmark, benchmark.load()[0], None)
+        found = list(all_methods(built))
+        assert [one.method for one in found] == ["self_consistency", "self_consistency", "sequential"]
+        assert all(getattr(one, name) == value for one in found for name, value in expected.items())
+
+
+def test_a_step_without_log_probabilities_ends_the_run(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Forest, "add", lambda *_: [])
+    with pytest.raises(PlaitError, match="step 0: no rollout has a token with a log-probability"):
+        train(config(folder), tmp_path)
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -222,6 +250,15 @@ def test_a_step_with_some_judged_rollouts_goes_on_and_says_what_failed(folder, t
     ("fields", "message"),
     [
         ({"method": {"method": "sequential", "temperature": 0.5}}, "temperature"),
+        ({"method": nested({"temperature": 0.5})}, "sequential.temperature: rollouts sample from the model's own"),
+        ({"method": nested({"logprobs": False})}, "sequential.logprobs: rollouts sample"),
+        ({"method": nested(nested({"top_k": 3}))}, "sequential.top_k: rollouts sample"),
+        ({"method": {"method": "sequential", "constraint": CHOICE}}, "sequential: texts under a constraint"),
+        ({"method": nested({"constraint": CHOICE})}, "sequential: texts under a constraint"),
+        (
+            {"method": nested({"tools": [{"name": "add"}], "tool_choice": "required"})},
+            "sequential: calls that have to be",
+        ),
         ({"trainer": {"loss_type": "grpo"}}, "loss_type"),
         ({"chunks": 5}, "multiple of chunks"),
         ({"steps": 3, "trainer": {"num_iterations": 3}}, "save_steps must be a multiple of num_iterations"),
