@@ -140,7 +140,7 @@ def arguments(
         raise InvalidInput(f"[{table}]: {cls.__name__} knows no {', '.join(unknown)}")
     taken = [name for name in given if name in ours]
     if taken:
-        raise InvalidInput(f"[{table}]: {', '.join(taken)}: decided by the training's other fields")
+        raise InvalidInput(f"[{table}]: {', '.join(taken)}: decided by the training's other fields, or fixed")
     try:
         return cls(**{**(defaults or {}), **given, **ours})
     except (ValueError, TypeError, ImportError) as error:

@@ -15,6 +15,7 @@ from ..runtime.engines.native.gguf_tokenizer import load_tokenizer
 from ..runtime.engines.native.tokenizer import HFTokenizer
 from ..runtime.engines.registry import find_model
 from ..runtime.errors import InvalidInput
+from .capped import attention
 from .checkpoints import STAGING, publish
 from .config import TrainConfig, arguments
 from .tags import add_tags, merge, save
@@ -29,7 +30,8 @@ def load(config: TrainConfig, kind: Any, tags: Sequence[str], **options: Any) ->
     if not found.path.is_dir():
         raise InvalidInput(f"{found.path} is a GGUF file: its weights are quantised and cannot be trained")
     tokenizer = AutoTokenizer.from_pretrained(found.path)
-    model = kind.from_pretrained(found.path, dtype=getattr(torch, config.dtype), attn_implementation="sdpa", **options)
+    attends = attention(found.path)
+    model = kind.from_pretrained(found.path, dtype=getattr(torch, config.dtype), attn_implementation=attends, **options)
     return model, tokenizer, add_tags(model, tokenizer, tags) if tags else []
 
 

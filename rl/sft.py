@@ -61,7 +61,8 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
         torch.set_num_threads(config.threads)
     from trl.trainer.sft_config import SFTConfig as Arguments
 
-    ours = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
+    # What balances experts is a loss over texts with a mask of two dimensions.
+    ours = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None, "router_aux_loss_coef": 0.0}
     evaluates = any(source.held_out for source in config.data)
     args = trainer_arguments(Arguments, config, out, batch=1, evaluates=evaluates, **ours)
     lora = lora_config(config, "CAUSAL_LM")

@@ -34,7 +34,7 @@ LEAST = {
 def check_given(config: TrainConfig) -> None:
     """Raises `InvalidInput` for arguments that our fields decide."""
     if given := set(OURS) & set(config.trainer):
-        raise InvalidInput(f"[trainer]: {', '.join(sorted(given))}: decided by the training's other fields")
+        raise InvalidInput(f"[trainer]: {', '.join(sorted(given))}: decided by the training's other fields, or fixed")
 
 
 def trainer_arguments(

@@ -19,7 +19,7 @@ OWN = (
     "generation_batch_size", "num_generations", "max_steps", "learning_rate", "seed", "loss_type", "temperature",
     "top_k", "top_p", "min_p", "repetition_penalty", "scale_rewards", "use_vllm", "remove_unused_columns",
     "max_completion_length", "importance_sampling_level", "gradient_checkpointing", "ignore_data_skip",
-    "num_train_epochs", "resume_from_checkpoint",
+    "num_train_epochs", "resume_from_checkpoint", "router_aux_loss_coef",
 )  # fmt: skip
 """TRL's arguments that follow from the other fields, or that this trainer cannot have otherwise."""
 

@@ -17,6 +17,7 @@ from ...runtime.methods.base import Method
 from ...runtime.methods.contexts import WithContexts
 from ...runtime.methods.hogwild.method import Hogwild
 from ...runtime.methods.nesting import all_methods
+from ..capped import attention
 from ..checkpoints import checkpoints
 from ..processes import is_first
 from ..run_folder import claim
@@ -119,6 +120,8 @@ def _arguments(config: GRPOConfig, out: Path) -> Any:
         "gradient_checkpointing": False,
         "remove_unused_columns": False,
         "ignore_data_skip": True,
+        # What balances experts is a loss over whole texts; rows hold parts of them.
+        "router_aux_loss_coef": 0.0,
     }
     defaults = {**DEFAULTS, "use_cpu": not torch.cuda.is_available()}
     return checked_arguments(Arguments, config.trainer, ours, defaults)
@@ -145,7 +148,7 @@ def _train(
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention(path))
     # First: the engine's KV lies where the parameters lie now.
     model.to(arguments.device)
     engine = live_engine(model, path, options, packed=config.packed)

@@ -52,6 +52,10 @@ class ThreadTrainer(Quiet, SafeCheckpoints, GRPOTrainer):
         """`traces`: folder of those of each `traces_every`-th step; 0: none."""
         kwargs["reward_funcs"] = _grade
         super().__init__(*args, **kwargs)
+        for model in (self.model, self.ref_model):
+            own: Any = None if model is None else self.accelerator.unwrap_model(model).config.get_text_config()
+            if hasattr(own, "output_router_logits"):
+                own.output_router_logits = False  # They serve a loss that no mask of rows goes with.
         self._rollouts = rollouts
         self._benchmark = benchmark
         self._samples = samples

@@ -335,6 +335,15 @@ def test_smoothed_labels_stay_in_their_places(model, tmp_path):
     assert done.losses[1] == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_experts_are_trained_without_what_balances_them(tmp_path):
+    """The masks of trees are not what that loss takes."""
+    base = folder(tmp_path / "model", "qwen3_moe", output_router_logits=True)
+    data = texts(tmp_path / "t.jsonl", 3)
+    done = train(config(base, data, trainer={"per_device_train_batch_size": 3}, epochs=6), tmp_path / "out")
+    losses = list(done.losses.values())
+    assert len(losses) == 6 and losses[-1] < losses[0]
+
+
 # -- going on --------------------------------------------------------------------------------------------------
 
 
@@ -458,6 +467,7 @@ def test_two_processes(model, tmp_path):
         ({"trainer": {"learnin_rate": 1, "foo": 2}}, "knows no learnin_rate, foo"),
         ({"trainer": {"output_dir": "x"}}, "output_dir: decided by"),
         ({"trainer": {"packing": True}}, "packing: decided by"),
+        ({"trainer": {"router_aux_loss_coef": 0.1}}, "router_aux_loss_coef: decided by"),
         ({"trainer": {"save_strategy": "never"}}, r"\[trainer\]"),
         ({"trainer": {"learning_rate": "abc"}}, r"^\[trainer\]: "),
         ({"trainer": {"max_steps": 2.5}}, "max_steps: 2.5 is no int"),

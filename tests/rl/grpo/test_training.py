@@ -22,6 +22,7 @@ from plait.runtime.cli.main import main
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.methods.nesting import all_methods
 from plait.tests.rl.grpo.tools import Vowels, judge, save_tiny
+from plait.tests.rl.tools import folder as tiny_folder
 
 APR = {"method": "apr", "max_children": 2, "max_rounds": 2}
 
@@ -149,6 +150,18 @@ def test_a_step_without_log_probabilities_ends_the_run(folder, tmp_path, monkeyp
     monkeypatch.setattr(Forest, "add", lambda *_: [])
     with pytest.raises(PlaitError, match="step 0: no rollout has a token with a log-probability"):
         train(config(folder), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [("gemma2", {"layer_types": ["full_attention"] * 2}), ("qwen3_moe", {"output_router_logits": True})],
+)
+def test_capped_scores_and_experts_train_as_they_sample(family, fields, tmp_path):
+    """The reference model, too: before the first step nothing is between them."""
+    base = tiny_folder(tmp_path / "model", family, **fields)
+    train(config(base, steps=1, trainer={"beta": 0.1, "save_steps": 1}), tmp_path / "out")
+    (line,) = history(tmp_path / "out")
+    assert 0 < line["importance/gap_max"] < 1e-4 and abs(line["kl"]) < 1e-6
 
 
 @pytest.mark.parametrize("packed", [True, False])
