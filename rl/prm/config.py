@@ -33,7 +33,7 @@ class StepData(Spec):
     delimiters: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """`traces`: strings that end a step; empty: those of the method that wrote them, which is a search."""
     held_out: int = Field(default=0, ge=0)
-    """Prompts from the end whose steps are not trained but judged, before and after the training."""
+    """Prompts from the end whose steps are not trained, from any source, but judged, before and after the training."""
 
     @model_validator(mode="after")
     def _graded(self) -> Self:

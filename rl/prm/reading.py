@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...runtime.errors import InvalidInput
 from ..lines import files, read_lines
 from .config import StepData
@@ -9,18 +11,27 @@ from .estimate import estimate
 from .trajectories import Trajectory, parse
 
 
-def read_trajectories(source: StepData) -> tuple[list[Trajectory], list[Trajectory]]:
-    """(those to train, those held out). Raises `InvalidInput` naming the file and line that is wrong."""
-    if source.benchmark is not None:
-        found = estimate(files(source.paths), source.benchmark, source.delimiters)
-    else:
-        found = []
-        for path in files(source.paths):
-            for where, data in read_lines(path):
-                try:
-                    found.append(parse(data))
-                except InvalidInput as error:
-                    raise InvalidInput(f"{where}: {error}") from None
-    prompts = list(dict.fromkeys(one.prompt for one in found))
-    held = set(prompts[len(prompts) - min(source.held_out, len(prompts)) :])
+def read_trajectories(sources: Sequence[StepData]) -> tuple[list[Trajectory], list[Trajectory]]:
+    """(those to train, those held out) of all sources together: a prompt that one of them holds out is trained from
+    none. Raises `InvalidInput` naming the file and line that is wrong."""
+    found: list[Trajectory] = []
+    held: set[str] = set()
+    for source in sources:
+        read = _read(source)
+        prompts = list(dict.fromkeys(one.prompt for one in read))
+        held.update(prompts[len(prompts) - min(source.held_out, len(prompts)) :])
+        found += read
     return [one for one in found if one.prompt not in held], [one for one in found if one.prompt in held]
+
+
+def _read(source: StepData) -> list[Trajectory]:
+    if source.benchmark is not None:
+        return estimate(files(source.paths), source.benchmark, source.delimiters)
+    found: list[Trajectory] = []
+    for path in files(source.paths):
+        for where, data in read_lines(path):
+            try:
+                found.append(parse(data))
+            except InvalidInput as error:
+                raise InvalidInput(f"{where}: {error}") from None
+    return found

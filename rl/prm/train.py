@@ -122,16 +122,14 @@ def _samples(config: PRMConfig, tokenizer: Tokenizer) -> tuple[list[StepSample],
     frame = config.frame
     parts: tuple[list[StepSample], list[StepSample]] = ([], [])
     dropped = 0
-    for source in config.data:
-        for part, some in zip(parts, read_trajectories(source), strict=True):
-            found = [sample for one in some for sample in step_samples(frame, tokenizer, one)]
-            short = [sample for sample in found if len(sample) <= config.max_tokens]
-            dropped += len(found) - len(short)
-            part += short
+    for part, some in zip(parts, read_trajectories(config.data), strict=True):
+        found = [sample for one in some for sample in step_samples(frame, tokenizer, one)]
+        short = [sample for sample in found if len(sample) <= config.max_tokens]
+        dropped += len(found) - len(short)
+        part += short
     if not parts[0]:
-        raise InvalidInput(
-            f"there is no step to train on; {dropped:,} texts had more than {config.max_tokens:,} tokens"
-        )
+        why = f"{dropped:,} texts had more than {config.max_tokens:,} tokens, {len(parts[1]):,} are held out"
+        raise InvalidInput(f"there is no step to train on; {why}")
     return parts
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plait import InvalidInput
 from plait.rl.countdown.prm import GOOD, Samples
@@ -41,16 +45,33 @@ def test_wrong_lines_are_named(line, message, tmp_path):
     with (tmp_path / "s.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     with pytest.raises(InvalidInput, match=r"s\.jsonl:2: "):
-        read_trajectories(StepData(kind="steps", paths=(str(tmp_path / "s.jsonl"),)))
+        read_trajectories([StepData(kind="steps", paths=(str(tmp_path / "s.jsonl"),))])
 
 
 def test_prompts_are_held_out_whole(tmp_path):
     text = "".join(f'{{"prompt": "q{i % 3}", "completions": ["a", "b"], "labels": [1, null]}}\n' for i in range(6))
     (tmp_path / "s.jsonl").write_text(text)
     source = StepData(kind="steps", paths=(str(tmp_path / "s.jsonl"),), held_out=1)
-    trained, held = read_trajectories(source)
+    trained, held = read_trajectories([source])
     assert [one.prompt for one in trained] == ["q0", "q1"] * 2 and [one.prompt for one in held] == ["q2"] * 2
     assert {one.labels for one in trained} == {(True, None)}
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 6), max_size=6), st.integers(0, 4)), min_size=1, max_size=3))
+def test_a_prompt_that_one_source_holds_out_is_trained_from_none(drawn):
+    with tempfile.TemporaryDirectory() as folder:
+        sources, held_out = [], set()
+        for number, (prompts, held) in enumerate(drawn):
+            path = Path(folder, f"{number}.jsonl")
+            rows = [{"prompt": f"q{prompt}", "steps": ["a"], "labels": [1]} for prompt in prompts]
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            sources.append(StepData(kind="steps", paths=(str(path),), held_out=held))
+            different = list(dict.fromkeys(row["prompt"] for row in rows))
+            held_out |= set(different[::-1][:held])
+        trained, held = read_trajectories(sources)
+    assert {one.prompt for one in held} == held_out
+    assert {one.prompt for one in trained} == {f"q{i}" for prompts, _ in drawn for i in prompts} - held_out
+    assert len(trained) + len(held) == sum(len(prompts) for prompts, _ in drawn)
 
 
 def test_places_are_those_where_the_reward_reads(tmp_path):

@@ -76,7 +76,7 @@ async def test_samples_of_a_vote_are_a_tree_too(tmp_path):
     source = StepData(
         kind="traces", paths=(str(tmp_path / "*.jsonl"),), benchmark={"name": "test_ends"}, delimiters=(";",)
     )
-    trained, held = read_trajectories(source)
+    trained, held = read_trajectories([source])
     assert not held
     assert verdicts(trained) == {
         "x;": True, "x;y;": False, "x;y;wrong": False, "x;z;": True, "x;z;right": True,
