@@ -100,17 +100,53 @@ class Sample:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Sample:
-        """Back from `row`; other columns are left alone."""
-        names = ("positions", "segment", "offset", "row", "reach", "shift", "source")
-        ints = {name: np.array(row[name], dtype=np.int32) for name in names}
-        shape = (-1, row["segments"])
-        mask = TreeMask(
-            token_ids=np.asarray(row["token_ids"]).tolist(),
-            is_sampled=np.array(row["is_sampled"], dtype=np.bool_),
-            logprobs=np.array(row["logprobs"], dtype=np.float32),
-            **{**ints, "reach": ints["reach"].reshape(shape), "shift": ints["shift"].reshape(shape)},
-        )
-        return cls(mask=mask, target=np.array(row["target"], dtype=np.int32))
+        """Back from `row`; other columns are left alone. Raises `InvalidInput` for what no sample is written as."""
+        tokens = _ints(row["token_ids"], "token_ids", 0, _MOST)
+        length = len(tokens)
+        segments = int(_ints([row["segments"]], "segments", 1, _MOST)[0])
+        reach, shift = _ints(row["reach"], "reach", 0, _MOST), _ints(row["shift"], "shift", -_MOST, _MOST)
+        if len(reach) != len(shift) or len(reach) % segments:
+            raise InvalidInput(f"`reach` and `shift` are not two tables of {segments:,} columns")
+        shape = (len(reach) // segments, segments)
+        columns: dict[str, NDArray[Any]] = {
+            "positions": _ints(row["positions"], "positions", 0, _MOST),
+            "segment": _ints(row["segment"], "segment", 0, segments - 1),
+            "offset": _ints(row["offset"], "offset", 0, length - 1),
+            "row": _ints(row["row"], "row", 0, shape[0] - 1),
+            "source": _ints(row["source"], "source", -1, length - 1),
+            "target": _ints(row["target"], "target", -1, length - 1),
+            "is_sampled": _ints(row["is_sampled"], "is_sampled", 0, 1).astype(np.bool_),
+            "logprobs": _floats(row["logprobs"], "logprobs"),
+        }
+        if wrong := [name for name, column in columns.items() if len(column) != length]:
+            raise InvalidInput(f"there are {length:,} tokens, and not as many values of {', '.join(wrong)}")
+        target = columns.pop("target")
+        mask = TreeMask(token_ids=tokens.tolist(), **columns, reach=reach.reshape(shape), shift=shift.reshape(shape))
+        return cls(mask=mask, target=target)
+
+
+_MOST = int(np.iinfo(np.int32).max)
+
+
+def _ints(column: Any, name: str, least: int, most: int) -> Ints:
+    """A column of whole numbers. Raises `InvalidInput`."""
+    values = np.asarray(column)
+    if values.ndim != 1 or (values.size and values.dtype.kind not in "iub"):
+        raise InvalidInput(f"`{name}` is no list of whole numbers")
+    wrong = values[(values < least) | (values > most)] if values.size else values
+    if wrong.size:
+        raise InvalidInput(f"`{name}` holds {wrong[0]}, which is not within {least:,} and {most:,}")
+    return values.astype(np.int32)
+
+
+def _floats(column: Any, name: str) -> NDArray[np.float32]:
+    """A column of numbers, NaN where there is none. Raises `InvalidInput`."""
+    values = np.asarray(column)
+    if values.ndim == 1 and values.dtype.kind == "O":
+        values = np.asarray([np.nan if value is None else value for value in values])
+    if values.ndim != 1 or (values.size and values.dtype.kind not in "fiu"):
+        raise InvalidInput(f"`{name}` is no list of numbers")
+    return values.astype(np.float32)
 
 
 _PER_TOKEN = ("token_ids", "positions", "segment", "offset", "row", "is_sampled", "logprobs", "source")
@@ -174,7 +210,7 @@ def trace_dataset(paths: Iterable[str | Path], *, max_tokens: int | None = None)
 
 
 def saved_samples(folder: str | Path) -> Iterator[Sample]:
-    """Those of a saved data set. Raises `InvalidInput`."""
+    """Those of a saved data set. Raises `InvalidInput`, naming the one that is none."""
     from datasets import Dataset
 
     try:
@@ -182,9 +218,13 @@ def saved_samples(folder: str | Path) -> Iterator[Sample]:
         columns = rows.column_names
     except (OSError, ValueError) as error:
         raise InvalidInput(f"no saved data set: {error}") from None
-    if missing := {"token_ids", "target", "segments"} - set(columns):
+    if missing := {*(f.name for f in fields(TreeMask)), "target", "segments"} - set(columns):
         raise InvalidInput(f"a saved data set of samples has columns {', '.join(sorted(missing))}")
-    yield from map(Sample.from_row, rows.with_format("numpy"))
+    for number, row in enumerate(rows.with_format("numpy")):
+        try:
+            yield Sample.from_row(row)
+        except InvalidInput as error:
+            raise InvalidInput(f"sample {number}: {error}") from None
 
 
 def collate(samples: Sequence[Sample], pad: int = 0) -> dict[str, Tensor]:

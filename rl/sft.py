@@ -75,7 +75,7 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     names = dict.fromkeys(tag for data in config.data for tag in DIALECTS[data.dialect].tags) if config.tags else ()
     model, hf_tokenizer, tags = load(config, AutoModelForCausalLM, list(names))
     tokenizer = serving_tokenizer(model, hf_tokenizer)
-    trained, held_out, dropped = _samples(config, tokenizer, model.get_input_embeddings().num_embeddings)
+    trained, held_out, dropped = _samples(config, tokenizer, model)
     longest = _check_lengths(model, [*trained, *held_out])
     if any(sample.mask.is_moving for sample in (*trained, *held_out)):
         enable(model)
@@ -108,11 +108,13 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     return Trained.of(trainer.state, out)
 
 
-def _samples(config: SFTConfig, tokenizer: HFTokenizer, size: int) -> tuple[list[Sample], list[Sample], int]:
+def _samples(config: SFTConfig, tokenizer: HFTokenizer, model: Any) -> tuple[list[Sample], list[Sample], int]:
     """(in the order of training, held out, how many were left out)."""
+    size = model.get_input_embeddings().num_embeddings
+    places = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     all_trained, all_held, dropped = Samples(), Samples(), 0
     for source in config.data:
-        trained, held = read_samples(source, tokenizer, config.max_tokens, size).split(source.held_out)
+        trained, held = read_samples(source, tokenizer, config.max_tokens, size, places).split(source.held_out)
         dropped += trained.dropped
         for whole, part in ((all_trained, trained), (all_held, held)):
             whole.parallel += part.parallel

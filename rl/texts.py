@@ -96,17 +96,22 @@ class Samples:
         return first, last
 
 
-def read_samples(config: DataConfig, tokenizer: HFTokenizer, max_tokens: int, size: int | None = None) -> Samples:
+def read_samples(
+    config: DataConfig, tokenizer: HFTokenizer, max_tokens: int, size: int | None = None, places: int | None = None
+) -> Samples:
     """All samples of a source. `size`: rows of the model's embedding, if there are more than the tokenizer has tokens.
-    Raises `InvalidInput` naming the file, or the line, that is wrong."""
+    `places`: positions that the model was made for. Raises `InvalidInput` naming the file, or the line, that is
+    wrong."""
     found = Samples()
     if config.kind in ("traces", "samples"):
         is_trace = config.kind == "traces"
         for path in (files if is_trace else folders)(config.paths):
             trace = Trace.load(path) if is_trace else None
             try:
-                for sample in saved_samples(path) if trace is None else _own_samples(trace, tokenizer):
-                    check_ids(sample.mask.token_ids, size or tokenizer.vocab_size)
+                for number, sample in enumerate(
+                    saved_samples(path) if trace is None else _own_samples(trace, tokenizer)
+                ):
+                    _check_fits(sample, number, size or tokenizer.vocab_size, places)
                     found.add(sample, None, max_tokens, config.too_long)
             except InvalidInput as error:
                 raise InvalidInput(f"{path}: {error}") from None
@@ -121,6 +126,17 @@ def read_samples(config: DataConfig, tokenizer: HFTokenizer, max_tokens: int, si
             except InvalidInput as error:
                 raise InvalidInput(f"{where}: {error}") from None
     return found
+
+
+def _check_fits(sample: Sample, number: int, size: int, places: int | None) -> None:
+    """Raises `InvalidInput` for tokens that the model has not, and positions that neither it has nor a text so long."""
+    try:
+        check_ids(sample.mask.token_ids, size)
+        last = int(sample.mask.positions.max(initial=0))
+        if places is not None and last >= max(places, len(sample)):
+            raise InvalidInput(f"position {last:,} is none of the model's {places:,}")
+    except InvalidInput as error:
+        raise InvalidInput(f"sample {number}: {error}") from None
 
 
 def _own_samples(trace: Trace, tokenizer: HFTokenizer) -> list[Sample]:

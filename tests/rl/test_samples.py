@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,8 @@ from plait import (
 )
 from plait.rl.frames import enable
 from plait.rl.masks import part_masks, text_mask
-from plait.rl.samples import IGNORED, Sample, collate, trace_dataset, trace_samples
+from plait.rl.samples import IGNORED, Sample, collate, saved_samples, trace_dataset, trace_samples
+from plait.rl.tree_mask import TreeMask
 from plait.runtime.cli.main import main
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
@@ -264,6 +266,56 @@ async def test_rows_and_data_sets_give_samples_back(name, tmp_path):
     (tmp_path / "bad.jsonl").write_text("x")
     with pytest.raises(InvalidInput, match="bad.jsonl"):
         trace_dataset([tmp_path / "bad.jsonl"])
+
+
+NUMBERS = [*(field.name for field in dataclasses.fields(TreeMask) if field.name != "logprobs"), "target"]
+SPOILED = {
+    "missing": lambda row, name: row.pop(name),
+    "empty": lambda row, name: row.update({name: None}),
+    "text": lambda row, name: row.update({name: "abc"}),
+    "texts": lambda row, name: row.update({name: ["a"] * len(row[name])}),
+    "parts": lambda row, name: row.update({name: [value + 0.5 for value in row[name]]}),
+    "short": lambda row, name: row.update({name: row[name][:-1]}),
+    "long": lambda row, name: row.update({name: [*row[name], *row[name][:1]]}),
+    "low": lambda row, name: row.update({name: [*map(int, row[name][:-1]), -(2**31)]}),
+    "high": lambda row, name: row.update({name: [*map(int, row[name][:-1]), 2**31]}),
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_what_no_sample_is_written_as_is_named(name, how, tmp_path):
+    """Whichever column it is of, and where it stands."""
+    whole = Sample.of(text_mask(render(ITEMS), TagTokenizer().encode, prompt=[5])).row()
+    spoiled = dict(whole)
+    SPOILED[how](spoiled, name)
+    is_alone = how in ("missing", "text", "texts", "parts") or name == "is_sampled"  # a column has values of one kind
+    rows = [spoiled] if is_alone else [whole, spoiled]
+    datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(InvalidInput, match=name if how == "missing" else f"sample {len(rows) - 1}: "):
+        list(saved_samples(tmp_path / "set"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"segments": 0}, "segments"),
+        ({"segments": 7}, "two tables"),
+        ({"logprobs": ["a"]}, "logprobs"),
+        ({"logprobs": [1.0]}, "logprobs"),
+        ({"row": [9] * 4}, "`row` holds 9"),
+        ({"segment": [0, 0, 0, 9]}, "`segment` holds 9"),
+        ({"source": [0, 0, 0, 4]}, "`source` holds 4"),
+        ({"target": [1, 2, 3, 4]}, "`target` holds 4"),
+        ({"positions": [0, 1, 2, -5]}, "`positions` holds -5"),
+    ],
+)
+def test_numbers_that_name_nothing_are_named(fields, message):
+    whole = Sample.of(text_mask("ab", lambda text: [ord(c) for c in text], prompt=[5, 6])).row()
+    assert len(whole["token_ids"]) == 4 and whole["segments"] > 0
+    assert Sample.from_row(whole).row().keys() == whole.keys()
+    with pytest.raises(InvalidInput, match=message):
+        Sample.from_row({**whole, **fields})
 
 
 def test_a_sample_that_was_cut_gives_the_same_logits():

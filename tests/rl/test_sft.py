@@ -180,6 +180,19 @@ def test_ids_beyond_the_vocabulary_are_refused(sampled, model, tmp_path):
             read_samples(source, tokenizer, 4096, most)
 
 
+@pytest.mark.parametrize(("last", "is_refused"), [(-5, True), (2047, False), (2048, True), (1_000_000, True)])
+def test_positions_that_the_model_has_not_are_refused(last, is_refused, sampled, model, tmp_path):
+    """It has 2,048, and the sample is shorter."""
+    from datasets import Dataset
+
+    row = trace_dataset([sampled])[0]
+    Dataset.from_list([{**row, "positions": [*row["positions"][:-1], last]}]).save_to_disk(str(tmp_path / "saved"))
+    given = config(model, tmp_path / "saved", source={"kind": "samples"})
+    with pytest.raises(InvalidInput, match="saved: sample 0: .*position") if is_refused else contextlib.nullcontext():
+        train(given, tmp_path / "out")
+    assert (tmp_path / "out" / "model").exists() != is_refused
+
+
 def test_a_curriculum_shows_every_sample_in_every_pass():
     order = mixed(20, MULTIVERSE, seed=1)
     passes = [order[i * 20 : (i + 1) * 20] for i in range(8)]
