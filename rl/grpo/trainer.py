@@ -18,7 +18,7 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from ...evals.benchmark import Benchmark, Sample
-from ...runtime.errors import PlaitError
+from ...runtime.errors import InvalidInput, PlaitError
 from ..checkpoints import SafeCheckpoints
 from ..quiet import Quiet
 from . import credit
@@ -28,6 +28,9 @@ from .packed import Layout, score
 from .rollouts import Request, Rollout, Rollouts, failures, rollout_seed
 
 logger = logging.getLogger(__name__)
+
+REFERENCE = "reference.pt"
+"""In a checkpoint, with `sync_ref_model`: the reference model's weights."""
 
 
 class ThreadTrainer(Quiet, SafeCheckpoints, GRPOTrainer):
@@ -68,6 +71,7 @@ class ThreadTrainer(Quiet, SafeCheckpoints, GRPOTrainer):
         self._traces_every = traces_every
         arguments: Any = self.args
         self._group: int = arguments.num_generations
+        self._has_moving_reference: bool = arguments.sync_ref_model
         self._count: int = arguments.steps_per_generation
         self._period: int = self._count * self.num_iterations
         """Passes backward between two generations."""
@@ -77,6 +81,9 @@ class ThreadTrainer(Quiet, SafeCheckpoints, GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         place = self._step % self._period
+        # What the generator's state would be depends on whether the run has gone on since: dropout and noise must not.
+        part = f"{self.args.seed} {self.state.global_step} {place % self._count} {self.accelerator.process_index}"
+        torch.manual_seed(random.Random(part).getrandbits(63))
         if place == 0 or not self._chunks:
             self._chunks = self._roll_out(len(generation_batch) // self._group)
         return self._chunks[place % len(self._chunks)]
@@ -165,6 +172,26 @@ class ThreadTrainer(Quiet, SafeCheckpoints, GRPOTrainer):
             logps, entropies = score(model, self._layout)
         self._scored = logps.detach()
         return logps, entropies, None
+
+    def get_high_entropy_mask(self, entropies: Tensor, mask: Tensor, threshold: float) -> Tensor:
+        """TRL compares with entropies times the mask, in which the tokens' weights are."""
+        return super().get_high_entropy_mask(entropies, mask > 0, threshold)
+
+    # -- the reference model, where it follows the one that is trained ----------------------------------------------
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._has_moving_reference and self.args.should_save:
+            torch.save(self.accelerator.unwrap_model(self.ref_model).state_dict(), Path(output_dir, REFERENCE))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[no-untyped-call]
+        if self._has_moving_reference and checkpoint is not None:
+            file = Path(checkpoint, REFERENCE)
+            if not file.is_file():
+                raise InvalidInput(f"{checkpoint} holds no reference model to go on with: --fresh begins anew")
+            state = torch.load(file, map_location=self.accelerator.device, weights_only=True)
+            self.accelerator.unwrap_model(self.ref_model).load_state_dict(state)
 
     # -- what is told ------------------------------------------------------------------------------------------
 

@@ -106,6 +106,18 @@ def folder(tmp_path_factory):
     return path
 
 
+def trainer_of(model, folder, out, shape, mode="shared", **given):
+    arguments = GRPOConfig(
+        output_dir=str(out), per_device_train_batch_size=2, num_generations=2, loss_type="dapo", use_cpu=True,
+        bf16=False, report_to=[], gradient_checkpointing=False, remove_unused_columns=False, **given,
+    )  # fmt: skip
+    return ThreadTrainer(
+        model=model, args=arguments, train_dataset=Dataset.from_dict({"prompt": ["go a"] * 4}),
+        processing_class=AutoTokenizer.from_pretrained(folder), rollouts=None, benchmark=None, samples=[SAMPLE],
+        mode=mode, scale="std", shape=shape, traces=out, traces_every=0,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("mode", "share", "count", "beta"),
     [
@@ -118,17 +130,8 @@ def folder(tmp_path_factory):
 )
 def test_loss_and_gradient_of_two_rollouts(folder, tmp_path, mode, share, count, beta):
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
-    arguments = GRPOConfig(
-        output_dir=str(tmp_path), per_device_train_batch_size=2, gradient_accumulation_steps=count, num_generations=2,
-        loss_type="dapo", beta=beta, use_cpu=True, bf16=False, report_to=[], gradient_checkpointing=False,
-        remove_unused_columns=False,
-    )  # fmt: skip
     shape = Shape(share=share, token_cost=token_cost(32, 48), row_tokens=64, pass_tokens=64)
-    trainer = ThreadTrainer(
-        model=model, args=arguments, train_dataset=Dataset.from_dict({"prompt": ["go a"] * 4}),
-        processing_class=AutoTokenizer.from_pretrained(folder), rollouts=None, benchmark=None, samples=[SAMPLE],
-        mode=mode, scale="std", shape=shape, traces=tmp_path, traces_every=0,
-    )  # fmt: skip
+    trainer = trainer_of(model, folder, tmp_path, shape, mode, gradient_accumulation_steps=count, beta=beta)
     trainer.current_gradient_accumulation_steps = count
     reference = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
     with torch.no_grad():
@@ -156,6 +159,21 @@ def test_loss_and_gradient_of_two_rollouts(folder, tmp_path, mode, share, count,
     golden.backward()
     assert float(total) == pytest.approx(golden.item(), abs=1e-6)
     torch.testing.assert_close(found, [parameter.grad for parameter in model.parameters()], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.8])
+def test_tokens_of_high_entropy_are_those_whatever_they_weigh(threshold, folder, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
+    shape = Shape(share=True, token_cost=1, row_tokens=64, pass_tokens=64)
+    trainer = trainer_of(model, folder, tmp_path, shape)
+    forest = Forest()
+    (chunk,) = chunks(forest, credited(forest, [rollouts("shared")], "shared"), 1, 2.0, shape)
+    weights = chunk["completion_mask"] * chunk["tool_mask"]
+    entropies = torch.rand(weights.shape, generator=torch.Generator().manual_seed(0))
+    found = trainer.get_high_entropy_mask(entropies, weights, threshold)
+    is_token = chunk["completion_mask"] > 0
+    assert len(weights[is_token].unique()) > 1
+    assert torch.equal(found, is_token & (entropies >= entropies[is_token].quantile(threshold)))
 
 
 def test_a_rollout_that_nobody_could_judge_counts_in_the_mean_and_teaches_nothing():

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from plait.rl.grpo.config import GRPOConfig
 from plait.rl.grpo.forest import Forest
 from plait.rl.grpo.rollouts import PLAIN, Request, Rollouts, sampled
 from plait.rl.grpo.train import live_engine, train
+from plait.rl.grpo.trainer import REFERENCE
 from plait.runtime.cli.main import main
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.methods.nesting import all_methods
@@ -99,6 +101,31 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path):
     # Its optimiser's moments are rounded no other way; what was looked at in between changes nothing.
     assert [line["loss"] for line in history(tmp_path / "parts")] == [line["loss"] for line in whole]
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in after.items())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"trainer": {"neftune_noise_alpha": 5.0}, "chunks": 2},
+        {"trainer": {"beta": 0.1, "sync_ref_model": True, "ref_model_sync_steps": 1, "num_iterations": 2}},
+    ],
+)
+def test_noise_and_a_reference_that_follows_go_on_as_well(fields, folder, tmp_path):
+    """Four steps, and two that a run of two goes on to, in the midst of the data's epoch; with dropout."""
+    base = shutil.copytree(folder, tmp_path / "model")
+    facts = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**facts, "attention_dropout": 0.3}))
+    fields = {"prompts": 1, "learning_rate": 3e-2, **fields}
+    whole = train(config(base, steps=4, **fields), tmp_path / "whole")
+    train(config(base, steps=2, **fields), tmp_path / "parts")
+    assert train(config(base, steps=4, **fields), tmp_path / "parts").losses == whole.losses
+    assert len(set(whole.losses.values())) > 2
+    kept = (checkpoints(tmp_path / "parts")[-1] / REFERENCE).exists()
+    assert kept == ("sync_ref_model" in fields["trainer"])
+    if kept:
+        (checkpoints(tmp_path / "parts")[-1] / REFERENCE).unlink()
+        with pytest.raises(InvalidInput, match="no reference model"):
+            train(config(base, steps=6, **fields), tmp_path / "parts")
 
 
 def test_a_run_that_is_out_of_time_stops_behind_the_last_step_of_its_rollouts(folder, tmp_path):
