@@ -12,11 +12,12 @@ from trl.trainer.sft_trainer import SFTTrainer
 from .checkpoints import SafeCheckpoints
 from .deadline import Deadline
 from .quiet import Quiet
+from .trainer_arguments import CheckedOptimizer
 
 S = TypeVar("S", bound=Sized)
 
 
-class SampleTrainer(Quiet, SafeCheckpoints, SFTTrainer):
+class SampleTrainer(Quiet, CheckedOptimizer, SafeCheckpoints, SFTTrainer):
     """`num_tokens` counts tokens, where TRL would count the cells of a mask that are true."""
 
     def compute_loss(

@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from ..runtime.errors import InvalidInput, PlaitError
 from .config import TrainConfig, arguments
+
+if TYPE_CHECKING:
+    from transformers import Trainer as _Base
+else:
+    _Base = object
 
 T = TypeVar("T")
 
@@ -27,6 +32,7 @@ LEAST = {
     "gradient_accumulation_steps": 1,
     "learning_rate": 0,
     "weight_decay": 0,
+    "neftune_noise_alpha": 0,
 }
 """What a trainer fails by below, though the classes of arguments take it."""
 
@@ -76,6 +82,8 @@ def trainer_arguments(
 
 def checked_arguments(cls: type[T], given: dict[str, Any], ours: dict[str, Any], defaults: dict[str, Any]) -> T:
     """As `arguments` of `[trainer]`; raises `InvalidInput` also for what a trainer would fail by only later."""
+    from transformers.utils.import_utils import is_liger_kernel_available
+
     found = arguments(cls, "trainer", given, ours, defaults)
     hints = get_type_hints(cls)
     for name, value in given.items():
@@ -84,6 +92,8 @@ def checked_arguments(cls: type[T], given: dict[str, Any], ours: dict[str, Any],
         if name in LEAST and isinstance(value, int | float) and value < LEAST[name]:
             raise InvalidInput(f"[trainer]: {name} is {value}: {LEAST[name]} at least")
     _check_reports(getattr(found, "report_to", None) or [])
+    if getattr(found, "use_liger_kernel", False) and not is_liger_kernel_available():
+        raise InvalidInput("[trainer]: use_liger_kernel needs the package liger-kernel: pip install liger-kernel")
     return found
 
 
@@ -108,6 +118,15 @@ def refused(*tables: str) -> Iterator[None]:
         raise
     except (ValueError, TypeError, ImportError) as error:
         raise InvalidInput(f"{', '.join(f'[{table}]' for table in tables)}: {error}") from error
+
+
+class CheckedOptimizer(_Base):
+    """A mixin for transformers' `Trainer`, which makes its optimizer when it begins to train: what is wrong with the
+    arguments of that, or not installed, is `InvalidInput`."""
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        with refused("trainer"):
+            return super().create_optimizer(model)
 
 
 def _is_of(value: Any, hint: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ...runtime.engines.native.gguf_tokenizer import load_tokenizer
 from ...runtime.engines.native.loader import from_transformers
 from ...runtime.engines.native.options import NativeOptions
 from ...runtime.engines.registry import find_model
-from ...runtime.errors import InvalidInput
+from ...runtime.errors import InvalidInput, PromptTooLong
 from ...runtime.methods.base import Method
 from ...runtime.methods.contexts import WithContexts
 from ...runtime.methods.hogwild.method import Hogwild
@@ -152,6 +153,8 @@ def _train(
     # First: the engine's KV lies where the parameters lie now.
     model.to(arguments.device)
     engine = live_engine(model, path, options, packed=config.packed)
+    with suppress(PromptTooLong):  # The others' may be short enough.
+        sampled(config.method).build(config.benchmark, samples[0], None).check(engine)
     rollouts = Rollouts(
         engine,
         config.method,

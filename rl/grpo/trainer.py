@@ -21,6 +21,7 @@ from ...evals.benchmark import Benchmark, Sample
 from ...runtime.errors import InvalidInput, PlaitError
 from ..checkpoints import SafeCheckpoints
 from ..quiet import Quiet
+from ..trainer_arguments import CheckedOptimizer
 from . import credit
 from .batch import Shape, chunks, credited, padded
 from .forest import Forest
@@ -33,7 +34,7 @@ REFERENCE = "reference.pt"
 """In a checkpoint, with `sync_ref_model`: the reference model's weights."""
 
 
-class ThreadTrainer(Quiet, SafeCheckpoints, GRPOTrainer):
+class ThreadTrainer(Quiet, CheckedOptimizer, SafeCheckpoints, GRPOTrainer):
     """The data set only says how much there is: which problems a step takes follows from its number (`problems`), so
     that a run that goes on takes those that it would have taken."""
 

@@ -14,10 +14,11 @@ from ..checkpoints import SafeCheckpoints
 from ..deadline import Deadline
 from ..trainer import make_trainer as make_word_trainer
 from ..trainer import set_pad
+from ..trainer_arguments import CheckedOptimizer
 from .samples import Places, StepSample
 
 
-class ClassifierTrainer(SafeCheckpoints, Trainer):
+class ClassifierTrainer(CheckedOptimizer, SafeCheckpoints, Trainer):
     """With checkpoints that a kill cannot spoil."""
 
 

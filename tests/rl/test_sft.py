@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -489,6 +490,7 @@ def test_two_processes(model, tmp_path):
         ({"trainer": {"learning_rate": -0.1}}, "learning_rate is -0.1: 0 at least"),
         ({"trainer": {"report_to": "foo"}}, "report_to: foo is not supported"),
         ({"trainer": {"eval_strategy": "steps", "eval_steps": 1}}, "nothing held out"),
+        ({"trainer": {"neftune_noise_alpha": -1}}, "neftune_noise_alpha is -1: 0 at least"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
         ({"lora": {"rank": 3}}, "LoraConfig knows no rank"),
@@ -508,6 +510,29 @@ def test_what_peft_refuses_is_one_error_and_nothing_is_trained(lora, model, tmp_
     with pytest.raises(InvalidInput, match=r"\[trainer\], \[lora\]: "):
         train(config(model, texts(tmp_path / "t.jsonl"), lora=lora), tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ({"optim": "adamw_bnb_8bit"}, "bitsandbytes"),
+        ({"optim": "grokadamw"}, "grokadamw"),
+        ({"adam_beta1": 1.5}, "beta"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_made_is_one_error(trainer, message, model, tmp_path):
+    if trainer.get("optim") and importlib.util.find_spec(message) is not None:
+        pytest.skip("it is installed")
+    with pytest.raises(InvalidInput, match=rf"^\[trainer\]: .*{message}"):
+        train(config(model, texts(tmp_path / "t.jsonl"), trainer=trainer), tmp_path / "out")
+    assert not checkpoints(tmp_path / "out")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("liger_kernel") is not None, reason="it is installed")
+def test_kernels_that_are_not_installed_are_one_error(model, tmp_path):
+    with pytest.raises(InvalidInput, match="needs the package liger-kernel"):
+        train(config(model, texts(tmp_path / "t.jsonl"), trainer={"use_liger_kernel": True}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_windows_that_hide_what_a_mask_shows_are_refused(tmp_path):

@@ -28,6 +28,7 @@ from plait.tests.rl.tools import folder as tiny_folder
 
 APR = {"method": "apr", "max_children": 2, "max_rounds": 2}
 
+SEARCH = {"method": "tree_search", "width": 2, "reward": "self_certainty"}
 CHOICE = {"constraint": "choice", "choices": ["a", "b"]}
 
 
@@ -337,6 +338,22 @@ def test_mistakes_are_named_before_any_work(folder, tmp_path, fields, message):
     with pytest.raises(InvalidInput, match=message):
         train(config(folder, **fields), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"trainer": {"adam_beta1": 1.5}}, r"^\[trainer\]: .*beta"),
+        (
+            {"method": {**SEARCH, "generator": {"method": "sequential", "prompt": "go"}}},
+            "certainty",
+        ),
+    ],
+)
+def test_mistakes_that_only_the_model_shows_are_named_before_a_step(folder, tmp_path, fields, message, monkeypatch):
+    monkeypatch.setattr(Rollouts, "run", None)
+    with pytest.raises(PlaitError, match=message):
+        train(config(folder, **fields), tmp_path / "out")
 
 
 def test_from_the_shell(folder, tmp_path, capsys):

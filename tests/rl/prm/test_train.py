@@ -156,6 +156,8 @@ def test_two_processes(model, tmp_path):
         ({"trainer": {"packing": True}}, "packing: decided by"),
         ({"trainer": {"speed": 1}}, "knows no speed"),
         ({"trainer": {"eval_strategy": "epoch"}, "source": {"held_out": 1}}, "nothing held out to evaluate on"),
+        ({"trainer": {"adam_beta1": 1.5}}, r"\[trainer\]: .*beta"),
+        ({"head": "classifier", "trainer": {"adam_beta1": 1.5}}, r"\[trainer\]: .*beta"),
         ({"lora": {"r": 0}}, r"\[lora\]"),
         ({"head": "classifier", "lora": {"target_modules": ["nope"]}}, r"\[lora\]"),
         ({"max_tokens": 3}, "there is no step to train on; 2"),
