@@ -1,7 +1,8 @@
 """`ThreadTrainer`: TRL's `GRPOTrainer` over rollouts of any method, any number of sequences each.
 
-What is TRL's own stays: its loop, optimiser, loss, metrics, logging and checkpoints. Three private methods are replaced
-(hence the exact version in `pyproject.toml`): where the batches come from, and how log-probabilities are computed.
+What is TRL's own stays: its loop, optimiser, loss, metrics, logging and checkpoints. Private methods are replaced
+(hence the exact version in `pyproject.toml`): where the batches come from, how log-probabilities are computed, which
+tokens count as uncertain, and what of a reference model is saved.
 """
 
 from __future__ import annotations
