@@ -13,6 +13,7 @@ import asyncio
 import gc
 import os
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 async def _run(options: argparse.Namespace, settings: ServerSettings, lines: Sequence[str]) -> None:
     try:
         from ..server.keys import Keys
-        from ..server.listener import Listener
+        from ..server.listener import Listener, bound
         from ..server.service import Service
     except ImportError as error:
         raise InvalidInput(f"{error}: pip install 'plait[server]'") from None
@@ -68,14 +69,16 @@ async def _run(options: argparse.Namespace, settings: ServerSettings, lines: Seq
     name = options.name or Path(options.model).name
     if ":" in name:
         raise InvalidInput(f"{name!r} has a colon, behind which clients name methods: give --name")
-    async with Runtime(options.model, **engine_options(options)) as runtime:
+    sockets = bound(options.host, options.port)
+    async with AsyncExitStack() as stack:
+        for one in sockets:
+            stack.enter_context(one)
+        runtime = await stack.enter_async_context(Runtime(options.model, **engine_options(options)))
         console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         listener = Listener(
             Service(runtime, name, settings, keys),
-            host=options.host,
-            port=options.port,
             on_start=lambda url: console.print(f"plait serves {name} at {url}"),
         )
         gc.collect()
         gc.freeze()  # To look at all that is loaded takes a fifth of a second, in which nobody is answered.
-        await listener.serve()
+        await listener.serve(sockets)

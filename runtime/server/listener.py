@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import resource
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from types import FrameType
@@ -14,6 +16,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..errors import InvalidInput
 from .app import make_app
 from .problems import body
 from .service import Service
@@ -35,15 +38,13 @@ class Listener(uvicorn.Server):
     """Serves a `Service`. At the first SIGTERM or SIGINT running jobs go on up to the limit while new ones get a 503;
     a second one cancels them."""
 
-    def __init__(self, service: Service, *, host: str, port: int, on_start: Callable[[str], object] = str) -> None:
-        """`on_start` is called with the URL once it listens."""
+    def __init__(self, service: Service, *, on_start: Callable[[str], object] = str) -> None:
+        """`on_start` is called with the URL once it listens. `serve` is given the sockets (`bound`)."""
         self.service = service
         self.on_start = on_start
         connections = descriptors_for(service.settings.max_connections)
         config = uvicorn.Config(
             make_app(service),
-            host=host,
-            port=port,
             http=_protocol(service, Connections(connections)),
             ws="none",
             log_config=None,
@@ -58,10 +59,10 @@ class Listener(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         for server in self.servers:
-            for socket in server.sockets:
-                with socket.dup() as listening:
+            for one in server.sockets:
+                with one.dup() as listening:
                     listening.listen(BACKLOG)
-                address, port = socket.getsockname()[:2]
+                address, port = one.getsockname()[:2]
                 self.on_start(f"http://{f'[{address}]' if ':' in address else address}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -81,6 +82,44 @@ class Listener(uvicorn.Server):
             await self.service.drain()
         finally:
             self.should_exit = True
+
+
+def bound(host: str, port: int) -> list[socket.socket]:
+    """Sockets at the addresses of the host, for `Listener.serve`; nobody is taken yet. Raises `InvalidInput` if one
+    cannot be had, or none is there."""
+    if not 0 <= port < 1 << 16:
+        raise InvalidInput(f"cannot listen at {host}, port {port}: ports are 0 to 65535")
+    made: list[socket.socket] = []
+    problem: OSError | None = None
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, address in dict.fromkeys((one[0], one[4]) for one in found):
+            try:
+                made.append(_bound(family, address))
+            except OSError as error:
+                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):  # else it is one of another network
+                    raise
+                problem = error
+    except OSError as error:
+        problem = error
+        while made:
+            made.pop().close()
+    if not made:
+        raise InvalidInput(f"cannot listen at {host}, port {port}: {problem.strerror if problem else 'no address'}")
+    return made
+
+
+def _bound(family: int, address: Any) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind(address)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 class Connections:

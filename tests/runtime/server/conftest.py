@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from uvicorn.server import Server
 
 from plait import Runtime
 from plait.runtime.server.keys import Keys
-from plait.runtime.server.listener import Listener
+from plait.runtime.server.listener import Listener, bound
 from plait.runtime.server.service import Service
 from plait.runtime.server.settings import ServerSettings
 
@@ -48,11 +47,10 @@ async def serving(keys="", *, model="countdown", engine=None, **settings):
     runtime = Runtime(engine=engine) if engine is not None else Runtime(model)
     async with runtime:
         service = Service(runtime, "countdown", chosen, Keys(keys.splitlines(), max_jobs=chosen.jobs_per_key))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        listener = Listener(service, host="127.0.0.1", port=port)
-        task = asyncio.create_task(Server._serve(listener))
+        sockets = bound("127.0.0.1", 0)
+        port = sockets[0].getsockname()[1]
+        listener = Listener(service)
+        task = asyncio.create_task(Server._serve(listener, sockets))
         while not listener.started:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         try:
