@@ -10,6 +10,7 @@ from ..runtime.methods.base import Method
 from ..runtime.methods.hogwild.method import Hogwild
 from .benchmark import Benchmark, Sample
 from .extras import Extra
+from .verdicts import judge
 
 
 async def with_passes(
@@ -22,7 +23,7 @@ async def with_passes(
     for given in details["answers"]:
         answer = given["answer"]
         text = f"\\boxed{{{answer}}}" if answer is not None and method.answer == "boxed" else answer or ""
-        verdict = await benchmark.judge(sample, method, answer, text, {})
+        verdict = await judge(benchmark, sample, method, answer, text, {})
         numbers[f"at {given['passes']:,} passes"] = float(verdict.correct)
     extra = extra or Extra()
     return replace(extra, numbers={**extra.numbers, **numbers})

@@ -103,7 +103,7 @@ class Unit:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Unit:
         """Raises `TypeError`, `KeyError` or `ValueError` for anything else."""
-        _check_types(data)
+        check_types(_adapter(), data)
         rows = []
         for row in data["rows"]:
             measured = None if row["measured"] is None else Measured(**row["measured"])
@@ -112,14 +112,16 @@ class Unit:
         return cls(key=Key(**data["key"]), rows=tuple(rows))
 
 
-def _check_types(data: object) -> None:
-    """Raise `InvalidInput` that names the first value which is not as the classes above say."""
+def check_types(adapter: TypeAdapter[Any], data: object) -> None:
+    """Raise `InvalidInput` that names the first value which is not as the adapter's class says, or is no JSON."""
     try:
         # As JSON, where a list is a tuple too; without half a surrogate pair, which a model's text may hold.
-        _adapter().validate_json(json.dumps(data, ensure_ascii=False).encode(errors="replace"), strict=True)
+        adapter.validate_json(json.dumps(data, ensure_ascii=False).encode(errors="replace"), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InvalidInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"it is no JSON: {error}") from None
 
 
 @cache

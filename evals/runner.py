@@ -34,6 +34,7 @@ from .report import write_report
 from .rows import Key, Measured, Row, Unit
 from .store import Store
 from .trees import threads
+from .verdicts import judge
 from .windows import Narrowed, narrow
 
 
@@ -234,7 +235,7 @@ async def _judge(
 ) -> dict[str, Any]:
     """The verdict, as fields of a row."""
     benchmark = evaluation.config.benchmark
-    verdict = await benchmark.judge(sample, method, found.answer, found.text, details)
+    verdict = await judge(benchmark, sample, method, found.answer, found.text, details)
     return {
         "correct": verdict.correct,
         "extracted": verdict.extracted,

@@ -65,11 +65,12 @@ class Store:
         return self
 
     def add(self, unit: Unit) -> None:
-        """Keep a finished unit; it is on disk when this returns. Raises `InvalidInput` where the disk takes no more;
-        what was there stays."""
+        """Keep a finished unit; it is on disk when this returns. Raises `InvalidInput` where the disk takes no more and
+        for a unit that could not be read back; what was there stays."""
         assert self._file is not None
+        line = _line(unit)
         with writing(self._results):
-            self._file.write(_line(unit))
+            self._file.write(line)
             self._file.flush()
             os.fsync(self._file.fileno())
         self.units[unit.key] = unit
@@ -166,7 +167,13 @@ def read_units(folder: Path) -> tuple[dict[Key, Unit], int]:
 
 
 def _line(unit: Unit) -> bytes:
-    return json.dumps(unit.to_json(), separators=(",", ":")).encode() + b"\n"
+    data = unit.to_json()
+    try:
+        # One line that cannot be read would cost all others.
+        Unit.from_json(data)
+    except InvalidInput as error:
+        raise InvalidInput(f"the result of {unit.key} cannot be kept: {error}") from None
+    return json.dumps(data, separators=(",", ":")).encode() + b"\n"
 
 
 def _that_matters(settings: dict[str, Any]) -> dict[str, Any]:

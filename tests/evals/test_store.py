@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -208,3 +209,13 @@ def test_what_is_there_can_be_read_while_another_writes(tmp_path):
         other = Store(tmp_path).read()
         assert [key.sample for key in other.units] == ["a"]
         assert (other.settings, other.environment, other.started) == (SETTINGS, ENVIRONMENT, store.started)
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    odd = unit("b")
+    odd = replace(odd, rows=(replace(odd.rows[0], counts={"concluded": -1}),))
+    with opened(tmp_path) as store:
+        store.add(unit("a"))
+        with pytest.raises(InvalidInput, match=r"m/0/b/0 cannot be kept: rows\.0\.counts\.concluded"):
+            store.add(odd)
+    assert [key.sample for key in read_units(tmp_path)[0]] == ["a"]
