@@ -12,11 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..runtime.engines.registry import MODELS
+from ..runtime.engines.registry import MODELS, shipped_models, split_scheme
 from .benchmark import Sample
 
 PACKAGES = ("plait", "torch", "transformers", "numpy", "math-verify")
 _EDGE = 1 << 20
+_MODEL_FILES = (".safetensors", ".json", ".gguf", ".bin", ".model")
 
 
 def environment() -> dict[str, Any]:
@@ -53,17 +54,25 @@ def samples_digest(samples: Sequence[Sample]) -> str:
 
 
 def model_digest(model: str) -> str | None:
-    """Changes with the files of a model folder: names, sizes, first and last MiB of each. None: no local folder."""
-    folder = MODELS / model if (MODELS / model).is_dir() else Path(model)
-    if not folder.is_dir():
+    """Changes with the files of a model folder, or with the one file that a model is: names, sizes, first and last MiB
+    of each. None: it is not on this disk."""
+    _, name = split_scheme(model)
+    path = MODELS / name if name in shipped_models() else Path(name)
+    try:
+        if name and path.is_dir():
+            files = [file for file in sorted(path.iterdir()) if file.suffix in _MODEL_FILES and file.is_file()]
+        elif path.is_file():
+            files = [path]
+        else:
+            return None
+    except OSError:  # a name that no file can have
         return None
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json"):
-            size = path.stat().st_size
-            digest.update(f"{path.name} {size} ".encode())
-            with path.open("rb") as file:
-                digest.update(file.read(_EDGE))
-                file.seek(max(0, size - _EDGE))
-                digest.update(file.read(_EDGE))
+    for one in files:
+        size = one.stat().st_size
+        digest.update(f"{one.name} {size} ".encode())
+        with one.open("rb") as file:
+            digest.update(file.read(_EDGE))
+            file.seek(max(0, size - _EDGE))
+            digest.update(file.read(_EDGE))
     return digest.hexdigest()[:16]

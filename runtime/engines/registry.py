@@ -67,6 +67,12 @@ def find_model(model: str | Path) -> FoundModel:
     return FoundModel(download(name), str(name))
 
 
+def split_scheme(model: str) -> tuple[str, str]:
+    """Scheme and rest of a model string; the scheme is empty where none is named."""
+    scheme, colon, rest = model.partition(":")
+    return (scheme, rest) if colon and scheme in _schemes.names() else ("", model)
+
+
 def load_engine(model: str | Path, options: dict[str, Any]) -> Engine:
     """The engine for a model string: a scheme, or what the native engine takes (see `find_model`). It may take minutes:
     see `loading.load_in_thread`.
