@@ -154,6 +154,11 @@ def benchmark_names() -> list[str]:
     return _benchmarks.names()
 
 
+def benchmark_class(name: object) -> type[Benchmark] | None:
+    """The benchmark of this name; None: there is none."""
+    return _benchmarks.find(name)
+
+
 def parse_benchmark(data: object) -> Benchmark:
     """The benchmark of a configuration table. Raises `InvalidInput`."""
     return _benchmarks.make(data)

@@ -15,8 +15,9 @@ from ..runtime.errors import InvalidInput
 from ..runtime.methods.base import Method
 from ..runtime.methods.registry import parse_method
 from ..runtime.spec import Spec
-from .benchmark import Benchmark, Sample, parse_benchmark
+from .benchmark import Benchmark, Sample, benchmark_class, parse_benchmark
 from .fields import describe, json_fields, method_fields
+from .paths import absolute_fields, absolute_model
 from .sweep import expand
 
 
@@ -138,12 +139,10 @@ class EvalConfig(Spec):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """Everything that decides about the results, as JSON."""
-        return self.model_dump(mode="json", exclude={"concurrency"}, exclude_none=True)
-
-
-PATHS = ("data", "repos", "recipes", "cache")
-"""Fields of benchmarks that name files and folders."""
+        """Everything that decides about the results, as JSON; paths are absolute."""
+        found = self.model_dump(mode="json", exclude={"concurrency"}, exclude_none=True)
+        benchmark = absolute_fields(type(self.benchmark), found["benchmark"], Path.cwd())
+        return {**found, "benchmark": benchmark, "model": absolute_model(self.model)}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -153,7 +152,5 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the evaluation {path}: {error}") from None
     benchmark = data.get("benchmark")
-    if isinstance(benchmark, dict):
-        paths = {name: str(path.parent / str(benchmark[name])) for name in PATHS if name in benchmark}
-        data["benchmark"] = {**benchmark, **paths}
-    return data
+    cls = benchmark_class(benchmark.get("name")) if isinstance(benchmark, dict) else None
+    return data if cls is None else {**data, "benchmark": absolute_fields(cls, benchmark, path.parent)}

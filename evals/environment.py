@@ -65,7 +65,7 @@ def model_digest(model: str) -> str | None:
             files = [path]
         else:
             return None
-    except OSError:  # a name that no file can have
+    except (OSError, ValueError):  # a name that no file can have
         return None
     digest = hashlib.sha256()
     for one in files:

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from ..runtime.disk import write_whole, writing
 from ..runtime.errors import InvalidInput
+from .paths import absolute
 from .rows import Key, Unit
 
 MISSING = "nothing"
@@ -192,8 +193,13 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         parts = [(f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
     else:
-        return [] if old == new else [f"{where}: {_short(old)} before, {_short(new)} now"]
+        return [] if _is_same(old, new) else [f"{where}: {_short(old)} before, {_short(new)} now"]
     return [phrase for name, a, b in parts for phrase in differences(a, b, name)]
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    """Equal, or a relative path of settings that were written before paths were absolute there."""
+    return old == new or (isinstance(old, str) and isinstance(new, str) and new == absolute(Path(old)))
 
 
 def _short(value: Any) -> str:
