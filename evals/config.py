@@ -15,7 +15,7 @@ from ..runtime.errors import InvalidInput
 from ..runtime.methods.base import Method
 from ..runtime.methods.registry import parse_method
 from ..runtime.spec import Spec
-from .benchmark import Benchmark, Sample, benchmark_class, parse_benchmark
+from .benchmark import Benchmark, Sample, parse_benchmark
 from .fields import describe, json_fields, method_fields
 from .paths import absolute_fields, absolute_model
 from .sweep import expand
@@ -141,7 +141,7 @@ class EvalConfig(Spec):
     def settings(self) -> dict[str, Any]:
         """Everything that decides about the results, as JSON; paths are absolute."""
         found = self.model_dump(mode="json", exclude={"concurrency"}, exclude_none=True)
-        benchmark = absolute_fields(type(self.benchmark), found["benchmark"], Path.cwd())
+        benchmark = absolute_fields(found["benchmark"], Path.cwd())
         return {**found, "benchmark": benchmark, "model": absolute_model(self.model)}
 
 
@@ -152,5 +152,6 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the evaluation {path}: {error}") from None
     benchmark = data.get("benchmark")
-    cls = benchmark_class(benchmark.get("name")) if isinstance(benchmark, dict) else None
-    return data if cls is None else {**data, "benchmark": absolute_fields(cls, benchmark, path.parent)}
+    if isinstance(benchmark, dict):
+        data["benchmark"] = absolute_fields(benchmark, path.parent)
+    return data

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..runtime.engines.registry import shipped_models
-from .benchmark import Benchmark
+from .benchmark import benchmark_class
 
 
 def absolute(path: Path) -> str:
@@ -20,10 +20,12 @@ def absolute(path: Path) -> str:
         return whole
 
 
-def absolute_fields(cls: type[Benchmark], fields: dict[str, Any], folder: Path) -> dict[str, Any]:
+def absolute_fields(benchmark: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A benchmark's fields as JSON; those that are paths begin in `folder`, unless they begin elsewhere."""
-    paths = {name for name, field in cls.model_fields.items() if _is_path(field.annotation)}
-    return {name: _absolute(value, folder) if name in paths else value for name, value in fields.items()}
+    cls = benchmark_class(benchmark.get("name"))
+    fields = {} if cls is None else cls.model_fields
+    paths = {name for name, field in fields.items() if _is_path(field.annotation)}
+    return {name: _absolute(value, folder) if name in paths else value for name, value in benchmark.items()}
 
 
 def absolute_model(model: str) -> str:

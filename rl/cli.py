@@ -77,7 +77,7 @@ def put(data: dict[str, Any], name: str, value: Any) -> None:
 def make_absolute(data: dict[str, Any]) -> None:
     """The folder of the model and the files of benchmarks, which are relative to the working folder: a run may go on
     from another one."""
-    from ..evals.config import PATHS
+    from ..evals.paths import absolute_fields
     from ..runtime.engines.registry import shipped_models
 
     model, sources = data.get("model"), data.get("data")
@@ -87,5 +87,4 @@ def make_absolute(data: dict[str, Any]) -> None:
     for table in (data, data.get("held_out"), *(sources if isinstance(sources, list) else ())):
         benchmark = table.get("benchmark") if isinstance(table, dict) else None
         if isinstance(benchmark, dict):
-            given = {name: value for name, value in benchmark.items() if name in PATHS and isinstance(value, str)}
-            benchmark.update({name: str(Path(value).absolute()) for name, value in given.items()})
+            table["benchmark"] = absolute_fields(benchmark, Path.cwd())
