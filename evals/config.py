@@ -116,6 +116,8 @@ class EvalConfig(Spec):
     def _different(self) -> Self:
         if not self.methods:
             raise ValueError("methods: there is none")
+        if not self.budgets:
+            raise ValueError("budgets: there is none")
         names = [method.name for method in self.methods]
         for values, what in ((names, "methods"), (self.windows, "windows"), (self.budgets, "budgets")):
             twice = [value for i, value in enumerate(values) if value in values[:i]]

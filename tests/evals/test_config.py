@@ -162,6 +162,8 @@ class Own(Benchmark):
     [
         ({"methods": [{"method": "nonsense"}]}, "methods.0: .*unknown method 'nonsense'; known: apr"),
         ({"methods": [{}]}, "unknown method None"),
+        ({"methods": []}, "methods: there is none"),
+        ({"budgets": []}, "budgets: there is none"),
         ({"methods": [{"method": "sequential"}, {"method": "apr", "top_p": 7, "deep": 1}]}, "methods.1: .*top_p.*deep"),
         ({"methods": [{"fields": {"method": "apr", 3: 1}}]}, "malformed APR: 3"),
         ({"methods": ["sequential"]}, "methods.0"),
