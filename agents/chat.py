@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -82,11 +83,13 @@ class Chat:
         return chats
 
     def read(self, text: str) -> None:
-        """Let the conversation hold what it will be asked first, so that forks share it. Raises `PromptTooLong`."""
+        """Let the conversation hold what it will be asked first, so that forks share it. Where the budget has no room
+        for that, it is left to `ask` to say so. Raises `PromptTooLong`."""
         tokens = self.branch.scope.tokenizer.chat([*self.messages, {"role": "user", "content": text}])
         known = self._known(tokens)
         self.branch.rewind(known)
-        self.branch.extend(tokens[known:])
+        with suppress(OutOfBudget):
+            self.branch.extend(tokens[known:])
 
     async def prefill(self) -> None:
         """Let the model read what is there, so that forks find it read."""

@@ -220,7 +220,8 @@ class Run:
         if MEMORY in self.work.wanting:
             return Finish.MEMORY
         if BUDGET in self.work.wanting:
-            return Finish.CRITICAL_TOKENS if self.ctx.critical_left == 0 else Finish.TOTAL_TOKENS
+            is_critical = self.ctx.critical_left == 0 or self.ctx.ledger.left is None
+            return Finish.CRITICAL_TOKENS if is_critical else Finish.TOTAL_TOKENS
         return Finish.STOP
 
 

@@ -269,7 +269,8 @@ async def test_budgets_end_a_job_in_every_state_gracefully(folder):
     for tokens in [*range(1, 2 * total, max(total // 45, 1)), 3 * total]:
         result, _ = await run(model(edits=[edit(GOOD), edit(WRONG)]), folder, budget=Budget(total_tokens=tokens))
         assert result.usage.total_tokens <= tokens
-        ends |= {one["end"] for name in ("test", "edit") for one in result.details.get(f"{name}_trajectories", ())}
+        assert result.details.keys() == full.details.keys(), "however little there was"
+        ends |= {one["end"] for name in ("test", "edit") for one in result.details[f"{name}_trajectories"]}
     assert result.answer == full.answer and result.finish_reason is Finish.STOP
     assert {"budget", "done"} <= ends
 
@@ -279,6 +280,7 @@ async def test_the_critical_path_is_bounded(folder):
     for tokens in range(1, full.usage.critical_tokens, max(full.usage.critical_tokens // 20, 1)):
         result, _ = await run(model(), folder, budget=Budget(critical_tokens=tokens))
         assert result.usage.critical_tokens <= tokens
+        assert result.finish_reason is Finish.CRITICAL_TOKENS and result.details["chosen_by"]
 
 
 async def test_a_deadline_ends_machines_and_the_job(folder):

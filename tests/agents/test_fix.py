@@ -180,6 +180,11 @@ def test_fields_and_options(folder, fix, tmp_path):
     assert method["project"] == "texttools" and method["issue"] == ISSUE
 
 
+def test_a_budget_that_no_question_fits_is_said(folder, fix):
+    status, patch, said = fix(folder, "--budget", "total_tokens=30")
+    assert (status, patch) == (1, "") and "(budget: 2)" in said and "for want of tokens" in said
+
+
 def test_the_python_of_the_tests(folder, fix, tmp_path):
     trace = tmp_path / "trace.jsonl"
 
