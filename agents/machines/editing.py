@@ -126,7 +126,7 @@ class EditMachine(Machine[EditData]):
         self.form = form
         self.source = source
         self.executable = executable
-        if not self.data.states:
+        if not self.data.attempts:
             self.data.script, self.data.original = script, original
 
     async def write_initial_edit(self) -> str:
@@ -170,8 +170,7 @@ class EditMachine(Machine[EditData]):
             # What a model writes may take seconds to read; others go on meanwhile.
             patch = await asyncio.to_thread(self._patch, answer)
         except EditError as error:
-            self.note("misparse", str(error))
-            return again
+            return self.misread(answer, str(error), again)
         self.data.patch, self.data.changed = patch, None
         self.note("edit", self.data.patch)
         return "exec_script"
@@ -193,8 +192,7 @@ class EditMachine(Machine[EditData]):
                 return await self._take_edit(answer, again)
             self.data.script = script(content)
         except EditError as error:
-            self.note("misparse", str(error))
-            return again
+            return self.misread(answer, str(error), again)
         self.data.original = self.data.changed = None
         self.note("test", self.data.script)
         return "exec_script"

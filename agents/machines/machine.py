@@ -87,6 +87,8 @@ class Machine(ABC, Generic[D]):
         self.data: D = kept if kept is not None and kept.about == about else record(state=self.first, about=about)
         if self.data.messages:
             chat.messages = list(self.data.messages)
+        self._before = chat.messages
+        """What had been said before the last call."""
 
     @staticmethod
     def kept(record: type[D], folder: Folder, name: str) -> D | None:
@@ -126,10 +128,26 @@ class Machine(ABC, Generic[D]):
         """The model's answer, or the state in which the machine ends for want of something."""
         if self.data.attempts >= self.attempts:
             return ATTEMPTS
+        self._before = self.chat.messages
         answer = await self.chat.ask(text)
-        if answer.text or not (end := _end(answer.finish)):
-            self.data.attempts += 1
-            return answer
+        if not answer.text and (end := _end(answer.finish)):
+            return self._unsaid(end)
+        self.data.attempts += 1
+        return answer
+
+    def misread(self, answer: Answer, why: str, again: str) -> str:
+        """The state behind an answer that could not be read: `again`, where it is said why. An answer that the run's
+        end broke off is no mistake of the model's, and with more of it the same is asked again."""
+        end = _end(answer.finish)
+        if end in WANTS:
+            self.data.attempts -= 1
+            return self._unsaid(end)
+        self.note("misparse", why)
+        return again
+
+    def _unsaid(self, end: str) -> str:
+        """End as if the last thing had not been asked."""
+        self.chat.messages = self._before
         return end
 
     def note(self, kind: Literal["test", "edit", "done", "choice", "misparse"], text: str = "") -> None:

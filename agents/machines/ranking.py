@@ -81,8 +81,7 @@ class RankingMachine(Machine[RankingData]):
             return answer
         paths = read_paths(answer.text)
         if paths is None:
-            self.note("misparse", "There is no JSON list of paths in your answer.")
-            return "fix_formatting"
+            return self.misread(answer, "There is no JSON list of paths in your answer.", "fix_formatting")
         self.data.order = [path for path in dict.fromkeys(paths) if path in self.summaries]
         self.note("choice", ", ".join(self.data.order))
         return DONE

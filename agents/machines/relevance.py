@@ -75,8 +75,7 @@ class RelevanceMachine(Machine[RelevanceData]):
             return answer
         verdict = read_verdict(answer.text)
         if verdict is None:
-            self.note("misparse", "no verdict")
-            return "fix_formatting"
+            return self.misread(answer, "no verdict", "fix_formatting")
         self.data.is_relevant, self.data.summary = verdict
         self.note("choice", "relevant" if verdict[0] else "not relevant")
         return DONE

@@ -145,8 +145,7 @@ class SelectionMachine(Machine[SelectionData]):
                 return DONE
             self.data.script = script(content)
         except EditError as error:
-            self.note("misparse", str(error))
-            return again
+            return self.misread(answer, str(error), again)
         self.note("test", self.data.script)
         return "exec_script"
 

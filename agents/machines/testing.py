@@ -120,8 +120,7 @@ class TestMachine(Machine[TestData]):
                 return DONE
             self.data.script, self.data.original = script(content), None
         except EditError as error:
-            self.note("misparse", str(error))
-            return again
+            return self.misread(answer, str(error), again)
         self.note("test", self.data.script)
         return "exec_script"
 

@@ -405,19 +405,28 @@ async def test_a_process_that_is_killed_leaves_what_goes_on(folder, tmp_path):
     assert "raise ValueError" in result.answer
 
 
+def thinking(context: str) -> str:
+    """`stateless`, long enough that most budgets end amid an answer."""
+    return "I think about it. " * 40 + "\n" + stateless(context)
+
+
 async def test_what_ended_for_want_of_tokens_goes_on_with_more(folder, tmp_path):
-    full, _ = await run(None, folder, engine=ScriptedEngine(stateless, context_limit=60_000))
-    short, _ = await run(
-        None,
-        folder,
-        engine=ScriptedEngine(stateless, context_limit=60_000),
-        folder=tmp_path / "f",
-        budget=Budget(total_tokens=full.usage.total_tokens // 2),
-    )
-    assert short.finish_reason is not Finish.STOP or short.answer != full.answer
-    engine = ScriptedEngine(stateless, context_limit=60_000)
-    result, _ = await run(None, folder, engine=engine, folder=tmp_path / "f")
-    assert histories(result) == histories(full) and result.answer == full.answer
+    """Also where an answer was cut: it is not taken for one that the model got wrong, but asked for again."""
+
+    async def once(name, budget=None):
+        engine = ScriptedEngine(thinking, context_limit=60_000)
+        fields = {"n": 1, "test_calls": 4, "edit_calls": 4, "files": ("texttools/slug.py",)}
+        return (await run(None, folder, engine=engine, folder=tmp_path / name, budget=budget, **fields))[0]
+
+    full = await once("full")
+    for tokens in range(1_000, full.usage.total_tokens, full.usage.total_tokens // 5):
+        short = await once(str(tokens), Budget(total_tokens=tokens))
+        assert short.finish_reason is Finish.TOTAL_TOKENS
+        for one in (*short.details["test_trajectories"], *short.details["edit_trajectories"]):
+            assert one["calls"] == len(one["history"])
+        result = await once(str(tokens))
+        assert result.answer == full.answer and histories(result) == histories(full)
+        assert result.details["test_trajectories"] == full.details["test_trajectories"]
 
 
 async def test_what_makes_another_job_begins_anew(folder, tmp_path):
