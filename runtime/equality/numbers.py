@@ -1,7 +1,7 @@
 """`numbers`: exact values of numbers as answers write them; needs no library and no process.
 
 Integers, decimals (`.5`, `0.\\overline{3}`), `a/b`, `\\frac{a}{b}`, mixed numbers (`11 5/6`), percent, thousands
-separators, currencies in front and units behind, which are left out, and `x = ` before any of them.
+separators, currencies in front and units or words behind, which are left out, and `x = ` before any of them.
 """
 
 from __future__ import annotations
@@ -49,6 +49,20 @@ AMOUNT = re.compile(
     r"\\text\{(?:[^{}]*(?:(?<![A-Za-z^\d])(?<!\^-)\d|\bor\b)|(?:squared|cubed|factorial|halves|thirds|plus|minus|over)\b)[^{}]*\}\Z"
 )
 """Words behind a number that are no unit."""
+_MEASURED = re.compile(
+    r"(.*[\d}]\$?)(?:[ \t~]|\\[ ,;:])+([A-Za-z]{3,}(?:[ \t]+(?:[A-Za-z]{3,}|of|in|an?))*)[.\s$]*\Z", re.DOTALL
+)
+"""What may be a number and words behind it: `18 eggs`."""
+_VOWEL = re.compile(r"[aeiouy]")
+_OTHER = re.compile(
+    r"and|or|over|plus|minus|divided|choose|mod|modulo|base|binary|octal|hexadecimal|squared|cubed|factorial|root"
+    r"|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
+    r"|half|halves|quarters?|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|\w+teenth|\w+ieth)s?"
+    r"|(?:hundredth|thousandth|\w+illionth)s?|(?:arc|a)?(?:sin|cos|tan|cot|sec|csc)h?|(?:co)?sine|tangent|log|exp|sqrt|cbrt"
+    r"|frac|binom|lim|sup|inf|max|arg|gcd|lcm|det|dim|ker|deg|abs|sgn|infinity|infty"
+    r"|(?:var)?(?:alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|rho|sigma|tau|upsilon|phi|chi|psi|omega)"
+)
+"""Words behind a number that belong to its value."""
 ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _JOINT = re.compile(r"\\text|,? and ")
 _WORDS = re.compile(r"(?:\\text\{[^{}\\]*\})+\Z")
@@ -80,7 +94,10 @@ class Reading:
 
 def read(answer: str, *, commas: bool = True) -> Reading:
     """Take an answer apart; see `tex.typeset` for `commas`."""
-    form = typeset(answer, commas=commas)
+    return _taken_apart(typeset(_worded(answer), commas=commas))
+
+
+def _taken_apart(form: str) -> Reading:
     words = "".join(filter(str.isalnum, _JOINT.sub(" ", form))).lower() if _WORDS.match(form) else None
     body, name, scale = form, None, 1
     if words is None and (match := _LABEL.match(body)):
@@ -115,6 +132,21 @@ def classes(answers: Sequence[str]) -> list[int]:
     """Equal are numbers of one value, and what TeX sets the same."""
     first: dict[str, int] = {}
     return [first.setdefault(key(answer), place) for place, answer in enumerate(answers)]
+
+
+def _worded(answer: str) -> str:
+    """With the plain words behind a number as text, before spaces are taken out that tell them from a product."""
+    match = _MEASURED.match(answer) if len(answer) <= MAX_CHARS else None
+    if match is None or not all(map(_is_word, match[2].split())) or _taken_apart(typeset(match[1])).number is None:
+        return answer
+    return f"{match[1]}\\text{{ {match[2]}}}"
+
+
+def _is_word(word: str) -> bool:
+    """`abc` and `xyz` are products, as letters in alphabetical order are."""
+    word = word.lower()
+    is_product = len(word) > 2 and list(word) == sorted(set(word))
+    return bool(_VOWEL.search(word)) and not is_product and not _OTHER.fullmatch(word)
 
 
 def _bare(body: str) -> str:

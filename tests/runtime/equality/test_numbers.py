@@ -26,6 +26,37 @@ def test_classes_are_those_of_the_values(values, data):
     assert [labels.index(label) for label in labels] == [values.index(value) for value in values]
 
 
+NOUNS = ["eggs", "gallons", "cup", "students total", "miles per hour", "cups of tea", "Square  meters", "books a week."]
+
+
+@given(fractions(3000, 40), st.sampled_from(NOUNS), st.sampled_from([" ", "  ", "~", r"\ ", r"\, "]), st.data())
+def test_words_behind_a_number_are_its_unit(value, noun, space, data):
+    number = data.draw(numbers(value).filter(lambda text: text[-1].isdigit() or text[-1] == "}"))
+    for text in (f"{number}{space}{noun}", f"${number}${space}{noun}", f"x = {number}{space}{noun}"):
+        assert read(text).value == value, text
+
+
+LETTERS = st.sets(st.sampled_from("abcdefghijklmnopqrstuvwxyz"), min_size=3, max_size=6).map(
+    lambda s: "".join(sorted(s))
+)
+UNITS = ("deg", "degs", "cms", "dms", "kms", "ins")
+NO_UNITS = [
+    "sin", "cos x", "log", "theta", "sqrt", "infinity", "squared", "factorial", "or more", "or 3", "over 5",
+    "and a half", "base two", "mod seven", "choose two", "fourths", "twentieths", "hundredths", "quarter", "plus three",
+    "over five", "eggs or more", "eggs and 2 more", "times theta", "to 5", "xyz", "mgh",
+]  # fmt: skip
+
+
+@given(st.integers(1, 50), st.sampled_from(NO_UNITS) | LETTERS.filter(lambda letters: letters not in UNITS))
+def test_what_belongs_to_the_value_is_no_unit(number, rest):
+    text = f"{number} {rest}"
+    assert read(text).value is None and key(text) != str(number)
+
+
+def test_long_answers_of_words_are_read_at_once():
+    assert read("1 egg " * 160 + "x").value is None and read("1 " + "egg " * 240).value == 1
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

@@ -46,6 +46,20 @@ def test_verdicts_are_those_of_the_values(grader, gold, given):
     assert grader.grade(gold[1], None, rf"\boxed{{{given[1]}}}").correct == (gold[0] == given[0])
 
 
+PRODUCTS = [r"\theta", r"\alpha", r"\sin x", r"\infty", "abc", "xyz", "mgh", "x", "pi"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 30), st.sampled_from(PRODUCTS), st.sampled_from(["eggs", "miles per hour", r"\text{ eggs}"]))
+def test_a_word_behind_a_number_is_its_unit_and_a_symbol_a_factor(grader, number, symbol, noun):
+    assert grader.grade(str(number), None, rf"\boxed{{{number} {noun}}}").correct
+    assert grader.grade(f"{number} {noun}", None, rf"\boxed{{{number}}}").correct
+    assert not grader.grade(str(number), None, rf"\boxed{{{number} {noun} + 1}}").correct
+    for factor in {symbol, symbol.removeprefix("\\")}:
+        assert not grader.grade(str(number), None, rf"\boxed{{{number} {factor}}}").correct, factor
+    assert grader.grade(f"{number}{symbol}", None, rf"\boxed{{{number} {symbol}}}").correct
+
+
 FORMS_OF_DIGITS = [
     ("{0}{1}{2}", lambda a, b, c: 100 * a + 10 * b + c),
     (r"\frac{{{0}}}{{{1}{2}}}", lambda a, b, c: Fraction(a, 10 * b + c)),
