@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ..runtime.methods.base import Method
 from ..runtime.result import Result
 from ..runtime.runtime import Runtime
 from ..runtime.trace.trace import Trace
-from .benchmark import Sample, check_samples
+from .benchmark import Benchmark, Sample, check_samples
 from .config import EvalConfig, MethodConfig
 from .environment import environment, model_digest, samples_digest
 from .evaluation import Evaluation
@@ -54,7 +55,8 @@ async def run(
     """
     samples, settings = _problems(config, engine)
     for method in config.methods:
-        method.build(config.benchmark, samples[0], None)
+        with _naming(config.benchmark, samples[0]):
+            method.build(config.benchmark, samples[0], None)
     with Store(Path(out)) as store:
         try:
             store.open(settings, environment(), retry_failed=retry_failed)
@@ -105,14 +107,8 @@ def _problems(config: EvalConfig, engine: Engine | None) -> tuple[list[Sample], 
 async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Console | None) -> None:
     config, store = evaluation.config, evaluation.store
     missing = [entry for entry in evaluation.entries() if entry[0] not in store.units]
-    first = missing[0][2]
-    await config.benchmark.prepare(first)
-    for method in config.methods:
-        try:
-            built = await asyncio.to_thread(method.build, config.benchmark, first, evaluation.windows[0])
-            await asyncio.to_thread(runtime.check, built)
-        except (PromptTooLong, OutOfBlocks):
-            continue  # Of this problem in this window: an outcome.
+    if not store.units:
+        await _try(evaluation, runtime, missing[0][2])
     done = len(store.units)
     async with progress(console, config.benchmark.name, done, done + len(missing)) as count:
         entries = iter(missing)
@@ -131,6 +127,30 @@ async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Consol
             raise group.exceptions[0] from None
 
 
+async def _try(evaluation: Evaluation, runtime: Runtime, sample: Sample) -> None:
+    """Raise what is wrong with all methods or with the benchmark, found out by one problem."""
+    benchmark = evaluation.config.benchmark
+    with _naming(benchmark, sample):
+        await benchmark.prepare(sample)
+        for method in evaluation.config.methods:
+            try:
+                built = await asyncio.to_thread(method.build, benchmark, sample, evaluation.windows[0])
+                await asyncio.to_thread(runtime.check, built)
+            except (PromptTooLong, OutOfBlocks):
+                continue  # Of this problem in this window: an outcome.
+
+
+@contextmanager
+def _naming(benchmark: Benchmark, sample: Sample) -> Iterator[None]:
+    """What a benchmark, which is anyone's, raises by a problem is `InvalidInput` that names both."""
+    try:
+        yield
+    except PlaitError:
+        raise
+    except Exception as error:
+        raise InvalidInput(f"{benchmark.name}, problem {sample.id!r}: {type(error).__name__}: {error}") from error
+
+
 async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: MethodConfig, sample: Sample) -> Unit:
     """Run one entry."""
     config = evaluation.config
@@ -138,16 +158,23 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
     last: tuple[Result, Row] | None = None
     try:
         await config.benchmark.prepare(sample)
-    except PlaitError as error:
+    except Exception as error:  # One problem's failure is data; the others go on.
         reason = f"{type(error).__name__}: {error}"
         return Unit(key=key, rows=tuple(_no_result(w, "failed", reason, None, "") for w in evaluation.windows))
     for window in evaluation.windows:
-        built = method.build(config.benchmark, sample, window)
+        try:
+            built = method.build(config.benchmark, sample, window)
+        except Exception as error:
+            rows.append(_no_result(window, "failed", f"no job: {type(error).__name__}: {error}", None, ""))
+            continue
         narrowed = None
         if last is not None and window is not None:
             narrowed = await asyncio.to_thread(narrow, built, last[0], window, runtime.tokenizer)
         if narrowed is not None and last is not None:
-            rows.append(await _narrowed(evaluation, sample, built, last[1], window, narrowed))
+            try:
+                rows.append(await _narrowed(evaluation, sample, built, last[1], window, narrowed))
+            except Exception as error:
+                rows.append(_no_result(window, "failed", f"no verdict: {type(error).__name__}: {error}", None, ""))
             continue
         trace = _trace(evaluation, key, method, window)
         last, job = None, None
@@ -178,7 +205,7 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
                 continue
             try:
                 row = await _row(evaluation, sample, built, window, result, trace)
-            except PlaitError as error:
+            except Exception as error:
                 reason = f"no verdict: {type(error).__name__}: {error}"
                 rows.append(_no_result(window, "failed", reason, job, trace))
                 continue

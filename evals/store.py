@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -115,7 +116,10 @@ class Store:
 
     def check(self, settings: dict[str, Any]) -> None:
         """Raise `InvalidInput` that says what differs from the settings the folder was made with."""
-        changed = differences(_that_matters(self.settings), _that_matters(json.loads(json.dumps(settings))))
+        old, new = _that_matters(self.settings), _that_matters(json.loads(json.dumps(settings)))
+        if new.get("timeout", math.inf) > old.get("timeout", math.inf):
+            new["timeout"] = old["timeout"]  # What ended within less would have ended within more.
+        changed = differences(old, new)
         if changed:
             raise InvalidInput(
                 f"{self.folder} holds an evaluation with other settings ({'; '.join(changed)}): "

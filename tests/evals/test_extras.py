@@ -80,6 +80,36 @@ async def test_the_report_shows_them(tmp_path):
     assert len(answers) == 9 and {place for _, _, place, _ in answers} == {"", "attempt 0", "attempt 1"}
 
 
+async def test_a_problem_that_a_benchmark_breaks_on_has_failed_and_the_others_go_on(tmp_path, monkeypatch):
+    broken = config()
+    first, second, third = [sample.id for sample in broken.benchmark.load()]
+    cls = type(broken.benchmark)
+    prompt, judge = cls.prompt, cls.judge
+
+    def odd_prompt(self, sample, method):
+        return {} if sample.id == second else prompt(self, sample, method)
+
+    async def odd_judge(self, sample, *args):
+        return 1 / (sample.id != third) and await judge(self, sample, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cls, "prompt", odd_prompt)
+        patch.setattr(cls, "judge", odd_judge)
+        await run(broken, tmp_path, engine=engine())
+    units, _ = read_units(tmp_path)
+    errors = {key.sample: unit.rows[0].error for key, unit in units.items()}
+    assert errors[first] is None and errors[third] == "no verdict: ZeroDivisionError: division by zero"
+    assert "no job: InvalidJob: malformed" in errors[second]
+    await run(broken, tmp_path, engine=engine(), retry_failed=True)
+    assert not any(unit.has_failed for unit in read_units(tmp_path)[0].values())
+
+
+async def test_a_benchmark_that_breaks_on_its_first_problem_is_one_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(type(config().benchmark), "prompt", lambda *_: None)
+    with pytest.raises(InvalidInput, match=r"test_talkative, problem '.*': TypeError: "):
+        await run(config(), tmp_path, engine=engine())
+
+
 async def test_what_cannot_be_prepared_or_judged_has_failed(tmp_path):
     ids = [sample.id for sample in config().benchmark.load()]
     model = engine()

@@ -114,6 +114,14 @@ def test_what_changes_no_answer_may_change(tmp_path):
         opened(path, {"engine": {"kv_tokens": 160, "dtype": "float32"}})
 
 
+def test_more_time_for_each_job_is_no_other_evaluation(tmp_path):
+    opened(tmp_path, SETTINGS | {"timeout": 2.0}).close()
+    opened(tmp_path, SETTINGS | {"timeout": 60.0}).close()
+    opened(tmp_path, SETTINGS).close()
+    with pytest.raises(InvalidInput, match=r"timeout: 2\.0 before, 1\.0 now"):
+        opened(tmp_path, SETTINGS | {"timeout": 1.0})
+
+
 def test_two_at_a_time_are_refused(tmp_path):
     with opened(tmp_path), pytest.raises(InvalidInput, match="another evaluation"):
         opened(tmp_path)
