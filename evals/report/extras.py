@@ -91,8 +91,9 @@ def curves(series: Sequence[tuple[str, Sequence[Cell]]]) -> str:
 
 
 def _curve(attempts: Sequence[Sequence[Extra]], name: str) -> tuple[Point, ...]:
-    """Within a limit beyond the end of a curve, its last value holds."""
-    own = [[one.curves[name] for one in some if one.curves.get(name)] for some in attempts]
+    """Within a limit beyond the end of a curve, its last value holds; of a job that wrote nothing, the curve is empty,
+    and nothing came of it within any limit."""
+    own = [[one.curves[name] or (0.0,) for one in some if name in one.curves] for some in attempts]
     own = [some for some in own if some]
     points = []
     for k in range(1, max(len(one) for some in own for one in some) + 1):

@@ -13,7 +13,7 @@ from plait.evals import EvalConfig, Verdict, register_benchmark, run
 from plait.evals.benchmarks.countdown.benchmark import Countdown
 from plait.evals.config import read_toml
 from plait.evals.extras import Extra
-from plait.evals.report.extras import number
+from plait.evals.report.extras import curves, number
 from plait.evals.report.summary import Cell
 from plait.evals.rows import Row
 from plait.evals.runner import report_so_far
@@ -150,6 +150,17 @@ def test_numbers_are_means_over_problems():
 
     cell = Cell("m", 0, None, {"a": (row(x=1.0), row(x=0.0)), "b": (row(x=1.0), row(y=1.0)), "c": (row(),)})
     assert (number(cell, "x"), number(cell, "y"), number(cell, "z")) == (0.75, 1.0, None)
+
+
+def test_a_job_that_wrote_nothing_counts_in_the_curves():
+    def cell(*found):
+        extras = [Extra(curves={} if one is None else {"any": one}, limit="calls") for one in found]
+        row = {"window": None, "correct": True, "extracted": None, "reason": "", "finish": "eos", "counts": {}}
+        return Cell("m", 0, None, {str(i): (Row(**row, extra=extra),) for i, extra in enumerate(extras)})
+
+    figure = curves([("m", [cell([1.0, 1.0], [], [], [0.0], None)])])
+    assert "25.0 %" in figure and "within 2" in figure and "50.0 %" not in figure
+    assert "0.0 %" in curves([("m", [cell([], [])])]), "nor is it an error where all are so"
 
 
 def test_fields_of_benchmarks_are_relative_to_the_file(tmp_path):
