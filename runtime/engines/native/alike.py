@@ -41,20 +41,14 @@ class Alike:
                     continue
             other = self._next.get(key)
             if other is not None and other in planned:
-                return self._num_common(own, at, other) >= _WORTH_WAITING
+                return self._is_worth_waiting(own, at, other)
             self._next[key] = own
             return False
         return False
 
-    def _num_common(self, own: Segment, at: int, other: Segment) -> int:
-        """Tokens in which both go on, in whole blocks."""
+    def _is_worth_waiting(self, own: Segment, at: int, other: Segment) -> bool:
+        """Do both go on alike for long enough, in whole blocks?"""
         size = self.store.block_size
-        there = other.computed - other.computed % size
-        most = min(len(own.tokens) - at, len(other.tokens) - there)
-        count = 0
-        while (
-            count + size <= most
-            and own.tokens[at + count : at + count + size] == other.tokens[there + count : there + count + size]
-        ):
-            count += size
-        return count
+        there, count = other.computed - other.computed % size, -(-_WORTH_WAITING // size) * size
+        common = own.tokens[at : at + count]
+        return len(common) == count and common == other.tokens[there : there + count]
