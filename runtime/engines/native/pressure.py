@@ -203,18 +203,14 @@ class Pressure:
         return is_any
 
     def _overtake(self) -> bool:
-        """Younger ones that came meanwhile had what room there was: they make way for the oldest who waits, if that can
-        go on then."""
+        """Younger ones that came meanwhile had what room there was: if that is enough the oldest who waits goes on, and
+        they make way (`relieve`)."""
         self._num_refused = 0
         unit = self._companions(min(self.suspended, key=self.age))
         limit = self.age(unit[0])
         stay = needs([*unit, *(g for g in self.running if self.age(g) < limit)])
-        missing = self._missing(unit)
-        if self.store.available + sum(self._idle(stay).values()) < missing:
+        if self.store.available + sum(self._idle(stay).values()) < self._missing(unit):
             return False
-        while not self._make_room(missing):
-            if not self.relieve(unit, is_stuck=False):
-                return False
         self._go_on(unit)
         return True
 
