@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Sequence
-from dataclasses import astuple
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from .benchmark import Sample
 
 PACKAGES = ("plait", "torch", "transformers", "numpy", "math-verify")
 _EDGE = 1 << 20
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _MODEL_FILES = (".safetensors", ".json", ".gguf", ".bin", ".model")
 
 
@@ -49,8 +51,25 @@ def _processor() -> str:
 
 def samples_digest(samples: Sequence[Sample]) -> str:
     """Changes with any problem, its order or its answer."""
-    text = json.dumps([astuple(sample) for sample in samples], default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    rows = [(sample.id, sample.question, sample.reference, _plain(sample.data)) for sample in samples]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it, the same in every process; of what says nothing of itself, its type."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        if all(key is None or isinstance(key, str | int | float) for key in value):
+            return {key: _plain(one) for key, one in value.items()}
+        return [[_plain(key), _plain(one)] for key, one in value.items()]
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(_plain, value), key=json.dumps)
+    if is_dataclass(value) and not isinstance(value, type):
+        return [_plain(getattr(value, one.name)) for one in fields(value)]
+    return _ADDRESS.sub("", str(value))
 
 
 def model_digest(model: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from ...evals.benchmarks.countdown.problems import Problem, load, validation
 from ...evals.benchmarks.countdown.verify import verify
 from ...evals.stats import wilson
+from ...runtime.cli.exit_status import exit_status
 from ...runtime.methods.apr.compact import SPAWN, CompactDialect
 from ...runtime.methods.apr.dialect import Child, Joined
 from .batch import collate
@@ -134,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

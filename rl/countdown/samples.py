@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ...evals.benchmarks.countdown.problems import Key
+from ...runtime.cli.exit_status import exit_status
 from ..samples import Sample
 from ..tree_mask import TreeMask
 from . import traces
@@ -97,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

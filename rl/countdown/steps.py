@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ...evals.benchmarks.countdown.problems import load, validation
+from ...runtime.cli.exit_status import exit_status
 from .prm import GOOD, Samples, draw_steps, labelled
 from .traces import EOS, Document
 
@@ -67,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

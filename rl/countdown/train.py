@@ -13,6 +13,7 @@ import itertools
 import json
 import random
 import signal
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -25,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...evals.benchmarks.countdown.problems import Key, load
+from ...runtime.cli.exit_status import exit_status
 from .export import save_model
 from .mix import Documents, Mix, batches
 from .model import Model, ModelConfig
@@ -295,4 +297,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

@@ -9,11 +9,13 @@ FlexAttention; `--device cpu --attention dense --no-compile` with few `--layers`
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
+from ...runtime.cli.exit_status import exit_status
 from . import packed
 from .model import ModelConfig
 from .train import TrainConfig, Trainer, add_options, add_sources, read_sources, run_until_stopped
@@ -59,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

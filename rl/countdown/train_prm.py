@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 from ...evals.benchmarks.countdown.problems import Key, load, validation
+from ...runtime.cli.exit_status import exit_status
 from .batch import Batch, by_length, collate
 from .export import save_model
 from .model import Model
@@ -111,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from ...evals.benchmarks.rag.recall import INSTRUCTION, MOST_CONTEXTS, QUESTION, make
+from ...runtime.cli.exit_status import exit_status
 from ..countdown.batch import IGNORED, Batch, pad
 from ..countdown.export import save_model
 from ..countdown.model import ModelConfig
@@ -87,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

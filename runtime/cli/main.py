@@ -5,12 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import select
-import signal
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
 from rich.console import Console
@@ -19,57 +15,12 @@ from rich.logging import RichHandler
 from ..errors import PlaitError
 from ..plugins import import_plugin
 from .command import COMMANDS, Command, summary
+from .exit_status import exit_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 for what plait refuses or nobody reads to its end, 130 when
-    interrupted or terminated."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        with _ending_like_interrupt():
-            try:
-                return _main(arguments)
-            finally:
-                sys.stdout.flush()
-    except PlaitError as error:
-        sys.stderr.write(f"plait: {error}\n")
-        return 1
-    except BrokenPipeError:
-        if not _is_unread(sys.stdout.fileno()):
-            raise
-        # What is left is written when the process ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
-def _is_unread(pipe: int) -> bool:
-    """Has the reader of a pipe gone, as `head` does?"""
-    poll = select.poll()
-    poll.register(pipe, 0)
-    return bool(poll.poll(0))
-
-
-@contextmanager
-def _ending_like_interrupt() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does: jobs are cancelled, their traces saved, what they hold is freed."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    interrupted = signal.getsignal(signal.SIGINT)
-    if interrupted is signal.SIG_IGN:
-        # As for what a shell starts in the background. It is to end all the same, and asyncio ends jobs in good order
-        # only where this is the handler.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if interrupted is signal.SIG_IGN:
-            signal.signal(signal.SIGINT, interrupted)
+    """Run the command; returns its `exit_status`."""
+    return exit_status(lambda: _main(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def _main(arguments: list[str]) -> int:

@@ -15,6 +15,14 @@ ENGINE_FLAGS = {"device": "device", "threads": "num_threads", "dtype": "dtype", 
 """Flag -> the native engine's option."""
 
 
+def positive(text: str) -> int:
+    """A number from 1 on, for `argparse`."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{number} is not positive")
+    return number
+
+
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Flags that `engine_options` reads."""
     group = parser.add_argument_group("engine options")

@@ -20,7 +20,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
-from ....runtime.cli.options import add_engine_options, engine_options
+from ....runtime.cli.options import add_engine_options, engine_options, positive
 from ....runtime.cli.table import table
 from ....runtime.engine import Engine, SamplingParams
 from ....runtime.engines.registry import find_model
@@ -81,6 +81,8 @@ async def calibrate(
                 loss, count = await answer_loss(runtime.engine, row, style, *pair)
                 losses[pair] += loss
         weight += count
+    if not weight:
+        raise InvalidInput("nothing to calibrate on: no answer has a token")
     points = [Point(temperature=t, scale=s, loss=loss / weight) for (t, s), loss in losses.items()]
     return sorted(points, key=lambda point: (point.loss, point.distance))
 
@@ -109,7 +111,7 @@ async def answer_loss(engine: Engine, row: Row, style: Style, temperature: float
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="as for Runtime: a name, a folder, a GGUF file")
     parser.add_argument("--data", type=Path, required=True, help="JSON Lines with question, contexts and answers")
-    parser.add_argument("--count", type=int, default=20, help="rows at most (20)")
+    parser.add_argument("--count", type=positive, default=20, help="rows at most (20)")
     parser.add_argument("--by", choices=["perplexity", "answer"], default="perplexity")
     parser.add_argument("--instruction", default=INSTRUCTION)
     parser.add_argument("--template", default=TEMPLATE, help="{question} is replaced")

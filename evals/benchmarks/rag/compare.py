@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from ....runtime.cli.exit_status import exit_status
 from ....runtime.cli.files import write_text
+from ....runtime.cli.options import positive
 from ....runtime.cli.table import table
 from ....runtime.runtime import Runtime
 from ...stats import wilson
@@ -94,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="as for Runtime: a name, folder, GGUF file")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--count", type=int, help="rows at most")
+    parser.add_argument("--count", type=positive, help="rows at most")
     parser.add_argument("--chat", action="store_true", help="use the model's chat template")
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("--out", type=Path, help="JSON Lines file for the answers")
@@ -102,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

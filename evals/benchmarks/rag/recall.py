@@ -22,6 +22,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from ....runtime.cli.exit_status import exit_status
+from ....runtime.cli.options import positive
 from ....runtime.cli.table import table
 from ....runtime.runtime import Runtime
 from ...stats import wilson
@@ -117,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["run", "make"])
     parser.add_argument("--model", default="recall")
-    parser.add_argument("--count", type=int, default=200, help="problems, for `run` of each size")
+    parser.add_argument("--count", type=positive, default=200, help="problems, for `run` of each size")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.action == "run":
@@ -128,4 +130,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

@@ -130,6 +130,14 @@ def test_another_broken_pipe_is_an_error(monkeypatch):
     os.close(unread)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("command", [["schema"], ["completion", "bash"]])
+def test_output_on_a_full_disk_is_one_line(command):
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run([sys.executable, "-m", "plait", *command], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (run.returncode, run.stderr) == (1, "plait: standard output has no space left\n")
+
+
 def complete(line, tmp_path):
     """What a shell would offer for a line."""
     out = tmp_path / "completions"
