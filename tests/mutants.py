@@ -43,7 +43,11 @@ TESTS = {
     "runtime/engines/native/lineage.py": _STORE,
     "runtime/engines/native/prefix_index.py": _STORE,
     "runtime/engines/native/alike.py": [f"{_NATIVE}/test_alike.py"],
-    "runtime/engines/native/pressure.py": _STEPS,
+    "runtime/engines/native/pressure.py": [
+        *_STEPS,
+        f"{_NATIVE}/test_pressure.py",
+        f"{_NATIVE}/test_pressure_machine.py",
+    ],
     "runtime/engines/native/gangs.py": _STEPS,
     "runtime/engines/native/scheduler.py": _STEPS,
     "runtime/engines/native/planner.py": _STEPS,
