@@ -167,25 +167,27 @@ async def test_the_queue_is_limited_at_any_moment():
 
 
 async def test_bodies():
-    async with serving(max_body=1000, body_seconds=0.3) as served:
-        async with served.http() as http:
-            large = await http.post("/v1/completions", json={**ASK, "prompt": "8 " * 1000})
+    async with serving(max_body=1000) as served, served.http() as http:
+        large = await http.post("/v1/completions", json={**ASK, "prompt": "8 " * 1000})
 
-            async def pieces():
-                for _ in range(100):
-                    yield b"8 " * 100
+        async def pieces():
+            for _ in range(100):
+                yield b"8 " * 100
 
-            chunked = await http.post("/v1/completions", content=pieces())
-            for content in (b"", b"{", b"[]", b"\xff\xfe", b"[" * 900):
-                answer = await http.post("/v1/completions", content=content)
-                assert answer.status_code == 400 and answer.json()["error"]["message"], content[:20]
-            nowhere = await http.get("/v2/nothing")
-        head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{"
-        slow = await raw(served, head)
-        await lives(served)
+        chunked = await http.post("/v1/completions", content=pieces())
+        for content in (b"", b"{", b"[]", b"\xff\xfe", b"[" * 900):
+            answer = await http.post("/v1/completions", content=content)
+            assert answer.status_code == 400 and answer.json()["error"]["message"], content[:20]
+        nowhere = await http.get("/v2/nothing")
     assert large.status_code == chunked.status_code == 413
     assert nowhere.status_code == 404 and nowhere.json()["error"]["type"] == "not_found_error"
-    assert slow.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_slow_bodies():
+    async with serving(body_seconds=0.3) as served:
+        head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{"
+        assert (await raw(served, head)).startswith(b"HTTP/1.1 408 ")
+        await lives(served)
 
 
 async def test_slow_headers_and_nonsense():
