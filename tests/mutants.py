@@ -54,6 +54,7 @@ TESTS = {
     "runtime/engines/native/running.py": [f"{_NATIVE}/test_running.py"],
     "runtime/engines/native/pace.py": [f"{_NATIVE}/test_pace.py"],
     "runtime/engines/native/view.py": [
+        f"{_NATIVE}/test_view_text.py",
         *_STORE,
         f"{_NATIVE}/test_contexts.py",
         f"{_NATIVE}/test_views.py",
