@@ -98,6 +98,9 @@ class SFTConfig(TrainConfig):
     pack: int | None = Field(default=None, ge=2)
     """Put several samples, nearly in their order, in a row of at most so many tokens; they do not see each other. None:
     each is a row."""
+    muon: bool = False
+    """Train the matrices inside the layers by Muon (arXiv 2502.16982), and by AdamW what is left, at one rate: a small
+    model learns from less, above all from nothing. Without `lora`, and not sharded."""
     epochs: int = Field(default=1, ge=1)
     """Passes over the samples, each in an order of its own; without `curriculum`."""
     curriculum: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()

@@ -57,6 +57,8 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     configuration made.
     """
     check_given(config)
+    if config.muon and (config.lora is not None or "optim" in config.trainer):
+        raise InvalidInput("muon: it trains whole matrices, so there is no [lora], and is the optimizer, so no `optim`")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     from trl.trainer.sft_config import SFTConfig as Arguments
@@ -96,7 +98,16 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
         found = checkpoints(out)
     with refused("trainer", "lora"):
         trainer = make_trainer(
-            model, args, hf_tokenizer, trained, held_out, lora, config.max_minutes, tokenizer.eos_ids, collate
+            model,
+            args,
+            hf_tokenizer,
+            trained,
+            held_out,
+            lora,
+            config.max_minutes,
+            tokenizer.eos_ids,
+            collate,
+            muon=config.muon,
         )
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     if held_out:

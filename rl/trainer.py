@@ -9,16 +9,37 @@ import torch
 from transformers.trainer_pt_utils import LabelSmoother
 from trl.trainer.sft_trainer import SFTTrainer
 
+from ..runtime.errors import InvalidInput
 from .checkpoints import SafeCheckpoints
 from .deadline import Deadline
+from .muon import MuonWithAdamW
 from .quiet import Quiet
-from .trainer_arguments import CheckedOptimizer
+from .trainer_arguments import CheckedOptimizer, refused
 
 S = TypeVar("S", bound=Sized)
 
 
 class SampleTrainer(Quiet, CheckedOptimizer, SafeCheckpoints, SFTTrainer):
     """`num_tokens` counts tokens, where TRL would count the cells of a mask that are true."""
+
+    muon = False
+    """Is Muon the optimizer?"""
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        if not self.muon:
+            return super().create_optimizer(model)
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            raise InvalidInput("muon: it needs whole matrices, and FSDP and DeepSpeed divide them")
+        args: Any = self.args
+        with refused("trainer"):
+            self.optimizer = MuonWithAdamW(
+                self.accelerator.unwrap_model(self.model),
+                lr=args.learning_rate,
+                weight_decay=args.weight_decay,
+                betas=(args.adam_beta1, args.adam_beta2),
+                eps=args.adam_epsilon,
+            )
+        return self.optimizer
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -53,6 +74,8 @@ def make_trainer(
     max_minutes: float | None,
     eos_ids: Sequence[int],
     batch_of: Callable[[Sequence[S], int], dict[str, Any]],
+    *,
+    muon: bool = False,
 ) -> SampleTrainer:
     """`trained`: in the order in which they are shown. `batch_of`: a batch of samples, given the token to pad with."""
     from datasets import Dataset
@@ -76,6 +99,7 @@ def make_trainer(
         peft_config=lora,
         callbacks=[] if max_minutes is None else [Deadline(max_minutes)],
     )
+    trainer.muon = muon
     if trainer.label_smoother is not None:
         trainer.label_smoother = SmootherInPlace(epsilon=args.label_smoothing_factor)
     for module in trainer.accelerator.unwrap_model(trainer.model).modules():

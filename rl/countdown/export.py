@@ -1,7 +1,7 @@
-"""Write a checkpoint of `rl.countdown.train`, or a folder of `plait train sft`, as the shipped model is.
+"""Write a checkpoint of `rl.countdown.train`, or a folder of `plait train sft`, as the shipped models are.
 
 python -m plait.rl.countdown.export runs/countdown/checkpoint.pt models/countdown
-python -m plait.rl.countdown.export runs/countdown/model models/countdown
+python -m plait.rl.countdown.export runs/recall/model models/recall
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,11 +22,12 @@ from .tokenizer import build, save
 
 
 def export(checkpoint: Path, folder: Path) -> None:
-    """The model of a checkpoint, or of a folder of transformers' format, with the Countdown tokenizer."""
+    """The model of a checkpoint, with the Countdown tokenizer, or of a folder of transformers' format, with its own."""
     if checkpoint.is_dir():
-        model = Model(ModelConfig())
-        model.load_hf(load_file(checkpoint / "model.safetensors"))
-        save_model(model, build(), folder)
+        told = json.loads((checkpoint / "config.json").read_text())
+        config = {name: told[name] for name in ModelConfig().to_hf()} | {"dtype": "bfloat16"}
+        weights = {name: w.to(torch.bfloat16) for name, w in load_file(checkpoint / "model.safetensors").items()}
+        _save(weights, config, Tokenizer.from_file(str(checkpoint / "tokenizer.json")), folder)
         return
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model = Model(ModelConfig(**state["config"]))
@@ -35,22 +37,23 @@ def export(checkpoint: Path, folder: Path) -> None:
 
 def save_model(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
     """config.json, generation_config.json, model.safetensors (bfloat16) and the tokenizer; other files stay."""
-    config = model.config
+    _save(model.to_hf(), model.config.to_hf(), tokenizer, folder)
+
+
+def _save(weights: dict[str, torch.Tensor], config: dict[str, Any], tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / "model.safetensors.part"
-    save_file(model.to_hf(), part, metadata={"format": "pt"})
+    save_file(weights, part, metadata={"format": "pt"})
     part.chmod(0o644)  # save_file leaves it to its owner alone
     part.replace(folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config.to_hf(), indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     generation = {
         "do_sample": False,
-        "bos_token_id": config.bos_id,
-        "eos_token_id": config.eos_id,
-        "pad_token_id": config.pad_id,
-        "max_length": config.max_positions,
+        **{name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
+        "max_length": config["max_position_embeddings"],
     }
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-    save(tokenizer, folder, config.max_positions)
+    save(tokenizer, folder, config["max_position_embeddings"])
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from .traces import EOS
 PERIODS = (2, 3, 5, 7, 9, 10, 11, 13, 20, 25, 50, 100, 200, 500, 1000)
 """Sums and differences of numbers are rotations of features of these periods."""
 _FEATURE_SCALE = 0.12
+_EMBEDDING_STD = 0.04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +37,8 @@ class ModelConfig:
     bos_id: int = IDS[BOS]
     eos_id: int = IDS[EOS]
     pad_id: int = IDS[PAD]
-    has_numbers: bool = True
-    """Are the first tokens numbers? Then their embeddings begin as features of numbers."""
-    embedding_std: float = 0.04
-    """Of the embeddings at the start."""
-    zero_outputs: bool = False
-    """Do blocks begin with adding nothing? Then tokens are what attention sees first, which makes recall learnable."""
 
-    def to_hf(self) -> dict[str, object]:
+    def to_hf(self) -> dict[str, Any]:
         """The fields of transformers' `LlamaConfig`."""
         return {
             "architectures": ["LlamaForCausalLM"],
@@ -147,7 +142,7 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Parameter(torch.randn(config.vocabulary, config.hidden) * config.embedding_std)
+        self.embedding = nn.Parameter(torch.randn(config.vocabulary, config.hidden) * _EMBEDDING_STD)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.Parameter(torch.ones(config.hidden))
         size = config.hidden // config.heads
@@ -170,14 +165,13 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        if self.config.has_numbers:
-            features = number_features()
-            self.embedding[: len(features), : features.shape[1]] = features * _FEATURE_SCALE
+        features = number_features()
+        self.embedding[: len(features), : features.shape[1]] = features * _FEATURE_SCALE
         for name, weight in self.blocks.named_parameters():
             if weight.dim() == 2:
                 std = self.config.hidden**-0.5 * 0.6
                 if name.endswith(("out.weight", "down.weight")):
-                    std /= math.sqrt(2 * self.config.layers) if not self.config.zero_outputs else math.inf
+                    std /= math.sqrt(2 * self.config.layers)
                 weight.normal_(std=std)
 
     def forward(

@@ -11,8 +11,9 @@ import argparse
 import itertools
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,9 @@ from .tokenizer import BOS, IDS
 from .train import add_sources, read_sources
 
 
-def sample(document: traces.Document, kind: str) -> Sample:
-    """The document, BOS in front. A word that is predicted in another's place stands beside it, and is seen by none."""
+def sample(document: traces.Document, kind: str, ids: Mapping[str, int] = IDS) -> Sample:
+    """The document, BOS in front; `ids`: of the words. A word that is predicted in another's place stands beside it,
+    and is seen by none."""
     words, count = document.words, len(document.words)
     positions, paths = traces.layout(document) if kind in MULTIVERSE else (list(range(count)), [0] * count)
     # The text before the paths, each path, and each conclusion.
@@ -53,7 +55,7 @@ def sample(document: traces.Document, kind: str) -> Sample:
     is_sampled = [label == word for label, word in zip(document.labels, words, strict=True)]
     length = count + 1 + extra
     mask = TreeMask(
-        token_ids=[IDS[BOS], *(IDS[word] for word in words), *(IDS[document.labels[i] or ""] for i in instead)],
+        token_ids=[ids[BOS], *(ids[word] for word in words), *(ids[document.labels[i] or ""] for i in instead)],
         positions=np.array([0, *(p + 1 for p in positions), *(positions[i] + 1 for i in instead)], dtype=np.int32),
         segment=segments,
         offset=np.concatenate([offset, np.zeros(extra)]).astype(np.int32),
@@ -78,10 +80,21 @@ def samples(mix: Mix, tokens: int, seed: int, excluded: frozenset[Key] = frozens
         yield kind, made
 
 
-def main() -> None:
-    """Command line."""
+def save_samples(rows: Iterable[dict[str, Any]], folder: Path) -> None:
+    """A data set of `Sample.row`s, in a folder."""
     from datasets import Dataset, concatenate_datasets
 
+    parts = []
+    left = iter(rows)
+    while part := list(itertools.islice(left, 500)):
+        parts.append(Dataset.from_list(part))
+    found = concatenate_datasets(parts)
+    found.save_to_disk(str(folder))
+    print(f"{len(found):,} samples in {folder}")
+
+
+def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--tokens", type=int, default=6_000_000)
@@ -89,13 +102,8 @@ def main() -> None:
     add_sources(parser)
     args = vars(parser.parse_args())
     mix, excluded = read_sources(args)
-    rows = ({"kind": kind, **made.row()} for kind, made in samples(mix, args["tokens"], args["seed"], excluded))
-    parts = []
-    while part := list(itertools.islice(rows, 500)):
-        parts.append(Dataset.from_list(part))
-    found = concatenate_datasets(parts)
-    found.save_to_disk(str(args["out"]))
-    print(f"{len(found):,} samples in {args['out']}")
+    made = samples(mix, args["tokens"], args["seed"], excluded)
+    save_samples(({"kind": kind, **one.row()} for kind, one in made), args["out"])
 
 
 if __name__ == "__main__":

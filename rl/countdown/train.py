@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 from ...evals.benchmarks.countdown.problems import Key, load
 from ...runtime.cli.exit_status import exit_status
+from ..muon import StackedMuon
+from ..precision import autocast
 from .export import save_model
 from .mix import Documents, Mix, batches
 from .model import Model, ModelConfig
-from .muon import StackedMuon
-from .precision import autocast
 from .tokenizer import build
 
 

@@ -361,11 +361,12 @@ def test_experts_are_trained_without_what_balances_them(tmp_path):
 # -- going on --------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_run_goes_on_to_the_same_losses(model, tmp_path):
+@pytest.mark.parametrize("kind", [{"lora": {"r": 4, "lora_dropout": 0.2}}, {"muon": True}], ids=["lora", "muon"])
+def test_a_killed_run_goes_on_to_the_same_losses(kind, model, tmp_path):
     """6 steps, against 3, a kill in the middle of the next, and the rest; with dropout, so that randomness counts."""
     data = texts(tmp_path / "t.jsonl")
     fields = {
-        "lora": {"r": 4, "lora_dropout": 0.2},
+        **kind,
         "trainer": {"save_steps": 3, "lr_scheduler_type": "cosine"},
         "seed": 5,
     }
@@ -494,6 +495,9 @@ def test_two_processes(model, tmp_path):
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
         ({"lora": {"rank": 3}}, "LoraConfig knows no rank"),
+        ({"lora": {}, "muon": True}, "^muon: "),
+        ({"trainer": {"optim": "sgd"}, "muon": True}, "^muon: "),
+        ({"trainer": {"adam_beta1": 1.5}, "muon": True}, "betas"),
         ({"max_tokens": 10}, "there is no sample to train on; 6"),
         ({"curriculum": [2]}, "curriculum"),
         ({"probe": {}}, "`held_out`"),

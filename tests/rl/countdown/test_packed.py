@@ -15,7 +15,6 @@ from plait.rl.countdown import packed
 from plait.rl.countdown.batch import collate
 from plait.rl.countdown.mix import Documents, Mix
 from plait.rl.countdown.model import Model, ModelConfig
-from plait.rl.countdown.muon import StackedMuon, orthogonal
 from plait.rl.countdown.packed import DOCUMENTS, KIND, KINDS, LABELS, POSITIONS, TOKENS, Packer, columns
 from plait.rl.countdown.tokenizer import VOCABULARY
 from plait.rl.countdown.train import TrainConfig, Trainer
@@ -117,33 +116,6 @@ def test_a_worker_that_ends_is_told():
     with pytest.raises(RuntimeError, match="ended with 0"):
         next(source)
     assert not multiprocessing.active_children()
-
-
-@pytest.mark.parametrize("has_bfloat16", [False, True])
-def test_stacked_muon_is_muon(monkeypatch, has_bfloat16):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bfloat16})
-    torch.manual_seed(0)
-    start = [torch.randn(24, 16), torch.randn(24, 16), torch.randn(16, 40)]
-    steps = orthogonal(start[0][None], (3.4445, -4.775, 2.0315), 5, 1e-7)
-    assert steps.dtype == (torch.bfloat16 if has_bfloat16 else torch.float32)
-    results = []
-    for kind in (torch.optim.Muon, StackedMuon):
-        matrices = [torch.nn.Parameter(x.clone()) for x in start]
-        optimizer = kind(matrices, lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-        for step in range(3):
-            torch.manual_seed(step)
-            for matrix in matrices:
-                matrix.grad = torch.randn_like(matrix)
-            optimizer.step()
-        results.append((matrices, optimizer.state_dict()))
-    (ours, _), (theirs, state) = results[::-1]
-    for a, b, x in zip(ours, theirs, start, strict=True):
-        # Its Newton-Schulz steps are in bfloat16, and sums of a stack are in another order.
-        assert (a - b).norm() < 0.03 * (b - x).norm()
-        assert (b - x).norm() > 0.1
-    again = StackedMuon([torch.nn.Parameter(x) for x in start], adjust_lr_fn="match_rms_adamw")
-    again.load_state_dict(state)
-    assert torch.equal(again.state_dict()["state"][0]["momentum_buffer"], state["state"][0]["momentum_buffer"])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the compiler's own
