@@ -16,6 +16,9 @@ from .store import KVStore
 
 _UNBOUNDED = 1 << 30
 
+Work = tuple[Segment, tuple[Span, ...], int]
+"""A segment, what it sees, and how many of its tokens are to be computed."""
+
 
 class Planner:
     """Fills steps for a `Scheduler`, which owns `running` and `gangs` and changes them."""
@@ -73,10 +76,10 @@ class Planner:
             return  # somebody is not ready
         if not self._bring(filling, generations):
             return
-        owns = [g.branch.view.own for g in generations if g.branch.view.own is not None]
+        owns = {own: g for g in generations if (own := g.branch.view.own) is not None}
         for g in generations:
-            for segment, view in self.work(g):
-                if segment not in owns and not self._prefill(filling, g, segment, view):
+            for segment, view, end in self.work(g):
+                if segment not in owns and not self._prefill(filling, g, segment, view, end):
                     return
         rows = sum(own.pending for own in owns)
         missing = sum(self.store.blocks_missing(own, len(own.tokens)) for own in owns)
@@ -90,6 +93,9 @@ class Planner:
         limits = filling.prefill_room, filling.max_rows, filling.share
         # Checked above, and a large gang still has to run.
         filling.prefill_room = filling.max_rows = filling.share = _UNBOUNDED
+        for own, g in owns.items():
+            if own.due > own.computed:  # before a member that looks on asks for that alone
+                self._prefill(filling, g, own, own.view, len(own.tokens))
         for g in generations:
             self._add(filling, g)
         filling.prefill_room, filling.max_rows, filling.share = limits
@@ -111,8 +117,8 @@ class Planner:
         if g.sampled and own is not None and own.pending == 1:
             self._add_decoding(filling, g)
             return
-        for segment, view in self.work(g):
-            if not self._prefill(filling, g, segment, view):
+        for segment, view, end in self.work(g):
+            if not self._prefill(filling, g, segment, view, end):
                 return
         if not g.wants_logits:
             filling.step.prefilled.append(g)
@@ -163,13 +169,15 @@ class Planner:
             g.drafter = Drafter(g.branch.view)
         return g.drafter.guess(rows - 1)
 
-    def _prefill(self, filling: Filling, g: NativeGeneration, segment: Segment, view: tuple[Span, ...]) -> bool:
-        """As much of the segment's pending tokens as there is room for; are these, with what is planned, all?"""
+    def _prefill(
+        self, filling: Filling, g: NativeGeneration, segment: Segment, view: tuple[Span, ...], end: int
+    ) -> bool:
+        """As much of the segment's first `end` tokens as there is room for; are these, with what is planned, all?"""
         if segment.is_loading:
             return False
         chunk = filling.planned.get(segment)
         if chunk is None:
-            count = min(segment.pending, filling.rows_of(g))
+            count = min(end - segment.computed, filling.rows_of(g))
             if segment.pending > 1:
                 count = min(count, filling.prefill_room)
             if count < 1:
@@ -183,25 +191,25 @@ class Planner:
             filling.step.jobs[g.branch.job] += count
             if not g.sampled:
                 filling.step.prefills.append((g, count))
-        return chunk.begin + chunk.count == len(segment.tokens)
+        return chunk.begin + chunk.count >= end
 
     @staticmethod
-    def work(g: NativeGeneration) -> Iterator[tuple[Segment, tuple[Span, ...]]]:
+    def work(g: NativeGeneration) -> Iterator[Work]:
         """Segments with pending tokens that the branch needs, in the order in which they can be computed."""
         visited: set[Segment] = set()
 
-        def visit(view: tuple[Span, ...]) -> Iterator[tuple[Segment, tuple[Span, ...]]]:
+        def visit(view: tuple[Span, ...]) -> Iterator[Work]:
             for span in view:
                 segment = span.segment
-                if span.end is not None and span.end > segment.computed and segment not in visited:
+                if span.wanted > segment.computed and segment not in visited:
                     visited.add(segment)
                     yield from visit(segment.view)
-                    yield segment, segment.view
+                    yield segment, segment.view, segment.due if span.is_live else len(segment.tokens)
 
         yield from visit(g.branch.view.spans)
         own = g.branch.view.own
         if own is not None and own.pending:
-            yield own, own.view
+            yield own, own.view, len(own.tokens)
 
     def _reserve(self, segment: Segment, length: int) -> bool:
         """Blocks for the segment's first `length` tokens; a new prompt leaves one block to each running branch."""
@@ -241,7 +249,7 @@ def needs(generations: Iterable[NativeGeneration]) -> dict[Segment, int]:
     def visit(spans: Iterable[Span]) -> None:
         for span in spans:
             segment = span.segment
-            is_pending = span.end is not None and span.end > segment.computed
+            is_pending = span.wanted > segment.computed
             found[segment] = max(found.get(segment, 0), GROWING if is_pending else span.reach)
             if is_pending and segment not in entered:
                 entered.add(segment)

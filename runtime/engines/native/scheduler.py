@@ -211,7 +211,10 @@ class Scheduler:
         wanted: Counter[str] = Counter()
         priority: dict[str, int] = {}
         for peers in self.running.peers():
-            rows = [1 if g.sampled else max(1, sum(s.pending for s, _ in self._planner.work(g))) for g in peers.some()]
+            rows = [
+                1 if g.sampled else max(1, sum(end - s.computed for s, _, end in self._planner.work(g)))
+                for g in peers.some()
+            ]
             wanted[peers.job] += sum(rows) + len(peers) - len(rows)
             priority[peers.job] = max(peers.priority, priority.get(peers.job, peers.priority))
         if len(wanted) < 2:

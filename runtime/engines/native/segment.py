@@ -39,6 +39,7 @@ class Segment:
         "_num_blocks",
         "_table",
         "computed",
+        "due",
         "ends",
         "held",
         "is_joined",
@@ -73,6 +74,8 @@ class Segment:
         self.tokens: list[int] = []
         self.computed = 0
         """Tokens whose keys and values are in the pool; the rest are pending."""
+        self.due = 0
+        """Tokens of it that are computed before anybody goes on who looks on."""
         self.refs = 0
         """Views that hold this segment."""
         self.ends: dict[int, int] = {}
@@ -170,6 +173,11 @@ class Span:
     @property
     def is_live(self) -> bool:
         return self.end is None
+
+    @property
+    def wanted(self) -> int:
+        """Tokens of the segment that are computed before anybody goes on who sees this."""
+        return self.segment.due if self.end is None else self.end
 
     @property
     def reach(self) -> int:

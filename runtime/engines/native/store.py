@@ -174,6 +174,7 @@ class KVStore:
     def _cut(self, segment: Segment, length: int) -> None:
         segment.tokens = segment.tokens[:length]  # the list itself may be in use elsewhere
         segment.computed = min(segment.computed, length)
+        segment.due = min(segment.due, length)
         self._index.remove(segment, length // self.block_size)
         del segment.keys[length // self.block_size :]
         while segment.seen and segment.seen[-1][0] >= length:

@@ -43,6 +43,8 @@ class View:
         """Are the spans read one behind another (`arrange`)?"""
         self.next_position = position
         """Of the next token, as long as the own segment is empty."""
+        self._known = 0
+        """`num_known`, unless what is computed tells."""
         store.hold(spans, job)
 
     # -- questions ---------------------------------------------------------------------------------------------
@@ -56,6 +58,24 @@ class View:
     def num_text(self) -> int:
         """Tokens of text before the own segment."""
         return sum(len(span) for span in self.spans if span.is_text)
+
+    @property
+    def num_open(self) -> int:
+        """Tokens of the own segment and of what it goes on, which was found."""
+        found = 0
+        if self.own is not None and self.own.is_joined:
+            first = max(i for i, span in enumerate(self.spans) if not span.is_joined)
+            found = sum(map(len, self.spans[first:]))
+        return found + self.num_own
+
+    @property
+    def num_known(self) -> int:
+        """Of those, how many would be computed now, had nothing been found or let go of: so many who looks on sees."""
+        own = self.own
+        if own is None:
+            return 0
+        there = max(own.computed, own.due)
+        return self.num_open - len(own.tokens) + there if there else min(self._known, self.num_open)
 
     @property
     def tokens(self) -> list[int]:
@@ -119,11 +139,14 @@ class View:
         """The own segment, for others to look at. They see all that is open, so none of it stays found elsewhere; and
         what is rewound is gone for them too, so nobody else may rely on it (`KVStore.match`)."""
         own = self.open_segment()
-        return self._anew(own) if own.is_joined or own.pins else own
+        if own.is_joined or own.pins:
+            own = self._anew(own)
+        own.due = max(own.due, self.num_known)
+        return own
 
     def _anew(self, own: Segment) -> Segment:
         """All that is open as one segment, of which nothing is computed yet, in place of the own one."""
-        tokens, self.next_position = own.tokens, own.start
+        tokens, known, self.next_position = own.tokens, self.num_known, own.start
         self.close_own()
         if own.is_joined:
             first = max(i for i, span in enumerate(self.spans) if not span.is_joined)
@@ -131,6 +154,7 @@ class View:
             self._keep(first, 0, is_open=True)
         own = self.open_segment()
         own.tokens.extend(tokens)
+        self._known = known
         return own
 
     @property
@@ -149,7 +173,8 @@ class View:
         """Take from the store what it has got meanwhile of the open text; how many tokens less are pending."""
         own = self.own
         assert own is not None and self.can_let_go
-        pending, tokens, kept = own.pending, own.tokens, own.computed - own.computed % self.store.block_size
+        pending, tokens, known = own.pending, own.tokens, self.num_known
+        kept = own.computed - own.computed % self.store.block_size
         if kept:
             # What is computed becomes text in front of what is not.
             self.freeze()
@@ -160,6 +185,7 @@ class View:
         found = self.reuse(tokens[kept:])
         own = self.open_segment()
         own.tokens.extend(tokens[kept + found :])
+        self._known = known
         return pending - own.pending
 
     def reuse(self, tokens: Sequence[int]) -> int:
@@ -235,6 +261,7 @@ class View:
             own.is_joined = False
             return
         self.next_position = own.start + len(own.tokens)
+        self._known = 0
         self.store.freeze(own)
         self.append([Span(own, 0, len(own.tokens), is_joined=own.is_joined)])
         self.close_own()
@@ -256,7 +283,7 @@ class View:
 
     def cut(self, length: int) -> None:
         """Keep the first `length` tokens of the text, and what was watched or attached before the first that goes."""
-        own = self.own
+        own, known = self.own, self.num_known
         before_own = self.num_text
         if length < before_own:
             at, keep = locate(self.spans, length)
@@ -275,6 +302,7 @@ class View:
                 self._keep(len(self.spans) - 1, keep, is_open=True)
             else:
                 self.store.truncate(own, keep)
+        self._known = min(known, self.num_open)
 
     def _keep(self, at: int, length: int, *, is_open: bool) -> None:
         """Keep `length` tokens of span number `at`, and no later span. If `is_open`, the own segment goes on there, as
@@ -318,6 +346,8 @@ class View:
     def close_own(self) -> None:
         if self.own is not None:
             own, self.own = self.own, None
+            if own.is_watched and own.due > own.computed:
+                self.store.freeze(own)  # who watches makes that good
             self.store.release(own, job=self.job)
 
     def close(self) -> None:

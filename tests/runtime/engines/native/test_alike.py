@@ -206,3 +206,34 @@ async def test_tokens_are_those_of_one_after_the_other(seed):
     expected = await attempts(seed, kv_tokens=16384, swap_tokens=0, at_once=False)
     for kv_tokens, swap_tokens in ((16384, 0), (1024, 1024), (1024, 0)):
         assert await attempts(seed, kv_tokens=kv_tokens, swap_tokens=swap_tokens, at_once=True) == expected
+
+
+@pytest.mark.parametrize("prefill_chunk", [16, 512])
+@pytest.mark.parametrize("rewound", [0, 5])
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_who_looks_on_sees_as_much_whether_it_was_found_or_computed(is_closed, rewound, prefill_chunk):
+    results = []
+    for finds in (True, False):
+        stepped = Stepped(kv_tokens=8192, prefill_chunk=prefill_chunk)
+        first = stepped.generate(prompt(70), max_tokens=0)
+        stepped.until(lambda g=first: g.is_done)
+        if not finds:
+            stepped.native.store.match = lambda lineage, tokens: []
+        shown = stepped.generate(prompt(70), max_tokens=3, path=(1,))
+        stepped.until(lambda g=shown: g.is_done)
+        shown.branch.rewind(shown.branch.length - rewound)
+        shown.branch.extend([1, 2])  # what nobody has computed is not seen
+        watcher = stepped.native.open(prompt(20, 1), path=(2,))
+        watcher.watch(shown.branch)
+        if is_closed:
+            shown.branch.close()
+        watcher.extend([3])
+        looks = watcher.generate(SamplingParams(max_tokens=6, ignore_eos=True, logprobs=0))
+        stepped.until(lambda g=looks: g.is_done)
+        results.append((shown.num_reused > 0, looks.sampled, looks.logprobs, watcher.view.own.seen))
+        stepped.native.store.check_integrity()
+        for branch in (first.branch, shown.branch, watcher):
+            branch.close()
+        await stepped.close()
+    assert [found for found, *_ in results] == [True, False]
+    assert results[0][1:] == results[1][1:]

@@ -186,6 +186,13 @@ class Machine(RuleBasedStateMachine):
         for copies in several:
             self.tell(copies, lambda b: b.lockstep(None))
 
+    @rule(copies=branches, other=branches)
+    def watch(self, copies: Copies, other: Copies) -> None:
+        if copies is other or copies.is_closed or other.is_closed or copies.is_packed or copies.room < 3:
+            return
+        self.tell_to_watch(copies, other)
+        self.tell(copies, lambda b: b.extend([7]))
+
     def tell_to_watch(self, copies: Copies, other: Copies) -> None:
         for one, two in zip(copies.all, other.all, strict=True):
             one.watch(two, 3)
@@ -307,7 +314,7 @@ class Machine(RuleBasedStateMachine):
 
 TestPressure = Machine.TestCase
 TestPressure.settings = settings(
-    max_examples=20,
+    max_examples=25,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
