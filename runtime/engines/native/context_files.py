@@ -78,6 +78,13 @@ class ContextFiles:
     def path(self, fingerprint: str, name: bytes) -> Path:
         return self.folder / fingerprint / f"{name.hex()}.safetensors"
 
+    def holds(self, fingerprint: str, name: bytes) -> bool:
+        """Is there a file? Not as far as one can see where the folder cannot be read."""
+        try:
+            return self.path(fingerprint, name).exists()
+        except OSError:
+            return False
+
     def read(self, fingerprint: str, name: bytes, tokens: Sequence[int]) -> tuple[Tensor, Tensor] | None:
         """Keys (L, b, K, D, B) and values (L, b, K, B, D) of b blocks, memory-mapped; None if there is no sound file.
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -21,12 +21,14 @@ from torch import Tensor
 
 from ...engine import Tokenizer
 from .context_files import ContextFiles
-from .gguf_reader import model_parts
 from .model import Model
+from .model_files import ModelFiles
 from .options import NativeOptions
 from .pool import KVPool
 from .segment import Segment
 from .store import KVStore
+
+logger = logging.getLogger(__name__)
 
 TEXT_TOKENS = 24
 """Of a context that a listing shows."""
@@ -56,12 +58,15 @@ class ContextEngine(Protocol):
 class ContextTier:
     """Belongs to one engine. `engine.lock` guards the queues."""
 
-    def __init__(self, engine: ContextEngine, files: ContextFiles, source: Path) -> None:
-        """`source`: the folder or file the engine's model was loaded from."""
+    def __init__(self, engine: ContextEngine, files: ContextFiles, weights: ModelFiles) -> None:
+        """`weights`: what the engine's model was loaded from."""
         self.files = files
         self._engine = engine
-        self._source = source
+        self._weights = weights
         self._fingerprint: str | None = None
+        self._is_off = False
+        """Are the weights on disk no longer those of the engine? Nothing can be filed under them then."""
+        self._hashing = threading.Lock()
         self._loads: deque[tuple[Segment, Callable[[int], None]]] = deque()
         self._writes: deque[Segment] = deque()
         self._wakeup = threading.Condition(engine.lock)
@@ -71,23 +76,33 @@ class ContextTier:
         self._writer = threading.Thread(target=self._write_all, name="plait-contexts", daemon=True)
 
     @property
-    def fingerprint(self) -> str:
-        """What the files depend on but the text; reads all weights when it is asked for first."""
-        if self._fingerprint is None:
-            engine = self._engine
-            digest = hashlib.blake2b(digest_size=16)
-            # The layers: which frequencies a RoPE type uses may depend on the context limit.
-            settings: tuple[object, ...] = engine.model.dtype, engine.pool.block_size, engine.model.config.layers
-            if engine.pool.dtype != engine.model.dtype:
-                settings += (engine.pool.dtype,)
-            if engine.options.weights is not None:
-                settings += (engine.options.weights,)
-            digest.update(repr(settings).encode())
-            for path in _files(self._source):
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "blake2b").digest())
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
+    def fingerprint(self) -> str | None:
+        """What the files depend on but the text; reads all weights when it is asked for first. None, with a warning the
+        first time, if they are no longer those that the engine loaded."""
+        with self._hashing:
+            if self._fingerprint is None and not self._is_off:
+                self._fingerprint = self._compute_fingerprint()
+                self._is_off = self._fingerprint is None
+                if self._is_off:
+                    logger.warning(
+                        "the files of the model %s have changed since it was loaded: no contexts are read from disk or "
+                        "written to it until it is loaded again",
+                        self._engine.name,
+                    )
+            return self._fingerprint
+
+    def _compute_fingerprint(self) -> str | None:
+        engine = self._engine
+        # The layers: which frequencies a RoPE type uses may depend on the context limit.
+        settings: tuple[object, ...] = engine.model.dtype, engine.pool.block_size, engine.model.config.layers
+        if engine.pool.dtype != engine.model.dtype:
+            settings += (engine.pool.dtype,)
+        if engine.options.weights is not None:
+            settings += (engine.options.weights,)
+        weights = self._weights.digest()
+        return (
+            None if weights is None else hashlib.blake2b(repr(settings).encode() + weights, digest_size=16).hexdigest()
+        )
 
     # -- from disk; `request` on the event loop, `load_one` on the engine's thread -----------------------------------
 
@@ -107,7 +122,7 @@ class ContextTier:
         with engine.lock:
             segment, note_reused = self._loads.popleft()
             name, tokens, version = segment.name, list(segment.tokens), segment.version
-        found = None if name is None else self.files.read(self.fingerprint, name, tokens)
+        found = None if name is None else self._read(name, tokens)
         with engine.lock:
             segment.is_loading = False
             is_wanted = found is not None and segment.refs and segment.version == version
@@ -127,6 +142,10 @@ class ContextTier:
                 engine.store.advance(segment, len(tokens))
                 engine.store.finished.remove(segment)  # it is on disk already
                 note_reused(len(tokens))
+
+    def _read(self, name: bytes, tokens: Sequence[int]) -> tuple[Tensor, Tensor] | None:
+        fingerprint = self.fingerprint
+        return None if fingerprint is None else self.files.read(fingerprint, name, tokens)
 
     # -- to disk -----------------------------------------------------------------------------------------------------
 
@@ -167,12 +186,12 @@ class ContextTier:
 
     def _write(self, segment: Segment) -> None:
         engine, name, tokens = self._engine, segment.name, segment.tokens
-        if name is None or self.files.path(self.fingerprint, name).exists():
+        if name is None or (fingerprint := self.fingerprint) is None or self.files.holds(fingerprint, name):
             return
         copied = self._copy(segment, name)
         if copied is not None:
             text = engine.tokenizer.decode(tokens[:TEXT_TOKENS])
-            self.files.write(self.fingerprint, name, tokens, *copied, model=engine.name, text=text)
+            self.files.write(fingerprint, name, tokens, *copied, model=engine.name, text=text)
 
     def _copy(self, segment: Segment, name: bytes) -> tuple[Tensor, Tensor] | None:
         """Its keys and values; None if it left the pool."""
@@ -190,10 +209,3 @@ class ContextTier:
             for k, v in zip(keys, values, strict=True):
                 pool.clear(k[-1], v[-1], tail)
         return torch.stack(keys), torch.stack(values)
-
-
-def _files(source: Path) -> list[Path]:
-    """All that a model's numbers depend on."""
-    if source.is_file():
-        return model_parts(source)
-    return sorted([source / "config.json", *source.glob("*.safetensors")])

@@ -26,6 +26,7 @@ from .gguf_tokenizer import load_tokenizer
 from .loader import load_model
 from .mailbox import Mailbox
 from .model import Interrupted, Model
+from .model_files import ModelFiles
 from .opening import draft_rows, open_store, recomputes
 from .options import NativeOptions
 from .parallel.model import load_parallel
@@ -48,8 +49,10 @@ class NativeEngine:
         options: NativeOptions | None = None,
         name: str = "",
         source: Path | None = None,
+        files: ModelFiles | None = None,
     ) -> None:
-        """`source`: the folder or file of the model. Raises `InvalidInput` for contexts on disk without one."""
+        """`source`: the folder or file of the model. `files`: what is there, noted before the model was loaded from it;
+        None: as it is now. Raises `InvalidInput` for contexts on disk without a source."""
         check_process()
         self.options = options = options or NativeOptions()
         self.model = model
@@ -98,7 +101,8 @@ class NativeEngine:
         if options.contexts is not None:
             if source is None:
                 raise InvalidInput("contexts are kept on disk for models loaded from disk only: their weights stay")
-            self.contexts = ContextTier(self, ContextFiles(options.contexts, options.context_bytes).prepared(), source)
+            store = ContextFiles(options.contexts, options.context_bytes).prepared()
+            self.contexts = ContextTier(self, store, files or ModelFiles(source))
 
     @classmethod
     def load(cls, path: str | Path, *, name: str = "", **options: Any) -> NativeEngine:
@@ -112,6 +116,7 @@ class NativeEngine:
         size = chosen.tensor_parallel
         load_one = partial(load_model, is_invariant=chosen.batch_invariant, weight_type=chosen.weights)
         load_it = load_one if size == 1 else partial(load_parallel, size=size)
+        files = None if chosen.contexts is None else ModelFiles(Path(path))
         model = load_it(
             path,
             device=chosen.device,
@@ -125,7 +130,7 @@ class NativeEngine:
             tokenizer = load_tokenizer(path)
             tokenizer.chat_template_kwargs = chosen.chat_template_kwargs
             tokenizer.check_fits(model.vocab_size, str(path))
-            engine = cls(model, tokenizer, chosen, name=name or Path(path).name, source=Path(path))
+            engine = cls(model, tokenizer, chosen, name=name or Path(path).name, source=Path(path), files=files)
         except BaseException:
             model.close()
             raise

@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -21,6 +22,7 @@ import torch
 
 import plait
 from plait.runtime.engines.native import context_files, forks
+from plait.runtime.engines.native import engine as native_engine
 from plait.runtime.engines.native.context_files import ContextFiles
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
@@ -102,6 +104,50 @@ async def test_other_weights_dtypes_and_prefixes_find_nothing(tmp_path):
     assert [r.usage.reused_tokens for r in (weights, prefix, blocks, *rounded)] == [0] * 5
     (again,) = await run(tmp_path, ask(CONTEXTS), weights="int8")
     assert again.usage.reused_tokens == TOTAL and logprobs(again) == logprobs(rounded[0])
+
+
+async def test_files_that_changed_since_the_model_was_loaded_switch_contexts_on_disk_off(tmp_path, caplog):
+    """Keys and values of the weights in memory are never filed under those on disk, nor jobs hurt."""
+    folder, store = tmp_path / "model", tmp_path / "contexts"
+    (expected,) = await run(tmp_path / "others", ask(CONTEXTS), folder=OTHER)
+    chosen = NativeOptions(kv_tokens=4096, contexts=store)
+    for change in ("replaced", "removed", "written to", "joined by another"):
+        shutil.copytree(FOLDER, folder)
+        engine = NativeEngine(load_model(folder), Numbers(61), chosen, name="tiny", source=folder)
+        weights = folder / "model.safetensors"
+        async with plait.Runtime(engine=engine) as runtime:
+            match change:
+                case "replaced":
+                    shutil.copy(OTHER / weights.name, folder / "new").replace(weights)
+                case "removed":
+                    weights.unlink()
+                case "written to":
+                    weights.write_bytes((OTHER / weights.name).read_bytes())
+                case "joined by another":
+                    shutil.copy(weights, folder / "more.safetensors")
+            with caplog.at_level(logging.WARNING, "plait.runtime.engines.native.context_tier"):
+                await (await runtime.submit(ask(CONTEXTS)))
+        assert caplog.text.count("have changed since") == 1, change
+        assert not files(store), change
+        caplog.clear()
+        shutil.rmtree(folder)
+    (result,) = await run(store, ask(CONTEXTS), folder=OTHER)
+    assert logprobs(result) == logprobs(expected)
+
+
+def test_files_are_noted_before_they_are_read(tmp_path, monkeypatch):
+    """What is put in place while a model is loaded is not what was loaded."""
+    folder = tmp_path / "model"
+    shutil.copytree(MODELS / "recall", folder)
+
+    def load_and_change(*args: object, **options: Any) -> Any:
+        model = load_model(folder, num_threads=1)
+        shutil.copy(MODELS / "recall" / "model.safetensors", folder)
+        return model
+
+    monkeypatch.setattr(native_engine, "load_model", load_and_change)
+    engine = NativeEngine.load(folder, kv_tokens=1024, contexts=tmp_path / "contexts")
+    assert engine.contexts is not None and engine.contexts.fingerprint is None
 
 
 def _truncate(path: Path) -> None:
