@@ -182,7 +182,10 @@ class ContextTier:
                     self._wakeup.wait()
                 segment = self._writes.popleft()
                 self._is_busy = True
-            self._write(segment)
+            try:
+                self._write(segment)
+            except Exception as error:  # the thread goes on, for who waits until everything is written
+                logger.warning("a context could not be written: %r", error)
 
     def _write(self, segment: Segment) -> None:
         engine, name, tokens = self._engine, segment.name, segment.tokens

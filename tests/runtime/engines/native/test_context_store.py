@@ -24,6 +24,7 @@ import plait
 from plait.runtime.engines.native import context_files, forks
 from plait.runtime.engines.native import engine as native_engine
 from plait.runtime.engines.native.context_files import ContextFiles
+from plait.runtime.engines.native.context_tier import ContextTier
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
@@ -331,3 +332,36 @@ def test_a_place_that_cannot_be_a_folder_is_refused_at_once(place):
     str(caught.value).encode()
     with pytest.raises(InvalidInput, match="context_bytes must not be negative"):
         NativeOptions(context_bytes=-1)
+
+
+def _denied(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+async def test_a_folder_that_can_only_be_read_is_used(tmp_path, monkeypatch, caplog):
+    (cold,) = await run(tmp_path, ask(CONTEXTS))
+    monkeypatch.setattr(os, "utime", _denied)
+    (warm,) = await run(tmp_path, ask(CONTEXTS))
+    assert warm.usage.reused_tokens == TOTAL and logprobs(warm) == logprobs(cold)
+    assert not caplog.records
+
+
+async def test_a_folder_that_cannot_be_looked_into_costs_no_job(tmp_path, monkeypatch, caplog):
+    (expected,) = await run(tmp_path, ask(CONTEXTS), contexts=None)
+    monkeypatch.setattr(Path, "exists", _denied)
+    monkeypatch.setattr(context_files, "safe_open", _denied)
+    monkeypatch.setattr(context_files, "save_file", _denied)
+    with caplog.at_level(logging.WARNING, "plait.runtime.engines.native.context_files"):
+        (result,) = await run(tmp_path, ask(CONTEXTS))
+    assert logprobs(result) == logprobs(expected)
+    assert caplog.text.count("is ignored") == caplog.text.count("could not be written") == 3
+
+
+async def test_whatever_a_write_raises_nobody_waits_for_it_for_ever(tmp_path, monkeypatch, caplog):
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(ContextTier, "_copy", broken)
+    with caplog.at_level(logging.WARNING, "plait.runtime.engines.native.context_tier"):
+        await run(tmp_path, ask(CONTEXTS))
+    assert caplog.text.count("a defect") == 3
