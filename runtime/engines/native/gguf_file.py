@@ -128,7 +128,7 @@ class GGUFFile:
             data, shape[0] = stored.data[list(rows)], len(rows)
         else:
             data = stored.data
-        found = self._dequantise(data, stored, dtype).view(shape)
+        found = self._dequantise(data, stored, dtype, self._scale(name)).view(shape)
         if not is_rotated:
             return found
         heads = self.config["num_attention_heads" if base.endswith("q_proj") else "num_key_value_heads"]
@@ -144,8 +144,24 @@ class GGUFFile:
         base, _, suffix = name.rpartition(".")
         return self._tensors[f"{self._names.get_name(base)}.{suffix}"]
 
-    def _dequantise(self, data: NDArray[Any], stored: ReaderTensor, dtype: torch.dtype) -> Tensor:
-        """All numbers, in one dimension; piece by piece, so that no more than one piece is ever in float32."""
+    def _scale(self, name: str) -> float | None:
+        """By what a weight is to be multiplied, which its blocks do not hold: NVFP4 has a scale of the whole."""
+        base, _, suffix = name.rpartition(".")
+        stored = self._tensors.get(f"{self._names.get_name(base)}.scale") if suffix == "weight" else None
+        if stored is None:
+            return None
+        found = self._dequantise(stored.data, stored, torch.float32)
+        if found.numel() != 1:
+            raise UnsupportedModel(
+                f"{self.path}: {stored.name} holds {found.numel()} numbers; one for all is supported"
+            )
+        return float(found)
+
+    def _dequantise(
+        self, data: NDArray[Any], stored: ReaderTensor, dtype: torch.dtype, scale: float | None = None
+    ) -> Tensor:
+        """All numbers, in one dimension, times `scale`; piece by piece, so that no more than one piece is ever in
+        float32."""
         kind = stored.tensor_type
         block, size = GGML_QUANT_SIZES[kind]
         flat = data.reshape(-1)
@@ -162,7 +178,8 @@ class GGUFFile:
                 ) from None
             # Where nothing was computed it is a view of the read-only file.
             piece = piece if piece.flags.writeable else piece.copy()
-            out[begin : begin + piece.size] = torch.from_numpy(piece)
+            numbers = torch.from_numpy(piece)
+            out[begin : begin + piece.size] = numbers if scale is None else numbers * scale
             begin += piece.size
         return out
 

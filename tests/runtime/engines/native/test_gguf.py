@@ -117,6 +117,23 @@ def test_blocks_of_every_type_piece_by_piece(data: st.DataObject) -> None:
         gguf_file._PIECE = before
 
 
+@pytest.mark.parametrize("type", [TYPES.Q8_0, TYPES.F16, TYPES.F32])
+def test_weights_with_a_scale_of_their_own(type: TYPES, tmp_path: Path) -> None:
+    """As NVFP4's blocks need one; those of inputs in 4 bits (`input_scale`) change no weight."""
+    model, _ = tiny("llama")
+    scales = {"self_attn.q_proj": 3.0, "self_attn.o_proj": -0.5, "mlp.down_proj": 2.0}
+    stored = {"self_attn.q_proj": "attn_q", "self_attn.o_proj": "attn_output", "mlp.down_proj": "ffn_down"}
+    extra = {f"blk.1.{stored[name]}.scale": np.full(1, scale, np.float32) for name, scale in scales.items()}
+    extra["blk.0.attn_q.input_scale"] = np.full(1, 7.0, np.float32)
+    path = write_gguf(tmp_path / "model.gguf", model, type=type, extra=extra)
+    for name, scale in scales.items():
+        model.state_dict()[f"model.layers.1.{name}.weight"].mul_(scale)
+    _expect(model, path)
+    extra["blk.1.attn_q.scale"] = np.ones(2, np.float32)
+    with pytest.raises(UnsupportedModel, match=r"blk\.1\.attn_q\.scale holds 2 numbers"):
+        load_model(write_gguf(tmp_path / "model.gguf", model, type=type, extra=extra))
+
+
 def test_rows_of_a_tensor(tmp_path: Path) -> None:
     model, _ = tiny("llama")
     file = GGUFFile(write_gguf(tmp_path / "model.gguf", model, type=TYPES.Q4_0))
