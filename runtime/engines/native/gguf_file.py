@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import InvalidInput, UnsupportedModel
-from .gguf_reader import DAMAGE, model_parts, read
+from .gguf_reader import DAMAGE, model_parts, positive, read
+from .gguf_rope import rope_parameters
 from .integers import Bits
 
 SUFFIX = ".gguf"
@@ -58,8 +59,6 @@ _CONFIG = {
     "attention.key_length": "head_dim",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
 }
-_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-"""What all Llama 3 models with scaled RoPE share. A GGUF file holds the outcome only, as the tensor `rope_freqs`."""
 
 
 class GGUFFile:
@@ -183,11 +182,6 @@ class GGUFFile:
             begin += piece.size
         return out
 
-    def _positive(self, key: str, value: Any) -> Any:
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
-            raise InvalidInput(f"{self.path}: {key} must be a positive number, not {str(value)[:40]!r}")
-        return value
-
     def _config(self) -> dict[str, Any]:
         """The contents of the config.json that this file was made from, as far as they matter."""
         at = self.architecture
@@ -201,7 +195,7 @@ class GGUFFile:
                     raise UnsupportedModel(f"{self.path}: layers that differ in {key} are not supported")
                 value = value[0]
             if value is not None:
-                config[name] = self._positive(f"{at}.{key}", value)
+                config[name] = positive(self.path, f"{at}.{key}", value)
         missing = [key for key, name in _CONFIG.items() if name not in config and key in _NEEDED]
         if missing or "token_embd.weight" not in self._tensors:
             raise InvalidInput(f"{self.path} lacks {', '.join(f'{at}.{m}' for m in missing) or 'token_embd.weight'}")
@@ -211,7 +205,7 @@ class GGUFFile:
             raise InvalidInput(
                 f"{self.path}: {at}.block_count says {config['num_hidden_layers']} layers, there are fewer"
             )
-        rotated = self._positive(f"{at}.rope.dimension_count", self.value(f"{at}.rope.dimension_count", head_dim))
+        rotated = positive(self.path, f"{at}.rope.dimension_count", self.value(f"{at}.rope.dimension_count", head_dim))
         if rotated != head_dim:
             raise UnsupportedModel(f"{self.path}: partial rotary embeddings ({rotated} of {head_dim}) of GGUF files")
         config["vocab_size"] = int(self._tensors["token_embd.weight"].shape[-1])
@@ -222,32 +216,11 @@ class GGUFFile:
         return config
 
     def _rope(self, head_dim: int) -> dict[str, Any]:
-        at = f"{self.architecture}.rope"
-        theta = self._positive(f"{at}.freq_base", self.value(f"{at}.freq_base", 10000.0))
-        rope: dict[str, Any] = {"rope_type": "default", "rope_theta": theta}
-        kind = self.value(f"{at}.scaling.type", "linear" if self.value(f"{at}.scale_linear") else "none")
-        if kind != "none":
-            factor = self.value(f"{at}.scaling.factor", self.value(f"{at}.scale_linear"))
-            rope |= {"rope_type": kind, "factor": self._positive(f"{at}.scaling.factor", factor)}
-            if original := self.value(f"{at}.scaling.original_context_length"):
-                rope["original_max_position_embeddings"] = original
-        if (divisors := self._tensors.get("rope_freqs.weight")) is not None:
-            found = self._dequantise(divisors.data, divisors, torch.float32)
-            rope |= {"rope_type": "llama3", "factor": float(found.max()), **_LLAMA3}
-            expected = _llama3_divisors(rope, head_dim)
-            if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3):
-                raise UnsupportedModel(f"{self.path}: RoPE factors (rope_freqs) other than Llama 3's are not supported")
-        return rope
+        at = f"{self.architecture}.rope."
+        keys = {key.removeprefix(at): self.value(key) for key in self._fields if key.startswith(at)}
+        stored = self._tensors.get("rope_freqs.weight")
+        divisors = None if stored is None else self._dequantise(stored.data, stored, torch.float32)
+        return rope_parameters(keys, divisors, head_dim, self.path)
 
 
 _NEEDED = {key for key in _CONFIG if key not in ("attention.head_count_kv", "attention.key_length")}
-
-
-def _llama3_divisors(rope: dict[str, Any], head_dim: int) -> Tensor:
-    """By what Llama 3's scaling divides the inverse frequencies, (head_dim / 2,)."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-    turns = rope["original_max_position_embeddings"] * rope["rope_theta"] ** -exponents / (2 * torch.pi)
-    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-    smooth = ((turns - low) / (high - low)).clamp(0, 1)
-    divisors: Tensor = 1 / ((1 - smooth) / rope["factor"] + smooth)
-    return divisors

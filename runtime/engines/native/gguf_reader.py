@@ -82,3 +82,10 @@ def read(path: Path) -> GGUFReader:
         if not tensor.n_elements:
             raise InvalidInput(f"{path} is damaged: its tensor {tensor.name} holds nothing")
     return reader
+
+
+def positive(path: Path, key: str, value: Any) -> Any:
+    """A number of the metadata. Raises `InvalidInput` if it is none above 0."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        raise InvalidInput(f"{path}: {key} must be a positive number, not {str(value)[:40]!r}")
+    return value

@@ -155,9 +155,9 @@ def _extension(kind: str, rope: Mapping[str, Any], longest: int, original: int, 
     given = rope.get("attention_factor")
     if kind == "yarn":
         mscale, all_dims = rope.get("mscale"), rope.get("mscale_all_dim")
-        inferred = _yarn_scale(factor, 1.0)
+        inferred = yarn_scale(factor)
         if mscale and all_dims:
-            inferred = _yarn_scale(factor, mscale) / _yarn_scale(factor, all_dims)
+            inferred = yarn_scale(factor, mscale) / yarn_scale(factor, all_dims)
         return {
             **plain,
             "factor": factor,
@@ -179,5 +179,6 @@ def _extension(kind: str, rope: Mapping[str, Any], longest: int, original: int, 
     }
 
 
-def _yarn_scale(factor: float, mscale: float) -> float:
+def yarn_scale(factor: float, mscale: float = 1.0) -> float:
+    """The attention factor of "yarn" where a config.json names none."""
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0

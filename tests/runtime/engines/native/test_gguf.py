@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from pathlib import Path
@@ -93,6 +94,35 @@ def test_old_key_of_linear_scaling(tmp_path: Path) -> None:
     model, _ = tiny("llama")
     path = write_gguf(tmp_path / "model.gguf", model, metadata={"llama.rope.scale_linear": 4.0})
     assert (rope_of(path).type, rope_of(path).factor) == ("linear", 4.0)
+
+
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
+YARN_KEYS = {"type": "yarn", "factor": 4.0, "original_context_length": 128}
+INFERRED = 0.1 * math.log(4.0) + 1
+"""YaRN's attention factor (arXiv 2309.00071, section 3.4)."""
+
+
+@pytest.mark.parametrize(
+    ("rope", "keys"),
+    [
+        (YARN, YARN_KEYS),
+        (YARN, {**YARN_KEYS, "yarn_ext_factor": 1.0, "yarn_log_multiplier": 0.0, "finetuned": True}),
+        ({**YARN, "beta_fast": 8.0, "beta_slow": 0.5}, {**YARN_KEYS, "yarn_beta_fast": 8.0, "yarn_beta_slow": 0.5}),
+        ({**YARN, "attention_factor": 1.0}, {**YARN_KEYS, "yarn_attn_factor": 1.0}),
+        ({**YARN, "attention_factor": 1.5 * INFERRED}, {**YARN_KEYS, "attn_factor": 1.5}),
+        ({**YARN, "attention_factor": 3.0}, {**YARN_KEYS, "yarn_attn_factor": 2.0, "attn_factor": 1.5}),
+        ({"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}, {"factor": 2.0}),
+        ({"rope_type": "default", "rope_theta": 10000.0}, {"type": "none", "factor": 2.0, "yarn_beta_fast": 8.0}),
+        ({"rope_type": "default", "rope_theta": 10000.0}, {"attn_factor": 1.0}),
+    ],
+)
+def test_keys_of_scaled_rope(rope: dict[str, Any], keys: dict[str, Any], tmp_path: Path) -> None:
+    """What the converter writes of a config.json, and llama.cpp's own `attn_factor`, which multiplies YaRN's."""
+    model, folder = tiny("llama", rope_parameters=rope)
+    metadata = {f"llama.rope.scaling.{key}": value for key, value in keys.items()}
+    path = write_gguf(tmp_path / "model.gguf", model, metadata=metadata)
+    assert rope_of(path) == rope_of(folder)
+    _expect(model, path)
 
 
 @settings(deadline=None, max_examples=40)
@@ -244,6 +274,10 @@ def test_damaged_bytes_never_raise_anything_else(
             "telepathy",
         ),
         ({"metadata": {"llama.rope.dimension_count": 8}}, UnsupportedModel, "partial rotary"),
+        ({"metadata": {"llama.rope.scaling.attn_factor": 1.5}}, UnsupportedModel, "attn_factor = 1.5 is not supported"),
+        ({"metadata": {"llama.rope.scaling.yarn_ext_factor": 0.5}}, UnsupportedModel, "yarn_ext_factor = 0.5"),
+        ({"metadata": {"llama.rope.scaling.yarn_log_multiplier": 0.1}}, UnsupportedModel, "yarn_log_multiplier"),
+        ({"metadata": {"llama.rope.scaling.telepathy": "x"}}, UnsupportedModel, "telepathy = x is not supported"),
         ({"leave_out": ["model.embed_tokens.weight"]}, InvalidInput, "lacks token_embd.weight"),
         ({"leave_out": ["model.layers.1.mlp.up_proj.weight"]}, InvalidInput, "lacks the tensor .*up_proj"),
         ({"metadata": {"llama.attention.head_count": 3}}, InvalidInput, "3 attention heads"),
