@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import InvalidInput, UnsupportedModel
+from .families import FAMILIES
 from .gguf_reader import DAMAGE, model_parts, positive, read
 from .gguf_rope import rope_parameters
+from .gguf_tensors import ATTENTION, MLP, biased, check_all_read, joined
 from .integers import Bits
 
 SUFFIX = ".gguf"
@@ -65,12 +67,13 @@ class GGUFFile:
     """One file, or all parts of one that was split; memory-mapped."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the header. Raises `UnknownModel`, `UnsupportedModel` for an unknown architecture, or `InvalidInput`
-        for a damaged or incomplete file."""
+        """Reads the header. Raises `UnknownModel`, `UnsupportedModel` for an unknown architecture or a tensor that its
+        models have not, or `InvalidInput` for a damaged or incomplete file."""
         self.path = path
         readers = [read(part) for part in model_parts(path)]
         self._fields = readers[0].fields
-        self._tensors: dict[str, ReaderTensor] = {t.name: t for reader in readers for t in reader.tensors}
+        self._tensors = joined(readers, path)
+        self._biased = biased(self._tensors)
         self.architecture = str(self.value("general.architecture", ""))
         if self.architecture not in _ARCHITECTURES:
             raise UnsupportedModel(
@@ -80,7 +83,9 @@ class GGUFFile:
         self._architecture = _ARCHITECTURES[self.architecture]
         self.config = self._config()
         number = next(k for k, name in MODEL_ARCH_NAMES.items() if name == self.architecture)
-        self._names = get_tensor_name_map(number, self.config["num_hidden_layers"])
+        layers = self.config["num_hidden_layers"]
+        self._names = get_tensor_name_map(number, layers)
+        check_all_read(self._tensors, FAMILIES[self._architecture.model_type], layers, path)
 
     def value(self, key: str, default: Any = None) -> Any:
         """Metadata: a number, text or list. Raises `InvalidInput` if it cannot be read."""
@@ -120,7 +125,11 @@ class GGUFFile:
 
     def tensor(self, name: str, dtype: torch.dtype, rows: Sequence[int] | None = None) -> Tensor:
         """The tensor of a Hugging Face name, or some of its rows. Raises `KeyError` if there is none."""
-        base, stored = name.rpartition(".")[0], self._stored(name)
+        base = name.rpartition(".")[0]
+        if self._is_left_out(name):
+            outputs = int(self._stored(f"{base}.weight").shape[-1])
+            return torch.zeros(outputs if rows is None else len(rows), dtype=dtype)
+        stored = self._stored(name)
         shape = [int(n) for n in reversed(stored.shape)]
         is_rotated = base.endswith(("q_proj", "k_proj")) and self._architecture.pairs_rotated_rows
         if rows is not None and not is_rotated:
@@ -142,6 +151,14 @@ class GGUFFile:
     def _stored(self, name: str) -> ReaderTensor:
         base, _, suffix = name.rpartition(".")
         return self._tensors[f"{self._names.get_name(base)}.{suffix}"]
+
+    def _is_left_out(self, name: str) -> bool:
+        """Is it a bias that no layer has, though others have that config.json's switch stands for as well?"""
+        base, _, suffix = name.rpartition(".")
+        place = str(self._names.get_name(base)).rpartition(".")[2]
+        if suffix != "bias" or place in self._biased:
+            return False
+        return any(place in group and not self._biased.isdisjoint(group) for group in (ATTENTION, MLP))
 
     def _scale(self, name: str) -> float | None:
         """By what a weight is to be multiplied, which its blocks do not hold: NVFP4 has a scale of the whole."""
@@ -210,8 +227,8 @@ class GGUFFile:
             raise UnsupportedModel(f"{self.path}: partial rotary embeddings ({rotated} of {head_dim}) of GGUF files")
         config["vocab_size"] = int(self._tensors["token_embd.weight"].shape[-1])
         config["tie_word_embeddings"] = "output.weight" not in self._tensors
-        config["attention_bias"] = "blk.0.attn_q.bias" in self._tensors
-        config["mlp_bias"] = "blk.0.ffn_gate.bias" in self._tensors
+        config["attention_bias"] = not self._biased.isdisjoint(ATTENTION)
+        config["mlp_bias"] = not self._biased.isdisjoint(MLP)
         config["rope_parameters"] = self._rope(head_dim)
         return config
 

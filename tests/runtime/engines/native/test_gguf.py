@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,54 @@ def test_weights_with_a_scale_of_their_own(type: TYPES, tmp_path: Path) -> None:
         load_model(write_gguf(tmp_path / "model.gguf", model, type=type, extra=extra))
 
 
+ATTENTION, MLP = ("q", "k", "v", "o"), ("gate", "up", "down")
+
+
+@settings(deadline=None, max_examples=15)
+@given(kinds=st.sets(st.sampled_from([*ATTENTION, *MLP])))
+def test_any_linear_layers_may_have_biases(kinds: set[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Those without one have none in any layer: config.json's switches stand for four and three of them."""
+    model, _ = tiny("llama", attention_bias=True, mlp_bias=True)
+    biases = {name: parameter for name, parameter in model.state_dict().items() if name.endswith("_proj.bias")}
+    gone = [name for name in biases if name.split(".")[-2].removesuffix("_proj") not in kinds]
+    for name in gone:
+        biases[name].zero_()
+    path = write_gguf(tmp_path_factory.mktemp("biases") / "model.gguf", model, leave_out=gone)
+    _expect(model, path)
+    config = load_config(path)
+    assert config.qkv_bias == config.output_bias == (not kinds.isdisjoint(ATTENTION))
+    assert config.mlp_bias == (not kinds.isdisjoint(MLP))
+    if not kinds.isdisjoint(ATTENTION):
+        file, name = GGUFFile(path), "model.layers.1.self_attn.o_proj.bias"
+        assert torch.equal(file.tensor(name, torch.float32, [5, 2]), model.state_dict()[name][[5, 2]])
+
+
+SURPLUS = {
+    "llama": ["blk.2.attn_norm.weight", "blk.0.attn_q_norm.weight", "blk.0.attn_norm.bias", "blk.0.ffn_up_exps.weight"],
+    "qwen2": [
+        "blk.1.attn_output.bias",
+        "blk.0.ffn_down.bias",
+        "output.bias",
+        "cls.output.weight",
+        "blk.0.attn_q.lora_a",
+    ],
+    "qwen3": ["rope_factors_long.weight", "blk.1.ffn_gate.bias", f"blk.{'1' * 5000}.attn_q.weight", "attn_q.weight"],
+}
+
+
+@pytest.mark.parametrize(("family", "name"), [(family, name) for family, names in SURPLUS.items() for name in names])
+def test_a_tensor_that_is_not_read_is_refused(family: str, name: str, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf", tiny(family)[0], extra={name: np.ones(16, np.float32)})
+    with pytest.raises(UnsupportedModel, match=f"holds the tensor '{re.escape(name[:80])}', which"):
+        load_config(path)
+
+
+def test_fewer_layers_than_there_are_are_refused(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf", tiny("llama")[0], metadata={"llama.block_count": 1})
+    with pytest.raises(UnsupportedModel, match=r"'blk\.1\..*a LlamaForCausalLM of 1 layers has not"):
+        load_config(path)
+
+
 def test_rows_of_a_tensor(tmp_path: Path) -> None:
     model, _ = tiny("llama")
     file = GGUFFile(write_gguf(tmp_path / "model.gguf", model, type=TYPES.Q4_0))
@@ -195,6 +244,9 @@ def test_a_split_model(tmp_path: Path) -> None:
     writer.close()
     for part in (first, tmp_path / "m-00002-of-00002.gguf"):
         _expect(model, part)
+    (tmp_path / "m-00002-of-00002.gguf").write_bytes(first.read_bytes())
+    with pytest.raises(InvalidInput, match="two parts of the split model hold the tensor 'token_embd.weight'"):
+        load_model(first)
 
 
 class Shown(bytes):
@@ -280,6 +332,11 @@ def test_damaged_bytes_never_raise_anything_else(
         ({"metadata": {"llama.rope.scaling.telepathy": "x"}}, UnsupportedModel, "telepathy = x is not supported"),
         ({"leave_out": ["model.embed_tokens.weight"]}, InvalidInput, "lacks token_embd.weight"),
         ({"leave_out": ["model.layers.1.mlp.up_proj.weight"]}, InvalidInput, "lacks the tensor .*up_proj"),
+        (
+            {"extra": {"blk.0.attn_output.bias": np.ones(64, np.float32)}},
+            InvalidInput,
+            "lacks the tensor model.layers.1.self_attn.o_proj.bias",
+        ),
         ({"metadata": {"llama.attention.head_count": 3}}, InvalidInput, "3 attention heads"),
         ({"extra": {"rope_freqs.weight": np.full(8, 5.0, np.float32)}}, UnsupportedModel, "rope_freqs"),
     ],
