@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "list":
         show(store, console)
     elif options.action == "drop":
-        if bool(options.names) == options.all:
+        if bool(options.names) == options.all or "" in options.names:  # all names begin with nothing
             raise InvalidInput("say which contexts to drop, or --all")
         count = sum(store.drop(name) for name in options.names or [""])
         console.print(f"{count} dropped", highlight=False)

@@ -40,7 +40,14 @@ def test_added_contexts_are_listed_found_and_dropped(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["drop"], ["drop", "--all", "ab"], ["add", "--model", "recall", "/none/x"], ["add", "--model", "no", __file__]],
+    [
+        ["drop"],
+        ["drop", "--all", "ab"],
+        ["drop", ""],
+        ["drop", "ab", ""],
+        ["add", "--model", "recall", "/none/x"],
+        ["add", "--model", "no", __file__],
+    ],
 )
 def test_mistakes_are_one_line(arguments, tmp_path, capsys):
     assert main(["contexts", *arguments, "--store", str(tmp_path)]) == 1
