@@ -20,6 +20,10 @@ _LEVELS = range(15, 5, -1)
 """Steps between the smallest and the largest of a group in 4 bits, the likeliest number first."""
 _EXACT = 0.08
 """Mean distance from a grid, in steps of it, that is owed to bfloat16 and not to chance, which gives 0.29."""
+_OFF = 1 / 8
+"""A group is lost whose scale is so small that float16 puts its ends off by more than this share of its largest."""
+_SHARE = 0.01
+"""Of a matrix's `losses`, as much as may be lost: next to nothing beside large weights may become nothing."""
 _PROBE = 256
 """Groups that tell for the others whether they lie on grids."""
 
@@ -34,6 +38,8 @@ class Blocks:
     """(O, G) float16."""
     minima: Tensor | None
     """(O, G) float16, in 4 bits: what the integer 0 stands for."""
+    losses: Tensor
+    """(O, 2) float64: squares of the largest of each group added up, of the groups that are lost and of all."""
 
     @classmethod
     def of(cls, weight: Tensor, bits: Bits) -> Blocks:
@@ -42,19 +48,22 @@ class Blocks:
         weights stay as they are. Raises `InvalidInput` for what is not finite or too large for scales in float16."""
         outputs, inputs = weight.shape
         groups = functional.pad(weight.float(), (0, -inputs % GROUP)).view(outputs, -1, GROUP)
+        largest = groups.abs().amax(-1)
         if bits == 8:
-            scales, minima = (groups.abs().amax(-1) / 127).half(), None
+            scales, minima = (largest / 127).half(), None
             rounded = (groups * _inverse(scales)).round_().clamp_(-127, 127).add_(128)
+            off = (127 * scales.float() - largest).abs()
         else:
-            minima = groups.amin(-1).half()
-            scales = ((groups.amax(-1) - minima.float()) / _levels(groups)).half()
+            minima, levels = groups.amin(-1).half(), _levels(groups)
+            scales = ((groups.amax(-1) - minima.float()) / levels).half()
             rounded = ((groups - minima.float()[..., None]) * _inverse(scales)).round_().clamp_(0, 15)
-        if not bool(scales.isfinite().all()) or (minima is not None and not bool(minima.isfinite().all())):
-            raise InvalidInput(
-                f"weights in {bits} bits: the model has weights that are not finite or far too large; "
-                "leave the option `weights` out"
-            )
-        return cls(integers=rounded.to(torch.uint8), scales=scales, minima=minima)
+            ends = minima.float(), minima.float() + levels * scales.float()
+            off = torch.maximum((ends[0] - groups.amin(-1)).abs(), (ends[1] - groups.amax(-1)).abs())
+        if not bool(off.isfinite().all()):
+            raise _unfit(bits, "that are not finite or far too large")
+        weighed = largest.double().square()
+        losses = torch.stack([(weighed * (off > _OFF * largest)).sum(-1), weighed.sum(-1)], dim=-1)
+        return cls(integers=rounded.to(torch.uint8), scales=scales, minima=minima, losses=losses)
 
     def numbers(self, inputs: int) -> Tensor:
         """What they stand for, (O, inputs) float32."""
@@ -77,9 +86,21 @@ class Blocks:
         return torch.cat([words.reshape(outputs // panel, groups, -1), *halves], dim=-1)
 
 
+def check_losses(losses: Tensor, bits: Bits) -> None:
+    """Raise `InvalidInput` for a matrix, all of whose `Blocks.losses` these are, that is too small for scales in
+    float16."""
+    lost, whole = losses.sum(0).tolist()
+    if lost > _SHARE * whole:
+        raise _unfit(bits, "that are far too small")
+
+
 def record_bytes(bits: Bits, panel: int) -> int:
     """Of one group of a panel's outputs."""
     return panel * (GROUP + 2 if bits == 8 else GROUP // 2 + 4)
+
+
+def _unfit(bits: Bits, weights: str) -> InvalidInput:
+    return InvalidInput(f"weights in {bits} bits: the model has weights {weights}; leave the option `weights` out")
 
 
 def _inverse(scales: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ from .weights import Weights
 
 logger = logging.getLogger(__name__)
 
+_FITTING = (torch.float32, torch.bfloat16)
+"""Types of weights that the compiled kernels take."""
 _GROUP_WIDTH = 11
 """Of a group of inputs in 8 bits, in units of 4 bytes: `Inputs` of csrc/quantised.h."""
 
@@ -47,14 +49,14 @@ def choose_ops(
     """
     embedding, gap = weights.embedding, _gap(config)
     if weight_type is not None:
-        impl = _for_integers(weight_type, impl, embedding)
+        impl = _for_integers(weight_type, impl, embedding, gap)
     if impl == "triton" and gap is not None:
         raise InvalidInput(f"impl='triton': the kernels have no {gap}; leave impl out for plain torch")
     if gap is None and (impl == "triton" or (impl == "auto" and embedding.is_cuda)):
         from .gpu.ops import GpuOps  # Triton is there where there is a GPU
 
         return GpuOps(config, weights, is_invariant=is_invariant)
-    fits = embedding.device.type == "cpu" and embedding.dtype in (torch.float32, torch.bfloat16)
+    fits = embedding.device.type == "cpu" and embedding.dtype in _FITTING
     if impl in ("auto", "cpu") and fits and gap is None and (library := kernel_library()) is not None:
         return KernelOps(library, config, weights, num_threads, is_live=is_live, weight_type=weight_type)
     if impl == "cpu" and gap is not None:
@@ -69,10 +71,22 @@ def choose_ops(
     return TorchOps(config, weights.kept())
 
 
-def _for_integers(weight_type: WeightType, impl: Impl, embedding: Tensor) -> Impl:
+def _for_integers(weight_type: WeightType, impl: Impl, embedding: Tensor, gap: str | None) -> Impl:
     """The compiled kernels or none."""
     if impl not in ("auto", "cpu") or embedding.device.type != "cpu":
         raise InvalidInput(f"weights={weight_type!r} needs the compiled kernels on the CPU; leave weights or impl out")
+    if gap is not None:
+        raise InvalidInput(
+            f"weights={weight_type!r} needs the compiled kernels, which have no {gap}; leave weights out"
+        )
+    if embedding.dtype not in _FITTING:
+        raise InvalidInput(
+            f"weights={weight_type!r} needs float32 or bfloat16 for all that is not rounded, not {embedding.dtype}"
+        )
+    if kernel_library() is None:
+        raise InvalidInput(
+            f"weights={weight_type!r} needs the compiled kernels, which are not there; leave weights out"
+        )
     return "cpu"
 
 

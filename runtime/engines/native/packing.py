@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .integers import GROUP, Bits, Blocks, WeightType, record_bytes
+from .integers import GROUP, Bits, Blocks, WeightType, check_losses, record_bytes
 from .kernels import BFLOAT16, FLOAT32, FLOAT32_HALVED, QUANTISED, LayerArguments, LinearArguments
 from .pool import zeros
 from .weights import MLP, LayerWeights, Linear, Weights
@@ -99,15 +99,20 @@ class PackedWeights:
         bits = bits or self._bits or max(part.bits or 8 for part in parts)
         shape = (outputs // self._panel, *self._shape(inputs, bits))
         panels = self._room(lambda: zeros(shape, torch.int32))
+        losses = torch.zeros(outputs, 2, dtype=torch.float64)
         for begin in range(0, outputs, _CHUNK):
             rows = self._rows(parts, starts, range(begin, min(begin + _CHUNK, outputs)))
             some = panels[begin // self._panel : (begin + len(rows)) // self._panel]
             if self.type == QUANTISED:
-                some.view(torch.uint8).copy_(Blocks.of(rows[:, :inputs], bits).packed(self._panel))
+                blocks = Blocks.of(rows[:, :inputs], bits)
+                some.view(torch.uint8).copy_(blocks.packed(self._panel))
+                losses[begin : begin + len(rows)] = blocks.losses
             else:
                 # Float32, or pairs of bfloat16.
                 units = (rows[:, :inputs] if rows.dtype == torch.float32 else rows).contiguous().view(torch.int32)
                 some.copy_(units.view(len(some), self._panel, -1).transpose(1, 2))
+        for part, start in zip(parts, starts, strict=True):
+            check_losses(losses[start : start + len(part.weight)], bits)
         has_bias = any(part.bias is not None for part in parts)
         return LinearArguments(
             panels=panels.data_ptr(),
