@@ -94,7 +94,8 @@ class Completion:
 class Generation(Protocol):
     """A running `generate` call: await it for the `Completion`, or iterate it for token ids as they are sampled.
 
-    Iteration ends when the generation does; awaiting afterwards returns the completion. Tokens that may yet be rolled
+    Iteration ends when the generation does; awaiting afterwards returns the completion. Whoever iterates again, or
+    beside another, gets all tokens from the first on. Tokens that may yet be rolled
     back (a stop string could have begun) are held back until they are certain. Cancelling the awaiting task, or leaving
     the loop through `aclose`, stops the generation; the branch keeps what was sampled so far.
     """

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -72,6 +73,8 @@ class ReplayEngine(TokenEngine):
                 header["engine"],
                 _ReplayedTokenizer(self.file, texts, header),
                 context_limit=header["context_limit"],
+                # What was recorded was checked then: a model may have more tokens than its tokenizer.
+                vocab_size=sys.maxsize,
                 capabilities=replace(Capabilities(**header["capabilities"]), live_views=False),
                 # Recordings from before there were defaults are of engines without any.
                 sampling_defaults=SamplingDefaults(**header.get("sampling_defaults", {})),
@@ -80,7 +83,7 @@ class ReplayEngine(TokenEngine):
             raise InvalidInput(f"{self.file}: not a recording of an engine: {error}") from None
 
     def check_params(self, params: SamplingParams) -> None:
-        """What was recorded was checked then: a model may have more tokens than its tokenizer."""
+        """What was recorded was checked then."""
 
     def check_constraint(self, constraint: Constraint) -> None:
         """What was recorded was checked then."""

@@ -11,7 +11,17 @@ from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
 from typing import Any, Protocol
 
 from ..engine import Block, Branch, Capabilities, Completion, SamplingParams, Tokenizer
-from ..errors import BranchBusy, BranchClosed, InvalidInput, PromptTooLong, UnsupportedByEngine
+from ..errors import BranchBusy, BranchClosed, InvalidInput, UnsupportedByEngine
+from .branch_checks import (
+    check_contexts,
+    check_fork,
+    check_forked,
+    check_ids,
+    check_length,
+    check_position,
+    check_prompt,
+)
+from .token_feed import TokenFeed
 
 
 class BranchEngine(Protocol):
@@ -19,6 +29,7 @@ class BranchEngine(Protocol):
 
     name: str
     tokenizer: Tokenizer
+    vocab_size: int
     capabilities: Capabilities
     branches: set[TokenBranch]
     """Open ones."""
@@ -38,9 +49,18 @@ class TokenBranch:
     """See `engine.Branch`."""
 
     def __init__(
-        self, engine: BranchEngine, *, path: tuple[int, ...], seed: int, context_limit: int, job: str, priority: int = 0
+        self,
+        engine: BranchEngine,
+        *,
+        path: tuple[int, ...],
+        seed: int,
+        context_limit: int,
+        job: str,
+        priority: int = 0,
+        parent: TokenBranch | None = None,
     ) -> None:
         self.engine = engine
+        self.parent = parent
         self.path = path
         self.seed = seed
         self.context_limit = context_limit
@@ -69,10 +89,8 @@ class TokenBranch:
 
     def extend(self, tokens: Sequence[int]) -> None:
         self._check_idle()
-        if self._position + len(tokens) > self.context_limit:
-            raise PromptTooLong(
-                f"{len(tokens)} tokens at position {self._position} do not fit the context of {self.context_limit}"
-            )
+        check_prompt(tokens, self._position, self.context_limit)
+        check_ids(tokens, self.engine.vocab_size)
         self._append(tokens)
 
     def _append(self, tokens: Sequence[int]) -> None:
@@ -88,13 +106,14 @@ class TokenBranch:
 
     def fork(self, n: int) -> list[Branch]:
         self._check_idle()
+        check_fork(n)
         return [self._fork() for _ in range(n)]
 
     def _fork(self) -> TokenBranch:
         path = (*self.path, self._forks)
         child = TokenBranch(
             self.engine, path=path, seed=self.seed, context_limit=self.context_limit, job=self.job,
-            priority=self.priority,
+            priority=self.priority, parent=self,
         )  # fmt: skip
         self._forks += 1
         child._tokens, child._positions = list(self._tokens), list(self._positions)
@@ -104,7 +123,7 @@ class TokenBranch:
 
     def merge(self, branches: Sequence[Branch]) -> None:
         self._check_idle()
-        for branch in self._own_kind(branches):
+        for branch in self._forked(branches):
             self._tokens += branch._tokens[branch._inherited :]
             self._positions += branch._positions[branch._inherited :]
             self._position = max(self._position, branch._position)
@@ -113,7 +132,7 @@ class TokenBranch:
         self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
         self._check_idle()
-        self._position = max(self._position, *(branch._position for branch in self._own_kind(branches)))
+        self._position = max([self._position, *(branch._position for branch in self._forked(branches))])
 
     def attach_contexts(
         self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
@@ -121,22 +140,17 @@ class TokenBranch:
         self._check_idle()
         if not self.engine.capabilities.parallel_contexts:
             raise UnsupportedByEngine(f"engine {self.engine.name} has no parallel contexts; the native engine has them")
-        longest = max(map(len, contexts), default=0)
-        if self._position + longest > self.context_limit:
-            raise PromptTooLong(
-                f"a context of {longest} tokens at position {self._position} does not fit the context of "
-                f"{self.context_limit}"
-            )
-        self._position += longest
+        check_contexts(contexts, self._position, self.context_limit, self.engine.vocab_size)
+        self._position += max(map(len, contexts), default=0)
 
     def watch(self, branch: Branch, shift: int = 0) -> None:
         self._check_idle()
-        self._own_kind([branch])
+        if self._same_engine(branch) is self:
+            raise InvalidInput("a branch cannot watch itself")
 
     def seek(self, position: int) -> None:
         self._check_idle()
-        if not 0 <= position <= self.context_limit:
-            raise InvalidInput(f"position {position} is outside the context of {self.context_limit}")
+        check_position(position, self.context_limit)
         self._position = position
 
     def block(self) -> Block:
@@ -153,8 +167,7 @@ class TokenBranch:
 
     def rewind(self, length: int) -> None:
         self._check_idle()
-        if not 0 <= length <= self.length:
-            raise InvalidInput(f"cannot rewind {self.length} tokens to {length}")
+        check_length(length, self.length)
         self._cut(length)
 
     def _cut(self, length: int) -> None:
@@ -165,6 +178,7 @@ class TokenBranch:
 
     def close(self) -> None:
         self.is_closed = True
+        self.parent = None
         self.engine.branches.discard(self)
         if self.generation is not None:
             self.generation.stop()
@@ -178,10 +192,17 @@ class TokenBranch:
     def _has_no_live_views(self) -> UnsupportedByEngine:
         return UnsupportedByEngine(f"engine {self.engine.name} has no live views; the native engine has")
 
-    def _own_kind(self, branches: Sequence[Branch]) -> list[TokenBranch]:
-        ours = [branch for branch in branches if isinstance(branch, TokenBranch) and branch.engine is self.engine]
-        if len(ours) != len(branches):
+    def _same_engine(self, branch: Branch) -> TokenBranch:
+        if not isinstance(branch, TokenBranch) or branch.engine is not self.engine:
             raise InvalidInput("branches of another engine")
+        branch._check_idle()
+        return branch
+
+    def _forked(self, branches: Sequence[Branch]) -> list[TokenBranch]:
+        """Those of this engine that were forked from this one; raises for any other before anything changes."""
+        ours = [self._same_engine(branch) for branch in branches]
+        for branch in ours:
+            check_forked(branch.path, branch.parent, self)
         return ours
 
 
@@ -192,9 +213,8 @@ class TokenGeneration:
         self.branch = branch
         self.params = params
         self.start = branch.length
-        self._shown = 0
+        self._shown = TokenFeed()
         """New tokens that iteration may give out: no stop string can take them back."""
-        self._changed = asyncio.Event()
         self._task = asyncio.create_task(branch.engine.complete(self))
         branch.engine.tasks.add(self._task)
         self._task.add_done_callback(self._finished)
@@ -211,8 +231,7 @@ class TokenGeneration:
 
     def show(self, count: int) -> None:
         """Let iteration have the first `count` new tokens."""
-        self._shown = max(self._shown, count)
-        self._changed.set()
+        self._shown.put(self.branch._tokens[self.start + len(self._shown) : self.start + count])
 
     def keep(self, count: int) -> None:
         """Roll back all but the first `count` new tokens."""
@@ -242,13 +261,9 @@ class TokenGeneration:
     async def _iterate(self) -> AsyncIterator[int]:
         given = 0
         try:
-            while given < self._shown or not self._task.done():
-                if given < self._shown:
-                    given += 1
-                    yield self.branch._tokens[self.start + given - 1]
-                else:
-                    self._changed.clear()
-                    await self._changed.wait()
+            while (token := await self._shown.at(given)) is not None:
+                given += 1
+                yield token
         except BaseException:
             self.stop()
             raise
@@ -264,5 +279,5 @@ class TokenGeneration:
     def _finished(self, task: asyncio.Task[Completion]) -> None:
         self.branch.engine.tasks.discard(task)
         if not task.cancelled() and task.exception() is None:
-            self._shown = len(task.result().token_ids)
-        self._changed.set()
+            self._shown.put(task.result().token_ids[len(self._shown) :])
+        self._shown.end()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ..engine import BlockUsage, Capabilities, Completion, Constraint, SamplingDefaults, SamplingParams, Tokenizer
 from ..errors import EngineClosed, UnsupportedByEngine
+from .branch_checks import check_place
 from .token_branch import TokenBranch, TokenGeneration
 
 BLOCK_TOKENS = 16
@@ -20,10 +21,12 @@ class TokenEngine(ABC):
 
     def __init__(
         self, name: str, tokenizer: Tokenizer, *, context_limit: int, capabilities: Capabilities | None = None,
-        sampling_defaults: SamplingDefaults | None = None,
+        sampling_defaults: SamplingDefaults | None = None, vocab_size: int | None = None,
     ) -> None:  # fmt: skip
+        """`vocab_size`: of the model, where it is known; else the tokenizer's."""
         self.name = name
         self.tokenizer = tokenizer
+        self.vocab_size = tokenizer.vocab_size if vocab_size is None else vocab_size
         self.context_limit = context_limit
         self.capabilities = capabilities or Capabilities(logprobs=True, constrained=True)
         self.sampling_defaults = sampling_defaults or SamplingDefaults()
@@ -39,7 +42,7 @@ class TokenEngine(ABC):
 
     def check_params(self, params: SamplingParams) -> None:
         """Raise `InvalidInput` for what the vocabulary does not allow."""
-        params.check_vocabulary(self.tokenizer.vocab_size)
+        params.check_vocabulary(self.vocab_size)
         if params.constraint is not None:
             self.check_constraint(params.constraint)
 
@@ -60,6 +63,7 @@ class TokenEngine(ABC):
     ) -> TokenBranch:
         if self.is_closed:
             raise EngineClosed(f"engine {self.name} is closed")
+        check_place(seed, priority, deadline, context_limit)
         limit = min(context_limit or self.context_limit, self.context_limit)
         branch = TokenBranch(self, path=path, seed=seed, context_limit=limit, job=job, priority=priority)
         branch.extend(tokens)

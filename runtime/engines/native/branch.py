@@ -13,18 +13,10 @@ from torch import Tensor
 
 from ...engine import Block, Branch, SamplingParams, Tokenizer
 from ...errors import BranchBusy, BranchClosed, InvalidInput
+from ..branch_checks import check_contexts, check_fork, check_forked, check_ids, check_position, check_prompt
 from ..constraints.matcher import Compiler
 from .blocks import NativeBlock, spans_of
-from .checks import (
-    check_arrangement,
-    check_blocks,
-    check_contexts,
-    check_ids,
-    check_position,
-    check_prompt,
-    check_rewind,
-    group_of,
-)
+from .checks import check_arrangement, check_blocks, check_rewind, group_of
 from .context_tier import ContextTier
 from .generation import NativeGeneration
 from .sampling import branch_seed
@@ -154,8 +146,7 @@ class NativeBranch:
     def fork(self, n: int) -> list[Branch]:
         with self.engine.lock:
             self._check_idle()
-            if n < 1:
-                raise InvalidInput(f"cannot fork into {n} branches")
+            check_fork(n)
             first = self.num_forks
             self.num_forks += n
             return [
@@ -292,8 +283,7 @@ class NativeBranch:
         position = 0
         for branch in branches:
             other = self._same_engine(branch)
-            if other.parent is not self:
-                raise InvalidInput(f"branch {other.path} was not forked from {self.path}")
+            check_forked(other.path, other.parent, self)
             other.view.freeze()
             spans += other.view.written()
             position = max(position, other.position)

@@ -13,10 +13,10 @@ from typing import Any
 
 from ...engine import BlockUsage, Branch, Capabilities, Constraint, SamplingDefaults, Tokenizer
 from ...errors import BranchBusy, EngineClosed, InvalidInput
+from ..branch_checks import check_place
 from ..constraints.matcher import Compiler
 from ..registry import find_model
 from .branch import NativeBranch
-from .checks import check_place
 from .context_files import ContextFiles
 from .context_scaling import read_scaling
 from .context_tier import ContextTier

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...engine import Completion, FinishReason, SamplingParams, Tokenizer
 from ...errors import BranchClosed, InvalidInput, NonFiniteLogits
 from ..constraints.matcher import Matcher, dead_end
+from ..token_feed import TokenFeed
 from .drafting import Drafter
 from .sampled_text import Match, SampledText
 from .sampling import is_scored, is_simple
@@ -121,7 +122,7 @@ class NativeGeneration:
         self._lock = lock
         self._abort = abort
         self._future: asyncio.Future[Completion] = loop.create_future()
-        self._tokens: asyncio.Queue[int | None] = asyncio.Queue()
+        self._shown = TokenFeed()
 
     def fits_burst(self, *, scores: bool) -> bool:
         """Can the model sample several tokens before anybody looks? `scores`: does it tell how likely they are?"""
@@ -268,11 +269,10 @@ class NativeGeneration:
 
     def receive(self, delivery: Delivery) -> None:
         """Runs on the loop."""
-        for token in delivery.tokens:
-            self._tokens.put_nowait(token)
+        self._shown.put(delivery.tokens)
         if not delivery.is_last:
             return
-        self._tokens.put_nowait(None)
+        self._shown.end()
         if self._future.done():
             return
         if delivery.error is not None:
@@ -293,8 +293,10 @@ class NativeGeneration:
 
     async def __aiter__(self) -> AsyncIterator[int]:
         self.is_streamed = True
+        given = 0
         try:
-            while (token := await self._tokens.get()) is not None:
+            while (token := await self._shown.at(given)) is not None:
+                given += 1
                 yield token
         except BaseException:
             self.stop()
@@ -313,4 +315,4 @@ class NativeGeneration:
             self._abort(self)
         self._future.set_exception(BranchClosed("the generation was stopped"))
         self._future.exception()
-        self._tokens.put_nowait(None)
+        self._shown.end()

@@ -58,6 +58,7 @@ class VllmEngine(TokenEngine):
             name,
             tokenizer,
             context_limit=config.model_config.max_model_len,
+            vocab_size=config.model_config.get_vocab_size(),
             capabilities=Capabilities(logprobs=True, constrained=has_constraints(config)),
             **options,
         )
@@ -269,8 +270,10 @@ def load(rest: str, options: dict[str, Any]) -> VllmEngine:
     check_template_kwargs(chosen.chat_template_kwargs)
     tokenizer.chat_template_kwargs = chosen.chat_template_kwargs
     settle()
+    config = chosen.engine_config(found.path)
+    tokenizer.check_fits(config.model_config.get_vocab_size(), str(found.path))
     return VllmEngine(
-        chosen.engine_config(found.path),
+        config,
         tokenizer,
         name=f"vllm:{found.name}",
         lora=chosen.lora,

@@ -120,8 +120,9 @@ async def test_branches_of_other_engines_are_refused(tmp_path):
     recorder = Recorder(scripted(), tmp_path / "file")
     with pytest.raises(InvalidInput, match="another engine"):
         recorder.open([5]).watch(scripted().open([5]))
-    one, two = recorder.open([5]).fork(2)
-    one.attach([two])
+    root = recorder.open([5])
+    one, two = root.fork(2)
+    root.attach([one])
     one.watch(two, shift=1)
     one.seek(4)
     for operation in (one.block, one.seal, lambda: one.arrange([]), lambda: one.lockstep("g")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -15,12 +16,13 @@ from plait import (
     FinishReason,
     InvalidInput,
     PromptTooLong,
+    Runtime,
     SamplingParams,
     UnsupportedByEngine,
 )
 from plait.runtime.engines.scripted import CharTokenizer, ScriptedEngine, WordTokenizer
 from plait.runtime.engines.text_stream import TextStream
-from plait.runtime.engines.token_decoding import find_stop, pending_stop
+from plait.runtime.engines.token_decoding import decode, find_stop, pending_stop
 
 
 def chars(*texts, **options):
@@ -162,7 +164,10 @@ async def test_fork_merge_rewind_positions():
     with pytest.raises(InvalidInput):
         root.rewind(6)
     parallel = opened(engine, "q")
-    parallel.attach([left, right])
+    pair = parallel.fork(2)
+    pair[0].extend([5, 5]), pair[1].extend([5] * 6)
+    parallel.attach(pair)
+    parallel.attach([])
     parallel.watch(left)
     assert (parallel.length, parallel.position) == (1, 7)
 
@@ -200,6 +205,62 @@ async def test_a_closed_engine_opens_nothing_and_closes_its_branches():
 async def test_a_script_that_runs_out_says_so():
     with pytest.raises(InvalidInput, match="call 1"):
         await opened(chars()).generate()
+
+
+class Burst(ScriptedEngine):
+    """Gives its tokens without a pause between them, the last ones in the pass in which it ends."""
+
+    async def complete(self, generation):
+        async def source():
+            await asyncio.sleep(0)
+            for token in range(100, 110):
+                yield token
+
+        return await decode(generation, source())
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 9])
+@pytest.mark.parametrize("engine", [Burst, lambda script: ScriptedEngine([script])])
+async def test_iterations_give_all_tokens_side_by_side_and_again(engine, count):
+    branch = opened(engine("x" * 20))
+    generation = branch.generate(SamplingParams(max_tokens=count))
+
+    async def tokens():
+        return [token async for token in generation]
+
+    found = await asyncio.gather(tokens(), tokens())
+    branch.rewind(0)  # What the branch does then does not change what was generated.
+    done = await generation
+    assert [*found, await tokens()] == [done.token_ids] * 3 and len(done.token_ids) == count
+
+
+@pytest.mark.parametrize("engine", ["scripted", "native"])
+async def test_what_no_step_can_compute_is_refused_by_every_engine(engine):
+    async with Runtime("countdown") if engine == "native" else Runtime(engine=chars()) as rt:
+        size = 1053 if engine == "native" else rt.engine.tokenizer.vocab_size
+        branch, stranger = rt.engine.open([5]), rt.engine.open([5])
+        child, closed = branch.fork(2)
+        grandchild = child.fork(1)[0]
+        closed.close()
+        wrong = [
+            *(partial(rt.engine.open, [5], **{name: value}) for name in ("seed", "priority") for value in ("x", 1.0)),
+            *(partial(rt.engine.open, [], context_limit=value) for value in (0, -5, "5")),
+            *(partial(take, [id]) for take in (rt.engine.open, branch.extend) for id in ("a", 1.5, True, -1, size)),
+            *(partial(branch.fork, n) for n in (0, -1, "2", 1.0)),
+            *(partial(branch.rewind, length) for length in (-1, 2, 1.0, "1")),
+            *(partial(branch.seek, position) for position in (-1, 2.5, "1")),
+            *(partial(take, [child, other]) for take in (branch.merge, branch.attach)
+              for other in (branch, stranger, grandchild)),
+            partial(branch.watch, branch),
+        ]  # fmt: skip
+        child.extend([7])
+        for operation in wrong:
+            with pytest.raises(InvalidInput):
+                operation()
+            assert (branch.tokens, branch.position) == ([5], 1), operation
+        for take in (branch.merge, branch.attach):
+            with pytest.raises(BranchClosed):
+                take([closed])
 
 
 @given(st.text(max_size=30))

@@ -171,6 +171,16 @@ async def test_log_probabilities_are_the_native_engines(served, native):
     assert there.logprobs == pytest.approx(here.logprobs, abs=1e-4)
 
 
+async def test_tokens_that_the_model_has_not_end_no_engine(served):
+    branch = opened(served, f"seq {PROBLEM}")
+    for wrong in ([5000], [served.engine.vocab_size], [-1], ["a"], [1.5]):
+        for take in (served.engine.open, branch.extend):
+            with pytest.raises(InvalidInput, match="token id"):
+                take(wrong)
+    generation = branch.generate(SamplingParams(max_tokens=5))
+    assert [token async for token in generation] == (await generation).token_ids
+
+
 async def test_biases_and_forbidden_tokens_hold(served, native):
     plain = await opened(served, f"seq {PROBLEM}").generate(SamplingParams(max_tokens=1))
     for shape in ({"forbidden_ids": (plain.token_ids[0],)}, {"logit_bias": {7: 500.0}}, {"repetition_penalty": 3.0}):
