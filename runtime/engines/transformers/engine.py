@@ -167,8 +167,10 @@ def load(rest: str, options: dict[str, Any]) -> TransformersEngine:
         raise InvalidInput(
             f"the transformers engine has no option {', '.join(sorted(unknown))}; known: context_limit, device, dtype"
         )
-    if (dtype := options.get("dtype", "float32")) not in DTYPES:
+    dtype, device = options.get("dtype", "float32"), options.get("device", "cpu")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise InvalidInput(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    _check_device(device)
     limit = options.get("context_limit")
     if limit is not None and (type(limit) is not int or limit < 1):
         raise InvalidInput(f"context_limit must be a whole number above 0, not {limit!r}")
@@ -178,15 +180,47 @@ def load(rest: str, options: dict[str, Any]) -> TransformersEngine:
         raise InvalidInput(f"{path} is no folder; the native engine reads GGUF files")
     tokenizer = HFTokenizer.load(path)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=DTYPES[dtype], local_files_only=True)
-        model = model.to(options.get("device", "cpu")).eval()
-    except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
-        raise UnsupportedModel(f"transformers cannot load {path}: {str(error).strip().splitlines()[0]}") from error
-    made_for = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
+        load_model: Any = AutoModelForCausalLM.from_pretrained  # whose types do not know of the second result
+        model, keys = load_model(
+            str(path), dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        model = model.to(device).eval()
+    except Exception as error:  # A damaged folder fails wherever its numbers are first used.
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UnsupportedModel(f"transformers cannot load {path}: {reason}") from error
+    _check_weights(keys, path)
+    vocab_size = model.get_input_embeddings().num_embeddings
+    tokenizer.check_fits(vocab_size, str(path))
+    made_for = getattr(model.config, "max_position_embeddings", getattr(model.config, "n_positions", None))
+    if made_for is not None and (type(made_for) is not int or made_for < 1):
+        raise UnsupportedModel(f"{path}: max_position_embeddings is {made_for!r}")
     return TransformersEngine(
         model,
         tokenizer,
         name=f"transformers:{found.name}",
+        vocab_size=vocab_size,
         context_limit=min(limit or made_for or 4096, made_for or limit or 4096),
         sampling_defaults=read_defaults(path),
     )
+
+
+def _check_device(device: object) -> None:
+    """Raise `InvalidInput` for what this machine has not."""
+    try:
+        if not isinstance(device, str):
+            raise ValueError("it is no text")
+        if torch.empty(0, device=device).is_meta:
+            raise ValueError("it computes nothing")
+    except Exception as error:  # torch has many for this, assertions among them
+        raise InvalidInput(f"device {device!r}: {str(error).strip().partition(chr(10))[0]}") from None
+
+
+def _check_weights(keys: dict[str, Any], path: Path) -> None:
+    """Raise `UnsupportedModel` for weights that are not the model's: transformers draws those that are missing at
+    random. What is tied to others, and what old files hold that the model computes itself, it does not name here."""
+    for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if found := sorted(map(str, keys[what])):
+            raise UnsupportedModel(
+                f"{path}: the weights are not those of config.json: {what.partition('_')[0]} {found[0]}"
+                + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+            )

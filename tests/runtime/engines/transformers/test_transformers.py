@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import Any
 
 import pytest
 import tokenizers
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
 
 from plait import (
@@ -19,6 +22,7 @@ from plait import (
     UnsupportedByEngine,
     UnsupportedModel,
 )
+from plait.runtime.engines.registry import MODELS as SHIPPED_MODELS
 from plait.runtime.engines.registry import load_engine
 from plait.runtime.engines.transformers.logits import shape
 from plait.tests.real import folder
@@ -130,7 +134,60 @@ def test_probabilities_are_cut_as_asked_for():
     assert int(shape(logits, [], SamplingParams(logit_bias={3: 9.0})).argmax()) == 3
 
 
-@pytest.mark.parametrize("options", [{"dtype": "int3"}, {"context_limit": 0}, {"nonsense": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dtype": "int3"}, {"dtype": [1]}, {"dtype": {}}, {"context_limit": 0}, {"nonsense": 1},
+        {"device": [1]}, {"device": "bogus"}, {"device": "meta"}, {"device": "cuda:99"}, {"device": None},
+    ],
+)  # fmt: skip
 def test_bad_options(options):
     with pytest.raises(InvalidInput):
         load_engine("transformers:countdown", options)
+
+
+def changed_weights(change):
+    def damage(folder):
+        weights = load_file(folder / "model.safetensors")
+        change(weights, sorted(weights)[3])
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return damage
+
+
+def changed_config(**fields):
+    def damage(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | fields))
+
+    return damage
+
+
+def pickled(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def cut_off(folder):
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        changed_weights(lambda weights, name: weights.pop(name)),
+        changed_weights(lambda weights, name: weights.update({name: weights[name][:1].clone()})),
+        changed_weights(lambda weights, name: weights.update(another=weights[name].clone())),
+        *(changed_config(num_hidden_layers=value) for value in (-1, 1, 5, "x")),
+        *(changed_config(max_position_embeddings=value) for value in (-5, 0, "x")),
+        changed_config(hidden_size="abc"), changed_config(hidden_act=7), changed_config(num_attention_heads=0),
+        changed_config(eos_token_id="abc"), changed_config(model_type=[1]), changed_config(quantization_config="x"),
+        changed_config(vocab_size=10), pickled, cut_off,
+    ],
+)  # fmt: skip
+def test_damaged_folders_are_refused_in_words(tmp_path, damage):
+    shutil.copytree(SHIPPED_MODELS / "countdown", tmp_path / "model")
+    damage(tmp_path / "model")
+    with pytest.raises((UnsupportedModel, InvalidInput)):
+        load_engine(f"transformers:{tmp_path / 'model'}", {})
