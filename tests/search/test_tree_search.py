@@ -304,6 +304,14 @@ async def test_an_answer_that_a_bound_cuts_has_finished(bounds):
     assert result.details["finished"] == 0
 
 
+async def test_a_bound_that_nobody_asked_for_is_told(monkeypatch):
+    monkeypatch.setattr(TreeSearch, "bound", 6)
+    endless = {"q": ["ab;"], "qab;": ["cd;"], "qab;cd;": ["ef;"]}
+    for fields, told in (({}, 6), ({"max_tokens": 6}, None), ({"max_depth": 1}, None)):
+        result, _ = await solve(endless, width=1, answer=r"regex:=(\d+)", **fields)
+        assert (result.details["finished"], result.details.get("bound")) == (0, told)
+
+
 async def test_a_whole_sample_with_an_answer_has_finished_however_it_ends():
     whole = {"q": ["a;=1;bcdefghij"]}
     result, _ = await solve(whole, strategy="best_of_n", finished="=", max_tokens=6, width=2)

@@ -305,6 +305,15 @@ async def test_a_model_that_only_forges_runs_into_its_limit():
     assert result.finish_reason is Finish.TOTAL_TOKENS
 
 
+async def test_a_bound_that_nobody_asked_for_is_told(monkeypatch):
+    monkeypatch.setattr(APR, "bound", 12)
+    for fields, told in (({}, 12), ({"max_tokens": 12}, None)):
+        result, _ = await solve(model(root="no end of it " * 9), **fields)
+        assert (result.finish_reason, result.details.get("bound")) == (Finish.LENGTH, told)
+    result, _ = await solve(model(root="short"))
+    assert "bound" not in result.details
+
+
 async def test_a_spawn_section_cut_off_by_the_limit_ends_the_thread():
     result, engine = await solve(max_tokens=len(EXPLORED + SECTION) - 5)
     assert (engine.prompts, result.answer, result.finish_reason) == ([ROOT], None, Finish.LENGTH)
