@@ -26,6 +26,7 @@ from ..methods.base import Method
 from ..methods.prompt import Prompt
 from ..methods.registry import parse_method
 from ..methods.sequential import Sequential
+from ..printable import printable
 from ..runtime import Runtime
 from .live import watch
 from .options import add_engine_options, engine_options, method_of
@@ -95,7 +96,7 @@ async def _run(options: argparse.Namespace, fields: dict[str, object]) -> None:
                     method = _method(fields, conversation.prompt(line))
                     answer = await _answer(runtime, method, options.seed, console, notes)
                 except PlaitError as error:
-                    notes.print(f"{error} (/reset begins anew)", style="red")
+                    notes.print(f"{printable(str(error))} (/reset begins anew)", style="red")
                 else:
                     conversation.add(line, answer)
 
@@ -109,7 +110,7 @@ async def _answer(runtime: Runtime, method: Method, seed: int, console: Console,
         await watch(aiter(job), console=notes)
         with suppress(asyncio.CancelledError):
             result = await job
-            console.print(result.text)
+            _say(result.text + "\n", console)
             return result.text
     return ""
 
@@ -119,8 +120,8 @@ async def _stream(job: Job, console: Console, notes: Console) -> str:
     async for event in job:
         if isinstance(event, Text):
             said += event.text
-            console.out(event.text, end="", highlight=False)
-    console.print()
+            _say(event.text, console)
+    _say("\n", console)
     try:
         result = await job
     except asyncio.CancelledError:
@@ -129,6 +130,12 @@ async def _stream(job: Job, console: Console, notes: Console) -> str:
     if result.finish_reason.is_truncated:
         notes.print(f"(ended: {result.finish_reason})")
     return result.text
+
+
+def _say(text: str, console: Console) -> None:
+    """What a model wrote: for a person, or as it is for a program that reads it."""
+    console.file.write(printable(text) if console.is_terminal else text)
+    console.file.flush()
 
 
 @contextmanager

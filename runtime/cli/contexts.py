@@ -15,6 +15,7 @@ from rich.markup import escape
 from ..errors import InvalidInput, UnsupportedByEngine
 from ..methods.prompt import Prompt
 from ..methods.sequential import Sequential
+from ..printable import printable
 from ..runtime import Runtime
 from .files import read_text
 from .options import add_engine_options, engine_options
@@ -93,7 +94,7 @@ def show(store: ContextFiles, console: Console) -> None:
             "tokens": context.tokens,
             "MB": context.size / 1e6,
             "used": datetime.datetime.fromtimestamp(context.used).strftime("%Y-%m-%d %H:%M"),
-            "text": escape(" ".join(context.text.split())[:48]),
+            "text": escape(printable(" ".join(context.text.split())[:48])),
         }
         for context in found
     ]

@@ -33,15 +33,15 @@ def show(trace: Trace, console: Console) -> None:
         console.print(drawing.tree(root))
     end = trace.end or {"finish": "unfinished"}
     answer = end.get("answer")
-    console.print(Line(f"{end['finish']}: {'no answer' if answer is None else printable(answer)}", style="bold"))
+    console.print(Line(printable(f"{end['finish']}: {'no answer' if answer is None else answer}"), style="bold"))
     if error := end.get("error"):
         console.print(Line(printable(error), style="red"))
 
 
 def _header(trace: Trace) -> Line:
     usage = (trace.end or {}).get("usage") or {}
-    line = Line(str((trace.header["method"] or {}).get("method")), style="bold")
-    line.append(f" on {trace.header['model']}", style="not bold")
+    line = Line(printable(str((trace.header["method"] or {}).get("method"))), style="bold")
+    line.append(printable(f" on {trace.header['model']}"), style="not bold")
     if usage:
         figures = f"{len(trace.branches):,} branches, {_tools(trace)}{usage.get('total_tokens', 0):,} tokens, "
         figures += f"{usage.get('critical_tokens', 0):,} on the critical path, {usage.get('seconds', 0.0):.2f} s"
@@ -145,7 +145,7 @@ class _Drawing:
     def _title(self, record: BranchRecord) -> Line:
         line = Line(printable(record.label or record.id), style="bold")
         if record.label:
-            line.append(f"  {record.id}", style="not bold dim")
+            line.append(printable(f"  {record.id}"), style="not bold dim")
         if record.error is not None:
             line.append(f"  failed: {printable(record.error)}", style="not bold red")
         elif record.pruned is not None:
@@ -154,7 +154,7 @@ class _Drawing:
             is_found = record.id in self._found
             line.append("  found" if is_found else "  no result", style=f"not bold {'green' if is_found else 'dim'}")
         if record.finish is not None:
-            line.append(f"  {record.finish}", style="not bold dim")
+            line.append(printable(f"  {record.finish}"), style="not bold dim")
         if record.scores:
             line.append(f"  score {', '.join(f'{score:.4g}' for score in record.scores)}", style="not bold cyan")
         return line

@@ -10,10 +10,12 @@ import asyncio
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 
 from ....runtime.cli.live import watch
 from ....runtime.cli.table import table
 from ....runtime.errors import InvalidInput
+from ....runtime.printable import printable
 from ....runtime.result import Result
 from ....runtime.runtime import Runtime
 from ...config import MethodConfig
@@ -45,7 +47,7 @@ async def demo(runtime: Runtime, problems: Sequence[Problem], console: Console, 
             results[name].append(result)
             solved[name] += verdict.ok
             mark = "[green]solved[/]" if verdict else f"[yellow]{verdict.reason if result.answer else 'no answer'}[/]"
-            console.print(f"{name}: {mark}  {result.answer or ''}", highlight=False, soft_wrap=True)
+            console.print(f"{name}: {mark}  {escape(printable(result.answer or ''))}", highlight=False, soft_wrap=True)
     console.print()
     title = f"{len(problems)} held-out problems, every thread within {context} tokens of context"
     console.print(table(title, [_row(name, results[name], solved[name]) for name in METHODS]))

@@ -26,6 +26,8 @@ def write(context):
     last = context.split("<user>")[-1].split("\n")[0]
     if last == "long":
         return "endless " * 100000
+    if last == "steer":
+        return "\x1b]0;title\x07\x1b[2J"
     return f"[{context.count('<user>')}] you said {last}" if "<user>" in context else f"after {context!r}"
 
 def load(rest, options):
@@ -199,6 +201,21 @@ def test_the_tree_on_a_terminal(start):
     terminal.wait_for("> ")
     terminal.type("/quit\n")
     assert terminal.status() == 0
+
+
+@pytest.mark.parametrize("method", ["sequential", "sc2"])
+def test_no_answer_steers_the_terminal(method, start):
+    arguments = ["script:x", "--method", method]
+    terminal = start(*arguments)
+    terminal.wait_for("> ")
+    terminal.type("steer\n")
+    terminal.wait_for(r"\x1b]0;title\x07\x1b[2J" + "\r\n> ")
+    terminal.type("/quit\n")
+    assert terminal.status() == 0
+
+
+def test_a_program_gets_an_answer_as_it_is():
+    assert piped("steer\n", "script:x")[1] == "\x1b]0;title\x07\x1b[2J\n"
 
 
 def test_methods_as_one_word():

@@ -65,9 +65,11 @@ def test_nothing_of_it_steers_the_terminal():
     trace = trace_with(ToolRecord(branch="0", tool=text, arguments={"x": text}, began=1, output=text))
     trace.states.append(StateRecord(branch="0", state=text, time=1.0))
     trace.new_segment("0", 0, ()).pieces.append(Piece(kind="sampled", token_ids=[1], text=text))
-    trace.end = {"finish": "eos", "answer": text}
+    trace.end = {"finish": text, "answer": text}
+    trace.header["model"] = text
+    trace.branches["0"].label, trace.branches["0"].finish = "x", text
     assert not set("\x1b\x9b\u202e") & set(drawn(trace))
-    assert drawn(trace).count("a\\x1b[2Jb\\x9b1m\\u202e") == 6
+    assert drawn(trace).count("a\\x1b[2Jb\\x9b1m\\u202e") == 9
 
 
 def trace_with(tool):

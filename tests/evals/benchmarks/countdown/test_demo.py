@@ -35,6 +35,14 @@ async def test_demo_compares_the_methods():
     assert [line.split()[:2] for line in text.splitlines()[-2:]] == [["sequential", "0/1"], ["apr", "1/1"]]
 
 
+async def test_no_answer_steers_the_terminal():
+    console = Console(file=io.StringIO(), width=120)
+    async with Runtime(engine=ScriptedEngine(lambda _: " answer [/]\x1b[2J", tokenizer=WordTokenizer())) as runtime:
+        await demo(runtime, [Problem((9, 8, 3, 1), 24)], console, 512)
+    text = console.file.getvalue()
+    assert "[/]\\x1b[2J" in text and "\x1b" not in text
+
+
 OPTIONS = {
     "--count": [0, -1, 10**6],
     "--numbers": [-1, 0, 1, 6, 9],
