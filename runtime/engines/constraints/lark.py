@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from ...constraint import Constraint
 from ...errors import InvalidInput
+from .schema import followed
 
 _HEAD = '%llguidance {"no_forcing": true}\n'
 """A token is allowed if the text can go on behind it; else llguidance allows only one way to spell forced text."""
@@ -31,6 +32,7 @@ def _json(source: str) -> str:
         raise InvalidInput(f"a JSON schema is an object, not {_shown(schema)}")
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
+    followed(schema)
     return f"start: %json {json.dumps({**schema, 'x-guidance': _JSON})}"
 
 
@@ -51,12 +53,23 @@ def _choice(source: str) -> str:
 def _grammar(source: str) -> str:
     if "%llguidance" in source:
         raise InvalidInput("a grammar sets no options of the library: leave out %llguidance")
-    schemas = []
-    for part in source.split("%json")[1:]:
-        with suppress(ValueError, RecursionError):  # The library says what is wrong, if it is a schema at all.
-            schemas.append(json.JSONDecoder().raw_decode(part.lstrip())[0])
-    _check_items(schemas)
-    return source
+    before, *parts = source.split("%json")
+    found = [_schema(part) for part in parts]
+    _check_items([schema for schema, _ in found])
+    return "%json".join([before, *(_rewritten(part, *one) for part, one in zip(parts, found, strict=True))])
+
+
+def _schema(part: str) -> tuple[object, int]:
+    """What a grammar says behind `%json`, and where that ends. The library says what is wrong, if it is one at all."""
+    with suppress(ValueError, RecursionError):
+        return json.JSONDecoder().raw_decode(part, len(part) - len(part.lstrip()))
+    return None, 0
+
+
+def _rewritten(part: str, schema: object, end: int) -> str:
+    before = json.dumps(schema)
+    after = json.dumps(followed(schema))
+    return part if after == before else f" {after}{part[end:]}"
 
 
 def _check_items(schema: object) -> None:

@@ -24,6 +24,8 @@ _KEPT = 32
 """Compiled constraints, by when they were last asked for."""
 _SHOWN = 300
 """Characters of the library's messages in ours."""
+_COERCE = "Enable 'coerce_one_of' option to approximate oneOf with anyOf"
+"""What its messages say of an option that schemas do not set here."""
 
 
 class Compiler:
@@ -202,4 +204,4 @@ def _first(message: str) -> str:
         line = line.partition(": ")[2]
     if detail := next((one for one in message.splitlines() if one.strip().startswith("error: ")), ""):
         line = f"{line.removesuffix(':')}: {detail.strip().removeprefix('error: ')}"
-    return printable(line[:_SHOWN])
+    return printable(line.replace(_COERCE, "Use anyOf")[:_SHOWN])
