@@ -26,6 +26,13 @@ Text = Annotated[str, Field(min_length=1, strict=True)]
 Token = Annotated[int, Field(ge=0, strict=True)]
 
 
+def check_tokens(name: str, tokens: Sequence[int], engine: Engine) -> None:
+    """Raise `InvalidInput` for tokens that the engine's model does not have."""
+    size = engine.tokenizer.vocab_size
+    if (bad := next((token for token in tokens if not 0 <= token < size), None)) is not None:
+        raise InvalidInput(f"{name}: token id {bad} is outside the vocabulary of {size}")
+
+
 class Method(Spec):
     """A way to reason, as data: construct it, send it as JSON, run it anywhere.
 
@@ -124,7 +131,7 @@ class Decoding(WithContexts, Method):
             ctx.state.details["bound"] = self.bound
 
     def check(self, engine: Engine) -> None:
-        self.check_stop_tokens(engine)
+        check_tokens("stop_token_ids", self.stop_token_ids, engine)
         if self.constraint is not None:
             engine.check_constraint(self.constraint.plain())
         self.check_prompt(self.tokens(engine.tokenizer), engine)
@@ -140,9 +147,8 @@ class Decoding(WithContexts, Method):
 
     def check_prompt(self, tokens: Sequence[int], engine: Engine) -> None:
         """Raise what is wrong with a prompt of these tokens and the method's contexts."""
-        size = engine.tokenizer.vocab_size
-        if not isinstance(self.prompt, str) and (bad := [token for token in tokens if not 0 <= token < size]):
-            raise InvalidInput(f"prompt: token id {bad[0]} is outside the vocabulary of {size}")
+        if not isinstance(self.prompt, str):
+            check_tokens("prompt", tokens, engine)
         layout = self.lay_out(self.prompt, tokens, engine, self.messages)
         limit = min(self.context_limit or engine.context_limit, engine.context_limit)
         check_room(layout, limit, engine)
@@ -153,11 +159,6 @@ class Decoding(WithContexts, Method):
         if self.contexts:
             ctx.state.details["contexts"] = layout.details
         return ctx.open(layout.tokens, label=label, context_limit=self.context_limit, contexts=layout.parallel)
-
-    def check_stop_tokens(self, engine: Engine) -> None:
-        size = engine.tokenizer.vocab_size
-        if (token := max(self.stop_token_ids, default=0)) >= size:
-            raise InvalidInput(f"stop_token_ids: token id {token} is outside the vocabulary of {size}")
 
     def settings(self, engine: Engine) -> dict[str, Any]:
         return {"sampling": {**self._shape(engine), "max_tokens": self.limit}}

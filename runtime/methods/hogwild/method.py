@@ -15,6 +15,7 @@ from ...errors import OutOfBlocks, PromptTooLong, UnsupportedByEngine
 from ...jobs.context import Context
 from ...result import Outcome
 from ...trace.trace import Trace
+from ..base import check_tokens
 from .fields import HogwildFields
 from .run import Run
 from .text import pieces
@@ -36,6 +37,9 @@ class Hogwild(HogwildFields):
             raise UnsupportedByEngine(
                 f"hogwild needs live views, which engine {engine.name} lacks; the native engine has them"
             )
+        check_tokens("stop_token_ids", self.stop_token_ids, engine)
+        for name, tokens in self.resume.items():
+            check_tokens(f"resume: {name}", tokens, engine)
         try:
             self.check_prompt(self.prompt_tokens(engine.tokenizer), engine)
         except (PromptTooLong, OutOfBlocks) as error:

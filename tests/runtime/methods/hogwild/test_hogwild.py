@@ -7,6 +7,7 @@ import pytest
 from plait import (
     Capabilities,
     Hogwild,
+    InvalidInput,
     InvalidJob,
     OutOfBlocks,
     PromptTooLong,
@@ -20,6 +21,8 @@ from plait.runtime.methods.hogwild.method import sampled_tokens
 from plait.runtime.methods.hogwild.text import DEFAULT_NAMES, ends_step, has_open_fence, is_looping, opener, pieces
 from plait.tests.runtime.methods.hogwild.oracle import ToyTokenizer
 from plait.tests.runtime.methods.hogwild.tools import TOKENIZER, Other, job, play, said
+
+SIZE = TOKENIZER.vocab_size
 
 
 @pytest.mark.parametrize(
@@ -108,6 +111,21 @@ def test_the_prompt_has_to_fit_with_its_instructions():
     with pytest.raises(OutOfBlocks, match=r"10: .*rules"):
         Hogwild(prompt="p").check(engine)
     Hogwild(prompt="p", rules=False).check(engine)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"resume": {"Alice": (3, 4), "Bob": (3, SIZE)}}, f"resume: Bob: token id {SIZE} "),
+        ({"stop_token_ids": (3, SIZE)}, f"stop_token_ids: token id {SIZE} "),
+    ],
+)
+def test_tokens_that_the_model_does_not_have(fields, message):
+    engine = ScriptedEngine(["x"], tokenizer=TOKENIZER)
+    engine.capabilities = Capabilities(live_views=True)
+    with pytest.raises(InvalidInput, match=f"{message}is outside the vocabulary of {SIZE}"):
+        Hogwild(prompt="p", rules=False, **fields).check(engine)
+    Hogwild(prompt="p", rules=False, resume={"Alice": (0, SIZE - 1)}, stop_token_ids=(SIZE - 1,)).check(engine)
 
 
 def test_greetings():
