@@ -32,6 +32,7 @@ from ..runtime.cli.options import (
     parse_field,
     with_job_options,
 )
+from ..runtime.disk import check_apart
 from ..runtime.errors import InvalidInput
 from ..runtime.events import Done, Event
 from ..runtime.job_spec import JobSpec
@@ -160,6 +161,7 @@ def _check_places(options: argparse.Namespace, top: Path) -> None:
         file: Path | None = getattr(options, name)
         if file is not None and not file.absolute().parent.is_dir():
             raise InvalidInput(f"--{name}: {file.absolute().parent} is no folder: make it first")
+        check_apart(file, options.issue, options.model)
     if options.folder is not None and options.folder.resolve().is_relative_to(top.resolve()):
         raise InvalidInput(f"--folder: {options.folder} is in the repository, which is not to change: choose another")
 

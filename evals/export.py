@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.disk import write_whole
+from ..runtime.disk import check_apart, write_whole
 from ..runtime.errors import InvalidInput
-from .store import read_settings, read_units
+from .store import RESULTS, read_settings, read_units
 
 if TYPE_CHECKING:
     import pandas
@@ -122,6 +122,7 @@ def export(folder: Path, out: Path) -> int:
     Raises `InvalidInput` for another ending, and when a file cannot be read or written."""
     if out.suffix not in FORMATS:
         raise InvalidInput(f"cannot export to {out}: its name should end in {' or '.join(FORMATS)}")
+    check_apart(out, folder / RESULTS)
     rows = list(records(folder))
     file = io.StringIO(newline="")
     if out.suffix == ".csv":

@@ -20,6 +20,20 @@ def cache_folder(name: str) -> Path:
         raise InvalidInput("there is no home folder to keep files in: set XDG_CACHE_HOME") from None
 
 
+def check_apart(out: Path | None, *read: str | Path | None) -> None:
+    """Raise `InvalidInput` where a file that is to be written is one that is read."""
+    for name in read:
+        if out is not None and name is not None and _is_same(out, name):
+            raise InvalidInput(f"{out} is read, and would be overwritten: choose another name")
+
+
+def _is_same(one: str | Path, other: str | Path) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except (OSError, ValueError):  # One of them is not there, or no name at all.
+        return False
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Raises `InvalidInput` where the system does not let `path` be written: it is a file, a disk is full, ..."""

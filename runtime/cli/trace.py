@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..disk import check_apart
 from ..trace import viewer
 from ..trace.perfetto import perfetto
 from ..trace.trace import Trace
@@ -30,13 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.action == "view" and options.out is None:
+        options.out = options.file.with_name(f"{options.file.name}.html")
+    if options.action != "show":
+        check_apart(options.out, options.file)
     trace = Trace.load(options.file)
     if options.action == "show":
         show(trace, Console())
     elif options.action == "view":
-        out = options.out or options.file.with_name(f"{options.file.name}.html")
-        write_text(out, viewer.render(trace))
-        sys.stdout.write(f"{out}\n")
+        write_text(options.out, viewer.render(trace))
+        sys.stdout.write(f"{options.out}\n")
     else:
         write_text(options.out, json.dumps(perfetto(trace), separators=(",", ":")))
     return 0

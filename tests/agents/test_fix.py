@@ -225,6 +225,10 @@ def test_wrong_input_is_one_line(folder, fix, tmp_path):
     assert "is no folder" in refused(fix(folder / "README.md"))
     assert "--out: " in refused(fix(folder, "--out", str(tmp_path / "none" / "x.diff")))
     assert "--trace: " in refused(fix(folder, "--trace", str(tmp_path / "none" / "x.jsonl")))
+    issue = tmp_path / "issue.md"
+    issue.write_text("It is wrong.")
+    for option in ("--out", "--trace"):
+        assert "would be overwritten" in refused(fix(folder, option, str(issue), issue=str(issue)))
     assert "is in the repository" in refused(fix(folder, "--folder", str(folder / "job")))
     assert "unknown sandbox 'cell'" in refused(fix(folder, sandbox="cell"))
     assert "No closing quotation" in refused(fix(folder, "--check", "run 'x"))

@@ -93,6 +93,11 @@ def test_whatever_an_answer_holds_is_in_its_cell(folder, text, tmp_path, monkeyp
         assert [one["extracted"] for one in csv.DictReader(file)] == [text] * 2
 
 
+def test_the_results_are_not_written_over(folder):
+    with pytest.raises(InvalidInput, match="results.jsonl is read, and would be overwritten"):
+        export(folder, folder / "traces" / ".." / "results.jsonl")
+
+
 def test_a_pandas_table(folder):
     pandas = pytest.importorskip("pandas")
     table = load(folder)

@@ -24,6 +24,7 @@ from ....runtime.cli.exit_status import exit_status
 from ....runtime.cli.files import write_text
 from ....runtime.cli.options import positive
 from ....runtime.cli.table import table
+from ....runtime.disk import check_apart
 from ....runtime.runtime import Runtime
 from ...stats import wilson
 from .questions import Row, Style, exact_match, f1, load
@@ -83,6 +84,7 @@ def summary(graded: dict[str, list[Graded]]) -> list[dict[str, object]]:
 
 
 async def _main(options: argparse.Namespace) -> None:
+    check_apart(options.out, options.data)
     rows = load(options.data)[: options.count]
     style = Style(chat=options.chat, max_tokens=options.max_tokens)
     async with Runtime(options.model) as runtime:
