@@ -2,56 +2,81 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, TextIO
 
 from ..errors import PlaitError
+from ..printable import printable
 
 
 def exit_status(run: Callable[[], int | None]) -> int:
     """Run a command; returns its status, or 1 for what plait refuses or what cannot be printed, 130 when it was
-    interrupted or terminated."""
-    try:
-        with _ending_like_interrupt():
-            try:
-                return run() or 0
-            finally:
-                sys.stdout.flush()
-    except PlaitError as error:
-        sys.stderr.write(f"plait: {error}\n")
-        return 1
-    except BrokenPipeError:
-        if not _is_unread(sys.stdout.fileno()):
-            raise
-        _print_no_more()
-        return 1
-    except OSError as error:
-        # What is written elsewhere is known by its path, and refused by it.
-        if error.errno != errno.ENOSPC or error.filename is not None:
-            raise
-        _print_no_more()
-        sys.stderr.write("plait: standard output has no space left\n")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    interrupted or terminated. What cannot be said on standard error is lost, and nothing else with it."""
+    _open_closed()
+    out, notes = _Stream(sys.stdout), _Stream(sys.stderr, is_lenient=True)
+    with redirect_stdout(out), redirect_stderr(notes):
+        try:
+            with _ending_like_interrupt():
+                try:
+                    return run() or 0
+                finally:
+                    out.flush()
+        except PlaitError as error:
+            notes.write(f"plait: {printable(str(error))}\n")
+            return 1
+        except OSError as error:
+            if not out.is_stuck:
+                raise
+            if not isinstance(error, BrokenPipeError):  # its reader has gone, as `head` does
+                notes.write(f"plait: cannot write to standard output: {error.strerror}\n")
+            return 1
+        except KeyboardInterrupt:
+            return 130
 
 
-def _print_no_more() -> None:
-    """What is left is written when the process ends; let it go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _open_closed() -> None:
+    """Standard streams that were closed when the process began lead nowhere, in the order of their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))
 
 
-def _is_unread(pipe: int) -> bool:
-    """Has the reader of a pipe gone, as `head` does?"""
-    poll = select.poll()
-    poll.register(pipe, 0)
-    return bool(poll.poll(0))
+class _Stream:
+    """A standard stream. When it cannot be written, it knows, and what comes later goes nowhere: what is left is
+    written when the process ends. `is_lenient`: that is no error."""
+
+    def __init__(self, stream: TextIO, *, is_lenient: bool = False) -> None:
+        self._stream = stream
+        self._is_lenient = is_lenient
+        self.is_stuck = False
+
+    def write(self, text: str) -> int:
+        with self._noticing():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._noticing():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.is_stuck = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            if not self._is_lenient:
+                raise
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -135,7 +136,30 @@ def test_another_broken_pipe_is_an_error(monkeypatch):
 def test_output_on_a_full_disk_is_one_line(command):
     with Path("/dev/full").open("w") as full:
         run = subprocess.run([sys.executable, "-m", "plait", *command], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (run.returncode, run.stderr) == (1, "plait: standard output has no space left\n")
+    assert (run.returncode, run.stderr) == (1, "plait: cannot write to standard output: No space left on device\n")
+
+
+def test_a_disk_that_is_full_elsewhere_is_an_error(monkeypatch):
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("plait.runtime.cli.main._main", fail)
+    with pytest.raises(OSError, match="No space left"):
+        main([])
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "error"),
+    [("schema >&-", 0, ""), ("run - <&-", 1, "plait: malformed job JSON: Expecting value: line 1 column 1 (char 0)\n")],
+)
+def test_streams_that_are_closed_lead_nowhere(line, status, error):
+    run = subprocess.run(f"{sys.executable} -m plait {line}", shell=True, stderr=subprocess.PIPE, text=True)
+    assert (run.returncode, run.stderr) == (status, error)
+
+
+def test_no_refusal_steers_the_terminal(capsys):
+    assert main(["schema", "\x1b[2J"]) == 1
+    assert "\\x1b[2J" in (err := capsys.readouterr().err) and "\x1b" not in err
 
 
 def complete(line, tmp_path):
