@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     fields = method_of(options.method)
+    if "prompt" in fields:
+        raise InvalidInput("there is a prompt in --method: leave it out, what you type is the prompt")
     _method(fields, "?")  # what is wrong with it, before anything is loaded
     if options.plain and options.system is not None:
         raise InvalidInput("--system needs a chat template: leave out --plain")
@@ -152,7 +154,7 @@ def _interruptible(job: Job) -> Iterator[None]:
 def _lines(notes: Console) -> Iterator[str]:
     """What is typed or piped in, without empty lines. Nothing else goes on meanwhile, so waiting may block."""
     if not sys.stdin.isatty():
-        yield from (line for text in sys.stdin if (line := text.rstrip("\n")))
+        yield from _piped(notes)
         return
     with suppress(ImportError):
         import readline  # noqa: F401  # lines can be edited and come back
@@ -163,11 +165,29 @@ def _lines(notes: Console) -> Iterator[str]:
         except KeyboardInterrupt:
             notes.print("\n/quit ends the conversation")
             continue
+        except UnicodeDecodeError as error:
+            _pass_over(error, notes)
+            continue
         except EOFError:
             notes.print()
             return
         if line:
             yield line
+
+
+def _piped(notes: Console) -> Iterator[str]:
+    for data in sys.stdin.buffer:
+        try:
+            line = data.decode("utf-8-sig").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            _pass_over(error, notes)
+        else:
+            if line:
+                yield line
+
+
+def _pass_over(error: UnicodeDecodeError, notes: Console) -> None:
+    notes.print(f"a line is passed over: {error}", style="red")
 
 
 def _check_chat(model: str, tokenizer: Tokenizer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 from ..errors import InvalidInput
@@ -10,12 +11,14 @@ from ..errors import InvalidInput
 
 def read_text(name: str | Path) -> str:
     """A file's text; `-` is standard input. Raises `InvalidInput`."""
-    if str(name) == "-":
-        return sys.stdin.read()
     try:
-        return Path(name).read_text(encoding="utf-8-sig")
+        if str(name) != "-":
+            return Path(name).read_text(encoding="utf-8-sig")
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")  # as a file is read, whatever the locale says
+        return sys.stdin.read()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {name}: {error}") from None
+        raise InvalidInput(f"cannot read {'standard input' if str(name) == '-' else name}: {error}") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..disk import check_apart
 from ..errors import InvalidInput
 from ..job_spec import JobSpec, parse_job
 from ..methods.registry import parse_method
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    check_apart(options.trace, options.job, options.model)
     spec = with_job_options(_spec(options), options)
     result = asyncio.run(_run(spec, options, Console(stderr=True)))
     sys.stdout.write(json.dumps(result.to_json(), indent=2) + "\n")

@@ -62,6 +62,17 @@ def test_a_conversation_through_a_pipe():
     assert err.splitlines() == ["forgotten", "/reset forgets the conversation, /quit ends it, Ctrl-C stops an answer"]
 
 
+def test_lines_of_other_systems_and_none_at_all():
+    lines = b"\xef\xbb\xbfhello\r\n\xff\xfe\r\n\r\n/reset\r\nh\xc3\xa9\r\n/quit\r\nnever\r\n"
+    command = [sys.executable, "-c", CODE, "script:x"]
+    run = subprocess.run(
+        command, input=lines, capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    )
+    assert (run.returncode, run.stdout.decode()) == (0, "[1] you said hello\n[1] you said h\xe9\n")
+    passed, forgotten = run.stderr.decode().splitlines()
+    assert passed.startswith("a line is passed over: ") and forgotten == "forgotten"
+
+
 def test_a_system_message_and_a_method_with_threads():
     code, out, err = piped("hello\n", "script:x", "--system", "be brief", "--method", "sc3:max_tokens=400")
     assert (code, out) == (0, "[1] you said hello\n")
@@ -80,6 +91,7 @@ def test_plain_text_goes_on():
         (["script:plain"], "script:plain cannot chat: this model's tokenizer has no chat template; with --plain"),
         (["script:x", "--method", "telepathy"], "unknown method 'telepathy'"),
         (["script:x", "--method", "sequential:max_tokens=no"], "malformed Sequential: max_tokens"),
+        (["script:x", "--method", "sequential:prompt=x"], "there is a prompt in --method"),
         (["script:x", "--plain", "--system", "x"], "--system needs a chat template"),
         (["countdown", "--dtype", "int3"], "unknown dtype 'int3'"),
         (["no-such-model"], "no model 'no-such-model'"),

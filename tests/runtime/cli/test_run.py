@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +28,54 @@ def test_run_reads_standard_input(recorded, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO((recorded / "job.json").read_text()))
     assert main(["run", "-", "--model", f"replay:{recorded / 'recording'}"]) == 0
     assert json.loads(capsys.readouterr().out)["finish_reason"] == "eos"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_standard_input_is_read_as_a_file_is(encoding, recorded, capsys, monkeypatch):
+    def given(data):
+        stream = io.TextIOWrapper(io.BytesIO(data), encoding=encoding, errors="surrogateescape")
+        monkeypatch.setattr("sys.stdin", stream)
+        return main(["run", "-", "--model", f"replay:{recorded / 'recording'}"])
+
+    assert given(b"\xef\xbb\xbf" + (recorded / "job.json").read_bytes()) == 0
+    assert json.loads(capsys.readouterr().out)["finish_reason"] == "eos"
+    assert given(b'{"method": "\xff"}') == 1
+    err = capsys.readouterr().err
+    assert err.startswith("plait: cannot read standard input: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["full", "unread"])
+def test_a_result_is_printed_where_nothing_can_be_said_beside_it(kind, recorded, capsys, monkeypatch):
+    if kind == "full":
+        stderr = Path("/dev/full").open("w")
+    else:
+        read, write = os.pipe()
+        os.close(read)
+        stderr = os.fdopen(write, "w")
+    with stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        assert main(["run", str(recorded / "job.json"), "--model", f"replay:{recorded / 'recording'}"]) == 0
+        assert main(["run", "/no/such/job.json"]) == 1
+    assert json.loads(capsys.readouterr().out)["answer"] == WHOLE
+
+
+@pytest.mark.parametrize("other", ["linked", "job.json", "../{folder}/job.json"])
+def test_what_is_read_is_not_written_over(other, recorded, capsys):
+    job, trace = recorded / "job.json", recorded / "trace"
+    for file in (job, trace):
+        name = recorded / other.format(folder=recorded.name).replace("job.json", file.name)
+        if other == "linked":
+            name.unlink(missing_ok=True)
+            name.hardlink_to(file)
+        before = file.read_bytes()
+        commands = [["trace", "view", str(file), "--out", str(name)]]
+        commands += [["trace", "export", "--perfetto", str(file), str(name)]]
+        if file is job:
+            commands = [["run", str(job), "--trace", str(name), "--model", f"replay:{recorded / 'recording'}"]]
+        for command in commands:
+            assert main(command) == 1
+            assert "is read, and would be overwritten" in capsys.readouterr().err
+        assert file.read_bytes() == before
 
 
 def test_run_keeps_to_a_constraint(capsys, monkeypatch):
