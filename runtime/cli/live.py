@@ -32,6 +32,7 @@ from ..events import (
     ToolStarted,
 )
 from ..printable import printable
+from ..trace.tree import MAX_DEPTH
 
 REFRESH_SECONDS = 0.08
 MAX_CHILDREN = 12
@@ -176,14 +177,16 @@ class JobView:
         return Group(Line(self.summary(), style="bold"), *trees)
 
 
-def _grow(tree: Tree, thread: _Thread) -> None:
+def _grow(tree: Tree, thread: _Thread, depth: int = 1) -> None:
+    if depth == MAX_DEPTH:  # The thread's own line says how many are below.
+        return
     shown, hidden = _chosen(thread.children)
     width = min(max((len(child.name) for child in shown), default=0), MAX_LABEL)
     for child in shown:
         branch = tree.add(_line(child, width))
         # Whoever has handed in a result, or none, has drawn its conclusion from its own children.
         if child.status not in ("found", "no result"):
-            _grow(branch, child)
+            _grow(branch, child, depth + 1)
     if hidden:
         counts = Counter(child.phase for child in hidden)
         tree.add(Line(f"... {len(hidden)} more: {', '.join(f'{n} {name}' for name, n in counts.items())}", style="dim"))

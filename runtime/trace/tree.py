@@ -14,6 +14,12 @@ from .record import BranchRecord, JoinRecord, Piece, StateRecord, ToolRecord
 from .timeline import Timeline
 from .trace import Trace
 
+MAX_DEPTH = 50
+"""Branches drawn one below another, less where the terminal has no room; what is below them is counted."""
+GUIDE = 4
+"""Columns that a level takes."""
+MIN_COLUMNS = 20
+"""For the text of the last one."""
 MAX_VALUE = 60
 """Characters of a tool's argument that are shown."""
 OUTPUT_LINES = 12
@@ -28,7 +34,7 @@ _Part = Piece | BranchRecord | JoinRecord | ToolRecord | StateRecord
 def show(trace: Trace, console: Console) -> None:
     """Print a trace: header, the tree of branches with their texts, and how it ended."""
     console.print(_header(trace))
-    drawing = _Drawing(trace)
+    drawing = _Drawing(trace, depth=max(1, min(MAX_DEPTH, (console.width - MIN_COLUMNS) // GUIDE)))
     for root in trace.children_of(None):
         console.print(drawing.tree(root))
     end = trace.end or {"finish": "unfinished"}
@@ -69,8 +75,9 @@ def _time(part: _Part) -> float | None:
 
 
 class _Drawing:
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, depth: int) -> None:
         self._trace = trace
+        self._depth = depth
         self._found = {name for join in trace.joins for name in join.found}
         self._joined = {name for join in trace.joins for name in join.children}
         self._timeline = Timeline(trace)
@@ -83,7 +90,7 @@ class _Drawing:
         for tool in trace.tools:
             self._notes[tool.branch].append(tool)
 
-    def tree(self, record: BranchRecord) -> Tree:
+    def tree(self, record: BranchRecord, depth: int = 1) -> Tree:
         """The branch, its text and its children, in the order in which they were written."""
         tree = Tree(self._title(record), guide_style="dim")
         for part in self._in_order(record.id):
@@ -99,9 +106,18 @@ class _Drawing:
                 tree.add(line.append(f"  at {part.time:.2f} s", style="not bold dim"))
             elif isinstance(part, ToolRecord):
                 self._tool(tree, part)
-            else:
-                tree.add(self.tree(part))
+            elif depth < self._depth:
+                tree.add(self.tree(part, depth + 1))
+        if depth == self._depth and (hidden := self._below(record)):
+            tree.add(Line(f"... {hidden:,} more below", style="dim"))
         return tree
+
+    def _below(self, record: BranchRecord) -> int:
+        """Branches of the subtree, without the branch itself."""
+        waiting = [record]
+        for branch in waiting:
+            waiting += [part for _, part in self._parts[branch.id] if isinstance(part, BranchRecord)]
+        return len(waiting) - 1
 
     def _in_order(self, branch: str) -> list[_Part]:
         """What the branch consists of, by the clock; what has no time stays behind what was written before it."""

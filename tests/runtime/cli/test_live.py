@@ -20,7 +20,7 @@ from plait.runtime.events import (
     ToolFinished,
     ToolStarted,
 )
-from plait.runtime.trace.tree import show
+from plait.runtime.trace.tree import MAX_DEPTH, show
 from plait.tests.runtime.methods.apr.test_apr import model
 from plait.tests.runtime.methods.apr.test_paper import ROOT
 
@@ -169,3 +169,14 @@ def test_a_job_begun_anew_is_drawn_anew():
         view.feed(Started(job="j", time=0.0, method="m", model="x"))
         view.feed(BranchStarted(job="j", time=0.0, branch="0", parent=None, label="", prompt_tokens=1))
     assert "1 thread " in view.summary()
+
+
+def test_what_is_far_below_is_counted():
+    view = JobView()
+    for i in range(1500):
+        parent = f"b{i - 1}" if i else None
+        view.feed(BranchStarted(job="j", time=0.0, branch=f"b{i}", parent=parent, label="", prompt_tokens=0))
+    screen = Console(file=io.StringIO(), width=400)
+    screen.print(view.render())
+    last = screen.file.getvalue().splitlines()[-1]
+    assert f"b{MAX_DEPTH - 1}  " in last and f"{1500 - MAX_DEPTH:,} below" in last

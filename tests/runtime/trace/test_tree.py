@@ -9,7 +9,7 @@ from rich.console import Console
 
 from plait import Trace
 from plait.runtime.trace.record import BranchRecord, Piece, StateRecord, ToolRecord
-from plait.runtime.trace.tree import OUTPUT_LINES, show
+from plait.runtime.trace.tree import MAX_DEPTH, OUTPUT_LINES, show
 from plait.tests.runtime.trace.viewer.samples import sample
 
 
@@ -70,6 +70,19 @@ def test_nothing_of_it_steers_the_terminal():
     trace.branches["0"].label, trace.branches["0"].finish = "x", text
     assert not set("\x1b\x9b\u202e") & set(drawn(trace))
     assert drawn(trace).count("a\\x1b[2Jb\\x9b1m\\u202e") == 9
+
+
+@pytest.mark.parametrize("more", [0, 1, 1500])
+@pytest.mark.parametrize(("width", "depth"), [(400, MAX_DEPTH), (80, 15), (10, 1)])
+def test_what_is_far_below_is_counted(width, depth, more):
+    trace = Trace({"model": "m", "method": {"method": "x"}})
+    for i in range(depth + more):
+        parent = f"b{i - 1}" if i else None
+        trace.branches[f"b{i}"] = BranchRecord(id=f"b{i}", parent=parent, origin="fork", label="", level=i)
+        trace.new_segment(f"b{i}", 0, ())
+    text = " ".join(drawn(trace, width).split()) + " "
+    assert f"b{depth - 1} " in text and f"b{depth} " not in text
+    assert text.count("more below") == bool(more) and (not more or f"... {more:,} more below" in text)
 
 
 def trace_with(tool):
