@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from ..runtime.engine import Tokenizer
-from ..runtime.methods.answers import check_rule
+from ..runtime.methods.answers import check_rule, matches
 from ..runtime.methods.base import Decoding, Temperature, Text
 from ..runtime.methods.nesting import Inner
 from ..runtime.methods.prompt import context_text
@@ -56,7 +55,8 @@ class SearchFields(Voting):
     """Strings that end a step; they stay in its text."""
     finished: Annotated[tuple[Text, ...], BeforeValidator(_phrases)] = ()
     """What ends a trajectory with the step that holds it: texts, or `regex:PATTERN`; looked for in what the policy
-    writes, not in the prompt. Its own end and `stop` end it in any case."""
+    writes, not in the prompt. A pattern whose search takes too long finds nothing. Its own end and `stop` end it in any
+    case."""
     step_tokens: int = Field(default=256, ge=1)
     """Tokens of one step at most; a step that is cut goes on as the next one."""
     bound: ClassVar[int] = 1024
@@ -106,7 +106,7 @@ class SearchFields(Voting):
     def finishes(self, text: str) -> bool:
         """Does `finished` find something in the text?"""
         return any(
-            re.search(rule.removeprefix(_REGEX), text) if rule.startswith(_REGEX) else rule in text
+            matches(rule.removeprefix(_REGEX), text) if rule.startswith(_REGEX) else rule in text
             for rule in self.finished
         )
 

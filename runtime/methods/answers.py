@@ -75,15 +75,20 @@ def extract(rule: str, text: str) -> str | None:
     return _last_match(rule.removeprefix("regex:"), text)
 
 
-def _last_match(pattern: str, text: str) -> str | None:
+def matches(pattern: str, text: str) -> list[regex.Match[str]]:
+    """All matches of a pattern that `check_rule` knows; none where the search takes too long."""
     try:
-        matches = list(regex.finditer(pattern, text, timeout=_SECONDS))
+        return list(regex.finditer(pattern, text, timeout=_SECONDS))
     except TimeoutError:
+        return []
+
+
+def _last_match(pattern: str, text: str) -> str | None:
+    found = matches(pattern, text)
+    if not found:
         return None
-    if not matches:
-        return None
-    found: str | None = matches[-1].group(1) if matches[-1].re.groups else matches[-1].group()
-    return found
+    last: str | None = found[-1].group(1) if found[-1].re.groups else found[-1].group()
+    return last
 
 
 def majority(answers: Iterable[str | None], equal: Equality = numbers.classes) -> tuple[str | None, Counter[str]]:

@@ -334,6 +334,18 @@ def test_what_the_reward_is_told_was_asked():
     assert search(prompt=chat, question="q").asked(tokenizer) == "q"
 
 
+@pytest.mark.parametrize(
+    ("pattern", "text", "finishes"),
+    [
+        (r"\p{Lu}", "aB", True),  # what `re` cannot read
+        (r"\p{Lu}", "ab", False),
+        (r"(a|a)+c", "a" * 40 + "b", False),  # what takes for ever
+    ],
+)
+def test_finished_is_read_as_an_answer_rule_is(pattern: str, text: str, finishes: bool):
+    assert search(finished=f"regex:{pattern}").finishes(text) == finishes
+
+
 async def test_no_trajectory_finishes():
     endless = {"q": ["a;"], "qa;": ["a;"], "qa;a;": ["a;"]}
     result, _ = await solve(endless, max_depth=3, width=2)
