@@ -53,7 +53,8 @@ async def run(
     which writes the report of what is done. Calling it again goes on. Raises `InvalidInput` when the folder holds an
     evaluation with other settings, and whatever is wrong with the model, the problems or a method, before any work.
     """
-    samples, settings = _problems(config, engine)
+    # Drawing or fetching problems may take minutes: other work of the event loop goes on meanwhile.
+    samples, settings = await asyncio.to_thread(_problems, config, engine)
     for method in config.methods:
         with _naming(config.benchmark, samples[0]):
             method.build(config.benchmark, samples[0], None)

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ....runtime.errors import InvalidInput
 from ...records import Record, read_rows
 from .solver import is_solvable
 
 SMALLEST, LARGEST = 1, 99
 TARGETS = (10, 100)
 _VALIDATION_SHARE = 64
+_PATIENCE = 1000
+"""Draws in a row that give nothing new: hardly anything new is left."""
 
 Key = tuple[tuple[int, ...], int]
 
@@ -59,21 +62,25 @@ def draw(rng: random.Random, size: int, accept: Callable[[Problem], bool] = lamb
 
 
 def validation(size: int, count: int = 1000, seed: int = 0) -> list[Problem]:
-    """Different problems of the validation split."""
+    """Different problems of the validation split. Raises `InvalidInput` where there are too few."""
     rng = random.Random(f"countdown validation {size} {seed}")
-    found: dict[Key, Problem] = {}
-    while len(found) < count:
-        problem = draw(rng, size, lambda p: is_validation(p.nums, p.target))
-        found.setdefault(problem.key, problem)
-    return list(found.values())
+    return _different(rng, size, count, lambda p: is_validation(p.nums, p.target))
 
 
 def training(size: int, count: int, seed: int = 0) -> list[Problem]:
-    """Different problems, none of the validation split."""
+    """Different problems, none of the validation split. Raises `InvalidInput` where there are too few."""
     rng = random.Random(f"countdown training {size} {seed}")
+    return _different(rng, size, count, lambda p: not is_validation(p.nums, p.target))
+
+
+def _different(rng: random.Random, size: int, count: int, accept: Callable[[Problem], bool]) -> list[Problem]:
     found: dict[Key, Problem] = {}
+    repeats = 0
     while len(found) < count:
-        problem = draw(rng, size, lambda p: not is_validation(p.nums, p.target))
+        problem = draw(rng, size, accept)
+        repeats = repeats + 1 if problem.key in found else 0
+        if repeats == _PATIENCE:
+            raise InvalidInput(f"{count:,} problems of {size} numbers: hardly more than {len(found):,} are different")
         found.setdefault(problem.key, problem)
     return list(found.values())
 

@@ -7,6 +7,7 @@ from plait.evals.benchmarks.countdown.benchmark import Countdown
 from plait.evals.benchmarks.countdown.problems import TARGETS, Problem, draw, is_validation, load, training, validation
 from plait.evals.benchmarks.countdown.solver import is_solvable, reachable, solutions, solve
 from plait.evals.benchmarks.countdown.verify import verify
+from plait.runtime.errors import InvalidInput
 from plait.tests.data import SHARED
 
 
@@ -45,6 +46,14 @@ def test_validation_problems_are_different_reproducible_and_in_their_split():
     assert problems != validation(4, count=100, seed=1)
     assert len({problem.key for problem in problems}) == 100
     assert all(is_validation(problem.nums, problem.target) for problem in problems)
+
+
+@pytest.mark.parametrize("drawn", [validation, training])
+def test_asking_for_more_problems_than_there_are_is_refused(drawn, monkeypatch):
+    for name, value in {"TARGETS": (10, 12), "LARGEST": 8, "_PATIENCE": 50}.items():
+        monkeypatch.setattr(f"plait.evals.benchmarks.countdown.problems.{name}", value)
+    with pytest.raises(InvalidInput, match=r"1,000 problems of 2 numbers: hardly more than \d+ are different"):
+        drawn(2, 1000)
 
 
 def test_training_problems_are_different_and_none_of_them_is_held_out():
