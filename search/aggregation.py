@@ -21,7 +21,7 @@ class Trajectory:
     text: str
     answer: str | None
     scores: tuple[float, ...]
-    """Of its steps."""
+    """Of its steps. Where one is not finite the trajectory has no vote."""
     copies: int = 1
 
     def value(self, aggregate: Aggregate) -> float:
@@ -45,7 +45,7 @@ def choose(
     trajectories, then of the higher best value, then to the first. An answer stands in the spelling most often
     given (ties: the first); what wins is the best trajectory that gives it. Without an answer there is no vote.
     """
-    voters = [(t, t.answer) for t in trajectories if t.answer is not None]
+    voters = [(t, t.answer) for t in trajectories if t.answer is not None and all(map(math.isfinite, t.scores))]
     groups: dict[Hashable, list[tuple[Trajectory, str]]] = {}
     for voter, label in zip(voters, equal([answer for _, answer in voters]), strict=True):
         groups.setdefault(label, []).append(voter)

@@ -69,7 +69,8 @@ class SearchRun:
     # -- scores ------------------------------------------------------------------------------------------------
 
     async def _score(self, children: Sequence[Node]) -> list[Node]:
-        """Score what was written; returns the children that have a score. Steps of whole samples go one by one."""
+        """Score what was written; returns the children that have a score, as has every step above them. Steps of whole
+        samples go one by one."""
         waiting = []
         for child in children:
             if child.num_tokens or child.is_complete:
@@ -83,7 +84,7 @@ class SearchRun:
         scored = []
         for child in children:
             assert child.branch is not None
-            if math.isnan(child.score):
+            if any(math.isnan(step.score) for step in child.path):
                 child.branch.prune("no score")
                 self._scorer.release([child])
                 self._ctx.count("unscored_steps")

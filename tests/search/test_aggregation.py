@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +40,16 @@ def test_the_best_trajectory_of_the_spelling_most_often_given_wins():
     winner, votes = choose(voters, "majority", "last", numbers.classes)
     assert winner is voters[2] and votes == {"0.5": 3}
     assert choose([trajectory(None, 1.0)], "weighted", "last") == (None, {})
+
+
+@pytest.mark.parametrize("vote", ["weighted", "best", "majority"])
+@pytest.mark.parametrize("missing", [math.nan, math.inf, -math.inf])
+def test_a_step_without_a_score_has_no_vote(vote, missing):
+    broken = Trajectory("a", "1", (missing, 0.1), copies=9)
+    scored = Trajectory("b", "2", (0.9, 0.9))
+    for aggregate in ("last", "min", "mean", "product"):
+        assert choose([broken, scored], vote, aggregate)[0] is scored
+        assert choose([broken], vote, aggregate) == (None, {})
 
 
 @pytest.mark.parametrize(("aggregate", "value"), [("last", 0.5), ("min", 0.25), ("product", 0.05), ("mean", 0.5125)])

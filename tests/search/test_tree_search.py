@@ -437,6 +437,15 @@ async def test_nothing_can_be_scored():
     assert (result.answer, result.text, result.finish_reason) == (None, "", Finish.FAILED)
 
 
+async def test_a_whole_sample_with_a_step_that_has_no_score_is_dropped():
+    def reward(prompt, steps):
+        return math.nan if steps[-1] == "a;" else 0.5
+
+    result, _ = await solve({"q": ["a;=1", "b;=2"]}, strategy="best_of_n", aggregate="mean", reward=reward, width=2)
+    assert (result.answer, result.details["votes"]) == ("2", {"2": 0.5})
+    assert result.usage.counts["unscored_steps"] == 1
+
+
 async def test_a_reward_that_fails_fails_the_job():
     def reward(prompt, steps):
         raise RuntimeError("no such model")
