@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..runtime.equality.registry import Equality, text
+from .rewards.base import LARGEST
 
 Vote = Literal["weighted", "best", "majority"]
 Aggregate = Literal["last", "min", "mean", "product"]
@@ -25,14 +26,19 @@ class Trajectory:
     copies: int = 1
 
     def value(self, aggregate: Aggregate) -> float:
-        """One number from the scores of the steps; 0 without any."""
+        """One number from the scores of the steps; 0 without any. A product stays within the largest score."""
         if not self.scores:
             return 0.0
         if aggregate == "last":
             return self.scores[-1]
         if aggregate == "min":
             return min(self.scores)
-        return math.prod(self.scores) if aggregate == "product" else math.fsum(self.scores) / len(self.scores)
+        if aggregate == "mean":
+            return math.fsum(self.scores) / len(self.scores)
+        product = 1.0
+        for score in self.scores:
+            product = max(-LARGEST, min(LARGEST, product * score))
+        return product
 
 
 def choose(

@@ -13,7 +13,7 @@ def balance(scores: Sequence[float], budget: int, temperature: float, copies: Se
 
     From the best score down, ties by place, each candidate gets its share of what is left, rounded up: the form of the
     authors' code, which spends the budget exactly where the paper's rounding may miss it. `copies`: weights, as if a
-    candidate stood there so many times. Scores of -inf or NaN get nothing; all zero if no score is finite.
+    candidate stood there so many times. Scores that are not finite get nothing; all zero if no score is.
     """
     finite = [score if math.isfinite(score) else -math.inf for score in scores]
     best = max(finite, default=-math.inf)

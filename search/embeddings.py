@@ -12,7 +12,7 @@ from typing import Any
 
 from ..runtime.engine import Engine
 from ..runtime.errors import InvalidInput, InvalidJob, UnsupportedByEngine
-from .functions import function, name_of
+from .functions import excerpt, function, name_of
 from .node import Node
 
 HIDDEN = "hidden"
@@ -44,7 +44,7 @@ def check_embedding(name: str, engine: Engine) -> None:
 async def embed(name: str, nodes: Sequence[Node], executor: Executor) -> None:
     """Fill in `Node.embedding` from the texts of the steps; hidden states are there since the step was written.
 
-    Sentence models run in `executor`.
+    Sentence models run in `executor`. Raises `InvalidInput` where a function gives no vectors.
     """
     if name == HIDDEN:
         return
@@ -57,8 +57,22 @@ async def embed(name: str, nodes: Sequence[Node], executor: Executor) -> None:
         vectors = function(name)(texts)
         if inspect.isawaitable(vectors):
             vectors = await vectors
-    for node, vector in zip(nodes, vectors, strict=True):
-        node.embedding = [float(x) for x in vector]
+    for node, vector in zip(nodes, _checked(name, vectors, len(nodes)), strict=True):
+        node.embedding = vector
+
+
+def _checked(name: str, found: Any, count: int) -> list[list[float]]:
+    """The vectors. Raises `InvalidInput`, naming the embedding, for what is not `count` of one length."""
+    gave = f"the embedding {name!r} gave"
+    try:
+        vectors = [[float(x) for x in vector] for vector in found]
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidInput(f"{gave} what is no list of vectors: {excerpt(found)}") from None
+    if len(vectors) != count:
+        raise InvalidInput(f"{gave} {len(vectors)} vectors for {count} steps")
+    if len(lengths := {len(vector) for vector in vectors}) > 1:
+        raise InvalidInput(f"{gave} vectors of different lengths: {sorted(lengths)}")
+    return vectors
 
 
 def _encode(model: str, texts: Sequence[str]) -> Any:

@@ -51,6 +51,14 @@ def _identity(function: Callable[..., Any]) -> Hashable:
     return id(function)
 
 
+def excerpt(found: object) -> str:
+    """What a function gave, for a message: the beginning of how Python writes it."""
+    try:
+        return repr(found)[:200]
+    except ValueError:  # a number of more digits than Python writes
+        return type(found).__name__
+
+
 def function(name: str) -> Callable[..., Any]:
     """Raises `InvalidInput` for an unknown name."""
     if name not in _functions:

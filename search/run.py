@@ -18,7 +18,7 @@ from .embeddings import HIDDEN, embed
 from .expansion import Expansion, is_last
 from .fields import SearchFields
 from .node import Frontier, Node, ancestors
-from .rewards import Scorer
+from .rewards import Scorer, ask
 from .strategies import Strategy, select
 
 _CONTINUES = (Finish.STOP, Finish.LENGTH)
@@ -95,7 +95,7 @@ class SearchRun:
 
     async def _ask(self, nodes: Sequence[Node]) -> None:
         self._scorer.release(nodes)
-        for node, score in zip(nodes, await self._scorer.score(nodes), strict=True):
+        for node, score in zip(nodes, await ask(self._method.reward, self._scorer, nodes), strict=True):
             node.score = score
 
     def _has_ended(self, node: Node) -> bool:

@@ -2,6 +2,7 @@
 
 from .base import Reward as Reward
 from .base import Scorer as Scorer
+from .base import ask as ask
 from .base import parse_reward as parse_reward
 from .base import register_reward as register_reward
 from .function import FunctionReward as FunctionReward

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Protocol
 
 from ...runtime.engine import Engine
-from ...runtime.errors import InvalidJob
+from ...runtime.errors import InvalidInput, InvalidJob
 from ...runtime.jobs.context import Context
 from ...runtime.spec import Kinds, Spec
-from ..functions import name_of
+from ..functions import excerpt, name_of
 from ..node import Node
 
 _rewards: Kinds[Reward] = Kinds("reward", "plait.rewards")
+
+LARGEST = 1e300
+"""A score may be so large, on either side of 0."""
 
 
 class Scorer(Protocol):
@@ -21,7 +24,8 @@ class Scorer(Protocol):
 
     async def score(self, nodes: Sequence[Node]) -> list[float]:
         """How good each step's trajectory is up to its end, the higher the better; NaN: no score could be had. What is
-        kept for a node so that its children cost less is kept until `release`."""
+        kept for a node so that its children cost less is kept until `release`. Scores are summed and multiplied: the
+        search refuses those that are infinite or larger than `LARGEST`."""
         ...
 
     def release(self, nodes: Sequence[Node]) -> None:
@@ -55,6 +59,23 @@ class Reward(Spec):
     @abstractmethod
     async def open(self, ctx: Context, question: str) -> Scorer:
         """Begin with a question: what was asked, without the markup of the policy's prompt."""
+
+
+async def ask(reward: Reward, scorer: Scorer, nodes: Sequence[Node]) -> list[float]:
+    """The scores, one for each node. Raises `InvalidInput`, naming the reward, for what is none."""
+    found: Any = await scorer.score(nodes)
+    rest = getattr(reward, reward.shorthand, "")
+    gave = f"the reward {f'{reward.reward}:{rest}' if rest else reward.reward!r} gave"
+    values: list[Any] = list(found) if isinstance(found, Iterable) else [None]
+    try:
+        scores = [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidInput(f"{gave} scores that are no numbers: {excerpt(found)}") from None
+    if len(scores) != len(nodes):
+        raise InvalidInput(f"{gave} {len(scores)} scores for {len(nodes)} steps")
+    if wrong := [score for score in scores if abs(score) > LARGEST]:
+        raise InvalidInput(f"{gave} the score {wrong[0]}; one is finite, and {LARGEST} at most")
+    return scores
 
 
 def register_reward(cls: type[Reward]) -> type[Reward]:

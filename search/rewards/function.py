@@ -69,10 +69,11 @@ class FunctionScorer:
         if self._unfinished is not None and not node.is_complete:
             return self._unfinished
         self._calls += 1
-        value = self._call(self._question, [step.text for step in node.path])
+        value: Any = self._call(self._question, [step.text for step in node.path])
         if inspect.isawaitable(value):
             value = await value
-        return math.nan if value is None else float(value)
+        given: float = math.nan if value is None else value  # the search sees to it that it is a number
+        return given
 
     def release(self, nodes: Sequence[Node]) -> None:
         pass

@@ -18,10 +18,10 @@ from plait import (
     UnsupportedByEngine,
 )
 from plait.runtime.errors import InvalidInput, UnknownModel
-from plait.search import ETS, Verifier, embeddings, register_function
+from plait.search import ETS, FunctionScorer, Verifier, embeddings, register_function
 from plait.search.clustering import cluster, own_distance
 from plait.search.node import Frontier, Node
-from plait.search.rewards.base import Reward
+from plait.search.rewards.base import LARGEST, Reward
 from plait.tests.runtime.tools import run
 from plait.tests.search.tools import Steps, by_value
 
@@ -444,6 +444,71 @@ async def test_a_whole_sample_with_a_step_that_has_no_score_is_dropped():
     result, _ = await solve({"q": ["a;=1", "b;=2"]}, strategy="best_of_n", aggregate="mean", reward=reward, width=2)
     assert (result.answer, result.details["votes"]) == ("2", {"2": 0.5})
     assert result.usage.counts["unscored_steps"] == 1
+
+
+class Counted(Reward):
+    """Gives scores of its own, however many are asked for."""
+
+    reward: Literal["test counted"] = "test counted"
+    scores: ClassVar[Any] = None
+
+    async def open(self, ctx, question):
+        scorer = FunctionScorer(lambda question, steps: 0.5, question)
+
+        async def score(nodes):
+            return self.scores
+
+        scorer.score = score
+        return scorer
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (None, "scores that are no numbers: None"),
+        ([0.5], "1 scores for 3 steps"),
+        ([0.5] * 4, "4 scores for 3 steps"),
+        ([0.5, None, 0.5], "scores that are no numbers"),
+    ],
+)
+async def test_scores_that_do_not_fit_are_refused_by_the_rewards_name(scores, message, monkeypatch):
+    monkeypatch.setattr(Counted, "scores", scores)
+    with pytest.raises(InvalidInput, match=f"the reward 'test counted' gave {message}"):
+        await solve(reward=Counted())
+
+
+@pytest.mark.parametrize(
+    "value", [[1], "x", 10**400, pytest.param(10**5000, id="long"), object(), math.inf, -math.inf, 1e301]
+)
+async def test_what_is_no_score_is_refused_by_the_functions_name(value):
+    name = register_function("test score", lambda prompt, steps: value)
+    with pytest.raises(InvalidInput, match=f"the reward 'function:{name}' gave"):
+        await solve(reward=f"function:{name}")
+
+
+@pytest.mark.parametrize("strategy", ["rebase", "ets", "beam", "dvts"])
+@pytest.mark.parametrize("aggregate", ["last", "min", "mean", "product"])
+async def test_the_largest_scores_can_be_counted(strategy, aggregate):
+    embedding = register_function("test one vector", lambda texts: [[1.0, len(text)] for text in texts])
+    largest = by_value(dict.fromkeys(VALUES, LARGEST) | {"=1": -LARGEST, "b": -LARGEST})
+    result, _ = await solve(strategy=strategy, aggregate=aggregate, reward=largest, embedding=embedding)
+    assert result.answer is not None and all(map(math.isfinite, result.details["votes"].values()))
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (None, "what is no list of vectors: None"),
+        ([[1.0, 0.0]], "1 vectors for 3 steps"),
+        ([[1.0], [1.0, 2.0], [1.0]], "vectors of different lengths: "),
+        ([[1.0], None, [1.0]], "what is no list of vectors"),
+        ([[1.0], [[1.0]], [1.0]], "what is no list of vectors"),
+    ],
+)
+async def test_what_is_no_embedding_is_refused_by_the_functions_name(vectors, message):
+    name = register_function("test embed", lambda texts: vectors)
+    with pytest.raises(InvalidInput, match=f"the embedding '{name}' gave {message}"):
+        await solve(strategy="ets", embedding=name)
 
 
 async def test_a_reward_that_fails_fails_the_job():
