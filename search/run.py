@@ -48,7 +48,8 @@ class SearchRun:
         expansion = Expansion(method, ctx)
         nodes, counts = [root], [method.width]
         # One thread for the solver and for sentence models: other jobs of the event loop go on meanwhile.
-        with ThreadPoolExecutor(1, thread_name_prefix="plait-search") as executor:
+        executor = ThreadPoolExecutor(1, thread_name_prefix="plait-search")
+        try:
             while nodes and self._budget > 0 and not ctx.is_late:
                 with ctx.phase("steps"):
                     children = await expansion.grow(nodes, counts)
@@ -60,6 +61,9 @@ class SearchRun:
                 if nodes and self._budget > 0:
                     with ctx.phase("select"):
                         nodes, counts = await self._select(nodes, executor)
+        finally:
+            # A search that is cancelled waits for nobody: the event loop would stand still meanwhile.
+            executor.shutdown(wait=False, cancel_futures=True)
         if ctx.is_late:
             for node in nodes:
                 node.finish = Finish.DEADLINE

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
+import time
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -18,7 +21,7 @@ from plait import (
     UnsupportedByEngine,
 )
 from plait.runtime.errors import InvalidInput, UnknownModel
-from plait.search import ETS, FunctionScorer, Verifier, embeddings, register_function
+from plait.search import ETS, FunctionScorer, Rebase, Verifier, embeddings, register_function
 from plait.search.clustering import cluster, own_distance
 from plait.search.node import Frontier, Node
 from plait.search.rewards.base import LARGEST, Reward
@@ -509,6 +512,35 @@ async def test_what_is_no_embedding_is_refused_by_the_functions_name(vectors, me
     name = register_function("test embed", lambda texts: vectors)
     with pytest.raises(InvalidInput, match=f"the embedding '{name}' gave {message}"):
         await solve(strategy="ets", embedding=name)
+
+
+class Slow(Rebase):
+    """Chooses when it is told to go on."""
+
+    strategy: Literal["test slow"] = "test slow"
+    begun: ClassVar[threading.Event] = threading.Event()
+    go_on: ClassVar[threading.Event] = threading.Event()
+
+    def select(self, frontier):
+        self.begun.set()
+        self.go_on.wait(5)
+        return super().select(frontier)
+
+
+async def test_a_search_that_is_cancelled_does_not_wait_for_its_strategy():
+    engine = Steps(TREE)
+    async with Runtime(engine=engine) as runtime:
+        job = await runtime.submit(search(strategy=Slow()))
+        try:
+            await asyncio.to_thread(Slow.begun.wait, 5)
+            start = time.perf_counter()
+            job.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await job
+            assert time.perf_counter() - start < 3
+        finally:
+            Slow.go_on.set()
+    assert not engine.branches
 
 
 async def test_a_reward_that_fails_fails_the_job():
