@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from ..runtime.disk import write_whole, writing
+from ..runtime.disk import make_folder, write_whole, writing
 from ..runtime.errors import InvalidInput
 from .paths import absolute
 from .rows import Key, Unit
@@ -50,8 +50,7 @@ class Store:
         Raises `InvalidInput` when it was made with other settings, saying what differs, or when another process works
         on it. `retry_failed`: leave out the units that failed.
         """
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self._begin(settings, environment)
         with writing(self._results):
             self._file = self._results.open("ab")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runtime.disk import replace_file
+from ..runtime.disk import make_folder, replace_file, writing
 from ..runtime.errors import InvalidInput
 from ..runtime.spec import Spec
 from .checkpoints import STAGING, checkpoints
@@ -26,7 +26,7 @@ def claim(config: Spec, out: Path, *, may_change: Sequence[str], outcomes: Seque
     writes as it goes, removed where it begins anew: without a checkpoint there is nothing to go on from, and what they
     say is of another run. `fresh` removes checkpoints and models as well. Raises `InvalidInput`.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     fields = config.model_dump(mode="json")
     file = out / CONFIG
     shutil.rmtree(out / STAGING, ignore_errors=True)
@@ -40,7 +40,8 @@ def claim(config: Spec, out: Path, *, may_change: Sequence[str], outcomes: Seque
                 old.unlink(missing_ok=True)
     elif file.exists():
         check_same(file, fields, may_change, advice="give another --out, or --fresh to begin anew")
-    replace_file(file, json.dumps(fields, indent=1).encode() + b"\n", sync=True)
+    with writing(file):
+        replace_file(file, json.dumps(fields, indent=1).encode() + b"\n", sync=True)
 
 
 def check_same(file: Path, fields: Mapping[str, Any], may_change: Collection[str], *, advice: str) -> None:

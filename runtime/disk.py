@@ -43,6 +43,12 @@ def writing(path: Path) -> Iterator[None]:
         raise InvalidInput(f"cannot write {path}: {error.strerror or error}") from None
 
 
+def make_folder(path: Path) -> None:
+    """With those above it; it may be there. Raises `InvalidInput` as `writing` does."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is never seen half written; what was there stays until then. Raises `InvalidInput`."""
     with writing(path):

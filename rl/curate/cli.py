@@ -14,6 +14,7 @@ import asyncio
 from pathlib import Path
 
 from ...runtime.cli.options import add_engine_options, engine_options, parse_field
+from ...runtime.disk import make_folder, writing
 from ...runtime.errors import InvalidInput
 from ...runtime.runtime import Runtime
 from .curator import CurateConfig, curate
@@ -33,8 +34,10 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "export":
         from ..samples import trace_dataset
 
+        make_folder(options.out)  # before the work
         found = trace_dataset(options.files, max_tokens=options.max_tokens)
-        found.save_to_disk(str(options.out))
+        with writing(options.out):
+            found.save_to_disk(str(options.out))
         print(f"{len(found):,} samples in {options.out}")
         return 0
     config = CurateConfig(**dict(map(parse_field, options.set)))

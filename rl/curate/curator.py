@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ...runtime.disk import replace_file
+from ...runtime.disk import make_folder, replace_file, writing
 from ...runtime.errors import InvalidInput, PromptTooLong
 from ...runtime.methods.sequential import Sequential
 from ...runtime.runtime import Runtime
@@ -121,11 +121,12 @@ def _digest(sample: dict[str, str]) -> str:
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
     """Write down what decides about the texts, or see that the folder's are made by it. Raises `InvalidInput`."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     file = out / CONFIG
     if file.exists() and any((out / name).exists() and (out / name).stat().st_size for name in STAGES):
         check_same(file, settings, (), advice="give another --out")
-    replace_file(file, json.dumps(settings, indent=1).encode() + b"\n", sync=True)
+    with writing(file):
+        replace_file(file, json.dumps(settings, indent=1).encode() + b"\n", sync=True)
 
 
 class _Curator:

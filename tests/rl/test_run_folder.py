@@ -22,6 +22,13 @@ def left(out, *, checkpoint: bool) -> None:
         (out / folder / "file").write_text("")
 
 
+@pytest.mark.parametrize("below", [(), ("below",)])
+def test_a_folder_that_cannot_be_made_is_refused(below, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInput, match="cannot write .*file"):
+        left(tmp_path.joinpath("file", *below), checkpoint=False)
+
+
 def again(out, fresh=False, **fields) -> list[str]:
     claim(TrainConfig(model="m", **fields), out, may_change=["threads"], outcomes=OUTCOMES, fresh=fresh)
     assert json.loads((out / CONFIG).read_text())["seed"] == fields.get("seed", 0)

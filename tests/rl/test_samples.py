@@ -353,5 +353,8 @@ async def test_traces_are_exported(tmp_path, capsys):
     command = ["data", "export", str(tmp_path / "one.jsonl.gz"), "--out", str(tmp_path / "set")]
     assert await asyncio.to_thread(main, command) == 0
     assert "3 samples" in capsys.readouterr().out
+    (tmp_path / "file").write_text("")
+    assert await asyncio.to_thread(main, ["data", "export", "nowhere", "--out", str(tmp_path / "file")]) == 1
+    assert "cannot write" in capsys.readouterr().err
     found = datasets.load_from_disk(str(tmp_path / "set"))
     assert [row["part"] for row in found] == [0, 1, 2] and Sample.from_row(found[0]).is_trained.any()

@@ -245,6 +245,12 @@ def test_the_command(tmp_path, capsys):
     assert "attempt: Extra inputs" in capsys.readouterr().err
 
 
+async def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InvalidInput, match="cannot write .*out"):
+        await run(tmp_path, Played())
+
+
 # -- the parts -------------------------------------------------------------------------------------------------
 
 
