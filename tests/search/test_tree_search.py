@@ -21,7 +21,7 @@ from plait import (
     UnsupportedByEngine,
 )
 from plait.runtime.errors import InvalidInput, UnknownModel
-from plait.search import ETS, FunctionScorer, Rebase, Verifier, embeddings, register_function
+from plait.search import ETS, FunctionScorer, Selection, Strategy, Verifier, embeddings, register_function
 from plait.search.clustering import cluster, own_distance
 from plait.search.node import Frontier, Node
 from plait.search.rewards.base import LARGEST, Reward
@@ -514,7 +514,7 @@ async def test_what_is_no_embedding_is_refused_by_the_functions_name(vectors, me
         await solve(strategy="ets", embedding=name)
 
 
-class Slow(Rebase):
+class Slow(Strategy):
     """Chooses when it is told to go on."""
 
     strategy: Literal["test slow"] = "test slow"
@@ -524,7 +524,7 @@ class Slow(Rebase):
     def select(self, frontier):
         self.begun.set()
         self.go_on.wait(5)
-        return super().select(frontier)
+        return Selection(counts=[1] * len(frontier.nodes))
 
 
 async def test_a_search_that_is_cancelled_does_not_wait_for_its_strategy():
