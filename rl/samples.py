@@ -185,11 +185,12 @@ def trace_dataset(paths: Iterable[str | Path], *, max_tokens: int | None = None)
     """The samples of trace files, as a data set of `datasets`: columns as in `Sample.row`, and `trace` (the file),
     `part`, `method` and `answer`. `max_tokens`: longer samples are left out.
 
-    Raises `InvalidInput` naming the file.
+    Raises `InvalidInput` naming the file, and where no sample is left.
     """
     from datasets import Dataset
 
     rows: list[dict[str, Any]] = []
+    too_long = 0
     for path in paths:
         trace = Trace.load(path)
         try:
@@ -201,11 +202,19 @@ def trace_dataset(paths: Iterable[str | Path], *, max_tokens: int | None = None)
             "method": (trace.header["method"] or {}).get("method"),
             "answer": (trace.end or {}).get("answer"),
         }
-        rows += [
+        fitting = [
             {**sample.row(), "part": part, **facts}
             for part, sample in enumerate(samples)
             if max_tokens is None or len(sample) <= max_tokens
         ]
+        too_long += len(samples) - len(fitting)
+        rows += fitting
+    if not rows:
+        raise InvalidInput(
+            f"no sample is left: {too_long:,} have more than {max_tokens:,} tokens"
+            if too_long
+            else "the traces hold no sample"
+        )
     return Dataset.from_list(rows)
 
 
@@ -218,6 +227,8 @@ def saved_samples(folder: str | Path) -> Iterator[Sample]:
         columns = rows.column_names
     except (OSError, ValueError) as error:
         raise InvalidInput(f"no saved data set: {error}") from None
+    except IndexError:
+        raise InvalidInput("the saved data set is empty") from None
     if missing := {*(f.name for f in fields(TreeMask)), "target", "segments"} - set(columns):
         raise InvalidInput(f"a saved data set of samples has columns {', '.join(sorted(missing))}")
     for number, row in enumerate(rows.with_format("numpy")):

@@ -13,7 +13,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from ...runtime.cli.options import add_engine_options, engine_options, parse_field
+from ...runtime.cli.options import add_engine_options, engine_options, parse_field, positive
 from ...runtime.disk import make_folder, writing
 from ...runtime.errors import InvalidInput
 from ...runtime.runtime import Runtime
@@ -23,15 +23,23 @@ from .curator import CurateConfig, curate
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("curate", "export"))
     parser.add_argument("files", nargs="+", type=Path, help="JSON Lines to curate, or trace files to export")
-    parser.add_argument("--out", type=Path, required=True, help="folder of what comes of it")
+    parser.add_argument("--out", type=_folder, required=True, help="folder of what comes of it")
     parser.add_argument("--model", help="what curates: as for Runtime; an instruct model")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="see CurateConfig; repeatable")
-    parser.add_argument("--max-tokens", type=int, help="export: longer samples are left out")
+    parser.add_argument("--max-tokens", type=positive, help="export: longer samples are left out")
     add_engine_options(parser)
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("a folder has a name")
+    return Path(text)
 
 
 def run(options: argparse.Namespace) -> int:
     if options.action == "export":
+        if options.model is not None or options.set or engine_options(options):
+            raise InvalidInput("export runs no model: --model, --set and engine options are for curate")
         from ..samples import trace_dataset
 
         make_folder(options.out)  # before the work
@@ -40,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
             found.save_to_disk(str(options.out))
         print(f"{len(found):,} samples in {options.out}")
         return 0
+    if options.max_tokens is not None:
+        raise InvalidInput("--max-tokens is for export; curate takes --set max_tokens=N")
     config = CurateConfig(**dict(map(parse_field, options.set)))
     if options.model is None or len(options.files) != 1:
         raise InvalidInput("curate takes one file and --model")

@@ -262,7 +262,8 @@ async def test_rows_and_data_sets_give_samples_back(name, tmp_path):
             assert torch.equal(value, again[key])
         assert torch.equal(Sample.from_row(row).logprobs().nan_to_num(1), sample.logprobs().nan_to_num(1))
     assert len(trace_dataset([tmp_path / "one.jsonl"], max_tokens=len(sample))) == 1
-    assert len(trace_dataset([tmp_path / "one.jsonl"], max_tokens=len(sample) - 1)) == 0
+    with pytest.raises(InvalidInput, match=f"no sample is left: 1 have more than {len(sample) - 1:,} tokens"):
+        trace_dataset([tmp_path / "one.jsonl"], max_tokens=len(sample) - 1)
     (tmp_path / "bad.jsonl").write_text("x")
     with pytest.raises(InvalidInput, match="bad.jsonl"):
         trace_dataset([tmp_path / "bad.jsonl"])
@@ -346,6 +347,33 @@ async def test_parts_hold_what_the_whole_holds():
     parts = part_masks(trace)
     own = sorted(token for segment in trace.segments for token in segment.token_ids)
     assert sorted(token for mask in parts for token in mask.token_ids) == own
+
+
+def test_an_empty_data_set_is_refused(tmp_path):
+    with pytest.raises(InvalidInput, match="the traces hold no sample"):
+        trace_dataset([])
+    datasets.Dataset.from_list([]).save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(InvalidInput, match="is empty"):
+        list(saved_samples(tmp_path / "set"))
+
+
+@pytest.mark.parametrize(
+    ("action", "options", "message"),
+    [
+        ("export", ["--model", "m"], "export runs no model"),
+        ("export", ["--set", "attempts=2"], "export runs no model"),
+        ("export", ["--device", "cpu"], "export runs no model"),
+        ("export", ["--max-tokens", "0"], "--max-tokens"),
+        ("export", ["--out", ""], "--out: a folder has a name"),
+        ("curate", ["--model", "m", "--max-tokens", "5"], "--max-tokens is for export"),
+    ],
+)
+def test_options_that_an_action_does_not_take_are_refused(action, options, message, tmp_path, capsys):
+    try:
+        status = main(["data", action, "nowhere", "--out", str(tmp_path / "set"), *options])
+    except SystemExit as ended:
+        status = ended.code
+    assert status and message in capsys.readouterr().err and not (tmp_path / "set").exists()
 
 
 async def test_traces_are_exported(tmp_path, capsys):
