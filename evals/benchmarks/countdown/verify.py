@@ -1,8 +1,9 @@
 """The strict verifier: does a text solve a Countdown problem?
 
-It accepts equations (`63-9=54, 54+2=56`, also on lines of their own, spaces anywhere) and one expression
-(`(63-9)+2`, optionally `= 56`). All numbers are used exactly once, every division is exact, no intermediate result is
-negative or a fraction. Nothing is ever evaluated as code; any string gives a verdict.
+It accepts equations (`63-9=54, 54+2=56`, also on lines of their own, spaces and blank lines anywhere) and one
+expression (`(63-9)+2`, optionally `= 56`), one comma or semicolon behind them or none. All numbers are used exactly
+once, every division is exact, no intermediate result is negative or a fraction. Nothing is ever evaluated as code; any
+string gives a verdict.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 
 _MAX_TEXT, _MAX_DIGITS, _MAX_DEPTH = 4000, 9, 50
 _EQUATION = re.compile(r"([0-9]+)\s*([-+*/])\s*([0-9]+)\s*=\s*([0-9]+)")
+_SEPARATOR = re.compile(r"\s*[,;\n]\s*")
+"""Between two equations; blank lines may stand around it."""
+_CLOSING = re.compile(r"\s*[,;]\Z")
 _TOKEN = re.compile(r"\s*([0-9]+|[-+*/()=])")
 
 
@@ -37,11 +41,12 @@ def verify(nums: Sequence[int], target: int, text: str) -> Verdict:
     try:
         if len(text) > _MAX_TEXT:
             raise _Wrong("too long")
-        if not text.strip():
+        text = _CLOSING.sub("", text.strip())
+        if not text:
             raise _Wrong("empty")
         if any(len(digits) > _MAX_DIGITS for digits in re.findall("[0-9]+", text)):
             raise _Wrong("number too large")
-        parts = [part.strip() for part in re.split(r"[,;\n]", text.strip())]
+        parts = _SEPARATOR.split(text)
         if all(_EQUATION.fullmatch(part) for part in parts):
             _check_equations(nums, target, parts)
         elif len(parts) > 1:
