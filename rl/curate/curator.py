@@ -94,15 +94,18 @@ async def curate(
 
 
 def read(source: Path) -> list[dict[str, str]]:
-    """The samples of a file. Raises `InvalidInput` naming the line."""
+    """The samples of a file; one without an id gets the number of its place, or the next that is free. Raises
+    `InvalidInput` naming the line."""
     found: list[dict[str, str]] = []
-    for where, data in read_lines(source):
+    lines = list(read_lines(source))
+    taken = {str(data["id"]) for _, data in lines if data.get("id") is not None}
+    for where, data in lines:
         for name in ("problem", "solution"):
             if not isinstance(data.get(name), str) or not data[name].strip():
                 raise InvalidInput(f"{where}: no `{name}`")
         own, answer = data.get("id"), data.get("answer")
         sample = {
-            "id": str(len(found) if own is None else own),
+            "id": _free(len(found), taken) if own is None else str(own),
             "problem": data["problem"],
             "solution": data["solution"],
             "answer": data["solution"].strip().splitlines()[-1] if answer is None else str(answer),
@@ -113,6 +116,14 @@ def read(source: Path) -> list[dict[str, str]]:
     if twice:
         raise InvalidInput(f"{source}: the id {twice[0]!r} stands there twice")
     return found
+
+
+def _free(number: int, taken: set[str]) -> str:
+    """The first number from this one on that is no id yet; it is one now."""
+    while str(number) in taken:
+        number += 1
+    taken.add(str(number))
+    return str(number)
 
 
 def _digest(sample: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from plait import InvalidInput, Runtime, ScriptedEngine
 from plait.rl.config import DataConfig
-from plait.rl.curate.curator import CurateConfig, curate
+from plait.rl.curate.curator import CurateConfig, curate, read
 from plait.rl.curate.distance import relative_distance
 from plait.rl.curate.excerpts import excerpts
 from plait.rl.curate.journal import Journal
@@ -243,6 +243,20 @@ def test_the_command(tmp_path, capsys):
     assert "one file and --model" in capsys.readouterr().err
     assert main(["data", "curate", str(source), "--out", str(tmp_path), "--model", "x", "--set", "attempt=1"]) == 1
     assert "attempt: Extra inputs" in capsys.readouterr().err
+
+
+@given(drawn=st.lists(st.none() | st.sampled_from([*range(6), "a"]), max_size=8))
+def test_samples_without_an_id_get_a_free_one(drawn, tmp_path_factory):
+    given_ids = [None if one in drawn[:place] else one for place, one in enumerate(drawn)]
+    source = tmp_path_factory.mktemp("ids") / "in.jsonl"
+    rows = [{"id": one, "problem": "p", "solution": CHAIN} for one in given_ids]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ids = [sample["id"] for sample in read(source)]
+    assert len({*ids}) == len(ids) == len(given_ids) and ids == [sample["id"] for sample in read(source)]
+    for place, (own, id) in enumerate(zip(given_ids, ids, strict=True)):
+        assert id == str(own) if own is not None else int(id) >= place
+    if not any(own is not None for own in given_ids):
+        assert ids == [str(place) for place in range(len(ids))]
 
 
 async def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
