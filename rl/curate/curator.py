@@ -88,8 +88,6 @@ async def curate(
                 group.create_task(one(sample))
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    finally:
-        curator.close()
     return curator.report(samples)
 
 
@@ -146,10 +144,6 @@ class _Curator:
         self.runtime = runtime
         self.config = config
         self.outlines, self.refilled, self.formed = (Journal(out / name) for name in STAGES)
-
-    def close(self) -> None:
-        for journal in (self.outlines, self.refilled, self.formed):
-            journal.close()
 
     async def run(self, sample: dict[str, str]) -> None:
         """All stages of one sample that are not done; the first that fails is its last."""

@@ -7,31 +7,30 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ...runtime.disk import writing
+from ..lines import read_lines
+
 
 class Journal:
-    """A file of JSON Lines with a `digest` each, of the sample that it is about; a line that a crash cut off is dropped
-    on opening."""
+    """A file of JSON Lines with a `digest` each, of the sample that it is about; a last line that a crash cut off is
+    dropped on opening. Raises `InvalidInput`, naming the line, for any other that is damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: dict[str, dict[str, Any]] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = path.read_bytes() if path.exists() else b""
-        end = data.rfind(b"\n") + 1
-        for line in data[:end].splitlines():
-            row = json.loads(line)
+        if not path.exists():
+            return
+        with writing(path):
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+        for _, row in read_lines(path):
             if "digest" in row:  # rows of before there were digests may be of any sample
-                self.rows[row["digest"]] = row
-        self._file = path.open("ab")
-        self._file.truncate(end)
+                self.rows[str(row["digest"])] = row
 
     def add(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Keep a row; of two of one sample the later holds."""
-        self._file.write(json.dumps(row).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Keep a row; of two of one sample the later holds. Raises `InvalidInput` where it cannot be written."""
+        with writing(self.path), self.path.open("ab") as file:
+            file.write(json.dumps(row).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
         self.rows[row["digest"]] = row
         return row
-
-    def close(self) -> None:
-        self._file.close()

@@ -343,11 +343,20 @@ def test_a_journal_drops_what_a_crash_cut_off(tmp_path):
     journal = Journal(tmp_path / "j.jsonl")
     journal.add({"digest": "a", "n": 1})
     journal.add({"digest": "a", "n": 2})
-    journal.close()
     with (tmp_path / "j.jsonl").open("ab") as file:
         file.write(b'{"digest": "b"')
     again = Journal(tmp_path / "j.jsonl")
     assert again.rows == {"a": {"digest": "a", "n": 2}}
     again.add({"digest": "c"})
-    again.close()
     assert len((tmp_path / "j.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("line", ["[1]", "{", '{"digest": "b"', "\0"])
+def test_a_damaged_line_of_a_journal_is_named(line, tmp_path):
+    Journal(tmp_path / "j.jsonl").add({"digest": "a"})
+    with (tmp_path / "j.jsonl").open("a") as file:
+        file.write(f'{line}\n{{"digest": "c"}}\n')
+    whole = (tmp_path / "j.jsonl").read_bytes()
+    with pytest.raises(InvalidInput, match=r"j\.jsonl:2: "):
+        Journal(tmp_path / "j.jsonl")
+    assert (tmp_path / "j.jsonl").read_bytes() == whole
