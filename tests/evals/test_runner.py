@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 
 import pytest
 
 from plait import InvalidInput, InvalidJob, OutOfBlocks, Trace, UnsupportedByEngine
 from plait.evals import EvalConfig, run
+from plait.evals.benchmarks.countdown.benchmark import Countdown
 from plait.evals.failures import failure
 from plait.evals.runner import job_seed
 from plait.evals.store import Store
@@ -42,6 +44,18 @@ async def test_every_method_on_every_problem(tmp_path):
     assert report.read_text().startswith("<!doctype html>")
     assert "| sequential |" in report.with_suffix(".md").read_text()
     assert not model.branches
+
+
+async def test_other_work_goes_on_while_problems_are_drawn(tmp_path, monkeypatch):
+    load, goes_on = Countdown.load, threading.Event()
+
+    def slow(self):
+        assert goes_on.wait(5)
+        return load(self)
+
+    monkeypatch.setattr(Countdown, "load", slow)
+    asyncio.get_running_loop().call_soon(goes_on.set)
+    await run(grid(methods=[{"method": "sequential"}]), tmp_path, engine=engine())
 
 
 async def test_concurrency_is_kept(tmp_path):
