@@ -10,7 +10,6 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from types import TracebackType
@@ -22,6 +21,7 @@ from paho.mqtt.properties import Properties
 
 from ..errors import BrokerUnreachable
 from .address import Address
+from .letter import Letter
 
 logger = logging.getLogger(__name__)
 
@@ -31,19 +31,19 @@ SUBSCRIBE_SECONDS, PUBLISH_SECONDS = 3.0, 60.0
 """For the broker to confirm. A connection that ends meanwhile is not noticed sooner by a subscription."""
 WINDOW = 16
 """Messages on their way to the broker at once: fewer than brokers take before they confirm (mosquitto: 20)."""
-
-
-@dataclass(slots=True)
-class _Letter:
-    topic: str
-    payload: bytes
-    retain: bool
-    sent: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    sending: asyncio.Task[None] | None = None
+MIN_PACKET_BYTES = 4096
+"""What a broker must take at least: heads of messages fit into it, with some room for what they carry."""
 
 
 class _Client(aiomqtt.Client):
     """One that does not wait for an answer on a connection that has ended: a broker that is killed gives none."""
+
+    packet_bytes: int | None = None
+    """What the broker says that it takes at most; None: it says nothing."""
+
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, code: Any, properties: Any = None) -> None:
+        self.packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        super()._on_connect(client, userdata, flags, code, properties)
 
     def _on_disconnect(self, *given: Any, **named: Any) -> None:
         if not self._connected.done():
@@ -72,8 +72,11 @@ class Link:
         connected: Callable[[], None],
         keepalive: int = 10,
         receive_maximum: int = 1000,
+        packet_bytes: int = 1 << 20,
+        refused: Callable[[str, int], None] = lambda topic, size: None,
     ) -> None:
-        """`will`: topic, and whether it is retained; its payload is empty."""
+        """`will`: topic, and whether it is retained; its payload is empty. `packet_bytes`: the broker's largest
+        message, unless it names a smaller one. `refused(topic, size)` is called instead of sending a larger one."""
         self.address = address
         self.identifier = identifier
         self.is_connected = False
@@ -86,7 +89,12 @@ class Link:
         self._connected = connected
         self._keepalive = keepalive
         self._receive_maximum = receive_maximum
-        self._outbox: deque[_Letter] = deque()
+        self.packet_bytes = packet_bytes
+        """The largest packet that the broker takes, as far as is known."""
+        self._packet_bytes = packet_bytes
+        self._refused = refused
+        self._wait = FIRST_WAIT
+        self._outbox: deque[Letter] = deque()
         """Oldest first, until the broker has it."""
         self._client: aiomqtt.Client | None = None
         self._socket: Any = None
@@ -112,10 +120,16 @@ class Link:
     def post(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[None]:
         """Send, after all that was posted before, as soon as there is a connection. The future, which need not be
         awaited, is done once the broker has it."""
-        letter = _Letter(topic, payload, retain)
+        letter = Letter(topic, payload, retain)
         self._outbox.append(letter)
         self._send()
         return letter.sent
+
+    def withdraw(self, end: str) -> None:
+        """Of what was posted to topics that end so, nothing more is sent."""
+        for letter in self._outbox:
+            if letter.topic.endswith(end) and not letter.sent.done():
+                letter.sent.set_result(None)
 
     async def flush(self, seconds: float) -> None:
         """Wait until the broker has everything, but no longer than this."""
@@ -139,7 +153,7 @@ class Link:
         for letter in self._outbox:
             letter.sent.cancel()
 
-    def _new_client(self) -> aiomqtt.Client:
+    def _new_client(self) -> _Client:
         make: Any = Properties  # without types
         properties = make(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = self._session_seconds
@@ -168,12 +182,11 @@ class Link:
         return client
 
     async def _run(self, first: asyncio.Future[None]) -> None:
-        wait = FIRST_WAIT
         while True:
             try:
                 async with self._new_client() as client:
+                    self._learn(client.packet_bytes)
                     await client.subscribe([(topic, 1) for topic in self._subscriptions], timeout=SUBSCRIBE_SECONDS)
-                    wait = FIRST_WAIT
                     self._client, self.is_connected = client, True
                     self._socket = client._client.socket()
                     self.connections += 1
@@ -201,8 +214,14 @@ class Link:
                 for letter in self._outbox:
                     if letter.sending is not None:
                         letter.sending.cancel()  # It would wait for a confirmation that cannot come any more.
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-            wait = min(wait * 2, MAX_WAIT)
+            await asyncio.sleep(self._wait * random.uniform(0.5, 1.0))
+            self._wait = min(self._wait * 2, MAX_WAIT)
+
+    def _learn(self, said: int | None) -> None:
+        """What the broker of this connection takes. Raises `ValueError` if that is too little for anything."""
+        self.packet_bytes = self._packet_bytes if said is None else min(self._packet_bytes, said)
+        if self.packet_bytes < MIN_PACKET_BYTES:
+            raise ValueError(f"it takes packets of {self.packet_bytes:,} bytes, and {MIN_PACKET_BYTES:,} are needed")
 
     def _take(self, topic: str, payload: bytes) -> None:
         try:
@@ -219,16 +238,36 @@ class Link:
 
     def _send(self) -> None:
         """Put on its way what may be."""
+        self._tidy()
         client = self._client
         if client is None:
             return
         for letter in islice(self._outbox, WINDOW):
             if letter.sending is None and not letter.sent.done():
+                if not self._fits(letter):
+                    self._refuse(letter)
+                    continue
                 publish = client.publish(
                     letter.topic, letter.payload, qos=1, retain=letter.retain, timeout=PUBLISH_SECONDS
                 )
                 letter.sending = asyncio.create_task(publish)
                 letter.sending.add_done_callback(partial(self._published, letter))
+
+    def _tidy(self) -> None:
+        """What is done is no longer kept; one on its way is, so that it ends with the connection."""
+        while self._outbox and self._outbox[0].sent.done() and self._outbox[0].sending is None:
+            self._outbox.popleft()
+
+    def _fits(self, letter: Letter) -> bool:
+        return letter.size <= self.packet_bytes
+
+    def _refuse(self, letter: Letter) -> None:
+        """Brokers end the connection at what is too large for them: sent again, it would end each."""
+        logger.warning("a message of %d bytes on %r is not sent", letter.size, letter.topic[:200])
+        letter.sent.set_result(None)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._refused, letter.topic, letter.size)
+        loop.call_soon(self._send)
 
     def _acknowledge(self) -> None:
         """Now, what has arrived: systems wait up to 40 ms, and a broker that does not set `set_tcp_nodelay` sends
@@ -237,7 +276,7 @@ class Link:
             with suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
-    def _published(self, letter: _Letter, task: asyncio.Task[None]) -> None:
+    def _published(self, letter: Letter, task: asyncio.Task[None]) -> None:
         letter.sending = None
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or isinstance(error, (aiomqtt.MqttError, ValueError)):
@@ -246,9 +285,8 @@ class Link:
             return
         if error is not None:
             raise error
+        self._wait = FIRST_WAIT  # Not before: a broker may take a connection only to end it at what is sent.
         self._acknowledge()
         if not letter.sent.done():
             letter.sent.set_result(None)
-        while self._outbox and self._outbox[0].sent.done():
-            self._outbox.popleft()
         self._send()

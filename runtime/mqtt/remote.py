@@ -22,6 +22,7 @@ from ..methods.base import Method
 from ..runtime import Runtime
 from ..trace.trace import check_writable
 from .address import Address
+from .answers import pack_error
 from .client_actions import Action, Answered, Began, Happened, Lost, Send
 from .client_state import Jobs
 from .link import Link
@@ -101,6 +102,8 @@ class RemoteRuntime(Runtime):
             will_delay=min(30, SESSION_SECONDS),
             receive=self._receive,
             connected=lambda: self._state.connected(time.monotonic()),
+            packet_bytes=self._packet_bytes,
+            refused=self._refused,
         )
         await self._link.__aenter__()
         self._ticker = asyncio.create_task(self._tick(self._link))
@@ -136,6 +139,7 @@ class RemoteRuntime(Runtime):
     ) -> Job:
         """As `Runtime.submit`; what a worker's engine has against the job is raised by `await job`."""
         self._check_open()
+        assert self._link is not None
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
         name = f"job-{next(self._numbers)}"
         if id is not None and any(job.id == id for job in self._remote.values()):
@@ -143,8 +147,8 @@ class RemoteRuntime(Runtime):
         data = spec.model_dump(mode="json")
         data["budget"] = spec.budget.model_dump(exclude_none=True)
         size = len(encode(Offer(epoch=1, job=data)))
-        if size > self._packet_bytes - 1024:
-            raise InvalidJob(f"a job of {size:,} bytes; packet_bytes, what the broker takes, is {self._packet_bytes:,}")
+        if size > self._link.packet_bytes - 1024:
+            raise _too_large(size, self._link.packet_bytes)
         file = Path(trace_file) if trace_file else None
         if file is not None:
             check_writable(file)
@@ -158,8 +162,20 @@ class RemoteRuntime(Runtime):
 
     def _cancel(self, name: str, reason: str) -> bool:
         """Is there an answer to wait for?"""
+        self._withdraw(name)
         self._do(self._state.cancel(name, reason, time.monotonic()))
         return name in self._state
+
+    def _refused(self, topic: str, size: int) -> None:
+        """The broker takes less than when the job was submitted."""
+        assert self._link is not None
+        if (job := self._remote.get(name := self.address.levels(topic)[-1])) is not None:
+            self._withdraw(name)
+            job.answered(pack_error(_too_large(size, self._link.packet_bytes), None))
+
+    def _withdraw(self, name: str) -> None:
+        assert self._link is not None
+        self._link.withdraw(f"/{self.client}/{name}")
 
     def _watch(self, name: str) -> None:
         self._do(self._state.watch(name))
@@ -212,3 +228,7 @@ class RemoteRuntime(Runtime):
     def _post(self, topic: str, payload: bytes) -> None:
         assert self._link is not None
         self._link.post(topic, payload)
+
+
+def _too_large(size: int, limit: int) -> InvalidJob:
+    return InvalidJob(f"a job of {size:,} bytes; packet_bytes, what the broker takes, is {limit:,}")

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
 
-from ..errors import BrokerUnreachable, InvalidInput
+from ..errors import BrokerUnreachable, InvalidInput, JobFailed
 from ..job_spec import parse_job
 from ..runtime import Runtime
 from ..trace.trace import Trace
@@ -20,7 +20,7 @@ from .answers import pack_cancelled, pack_error
 from .link import MAX_WAIT, Link
 from .messages import OFFER, ORDER, Malformed, decode, encode, is_id
 from .serving import Serving
-from .worker_actions import Action, Begin, End, Key, Reply, Show
+from .worker_actions import Action, Begin, End, Key, Reply, Show, Withdraw
 from .worker_state import Desk
 
 logger = logging.getLogger(__name__)
@@ -56,13 +56,12 @@ class Worker:
         self._runtime = runtime
         self._beat_seconds = beat_seconds
         self._grace = grace
+        self._packet_bytes = packet_bytes
         self._wait_at_start = wait
         self._desk = Desk(
             self.name,
             capacity=capacity,
             model=runtime.engine.name,
-            chunk_bytes=min(packet_bytes - 2048, 1 << 18),
-            event_bytes=packet_bytes - 1024,
             refusal=self._refusal,
         )
         self._tasks: dict[tuple[Key, int], asyncio.Task[None]] = {}
@@ -88,7 +87,9 @@ class Worker:
             session_seconds=5,
             will_delay=1,
             receive=self._receive,
-            connected=self._beat,
+            connected=self._connected,
+            packet_bytes=self._packet_bytes,
+            refused=self._refused,
             receive_maximum=2 * self._desk.capacity + 20,
         )
         async with AsyncExitStack() as stack:
@@ -148,6 +149,20 @@ class Worker:
         except Malformed as error:
             logger.warning("dropped a message on %r: %s", topic[:200], error)
 
+    def _connected(self) -> None:
+        assert self._link is not None
+        self._desk.fit(self._link.packet_bytes)
+        self._beat()
+
+    def _refused(self, topic: str, size: int) -> None:
+        """A report that the broker does not take is the end of its job, not of all others behind it."""
+        assert self._link is not None
+        match self.address.levels(topic):
+            case ["reports", client, job]:
+                self._link.withdraw(topic)
+                error = JobFailed(f"a report of {size:,} bytes; the broker takes {self._link.packet_bytes:,}")
+                self._do(self._desk.refused((client, job), pack_error(error, None), time.monotonic()))
+
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(min(TICK_SECONDS, self._beat_seconds))
@@ -169,6 +184,8 @@ class Worker:
             match action:
                 case Reply((client, job), report):
                     last = self._link.post(self.address.topic("reports", client, job), encode(report))
+                case Withdraw((client, job)):
+                    self._link.withdraw(self.address.topic("reports", client, job))
                 case Begin(key, epoch, job, watched):
                     serving = Serving(partial(self._tell, key, epoch), is_watched=watched)
                     self._serving[key, epoch] = serving

@@ -45,4 +45,11 @@ class End:
     reason: str
 
 
-Action = Reply | Begin | Show | End
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Of what has been reported of the job, send no more."""
+
+    key: Key
+
+
+Action = Reply | Begin | Show | End | Withdraw

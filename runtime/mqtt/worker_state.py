@@ -31,7 +31,7 @@ from .messages import (
     Watch,
     short_event,
 )
-from .worker_actions import Action, Begin, End, Key, Reply, Show
+from .worker_actions import Action, Begin, End, Key, Reply, Show, Withdraw
 
 
 class Phase(Enum):
@@ -91,6 +91,11 @@ class Desk:
         self._jobs: dict[Key, _Entry] = {}
         self._running: set[tuple[Key, int]] = set()
         """Begun and not ended, whether they still count or not: these take the slots."""
+
+    def fit(self, packet_bytes: int) -> None:
+        """From now on reports are cut for a broker that takes so much."""
+        self.chunk_bytes = min(packet_bytes - 2048, 1 << 18)
+        self.event_bytes = packet_bytes - 1024
 
     @property
     def free(self) -> int:
@@ -171,7 +176,7 @@ class Desk:
     def happened(self, key: Key, epoch: int, events: Iterable[dict[str, Any]]) -> Iterator[Action]:
         """A running job emitted these."""
         entry = self._jobs.get(key)
-        if entry is None or entry.epoch != epoch:
+        if entry is None or entry.epoch != epoch or entry.phase is Phase.FINISHED:
             return
         first = len(entry.events)
         for event in events:
@@ -187,13 +192,30 @@ class Desk:
         """A running job has ended with this."""
         self._running.discard((key, epoch))
         entry = self._jobs.get(key)
-        if entry is not None and entry.epoch == epoch:
-            entry.phase, entry.since = Phase.FINISHED, now
-            size = self.chunk_bytes
-            entry.chunks = [data[at : at + size] for at in range(0, len(data), size)] or [b""]
-            for i in range(len(entry.chunks)):
-                yield self._reply(key, self._chunk(entry, i))
+        if entry is not None and entry.epoch == epoch and entry.phase is not Phase.FINISHED:
+            yield from self._finish(key, entry, data, now)
         yield from self._claim(now)
+
+    def refused(self, key: Key, answer: bytes, now: float) -> Iterator[Action]:
+        """The broker does not take a report of this job: the answer is `answer`. One that was cut for a broker that
+        took more cannot be cut anew, since the client may have parts of it: the job is handed back."""
+        entry = self._jobs.get(key)
+        if entry is None:
+            return
+        if entry.phase is Phase.FINISHED:
+            del self._jobs[key]
+            yield self._reply(key, Returned(worker=self.worker, epoch=entry.epoch))
+        elif entry.phase is Phase.RUNNING:
+            entry.events, entry.sizes = [], []
+            yield from self._finish(key, entry, answer, now)
+            yield End(key, entry.epoch, "a report was too large for the broker")
+
+    def _finish(self, key: Key, entry: _Entry, data: bytes, now: float) -> Iterator[Action]:
+        entry.phase, entry.since = Phase.FINISHED, now
+        size = self.chunk_bytes
+        entry.chunks = [data[at : at + size] for at in range(0, len(data), size)] or [b""]
+        for i in range(len(entry.chunks)):
+            yield self._reply(key, self._chunk(entry, i))
 
     def client_gone(self, client: str, now: float) -> Iterator[Action]:
         """Nobody waits for its jobs any longer."""
@@ -241,6 +263,7 @@ class Desk:
 
     def _drop(self, key: Key, entry: _Entry, reason: str, now: float) -> Iterator[Action]:
         del self._jobs[key]
+        yield Withdraw(key)
         if entry.phase is Phase.RUNNING:
             yield End(key, entry.epoch, reason)
         yield from self._claim(now)

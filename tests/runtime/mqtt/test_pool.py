@@ -19,6 +19,7 @@ from plait import (
     EngineClosed,
     Hogwild,
     InvalidInput,
+    InvalidJob,
     JobFailed,
     Runtime,
     ScriptedEngine,
@@ -46,6 +47,15 @@ SEQUENTIAL = Sequential(prompt="seq 24 : 63 9 5 2 ;")
 @pytest.fixture
 def broker(tmp_path):
     made = Broker(tmp_path)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """A broker that takes small packets only, and says so."""
+    made = Broker(tmp_path, "allow_anonymous true", "max_packet_size 9000")
     made.start()
     yield made
     made.stop()
@@ -341,6 +351,108 @@ async def test_large_answers_come_in_chunks(broker):
             assert len(result.text) == 3000
             with pytest.raises(InvalidInput, match="packet_bytes"):
                 await remote.submit(Sequential(prompt="q" * 5000))
+
+
+async def test_what_the_broker_does_not_take_is_refused_and_holds_nothing_up(narrow):
+    async with worker(narrow, lambda _: "small"), Runtime(narrow.url()) as remote:
+        with pytest.raises(InvalidInput, match="9,000"):
+            await remote.submit(SEQUENTIAL, metadata={"x": "y" * 20_000})
+        job = await remote.submit(SEQUENTIAL, metadata={"x": "y" * 7000})
+        assert (await asyncio.wait_for(job, 5)).text == "small"
+        assert remote._link.connections == 1
+
+
+async def test_answers_and_events_are_cut_for_what_the_broker_takes(narrow):
+    text = "".join(chr(0x4E00 + i * 7919 % 20000) for i in range(6000))
+    engine = ScriptedEngine(lambda _: text, context_limit=10_000)
+    async with worker(narrow, engine=engine) as one, Runtime(narrow.url()) as remote:
+        job = await remote.submit(Sequential(prompt="q", max_tokens=6000))
+        await asyncio.wait_for(text_of(job), 10)
+        assert (await job).text == text
+        assert one._link.connections == remote._link.connections == 1
+
+
+async def test_a_job_too_large_for_a_broker_that_came_later_fails_alone(narrow):
+    async with worker(narrow, lambda _: "small"), Runtime(narrow.url()) as remote:
+        remote._link.packet_bytes = 1 << 20  # as when it was submitted
+        big = await remote.submit(SEQUENTIAL, metadata={"x": "y" * 20_000})
+        remote._link.packet_bytes = 9000
+        small = await remote.submit(SEQUENTIAL)
+        with pytest.raises(InvalidJob, match="9,000"):
+            await asyncio.wait_for(big, 5)
+        assert (await asyncio.wait_for(small, 5)).text == "small"
+        assert remote._link.connections == 1
+
+
+async def test_a_report_that_cannot_be_cut_fails_its_job_alone(narrow, monkeypatch):
+    monkeypatch.setattr("plait.runtime.mqtt.worker_state.Desk.fit", lambda self, size: None)  # so events are not cut
+    engine = ScriptedEngine(lambda prompt: "x" * (20_000 if "big" in prompt else 5), context_limit=10**5)
+    async with worker(narrow, engine=engine), Runtime(narrow.url()) as remote:
+        big = await remote.submit(Sequential(prompt="big", max_tokens=20_000))
+        reading = asyncio.create_task(text_of(big))
+        with pytest.raises(JobFailed, match="9,000"):
+            await asyncio.wait_for(big, 5)
+        await reading
+        assert (await asyncio.wait_for(await remote.submit(SEQUENTIAL), 5)).text == "xxxxx"
+        assert big.epoch == 1
+
+
+async def test_a_connection_that_ends_at_what_is_sent_is_tried_less_and_less(narrow, monkeypatch):
+    monkeypatch.setattr(Link, "_fits", lambda self, letter: True)
+    times = []
+    link = Link(
+        Address.parse(narrow.url()),
+        "one",
+        subscriptions=["nothing"],
+        will=("nothing", False),
+        session_seconds=0,
+        will_delay=0,
+        receive=lambda topic, payload: None,
+        connected=lambda: times.append(time.monotonic()),
+    )
+    async with link:
+        link.post("x", b"x" * 20_000)
+        await asyncio.sleep(1.0)
+    assert 1 < len(times) <= 6
+
+
+async def test_what_is_withdrawn_is_not_sent(broker):
+    got = []
+    address = Address.parse(broker.url())
+    link = Link(
+        address,
+        "one",
+        subscriptions=[address.topic("#")],
+        will=("nothing", False),
+        session_seconds=0,
+        will_delay=0,
+        receive=lambda topic, payload: got.append(int(payload)),
+        connected=lambda: None,
+    )
+    async with link:
+        for number in range(100):
+            link.post(address.topic("a" if number % 2 else "b"), b"%d" % number)
+        link.withdraw("/a")
+        await link.flush(5)
+        link.post(address.topic("b"), b"100")
+        await link.flush(5)
+        end = time.monotonic() + 5
+        while got[-1:] != [100] and time.monotonic() < end:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.02)
+        assert [number for number in got if number % 2 == 0] == list(range(0, 101, 2))
+        assert len([number for number in got if number % 2]) <= 8  # those that were on their way
+        assert not link._outbox
+
+
+async def test_a_broker_that_takes_next_to_nothing_is_one_error(tmp_path):
+    broker = Broker(tmp_path, "allow_anonymous true", "max_packet_size 1000")
+    broker.start()
+    try:
+        with pytest.raises(BrokerUnreachable, match="1,000 bytes"):
+            async with Runtime(broker.url()):
+                pass
+    finally:
+        broker.stop()
 
 
 async def test_errors_are_those_of_the_local_runtime(broker):

@@ -29,7 +29,7 @@ from plait.runtime.mqtt.messages import (
     is_id,
     short_event,
 )
-from plait.runtime.mqtt.worker_actions import Begin, End, Reply, Show
+from plait.runtime.mqtt.worker_actions import Begin, End, Reply, Show, Withdraw
 from plait.runtime.mqtt.worker_state import Desk
 
 EVENTS = 5
@@ -350,7 +350,7 @@ def test_jobs_of_a_client_that_is_gone_are_ended():
     key = ("c", "a")
     list(desk.offer(key, Offer(epoch=1, job={}), 0.0))
     list(desk.order(key, decode(ORDER, b'{"type":"grant","epoch":1}'), 0.0))
-    assert list(desk.client_gone("c", 1.0)) == [End(key, 1, "the client is gone")]
+    assert list(desk.client_gone("c", 1.0)) == [Withdraw(key), End(key, 1, "the client is gone")]
     assert desk.free == 0 and not list(desk.answered(key, 1, b"", 2.0)) and desk.free == 1
 
 
