@@ -62,11 +62,13 @@ class View:
     @property
     def num_open(self) -> int:
         """Tokens of the own segment and of what it goes on, which was found."""
-        found = 0
-        if self.own is not None and self.own.is_joined:
-            first = max(i for i, span in enumerate(self.spans) if not span.is_joined)
-            found = sum(map(len, self.spans[first:]))
-        return found + self.num_own
+        found = self.spans[self._first_found :] if self.own is not None and self.own.is_joined else ()
+        return sum(map(len, found)) + self.num_own
+
+    @property
+    def _first_found(self) -> int:
+        """The span in which what the own segment goes on begins, if it is joined."""
+        return max(i for i, span in enumerate(self.spans) if not span.is_joined)
 
     @property
     def num_known(self) -> int:
@@ -149,7 +151,7 @@ class View:
         tokens, known, self.next_position = own.tokens, self.num_known, own.start
         self.close_own()
         if own.is_joined:
-            first = max(i for i, span in enumerate(self.spans) if not span.is_joined)
+            first = self._first_found
             tokens = text_of(self.spans[first:]) + tokens
             self._keep(first, 0, is_open=True)
         own = self.open_segment()
