@@ -21,12 +21,7 @@ class StackedMuon(torch.optim.Muon):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One update; no closure is called."""
         for group in self.param_groups:
-            alike: dict[torch.Size, list[Tensor]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    alike[parameter.shape].append(parameter)
-            for shape, parameters in alike.items():
-                _update(group, shape, parameters, self.state)
+            _update(group, self.state)
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -54,14 +49,13 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One update; no closure is called."""
         for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if group["betas"] is not None:
-                self._adamw(group, parameters)
-                continue
-            for shape in dict.fromkeys(parameter.shape for parameter in parameters):
-                _update(group, shape, [p for p in parameters if p.shape == shape], self.state)
+            if group["betas"] is None:
+                _update(group, self.state)
+            else:
+                self._adamw(group)
 
-    def _adamw(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+    def _adamw(self, group: dict[str, Any]) -> None:
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         for parameter in parameters:
             if not self.state[parameter]:
                 zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
@@ -84,7 +78,19 @@ class MuonWithAdamW(torch.optim.Optimizer):
         )
 
 
-def _update(group: dict[str, Any], shape: torch.Size, parameters: list[Tensor], states: dict[Tensor, Any]) -> None:
+def _update(group: dict[str, Any], states: dict[Tensor, Any]) -> None:
+    """One update of a group of matrices, those of equal shape together."""
+    alike: dict[torch.Size, list[Tensor]] = defaultdict(list)
+    for parameter in group["params"]:
+        if parameter.grad is not None:
+            alike[parameter.shape].append(parameter)
+    for shape, parameters in alike.items():
+        _update_alike(group, shape, parameters, states)
+
+
+def _update_alike(
+    group: dict[str, Any], shape: torch.Size, parameters: list[Tensor], states: dict[Tensor, Any]
+) -> None:
     """One update of matrices of equal shape."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     for parameter in parameters:

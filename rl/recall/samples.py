@@ -21,6 +21,7 @@ from ..countdown.traces import EOS, Document
 from ..samples import Sample
 from .tokenizer import IDS, VOCABULARY, build
 
+_EMBEDDING_STD = 0.12
 MOST_QUESTIONS = 64
 """Of one document."""
 _ALIKE = 1024
@@ -80,7 +81,7 @@ def save_untrained(folder: Path, seed: int) -> None:
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 weight.zero_()
             elif weight.dim() == 2:
-                weight.normal_(std=0.12 if "embed" in name else 0.053)
+                weight.normal_(std=_EMBEDDING_STD if "embed" in name else 0.6 * config.hidden_size**-0.5)
     model.save_pretrained(folder)
     save(build(), folder, config.max_position_embeddings)
 
