@@ -1,4 +1,4 @@
-"""A mosquitto of one's own, on loopback, with persistence; and workers in processes of their own."""
+"""A mosquitto of one's own, on loopback, with persistence; strangers on it; workers in processes of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+from plait.runtime.mqtt.address import Address
+from plait.runtime.mqtt.link import Link
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 CODE = """
@@ -59,6 +63,28 @@ class Broker:
             self.process.send_signal(number)
             self.process.wait()
             self.process = None
+
+
+def stranger(
+    address: Address,
+    name: str,
+    receive: Callable[[str, bytes], None] = lambda topic, payload: None,
+    *,
+    topic: str = "nothing",
+    session_seconds: int = 0,
+    connected: Callable[[], None] = lambda: None,
+) -> Link:
+    """A connection that is neither a client's nor a worker's."""
+    return Link(
+        address,
+        name,
+        subscriptions=[topic],
+        will=("nothing", False),
+        session_seconds=session_seconds,
+        will_delay=0,
+        receive=receive,
+        connected=connected,
+    )
 
 
 def _free_port() -> int:

@@ -24,7 +24,7 @@ from ..runtime.jobs.job import Job
 from ..runtime.mqtt.link import Link
 from ..runtime.mqtt.remote import RemoteRuntime
 from ..runtime.mqtt.remote_job import RemoteJob
-from .mosquitto import Broker
+from .mosquitto import Broker, stranger
 from .pool.jobs import job_of
 from .pool.load import arrivals, overhead
 from .pool.workers import Workers
@@ -105,17 +105,7 @@ async def chaos(args: argparse.Namespace, broker: Broker, workers: Workers) -> d
     began = time.monotonic()
     runtime = RemoteRuntime(broker.url(), max_epochs=50, lease=5.0)
     async with runtime:
-        link = Link(
-            runtime.address,
-            "plait-chaos",
-            subscriptions=["nothing"],
-            will=("nothing", False),
-            session_seconds=0,
-            will_delay=0,
-            receive=lambda topic, payload: None,
-            connected=lambda: None,
-        )
-        async with link:
+        async with stranger(runtime.address, "plait-chaos") as link:
             tasks = [asyncio.create_task(kill()), asyncio.create_task(restart())]
             tasks.append(asyncio.create_task(repeat(link, runtime)))  # type: ignore[arg-type]
             jobs = [await runtime.submit(job_of(i)) for i in range(args.jobs)]

@@ -36,16 +36,34 @@ MIN_PACKET_BYTES = 4096
 
 
 class _Client(aiomqtt.Client):
-    """One that does not wait for an answer on a connection that has ended: a broker that is killed gives none."""
+    """One that does not wait for an answer on a connection that has ended: a broker that is killed gives none. And one
+    that leaves no connection behind which nobody waits for any more."""
 
     packet_bytes: int | None = None
     """What the broker says that it takes at most; None: it says nothing."""
+    _is_given_up = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await super().__aenter__()
+        except BaseException:
+            self._is_given_up = True
+            self._loop.call_soon(self._client.disconnect)
+            raise
+
+    def _client_connect(self) -> None:
+        """In a thread, which goes on to the end when who waits for it is cancelled."""
+        super()._client_connect()
+        if self._is_given_up:
+            self._loop.call_soon_threadsafe(self._client.disconnect)
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, code: Any, properties: Any = None) -> None:
         self.packet_bytes = getattr(properties, "MaximumPacketSize", None)
         super()._on_connect(client, userdata, flags, code, properties)
 
     def _on_disconnect(self, *given: Any, **named: Any) -> None:
+        if self._is_given_up:
+            return  # Nobody asks.
         if not self._connected.done():
             self._connected.set_exception(aiomqtt.MqttError("it ended the connection before it answered"))
         super()._on_disconnect(*given, **named)
@@ -182,11 +200,14 @@ class Link:
         return client
 
     async def _run(self, first: asyncio.Future[None]) -> None:
+        assert self._task is not None
         while True:
             try:
                 async with self._new_client() as client:
                     self._learn(client.packet_bytes)
                     await client.subscribe([(topic, 1) for topic in self._subscriptions], timeout=SUBSCRIBE_SECONDS)
+                    if self._task.cancelling():
+                        return  # Python 3.11: `wait_for`, inside of these, loses it if their answer has just come.
                     self._client, self.is_connected = client, True
                     self._socket = client._client.socket()
                     self.connections += 1
@@ -199,6 +220,8 @@ class Link:
                         self._acknowledge()
                         self._take(str(message.topic), payload)
             except (aiomqtt.MqttError, OSError, ValueError) as error:
+                if self._task.cancelling():
+                    return  # What ending a connection raises takes its place.
                 if not first.done():
                     first.set_exception(
                         BrokerUnreachable(

@@ -111,7 +111,8 @@ class RemoteJob(Job):
         if not self._cancel(reason):
             return
         try:
-            data = await asyncio.wait_for(asyncio.shield(self._data), self._patience)
+            async with asyncio.timeout(self._patience):
+                data = await asyncio.shield(self._data)
             _, trace = await asyncio.to_thread(unpack, data)
             self.trace = trace or self.trace
         except (TimeoutError, PlaitError) as error:

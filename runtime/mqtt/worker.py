@@ -125,7 +125,8 @@ class Worker:
                     raise
                 logger.warning("%s; trying again", error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
             pause = min(2 * pause, MAX_WAIT)
         return False
 

@@ -100,7 +100,8 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
     """Let it clean up, then end it for certain."""
     process.send_signal(signal.SIGINT)
     try:
-        await asyncio.wait_for(process.wait(), PATIENCE)
+        async with asyncio.timeout(PATIENCE):
+            await process.wait()
     except TimeoutError:
         os.killpg(process.pid, signal.SIGKILL)
         await process.wait()

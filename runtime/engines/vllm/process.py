@@ -92,7 +92,8 @@ async def start(config: VllmConfig, *, log_stats: bool) -> tuple[AsyncLLM, Worke
     llm, workers = started
     try:
         # The first request would ask, and wait for ever if the processes ended before they answered.
-        await asyncio.wait_for(llm.get_supported_tasks(), ANSWER)
+        async with asyncio.timeout(ANSWER):
+            await llm.get_supported_tasks()
     except BaseException as error:
         await shut_down(llm, workers)
         if isinstance(error, TimeoutError):

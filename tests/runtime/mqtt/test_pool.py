@@ -31,7 +31,7 @@ from plait.runtime.events import Done, Failed, Started, Text
 
 pytest.importorskip("aiomqtt")
 
-from plait.benchmarks.mosquitto import MOSQUITTO, Broker, start_worker
+from plait.benchmarks.mosquitto import MOSQUITTO, Broker, start_worker, stranger
 from plait.runtime.mqtt.address import Address
 from plait.runtime.mqtt.link import Link
 from plait.runtime.mqtt.messages import Beat, Claim, Events, Offer, encode
@@ -42,23 +42,6 @@ pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not inst
 
 APR_JOB = APR(prompt="apr 24 : 63 9 5 2 ;", dialect="compact", depth=2, context_limit=512)
 SEQUENTIAL = Sequential(prompt="seq 24 : 63 9 5 2 ;")
-
-
-@pytest.fixture
-def broker(tmp_path):
-    made = Broker(tmp_path)
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def narrow(tmp_path):
-    """A broker that takes small packets only, and says so."""
-    made = Broker(tmp_path, "allow_anonymous true", "max_packet_size 9000")
-    made.start()
-    yield made
-    made.stop()
 
 
 class Failing(ScriptedEngine):
@@ -83,17 +66,7 @@ async def worker(broker, script=None, *, engine=None, runtime=None, **options):
 async def posted(broker, name="stranger"):
     """A connection that posts what it likes."""
     address = Address.parse(broker.url())
-    link = Link(
-        address,
-        name,
-        subscriptions=["nothing"],
-        will=("nothing", False),
-        session_seconds=0,
-        will_delay=0,
-        receive=lambda topic, payload: None,
-        connected=lambda: None,
-    )
-    async with link:
+    async with stranger(address, name) as link:
         yield lambda payload, *levels: link.post(address.topic(*levels), payload)
 
 
@@ -204,43 +177,6 @@ async def test_who_reads_late_gets_what_happens_from_then_on(broker):
         assert [type(event) async for event in job] == [Done]
 
 
-async def test_what_is_on_its_way_when_the_connection_breaks_is_sent_again_in_order(broker):
-    address = Address.parse(broker.url())
-    got = []
-    options = {"session_seconds": 60, "will_delay": 0, "connected": lambda: None}
-    reader = Link(
-        address,
-        "reader",
-        subscriptions=[address.topic("x")],
-        will=("nothing", False),
-        receive=lambda topic, payload: got.append(int(payload)),
-        **options,
-    )
-    writer = Link(
-        address,
-        "writer",
-        subscriptions=["nothing"],
-        will=("nothing", False),
-        receive=lambda topic, payload: None,
-        **options,
-    )
-    async with reader, writer:
-        for number in range(300):
-            writer.post(address.topic("x"), b"%d" % number)
-            if number in (100, 200):
-                await asyncio.sleep(0)
-                await asyncio.to_thread(broker.stop)
-                await asyncio.to_thread(broker.start)
-        await writer.flush(20)
-        end = time.monotonic() + 10
-        while got[-1:] != [299] and time.monotonic() < end:  # noqa: ASYNC110 - no event for it
-            await asyncio.sleep(0.02)
-    assert sorted(set(got)) == list(range(300))
-    # Again from where it broke, so what comes late has been there before.
-    first = {number: place for place, number in reversed(list(enumerate(got)))}
-    assert sorted(first, key=first.__getitem__) == list(range(300))
-
-
 async def test_the_broker_restarts_twice_while_jobs_run(broker):
     engine = ScriptedEngine(lambda text: text[-3:] * 300)
     async with worker(broker, engine=engine, capacity=3), Runtime(broker.url()) as remote:
@@ -272,36 +208,6 @@ async def test_repeated_and_hostile_messages_change_nothing(broker, caplog):
         assert all(result.text == "x" * 200 for result in results)
         await asyncio.sleep(0.3)
     assert any("dropped a message" in record.message for record in caplog.records)
-
-
-async def test_a_message_that_cannot_be_handled_is_no_end(broker, caplog):
-    got = []
-
-    def receive(topic, payload):
-        got.append(payload)
-        if payload == b"bad":
-            raise RuntimeError("a defect")
-
-    address = Address.parse(broker.url())
-    fields = {"will": ("nothing", False), "session_seconds": 0, "will_delay": 0, "connected": lambda: None}
-    async with Link(address, "reader", subscriptions=[address.topic("x")], receive=receive, **fields) as link:
-        for payload in (b"bad", b"good"):
-            link.post(address.topic("x"), payload)
-        async with asyncio.timeout(10):
-            while len(got) < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-    assert got == [b"bad", b"good"] and "could not be handled" in caplog.text
-
-
-async def test_what_fails_before_there_is_a_connection_is_raised(broker, monkeypatch):
-    def broken(self):
-        raise TypeError("a defect")
-
-    monkeypatch.setattr(Link, "_new_client", broken)
-    async with asyncio.timeout(10):
-        with pytest.raises(TypeError, match="a defect"):
-            async with posted(broker):
-                pass
 
 
 async def test_a_worker_with_odd_events_ends_no_client(broker):
@@ -395,53 +301,6 @@ async def test_a_report_that_cannot_be_cut_fails_its_job_alone(narrow, monkeypat
         await reading
         assert (await asyncio.wait_for(await remote.submit(SEQUENTIAL), 5)).text == "xxxxx"
         assert big.epoch == 1
-
-
-async def test_a_connection_that_ends_at_what_is_sent_is_tried_less_and_less(narrow, monkeypatch):
-    monkeypatch.setattr(Link, "_fits", lambda self, letter: True)
-    times = []
-    link = Link(
-        Address.parse(narrow.url()),
-        "one",
-        subscriptions=["nothing"],
-        will=("nothing", False),
-        session_seconds=0,
-        will_delay=0,
-        receive=lambda topic, payload: None,
-        connected=lambda: times.append(time.monotonic()),
-    )
-    async with link:
-        link.post("x", b"x" * 20_000)
-        await asyncio.sleep(1.0)
-    assert 1 < len(times) <= 6
-
-
-async def test_what_is_withdrawn_is_not_sent(broker):
-    got = []
-    address = Address.parse(broker.url())
-    link = Link(
-        address,
-        "one",
-        subscriptions=[address.topic("#")],
-        will=("nothing", False),
-        session_seconds=0,
-        will_delay=0,
-        receive=lambda topic, payload: got.append(int(payload)),
-        connected=lambda: None,
-    )
-    async with link:
-        for number in range(100):
-            link.post(address.topic("a" if number % 2 else "b"), b"%d" % number)
-        link.withdraw("/a")
-        await link.flush(5)
-        link.post(address.topic("b"), b"100")
-        await link.flush(5)
-        end = time.monotonic() + 5
-        while got[-1:] != [100] and time.monotonic() < end:  # noqa: ASYNC110 - no event for it
-            await asyncio.sleep(0.02)
-        assert [number for number in got if number % 2 == 0] == list(range(0, 101, 2))
-        assert len([number for number in got if number % 2]) <= 8  # those that were on their way
-        assert not link._outbox
 
 
 async def test_a_broker_that_takes_next_to_nothing_is_one_error(tmp_path):

@@ -1,0 +1,205 @@
+"""Connections to brokers: real ones that restart, and made-up ones that misbehave at a chosen moment."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+pytest.importorskip("aiomqtt")
+
+import aiomqtt
+
+from plait import BrokerUnreachable
+from plait.benchmarks.mosquitto import stranger
+from plait.runtime.mqtt.address import Address
+from plait.runtime.mqtt.link import Link, _Client
+
+CONNECT, SUBSCRIBE = 1, 8
+ANSWERS = {CONNECT: lambda body: b"\x20\x03\0\0\0", SUBSCRIBE: lambda body: b"\x90\x04" + body[:2] + b"\0\x01"}
+
+
+class MadeUpBroker:
+    """Answers the packets of `answered` only."""
+
+    def __init__(self, answered=(CONNECT, SUBSCRIBE)):
+        self.answered = answered
+        self.kinds = []
+        self.open = set()
+
+    def drop(self):
+        for writer in self.open:
+            writer.close()
+
+    async def serve(self, reader, writer):
+        self.open.add(writer)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                kind = (await reader.readexactly(1))[0] >> 4
+                size = shift = 0
+                while (byte := (await reader.readexactly(1))[0]) > 127:
+                    size, shift = size | (byte & 127) << shift, shift + 7
+                body = await reader.readexactly(size | byte << shift)
+                self.kinds.append(kind)
+                if kind in self.answered:
+                    writer.write(ANSWERS[kind](body))
+        self.open.remove(writer)
+        writer.close()
+
+
+@asynccontextmanager
+async def made_up(**options):
+    broker = MadeUpBroker(**options)
+    async with await asyncio.start_server(broker.serve, "127.0.0.1", 0) as server:
+        yield broker, Address.parse(f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}/pool")
+        async with asyncio.timeout(5):
+            while broker.open:  # noqa: ASYNC110 - no event for it
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("moment", ["_on_connect", "_on_subscribe", "_on_disconnect"])
+async def test_an_end_at_the_moment_of_an_answer_is_an_end(monkeypatch, moment):
+    """Until Python 3.12 `asyncio.wait_for` loses a cancellation then."""
+    async with made_up() as (broker, address):
+        link = stranger(address, "one")
+        inner, ends = getattr(_Client, moment), []
+
+        def answer(client, *given, **named):
+            inner(client, *given, **named)
+            if link.connections and not ends:
+                ends.append(asyncio.create_task(link.__aexit__(None, None, None)))
+
+        monkeypatch.setattr(_Client, moment, answer)
+        await link.__aenter__()
+        broker.drop()
+        async with asyncio.timeout(5):
+            while not ends:  # noqa: ASYNC110 - no event for it
+                await asyncio.sleep(0.001)
+            await ends[0]
+        assert not link.is_connected
+
+
+async def test_a_connection_that_fails_as_it_is_ended_is_not_made_again(monkeypatch):
+    async def fail(self, *given):
+        raise aiomqtt.MqttError("Operation timed out")
+
+    async with made_up() as (broker, address):
+        async with asyncio.timeout(5), stranger(address, "one") as link:
+            client = link._client
+            monkeypatch.setattr(_Client, "__aexit__", fail)
+        assert broker.kinds.count(CONNECT) == 1
+        client._client.disconnect()
+
+
+@pytest.mark.parametrize("answered", [(), (CONNECT,), (CONNECT, SUBSCRIBE)])
+async def test_who_is_cancelled_while_it_connects_leaves_nothing(answered):
+    """`made_up` and the fixture of all tests look for connections and tasks that are left."""
+
+    async def connect(address):
+        async with stranger(address, "one"):
+            await asyncio.sleep(10)
+
+    async with made_up(answered=answered) as (_, address):
+        for steps in range(0, 60, 3):
+            task = asyncio.create_task(connect(address))
+            for _ in range(steps):
+                await asyncio.sleep(0.0001)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                async with asyncio.timeout(5):
+                    await task
+
+
+async def test_a_broker_that_does_not_answer_is_one_error_and_no_connection(monkeypatch):
+    monkeypatch.setattr(Link, "_new_client", lambda self, make=Link._new_client: impatient(make(self)))
+
+    def impatient(client):
+        client.timeout = 0.2
+        return client
+
+    async with made_up(answered=()) as (_, address):
+        with pytest.raises(BrokerUnreachable, match="timed out"):
+            async with stranger(address, "one"):
+                pass
+
+
+async def test_what_is_on_its_way_when_the_connection_breaks_is_sent_again_in_order(broker):
+    address = Address.parse(broker.url())
+    got = []
+    topic = address.topic("x")
+    reader = stranger(address, "reader", lambda _, payload: got.append(int(payload)), topic=topic, session_seconds=60)
+    writer = stranger(address, "writer", session_seconds=60)
+    async with reader, writer:
+        for number in range(300):
+            writer.post(topic, b"%d" % number)
+            if number in (100, 200):
+                await asyncio.sleep(0)
+                await asyncio.to_thread(broker.stop)
+                await asyncio.to_thread(broker.start)
+        await writer.flush(20)
+        end = time.monotonic() + 10
+        while got[-1:] != [299] and time.monotonic() < end:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.02)
+    assert sorted(set(got)) == list(range(300))
+    # Again from where it broke, so what comes late has been there before.
+    first = {number: place for place, number in reversed(list(enumerate(got)))}
+    assert sorted(first, key=first.__getitem__) == list(range(300))
+
+
+async def test_a_message_that_cannot_be_handled_is_no_end(broker, caplog):
+    got = []
+
+    def receive(topic, payload):
+        got.append(payload)
+        if payload == b"bad":
+            raise RuntimeError("a defect")
+
+    address = Address.parse(broker.url())
+    async with stranger(address, "reader", receive, topic=address.topic("x")) as link:
+        for payload in (b"bad", b"good"):
+            link.post(address.topic("x"), payload)
+        async with asyncio.timeout(10):
+            while len(got) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert got == [b"bad", b"good"] and "could not be handled" in caplog.text
+
+
+async def test_what_fails_before_there_is_a_connection_is_raised(broker, monkeypatch):
+    def broken(self):
+        raise TypeError("a defect")
+
+    monkeypatch.setattr(Link, "_new_client", broken)
+    async with asyncio.timeout(10):
+        with pytest.raises(TypeError, match="a defect"):
+            async with stranger(Address.parse(broker.url()), "one"):
+                pass
+
+
+async def test_a_connection_that_ends_at_what_is_sent_is_tried_less_and_less(narrow, monkeypatch):
+    monkeypatch.setattr(Link, "_fits", lambda self, letter: True)
+    times = []
+    address = Address.parse(narrow.url())
+    async with stranger(address, "one", connected=lambda: times.append(time.monotonic())) as link:
+        link.post("x", b"x" * 20_000)
+        await asyncio.sleep(1.0)
+    assert 1 < len(times) <= 6
+
+
+async def test_what_is_withdrawn_is_not_sent(broker):
+    got = []
+    address = Address.parse(broker.url())
+    async with stranger(address, "one", lambda _, payload: got.append(int(payload)), topic=address.topic("#")) as link:
+        for number in range(100):
+            link.post(address.topic("a" if number % 2 else "b"), b"%d" % number)
+        link.withdraw("/a")
+        await link.flush(5)
+        link.post(address.topic("b"), b"100")
+        await link.flush(5)
+        end = time.monotonic() + 5
+        while got[-1:] != [100] and time.monotonic() < end:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.02)
+        assert [number for number in got if number % 2 == 0] == list(range(0, 101, 2))
+        assert len([number for number in got if number % 2]) <= 8  # those that were on their way
+        assert not link._outbox
