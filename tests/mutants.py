@@ -34,13 +34,14 @@ _STEPS = [
     for name in ("scheduler", "waiting", "fairness", "pace", "interrupts", "bursts", "engine", "non_finite", "contexts")
 ]
 _STORE = [f"{_NATIVE}/test_{name}.py" for name in ("store", "waiting", "context_store", "engine", "pressure_machine")]
+_HOGWILD = "tests/runtime/methods/hogwild/test_native.py"
 TESTS = {
     "runtime/engines/native/store.py": _STORE,
     "runtime/engines/native/job_blocks.py": _STORE,
-    "runtime/engines/native/integrity.py": _STORE,
+    "runtime/engines/native/integrity.py": [f"{_NATIVE}/test_integrity.py", *_STORE],
     "runtime/engines/native/cached.py": _STORE,
     "runtime/engines/native/swap.py": _STORE,
-    "runtime/engines/native/lineage.py": _STORE,
+    "runtime/engines/native/lineage.py": [f"{_NATIVE}/test_lineage.py", *_STORE],
     "runtime/engines/native/prefix_index.py": _STORE,
     "runtime/engines/native/alike.py": [f"{_NATIVE}/test_alike.py"],
     "runtime/engines/native/pressure.py": [
@@ -48,9 +49,9 @@ TESTS = {
         f"{_NATIVE}/test_pressure.py",
         f"{_NATIVE}/test_pressure_machine.py",
     ],
-    "runtime/engines/native/gangs.py": _STEPS,
+    "runtime/engines/native/gangs.py": [f"{_NATIVE}/test_gangs.py", *_STEPS],
     "runtime/engines/native/scheduler.py": _STEPS,
-    "runtime/engines/native/planner.py": _STEPS,
+    "runtime/engines/native/planner.py": [*_STEPS, f"{_NATIVE}/test_drafting.py", f"{_NATIVE}/test_pressure.py"],
     "runtime/engines/native/running.py": [f"{_NATIVE}/test_running.py"],
     "runtime/engines/native/pace.py": [f"{_NATIVE}/test_pace.py"],
     "runtime/engines/native/view.py": [
@@ -59,8 +60,9 @@ TESTS = {
         f"{_NATIVE}/test_contexts.py",
         f"{_NATIVE}/test_views.py",
         f"{_NATIVE}/test_alike.py",
+        _HOGWILD,
     ],
-    "runtime/engines/native/branch.py": [*_STORE, f"{_NATIVE}/test_contexts.py"],
+    "runtime/engines/native/branch.py": [*_STORE, f"{_NATIVE}/test_contexts.py", f"{_NATIVE}/test_views.py", _HOGWILD],
     "runtime/engines/native/results.py": [*_STEPS, f"{_NATIVE}/test_faults.py", f"{_NATIVE}/test_drafting.py"],
     "runtime/engines/native/sampled_text.py": [f"{_NATIVE}/test_sampled_text.py", f"{_NATIVE}/test_engine.py"],
     "runtime/engines/native/key_ranges.py": [f"{_NATIVE}/test_key_ranges.py"],

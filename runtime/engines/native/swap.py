@@ -58,9 +58,7 @@ class SwapSpace:
     def _keep(self, segment: Segment, begin: int, end: int | None) -> None:
         keys, values = self._kept.pop(segment)
         before, after = len(keys[0]), len(keys[0][begin:end])
-        if after == before:
-            self._kept[segment] = keys, values
-        elif after:
+        if after:
             # A part of a tensor would hold all of its memory.
             self._kept[segment] = [k[begin:end].clone() for k in keys], [v[begin:end].clone() for v in values]
         self.used -= before - after

@@ -47,6 +47,21 @@ async def test_what_prompts_have_in_common_is_computed_once(prefill_chunk, num_j
     await stepped.close()
 
 
+async def test_who_looks_on_computes_its_own():
+    stepped = Stepped(kv_tokens=8192)
+    seen = stepped.native.open(prompt(20), job="a")  # not computed, so there is nothing to see
+    looking = [stepped.native.open([5], job="a", path=(i,)) for i in range(2)]
+    for branch in looking:
+        branch.watch(seen)
+        branch.extend(prompt(100))
+    both = [branch.generate(SamplingParams(max_tokens=2, ignore_eos=True)) for branch in looking]
+    stepped.until(lambda: all(g.is_done for g in both))
+    assert computed(stepped) == 2 * (1 + 100)
+    for branch in (seen, *looking):
+        branch.close()
+    await stepped.close()
+
+
 async def test_nobody_waits_for_little_or_for_who_is_not_computed():
     stepped = Stepped(kv_tokens=8192)
     everybody = [stepped.generate([*prompt(40), *prompt(40, i)], max_tokens=1, job=str(i)) for i in range(3)]

@@ -185,6 +185,26 @@ async def test_what_repeats_itself_takes_a_fraction_of_the_passes():
     assert steps[0] == 400 and steps[4] < 200 and steps[ROWS] < 150
 
 
+async def test_what_was_accepted_of_each_draft_is_noted(monkeypatch):
+    noted: list[tuple[int, int]] = []
+    note = Drafter.note
+
+    def seen(self: Drafter, drafted: int, accepted: int) -> None:
+        noted.append((drafted, accepted))
+        note(self, drafted, accepted)
+
+    monkeypatch.setattr(Drafter, "note", seen)
+    native = engine()
+    await native.start()
+    branch = native.open([1])
+    done = await branch.generate(SamplingParams(max_tokens=90, forced=tuple(repeated(4, 7, 90)), logprobs=0))
+    assert all(0 <= accepted <= drafted for drafted, accepted in noted)
+    assert (done.drafted_tokens, done.accepted_tokens) == tuple(map(sum, zip(*noted, strict=True)))
+    assert 0 < done.accepted_tokens < done.drafted_tokens
+    branch.close()
+    await close(native)
+
+
 async def test_the_logits_that_are_kept_are_those_of_the_last_token():
     kept = []
     for rows in (0, ROWS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -447,8 +448,9 @@ async def test_errors_come_before_any_work():
             for value in values:
                 with pytest.raises(InvalidInput, match=name):
                     engine.open([1], **{name: value})
-        with pytest.raises(BranchBusy):
-            branch.extend([1])
+        for asked in _WHATEVER:
+            with pytest.raises(BranchBusy):
+                asked(branch)
         await generation.aclose()
         with pytest.raises(BranchClosed, match="stopped"):
             await generation
@@ -462,12 +464,68 @@ async def test_errors_come_before_any_work():
         empty = engine.open()
         with pytest.raises(InvalidInput, match="nothing to decode"):
             empty.generate()
+        (child,) = branch.fork(1)
         branch.close()
         branch.close()
+        for asked in _WHATEVER:
+            with pytest.raises(BranchClosed):
+                asked(branch)
+        for use in (child.merge, child.attach):
+            with pytest.raises(BranchClosed):
+                use([branch])
         with pytest.raises(BranchClosed):
-            branch.extend([1])
+            child.watch(branch)
     with pytest.raises(EngineClosed):
         engine.open([1])
+    for asked in _WHATEVER:
+        with pytest.raises((EngineClosed, BranchClosed)):
+            asked(child)
+
+
+_WHATEVER: list[Any] = [
+    lambda branch: branch.extend([1]),
+    lambda branch: branch.generate(),
+    lambda branch: branch.fork(1),
+    lambda branch: branch.merge([]),
+    lambda branch: branch.attach([]),
+    lambda branch: branch.attach_contexts([[1]]),
+    lambda branch: branch.watch(branch),
+    lambda branch: branch.rewind(0),
+    lambda branch: branch.seek(3),
+    lambda branch: branch.block(),
+    lambda branch: branch.seal(),
+    lambda branch: branch.arrange([]),
+    lambda branch: branch.lockstep("together"),
+]
+"""All that changes a branch, or looks at it while it may change."""
+
+
+async def test_a_branch_that_is_closed_is_in_no_gang_and_keeps_nobody():
+    engine = _engine(tiny()[1])
+    async with running(engine):
+        root = engine.open(_prompt(20))
+        one, other = root.fork(2)
+        for branch in (one, other):
+            branch.lockstep("together")
+        one.close()
+        assert one.parent is None and len(engine.scheduler.gangs) == 1
+        assert len((await other.generate(SamplingParams(max_tokens=3))).token_ids) == 3  # it waits for nobody
+        other.close()
+        assert len(engine.scheduler.gangs) == 0
+
+
+async def test_what_is_reused_counts_for_the_generation_that_comes_next():
+    async with running(_engine(tiny()[1])) as engine:
+        engine.open(_prompt(48)).generate(SamplingParams(max_tokens=0))
+        first = engine.open(_prompt(48))
+        await first.generate(SamplingParams(max_tokens=1))
+        again = engine.open(_prompt(48))
+        again.note_reused(5)
+        assert (await again.generate(SamplingParams(max_tokens=1))).reused_tokens == 32 + 5
+        assert (await again.generate(SamplingParams(max_tokens=1))).reused_tokens == 0
+        for contexts in ([[131]], [[1] * 600], [[1.5]]):
+            with pytest.raises((InvalidInput, PromptTooLong)):
+                again.attach_contexts(contexts)
 
 
 async def test_memory_pressure_evicts_waits_and_at_last_gives_way():

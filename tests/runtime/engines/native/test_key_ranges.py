@@ -24,6 +24,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "norms of 1 + weight": ("gemma3", {}),
     "partial": ("phi3", {"rope_parameters": _PARTIAL}),
     "without positions": ("smollm3", {}),
+    "biased and normed": ("qwen3", {"attention_bias": True}),
 }
 
 
@@ -31,7 +32,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def test_they_are_where_the_keys_are(case: str) -> None:
     """Of a long text's keys in a float32 pool hardly any exceeds its range, and the largest ones are not far below."""
     family, overrides = CASES[case]
-    model = load_model(tiny(family, **overrides)[1])
+    hf_model, folder = tiny(family, **overrides)
+    random = torch.Generator().manual_seed(1)
+    for layer in hf_model.model.layers:
+        for name, weight in layer.self_attn.named_parameters():
+            if name in ("k_norm.weight", "k_proj.bias"):
+                weight.data.copy_(3 * torch.rand(weight.shape, generator=random) + 0.1)
+    hf_model.save_pretrained(folder)
+    model = load_model(folder)
     sequences = Sequences(model, 1, max_tokens=400)
     sequences.step([torch.randint(131, (400,), generator=torch.Generator().manual_seed(0)).tolist()])
     assert model.key_ranges is not None and len(model.key_ranges) == model.config.num_layers

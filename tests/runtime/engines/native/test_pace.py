@@ -172,6 +172,19 @@ async def test_alone_the_model_counts_and_beside_others_what_is_around_it_too():
     await at.close()
 
 
+async def test_what_is_fair_is_measured_by_the_smallest_of_the_most_urgent():
+    at = Stepped(kv_tokens=1 << 14)
+    know(at, *((rows, SLOW.seconds(rows)) for rows in (1, 100)))
+    root = at.native.open([1, 2, 3], job="large", priority=1)
+    for branch in root.fork(20):
+        branch.generate(SamplingParams(max_tokens=20, ignore_eos=True))
+    at.step(2)
+    at.generate([5], job="small")
+    cost = at.scheduler.pace.cost
+    assert at.scheduler._share() == cost.fair_rows([20, 1], 20) > cost.fair_rows([20, 1], 1)
+    await at.close()
+
+
 async def test_a_prompt_of_a_lone_job_does_not_lift_the_limit_of_those_that_decode():
     at = Stepped(kv_tokens=1 << 14)
     know(at, *((rows, rows / 128) for rows in (1, 8, 100)))

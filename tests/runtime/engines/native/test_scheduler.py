@@ -98,6 +98,17 @@ async def test_decoding_goes_before_prefills_which_take_the_rest_in_chunks():
     await stepped.close()
 
 
+async def test_prompts_share_the_chunk_of_a_step():
+    stepped = Stepped(kv_tokens=4096, max_rows=100, prefill_chunk=8)
+    new = [stepped.generate(prompt(20, i), job=job, max_tokens=3) for i, job in enumerate("ab")]
+    for step in stepped.step(5):
+        assert sum(step.values()) == 8
+    stepped.until(lambda: all(g.is_done for g in new))
+    assert stepped.scheduler.num_steps == len(stepped.steps)
+    assert stepped.scheduler.num_rows == sum(step.num_rows for step in stepped.steps) == 2 * (20 + 2)
+    await stepped.close()
+
+
 async def test_what_several_wait_for_is_computed_once_and_counted_for_one():
     stepped = Stepped(kv_tokens=4096, prefill_chunk=512)
     root = stepped.native.open(prompt(50), job="a")
@@ -125,7 +136,7 @@ _BURSTS = tiny("qwen3", tie_word_embeddings=True)[1]
 
 
 def bursting(folder: Path = _BURSTS, steps: int | None = None, **options: Any) -> NativeEngine:
-    native = NativeEngine(load_model(folder), IdTokenizer(131, (7,)), NativeOptions(kv_tokens=4096, **options))
+    native = NativeEngine(load_model(folder), IdTokenizer(131, (7,)), NativeOptions(**{"kv_tokens": 4096, **options}))
     assert native.scheduler.max_steps > 1
     native.scheduler.max_steps = steps or native.scheduler.max_steps
     return native
@@ -212,6 +223,25 @@ async def test_a_burst_is_never_longer_than_anybody_has_left(bursts):
     stepped.until(lambda: long.is_done)
     assert len(long.sampled) == 40 and max(bursts) == native.scheduler.max_steps
     await stepped.close()
+
+
+async def test_where_blocks_are_short_one_step_is_taken_in_place_of_a_burst(bursts):
+    def decode(kv_tokens: int, seeds: list[int]) -> list[list[int]]:
+        native = bursting(kv_tokens=kv_tokens, swap_tokens=0)
+        stepped = Stepped(native)
+        both = [stepped.generate(prompt(9 + 3 * seed, seed), max_tokens=20, path=(seed,)) for seed in seeds]
+        for _ in both:
+            stepped.until(lambda: any(g.is_done and not g.branch.is_closed for g in both))
+            for g in both:
+                if g.is_done:
+                    g.branch.close()
+        native.store.check_integrity()
+        return [g.sampled for g in both]
+
+    expected = [decode(4096, [seed])[0] for seed in range(2)]
+    bursts.clear()
+    # Several steps would need two blocks where one is left, which the longer one needs at once.
+    assert decode(48, [0, 1]) == expected and max(bursts) > 1
 
 
 async def test_who_waits_for_each_token_or_a_stop_string_gets_short_bursts(bursts):

@@ -257,6 +257,69 @@ def test_only_full_blocks_stay_when_the_last_view_lets_go():
     store.check_integrity()
 
 
+def test_a_job_is_counted_what_its_views_reach_whatever_blocks_these_are():
+    memory = Memory()
+    store = memory.store
+    segment = memory.segment(8 * SIZE, 8 * SIZE)
+    assert sorted(segment.blocks) == list(range(8))
+    for end in range(1, 9):
+        span = Span(segment, 0, end * SIZE - 1)
+        store.hold([span], "b")
+        assert store.by_job["b"] == end
+        store.drop([span], "b")
+        store.by_job.forget("b")
+    store.release(segment, job="a")
+    assert (store.by_job["a"], store.usage().cached) == (0, 8)
+    store.by_job.forget("a")
+    assert not store.by_job._used
+
+
+def test_what_is_computed_twice_is_cached_once_whatever_blocks_it_has():
+    for first in (0, 4):  # whoever has the blocks of the lowest numbers
+        memory = Memory()
+        store = memory.store
+        other = memory.segment(4 * SIZE, 4 * SIZE, seed=500) if first else None
+        found, again = memory.segment(2 * SIZE, 2 * SIZE), memory.segment(2 * SIZE, 2 * SIZE)
+        for segment in (again, found):
+            store.release(segment, job="a")
+            store.check_integrity()
+        assert store.usage().cached == 2 and found.num_held == 2 and not again.num_held
+        if other is not None:
+            store.release(other, job="a")
+
+
+def test_of_what_live_views_saw_only_that_before_the_cut_stays():
+    memory = Memory()
+    segment = memory.segment(40, 40)
+    segment.seen = [(0, (3,)), (20, (4,)), (30, (5,))]
+    memory.store.truncate(segment, 31)
+    assert [first for first, _ in segment.seen] == [0, 20, 30]
+    memory.store.truncate(segment, 30)
+    assert [first for first, _ in segment.seen] == [0, 20]
+    memory.store.truncate(segment, 0)
+    assert segment.seen == []
+
+
+def test_nothing_is_found_behind_a_gap():
+    memory = Memory()
+    store = memory.store
+    tokens = list(range(3 * SIZE))
+    parts: list[Segment] = []
+    for at in range(3):
+        part = Segment(at * SIZE)
+        spans = tuple(Span(one, 0, SIZE, is_joined=i > 0) for i, one in enumerate(parts))
+        part.lineage = lineage_of(spans, at * SIZE, SIZE, is_joined=at > 0)
+        store.acquire(part)
+        part.tokens = tokens[at * SIZE : (at + 1) * SIZE]
+        assert store.reserve(part, SIZE)
+        store.advance(part, SIZE)
+        parts.append(part)
+    assert [span.segment for span in store.match(ROOT, [*tokens, 1])] == parts
+    store.distrust(parts[1])
+    assert [span.segment for span in store.match(ROOT, [*tokens, 1])] == parts[:1]
+    assert store.match(None, [*tokens, 1]) == []
+
+
 def test_a_block_counts_once_for_a_job_however_many_of_its_views_hold_it():
     memory = Memory()
     store = memory.store
