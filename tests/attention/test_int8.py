@@ -29,6 +29,16 @@ def test_rounds_to_the_nearest(size: int, magnitude: float, seed: int) -> None:
     assert torch.equal(twice[..., :size], int8.pack_values(x)[..., :size])
 
 
+@pytest.mark.parametrize("value", [0.0, math.inf, -math.inf, math.nan])
+def test_rows_without_a_scale_are_nothing(value: float) -> None:
+    x = torch.ones(3, 8)
+    x[1] = 0.0
+    x[1, 2] = value
+    integers, scales = int8.quantise(x)
+    assert integers[1].tolist() == [0] * 8 and (integers[[0, 2]] == 127).all()
+    assert scales[1].item() == abs(value) or math.isnan(value)
+
+
 def test_layout() -> None:
     """Keys are transposed, and the scales of a block are its last four rows; values have theirs behind them."""
     x = torch.zeros(16, 8)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from plait import (
     APR,
+    Constraint,
     Finish,
     InvalidInput,
     InvalidJob,
@@ -78,6 +79,8 @@ EDGES = [
     {"logit_bias": {0: MAX_BIAS, 1: -MAX_BIAS, 2: 3}},
     {"stop": ["a"], "stop_token_ids": [3]},
     {"max_tokens": HUGE, "top_k": HUGE},
+    {"constraint": Constraint(kind="regex", source="a+"), "constrained": (1,)},
+    {"ignore_eos": True},
 ]
 
 

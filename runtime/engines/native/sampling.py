@@ -225,6 +225,6 @@ def _draw(row: Tensor, draw: Draw) -> int:
     probs = weights(row, draw.params)
     cumulative = probs.cumsum(-1)
     index = int(torch.searchsorted(cumulative, draw.uniform * float(cumulative[-1]), right=True))
-    if index >= probs.numel() or probs[index] == 0:  # rounding at the very end of the distribution
+    if index >= probs.numel():  # rounding at the very end of the distribution
         return int(probs.nonzero()[-1])
     return index

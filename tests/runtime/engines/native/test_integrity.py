@@ -42,7 +42,7 @@ def test_the_index_names_what_is_in_the_pool_or_away(number, is_there):
 
 
 DAMAGE: list[tuple[str, Callable[[Segment], object]]] = [
-    ("unreferenced", lambda s: (setattr(s, "refs", 0), setattr(s, "ends", {}))),
+    ("unreferenced", lambda s: setattr(s, "refs", 0)),
     ("unreferenced", lambda s: setattr(s, "refs", 2)),
     ("unreferenced", lambda s: setattr(s, "ends", {6: 2})),
     ("neither", lambda s: setattr(s, "computed", 17)),
@@ -50,6 +50,13 @@ DAMAGE: list[tuple[str, Callable[[Segment], object]]] = [
     ("nobody refers to", lambda s: setattr(s, "num_swapped", 3)),
     ("nobody refers to", lambda s: setattr(s, "ends", {12: 1})),
 ]
+
+
+def test_whom_nobody_holds_is_not_alive():
+    segment = held([], 0)
+    segment.refs, segment.ends = 0, {}
+    with pytest.raises(RuntimeError, match="unreferenced"):
+        check_alive([segment], 4)
 
 
 @pytest.mark.parametrize(("said", "damage"), DAMAGE)

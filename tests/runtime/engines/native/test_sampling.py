@@ -24,7 +24,7 @@ from plait import InvalidInput, SamplingParams
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
-from plait.runtime.engines.native.sampling import Decoded, Drawn, adjusted, weights
+from plait.runtime.engines.native.sampling import Decoded, Draw, Drawn, adjusted, sample, uniform, uniforms, weights
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.engines.native.test_engine import running
 
@@ -126,6 +126,60 @@ def test_the_order_of_the_filters():
     assert (kept(top_p=0.7), kept(top_p=0.7, top_k=2)) == ([0, 1], [0])
     # Min-p behind top-p: were the two least likely gone before, 0.7 would take the first alone.
     assert kept(top_p=0.7, min_p=0.3) == [0, 1]
+
+
+# -- what is drawn ---------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4), st.integers(0, 2**40), st.integers(1, 5))
+def test_numbers_of_a_burst_are_those_drawn_one_by_one(seeds, first, count):
+    found = uniforms(seeds, [first + i for i in range(len(seeds))], count)
+    assert found.tolist() == [[uniform(seed, first + i + at) for i, seed in enumerate(seeds)] for at in range(count)]
+    assert 0 <= found.min() and found.max() < 1
+
+
+def test_numbers_are_those_of_splitmix64():
+    """The first outputs of its reference implementation for the seed 1234567, their upper 53 bits."""
+    outputs = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert [uniform(1234567, i) for i in range(4)] == [(x >> 11) / 2**53 for x in outputs]
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6), p=shapes, number=st.one_of(st.floats(0, 1, exclude_max=True), st.just(1 - 2**-53)))
+def test_a_number_takes_the_token_whose_part_of_all_probability_it_lies_in(seed, p, number):
+    logits = 3 * torch.randn(VOCAB, generator=torch.Generator().manual_seed(seed))
+    probs = weights(adjusted(logits, p), p)
+    (drawn,) = sample(logits[None], [Draw(p, number)])
+    below, total = math.fsum(probs[: drawn.token].tolist()), math.fsum(probs.tolist())
+    assert probs[drawn.token] > 0
+    assert below <= number * total * (1 + 1e-9) and number * total <= (below + float(probs[drawn.token])) * (1 + 1e-9)
+
+
+def test_what_is_told_of_each_row_is_what_it_asks_for():
+    logits = torch.randn(5, VOCAB, generator=torch.Generator().manual_seed(0))
+    asked = [
+        SamplingParams(),
+        SamplingParams(logprobs=0),
+        SamplingParams(logprobs=3),
+        SamplingParams(certainty=True),
+        SamplingParams(logprobs=2, certainty=True, logit_bias={7: 50.0}),
+    ]
+    drawn = sample(logits, [Draw(p, 0.5, forced=11 if i == 1 else None) for i, p in enumerate(asked)])
+    logprobs = logits.double().log_softmax(-1)
+    assert [d.token for d in drawn] == [*(11 if i == 1 else int(logits[i].argmax()) for i in range(4)), 7]
+    for i, (p, one) in enumerate(zip(asked, drawn, strict=True)):
+        if p.logprobs is None:
+            assert one.logprob is None
+        else:
+            assert one.logprob == pytest.approx(float(logprobs[i, one.token]), abs=1e-5)
+        if p.logprobs:
+            best = logprobs[i].topk(p.logprobs)
+            assert one.top is not None and list(one.top) == best.indices.tolist()
+            assert list(one.top.values()) == pytest.approx(best.values.tolist(), abs=1e-5)
+        else:
+            assert one.top is None
+        kl = -math.log(VOCAB) - float(logprobs[i].mean())
+        assert one.certainty == (pytest.approx(kl, abs=1e-5) if p.certainty else None)
 
 
 # -- arbitrary parameters --------------------------------------------------------------------------------------
