@@ -220,6 +220,7 @@ async def test_a_burst_is_never_longer_than_anybody_has_left(bursts):
     short, long = stepped.generate(prompt(9, 0), max_tokens=6), stepped.generate(prompt(9, 1), max_tokens=40)
     stepped.until(lambda: short.is_done)
     assert len(short.sampled) == len(long.sampled) == 6 and sum(bursts) <= 6
+    assert long.branch.view.own.pending == 1  # all but the last is computed, and is not again
     stepped.until(lambda: long.is_done)
     assert len(long.sampled) == 40 and max(bursts) == native.scheduler.max_steps
     await stepped.close()
