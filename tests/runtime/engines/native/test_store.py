@@ -260,8 +260,10 @@ def test_only_full_blocks_stay_when_the_last_view_lets_go():
 def test_a_job_is_counted_what_its_views_reach_whatever_blocks_these_are():
     memory = Memory()
     store = memory.store
-    segment = memory.segment(8 * SIZE, 8 * SIZE)
-    assert sorted(segment.blocks) == list(range(8))
+    segment = memory.segment(3 * SIZE, 3 * SIZE)
+    assert store.reserve(segment, 8 * SIZE) and sorted(segment.blocks) == list(range(8)) and segment.blocks[7] != 0
+    segment.tokens = list(range(8 * SIZE))
+    store.advance(segment, 8 * SIZE)
     for end in range(1, 9):
         span = Span(segment, 0, end * SIZE - 1)
         store.hold([span], "b")
