@@ -9,7 +9,7 @@ from functools import cached_property
 from statistics import fmean
 
 from ..rows import Key, Row, Unit
-from ..stats import Difference, clustered_wilson, cons_at_k, mcnemar, paired_bootstrap, pass_at_k
+from ..stats import Difference, clustered_wilson, cons_at_k, mcnemar, paired_bootstrap, pass_at_k, sign_flip
 
 
 @dataclass(frozen=True)
@@ -169,14 +169,13 @@ class Comparison:
 
 def compare(cell: Cell, baseline: Cell) -> Comparison | None:
     """The cell less the baseline; None: no problem in common. The test is McNemar's with one attempt per problem, else
-    the paired bootstrap."""
+    the permutation test that it is a case of."""
     common = [id for id in cell.rates if id in baseline.rates]
     if not common:
         return None
     a, b = [cell.rates[id] for id in common], [baseline.rates[id] for id in common]
-    found = paired_bootstrap(a, b)
     if cell.has_one_attempt and baseline.has_one_attempt:
         p, test = mcnemar([rate == 1 for rate in a], [rate == 1 for rate in b]), "exact McNemar"
     else:
-        p, test = found.p, "paired bootstrap"
-    return Comparison(difference=found, p=p, test=test, problems=len(common))
+        p, test = sign_flip(a, b), "sign-flip permutation"
+    return Comparison(difference=paired_bootstrap(a, b), p=p, test=test, problems=len(common))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from fractions import Fraction
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -11,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from plait.evals.stats import clustered_wilson, cons_at_k, mcnemar, paired_bootstrap, pass_at_k, wilson
+from plait.evals.stats import (
+    EXACT,
+    RESAMPLES,
+    clustered_wilson,
+    cons_at_k,
+    mcnemar,
+    paired_bootstrap,
+    pass_at_k,
+    sign_flip,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +86,9 @@ def test_bootstrap_agrees_with_the_normal_approximation():
     assert (found.low, found.high) == pytest.approx(
         (found.mean - 1.96 * error, found.mean + 1.96 * error), abs=0.1 * error
     )
-    assert found.p == pytest.approx(2 * scipy_stats.norm.sf(abs(found.mean) / error), abs=0.02)
+    p = sign_flip(a.tolist(), b.tolist())
+    assert p == pytest.approx(2 * scipy_stats.norm.sf(abs(found.mean) / error), abs=0.02)
+    assert p == sign_flip(a.tolist(), b.tolist())
     assert found == paired_bootstrap(a.tolist(), b.tolist())
 
 
@@ -120,6 +133,19 @@ def test_the_clustered_interval_covers_the_mean(alpha, beta):
     assert 0.93 < np.mean([low <= alpha / (alpha + beta) <= high for low, high in intervals]) < 0.975
 
 
+@pytest.mark.parametrize(("count", "attempts"), [(5, 16), (10, 16), (10, 4), (30, 64)])
+def test_the_clustered_interval_covers_the_mean_of_few_problems(count, attempts):
+    """The variance between few problems is hardly known; what is not known widens the interval."""
+    rng = np.random.default_rng(0)
+    rates = rng.binomial(attempts, rng.beta(2, 2, size=(1500, count))) / attempts
+    intervals = [clustered_wilson(list(map(float, row)), attempts) for row in rates]
+    assert 0.935 < np.mean([low <= 0.5 <= high for low, high in intervals]) < 0.985
+
+
+def test_of_one_problem_nothing_is_known_about_others():
+    assert clustered_wilson([0.5], 16) == pytest.approx(wilson(0.5, 1))
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=12))
 def test_mcnemar_is_the_sign_test_over_all_ways_to_turn_the_discordant_pairs(pairs):
     a, b = [x for x, _ in pairs], [y for _, y in pairs]
@@ -130,12 +156,68 @@ def test_mcnemar_is_the_sign_test_over_all_ways_to_turn_the_discordant_pairs(pai
     assert mcnemar(a, b) == mcnemar(b, a)
 
 
+def share(attempts):
+    return st.integers(0, attempts).map(lambda right: Fraction(right, attempts))
+
+
+def pairs_of_shares(attempts):
+    return st.lists(st.tuples(share(attempts), share(attempts)), min_size=1, max_size=8)
+
+
+@given(
+    st.lists(st.integers(1, 10).flatmap(pairs_of_shares), min_size=1, max_size=2).map(lambda some: sum(some, [])[:9])
+)
+def test_the_sign_flip_test_is_all_ways_to_turn_the_pairs(pairs):
+    differences = [x - y for x, y in pairs]
+    turns = product((1, -1), repeat=len(pairs))
+    turned = [sum(sign * one for sign, one in zip(signs, differences, strict=True)) for signs in turns]
+    expected = Fraction(sum(abs(one) >= abs(sum(differences)) for one in turned), len(turned))
+    a, b = [float(x) for x, _ in pairs], [float(y) for _, y in pairs]
+    assert sign_flip(a, b) == sign_flip(b, a) == float(expected)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=EXACT))
+def test_of_single_attempts_the_sign_flip_test_is_mcnemars(pairs):
+    a, b = [x for x, _ in pairs], [y for _, y in pairs]
+    assert sign_flip(a, b) == pytest.approx(mcnemar(a, b), abs=1e-12)
+
+
+def sums(differences):
+    """Multiset of the sums of all ways to turn whole numbers, by how often each comes."""
+    found = {0: 1}
+    for one in differences:
+        more: dict[int, int] = {}
+        for total, times in found.items():
+            for turned in (total + one, total - one):
+                more[turned] = more.get(turned, 0) + times
+        found = more
+    return found
+
+
+@pytest.mark.parametrize("k", [3, 4, 7])
+def test_of_many_problems_ways_to_turn_them_are_drawn(k):
+    rng = np.random.default_rng(k)
+    a, b = rng.integers(k + 1, size=(2, 3 * EXACT))
+    differences = [int(x) - int(y) for x, y in zip(a, b, strict=True)]
+    assert sum(map(bool, differences)) > EXACT
+    found = sums(differences)
+    expected = sum(times for one, times in found.items() if abs(one) >= abs(sum(differences))) / sum(found.values())
+    p = sign_flip((a / k).tolist(), (b / k).tolist())
+    assert p == pytest.approx(expected, abs=5 * math.sqrt(expected * (1 - expected) / RESAMPLES))
+
+
+def test_p_is_never_0():
+    for count in (1, 2, 5, EXACT):
+        assert sign_flip([1.0] * count, [0.5] * count) == 2.0 ** (1 - count)
+    assert sign_flip([1.0] * 100, [0.0] * 100) == 1 / (RESAMPLES + 1)
+
+
 def test_pairs_matter():
     """Methods that differ on few problems are told apart although their intervals overlap."""
     b = [1.0, 0.0] * 50
     a = [1.0] * 10 + b[10:]
-    assert paired_bootstrap(a, b).p < 0.1
-    assert paired_bootstrap(a, a).p == 1.0
+    assert sign_flip(a, b) == 2 * 0.5**5
+    assert sign_flip(a, a) == 1.0
     assert wilson(55, 100)[0] < wilson(50, 100)[1]
 
 
@@ -143,5 +225,7 @@ def test_pairs_matter():
 def test_pairs_are_needed(a, b):
     with pytest.raises(ValueError, match="pairs"):
         paired_bootstrap(a, b)
+    with pytest.raises(ValueError, match="pairs"):
+        sign_flip(a, b)
     with pytest.raises(ValueError, match="pairs"):
         mcnemar(a, b)

@@ -54,7 +54,7 @@ def test_the_table_has_a_row_per_cell(folder):
     first = dict(zip(head, rows[2], strict=True))
     assert (first["| method"], first["window"], first["correct"]) == ("| sequential", "300", "1 of 3")
     assert first["95 %"] == "6.1 - 79.2"
-    assert rows[2][6] == "" and rows[5][6].endswith(", paired bootstrap")
+    assert rows[2][6] == "" and rows[5][6].endswith(", sign-flip permutation")
     assert dict(zip(head, rows[5], strict=True))["parallelism"] == "2.0"
 
 
