@@ -1,6 +1,6 @@
 """`Store`: the folder of one evaluation.
 
-    settings.json    what was asked for, and the environment and date of the first run
+    settings.json    what was asked for last, and the environment and date of the first run
     results.jsonl    one line per finished unit, in the order in which they ended; appended and synced
     traces/          one compressed trace per job
     report.html, report.md
@@ -57,6 +57,7 @@ class Store:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._read(retry_failed)
+            self._keep(settings)
         except BlockingIOError:
             self.close()
             raise InvalidInput(f"another evaluation is running in {self.folder}") from None
@@ -107,11 +108,20 @@ class Store:
         if not path.exists():
             if self._results.exists():
                 raise InvalidInput(f"{self.folder} has results but no {SETTINGS}: choose another folder")
-            started = datetime.now(UTC).isoformat(timespec="minutes")
-            kept = {"settings": settings, "environment": environment, "started": started}
-            write_whole(path, json.dumps(kept, indent=2) + "\n")
+            self.started = datetime.now(UTC).isoformat(timespec="minutes")
+            self._write(settings, environment)
         self._take(read_settings(self.folder))
         self.check(settings)
+
+    def _keep(self, settings: dict[str, Any]) -> None:
+        """Of settings that passed the check: what may change holds from now on."""
+        if settings != self.settings:
+            self._write(settings, self.environment)
+            self._take(read_settings(self.folder))
+
+    def _write(self, settings: dict[str, Any], environment: dict[str, Any]) -> None:
+        kept = {"settings": settings, "environment": environment, "started": self.started}
+        write_whole(self.folder / SETTINGS, json.dumps(kept, indent=2) + "\n")
 
     def check(self, settings: dict[str, Any]) -> None:
         """Raise `InvalidInput` that says what differs from the settings the folder was made with."""

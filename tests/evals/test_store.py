@@ -117,9 +117,25 @@ def test_what_changes_no_answer_may_change(tmp_path):
 def test_more_time_for_each_job_is_no_other_evaluation(tmp_path):
     opened(tmp_path, SETTINGS | {"timeout": 2.0}).close()
     opened(tmp_path, SETTINGS | {"timeout": 60.0}).close()
+    with pytest.raises(InvalidInput, match=r"timeout: 60\.0 before, 2\.0 now"):
+        opened(tmp_path, SETTINGS | {"timeout": 2.0})
     opened(tmp_path, SETTINGS).close()
-    with pytest.raises(InvalidInput, match=r"timeout: 2\.0 before, 1\.0 now"):
-        opened(tmp_path, SETTINGS | {"timeout": 1.0})
+    with pytest.raises(InvalidInput, match=r"timeout: nothing before, 60\.0 now"):
+        opened(tmp_path, SETTINGS | {"timeout": 60.0})
+
+
+def test_what_may_change_holds_from_then_on(tmp_path):
+    opened(tmp_path, SETTINGS | {"timeout": 2.0, "engine": {"kv_tokens": 160}}).close()
+    first = read_settings(tmp_path)
+    more = SETTINGS | {"timeout": 60.0, "engine": {"kv_tokens": 4096, "num_threads": 2}}
+    with Store(tmp_path).open(more, {"versions": {"plait": "later"}}) as store:
+        assert store.settings == more
+    assert read_settings(tmp_path) == first | {"settings": more}
+    with pytest.raises(InvalidInput, match="seed"):
+        opened(tmp_path, more | {"seed": 1, "timeout": 90.0})
+    with opened(tmp_path, more), pytest.raises(InvalidInput, match="another evaluation"):
+        opened(tmp_path, more | {"timeout": 90.0})
+    assert read_settings(tmp_path) == first | {"settings": more}
 
 
 def test_two_at_a_time_are_refused(tmp_path):
