@@ -16,8 +16,8 @@ from ..runtime.methods.base import Method
 from ..runtime.methods.registry import parse_method
 from ..runtime.spec import Spec
 from .benchmark import Benchmark, Sample, parse_benchmark
-from .fields import describe, json_fields, method_fields
-from .paths import absolute_fields, absolute_model
+from .fields import describe, json_fields, method_class, method_fields
+from .paths import absolute_fields, absolute_model, absolute_paths
 from .sweep import expand
 
 
@@ -143,8 +143,13 @@ class EvalConfig(Spec):
     def settings(self) -> dict[str, Any]:
         """Everything that decides about the results, as JSON; paths are absolute."""
         found = self.model_dump(mode="json", exclude={"concurrency"}, exclude_none=True)
-        benchmark = absolute_fields(found["benchmark"], Path.cwd())
-        return {**found, "benchmark": benchmark, "model": absolute_model(self.model)}
+        here = Path.cwd()
+        benchmark = absolute_fields(found["benchmark"], here)
+        methods = [
+            {**method, "fields": absolute_paths(method_class(method["fields"]), method["fields"], here)}
+            for method in found["methods"]
+        ]
+        return {**found, "benchmark": benchmark, "methods": methods, "model": absolute_model(self.model)}
 
 
 def read_toml(path: Path) -> dict[str, Any]:

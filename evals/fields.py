@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -11,6 +12,7 @@ from ..runtime.errors import InvalidInput
 from ..runtime.methods.base import Method
 from ..runtime.methods.registry import METHODS
 from ..runtime.spec import Spec
+from .paths import absolute
 
 
 def method_fields(given: object) -> dict[str, Any]:
@@ -106,6 +108,8 @@ def _brief(value: Any) -> str:
         ]
         title = type(value).__name__ if kind is None else str(getattr(value, kind))
         return f"{title}({', '.join(rest)})" if rest else title
+    if isinstance(value, Path):
+        return Path(absolute(value)).name  # the same from any working folder
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(list(value) if isinstance(value, tuple) else value)

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import BaseModel
+
 from ..runtime.engines.registry import shipped_models
 from .benchmark import benchmark_class
 
@@ -21,11 +23,15 @@ def absolute(path: Path) -> str:
 
 
 def absolute_fields(benchmark: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A benchmark's fields as JSON; those that are paths begin in `folder`, unless they begin elsewhere."""
-    cls = benchmark_class(benchmark.get("name"))
+    """`absolute_paths` of a benchmark's fields."""
+    return absolute_paths(benchmark_class(benchmark.get("name")), benchmark, folder)
+
+
+def absolute_paths(cls: type[BaseModel] | None, values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Fields of `cls` as JSON; those that are paths begin in `folder`, unless they begin elsewhere."""
     fields = {} if cls is None else cls.model_fields
     paths = {name for name, field in fields.items() if _is_path(field.annotation)}
-    return {name: _absolute(value, folder) if name in paths else value for name, value in benchmark.items()}
+    return {name: _absolute(value, folder) if name in paths else value for name, value in values.items()}
 
 
 def absolute_model(model: str) -> str:
@@ -45,5 +51,5 @@ def _is_path(annotation: object) -> bool:
 def _absolute(value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [_absolute(one, folder) for one in value]
-    # "~" is the benchmark's own affair; what is no text, it refuses.
+    # "~" is the owner's affair; what is no text, it refuses.
     return value if not isinstance(value, str) or value.startswith("~") else absolute(folder / value)

@@ -62,6 +62,23 @@ def test_a_folder_goes_on_from_anywhere(begun, capsys):
     assert "model: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["others", "../here/others", "."])
+def test_paths_of_methods_are_those_of_where_they_were_given(tmp_path, monkeypatch, place):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    method = {"method": "code_monkeys", "candidates": place, "folder": "jobs"}
+    settings = EvalConfig(benchmark={"name": "countdown"}, methods=[{**method, "label": "a"}, method]).settings()
+    monkeypatch.chdir(tmp_path / "there")
+    again = EvalConfig(**settings)
+    assert again.settings() == settings
+    paths = {"candidates": str((tmp_path / "here" / place).resolve()), "folder": str(tmp_path / "here" / "jobs")}
+    for one in again.methods:
+        assert one.fields == {"method": "code_monkeys", **paths}
+    # Results are known by the name.
+    assert f"candidates={'here' if place == '.' else 'others'}" in again.methods[1].name
+
+
 def test_a_folder_with_relative_paths_goes_on_where_it_was_begun(begun, monkeypatch, capsys):
     kept = json.loads((begun / "settings.json").read_text())
     kept["settings"]["benchmark"]["data"] = "problems.jsonl"
