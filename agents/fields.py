@@ -193,6 +193,9 @@ class Fields(Method):
         some = [(system, one.model_patch) for system, one in found if self.instance in (None, one.instance_id)]
         return [(system, patch if patch.endswith("\n") else f"{patch}\n") for system, patch in some]
 
+    def inputs(self) -> dict[str, Any]:
+        return {} if self.candidates is None else {"candidates": read_systems(self.candidates)}
+
     def check_engine(self, engine: Engine) -> None:
         """Raise what keeps the engine from the edits: `UnsupportedByEngine`, `InvalidInput` without a chat template,
         `PromptTooLong`."""

@@ -111,6 +111,11 @@ class Benchmark(Spec):
     def load(self) -> list[Sample]:
         """The problems. Raises `InvalidInput` when they cannot be read."""
 
+    def inputs(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
+        """What decides about prompts and verdicts beside the fields and these problems, such as what is in other files,
+        by name: an evaluation goes on only while it stays. Raises `InvalidInput` when it cannot be read."""
+        return {}
+
     async def prepare(self, sample: Sample) -> None:
         """Get ready for a problem, before its prompt is made for a job; may take minutes. Called for every job, several
         at a time. A `PlaitError` makes the job a failed one, and of the first job ends the evaluation."""

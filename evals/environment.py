@@ -19,7 +19,8 @@ from .benchmark import Sample
 PACKAGES = ("plait", "torch", "transformers", "numpy", "math-verify")
 _EDGE = 1 << 20
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_MODEL_FILES = (".safetensors", ".json", ".gguf", ".bin", ".model")
+_MODEL_FILES = (".safetensors", ".json", ".gguf", ".bin", ".model", ".jinja", ".txt")
+_MODEL_FOLDERS = ("additional_chat_templates",)
 
 
 def environment() -> dict[str, Any]:
@@ -51,8 +52,13 @@ def _processor() -> str:
 
 def samples_digest(samples: Sequence[Sample]) -> str:
     """Changes with any problem, its order or its answer."""
-    rows = [(sample.id, sample.question, sample.reference, _plain(sample.data)) for sample in samples]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+    rows = [(sample.id, sample.question, sample.reference, sample.data) for sample in samples]
+    return digest(rows)
+
+
+def digest(value: Any) -> str:
+    """Of any value; see `_plain`."""
+    return hashlib.sha256(json.dumps(_plain(value)).encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:
@@ -79,19 +85,21 @@ def model_digest(model: str) -> str | None:
     path = MODELS / name if name in shipped_models() else Path(name)
     try:
         if name and path.is_dir():
-            files = [file for file in sorted(path.iterdir()) if file.suffix in _MODEL_FILES and file.is_file()]
+            folders = [path, *(path / one for one in _MODEL_FOLDERS if (path / one).is_dir())]
+            every = [file for folder in folders for file in sorted(folder.iterdir())]
+            files = {str(f.relative_to(path)): f for f in every if f.suffix in _MODEL_FILES and f.is_file()}
         elif path.is_file():
-            files = [path]
+            files = {path.name: path}
         else:
             return None
     except (OSError, ValueError):  # a name that no file can have
         return None
-    digest = hashlib.sha256()
-    for one in files:
+    found = hashlib.sha256()
+    for called, one in files.items():
         size = one.stat().st_size
-        digest.update(f"{one.name} {size} ".encode())
+        found.update(f"{called} {size} ".encode())
         with one.open("rb") as file:
-            digest.update(file.read(_EDGE))
+            found.update(file.read(_EDGE))
             file.seek(max(0, size - _EDGE))
-            digest.update(file.read(_EDGE))
-    return digest.hexdigest()[:16]
+            found.update(file.read(_EDGE))
+    return found.hexdigest()[:16]

@@ -25,7 +25,7 @@ from ..runtime.runtime import Runtime
 from ..runtime.trace.trace import Trace
 from .benchmark import Benchmark, Sample, check_samples
 from .config import EvalConfig, MethodConfig
-from .environment import environment, model_digest, samples_digest
+from .environment import digest, environment, model_digest, samples_digest
 from .evaluation import Evaluation
 from .failures import failure
 from .names import slug
@@ -37,6 +37,9 @@ from .store import Store
 from .trees import threads
 from .verdicts import judge
 from .windows import Narrowed, narrow
+
+FILES = ("model_files", "inputs")
+"""Settings that are fingerprints of files."""
 
 
 async def run(
@@ -54,21 +57,20 @@ async def run(
     evaluation with other settings, and whatever is wrong with the model, the problems or a method, before any work.
     """
     # Drawing or fetching problems may take minutes: other work of the event loop goes on meanwhile.
-    samples, settings = await asyncio.to_thread(_problems, config, engine)
-    for method in config.methods:
-        with _naming(config.benchmark, samples[0]):
-            method.build(config.benchmark, samples[0], None)
+    samples = await asyncio.to_thread(_problems, config)
+    settings = await asyncio.to_thread(_all_settings, config, samples, engine)
     with Store(Path(out)) as store:
         try:
             store.open(settings, environment(), retry_failed=retry_failed)
             evaluation = Evaluation(config, store, samples)
-            if any(key not in store.units for key, _, _ in evaluation.entries()):
-                async with Runtime(config.model, **config.engine) if engine is None else Runtime(engine=engine) as rt:
-                    await _run_missing(evaluation, rt, console)
-        except BaseException:
-            if store.units:
-                _write(evaluation)
-            raise
+            try:
+                if any(key not in store.units for key, _, _ in evaluation.entries()):
+                    async with _runtime(config, engine) as runtime:
+                        await _run_missing(evaluation, runtime, console)
+            except BaseException:
+                if store.units:
+                    _write(evaluation)
+                raise
         finally:
             config.benchmark.close()
         return _write(evaluation)
@@ -79,10 +81,10 @@ def report_so_far(config: EvalConfig, out: str | Path) -> Path:
 
     Returns the report's path. Raises `InvalidInput` as `run` does, and when nothing is done.
     """
-    samples, settings = _problems(config, None)
+    samples = _problems(config)
     store = Store(Path(out)).read()
-    # The model may have moved since, or be another engine than the settings name: what is done is done.
-    store.check({**settings, "model_files": store.settings.get("model_files")})
+    # Files may have moved since, and the model be another engine than the settings name: what is done is done.
+    store.check({**_settings(config, samples), **{name: store.settings.get(name) for name in FILES}})
     if not store.units:
         raise InvalidInput(f"nothing is done in {out}: there is nothing to report")
     return _write(Evaluation(config, store, samples))
@@ -94,15 +96,39 @@ def _write(evaluation: Evaluation) -> Path:
     return write_report(evaluation)
 
 
-def _problems(config: EvalConfig, engine: Engine | None) -> tuple[list[Sample], dict[str, Any]]:
-    """The problems, and everything that decides about the results."""
+def _runtime(config: EvalConfig, engine: Engine | None) -> Runtime:
+    return Runtime(config.model, **config.engine) if engine is None else Runtime(engine=engine)
+
+
+def _problems(config: EvalConfig) -> list[Sample]:
     samples = config.benchmark.load()
     check_samples(samples)
-    return samples, {
-        **config.settings(),
+    return samples
+
+
+def _settings(config: EvalConfig, samples: list[Sample]) -> dict[str, Any]:
+    """What decides about the results, but for files that are read as it runs."""
+    return {**config.settings(), "problems": f"{len(samples)} problems, {samples_digest(samples)}"}
+
+
+def _all_settings(config: EvalConfig, samples: list[Sample], engine: Engine | None) -> dict[str, Any]:
+    """Everything that decides about the results."""
+    inputs = _inputs(config, samples)
+    return {
+        **_settings(config, samples),
         "model_files": model_digest(config.model) if engine is None else engine.name,
-        "problems": f"{len(samples)} problems, {samples_digest(samples)}",
+        **({"inputs": inputs} if inputs else {}),
     }
+
+
+def _inputs(config: EvalConfig, samples: list[Sample]) -> dict[str, str]:
+    """Fingerprints of what the benchmark and the methods read besides. Raises what is wrong with a method."""
+    with _naming(config.benchmark, samples[0]):
+        found = dict(config.benchmark.inputs(samples))
+        for place, method in enumerate(config.methods):
+            built = method.build(config.benchmark, samples[0], None)
+            found |= {f"methods[{place}].{name}": value for name, value in built.inputs().items()}
+        return {name: digest(value) for name, value in found.items()}
 
 
 async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Console | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, ClassVar, Self
 
@@ -65,6 +65,11 @@ class Method(Spec):
 
     def settings(self, engine: Engine) -> dict[str, Any]:
         """What comes of the fields on `engine`: JSON values for the settings in the trace's header."""
+        return {}
+
+    def inputs(self) -> Mapping[str, Any]:
+        """What decides about answers beside the fields, such as what is in files that they name, by name: an evaluation
+        goes on only while it stays. The same for every problem. Raises `InvalidInput` when it cannot be read."""
         return {}
 
 

@@ -212,6 +212,17 @@ async def test_candidates_of_other_systems_join_and_one_that_does_not_apply_come
     assert (own["sources"], other["sources"], other["applies"]) == (["edit 0"], ["p"], False)
 
 
+def test_candidates_of_all_instances_are_what_an_evaluation_reads(folder, tmp_path):
+    file = tmp_path / "p.json"
+    found = []
+    for patches in ({"a": "x", "b": "y"}, {"a": "x", "b": "z"}):
+        file.write_text(json.dumps(patches))
+        method = CodeMonkeys(repository=folder, issue="?", candidates=file, instance="a")
+        found.append([one.model_patch for one in method.inputs()["candidates"]["p"]])
+    assert found == [["x", "y"], ["x", "z"]]
+    assert CodeMonkeys(repository=folder, issue="?").inputs() == {}
+
+
 @pytest.mark.parametrize("fields", [{"test_calls": 0, "edit_calls": 1}, {"check_command": ("check", "else: 0")}, {}])
 async def test_what_does_not_apply_is_never_chosen(folder, tmp_path, fields):
     """Whatever runs: the prose is shorter than any patch, and no test may be there to see it."""

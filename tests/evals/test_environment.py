@@ -35,10 +35,17 @@ def test_another_model_in_the_same_place_is_another(tmp_path, scheme, name):
     assert len({*digests}) == len(digests)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "tokenizer.model", "config.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pytorch_model.bin", "tokenizer.model", "config.json", "model.safetensors", "chat_template.jinja", "merges.txt",
+        "additional_chat_templates/tool_use.jinja",
+    ],
+)  # fmt: skip
 def test_every_file_of_a_folder_that_makes_the_model_counts(tmp_path, name):
     found = []
     for text in ("one", "two"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
         found.append(model_digest(str(tmp_path)))
         (tmp_path / "README.md").write_text(text)

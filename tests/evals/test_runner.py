@@ -8,12 +8,12 @@ import threading
 
 import pytest
 
-from plait import InvalidInput, InvalidJob, OutOfBlocks, Trace, UnsupportedByEngine
+from plait import InvalidInput, InvalidJob, OutOfBlocks, Sequential, Trace, UnsupportedByEngine
 from plait.evals import EvalConfig, run
 from plait.evals.benchmarks.countdown.benchmark import Countdown
 from plait.evals.failures import failure
-from plait.evals.runner import job_seed
-from plait.evals.store import Store
+from plait.evals.runner import job_seed, report_so_far
+from plait.evals.store import Store, read_settings
 from plait.runtime.engine import BlockUsage
 from plait.runtime.result import Finish
 from plait.runtime.trace.record import BranchRecord
@@ -80,6 +80,33 @@ async def test_a_grown_grid_is_another_evaluation(tmp_path):
     with pytest.raises(InvalidInput, match="problems: "):
         await run(grid(benchmark={"name": "countdown", "numbers": 3, "count": 6, "seed": 1}), tmp_path, engine=engine())
     await run(grid(concurrency=1), tmp_path, engine=engine())
+
+
+@pytest.mark.parametrize("cls", [Countdown, Sequential])
+async def test_what_is_read_besides_stays_the_same(cls, tmp_path, monkeypatch):
+    before = await run(grid(), tmp_path / "none", engine=engine())
+    assert "inputs" not in read_settings(before.parent)["settings"]
+    monkeypatch.setattr(cls, "inputs", lambda *_: {"table": ["a"]})
+    await run(grid(), tmp_path / "some", engine=engine())
+    await run(grid(), tmp_path / "some", engine=engine())
+    monkeypatch.setattr(cls, "inputs", lambda *_: {"table": ["b"]})
+    with pytest.raises(InvalidInput, match=r"inputs\.(methods\[0\]\.)?table: .* before"):
+        await run(grid(), tmp_path / "some", engine=engine())
+    assert report_so_far(grid(), tmp_path / "some").exists(), "what is done is done"
+    monkeypatch.setattr(cls, "inputs", lambda *_: 1 / 0)
+    with pytest.raises(InvalidInput, match="countdown, problem .*ZeroDivisionError"):
+        await run(grid(), tmp_path / "other", engine=engine())
+    assert not (tmp_path / "other").exists()
+
+
+async def test_results_of_other_windows_are_refused_as_damaged(tmp_path):
+    report = await run(grid(windows=[300]), tmp_path, engine=engine())
+    report.unlink()
+    path = tmp_path / "results.jsonl"
+    path.write_text(path.read_text().replace('"window":300', '"window":301'))
+    with pytest.raises(InvalidInput, match=r"of the windows \[301\], not \[300\]: it is damaged"):
+        await run(grid(windows=[300]), tmp_path, engine=engine())
+    assert not report.exists()
 
 
 async def test_failures_are_rows_and_are_run_again_on_request(tmp_path):

@@ -38,6 +38,9 @@ class FewShot(Mathematics):
         self._contexts()  # What is wrong with them is said before any work.
         return samples
 
+    def inputs(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        return {"examples": self._contexts()} if self.shots else {}
+
     def _contexts(self) -> list[str]:
         if not self.shots:
             return []

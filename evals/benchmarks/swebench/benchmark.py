@@ -122,6 +122,13 @@ class SweBench(Benchmark):
         own = None if self.recipes is None else Recipes.read(self.recipes).find(instance)
         return own or shipped().find(instance)
 
+    def inputs(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        if self.recipes is None:
+            return {}
+        own = Recipes.read(self.recipes)
+        found = ((sample.id, own.find(sample.data)) for sample in samples)
+        return {"recipes": {id: recipe.model_dump(mode="json") for id, recipe in found if recipe is not None}}
+
     @property
     def _sandbox_kind(self) -> type[Sandbox]:
         found = SANDBOXES.find(self.sandbox["sandbox"])

@@ -64,6 +64,8 @@ def test_shots_are_contexts(write):
     assert benchmark.grade(sample, None, "it is 5").correct and not benchmark.grade(sample, None, "").correct
     benchmark.close()
     assert "answer" not in benchmark.prompt(sample, "apr")
+    assert benchmark.inputs([sample]) == {"examples": fields["contexts"]}
+    assert parse_benchmark({"name": "gsm8k", "data": benchmark.data}).inputs([sample]) == {}
     search = TreeSearch(**benchmark.prompt(sample, "tree_search"))
     assert (
         search.question == sample.question and search.finishes(" so\n#### $5\n\n") and not search.finishes("2 + 3 = 5")

@@ -147,6 +147,9 @@ def test_what_is_loaded(tiny):
     prompt = bench.prompt(sample, "code_monkeys")
     assert prompt["repository"] == str(folder / "mirrors" / "acme+numbertools" / "repo")
     assert prompt["project"] == "acme/numbertools 1.0" and prompt["sandbox"] == SANDBOX
+    (recipe,) = bench.inputs([sample])["recipes"].values()
+    assert recipe == bench.recipe(sample.data).model_dump(mode="json") and "run.py" in recipe["test"]
+    assert SweBench().inputs([sample]) == {}
     assert "high" not in prompt["issue"].partition("clamp(3")[0] and "patch" not in prompt
     with pytest.raises(InvalidInput, match="sandbox: the environment is the instance's"):
         SweBench(sandbox={"sandbox": "local", "environment": {}})
