@@ -77,7 +77,8 @@ def _path(problem: compact.Prompt, thread: Thread) -> float | None:
         return None
     said = [word for word in thread.text.split() if not word.startswith("<")]
     if compact.ANSWER in said:
-        steps = compact.read_steps(" ".join(said[len(said) - said[::-1].index(compact.ANSWER) :][2:]))
+        _, *told = said[len(said) - said[::-1].index(compact.ANSWER) :] or [""]  # the index is one word: `2:`
+        steps = compact.read_steps(" ".join(told))
         return float(steps is not None and compact.replay(problem.nums, steps) == problem.target)
     a, b, rest = pairs[index - 1]
     results = [r for r in compact.results(a, b) if r is not None]

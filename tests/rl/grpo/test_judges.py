@@ -1,4 +1,4 @@
-"""Judges of Countdown: what children of the paper's solver tell, against brute force."""
+"""Judges of Countdown: what children of the paper's solver and paths of Multiverse tell, against brute force."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from plait.evals.benchmarks.countdown.benchmark import as_sample
 from plait.evals.benchmarks.countdown.problems import Problem
-from plait.evals.benchmarks.countdown.solver import reachable
+from plait.evals.benchmarks.countdown.solver import reachable, solve
 from plait.rl.countdown.paper import PaperSearch
+from plait.rl.countdown.traces import path
 from plait.rl.grpo.judges import Thread, countdown
 from plait.rl.grpo.rewards import told
 from plait.runtime.engines.scripted import CharTokenizer
+from plait.runtime.methods.apr import compact
 from plait.runtime.methods.apr.paper import PaperDialect
 from plait.tests.runtime.methods.apr import test_apr
 
@@ -70,3 +72,16 @@ async def test_children_of_a_run_are_judged_by_what_they_were_asked_and_wrote(go
     result, _ = await test_apr.solve(test_apr.model(good=good))
     found = told(as_sample("", Problem((22, 4, 53, 31), 27)), result.trace, CharTokenizer(), countdown)
     assert {branch: one.verdict for branch, one in found.items()} == {"1.0.0": 1.0, "1.1.0": verdict}
+
+
+@given(st.lists(st.integers(1, 99), min_size=4, max_size=4), st.integers(10, 100), st.integers(1, 6))
+def test_a_path_as_the_shipped_model_learns_it_is_true_and_its_contrary_is_not(nums, target, index):
+    """A path tries all results of its row, so what it tells is what brute force finds."""
+    text, end, steps = path(nums, target, index)
+    a, b, rest = compact.pairs(nums)[index - 1]
+    assert bool(steps) == any(solve((r, *rest), target, compact.CAP) for r in compact.results(a, b) if r is not None)
+    prompt = f" {compact.prompt(nums, target, 'mv')}"
+    other = compact.NONE if steps else f"{compact.ANSWER} {index}: {a} + {b} = {a + b}"
+    for said, verdict in ((end, 1.0), (other, 0.0), (compact.ANSWER, 0.0)):
+        thread = Thread(label=str(index), prompt=prompt, text=f"<Path> {index}: {text} {said} </Path>")
+        assert countdown(SAMPLE, thread) == verdict
