@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments
 
 from ..checkpoints import SafeCheckpoints
 from ..deadline import Deadline
+from ..samples import IGNORED
 from ..trainer import make_trainer as make_word_trainer
 from ..trainer import set_pad
 from ..trainer_arguments import CheckedOptimizer
@@ -49,11 +52,20 @@ def make_trainer(
         batch = batch_of([trained[row["number"]] for row in rows], pad)
         return {name: value for name, value in batch.items() if name != "shift_labels"}
 
+    def loss(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
+        """All verdicts of a step weigh alike, however it is divided into batches: transformers' classifiers take the
+        mean of each, and its trainer the sum of those."""
+        logits, told = outputs["logits"].flatten(0, 1).float(), labels.flatten()
+        count = (told != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        smoothing = args.label_smoothing_factor
+        return cross_entropy(logits, told, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing) / count
+
     return ClassifierTrainer(
         model=model,
         args=args,
         processing_class=tokenizer,
         train_dataset=Dataset.from_dict({"number": range(len(trained))}),
         data_collator=gather,
+        compute_loss_func=loss,
         callbacks=[] if max_minutes is None else [Deadline(max_minutes)],
     )

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import plait
@@ -32,7 +33,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    return folder(tmp_path_factory.mktemp("model"))
+    # Dropout is drawn by each process for itself.
+    return folder(tmp_path_factory.mktemp("model"), classifier_dropout=0.0)
 
 
 def lines(path: Path, count: int = 40) -> Path:
@@ -124,14 +126,41 @@ def test_steps_are_judged_anew_where_a_run_begins_anew(model, tmp_path):
     assert found["before"]["steps"] == found["after"]["steps"] > 0
 
 
-def test_two_processes(model, tmp_path):
-    """The same samples, half of them each: the losses of one process with batches of two as large."""
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("head", ["words", "classifier"])
+def test_a_step_is_the_same_however_it_is_divided(head, smoothing, model, tmp_path):
+    """Samples with one to three verdicts, one step of plain descent."""
+    rows = [
+        {"prompt": f"q{i}: ", "steps": ["so 1;", "no;", "2;"], "labels": [i % 3 == 0] * (1 + i % 3)} for i in range(8)
+    ]
+    (tmp_path / "s.jsonl").write_text(
+        "".join(json.dumps({**row, "labels": [*row["labels"], None, None][:3]}) + "\n" for row in rows)
+    )
+    found = []
+    for batch, accumulation in ((8, 1), (2, 4), (1, 8)):
+        trainer = {
+            "per_device_train_batch_size": batch,
+            "gradient_accumulation_steps": accumulation,
+            "label_smoothing_factor": smoothing,
+            "optim": "sgd",
+        }
+        done = train(config(model, tmp_path / "s.jsonl", head=head, trainer=trainer), tmp_path / f"{batch}")
+        found.append((load_file(done.model / "model.safetensors"), done.losses))
+    (weights, losses), *others = found
+    for other, said in others:
+        assert said == pytest.approx(losses, rel=1e-4)
+        assert all(torch.allclose(other[name], value, atol=1e-6) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("head", ["words", "classifier"])
+def test_two_processes(head, model, tmp_path):
+    """The same samples, half of them each, in two parts: the losses of one process with batches of four as large."""
     data = lines(tmp_path / "s.jsonl", 24)
-    alone = train(config(model, data, trainer={"per_device_train_batch_size": 8}), tmp_path / "alone")
+    alone = train(config(model, data, head=head, trainer={"per_device_train_batch_size": 8}), tmp_path / "alone")
     text = [
-        f'model = "{model}"', "threads = 1", "[[data]]", 'kind = "steps"', 'paths = ["s.jsonl"]', "[trainer]",
-        "learning_rate = 1e-2", 'lr_scheduler_type = "constant"', 'ddp_backend = "gloo"',
-        "per_device_train_batch_size = 4",
+        f'model = "{model}"', f'head = "{head}"', "threads = 1", "[[data]]", 'kind = "steps"', 'paths = ["s.jsonl"]',
+        "[trainer]", "learning_rate = 1e-2", 'lr_scheduler_type = "constant"', 'ddp_backend = "gloo"',
+        "per_device_train_batch_size = 2", "gradient_accumulation_steps = 2",
     ]  # fmt: skip
     (tmp_path / "c.toml").write_text("\n".join(text))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
