@@ -23,7 +23,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..runtime.cli.options import add_engine_options, engine_options, method_of, parse_field
+from ..runtime.cli.options import add_engine_options, engine_options, method_of, named_folder, parse_field
 from ..runtime.errors import InvalidInput
 from . import runner
 from .benchmark import benchmark_names
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--report", action="store_true", help="write the report of what is done so far; run nothing")
     action.add_argument("--export", type=Path, metavar="FILE", help="write the results as .csv or .jsonl; run nothing")
-    parser.add_argument("--out", type=Path, help="folder of results, traces and report (runs/NAME)")
+    parser.add_argument("--out", type=named_folder, help="folder of results, traces and report (runs/NAME)")
     parser.add_argument("--retry-failed", action="store_true", help="run again what failed or timed out")
     parser.add_argument("--benchmark", choices=benchmark_names())
     parser.add_argument("--data", help="the benchmark's problems, JSON Lines or one JSON array")

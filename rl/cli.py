@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..runtime.cli.options import parse_field
+from ..runtime.cli.options import named_folder, parse_field
 from ..runtime.errors import InvalidInput
 from .config import read_toml
 from .run_folder import CONFIG
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a TOML file (see rl/config.py, rl/grpo/config.py and rl/prm/config.py), or the folder of an earlier run",
     )
-    parser.add_argument("--out", type=Path, help="folder of checkpoints and logs (runs/NAME)")
+    parser.add_argument("--out", type=named_folder, help="folder of checkpoints and logs (runs/NAME)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field; may be repeated")
     parser.add_argument("--fresh", action="store_true", help="begin anew, whatever checkpoints there are")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +20,84 @@ MODELS = ("adapter", "model")
 """In the output folder, in the end: what was trained."""
 
 
-def claim(config: Spec, out: Path, *, may_change: Sequence[str], outcomes: Sequence[str], fresh: bool) -> None:
-    """Write the configuration down, or see that it is that of the folder.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """The folder that a run wants. `check` it before any work and `claim` it behind all that can be wrong with the
+    configuration: until then what an earlier run made is there."""
 
-    `may_change`: fields that a run that goes on may have other values of. `outcomes`: files and folders that a run
-    writes as it goes, removed where it begins anew: without a checkpoint there is nothing to go on from, and what they
-    say is of another run. `fresh` removes checkpoints and models as well. Raises `InvalidInput`.
-    """
-    make_folder(out)
-    fields = config.model_dump(mode="json")
+    out: Path
+    config: Spec
+    may_change: Sequence[str]
+    """Fields that a run that goes on may have other values of."""
+    outcomes: Sequence[str]
+    """Files and folders that a run writes as it goes, removed where it begins anew: without a checkpoint there is
+    nothing to go on from, and what they say is of another run."""
+    fresh: bool
+    """Remove checkpoints and models as well."""
+
+    @property
+    def begins_anew(self) -> bool:
+        """Is there nothing to go on from, or is it not wanted?"""
+        return self.fresh or not checkpoints(self.out)
+
+    def check(self) -> None:
+        """Raise `InvalidInput` unless it can be made, or is that of a run of this kind, and, to go on, of this one."""
+        make_folder(self.out)
+        least = [name for name, field in type(self.config).model_fields.items() if field.is_required()]
+        known = own_config(self.out, type(self.config).model_fields, least, self._written(models=True))
+        if known is not None and not self.begins_anew:
+            advice = "give another --out, or --fresh to begin anew"
+            check_same(self.out, known, self._fields(), self.may_change, advice=advice)
+
+    def claim(self) -> None:
+        """Write the configuration down; where the run begins anew, remove what another one left first."""
+        shutil.rmtree(self.out / STAGING, ignore_errors=True)
+        if self.begins_anew:
+            for old in self._written(models=self.fresh):
+                if old.is_dir() and not old.is_symlink():
+                    shutil.rmtree(old)
+                else:
+                    old.unlink(missing_ok=True)
+        write_config(self.out, self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")
+
+    def _written(self, *, models: bool) -> list[Path]:
+        """What a run writes beside its configuration."""
+        names = (*self.outcomes, *(MODELS if models else ()))
+        return [*checkpoints(self.out), *(self.out / name for name in names)]
+
+
+def own_config(
+    out: Path, fields: Collection[str], least: Collection[str], written: Iterable[Path]
+) -> dict[str, Any] | None:
+    """The configuration in a folder of ours: it has no other than these `fields`, and the `least` of them. None: there
+    is none, nor any of what is `written` beside it. Raises `InvalidInput` where that is another's."""
     file = out / CONFIG
-    shutil.rmtree(out / STAGING, ignore_errors=True)
-    found = checkpoints(out)
-    # Without a configuration what is there is no run's.
-    if fresh or (file.exists() and not found):
-        for old in (*found, *(out / name for name in (*outcomes, *(MODELS if fresh else ())))):
-            if old.is_dir() and not old.is_symlink():
-                shutil.rmtree(old)
-            else:
-                old.unlink(missing_ok=True)
-    elif file.exists():
-        check_same(file, fields, may_change, advice="give another --out, or --fresh to begin anew")
-    with writing(file):
-        replace_file(file, json.dumps(fields, indent=1).encode() + b"\n", sync=True)
-
-
-def check_same(file: Path, fields: Mapping[str, Any], may_change: Collection[str], *, advice: str) -> None:
-    """Raise `InvalidInput`, with `advice`, unless the file holds these fields, but for those that may change."""
+    if not file.exists():
+        if found := [path.name for path in written if path.exists()]:
+            raise InvalidInput(f"{out} holds {', '.join(found)}, but no {CONFIG}: give another --out")
+        return None
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        raise InvalidInput(f"{file} is damaged: {advice}") from None
+    except (OSError, ValueError):
+        raise InvalidInput(f"{file} is damaged: give another --out") from None
+    if not isinstance(known, dict) or not set(least) <= set(known) <= set(fields):
+        raise InvalidInput(f"{file} is the configuration of something else: give another --out")
+    return known
+
+
+def check_same(
+    out: Path, known: Mapping[str, Any], fields: Mapping[str, Any], may_change: Collection[str], *, advice: str
+) -> None:
+    """Raise `InvalidInput`, with `advice`, unless the folder's configuration is these fields, but for those that may
+    change."""
     if differ := [name for name in fields if name not in may_change and known.get(name) != fields[name]]:
-        raise InvalidInput(f"{file.parent} was made with other {', '.join(differ)}: {advice}")
+        raise InvalidInput(f"{out} was made with other {', '.join(differ)}: {advice}")
+
+
+def write_config(out: Path, fields: Mapping[str, Any]) -> None:
+    """Write it down. Raises `InvalidInput` where that cannot be."""
+    with writing(out / CONFIG):
+        replace_file(out / CONFIG, json.dumps(fields, indent=1).encode() + b"\n", sync=True)

@@ -31,7 +31,7 @@ from .frames import enable
 from .models import load, lora_config, publish_model, rows, serving_tokenizer
 from .packing import packed
 from .probe import probe
-from .run_folder import claim
+from .run_folder import RunFolder
 from .samples import Sample, collate
 from .tags import save
 from .texts import Samples, read_samples
@@ -40,7 +40,7 @@ from .trainer_arguments import check_given, refused, trainer_arguments
 
 PROBE = "probe.json"
 OUTCOMES = (PROBE, "probe", "trainer_state.json")
-"""What `claim` calls so."""
+"""Of `RunFolder`."""
 MAY_CHANGE = ("max_minutes", "threads", "probe")
 """Fields that a run that goes on may have other values of."""
 
@@ -69,8 +69,9 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     args = trainer_arguments(Arguments, config, out, batch=1, evaluates=evaluates, **ours)
     lora = lora_config(config, "CAUSAL_LM")
     is_main = args.process_index == 0
+    folder = RunFolder(out=out, config=config, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
     if is_main:
-        claim(config, out, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
+        folder.check()
     from transformers import AutoModelForCausalLM, set_seed
 
     set_seed(config.seed)
@@ -87,34 +88,40 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     if lora is not None and tags:
         lora.trainable_token_indices = rows(model, tags)
     ask = _asked(config, held_out)
-    if ask and is_main and not (out / PROBE).exists():
-        _probe(config, out, "before", ask, model=model, tokenizer=hf_tokenizer)
+    is_probed = ask and is_main and (folder.begins_anew or not (out / PROBE).exists())
     if config.pack is not None:
         trained = packed(trained, config.pack)
         print(f"{len(trained):,} rows", flush=True)
     from .trainer import make_trainer
 
-    with args.main_process_first():
-        found = checkpoints(out)
-    with refused("trainer", "lora"):
-        trainer = make_trainer(
-            model,
-            args,
-            hf_tokenizer,
-            trained,
-            held_out,
-            lora,
-            config.max_minutes,
-            tokenizer.eos_ids,
-            collate,
-            muon=config.muon,
-        )
+    with tempfile.TemporaryDirectory(prefix="plait-") as untrained:
+        if is_probed:  # The trainer may put an adapter into it.
+            save(model, hf_tokenizer, Path(untrained))
+        with refused("trainer", "lora"):
+            trainer = make_trainer(
+                model,
+                args,
+                hf_tokenizer,
+                trained,
+                held_out,
+                lora,
+                config.max_minutes,
+                tokenizer.eos_ids,
+                collate,
+                muon=config.muon,
+            )
+        with args.main_process_first():
+            if is_main:
+                folder.claim()
+            found = checkpoints(out)
+        if is_probed:
+            _probe(config, out, "before", ask, Path(untrained))
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     if held_out:
         trainer.log({"eval_loss": trainer.evaluate()["eval_loss"]})
     publish_model(trainer, out, hf_tokenizer, is_main)
     if ask and is_main:
-        _probe(config, out, "after", ask)
+        _probe(config, out, "after", ask, out / "model")
     trainer.accelerator.wait_for_everyone()
     return Trained.of(trainer.state, out)
 
@@ -162,17 +169,10 @@ def _asked(config: SFTConfig, held_out: list[Sample]) -> list[list[int]]:
     return [sample.mask.token_ids[: int(sample.mask.is_sampled.argmax())] for sample in asked]
 
 
-def _probe(
-    config: SFTConfig, out: Path, when: str, asked: list[list[int]], model: Any = None, tokenizer: Any = None
-) -> None:
-    """Add a row to the file of probes. `model`: one that is not saved yet."""
+def _probe(config: SFTConfig, out: Path, when: str, asked: list[list[int]], model: Path) -> None:
+    """Add a row to the file of probes."""
     assert config.probe is not None
-    with tempfile.TemporaryDirectory(prefix="plait-") as temporary:
-        folder = out / "model"
-        if model is not None:
-            folder = Path(temporary)
-            save(model, tokenizer, folder)
-        found = probe(config.probe, folder, asked, out / "probe" / when, seed=config.seed)
+    found = probe(config.probe, model, asked, out / "probe" / when, seed=config.seed)
     known = json.loads((out / PROBE).read_text(encoding="utf-8")) if (out / PROBE).exists() else {}
     replace_file(out / PROBE, json.dumps({**known, when: found.row()}, indent=1).encode() + b"\n", sync=True)
     share = f"{found.answered} of {found.prompts} held-out prompts get a well-formed block"

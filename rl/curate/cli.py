@@ -13,7 +13,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from ...runtime.cli.options import add_engine_options, engine_options, parse_field, positive
+from ...runtime.cli.options import add_engine_options, engine_options, named_folder, parse_field, positive
 from ...runtime.disk import make_folder, writing
 from ...runtime.errors import InvalidInput
 from ...runtime.runtime import Runtime
@@ -23,17 +23,11 @@ from .curator import CurateConfig, curate
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("curate", "export"))
     parser.add_argument("files", nargs="+", type=Path, help="JSON Lines to curate, or trace files to export")
-    parser.add_argument("--out", type=_folder, required=True, help="folder of what comes of it")
+    parser.add_argument("--out", type=named_folder, required=True, help="folder of what comes of it")
     parser.add_argument("--model", help="what curates: as for Runtime; an instruct model")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="see CurateConfig; repeatable")
     parser.add_argument("--max-tokens", type=positive, help="export: longer samples are left out")
     add_engine_options(parser)
-
-
-def _folder(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("a folder has a name")
-    return Path(text)
 
 
 def run(options: argparse.Namespace) -> int:

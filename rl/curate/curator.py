@@ -23,13 +23,13 @@ from typing import Any
 
 from pydantic import Field
 
-from ...runtime.disk import make_folder, replace_file, writing
+from ...runtime.disk import make_folder
 from ...runtime.errors import InvalidInput, PromptTooLong
 from ...runtime.methods.sequential import Sequential
 from ...runtime.runtime import Runtime
 from ...runtime.spec import Spec
 from ..lines import read_lines
-from ..run_folder import CONFIG, check_same
+from ..run_folder import check_same, own_config, write_config
 from . import stages
 from .distance import relative_distance
 from .journal import Journal
@@ -37,6 +37,7 @@ from .plain import plain
 from .stages import Message
 
 STAGES = ("stage1.jsonl", "stage4.jsonl", "stage5.jsonl")
+TEXTS, REPORT = "texts.jsonl", "report.json"
 MAY_CHANGE = ("concurrency",)
 """Fields that a run that goes on may have other values of."""
 
@@ -131,11 +132,10 @@ def _digest(sample: dict[str, str]) -> str:
 def _claim(out: Path, settings: dict[str, Any]) -> None:
     """Write down what decides about the texts, or see that the folder's are made by it. Raises `InvalidInput`."""
     make_folder(out)
-    file = out / CONFIG
-    if file.exists() and any((out / name).exists() and (out / name).stat().st_size for name in STAGES):
-        check_same(file, settings, (), advice="give another --out")
-    with writing(file):
-        replace_file(file, json.dumps(settings, indent=1).encode() + b"\n", sync=True)
+    known = own_config(out, settings, ["model"], [out / name for name in (*STAGES, TEXTS, REPORT)])
+    if known is not None and any((out / name).exists() and (out / name).stat().st_size for name in STAGES):
+        check_same(out, known, settings, (), advice="give another --out")
+    write_config(out, settings)
 
 
 class _Curator:
@@ -224,7 +224,7 @@ class _Curator:
                 text = formed[sample["id"]]["text"]
                 line = {"id": sample["id"], "prompt": sample["problem"], "text": text, "sequential": plain(text)}
                 lines.append(json.dumps(line) + "\n")
-        (self.out / "texts.jsonl").write_text("".join(lines), encoding="utf-8")
+        (self.out / TEXTS).write_text("".join(lines), encoding="utf-8")
         counts = {
             "samples": len(samples),
             "outline": len(outlined),
@@ -232,7 +232,7 @@ class _Curator:
             "grammar": len(formed),
             "rewritten": sum(row["rewritten"] > 0 for row in formed.values()),
         }
-        (self.out / "report.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+        (self.out / REPORT).write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
         return counts
 
 

@@ -21,7 +21,7 @@ from ...runtime.methods.nesting import all_methods
 from ..capped import attention
 from ..checkpoints import checkpoints
 from ..processes import is_first
-from ..run_folder import claim
+from ..run_folder import RunFolder
 from ..trained import Trained
 from ..trainer_arguments import checked_arguments, refused
 from .batch import Shape
@@ -44,7 +44,7 @@ DEFAULTS: dict[str, Any] = {
 TRACES = "traces"
 """In the output folder."""
 OUTCOMES = (HELD_OUT, CURVE, TRACES)
-"""What `claim` calls so."""
+"""Of `RunFolder`."""
 MAY_CHANGE = ("max_minutes", "threads", "steps", "traces_every", "concurrency")
 """Fields that a run that goes on may have other values of."""
 
@@ -75,10 +75,11 @@ def train(config: GRPOConfig, out: Path, *, fresh: bool = False) -> Trained:
     _check_trainable(sampled(config.method).build(config.benchmark, samples[0], None))
     held_out = [] if config.held_out is None else config.held_out.benchmark.load()
     arguments = _arguments(config, out)
+    folder = RunFolder(out=out, config=config, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
     if is_first():
-        claim(config, out, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
+        folder.check()
     try:
-        return _train(config, out, path, options, arguments, samples, held_out, judge)
+        return _train(config, folder, path, options, arguments, samples, held_out, judge)
     finally:
         config.benchmark.close()
         if config.held_out is not None:
@@ -130,7 +131,7 @@ def _arguments(config: GRPOConfig, out: Path) -> Any:
 
 def _train(
     config: GRPOConfig,
-    out: Path,
+    folder: RunFolder,
     path: Path,
     options: NativeOptions,
     arguments: Any,
@@ -147,6 +148,7 @@ def _train(
     from .look import Look
     from .trainer import ThreadTrainer
 
+    out = folder.out
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention(path))
@@ -195,6 +197,8 @@ def _train(
         # Rollouts are not saved: all steps that use them go before it.
         trainer.add_callback(Deadline(config.max_minutes, every=trainer.num_iterations))
     with arguments.main_process_first():
+        if is_first():
+            folder.claim()
         found = checkpoints(out)
     with rollouts:
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)

@@ -20,7 +20,7 @@ from ...search.rewards.prm import MARK
 from ..checkpoints import checkpoints
 from ..curriculum import shuffled
 from ..models import load, lora_config, publish_model, rows, serving_tokenizer
-from ..run_folder import claim
+from ..run_folder import RunFolder
 from ..trained import Trained
 from ..trainer_arguments import check_given, refused, trainer_arguments
 from .config import PRMConfig
@@ -30,7 +30,7 @@ from .verdicts import judge, scores
 
 VERDICTS = "verdicts.json"
 OUTCOMES = (VERDICTS, "trainer_state.json")
-"""What `claim` calls so."""
+"""Of `RunFolder`."""
 MAY_CHANGE = ("max_minutes", "threads")
 """Fields that a run that goes on may have other values of."""
 
@@ -57,8 +57,9 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
     args = _arguments(config, out)
     lora = lora_config(config, "TOKEN_CLS" if is_classifier else "CAUSAL_LM")
     is_main = args.process_index == 0
+    folder = RunFolder(out=out, config=config, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
     if is_main:
-        claim(config, out, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
+        folder.check()
     set_seed(config.seed)
     kind: Any = AutoModelForTokenClassification if is_classifier else AutoModelForCausalLM
     options = {"num_labels": 2, "id2label": {0: "bad", 1: "good"}} if is_classifier else {}
@@ -73,16 +74,18 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
     if is_main:
         told, good = count(trained)
         print(f"{told:,} steps to learn from, {good / told:.0%} good; {count(held_out)[0]:,} held out", flush=True)
-        if not (out / VERDICTS).exists():
-            _judge(out, "before", model, held_out, labels, batch_of)
     order = [trained[i] for i in shuffled(len(trained), config.epochs, config.seed)]
-    with args.main_process_first():
-        found = checkpoints(out)
     with refused("trainer", "lora"):
         trainer = make_trainer(
             model, args, hf_tokenizer, order, lora, config.max_minutes, tokenizer.eos_ids, batch_of,
             is_classifier=is_classifier,
         )  # fmt: skip
+    with args.main_process_first():
+        if is_main:
+            folder.claim()
+        found = checkpoints(out)
+    if is_main and not (out / VERDICTS).exists():
+        _judge(out, "before", trainer.accelerator.unwrap_model(trainer.model), held_out, labels, batch_of)
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     if is_main:
         _judge(out, "after", trainer.accelerator.unwrap_model(trainer.model), held_out, labels, batch_of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from ..budget import Budget
@@ -21,6 +22,13 @@ def positive(text: str) -> int:
     if number < 1:
         raise ValueError(f"{number} is not positive")
     return number
+
+
+def named_folder(text: str) -> Path:
+    """For `argparse`; empty, as a variable that is not set leaves it, it would be the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("a folder has a name")
+    return Path(text)
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:

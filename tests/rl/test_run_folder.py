@@ -1,21 +1,50 @@
-"""The output folder: what of an earlier run stays, and what a run that goes on may have changed."""
+"""The output folder: what of an earlier run stays, what a run that goes on may have changed, and what is another's."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from plait import InvalidInput
-from plait.rl.config import TrainConfig
-from plait.rl.run_folder import CONFIG, claim
+from plait.rl.config import SFTConfig, TrainConfig
+from plait.rl.grpo.config import GRPOConfig
+from plait.rl.prm.config import PRMConfig
+from plait.rl.run_folder import CONFIG, RunFolder
+from plait.runtime.cli.main import main
+from plait.runtime.spec import Spec
 
 OUTCOMES = ("looks.jsonl", "traces")
 
 
+OTHERS: list[tuple[Callable[..., Spec], dict[str, Any]]] = [
+    (SFTConfig, {"data": [{"kind": "texts", "paths": ["t"]}]}),
+    (PRMConfig, {"data": [{"kind": "steps", "paths": ["t"]}]}),
+    (GRPOConfig, {"benchmark": {"name": "countdown"}, "method": {"method": "sequential"}}),
+]
+"""Configurations of other kinds of training."""
+
+
+def claim(out, fresh=False, **fields) -> None:
+    config = TrainConfig(model="m", **fields)
+    folder = RunFolder(out=out, config=config, may_change=["threads"], outcomes=OUTCOMES, fresh=fresh)
+    before = content(out)
+    folder.check()
+    assert content(out) == before
+    folder.claim()
+
+
+def content(out: Path) -> dict[str, bytes | None]:
+    """Of all files and folders below."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in out.rglob("*")}
+
+
 def left(out, *, checkpoint: bool) -> None:
     """As a run leaves it."""
-    claim(TrainConfig(model="m"), out, may_change=(), outcomes=OUTCOMES, fresh=False)
+    claim(out)
     (out / "looks.jsonl").write_text("{}")
     for folder in ("traces", "adapter", "model", "notes", *(["checkpoint-2"] if checkpoint else [])):
         (out / folder).mkdir()
@@ -30,7 +59,7 @@ def test_a_folder_that_cannot_be_made_is_refused(below, tmp_path):
 
 
 def again(out, fresh=False, **fields) -> list[str]:
-    claim(TrainConfig(model="m", **fields), out, may_change=["threads"], outcomes=OUTCOMES, fresh=fresh)
+    claim(out, fresh, **fields)
     assert json.loads((out / CONFIG).read_text())["seed"] == fields.get("seed", 0)
     return sorted(path.name for path in out.iterdir())
 
@@ -48,17 +77,51 @@ def test_a_run_that_goes_on_keeps_all_and_its_configuration(tmp_path):
 def test_without_a_checkpoint_nothing_is_told_of_the_run_before(tmp_path, seed):
     left(tmp_path, checkpoint=False)
     assert again(tmp_path, seed=seed) == ["adapter", CONFIG, "model", "notes"]
-    (tmp_path / CONFIG).write_text("{")  # nothing to go on from is damaged
-    assert again(tmp_path, seed=seed) == ["adapter", CONFIG, "model", "notes"]
-
-
-def test_what_is_no_runs_stays(tmp_path):
-    left(tmp_path, checkpoint=False)
-    (tmp_path / CONFIG).unlink()
-    there = sorted(path.name for path in tmp_path.iterdir())
-    assert again(tmp_path) == sorted([CONFIG, *there])
 
 
 def test_fresh_leaves_nothing_of_the_run_before(tmp_path):
     left(tmp_path, checkpoint=True)
     assert again(tmp_path, fresh=True, seed=1) == [CONFIG, "notes"]
+
+
+def kept(out, message, fresh) -> None:
+    """It is refused, and all that is there stays."""
+    before = content(out)
+    with pytest.raises(InvalidInput, match=f"{message}.*: give another --out"):
+        claim(out, fresh)
+    assert content(out) == before
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"model": "m", "model_type": "llama"}',
+        *(kind(model="m", **fields).model_dump_json() for kind, fields in OTHERS),
+    ],
+)
+def test_a_folder_by_another_configuration_stays_as_it_is(text, checkpoint, fresh, tmp_path):
+    left(tmp_path, checkpoint=checkpoint)
+    (tmp_path / CONFIG).write_text(text)
+    kept(tmp_path, "damaged" if text == "{" else "something else", fresh)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("name", ["checkpoint-2", "adapter", "model", *OUTCOMES])
+def test_what_no_run_made_is_not_written_over(name, fresh, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    assert again(tmp_path) == [CONFIG, "notes"]
+    (tmp_path / CONFIG).unlink()
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "file").write_text("")
+    kept(tmp_path, f"holds {name}, but no {CONFIG}", fresh)
+
+
+def test_a_folder_without_a_name_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "sft", "c.toml", "--out", ""])
+    assert "--out: a folder has a name" in capsys.readouterr().err

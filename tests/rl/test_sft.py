@@ -30,7 +30,7 @@ from plait.runtime.cli.main import main
 from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.runtime.engines.registry import find_model
 from plait.runtime.methods.multiverse.grammar import TAGS
-from plait.tests.rl.tools import REWRITING, SIZE, folder, text, texts
+from plait.tests.rl.tools import REWRITING, SIZE, earlier_run, files, folder, text, texts
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 """What TRL, peft and accelerate warn of is theirs."""
@@ -510,10 +510,13 @@ def test_wrong_configurations_are_one_error(fields, message, model, tmp_path):
 
 
 @pytest.mark.parametrize("lora", [{"r": 0}, {"target_modules": ["nope"]}])
-def test_what_peft_refuses_is_one_error_and_nothing_is_trained(lora, model, tmp_path):
+def test_what_peft_refuses_is_one_error_and_nothing_is_trained_or_lost(lora, model, tmp_path):
+    probed = {"probe": {"prompts": 1}, "source": {"held_out": 1}}
+    given = config(model, texts(tmp_path / "t.jsonl"), lora=lora, **probed)
+    before = earlier_run(given, tmp_path / "out")
     with pytest.raises(InvalidInput, match=r"\[trainer\], \[lora\]: "):
-        train(config(model, texts(tmp_path / "t.jsonl"), lora=lora), tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
+        train(given, tmp_path / "out", fresh=True)
+    assert files(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from plait.rl.run_folder import CONFIG
+from plait.runtime.spec import Spec
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.methods.multiverse.tools import Par, render
 
@@ -49,6 +51,19 @@ def folder(path: Path, family: str = "llama", *, template: str = TEMPLATE, **ove
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def earlier_run(config: Spec, out: Path) -> dict[str, str]:
+    """Make a folder look as if a run had ended in it; `files` of it."""
+    for name, content in ((CONFIG, config.model_dump_json()), ("checkpoint-1/x", "x"), ("model/x", "x")):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(content)
+    return files(out)
+
+
+def files(out: Path) -> dict[str, str]:
+    """What is in all files below."""
+    return {str(path.relative_to(out)): path.read_text() for path in out.rglob("*") if path.is_file()}
 
 
 def text(number: int) -> str:

@@ -22,7 +22,7 @@ from plait.rl.texts import read_samples
 from plait.runtime.cli.main import main
 from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.runtime.methods.multiverse.check import problems, well_formed
-from plait.tests.rl.tools import folder
+from plait.tests.rl.tools import files, folder
 from plait.tests.runtime.methods.multiverse.tools import Par, examples, render
 
 BODY = f"First.\n{HINT}\n" + render([Par({"1": [" one"], "2": [" two"]}, "both")]) + "Last."
@@ -257,6 +257,17 @@ def test_samples_without_an_id_get_a_free_one(drawn, tmp_path_factory):
         assert id == str(own) if own is not None else int(id) >= place
     if not any(own is not None for own in given_ids):
         assert ids == [str(place) for place in range(len(ids))]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("config.json", '{"model_type": "llama"}'), ("config.json", "{"), ("texts.jsonl", "mine")]
+)
+async def test_what_no_curation_made_is_not_written_over(name, text, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text(text)
+    with pytest.raises(InvalidInput, match=f"{name}.*: give another --out"):
+        await run(tmp_path, Played())
+    assert files(tmp_path / "out") == {name: text}
 
 
 async def test_a_folder_that_cannot_be_made_is_refused(tmp_path):

@@ -24,6 +24,7 @@ from plait.runtime.cli.main import main
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.methods.nesting import all_methods
 from plait.tests.rl.grpo.tools import Vowels, judge, save_tiny
+from plait.tests.rl.tools import earlier_run, files
 from plait.tests.rl.tools import folder as tiny_folder
 
 APR = {"method": "apr", "max_children": 2, "max_rounds": 2}
@@ -354,6 +355,16 @@ def test_mistakes_that_only_the_model_shows_are_named_before_a_step(folder, tmp_
     monkeypatch.setattr(Rollouts, "run", None)
     with pytest.raises(PlaitError, match=message):
         train(config(folder, **fields), tmp_path / "out")
+
+
+def test_a_mistake_loses_nothing_of_the_run_before(folder, tmp_path):
+    """The weights of the model are missing."""
+    shutil.copytree(folder, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    given = config(tmp_path / "model")
+    before = earlier_run(given, tmp_path / "out")
+    with pytest.raises((OSError, InvalidInput)):
+        train(given, tmp_path / "out", fresh=True)
+    assert files(tmp_path / "out") == before
 
 
 def test_from_the_shell(folder, tmp_path, capsys):

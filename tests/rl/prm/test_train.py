@@ -25,7 +25,7 @@ from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.search.node import Node
 from plait.search.rewards.prm import PRM
 from plait.search.rewards.tree import TreeScorer
-from plait.tests.rl.tools import folder
+from plait.tests.rl.tools import earlier_run, files, folder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 """What TRL, peft and accelerate warn of is theirs."""
@@ -119,7 +119,7 @@ def test_steps_are_judged_anew_where_a_run_begins_anew(model, tmp_path):
     """A kill before the first checkpoint leaves what another model was worth."""
     given = config(model, lines(tmp_path / "s.jsonl", 8), source={"held_out": 2}, trainer={"max_steps": 1})
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / CONFIG).write_text("{}")
+    (tmp_path / "out" / CONFIG).write_text(given.model_dump_json())
     (tmp_path / "out" / VERDICTS).write_text('{"before": "another model"}')
     train(given, tmp_path / "out")
     found = json.loads((tmp_path / "out" / VERDICTS).read_text())
@@ -198,6 +198,17 @@ def test_two_processes(head, model, tmp_path):
 def test_wrong_configurations_are_one_error(fields, message, model, tmp_path):
     with pytest.raises(plait.PlaitError, match=message):
         train(config(**{"model": model, "data": lines(tmp_path / "s.jsonl", 2), **fields}), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"good": "very good"}, {"head": "classifier", "lora": {"target_modules": ["nope"]}}]
+)
+def test_a_mistake_loses_nothing_of_the_run_before(fields, model, tmp_path):
+    given = config(model, lines(tmp_path / "s.jsonl", 2), **fields)
+    before = earlier_run(given, tmp_path / "out")
+    with pytest.raises(InvalidInput):
+        train(given, tmp_path / "out", fresh=True)
+    assert files(tmp_path / "out") == before
 
 
 def test_the_command(model, tmp_path, capsys):
