@@ -55,7 +55,7 @@ class DataConfig(Spec):
     the columns of `Sample.row`, as `plait data export` writes them."""
     paths: tuple[str, ...] = Field(min_length=1)
     """Files, or folders of samples, relative to the configuration's folder; `*` and environment variables
-    (`$PLAIT_DATA/texts.jsonl`) may stand in them."""
+    (`$PLAIT_DATA/texts.jsonl`) may stand in them. What begins with a variable is relative to the working folder."""
     suffix: str = ""
     """Put behind every prompt that is text."""
     sequential_suffix: str = ""
@@ -116,17 +116,21 @@ class SFTConfig(TrainConfig):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The fields in a TOML file; relative `paths` of `data` are relative to it, and made absolute, since a run may go
-    on from another folder. Raises `InvalidInput`."""
+    """The fields in a TOML file; relative `paths` of `data` are relative to it, those that begin with a variable to the
+    working folder, as the shell in which it is set would have it. They are made absolute, since a run may go on from
+    another folder. Raises `InvalidInput`."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the training {path}: {error}") from None
-    folder = Path(glob.escape(str(path.parent.resolve())))
+    beside, here = (Path(glob.escape(str(folder))) for folder in (path.parent.resolve(), Path.cwd()))
     sources = data.get("data")
     for source in sources if isinstance(sources, list) else ():
         if isinstance(source, dict) and isinstance(source.get("paths"), list):
-            source["paths"] = [str(folder / os.path.expandvars(str(one))) for one in source["paths"]]
+            texts = map(str, source["paths"])
+            source["paths"] = [
+                str((here if text.startswith("$") else beside) / os.path.expandvars(text)) for text in texts
+            ]
     return data
 
 

@@ -27,7 +27,7 @@ class StepData(Spec):
     null: nobody knows) and maybe `ended`, whether the last step is the end (true). `traces`: trace files of `plait`
     whose leaves `benchmark` grades: a step is good if a right answer was reached below it."""
     paths: tuple[str, ...] = Field(min_length=1)
-    """Files, relative to the configuration's folder; `*` and environment variables may stand in them."""
+    """Files, as `DataConfig.paths`."""
     benchmark: Annotated[SerializeAsAny[Benchmark], BeforeValidator(_benchmark)] | None = None
     """`traces`: the problems that they are about."""
     delimiters: tuple[Annotated[str, Field(min_length=1)], ...] = ()
