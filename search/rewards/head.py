@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...runtime.engine import Completion, SamplingParams, Tokenizer
 from ...runtime.engines.native.checkpoint import Checkpoint, open_checkpoint
-from ...runtime.engines.native.config import HEADLESS
+from ...runtime.engines.native.config import HEADLESS, ModelConfig
 from ...runtime.errors import InvalidInput
 from .frames import HeadKind
 
@@ -27,6 +27,8 @@ class Head:
     layers: tuple[Layer, ...]
     good: int = 0
     """The logit that speaks for the step."""
+    cap: float | None = None
+    """c: logits s become c * tanh(s / c), as the model's own do."""
 
     @property
     def params(self) -> SamplingParams:
@@ -40,6 +42,8 @@ class Head:
         x = np.asarray(completion.hidden_state, dtype=np.float32)
         for place, (weight, bias) in enumerate(self.layers):
             x = weight @ (np.maximum(x, 0) if place else x) + bias
+        if self.cap is not None:
+            x = self.cap * np.tanh(x / self.cap)
         logits = x if len(x) > 1 else np.append(x, np.float32(0))
         shares = np.exp(logits - logits.max())
         return float(shares[self.good] / shares.sum())
@@ -72,15 +76,17 @@ def load_head(path: Path, tokenizer: Tokenizer, good: str = "+", bad: str = "-",
                     raise InvalidInput(f"{path} has a part of the head {', '.join(names)}")
                 return Head(found, len(found[-1][0]) - 1)
         raise InvalidInput(f"{path} says it is a classifier and lacks the tensors score.weight, score.0 or v_head")
-    tied = bool(checkpoint.config.get("tie_word_embeddings"))
-    name = "model.embed_tokens.weight" if tied else "lm_head.weight"
+    config = ModelConfig.from_hf(checkpoint.config)
+    if kind == "mean" and config.logit_cap is not None:
+        raise InvalidInput(f"{path} caps its logits, of which the mean is then no layer's")
+    name = "model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight"
     ids = None if kind == "mean" else [_word(path, tokenizer, word) for word in (good, bad)]
     weight = _tensor(checkpoint, name, ids)
     if weight is None:
         raise InvalidInput(f"{path} lacks the tensor {name}")
     if kind == "mean":
         weight = weight.mean(0, keepdims=True, dtype=np.float64).astype(np.float32)
-    return Head(((weight, np.zeros(len(weight), dtype=np.float32)),))
+    return Head(((weight, np.zeros(len(weight), dtype=np.float32)),), cap=config.logit_cap)
 
 
 def _word(path: Path, tokenizer: Tokenizer, word: str) -> int:

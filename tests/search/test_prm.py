@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from plait import Runtime, TreeSearch, UnsupportedModel
 from plait.rl.countdown.tokenizer import BOS, IDS, PAD, build, save
 from plait.rl.countdown.traces import EOS
 from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.errors import InvalidInput
 from plait.search import ETS, PRM
@@ -32,8 +34,8 @@ def ids(text):
     return [IDS[word] for word in text.split()]
 
 
-def language_model():
-    model, folder = tiny(**SHAPE)
+def language_model(family="llama", **overrides):
+    model, folder = tiny(family, **SHAPE, **overrides)
     save(build(), folder, 512)
     return model, folder
 
@@ -71,10 +73,12 @@ def expected(model, text, good=None):
     return torch.sigmoid(logits[0]).item() if len(logits) == 1 else torch.softmax(logits, -1)[-1].item()
 
 
-@pytest.fixture(params=["words", "token 1", "token 2", "token 3", "sequence 1", "sequence 2"])
+@pytest.fixture(params=["words", "capped words", "token 1", "token 2", "token 3", "sequence 1", "sequence 2"])
 def reward_model(request, tmp_path):
     """(transformers model, folder, rows of its logits that count)."""
     kind, _, labels = request.param.partition(" ")
+    if kind == "capped":
+        return *language_model("gemma2", final_logit_softcapping=1.0, initializer_range=0.5), ids("- +")
     if kind == "words":
         return *language_model(), ids("- +")
     cls = LlamaForTokenClassification if kind == "token" else LlamaForSequenceClassification
@@ -217,3 +221,20 @@ def test_models_that_cannot_judge_are_refused(tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(InvalidInput, match="holds no weights"):
         PRM(model=str(folder)).check(None)
+
+
+def test_a_head_is_tied_where_the_family_says_so():
+    """As config.json of Gemma, which leaves it to that."""
+    model, folder = language_model("gemma2", tie_word_embeddings=True)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({name: value for name, value in config.items() if name != "tie_word_embeddings"})
+    )
+    head = load_head(folder, load_tokenizer(folder))
+    assert torch.equal(torch.tensor(head.layers[0][0]), model.lm_head.weight[ids("+ -")])
+
+
+def test_a_mean_of_capped_logits_is_refused():
+    _, folder = language_model("gemma2")
+    with pytest.raises(InvalidInput, match="caps its logits"):
+        load_head(folder, load_tokenizer(folder), kind="mean")
