@@ -519,6 +519,34 @@ def test_what_peft_refuses_is_one_error_and_nothing_is_trained_or_lost(lora, mod
     assert files(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_adapter_of_the_embedding_is_served_as_it_was_trained_or_refused(tied, tmp_path):
+    base = folder(tmp_path / "model", tie_word_embeddings=tied)
+    lora = {"r": 4, "target_modules": ["embed_tokens", "q_proj"]}
+    data = texts(tmp_path / "t.jsonl", 4)
+    given = config(base, data, lora=lora, source={"held_out": 2}, trainer={"max_steps": 2})
+    if tied:
+        with pytest.raises(InvalidInput, match=r"^\[lora\]: .*modules_to_save"):
+            train(given, tmp_path / "out")
+        given = given.model_copy(
+            update={"lora": {**lora, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}}
+        )
+    done = train(given, tmp_path / "out")
+    # What the published model says of the same samples, at a rate that changes nothing.
+    still = config(done.model, data, source={"held_out": 2}, trainer={"max_steps": 1, "learning_rate": 0.0})
+    train(still, tmp_path / "again")
+    assert loss(tmp_path / "again") == pytest.approx(loss(tmp_path / "out"), abs=1e-4)
+    untrained = still.model_copy(update={"model": str(base)})
+    train(untrained, tmp_path / "before")
+    assert loss(tmp_path / "before") != pytest.approx(loss(tmp_path / "out"), abs=1e-2)
+
+
+def loss(out: Path) -> float:
+    """Of what is held out, in the end."""
+    log = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    return [entry["eval_loss"] for entry in log if "eval_loss" in entry][-1]
+
+
 @pytest.mark.parametrize(
     ("trainer", "message"),
     [
