@@ -75,6 +75,7 @@ def test_no_more_goes_than_there_is_room_for_on_the_other_side():
     assert store.can_swap and store.swap_out(first) == 3
     assert store.can_swap and store.swap_out(second) == 1
     assert (len(second.blocks), second.num_swapped, memory.swap.used, store.num_swapped) == (1, 1, 4, 2)
+    assert memory.swap.moved_out == 4
     assert not store.can_swap and store.swap_out(second) == 0
     third = memory.segment(70, 0, seed=900)
     assert not store.bring_back(first)  # 3 blocks, where 2 are left
