@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         is_inside = any(file and file.resolve().is_relative_to(top.resolve()) for file in (options.out, options.trace))
         what = "nothing else" if is_inside else "nothing"
-        console.print(f"{what} in {top} is changed: {_how_to_apply(options)}")
+        console.print(f"{what} in {top} is changed: {_how_to_apply(options, top)}")
     return 0
 
 
@@ -213,9 +213,10 @@ def _sandbox(options: argparse.Namespace, top: Path) -> dict[str, Any]:
     return {"sandbox": options.sandbox, **({} if python is None else {"environment": {"python": python}})}
 
 
-def _how_to_apply(options: argparse.Namespace) -> str:
+def _how_to_apply(options: argparse.Namespace, top: Path) -> str:
     if options.out is not None:
-        return f"git apply {shlex.quote(str(options.out.absolute()))} does that"
+        # Git takes the patch's paths from where it runs, and elsewhere in the checkout passes over them.
+        return f"git -C {shlex.quote(str(top.absolute()))} apply {shlex.quote(str(options.out.absolute()))} does that"
     if options.folder is not None:
         return "the same command with --apply does that, without asking the model again"
     return "--apply does that, --out FILE keeps the patch"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
-from ..runtime.errors import InvalidInput
+from ..runtime.errors import InvalidInput, PlaitError
 from ..runtime.methods.base import Method
 from ..runtime.spec import Kinds, Spec
 from .extras import Extra
@@ -91,6 +91,10 @@ class Answered:
     """As in `Verdict.extracted`."""
 
 
+class ProblemUnusable(PlaitError):
+    """Of one problem: its jobs fail, and others run all the same."""
+
+
 class Benchmark(Spec):
     """Base of all benchmarks. The fields are what a configuration may set; wrong ones raise `InvalidInput`."""
 
@@ -116,9 +120,14 @@ class Benchmark(Spec):
         by name: an evaluation goes on only while it stays. Raises `InvalidInput` when it cannot be read."""
         return {}
 
+    def check(self, samples: Sequence[Sample]) -> None:
+        """Raise `InvalidInput` for what keeps these problems from being worked on here, before any work. What is done
+        can be reported all the same."""
+
     async def prepare(self, sample: Sample) -> None:
         """Get ready for a problem, before its prompt is made for a job; may take minutes. Called for every job, several
-        at a time. A `PlaitError` makes the job a failed one, and of the first job ends the evaluation."""
+        at a time. A `PlaitError` makes the job a failed one, and of the first job ends the evaluation, unless it is
+        `ProblemUnusable`."""
 
     @abstractmethod
     def prompt(self, sample: Sample, method: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..runtime.methods.base import Method
 from ..runtime.result import Result
 from ..runtime.runtime import Runtime
 from ..runtime.trace.trace import Trace
-from .benchmark import Benchmark, Sample, check_samples
+from .benchmark import Benchmark, ProblemUnusable, Sample, check_samples
 from .config import EvalConfig, MethodConfig
 from .environment import digest, environment, model_digest, samples_digest
 from .evaluation import Evaluation
@@ -58,6 +58,7 @@ async def run(
     """
     # Drawing or fetching problems may take minutes: other work of the event loop goes on meanwhile.
     samples = await asyncio.to_thread(_problems, config)
+    await asyncio.to_thread(config.benchmark.check, samples)
     settings = await asyncio.to_thread(_all_settings, config, samples, engine)
     with Store(Path(out)) as store:
         try:
@@ -135,7 +136,7 @@ async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Consol
     config, store = evaluation.config, evaluation.store
     missing = [entry for entry in evaluation.entries() if entry[0] not in store.units]
     if not store.units:
-        await _try(evaluation, runtime, missing[0][2])
+        await _try(evaluation, runtime, [sample for _, _, sample in missing])
     done = len(store.units)
     async with progress(console, config.benchmark.name, done, done + len(missing)) as count:
         entries = iter(missing)
@@ -154,17 +155,30 @@ async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Consol
             raise group.exceptions[0] from None
 
 
-async def _try(evaluation: Evaluation, runtime: Runtime, sample: Sample) -> None:
-    """Raise what is wrong with all methods or with the benchmark, found out by one problem."""
+async def _try(evaluation: Evaluation, runtime: Runtime, samples: Sequence[Sample]) -> None:
+    """Raise what is wrong with all methods, all problems or the benchmark, found out by the first problem that can be
+    used."""
     benchmark = evaluation.config.benchmark
+    sample = await _first_usable(benchmark, samples)
     with _naming(benchmark, sample):
-        await benchmark.prepare(sample)
         for method in evaluation.config.methods:
             try:
                 built = await asyncio.to_thread(method.build, benchmark, sample, evaluation.windows[0])
                 await asyncio.to_thread(runtime.check, built)
             except (PromptTooLong, OutOfBlocks):
                 continue  # Of this problem in this window: an outcome.
+
+
+async def _first_usable(benchmark: Benchmark, samples: Sequence[Sample]) -> Sample:
+    errors = []
+    for sample in {sample.id: sample for sample in samples}.values():
+        try:
+            with _naming(benchmark, sample):
+                await benchmark.prepare(sample)
+            return sample
+        except ProblemUnusable as error:
+            errors.append(error)
+    raise errors[0]
 
 
 @contextmanager

@@ -51,9 +51,9 @@ class Trajectories:
         return [_last(history[:limit], "edit") or None for history in self.edits]
 
     def scripts(self, limit: int) -> list[str]:
-        """All tests, each once."""
+        """The test of each that has one; equal ones vote as often as they are, as in the job."""
         found = [_last(one[:limit], "test") or first for one, first in zip(self.edits, self.tests, strict=True)]
-        return list(dict.fromkeys(script for script in found if script is not None))
+        return [script for script in found if script is not None]
 
 
 def _last(history: Sequence[tuple[str, str]], kind: str) -> str | None:

@@ -82,7 +82,10 @@ def test_a_patch_is_found_and_nothing_touched(folder, fix, tmp_path):
     assert "tests: 2 of 2 show the issue, 2 of them pass with the patch:\n    import sys\n" in said
     assert "chosen: by votes, out of 2 candidates; it passes 2 of all 2 tests; proposed by edit 1\n" in said
     assert "cost: 8 model calls, " in said and " runs of tests; " in said and "price" not in said
-    assert f"the patch is in {out}" in said and f"nothing in {folder} is changed: git apply {out} does that" in said
+    assert (
+        f"the patch is in {out}" in said
+        and f"nothing in {folder} is changed: git -C {folder} apply {out} does that" in said
+    )
     assert "stop: a patch" in said  # The live view, which does not repeat the patch.
     assert Trace.load(trace).end["finish"] == "stop"
     git(folder, "apply", str(out))

@@ -50,6 +50,21 @@ def test_what_fewer_calls_would_have_given():
     assert shares(found, {"good", "bad"}, resolved) == {"coverage": 1, "one trajectory": 0.5, "most frequent": 0.5}
 
 
+def test_equal_tests_vote_as_often_as_they_are():
+    """As in the job: what `by_votes` puts first in the end is what it chose."""
+    steps = [
+        [("edit", patch), ("test", script)]
+        for patch, script in zip("abbaa", ["t1", "t1", "t1", "t2", "t3"], strict=True)
+    ]
+    found = Trajectories.of(details(*steps))
+    assert found.scripts(2) == ["t1", "t1", "t1", "t2", "t3"]
+    passing = {("t1", "b"), ("t2", "a"), ("t3", "a")}
+    results = {
+        (t, patch): ran(0 if (t, patch) in passing else 2) for t in ("t1", "t2", "t3") for patch in ("", "a", "b")
+    }
+    assert by_votes(found.patches(2), found.scripts(2), results, "all") == "b"
+
+
 def test_a_job_without_anything():
     found = Trajectories.of({})
     assert (found.calls, found.all_patches) == (0, set())

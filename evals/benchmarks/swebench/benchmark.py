@@ -26,7 +26,7 @@ from ...trajectories import figures
 from ...trajectories.replay import Trajectories, run_tests
 from . import official
 from .export import export
-from .grading import LOCAL, Grade, LocalGrader, check_package
+from .grading import LOCAL, CannotGrade, Grade, LocalGrader, check_package
 from .instances import Instance, load_instances, read_instances
 from .mirrors import clone, find_mirror
 from .recipes import Recipes, TestRecipe, script_command, shipped
@@ -87,16 +87,19 @@ class SweBench(Benchmark):
     # -- problems ------------------------------------------------------------------------------------------------
 
     def load(self) -> list[Sample]:
-        """Raises `InvalidInput` also for a repository or a recipe that is not there."""
         rows = load_instances(self.dataset, self.split) if self.data is None else read_instances(self.data)
         if unknown := set(self.instances) - {row.id for row in rows}:
             raise InvalidInput(f"instances: {', '.join(sorted(unknown))} is not in the data")
         rows = [row for row in rows if not self.instances or row.id in self.instances][: self.count]
-        self._check_repositories(rows)
-        self._check_recipes(rows)
         return [
             Sample(id=row.id, question=row.problem_statement, reference=row.patch or None, data=row) for row in rows
         ]
+
+    def check(self, samples: Sequence[Sample]) -> None:
+        """Raises `InvalidInput` for a repository or a recipe that is not there."""
+        rows = [sample.data for sample in samples]
+        self._check_repositories(rows)
+        self._check_recipes(rows)
 
     def _check_repositories(self, rows: Sequence[Instance]) -> None:
         missing = sorted({row.repo for row in rows if self.mirror(row) is None})
@@ -145,8 +148,15 @@ class SweBench(Benchmark):
     async def _prepared(self, instance: Instance) -> Prepared:
         work = self._work.setdefault(asyncio.get_running_loop(), Work(self.gradings))
         async with work.lock(instance.id):
+            if error := work.unusable.get(instance.id):
+                raise error
             if instance.id not in work.prepared:
-                work.prepared[instance.id] = await self._prepare(work, instance)
+                try:
+                    work.prepared[instance.id] = await self._prepare(work, instance)
+                except CannotGrade as error:
+                    # Its tests would run as long for each of its jobs, to the same end.
+                    work.unusable[instance.id] = error
+                    raise
             return work.prepared[instance.id]
 
     async def _prepare(self, work: Work, instance: Instance) -> Prepared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from ....agents.predictions import Prediction, write_predictions
 from ....runtime.disk import writing
 from ...benchmark import Answered
 from ...names import slug
+
+NAME_BYTES = 120
 
 
 def export(folder: Path, answers: Sequence[Answered]) -> None:
@@ -20,7 +23,7 @@ def export(folder: Path, answers: Sequence[Answered]) -> None:
         systems.setdefault((one.method, one.place), []).append(
             Prediction(
                 instance_id=one.sample,
-                model_name_or_path=f"plait {name}, {Path(one.model).name}",
+                model_name_or_path=_short(f"plait {name}, {Path(one.model).name}"),
                 model_patch=one.answer or "",
             )
         )
@@ -32,6 +35,14 @@ def export(folder: Path, answers: Sequence[Answered]) -> None:
         for path in (folder / "predictions.jsonl", *folder.glob("predictions-*.jsonl")):
             if path.name not in files:
                 path.unlink(missing_ok=True)
+
+
+def _short(name: str) -> str:
+    """The harness makes a folder of the name, with more around it: long ones are cut, and told apart by a digest."""
+    if len(name.encode()) <= NAME_BYTES:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: NAME_BYTES - 12].decode(errors='ignore')}... {digest}"
 
 
 def _names(systems: Sequence[tuple[str, str]]) -> list[str]:

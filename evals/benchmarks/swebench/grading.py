@@ -16,7 +16,8 @@ from typing import Any
 from ....agents.repository import Repository
 from ....agents.sandbox.base import Execution, Sandbox
 from ....agents.unified import PatchError, read_patch
-from ....runtime.errors import InvalidInput, PlaitError
+from ....runtime.errors import InvalidInput
+from ...benchmark import ProblemUnusable
 from .instances import END, START, Instance
 
 LOCAL = "graded locally, not by the official harness of SWE-bench"
@@ -28,7 +29,7 @@ SHOWN = 3
 """Names of tests in a reason."""
 
 
-class CannotGrade(PlaitError):
+class CannotGrade(ProblemUnusable):
     """There is no verdict, for a reason that is not the patch's."""
 
 
@@ -83,8 +84,10 @@ class LocalGrader:
         """Raises `CannotGrade` where the environment does not run the tests."""
         run = await self._run("")
         found = report(run.statuses or {}, self.spec)
-        if run.problem or (self.instance.PASS_TO_PASS and not found["PASS_TO_PASS"]["success"]):
-            what = {"patch": "the test patch does not apply", "": "none of the tests passes that pass elsewhere"}
+        is_silent = run.statuses is None
+        if run.problem or is_silent or (self.instance.PASS_TO_PASS and not found["PASS_TO_PASS"]["success"]):
+            failed = "the log shows no run of them" if is_silent else "none of the tests passes that pass elsewhere"
+            what = {"patch": "the test patch does not apply", "": failed}
             how = what.get(run.problem, f"they were stopped: {run.problem} ({self.seconds:g} s at most)")
             raise CannotGrade(f"{self.instance.id}: the tests do not run here without any patch: {how}\n{run.tail}")
         return Baseline(

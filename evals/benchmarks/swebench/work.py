@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ....agents.repository import Repository
 from ....agents.sandbox.base import Sandbox
-from .grading import Baseline, Grade, LocalGrader
+from .grading import Baseline, CannotGrade, Grade, LocalGrader
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,6 +30,8 @@ class Work:
     def __init__(self, gradings: int) -> None:
         self.prepared: dict[str, Prepared] = {}
         """By id of the instance."""
+        self.unusable: dict[str, CannotGrade] = {}
+        """Why one whose tests do not run here is not."""
         self.has_docker: bool | None = None
         """None: not known yet."""
         self.slots = asyncio.Semaphore(gradings)

@@ -12,6 +12,7 @@ from plait.agents.predictions import read_predictions
 from plait.evals import EvalConfig, load, run
 from plait.evals.benchmarks.swebench.benchmark import SweBench
 from plait.evals.benchmarks.swebench.grading import LOCAL, CannotGrade
+from plait.evals.runner import report_so_far
 from plait.evals.store import read_units
 from plait.runtime.cli.main import main
 from plait.tests.agents.tools import SANDBOX
@@ -101,16 +102,29 @@ async def test_several_runs_are_several_files_of_predictions(tiny, tmp_path):
     assert names == {f"predictions-{name}.jsonl" for name in ("monkeys_attempt_0", "monkeys_attempt_1", "b_c")}
 
 
-async def test_an_environment_that_cannot_be_made_fails_its_jobs_alone(tiny, tmp_path):
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_an_environment_that_cannot_be_made_fails_its_jobs_alone(tiny, tmp_path, monkeypatch, is_first):
     folder, rows = tiny
     broken = {**rows["texttools"], "PASS_TO_PASS": ["of another project"]}
-    bench = benchmark(folder, [rows["numbertools"], broken])
-    await run(config(bench, n=1), tmp_path / "out", engine=engine({"numbertools": [RIGHT["numbertools"]]}))
+    both = [broken, rows["numbertools"]]
+    bench = benchmark(folder, both if is_first else both[::-1])
+    report = await run(config(bench, n=1), tmp_path / "out", engine=engine({"numbertools": [RIGHT["numbertools"]]}))
     found = {key.sample: unit.rows[0] for key, unit in read_units(tmp_path / "out")[0].items()}
     assert found[IDS["numbertools"]].correct
     failed = found[IDS["texttools"]]
     assert failed.finish == "failed" and "CannotGrade: acme__texttools-1: the tests do not run" in failed.error
     assert failed.total_tokens == 0, "no model was asked"
+    # What is done is reported without the repositories.
+    monkeypatch.setattr(SweBench, "mirror", lambda self, instance: None)
+    with pytest.raises(InvalidInput, match="put mirrors into"):
+        await run(config(bench, n=1), tmp_path / "other", engine=engine({}))
+    report.unlink()
+    assert report_so_far(config(bench, n=1), tmp_path / "out") == report and report.exists()
+
+
+async def test_where_no_problem_can_be_used_the_first_says_why(tiny, tmp_path):
+    folder, rows = tiny
+    broken = {**rows["texttools"], "PASS_TO_PASS": ["of another project"]}
     with pytest.raises(CannotGrade, match="do not run here"):
         await run(config(benchmark(folder, [broken])), tmp_path / "first", engine=engine({}))
 

@@ -46,6 +46,16 @@ def test_names_say_what_they_hold(tmp_path):
     assert all(name.endswith(f"_budget_1_attempt_{i}.jsonl") for i, name in enumerate(names)), names
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=200), min_size=1, max_size=4, unique_by=str.strip))
+@example([LONG + "a" * 90, LONG + "b" * 90, "é" * 150])
+def test_systems_have_names_that_a_folder_can_have(methods):
+    with TemporaryDirectory() as name:
+        export(Path(name), [answered(method) for method in methods])
+        found = [read_predictions(path)[0].model_name_or_path for path in Path(name).glob("predictions*.jsonl")]
+    assert len(set(found)) == len(methods) and all(len(one.encode()) <= 120 for one in found)
+
+
 def test_files_of_fewer_answers_are_gone(tmp_path):
     (tmp_path / "predictions.md").write_text("notes")
     for systems in (["a"], ["a", "b/c"], ["a", "b/c", "b c"], ["b/c"], []):

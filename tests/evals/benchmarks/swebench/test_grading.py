@@ -7,8 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait.agents.sandbox.base import Execution
-from plait.evals.benchmarks.swebench.grading import CannotGrade, log_of, phrase, read_log, test_spec, without
+from plait.evals.benchmarks.swebench.grading import (
+    CannotGrade,
+    LocalGrader,
+    log_of,
+    phrase,
+    read_log,
+    test_spec,
+    without,
+)
 from plait.evals.benchmarks.swebench.instances import Instance
+from plait.evals.benchmarks.swebench.recipes import TestRecipe
 from plait.tests.evals.benchmarks.swebench.tools import PATCHES, SLUG_TESTS, benchmark, clamp_patch, diff
 
 TESTS = "tests/test_slug.py"
@@ -97,6 +106,25 @@ async def test_an_environment_without_the_tests_gives_no_verdict(tiny):
     bench = benchmark(folder, [{**rows["numbertools"], "test_patch": diff("checks/check_clamp.py", "a\n", "b\n")}])
     with pytest.raises(CannotGrade, match="the test patch does not apply"):
         await bench.prepare(bench.load()[0])
+
+
+async def test_tests_that_do_not_run_here_are_run_once(tiny, monkeypatch):
+    """However many jobs ask, and also where no test has to go on passing."""
+    folder, rows = tiny
+    runs = []
+    baseline = LocalGrader.baseline
+
+    async def counted(self):
+        runs.append(self.instance.id)
+        return await baseline(self)
+
+    monkeypatch.setattr(LocalGrader, "baseline", counted)
+    bench = benchmark(folder, [{**rows["numbertools"], "PASS_TO_PASS": []}])
+    monkeypatch.setattr(TestRecipe, "command", lambda self, instance: "python3 no_such_runner.py")
+    for _ in range(3):
+        with pytest.raises(CannotGrade, match="the log shows no run"):
+            await bench.prepare(bench.load()[0])
+    assert len(runs) == 1
 
 
 async def test_tests_that_hang_are_stopped(tiny):

@@ -278,17 +278,29 @@ def test_a_job_is_counted_what_its_views_reach_whatever_blocks_these_are():
 
 
 def test_what_is_computed_twice_is_cached_once_whatever_blocks_it_has():
-    for first in (0, 4):  # whoever has the blocks of the lowest numbers
-        memory = Memory()
-        store = memory.store
-        other = memory.segment(4 * SIZE, 4 * SIZE, seed=500) if first else None
-        found, again = memory.segment(2 * SIZE, 2 * SIZE), memory.segment(2 * SIZE, 2 * SIZE)
-        for segment in (again, found):
-            store.release(segment, job="a")
-            store.check_integrity()
-        assert store.usage().cached == 2 and found.num_held == 2 and not again.num_held
-        if other is not None:
-            store.release(other, job="a")
+    memory = Memory()
+    store = memory.store
+    first = memory.segment(2 * SIZE, 0)
+    found = memory.segment(2 * SIZE, 2 * SIZE)
+    store.release(first, job="a")
+    again = memory.segment(2 * SIZE, 2 * SIZE)
+    assert 0 in again.blocks
+    for segment in (again, found):
+        store.release(segment, job="a")
+        store.check_integrity()
+    assert store.usage().cached == 2 and found.num_held == 2 and not again.num_held
+
+
+def test_a_context_that_is_used_as_a_whole_stays_one():
+    memory = Memory()
+    store = memory.store
+    context = memory.segment(48, 48)
+    context.name = b"name"
+    store.named[b"name"] = context
+    store.release(context, job="a")
+    store.hold([Span(context, 0, 48)], "b")
+    assert store.named == {b"name": context} and store.by_job["b"] == 3
+    store.check_integrity()
 
 
 def test_of_what_live_views_saw_only_that_before_the_cut_stays():
