@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..runtime.engine import SamplingParams
+from ..runtime.engines.text_stream import REPLACEMENT
 from ..runtime.jobs.branch import TracedBranch
 from ..runtime.jobs.context import Context
 from ..runtime.methods.nesting import go_on
@@ -80,12 +81,12 @@ class Expansion:
         return min(left, method.step_tokens) if method.strategy.steps else left
 
     async def _decode(self, _part: Context, branch: TracedBranch, parent: Node) -> _Written:
-        method, before = self._method, parent.trajectory_tokens
+        method, start = self._method, branch.length - parent.trajectory_tokens
         ends = method.delimiters if method.strategy.steps else ()
         params = method.sampling(
             self._ctx,
             max_tokens=self._limit(parent),
-            constrained=branch.tokens[branch.length - before :] if method.constraint else (),
+            constrained=branch.tokens[start:] if method.constraint else (),
             stop=(*ends, *method.stop),
             include_stop=True,
             hidden_state=self._wants_hidden,
@@ -95,7 +96,15 @@ class Expansion:
         is_complete = result.finish is Finish.EOS or (result.finish is Finish.STOP and result.stop not in ends)
         certainty = math.nan if result.certainty is None else result.certainty
         tokens = tuple(result.token_ids)
-        return _Written(result.text, tokens, result.finish, is_complete, result.hidden_state, certainty)
+        trajectory = branch.tokens[start : branch.length - isinstance(result.stop, int)]
+        text = self._text(parent, trajectory, is_complete)
+        return _Written(text, tokens, result.finish, is_complete, result.hidden_state, certainty)
+
+    def _text(self, parent: Node, trajectory: Sequence[int], is_complete: bool) -> str:
+        """What a step adds to the texts above it: all that the tokens spell, what stands behind a delimiter in the last
+        one too. Bytes that are no whole character yet are left to the step that completes it."""
+        text = self._ctx.tokenizer.decode(trajectory)
+        return (text if is_complete else text.rstrip(REPLACEMENT))[len(parent.trajectory_text) :]
 
     async def _run(self, part: Context, branch: TracedBranch, parent: Node) -> _Written:
         """Let the generator write the step, and put it into the branch."""
@@ -105,6 +114,7 @@ class Expansion:
         is_complete, text = outcome.finish is Finish.EOS, outcome.text
         if not is_complete and not text.endswith(method.delimiters):
             text += method.delimiters[0]
+        start = branch.length - parent.trajectory_tokens
         tokens = tokenizer.encode_continuation(branch.tokens, text)
         room, finish = min(self._limit(parent), branch.room), outcome.finish
         if len(tokens) > room:
@@ -113,7 +123,9 @@ class Expansion:
         hidden = None
         if self._wants_hidden and tokens:
             hidden = (await branch.generate(SamplingParams(max_tokens=0, hidden_state=True))).hidden_state
-        return _Written(tokenizer.decode(tokens), tuple(tokens), finish, is_complete, hidden)
+        return _Written(
+            self._text(parent, branch.tokens[start:], is_complete), tuple(tokens), finish, is_complete, hidden
+        )
 
     def _child(self, parent: Node, branch: TracedBranch, written: _Written) -> Node:
         """The node of a step; for a whole sample one node per step, of which the last one has the branch."""
