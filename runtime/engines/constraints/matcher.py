@@ -55,7 +55,7 @@ class Compiler:
             return None
         matcher = Matcher(self._find(params.constraint).deep_copy(), self.vocabulary, params.stop_token_ids)
         _check("constrained", params.constrained, matcher.take(params.constrained))
-        _check("forced", params.forced, matcher.count(params.forced))
+        _check("forced", params.forced, matcher.could_write(params.forced))
         return matcher
 
     def _find(self, constraint: Constraint) -> LLMatcher:
@@ -77,7 +77,7 @@ class Matcher:
     """Where one text is in its constraint. The state depends on the text's tokens alone."""
 
     def __init__(self, matcher: LLMatcher, vocabulary: Vocabulary, stop_ids: Sequence[int] = ()) -> None:
-        """`stop_ids`: tokens that end the text as EOS does, and may come where it may."""
+        """`stop_ids`: tokens that end the text as EOS does, and may come where it may, and nowhere else."""
         self._matcher = matcher
         self._size = vocabulary.size
         self._is_open = vocabulary.is_open
@@ -118,15 +118,14 @@ class Matcher:
             return
         count = min(self._size, len(mask))
         mask[:count] = np.unpackbits(bits, count=count, bitorder="little")
-        if self._stop_ids and self.is_complete:
-            mask[self._stop_ids] = True
         if self._is_open:
             mask[[token for token in mask.nonzero()[0].tolist() if not self._leads_on(token)]] = False
+        mask[self._stop_ids] = self.is_complete
 
     def _leads_on(self, token: int) -> bool:
         """Does any token go on behind this one?"""
         ahead = self._matcher.deep_copy()
-        # A stop token is none of the constraint's, and ends the text.
+        # EOS is none of the constraint's, and ends the text.
         return not ahead.try_consume_tokens([token]) or (any(ahead.compute_bitmask()) and not ahead.is_error())
 
     def take(self, tokens: Sequence[int]) -> int:
@@ -139,15 +138,22 @@ class Matcher:
 
     def admits(self, token: int) -> bool:
         """Go on behind a token that came from elsewhere, if it may come next."""
-        return (token in self._ends and self.is_complete) or bool(self.take([token]))
+        return self.is_complete if token in self._ends else bool(self.take([token]))
 
     def could(self, token: int) -> bool:
         """May this token come next? Stays where it is."""
-        return (token in self._ends and self.is_complete) or bool(self.count([token]))
+        return bool(self.could_write([token]))
 
-    def count(self, tokens: Sequence[int]) -> int:
-        """How many of these tokens are allowed, one behind another; stays where it is."""
-        return self._matcher.validate_tokens(list(tokens)) if tokens else 0
+    def could_write(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens may come, one behind another; stays where it is. What stands behind one that ends
+        the text never comes, whatever it is."""
+        end = next((i for i, token in enumerate(tokens) if token in self._ends), len(tokens))
+        count: int = self._matcher.validate_tokens(list(tokens[:end])) if end else 0
+        if count < end or end == len(tokens):
+            return count
+        ahead = self._matcher.deep_copy()
+        ahead.try_consume_tokens(list(tokens[:end]))
+        return len(tokens) if ahead.is_accepting() else end
 
 
 def dead_end(path: Sequence[int], matcher: Matcher) -> str:

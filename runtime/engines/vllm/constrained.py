@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from ...constraint import Constraint
@@ -24,11 +25,12 @@ NOTHING = 0
 """The token that is taken where the library's limits are reached; `follow` knows."""
 
 
-def arguments(params: SamplingParams, given: Sequence[int]) -> dict[str, Any] | None:
-    """For `extra_args`; `given`: tokens of the text that are in the request's prompt."""
+def arguments(params: SamplingParams, given: Sequence[int], ends: Sequence[int] = ()) -> dict[str, Any] | None:
+    """For `extra_args`; `given`: tokens of the text that are in the request's prompt. Where one of `ends` is among
+    them, nothing but log-probabilities is wanted, and what vLLM samples all the same goes on before it."""
     if params.constraint is None:
         return None
-    before = [*params.constrained, *given]
+    before = [*params.constrained, *takewhile(lambda token: token not in ends, given)]
     return {KEY: {**asdict(params.constraint), "before": before, "stop": list(params.stop_token_ids)}}
 
 

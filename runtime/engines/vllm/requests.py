@@ -55,5 +55,5 @@ def request(
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         skip_clone=True,
-        extra_args=arguments(params, written),
+        extra_args=arguments(params, written, ends),
     )

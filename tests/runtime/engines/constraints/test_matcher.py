@@ -50,31 +50,46 @@ def put(some, others):
     return {one + other for one, other in itertools.product(some, others)}
 
 
-def check_against(constraint, texts):
-    """Along every way through the words: those are allowed behind which some text goes on, EOS where one ends."""
+def check_against(constraint, texts, stop_ids=()):
+    """Along every way through the words: those are allowed behind which some text goes on, EOS and stop tokens where
+    one ends."""
     compiler = Compiler(Words(), "words")
     waiting = [()]
     for tokens in waiting[:60]:
         written = "".join(WORDS[token] for token in tokens)
-        params = SamplingParams(constraint=constraint, constrained=tokens)
+        params = SamplingParams(constraint=constraint, constrained=tokens, stop_token_ids=stop_ids)
         matcher = compiler.matcher(params)
         allowed = set(matcher.allowed(len(WORDS) + 5).nonzero()[:, 0].tolist())
         expected = {i for i, word in enumerate(WORDS) if any(text.startswith(written + word) for text in texts)}
-        assert allowed == expected | ({EOS} if written in texts else set())
+        expected -= set(stop_ids)
+        ends = {EOS, *stop_ids} if written in texts else set()
+        assert allowed == expected | ends == {token for token in range(EOS + 2) if matcher.could(token)}
         assert matcher.is_complete == (written in texts)
+        check_given(compiler, constraint, tokens, stop_ids, ends)
         waiting += [(*tokens, token) for token in sorted(expected)]
         if len(waiting) > 60:
             break
 
 
+def check_given(compiler, constraint, tokens, stop_ids, ends):
+    """Given instead of sampled, the tokens and an end behind them are allowed just where they could be sampled."""
+    for end in {EOS, *stop_ids}:
+        params = SamplingParams(constraint=constraint, forced=(*tokens, end, EOS + 1), stop_token_ids=stop_ids)
+        if end in ends:
+            compiler.matcher(params)
+        else:
+            with pytest.raises(InvalidInput, match=f"forced.*token {end} in place {len(tokens)}"):
+                compiler.matcher(params)
+
+
 @settings(max_examples=25, deadline=None)
-@given(languages())
-def test_what_is_allowed_is_what_can_be_completed(language):
+@given(languages(), st.sets(st.integers(0, EOS + 1), max_size=2).map(tuple))
+def test_what_is_allowed_is_what_can_be_completed(language, stop_ids):
     pattern, grammar, texts = language
     assert all(re.fullmatch(pattern, text) for text in texts)
-    check_against(Constraint(kind="regex", source=pattern), texts)
-    check_against(Constraint(kind="grammar", source=f"start: {grammar}"), texts)
-    check_against(Constraint(kind="choice", source=json.dumps(sorted(texts))), texts)
+    check_against(Constraint(kind="regex", source=pattern), texts, stop_ids)
+    check_against(Constraint(kind="grammar", source=f"start: {grammar}"), texts, stop_ids)
+    check_against(Constraint(kind="choice", source=json.dumps(sorted(texts))), texts, stop_ids)
 
 
 def test_a_grammar_that_no_expression_can_say():
@@ -96,14 +111,6 @@ def test_many_choices_that_begin_alike():
     texts = [f" {n} + {m}" for n in range(60) for m in range(60)]
     choice = Constraint(kind="choice", source=json.dumps(texts))
     assert accepts(choice, " 59 + 59") and not accepts(choice, " 59 + 60")
-
-
-def test_stop_tokens_come_where_the_text_may_end():
-    constraint = Constraint(kind="choice", source='["ab"]')
-    for tokens, expected in (((), False), ((0,), False), ((2,), True)):
-        params = SamplingParams(constraint=constraint, constrained=tokens, stop_token_ids=(EOS + 1,))
-        allowed = Compiler(Words(), "words").matcher(params).allowed(EOS + 2)
-        assert bool(allowed[EOS + 1]) == bool(allowed[EOS]) == expected
 
 
 def test_tokens_that_are_given_must_be_allowed():

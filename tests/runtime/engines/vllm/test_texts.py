@@ -50,6 +50,9 @@ def test_what_the_mask_leaves_is_followed_and_nothing_else(tokenizer, constraint
     else:
         pytest.fail(f"no end: {written}")
     assert accepts(constraint, tokenizer.decode(written))
+    text = texts.begin(arguments(params, (*written, token, 1), (EOS, STOP)))  # all of it was given
+    text.mask(logits := torch.zeros(272), [])
+    assert logits[token].isfinite()
 
 
 @pytest.mark.parametrize("forbidden", [(ord("x") - 33, ord("y") - 33), range(262)])
