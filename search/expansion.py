@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from ..runtime.engine import SamplingParams
 from ..runtime.engines.text_stream import REPLACEMENT
+from ..runtime.engines.token_decoding import find_stop
 from ..runtime.jobs.branch import TracedBranch
 from ..runtime.jobs.context import Context
 from ..runtime.methods.nesting import go_on
+from ..runtime.methods.prompt import cut
 from ..runtime.result import Finish
 from .embeddings import HIDDEN
 from .fields import SearchFields
@@ -66,7 +68,7 @@ class Expansion:
         children: dict[object, Node] = {}
         for parent, branch, step in zip(parents, branches, written, strict=True):
             assert step is not None
-            key = (parent, step.token_ids, step.finish) if self._method.merge else branch.id
+            key = (parent, step.token_ids, step.text, step.finish) if self._method.merge else branch.id
             if (twin := children.get(key)) is not None and twin.branch is not None:
                 twin.copies += 1
                 branch.prune(f"the same as {twin.branch.id}")
@@ -83,11 +85,12 @@ class Expansion:
     async def _decode(self, _part: Context, branch: TracedBranch, parent: Node) -> _Written:
         method, start = self._method, branch.length - parent.trajectory_tokens
         ends = method.delimiters if method.strategy.steps else ()
+        stops = [stop for stop in method.stop if stop not in ends]
         params = method.sampling(
             self._ctx,
             max_tokens=self._limit(parent),
             constrained=branch.tokens[start:] if method.constraint else (),
-            stop=(*ends, *method.stop),
+            stop=(*ends, *stops),
             include_stop=True,
             hidden_state=self._wants_hidden,
             certainty=method.reward.uses_certainty,
@@ -95,9 +98,14 @@ class Expansion:
         result = await branch.generate(params)
         is_complete = result.finish is Finish.EOS or (result.finish is Finish.STOP and result.stop not in ends)
         certainty = math.nan if result.certainty is None else result.certainty
-        tokens = tuple(result.token_ids)
         trajectory = branch.tokens[start : branch.length - isinstance(result.stop, int)]
         text = self._text(parent, trajectory, is_complete)
+        # One may stand behind a delimiter in its token.
+        if isinstance(result.stop, str) and (found := find_stop(text, stops)):
+            is_complete, text = True, text[: found[1]]
+            kept, _ = cut(trajectory, parent.trajectory_text + text, "", self._ctx.tokenizer)
+            branch.rewind(start + max(kept, parent.trajectory_tokens))
+        tokens = tuple(branch.tokens[start + parent.trajectory_tokens :])
         return _Written(text, tokens, result.finish, is_complete, result.hidden_state, certainty)
 
     def _text(self, parent: Node, trajectory: Sequence[int], is_complete: bool) -> str:
