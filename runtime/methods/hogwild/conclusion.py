@@ -8,7 +8,7 @@ from typing import Any
 
 from ...engine import SamplingParams
 from ...jobs.context import Context
-from ...result import Finish
+from ...result import Finish, Generated
 from .fields import HogwildFields
 from .finishers import FINISHERS, find
 from .policy import special_ids
@@ -90,13 +90,22 @@ class Conclusions:
         finisher = None if method.published.encodes_again else FINISHERS.get(method.answer)
         while left > 0 and answer is None:
             result = await branch.generate(self._params(ctx, left))
-            text += result.text
+            text += self._said(ctx, result)
             left -= len(result.token_ids)
             answer = find(method.answer, before + text, method.accepts)
             if finisher is None or result.stop != finisher.ends:
                 break
         ctx.count("concluded")
         return text, answer, method.conclusion_tokens - left
+
+    def _said(self, ctx: Context, result: Generated) -> str:
+        """What a conclusion's text goes on with: without the method's own stop strings, but with what stands behind a
+        finisher's end in its token, since more may follow."""
+        if not isinstance(result.stop, str):
+            return result.text
+        if result.stop in self._method.stop:
+            return result.text.removesuffix(result.stop)
+        return ctx.tokenizer.decode(result.token_ids)
 
     def _sequence(self, tokens: Sequence[int]) -> list[int]:
         """Prompt, text and conclusion as one sequence."""

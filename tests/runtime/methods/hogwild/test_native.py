@@ -558,3 +558,18 @@ async def test_a_conclusion_ends_with_its_answer(monkeypatch):
     result, _ = await run(job(2, 20, **{**fields, "answer": "boxed"}))
     assert result.answer == written[: place + 1] and result.text.endswith(f"so: {result.answer}")
     assert result.usage.total_tokens < whole.usage.total_tokens
+
+
+async def test_a_conclusion_has_all_of_its_tokens_but_no_stop_string(monkeypatch):
+    fields = {"conclusion": "so: ", "conclusion_tokens": 12}
+    whole, _ = await run(job(2, 20, **fields))
+    before, _, written = whole.text.partition("so: ")
+    piece = next(p for p in written.split("\n\n")[:-1] if len(p) > 1) + "\n\n"  # one token
+    finisher = Finisher(find=lambda text, accepts: None, conclusion="so: ", tokens=12, ends=piece[0])
+    monkeypatch.setattr(finishers, "FINISHERS", {"boxed": finisher})
+    monkeypatch.setattr(conclusion, "FINISHERS", {"boxed": finisher})
+    result, _ = await run(job(2, 20, **fields | {"answer": "boxed"}))
+    assert result.text == whole.text
+    stop = next(written[i : i + 2] for i in range(8, len(written)) if written[i : i + 2] not in before + written[:i])
+    result, _ = await run(job(2, 20, **fields | {"answer": "boxed"}, stop=(stop,)))
+    assert result.text == f"{before}so: {written[: written.index(stop)]}"
