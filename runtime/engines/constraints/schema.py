@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +13,8 @@ _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentS
 """Keywords that hold schemas by names, which are no keywords."""
 _DATA = ("const", "enum", "default", "examples")
 """Keywords that hold no schemas."""
+_EXACT = 2**53
+"""Larger integers are rounded by the library, as floating point is."""
 
 
 def followed(schema: object) -> object:
@@ -22,6 +26,7 @@ def followed(schema: object) -> object:
             parts += part
         elif isinstance(part, dict):
             _check_free_keys(part)
+            _check_excluded(part)
             _exclude_nul(part)
             for name, value in part.items():
                 if name not in _DATA:
@@ -39,6 +44,26 @@ def _check_free_keys(schema: dict[str, Any]) -> None:
     if least > max(named, 1):
         reason = f"minProperties is {least}, but {named} keys are required: others may be one key that repeats"
         raise InvalidInput(f"json constraint: {reason}")
+
+
+def _check_excluded(schema: dict[str, Any]) -> None:
+    """The library takes an excluded whole number itself where the numbers allowed all begin with its digits, and where
+    it reckons with rounded integers."""
+    for name, other, sign in (("exclusiveMinimum", "Maximum", 1), ("exclusiveMaximum", "Minimum", -1)):
+        bound = _number(schema, name) * sign
+        end = min(_number(schema, one) * sign for one in (other.lower(), f"exclusive{other}"))
+        is_rounded = "integer" in str(schema.get("type")) and _EXACT <= abs(bound) < math.inf
+        if is_rounded or (bound >= 0 and bound.is_integer() and bound <= end < bound + 1):
+            reason = f"{name} {schema[name]} would be allowed itself: give {name[9:].lower()}, a little further on"
+            raise InvalidInput(f"json constraint: {reason}")
+
+
+def _number(schema: dict[str, Any], name: str) -> float:
+    """The bound of this name; what is none bounds nothing, or is the library's to refuse."""
+    value = schema.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < sys.float_info.max:
+        return float(value)
+    return -math.inf if name.endswith("inimum") else math.inf
 
 
 def _exclude_nul(schema: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
@@ -154,3 +155,48 @@ def test_one_of_names_what_helps():
     overlapping = {"oneOf": [{"type": "integer", "minimum": 0}, {"type": "integer", "maximum": 9}]}
     with pytest.raises(InvalidInput, match="oneOf.*Use anyOf$"):
         check_text(json_constraint(overlapping))
+
+
+NUMBERS = st.sampled_from([-1.5, -1, -0.5, -0.25, 0, 0.1, 0.5, 0.99, 1, 1.5, 3, 10, 100, 2**53, 1e16])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["number", "integer", ["integer", "null"]]),
+    st.none() | st.tuples(st.sampled_from(["minimum", "exclusiveMinimum"]), NUMBERS),
+    st.none() | st.tuples(st.sampled_from(["maximum", "exclusiveMaximum"]), NUMBERS),
+)
+def test_an_excluded_bound_is_not_allowed(kind, low, high):
+    """However it is spelled; a schema with one that would be is refused."""
+    constraint = json_constraint({"type": kind, **dict(bound for bound in (low, high) if bound is not None)})
+    try:
+        check_text(constraint)
+    except InvalidInput:
+        return
+    for name, bound in (bound for bound in (low, high) if bound is not None):
+        text = f"{Decimal(str(bound)):f}"
+        spelled = [text, f"{text.partition('.')[0]}.0", *(["-0", "-0.0"] if bound == 0 else [])]
+        for one in spelled:
+            assert not (
+                name.startswith("exclusive") and Decimal(one) == Decimal(str(bound)) and accepts(constraint, one)
+            )
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"exclusiveMinimum": 0, "maximum": 0.5}, "exclusiveMinimum 0 would be allowed itself: give minimum,"),
+        ({"minimum": -1.5, "exclusiveMaximum": -1}, "exclusiveMaximum -1 would be allowed itself: give maximum,"),
+        ({"exclusiveMinimum": 0, "exclusiveMaximum": 1}, None),
+        ({"exclusiveMinimum": 0}, None),
+        ({"exclusiveMinimum": 0.1, "maximum": 0.5}, None),
+        ({"exclusiveMinimum": -1, "maximum": -0.5}, None),
+    ],
+)
+def test_which_excluded_bounds_are_refused(bounds, message):
+    constraint = json_constraint({"properties": {"a": {"type": "number", **bounds}}})
+    if message is None:
+        check_text(constraint)
+    else:
+        with pytest.raises(InvalidInput, match=message):
+            check_text(constraint)
