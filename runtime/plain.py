@@ -1,4 +1,5 @@
-"""Data from outside, as JSON holds it: read and checked in one place, whether a job, a model folder or a trace."""
+"""Data from outside, as JSON holds it, and JSON for it: read, checked and written in one place, whether a job, a model
+folder or a trace."""
 
 from __future__ import annotations
 
@@ -35,6 +36,23 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InvalidInput(f"{path} must hold a JSON object")
     return data
+
+
+def json_text(value: object, *, is_ascii: bool = True) -> str:
+    """Without blanks, and with null in the place of numbers that are not finite, which JSON has not. In ASCII halves of
+    characters stand there as escapes."""
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=is_ascii, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=is_ascii)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def check_plain(value: object, *, only_json: bool = False, finite: bool = True) -> None:

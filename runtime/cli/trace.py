@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
 from ..disk import check_apart
+from ..plain import json_text
 from ..trace import viewer
 from ..trace.perfetto import perfetto
 from ..trace.trace import Trace
@@ -42,5 +42,5 @@ def run(options: argparse.Namespace) -> int:
         write_text(options.out, viewer.render(trace))
         sys.stdout.write(f"{options.out}\n")
     else:
-        write_text(options.out, json.dumps(perfetto(trace), separators=(",", ":")))
+        write_text(options.out, json_text(perfetto(trace)))
     return 0

@@ -9,8 +9,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from ..job_spec import parse_job
+from ..plain import json_text
 from .answers import failure
-from .json_text import JsonAnswer, json_text
+from .json_text import JsonAnswer
 from .problems import Refused
 from .service import Service
 from .streams import COMMENT, NO_BUFFER, PULSE, sse

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from ..events import Text
 from ..methods.base import Method
 from ..methods.tools import CallReader, ToolCall
+from ..plain import json_text
 from .answers import Answer, failure
-from .json_text import json_text
 from .sampled import Sampled
 from .work import Work
 

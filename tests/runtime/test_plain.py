@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from plait import Budget, JobSpec, PlaitError, SelfConsistency, Sequential, parse_job
 from plait.runtime.errors import InvalidInput, InvalidJob
-from plait.runtime.plain import MAX_DEPTH, check_plain, parse_json, read_object
+from plait.runtime.plain import MAX_DEPTH, check_plain, json_text, parse_json, read_object
 
 SOUND = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**64) + 1, 2**64 - 1), st.floats(allow_nan=False, allow_infinity=False),
@@ -141,3 +141,30 @@ def test_files(tmp_path):
         read_object(tmp_path / "none")
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_object(tmp_path)
+
+
+values = st.recursive(
+    st.none() | st.integers() | st.floats() | st.text() | st.sampled_from(["\ud800", "\udfff a"]),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+def same(value, read):
+    """Is this what was written, but for numbers that JSON has not?"""
+    if isinstance(value, float) and not math.isfinite(value):
+        return read is None
+    if isinstance(value, dict):
+        return value.keys() == read.keys() and all(same(part, read[name]) for name, part in value.items())
+    if isinstance(value, list):
+        return len(value) == len(read) and all(map(same, value, read))
+    return value == read
+
+
+@given(values, st.booleans())
+def test_all_values_are_json(value, is_ascii):
+    def no_number(name):
+        raise AssertionError(name)
+
+    text = json_text(value, is_ascii=is_ascii)
+    assert (text.isascii() or not is_ascii) and same(value, json.loads(text, parse_constant=no_number))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import html
-import json
-import math
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from ...plain import json_text
 from ..trace import Trace
 from .data import trace_data
 
@@ -70,21 +69,8 @@ def render(trace: Trace) -> str:
 def embed(data: Any) -> str:
     """JSON that may stand in a `<script type="application/json">` element, whatever text is in it."""
     # "<" would let "</script>" or "<!--" in a model's text end or change the element.
-    try:
-        text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except ValueError:  # JSON has no such numbers, and browsers take none
-        text = json.dumps(_finite(data), separators=(",", ":"), ensure_ascii=False)
-    text = text.replace("<", "\\u003c")
+    text = json_text(data, is_ascii=False).replace("<", "\\u003c")
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _finite(data: Any) -> Any:
-    """The data with None for numbers that are not finite."""
-    if isinstance(data, dict):
-        return {name: _finite(value) for name, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [_finite(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 @cache
