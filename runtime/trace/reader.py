@@ -41,8 +41,8 @@ def read(path: Path) -> Records:
     """The records in the file; raises `InvalidInput` with the path and line of the first mistake."""
     try:
         with path.open("rb") as plain:
-            is_packed = plain.read(2) == GZIP
-            plain.seek(0)
+            # Not by going back to the beginning: a pipe has no way back.
+            is_packed = plain.peek(2)[:2] == GZIP
             with gzip.GzipFile(fileobj=plain) if is_packed else plain as file:
                 data = file.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error, ValueError) as error:  # the last for what can be no path
@@ -71,6 +71,8 @@ def parse(data: bytes, path: Path | str) -> Records:
             kind = record.pop("type")
             if records is None:
                 records = _header(kind, record)
+            elif records.end is not None:
+                raise InvalidInput(f"a {kind} record behind the end")
             else:
                 _READERS[kind](records, record)
                 if kind == "segment":
@@ -100,6 +102,8 @@ def _header(kind: str, data: dict[str, Any]) -> Records:
 
 def _branch(records: Records, data: dict[str, Any]) -> None:
     branch = checked(BranchRecord(**data))
+    if branch.id in records.branches:
+        raise InvalidInput(f"branch {branch.id} is there already")
     if branch.parent is not None and branch.parent not in records.branches:
         raise InvalidInput(f"branch {branch.id} names an unknown parent {branch.parent!r}")
     records.branches[branch.id] = branch

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from plait import InvalidInput, Runtime, ScriptedEngine, Sequential, Trace
+from plait.runtime.cli.main import main
 from plait.runtime.trace import reader, viewer
 from plait.runtime.trace.perfetto import perfetto
 from plait.runtime.trace.tree import show
@@ -106,6 +108,46 @@ def test_times_that_cannot_be(recorded, value):
 def test_numbers_that_json_has_not(value):
     trace = Trace({"model": "m", "settings": {"metadata": {"a": [value]}}})
     assert "NaN" not in viewer.page.embed(viewer.trace_data(trace)) and "Infinity" not in viewer.page.embed([value])
+
+
+def test_an_export_is_json_whatever_the_trace_holds(recorded, tmp_path):
+    lines = copy.deepcopy(recorded["tree_search"])
+    next(line for line in lines if line["type"] == "branch")["scores"] = [math.nan, math.inf]
+    file, out = tmp_path / "trace.jsonl", tmp_path / "out.json"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    assert main(["trace", "export", "--perfetto", str(file), str(out)]) == 0
+    json.loads(out.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+@pytest.mark.parametrize("parent", [None, "own", "child"])
+def test_a_branch_that_is_there_twice(recorded, parent):
+    lines = copy.deepcopy(recorded["apr"])
+    first, child = [line for line in lines if line["type"] == "branch"][:2]
+    again = {**first, "parent": {None: None, "own": first["id"], "child": child["id"]}[parent]}
+    lines.insert(len(lines) - 1, again)
+    with pytest.raises(InvalidInput, match=f":{len(lines) - 1}: branch {first['id']} is there already"):
+        Trace.parse("\n".join(map(json.dumps, lines)).encode())
+
+
+def test_nothing_stands_behind_the_end(recorded):
+    lines = next(lines for lines in recorded.values() if lines[-1]["type"] == "end")
+    for line in (lines[-1], {**lines[1], "id": "more"}):
+        with pytest.raises(InvalidInput, match=f":{len(lines) + 1}: a {line['type']} record behind the end"):
+            Trace.parse("\n".join(map(json.dumps, [*lines, line])).encode())
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_trace_through_a_pipe(recorded, tmp_path, pack):
+    pipe, data = tmp_path / "pipe", pack("\n".join(map(json.dumps, recorded["apr"])).encode())
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writer.start()
+    try:
+        assert list(Trace.load(pipe).lines()) == list(
+            Trace.parse("\n".join(map(json.dumps, recorded["apr"])).encode()).lines()
+        )
+    finally:
+        writer.join()
 
 
 def test_a_bomb(tmp_path, monkeypatch):
