@@ -51,8 +51,9 @@ class DataConfig(Spec):
     """`texts`: JSON Lines with `prompt` and `text` (in Multiverse form, or any), maybe `sequential`, the text told
     without blocks. `excerpts`: JSON Lines with a long `text` each, of which every block is a sample, with the lines
     before it as the prompt. `chat`: JSON Lines with `messages`, or `prompt` and `completion`; the assistant's turns are
-    trained. `traces`: trace files of `plait`; what the model sampled is trained. `samples`: folders of `datasets` with
-    the columns of `Sample.row`, as `plait data export` writes them."""
+    trained, calls of tools included, behind the row's `tools`. `traces`: trace files of `plait`; what the model sampled
+    is trained. `samples`: folders of `datasets` with the columns of `Sample.row`, as `plait data export` writes
+    them."""
     paths: tuple[str, ...] = Field(min_length=1)
     """Files, or folders of samples, relative to the configuration's folder; `*` and environment variables
     (`$PLAIT_DATA/texts.jsonl`) may stand in them. What begins with a variable is relative to the working folder."""

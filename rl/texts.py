@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ..runtime.engines.native.tokenizer import HFTokenizer
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.multiverse.dialects import DIALECTS, MULTIVERSE, Dialect, Positions
-from ..runtime.methods.prompt import prompt_tokens
+from ..runtime.methods.prompt import chat_messages, prompt_tokens
 from ..runtime.trace.record import Piece
 from ..runtime.trace.trace import Trace
+from .chats import Message, check_tools, read_messages, read_tools, said
 from .config import DataConfig
 from .curate.excerpts import excerpts
 from .lines import files, folders, read_lines
@@ -33,9 +34,11 @@ def text_sample(
     return Sample.of(text_mask(text, encode, positions, prompt=prompt, end=turn_end(tokenizer), dialect=dialect))
 
 
-def chat_samples(tokenizer: HFTokenizer, messages: Sequence[dict[str, str]]) -> list[Sample]:
-    """Every turn of the assistant as it would be written: behind the template of what was before, and ended by
-    the token that ends turns.
+def chat_samples(
+    tokenizer: HFTokenizer, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+) -> list[Sample]:
+    """Every turn of the assistant as it would be written: behind the template of what was before, with `tools`, and
+    ended by the token that ends turns.
 
     They are one sequence as far as a turn's prompt begins with the sequence before it; templates that rewrite earlier
     turns give several. Raises `InvalidInput` for a chat without such a turn, or one that the template refuses.
@@ -45,11 +48,12 @@ def chat_samples(tokenizer: HFTokenizer, messages: Sequence[dict[str, str]]) -> 
     for number, message in enumerate(messages):
         if message.get("role") != "assistant":
             continue
-        prompt = tokenizer.chat(messages[:number])
+        prompt = tokenizer.chat(messages[:number], tools)
         if not sequences or prompt[: len(tokens)] != tokens:
             sequences.append([])
             tokens = []
-        written = [*tokenizer.encode_continuation(prompt, message["content"]), *turn_end(tokenizer)]
+        text = said(tokenizer, messages[:number], message, tools)
+        written = [*tokenizer.encode_continuation(prompt, text), *turn_end(tokenizer)]
         sequences[-1].append(Piece(kind="prompt", token_ids=prompt[len(tokens) :], text=""))
         sequences[-1].append(Piece(kind="sampled", token_ids=written, text=""))
         tokens = [*prompt, *written]
@@ -148,12 +152,11 @@ def _texts(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any]) -> 
     text, sequential = _string(data, "text"), data.get("sequential")
     if sequential is not None and not isinstance(sequential, str):
         raise InvalidInput("`sequential` is no text")
-    prompt = data.get("prompt", "")
-    asked = _prompt(config, tokenizer, prompt, config.suffix)
+    asked = _prompt(config, tokenizer, data, config.suffix)
     whole = text_sample(tokenizer, asked, text, config.positions, DIALECTS[config.dialect])
     if sequential is None:
         return [(whole, None)]
-    plain = text_sample(tokenizer, _prompt(config, tokenizer, prompt, config.sequential_suffix), sequential)
+    plain = text_sample(tokenizer, _prompt(config, tokenizer, data, config.sequential_suffix), sequential)
     return [(whole, plain)]
 
 
@@ -166,33 +169,33 @@ def _excerpts(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any]) 
 
 def _chat(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:
     if "messages" in data:
-        messages = data["messages"]
-        if not isinstance(messages, list) or not all(_is_message(message) for message in messages):
+        messages, tools = read_messages(data["messages"]), read_tools(data.get("tools"))
+        if messages is None:
             raise InvalidInput("`messages` is no list of objects with `role` and `content`")
-        return [(sample, None) for sample in chat_samples(tokenizer, messages)]
-    prompt = _prompt(config, tokenizer, data.get("prompt", ""), config.suffix)
+        check_tools(tokenizer, messages, tools)
+        return [(sample, None) for sample in chat_samples(tokenizer, messages, tools)]
+    prompt = _prompt(config, tokenizer, data, config.suffix)
     written = [*tokenizer.encode_continuation(prompt, _string(data, "completion")), *turn_end(tokenizer)]
     pieces = [Piece(kind="prompt", token_ids=prompt, text=""), Piece(kind="sampled", token_ids=written, text="")]
     return [(_causal(pieces), None)]
 
 
-def _prompt(config: DataConfig, tokenizer: HFTokenizer, prompt: object, suffix: str) -> list[int]:
-    if isinstance(prompt, list) and prompt and all(_is_message(message) for message in prompt):
-        return prompt_tokens(prompt, tokenizer)
+def _prompt(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any], suffix: str) -> list[int]:
+    prompt, tools = data.get("prompt", ""), read_tools(data.get("tools"))
+    if prompt and (messages := read_messages(prompt)):
+        check_tools(tokenizer, messages, tools)
+        return tokenizer.chat(messages, tools)
     if not isinstance(prompt, str):
         raise InvalidInput("`prompt` is neither text nor messages")
     text = prompt + suffix
     if config.chat and text:
         try:
-            return prompt_tokens(text, tokenizer, chat=True)
+            check_tools(tokenizer, chat_messages(text, chat=True), tools)
+            return prompt_tokens(text, tokenizer, chat=True, tools=tools)
         except InvalidInput as error:
-            if "no chat template" not in str(error):
+            if tools or "no chat template" not in str(error):
                 raise
-    return tokenizer.encode(text)
-
-
-def _is_message(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("role", "content"))
+    return prompt_tokens(text, tokenizer, tools=tools)
 
 
 def _string(data: dict[str, Any], name: str) -> str:

@@ -189,8 +189,12 @@ class HFTokenizer:
         template = self._tool_template or ""
         return TOOL_MARKS if "tools" in template and all(mark in template for mark in TOOL_MARKS) else None
 
-    def chat(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
-        """Token ids of the chat template with the generation prompt, as transformers renders it.
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """Token ids of `chat_text`; raises as it does."""
+        return self._encode_whole(self.chat_text(messages, tools))
+
+    def chat_text(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """The chat template with the generation prompt, as transformers renders it.
 
         Raises `InvalidInput` when there is no template, when it is not valid, or when it refuses the messages.
         """
@@ -215,7 +219,7 @@ class HFTokenizer:
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError,
                 RecursionError) as error:  # fmt: skip
             raise InvalidInput(f"the chat template rejects these messages: {error}") from error
-        return self._encode_whole(rendered[0][0])
+        return str(rendered[0][0])
 
 
 class IncrementalDecoder:
