@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -22,19 +23,30 @@ OURS = (
     "output_dir seed data_seed resume_from_checkpoint num_train_epochs train_sampling_strategy group_by_length "
     "remove_unused_columns dataset_kwargs dataset_text_field dataset_num_proc max_length packing packing_strategy "
     "padding_free eval_packing assistant_only_loss completion_only_loss truncation_mode eos_token pad_token "
-    "chat_template_path shuffle_dataset model_init_kwargs use_cpu"
+    "chat_template_path shuffle_dataset model_init_kwargs use_cpu ignore_data_skip save_only_model push_to_hub"
 ).split()
-"""Those that `[trainer]` must not have."""
+"""Those that `[trainer]` must not have: a run that goes on needs the optimizer and its place in the data, and what is
+sent to a hub is first written over the output folder's `config.json`."""
 
 LEAST = {
     "per_device_train_batch_size": 1,
     "per_device_eval_batch_size": 1,
     "gradient_accumulation_steps": 1,
+    "eval_accumulation_steps": 1,
+    "dataloader_num_workers": 0,
+    "max_steps": 1,
     "learning_rate": 0,
     "weight_decay": 0,
     "neftune_noise_alpha": 0,
+    "label_smoothing_factor": 0,
+    "beta": 0,
+    "epsilon": 0,
+    "epsilon_high": 0,
+    "top_entropy_quantile": 0,
 }
-"""What a trainer fails by below, though the classes of arguments take it."""
+MOST = {"label_smoothing_factor": 1, "top_entropy_quantile": 1}
+"""Outside of these a trainer fails or trains something senseless, though the classes of arguments take it. What is an
+argument's own default may be said."""
 
 
 def check_given(config: TrainConfig) -> None:
@@ -84,17 +96,23 @@ def checked_arguments(cls: type[T], given: dict[str, Any], ours: dict[str, Any],
     """As `arguments` of `[trainer]`; raises `InvalidInput` also for what a trainer would fail by only later."""
     from transformers.utils.import_utils import is_liger_kernel_available
 
-    found = arguments(cls, "trainer", given, ours, defaults)
+    found: Any = arguments(cls, "trainer", given, ours, defaults)
     hints = get_type_hints(cls)
+    defaults_of = {field.name: field.default for field in fields(cls)}  # type: ignore[arg-type]
     for name, value in given.items():
         if not _is_of(value, hints[name]):
             raise InvalidInput(f"[trainer]: {name}: {value!r} is no {getattr(hints[name], '__name__', hints[name])}")
-        if name in LEAST and isinstance(value, int | float) and value < LEAST[name]:
-            raise InvalidInput(f"[trainer]: {name} is {value}: {LEAST[name]} at least")
+        if isinstance(value, int | float) and value != defaults_of[name]:
+            if name in LEAST and value < LEAST[name]:
+                raise InvalidInput(f"[trainer]: {name} is {value}: {LEAST[name]} at least")
+            if name in MOST and value > MOST[name]:
+                raise InvalidInput(f"[trainer]: {name} is {value}: {MOST[name]} at most")
+    if found.save_strategy == "best" and found.eval_strategy == "no":
+        raise InvalidInput("[trainer]: save_strategy: nothing is evaluated, so no checkpoint would be the best")
     _check_reports(getattr(found, "report_to", None) or [])
     if getattr(found, "use_liger_kernel", False) and not is_liger_kernel_available():
         raise InvalidInput("[trainer]: use_liger_kernel needs the package liger-kernel: pip install liger-kernel")
-    return found
+    return cast(T, found)
 
 
 def _check_reports(names: list[str]) -> None:
@@ -122,11 +140,20 @@ def refused(*tables: str) -> Iterator[None]:
 
 class CheckedOptimizer(_Base):
     """A mixin for transformers' `Trainer`, which makes its optimizer when it begins to train: what is wrong with the
-    arguments of that, or not installed, is `InvalidInput`."""
+    arguments of that, or not installed, is `InvalidInput`, and so is a pass over the samples without a batch."""
 
     def create_optimizer(self, model: Any = None) -> Any:
         with refused("trainer"):
             return super().create_optimizer(model)
+
+    def get_train_dataloader(self) -> Any:
+        batches = super().get_train_dataloader()
+        held_out = [] if self.eval_dataset is None else [self.get_eval_dataloader()]
+        if not all(map(len, (batches, *held_out))):
+            raise InvalidInput(
+                "[trainer]: dataloader_drop_last, batches: all samples, or all that are held out, make no whole batch"
+            )
+        return batches
 
 
 def _is_of(value: Any, hint: Any) -> bool:

@@ -19,14 +19,15 @@ OWN = (
     "generation_batch_size", "num_generations", "max_steps", "learning_rate", "seed", "loss_type", "temperature",
     "top_k", "top_p", "min_p", "repetition_penalty", "scale_rewards", "use_vllm", "remove_unused_columns",
     "max_completion_length", "importance_sampling_level", "gradient_checkpointing", "ignore_data_skip",
-    "num_train_epochs", "resume_from_checkpoint", "router_aux_loss_coef",
+    "num_train_epochs", "resume_from_checkpoint", "router_aux_loss_coef", "save_only_model", "push_to_hub",
 )  # fmt: skip
 """TRL's arguments that follow from the other fields, or that this trainer cannot have otherwise."""
 
 IDLE = (
     "cache_implementation", "chat_template_kwargs", "ds3_gather_for_generation", "eval_on_start", "eval_strategy",
-    "generation_kwargs", "label_smoothing_factor", "log_completions", "log_completions_hub_repo", "log_multimodal",
-    "log_unique_prompts", "mask_truncated_completions", "max_tool_calling_iterations", "model_init_kwargs",
+    "generation_kwargs", "greater_is_better", "label_smoothing_factor", "load_best_model_at_end", "log_completions",
+    "log_completions_hub_repo", "log_multimodal", "log_unique_prompts", "mask_truncated_completions",
+    "max_tool_calling_iterations", "metric_for_best_model", "model_init_kwargs",
     "multi_objective_aggregation", "num_completions_to_print", "num_generations_eval", "pad_to_multiple_of",
     "reward_weights", "shuffle_dataset", "transformers_continuous_batching_config", "trust_remote_code",
     "use_transformers_continuous_batching", "use_transformers_paged",
@@ -143,7 +144,7 @@ class GRPOConfig(Spec):
             raise ValueError(f"trainer.{own[0]} follows from the other fields, or is fixed: leave it out")
         if idle := [name for name in self.trainer if name in IDLE or name.startswith("vllm_")]:
             raise ValueError(
-                f"trainer.{idle[0]} would do nothing: rollouts are not made or graded by TRL; leave it out"
+                f"trainer.{idle[0]} would do nothing: TRL neither makes nor grades rollouts here; leave it out"
             )
         if self.prompts * self.group % self.chunks:
             raise ValueError(f"prompts * group = {self.prompts * self.group} is no multiple of chunks = {self.chunks}")

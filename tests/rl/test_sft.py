@@ -492,6 +492,12 @@ def test_two_processes(model, tmp_path):
         ({"trainer": {"report_to": "foo"}}, "report_to: foo is not supported"),
         ({"trainer": {"eval_strategy": "steps", "eval_steps": 1}}, "nothing held out"),
         ({"trainer": {"neftune_noise_alpha": -1}}, "neftune_noise_alpha is -1: 0 at least"),
+        ({"trainer": {"label_smoothing_factor": 2.0}}, "label_smoothing_factor is 2.0: 1 at most"),
+        ({"trainer": {"max_steps": 0}}, "max_steps is 0: 1 at least"),
+        ({"trainer": {"max_steps": -5}}, "max_steps is -5: 1 at least"),
+        ({"trainer": {"save_only_model": True}}, "save_only_model: decided by"),
+        ({"trainer": {"ignore_data_skip": True}}, "ignore_data_skip: decided by"),
+        ({"trainer": {"save_strategy": "best", "metric_for_best_model": "loss"}}, "nothing is evaluated"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
         ({"lora": {"rank": 3}}, "LoraConfig knows no rank"),
@@ -561,6 +567,15 @@ def test_an_optimizer_that_cannot_be_made_is_one_error(trainer, message, model, 
     with pytest.raises(InvalidInput, match=rf"^\[trainer\]: .*{message}"):
         train(config(model, texts(tmp_path / "t.jsonl"), trainer=trainer), tmp_path / "out")
     assert not checkpoints(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("batch", "held_out"), [(6, 0), (3, 1)])
+def test_a_pass_without_a_whole_batch_is_one_error(batch, held_out, model, tmp_path):
+    trainer = {"dataloader_drop_last": True, "per_device_train_batch_size": batch, "max_steps": -1}
+    given = config(model, texts(tmp_path / "t.jsonl", 5), source={"held_out": held_out}, trainer=trainer)
+    with pytest.raises(InvalidInput, match="no whole batch"):
+        train(given, tmp_path / "out")
+    assert not (tmp_path / "out" / "model").exists()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("liger_kernel") is not None, reason="it is installed")
