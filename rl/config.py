@@ -24,7 +24,7 @@ class TrainConfig(Spec):
 
     refusal = InvalidInput
 
-    model: str
+    model: str = Field(min_length=1)
     """As for `Runtime`: a shipped model, a folder, a name of the hub; no GGUF file."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of everything that is drawn."""

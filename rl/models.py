@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..runtime.disk import replace_file
 from ..runtime.engines.native.gguf_tokenizer import load_tokenizer
 from ..runtime.engines.native.tokenizer import HFTokenizer
 from ..runtime.engines.registry import find_model
-from ..runtime.errors import InvalidInput
+from ..runtime.errors import InvalidInput, PlaitError
 from .capped import attention
 from .checkpoints import STAGING, publish
 from .config import TrainConfig, arguments
@@ -29,10 +30,27 @@ def load(config: TrainConfig, kind: Any, tags: Sequence[str], **options: Any) ->
     found = find_model(config.model)
     if not found.path.is_dir():
         raise InvalidInput(f"{found.path} is a GGUF file: its weights are quantised and cannot be trained")
-    tokenizer = AutoTokenizer.from_pretrained(found.path)
-    attends = attention(found.path)
-    model = kind.from_pretrained(found.path, dtype=getattr(torch, config.dtype), attn_implementation=attends, **options)
+    with loading(config.model):
+        tokenizer = AutoTokenizer.from_pretrained(found.path)
+        given = {"dtype": getattr(torch, config.dtype), "attn_implementation": attention(found.path), **options}
+        model = kind.from_pretrained(found.path, **given)
     return model, tokenizer, add_tags(model, tokenizer, tags) if tags else []
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """What transformers and the readers of its files say is wrong with a model, by errors of many kinds, is
+    `InvalidInput` here."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except PlaitError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, EOFError,
+            SafetensorError) as error:  # fmt: skip
+        said = " ".join(str(error).split())[:300]
+        raise InvalidInput(f"the model {name} cannot be loaded: {said or type(error).__name__}") from error
 
 
 def serving_tokenizer(model: Any, tokenizer: Any) -> HFTokenizer:

@@ -68,7 +68,7 @@ class GRPOConfig(Spec):
 
     kind: Literal["grpo"] = "grpo"
     """What is trained."""
-    model: str
+    model: str = Field(min_length=1)
     """A folder in Hugging Face's layout, a shipped model, or a name of the hub."""
     benchmark: Problems
     """The problems; its grader is the reward."""

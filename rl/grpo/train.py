@@ -20,6 +20,7 @@ from ...runtime.methods.hogwild.method import Hogwild
 from ...runtime.methods.nesting import all_methods
 from ..capped import attention
 from ..checkpoints import checkpoints
+from ..models import loading
 from ..processes import is_first
 from ..run_folder import RunFolder
 from ..trained import Trained
@@ -151,7 +152,11 @@ def _train(
     out = folder.out
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention(path))
+    with loading(config.model):
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, attn_implementation=attention(path)
+        )
     # First: the engine's KV lies where the parameters lie now.
     model.to(arguments.device)
     engine = live_engine(model, path, options, packed=config.packed)
@@ -179,7 +184,7 @@ def _train(
             model=model,
             args=arguments,
             train_dataset=Dataset.from_dict({"prompt": [sample.question for sample in samples]}),
-            processing_class=AutoTokenizer.from_pretrained(path),
+            processing_class=tokenizer,
             rollouts=rollouts,
             benchmark=config.benchmark,
             samples=samples,

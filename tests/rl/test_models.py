@@ -1,0 +1,71 @@
+"""Models that cannot be loaded to be trained: one error that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+
+from plait import InvalidInput
+from plait.rl.config import TrainConfig
+from plait.rl.models import load, loading
+from plait.tests.rl.tools import folder
+
+
+def without(*names: str) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        for name in names:
+            (path / name).unlink()
+
+    return damage
+
+
+def with_text(name: str, text: str) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        (path / name).write_text(text)
+
+    return damage
+
+
+def cut_weights(path: Path) -> None:
+    file = path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        without("tokenizer.json", "tokenizer_config.json"),
+        without("model.safetensors"),
+        without("config.json"),
+        cut_weights,
+        with_text("model.safetensors", ""),
+        with_text("config.json", "{"),
+        with_text("config.json", '{"model_type": "nosuch"}'),
+        with_text("tokenizer.json", "{}"),
+    ],
+)
+def test_a_damaged_folder_is_one_error(damage, tmp_path):
+    base = folder(tmp_path / "model")
+    damage(base)
+    with pytest.raises(InvalidInput, match=r"\bmodel\b") as error:
+        load(TrainConfig(model=str(base)), AutoModelForCausalLM, [])
+    assert str(base) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_kind_that_a_family_has_not_is_one_error(tmp_path):
+    base = folder(tmp_path / "model", "gemma3")
+    with pytest.raises(InvalidInput, match="cannot be loaded: .*Unrecognized configuration class"):
+        load(TrainConfig(model=str(base)), AutoModelForTokenClassification, [])
+
+
+def test_what_we_refuse_ourselves_is_told_as_it_is():
+    with pytest.raises(InvalidInput, match="^no$"), loading("m"):
+        raise InvalidInput("no")
+
+
+def test_no_name_is_no_model():
+    with pytest.raises(InvalidInput, match="model"):
+        TrainConfig(model="")
