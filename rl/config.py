@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import tomllib
 from collections.abc import Collection
 from dataclasses import fields
@@ -17,6 +18,9 @@ from ..runtime.methods.multiverse.replay import Positions
 from ..runtime.spec import Spec
 
 T = TypeVar("T")
+
+WRONG = (ValueError, TypeError, ImportError, KeyError, AttributeError, re.error)
+"""What other libraries raise for arguments that are wrong."""
 
 
 class TrainConfig(Spec):
@@ -151,5 +155,5 @@ def arguments(
         raise InvalidInput(f"[{table}]: {', '.join(taken)}: decided by the training's other fields, or fixed")
     try:
         return cls(**{**(defaults or {}), **given, **ours})
-    except (ValueError, TypeError, ImportError) as error:
+    except WRONG as error:
         raise InvalidInput(f"[{table}]: {error}") from None

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from ..runtime.errors import InvalidInput, PlaitError
-from .config import TrainConfig, arguments
+from .config import WRONG, TrainConfig, arguments
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Base
@@ -112,7 +113,20 @@ def checked_arguments(cls: type[T], given: dict[str, Any], ours: dict[str, Any],
     _check_reports(getattr(found, "report_to", None) or [])
     if getattr(found, "use_liger_kernel", False) and not is_liger_kernel_available():
         raise InvalidInput("[trainer]: use_liger_kernel needs the package liger-kernel: pip install liger-kernel")
+    _check_recomputing(found)
     return cast(T, found)
+
+
+def _check_recomputing(found: Any) -> None:
+    """Raises `InvalidInput` for what torch would only be asked in the first step."""
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    known = {*signature(checkpoint).parameters, "preserve_rng_state"} - {"function", "args", "kwargs"}
+    if unknown := set(found.gradient_checkpointing_kwargs or ()) - known:
+        raise InvalidInput(f"[trainer]: gradient_checkpointing_kwargs: torch knows no {', '.join(sorted(unknown))}")
+    if getattr(found, "activation_offloading", False) and not torch.cuda.is_available():
+        raise InvalidInput("[trainer]: activation_offloading: there is no GPU to take anything from")
 
 
 def _check_reports(names: list[str]) -> None:
@@ -134,26 +148,36 @@ def refused(*tables: str) -> Iterator[None]:
         yield
     except PlaitError:
         raise
-    except (ValueError, TypeError, ImportError) as error:
+    except WRONG as error:
         raise InvalidInput(f"{', '.join(f'[{table}]' for table in tables)}: {error}") from error
 
 
 class CheckedOptimizer(_Base):
-    """A mixin for transformers' `Trainer`, which makes its optimizer when it begins to train: what is wrong with the
-    arguments of that, or not installed, is `InvalidInput`, and so is a pass over the samples without a batch."""
-
-    def create_optimizer(self, model: Any = None) -> Any:
-        with refused("trainer"):
-            return super().create_optimizer(model)
+    """A mixin for transformers' `Trainer`, which makes its batches, its optimizer and the schedule of its rate when it
+    begins to train: what is wrong with the arguments of these, or not installed, is `InvalidInput`, and so are a pass
+    over the samples without a batch, and a measure of the best checkpoint that there is not."""
 
     def get_train_dataloader(self) -> Any:
-        batches = super().get_train_dataloader()
-        held_out = [] if self.eval_dataset is None else [self.get_eval_dataloader()]
+        with refused("trainer"):
+            batches = super().get_train_dataloader()
+            held_out = [] if self.eval_dataset is None else [self.get_eval_dataloader()]
         if not all(map(len, (batches, *held_out))):
             raise InvalidInput(
                 "[trainer]: dataloader_drop_last, batches: all samples, or all that are held out, make no whole batch"
             )
         return batches
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        with refused("trainer"):
+            return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        with refused("trainer"):
+            return super().create_scheduler(num_training_steps, optimizer)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        with refused("trainer"):
+            return bool(super()._determine_best_metric(metrics, trial))
 
 
 def _is_of(value: Any, hint: Any) -> bool:

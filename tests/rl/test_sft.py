@@ -494,6 +494,10 @@ def test_two_processes(model, tmp_path):
         ({"trainer": {"neftune_noise_alpha": -1}}, "neftune_noise_alpha is -1: 0 at least"),
         ({"trainer": {"label_smoothing_factor": 2.0}}, "label_smoothing_factor is 2.0: 1 at most"),
         ({"trainer": {"max_steps": 0}}, "max_steps is 0: 1 at least"),
+        ({"trainer": {"dataloader_num_workers": -1}}, "dataloader_num_workers is -1: 0 at least"),
+        ({"trainer": {"eval_accumulation_steps": 0}}, "eval_accumulation_steps is 0: 1 at least"),
+        ({"trainer": {"gradient_checkpointing_kwargs": {"bogus": 1}}}, "torch knows no bogus"),
+        ({"trainer": {"push_to_hub": True}}, "push_to_hub: decided by"),
         ({"trainer": {"max_steps": -5}}, "max_steps is -5: 1 at least"),
         ({"trainer": {"save_only_model": True}}, "save_only_model: decided by"),
         ({"trainer": {"ignore_data_skip": True}}, "ignore_data_skip: decided by"),
@@ -515,7 +519,7 @@ def test_wrong_configurations_are_one_error(fields, message, model, tmp_path):
         train(config(model, texts(tmp_path / "t.jsonl"), **fields), tmp_path / "out")
 
 
-@pytest.mark.parametrize("lora", [{"r": 0}, {"target_modules": ["nope"]}])
+@pytest.mark.parametrize("lora", [{"r": 0}, {"target_modules": ["nope"]}, {"target_modules": "[q"}])
 def test_what_peft_refuses_is_one_error_and_nothing_is_trained_or_lost(lora, model, tmp_path):
     probed = {"probe": {"prompts": 1}, "source": {"held_out": 1}}
     given = config(model, texts(tmp_path / "t.jsonl"), lora=lora, **probed)
@@ -569,6 +573,31 @@ def test_an_optimizer_that_cannot_be_made_is_one_error(trainer, message, model, 
     assert not checkpoints(tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ({"lr_scheduler_type": "linear", "lr_scheduler_kwargs": {"bogus": 1}}, "bogus"),
+        ({"log_level": "bogus"}, "bogus"),
+        ({"parallelism_config": {"a": 1}}, "dict"),
+        (
+            {
+                "metric_for_best_model": "eval_bogus",
+                "load_best_model_at_end": True,
+                "eval_strategy": "steps",
+                "eval_steps": 1,
+                "save_steps": 1,
+            },
+            "eval_bogus",
+        ),
+    ],
+)
+def test_what_the_trainer_fails_by_when_it_begins_is_one_error(trainer, message, model, tmp_path):
+    given = config(model, texts(tmp_path / "t.jsonl", 3), source={"held_out": 1}, trainer={"max_steps": 1, **trainer})
+    with pytest.raises(InvalidInput, match=rf"^\[trainer\].*{message}"):
+        train(given, tmp_path / "out")
+    assert not (tmp_path / "out" / "model").exists()
+
+
 @pytest.mark.parametrize(("batch", "held_out"), [(6, 0), (3, 1)])
 def test_a_pass_without_a_whole_batch_is_one_error(batch, held_out, model, tmp_path):
     trainer = {"dataloader_drop_last": True, "per_device_train_batch_size": batch, "max_steps": -1}
@@ -576,6 +605,13 @@ def test_a_pass_without_a_whole_batch_is_one_error(batch, held_out, model, tmp_p
     with pytest.raises(InvalidInput, match="no whole batch"):
         train(given, tmp_path / "out")
     assert not (tmp_path / "out" / "model").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_activations_go_nowhere_without_a_gpu(model, tmp_path):
+    with pytest.raises(InvalidInput, match="activation_offloading"):
+        train(config(model, texts(tmp_path / "t.jsonl"), trainer={"activation_offloading": True}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("liger_kernel") is not None, reason="it is installed")
