@@ -108,6 +108,8 @@ def checked_arguments(cls: type[T], given: dict[str, Any], ours: dict[str, Any],
                 raise InvalidInput(f"[trainer]: {name} is {value}: {LEAST[name]} at least")
             if name in MOST and value > MOST[name]:
                 raise InvalidInput(f"[trainer]: {name} is {value}: {MOST[name]} at most")
+    if found.save_strategy == "steps" and found.save_steps <= 0:
+        raise InvalidInput(f'[trainer]: save_steps is {found.save_steps}: save_strategy = "no" is for no checkpoints')
     if found.save_strategy == "best" and found.eval_strategy == "no":
         raise InvalidInput("[trainer]: save_strategy: nothing is evaluated, so no checkpoint would be the best")
     _check_reports(getattr(found, "report_to", None) or [])

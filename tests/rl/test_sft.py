@@ -494,6 +494,7 @@ def test_two_processes(model, tmp_path):
         ({"trainer": {"neftune_noise_alpha": -1}}, "neftune_noise_alpha is -1: 0 at least"),
         ({"trainer": {"label_smoothing_factor": 2.0}}, "label_smoothing_factor is 2.0: 1 at most"),
         ({"trainer": {"max_steps": 0}}, "max_steps is 0: 1 at least"),
+        ({"trainer": {"save_steps": 0}}, "save_steps is 0"),
         ({"trainer": {"dataloader_num_workers": -1}}, "dataloader_num_workers is -1: 0 at least"),
         ({"trainer": {"eval_accumulation_steps": 0}}, "eval_accumulation_steps is 0: 1 at least"),
         ({"trainer": {"gradient_checkpointing_kwargs": {"bogus": 1}}}, "torch knows no bogus"),
