@@ -26,8 +26,9 @@ from ...runtime.methods.apr.compact import SPAWN, CompactDialect
 from ...runtime.methods.apr.dialect import Child, Joined
 from .batch import collate
 from .decode import greedy
+from .export import read_checkpoint
 from .mix import Documents, Mix
-from .model import Model, ModelConfig
+from .model import Model
 from .tokenizer import BOS, IDS, VOCABULARY
 
 Complete = Callable[[Sequence[str]], list[str]]
@@ -35,10 +36,11 @@ Complete = Callable[[Sequence[str]], list[str]]
 
 
 def read_model(checkpoint: Path) -> Model:
-    """The model of a checkpoint, in float32 with weights rounded to bfloat16 as they are shipped."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model = Model(ModelConfig(**state["config"]))
-    model.load_state_dict({name: weight.bfloat16().float() for name, weight in state["model"].items()})
+    """The model of a checkpoint, in float32 with weights rounded to bfloat16 as they are shipped. Raises
+    `InvalidInput`."""
+    model = read_checkpoint(checkpoint)
+    for weight in model.parameters():
+        weight.data = weight.data.bfloat16().float()
     return model.eval()
 
 

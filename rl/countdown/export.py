@@ -9,30 +9,53 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from ...runtime.cli.exit_status import exit_status
+from ...runtime.errors import InvalidInput
 from .model import Model, ModelConfig
 from .tokenizer import build, save
 
 
 def export(checkpoint: Path, folder: Path) -> None:
     """The model of a checkpoint, with the Countdown tokenizer, or of a folder of transformers' format, with its own."""
-    if checkpoint.is_dir():
+    if not checkpoint.is_dir():
+        save_model(read_checkpoint(checkpoint), build(), folder)
+        return
+    with _reading(checkpoint):
         told = json.loads((checkpoint / "config.json").read_text())
         config = {name: told[name] for name in ModelConfig().to_hf()} | {"dtype": "bfloat16"}
         weights = {name: w.to(torch.bfloat16) for name, w in load_file(checkpoint / "model.safetensors").items()}
-        _save(weights, config, Tokenizer.from_file(str(checkpoint / "tokenizer.json")), folder)
-        return
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model = Model(ModelConfig(**state["config"]))
-    model.load_state_dict(state["model"])
-    save_model(model, build(), folder)
+        tokenizer = Tokenizer.from_str((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
+    _save(weights, config, tokenizer, folder)
+
+
+def read_checkpoint(file: Path) -> Model:
+    """The model of a checkpoint. Raises `InvalidInput`."""
+    with _reading(file):
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        model = Model(ModelConfig(**state["config"]))
+        model.load_state_dict(state["model"])
+    return model
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What is wrong with a checkpoint or a folder is `InvalidInput`."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, SafetensorError,
+            UnpicklingError) as error:  # fmt: skip
+        raise InvalidInput(f"{path} holds no model that can be written as the shipped ones: {error!r:.300}") from error
 
 
 def save_model(model: Model, tokenizer: Tokenizer, folder: Path) -> None:

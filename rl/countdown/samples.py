@@ -19,6 +19,7 @@ import numpy as np
 
 from ...evals.benchmarks.countdown.problems import Key
 from ...runtime.cli.exit_status import exit_status
+from ...runtime.errors import InvalidInput
 from ..samples import Sample
 from ..tree_mask import TreeMask
 from . import traces
@@ -81,13 +82,15 @@ def samples(mix: Mix, tokens: int, seed: int, excluded: frozenset[Key] = frozens
 
 
 def save_samples(rows: Iterable[dict[str, Any]], folder: Path) -> None:
-    """A data set of `Sample.row`s, in a folder."""
+    """A data set of `Sample.row`s, in a folder. Raises `InvalidInput` if there is none."""
     from datasets import Dataset, concatenate_datasets
 
     parts = []
     left = iter(rows)
     while part := list(itertools.islice(left, 500)):
         parts.append(Dataset.from_list(part))
+    if not parts:
+        raise InvalidInput("there is no sample to save: ask for more tokens")
     found = concatenate_datasets(parts)
     found.save_to_disk(str(folder))
     print(f"{len(found):,} samples in {folder}")

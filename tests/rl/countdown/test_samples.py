@@ -6,10 +6,11 @@ import torch
 from plait.rl.countdown.batch import IGNORED, collate
 from plait.rl.countdown.mix import Documents, Mix
 from plait.rl.countdown.packed import KINDS
-from plait.rl.countdown.samples import sample, samples
+from plait.rl.countdown.samples import sample, samples, save_samples
 from plait.rl.countdown.tokenizer import VOCABULARY
 from plait.rl.packing import packed
 from plait.rl.samples import collate as rows_of
+from plait.runtime.errors import InvalidInput
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -26,6 +27,12 @@ def test_samples_are_what_the_batches_of_documents_are(kind):
         assert torch.equal(made.mask.position_ids()[0, :n], positions)
         mask = torch.ones(n, n, dtype=torch.bool).tril() if batch.mask is None else batch.mask[0, 0]
         assert torch.equal(made.mask.dense()[0, 0, :n, :n], mask)
+
+
+def test_no_tokens_are_no_data_set(tmp_path):
+    with pytest.raises(InvalidInput, match="no sample"):
+        save_samples((one.row() for _, one in samples(Mix(), 0, 0)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_data_set_has_the_shares_of_the_mix():

@@ -14,6 +14,7 @@ from plait.rl.countdown.mix import Documents, Mix
 from plait.rl.countdown.model import Model, ModelConfig, attention, number_features
 from plait.rl.countdown.tokenizer import BOS, IDS
 from plait.rl.countdown.traces import EOS
+from plait.runtime.errors import InvalidInput
 
 SMALL = Mix(seq4=0, mv4=0)
 
@@ -124,3 +125,16 @@ def test_the_export_is_the_model(trained, tmp_path):
 
 def test_exactness_of_an_untrained_model_is_zero():
     assert exactness(Model(ModelConfig(layers=1)), 4)["leaf"] == 0
+
+
+def test_what_holds_no_model_is_one_error(tmp_path):
+    (tmp_path / "text.pt").write_text("text")
+    torch.save({"config": {}}, tmp_path / "part.pt")
+    torch.save({"config": {"hidden": 8}, "model": {}}, tmp_path / "other.pt")
+    (tmp_path / "empty").mkdir()
+    for name in ("nosuch", "text.pt", "part.pt", "other.pt", "empty"):
+        with pytest.raises(InvalidInput, match=f"{name} holds no model"):
+            export(tmp_path / name, tmp_path / "out")
+    with pytest.raises(InvalidInput, match="nosuch holds no model"):
+        read_model(tmp_path / "nosuch")
+    assert not (tmp_path / "out").exists()
