@@ -105,6 +105,7 @@ TESTS = {
     "search/strategies/ets.py": ["tests/search"],
     "evals/stats.py": ["tests/evals/test_stats.py"],
     "evals/store.py": ["tests/evals/test_store.py", "tests/evals/test_runner.py", "tests/evals/test_crash.py"],
+    "rl/chats.py": ["tests/rl/test_chats.py"],
     "rl/masks.py": ["tests/rl/test_masks.py"],
     "rl/tree_mask.py": ["tests/rl/test_masks.py", "tests/rl/test_sft.py"],
 }

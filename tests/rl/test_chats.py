@@ -128,6 +128,7 @@ def test_tools_of_a_row_reach_prompts_of_texts_and_messages(calling, tmp_path):
         (CALLS, {**turn(ADD), "role": "user"}, {}, "the assistant's"),
         (CALLS, {"role": "assistant", "content": None}, {}, "`role` and `content`"),
         (CALLS, turn(ADD), {"tools": "add"}, "`tools` is no list"),
+        (CALLS, turn(ADD), {"tools": ["add"]}, "`tools` is no list"),
         (TEMPLATE, {"role": "assistant", "content": "so"}, {"tools": TOOLS}, "chat template has none"),
     ],
 )
