@@ -120,7 +120,7 @@ class Benchmark(Spec):
         by name: an evaluation goes on only while it stays. Raises `InvalidInput` when it cannot be read."""
         return {}
 
-    def check(self, samples: Sequence[Sample]) -> None:
+    def check_ready(self, samples: Sequence[Sample]) -> None:
         """Raise `InvalidInput` for what keeps these problems from being worked on here, before any work. What is done
         can be reported all the same."""
 

@@ -58,7 +58,7 @@ async def run(
     """
     # Drawing or fetching problems may take minutes: other work of the event loop goes on meanwhile.
     samples = await asyncio.to_thread(_problems, config)
-    await asyncio.to_thread(config.benchmark.check, samples)
+    await asyncio.to_thread(config.benchmark.check_ready, samples)
     settings = await asyncio.to_thread(_all_settings, config, samples, engine)
     with Store(Path(out)) as store:
         try:

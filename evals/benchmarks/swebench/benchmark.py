@@ -95,7 +95,7 @@ class SweBench(Benchmark):
             Sample(id=row.id, question=row.problem_statement, reference=row.patch or None, data=row) for row in rows
         ]
 
-    def check(self, samples: Sequence[Sample]) -> None:
+    def check_ready(self, samples: Sequence[Sample]) -> None:
         """Raises `InvalidInput` for a repository or a recipe that is not there."""
         rows = [sample.data for sample in samples]
         self._check_repositories(rows)
