@@ -55,17 +55,14 @@ class RopeConfig:
 
         Raises `UnsupportedModel` for a RoPE type that is not implemented, `InvalidInput` for one without its numbers.
         """
-        old, new = data.get("rope_scaling") or {}, data.get("rope_parameters") or {}
+        old, new = _typed(data.get("rope_scaling") or {}), _typed(data.get("rope_parameters") or {})
         if any(name in new and new[name] != value for name, value in old.items()):
             raise InvalidInput(
                 "config.json: rope_scaling and rope_parameters contradict each other: put into rope_parameters what is "
                 "right, and leave rope_scaling out"
             )
         rope = {**old, **new}
-        kind = rope.get("rope_type") or rope.get("type") or "default"
-        # Names of "longrope" in Microsoft's older files.
-        if kind == "su" or (kind == "yarn" and "short_factor" in rope):
-            kind = "longrope"
+        kind = rope.get("rope_type", "default")
         if kind not in get_args(RopeType):
             raise UnsupportedModel(f"RoPE type {kind!r} is not supported; supported: {', '.join(get_args(RopeType))}")
         longest = int(data.get("max_position_embeddings") or 8192)
@@ -135,6 +132,15 @@ class RopeConfig:
         ramp = ((torch.arange(dim // 2, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
         kept = 1 - ramp
         return 1.0 / (self.factor * powers) * (1 - kept) + 1.0 / powers * kept
+
+
+def _typed(rope: Mapping[str, Any]) -> dict[str, Any]:
+    """The same under today's names: the type was `type` once, and "longrope" other things in Microsoft's files."""
+    kind = rope.get("rope_type") or rope.get("type")
+    if kind == "su" or (kind == "yarn" and "short_factor" in rope):
+        kind = "longrope"
+    others = {name: value for name, value in rope.items() if name not in ("rope_type", "type")}
+    return {**others, "rope_type": kind} if kind else others
 
 
 def _extension(kind: str, rope: Mapping[str, Any], longest: int, original: int, limit: int) -> dict[str, Any]:

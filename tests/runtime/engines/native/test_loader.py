@@ -226,11 +226,24 @@ def test_both_spellings_of_rope(old: dict[str, Any], new: dict[str, Any]) -> Non
 def test_spellings_of_rope_that_contradict_each_other() -> None:
     """As where somebody follows a model card for long texts in a folder that a newer transformers wrote."""
     new = {"rope_type": "default", "rope_theta": 5e5}
-    for old in ({"rope_type": "yarn", "factor": 4.0}, {"rope_type": "default", "rope_theta": 1e6}):
+    olds: list[dict[str, Any]] = [
+        {"rope_type": "yarn", "factor": 4.0},
+        {"type": "yarn", "factor": 4.0},
+        {"type": "linear"},
+        {"rope_type": "default", "rope_theta": 1e6},
+    ]
+    for old in olds:
         with pytest.raises(InvalidInput, match="rope_scaling and rope_parameters contradict"):
             RopeConfig.from_hf({"rope_parameters": new, "rope_scaling": old})
     same = {"rope_parameters": new, "rope_scaling": dict(new)}
     assert RopeConfig.from_hf(same) == RopeConfig.from_hf({"rope_parameters": new})
+
+
+@pytest.mark.parametrize("names", [("type", "type"), ("type", "rope_type"), ("rope_type", "type")])
+def test_names_of_the_type_of_rope_do_not_contradict_each_other(names: tuple[str, str]) -> None:
+    old, new = ({name: "linear", "factor": 2.0} for name in names)
+    expected = RopeConfig.from_hf({"rope_parameters": {"rope_type": "linear", "factor": 2.0}})
+    assert RopeConfig.from_hf({"rope_parameters": new, "rope_scaling": old}) == expected
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
