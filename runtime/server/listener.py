@@ -80,6 +80,8 @@ class Listener(uvicorn.Server):
     async def _end(self) -> None:
         try:
             await self.service.drain()
+        except asyncio.CancelledError:
+            await self.service.close()
         finally:
             self.should_exit = True
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from plait import InvalidInput, Runtime, UnsupportedByEngine
 from plait.runtime.server.guard import Guard
 from plait.runtime.server.keys import Client, Keys
+from plait.runtime.server.listener import SECONDS_TO_CLOSE
 from plait.runtime.server.problems import Refused
 from plait.runtime.server.service import Service
 from plait.runtime.server.settings import ServerSettings
@@ -224,6 +226,25 @@ async def test_running_jobs_end_before_the_server_does(state):
         assert refused.status_code == health.status_code == 503
         await work.wait()
         assert work.state == state
+
+
+async def test_a_second_signal_cancels_jobs_at_once(caplog):
+    ask = {**ASK, "max_tokens": 4000, "structured_outputs": {"regex": "[ 0-9]{4000}"}}
+    async with serving(max_running=2) as served, served.http() as http:
+        asked = [http.post("/v1/completions", json={**ask, "stream": streamed}) for streamed in (False, True, False)]
+        answers = [asyncio.create_task(one) for one in asked]
+        while sum(work.state == "running" for work in served.service.active) < 2 or len(served.service.active) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        served.listener.stop()
+        await asyncio.sleep(0.05)
+        assert len(served.service.active) == 3
+        began = time.monotonic()
+        served.listener.stop()
+        running, streamed, queued = await asyncio.gather(*answers)
+        assert time.monotonic() - began < SECONDS_TO_CLOSE - 1
+    assert {(one.status_code, one.json()["error"]["code"]) for one in (running, queued)} == {(503, "cancelled")}
+    assert json.loads(streamed.text.strip().rpartition("data: ")[2])["error"]["code"] == "cancelled"
+    assert not caplog.records
 
 
 def test_the_command(tmp_path):
