@@ -75,7 +75,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """A folder, or a GGUF file. Raises `UnknownModel`, `UnsupportedModel`, or `InvalidInput` for what is damaged or
     incomplete."""
     path = Path(path)
-    return GGUFFile(path) if path.is_file() or path.suffix == SUFFIX else Folder(path)
+    is_file = path.is_file() or (path.suffix == SUFFIX and not path.is_dir())
+    return GGUFFile(path) if is_file else Folder(path)
 
 
 class Folder:
@@ -168,12 +169,17 @@ class Folder:
     def _open(self) -> None:
         if self._files:
             return
+        found: dict[str, Any] = {}
         for name in weight_files(self.path):
             try:
                 file: Any = safe_open(self.path / name, framework="pt")
             except (SafetensorError, OSError) as error:
                 raise InvalidInput(f"{self.path / name} is not a complete safetensors file: {error}") from error
-            self._files.update(dict.fromkeys(file.keys(), file))
+            for tensor in file.keys():
+                if tensor in found:
+                    raise InvalidInput(f"{self.path}: two weight files hold the tensor {tensor[:80]!r}")
+                found[tensor] = file
+        self._files = found
 
 
 class _Slices:

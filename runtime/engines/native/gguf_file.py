@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...errors import InvalidInput, UnsupportedModel
 from .families import FAMILIES
+from .gguf_keys import check_keys
 from .gguf_reader import DAMAGE, model_parts, positive, read
 from .gguf_rope import rope_parameters
 from .gguf_tensors import ATTENTION, MLP, biased, check_all_read, joined
@@ -74,6 +75,7 @@ class GGUFFile:
         self._fields = readers[0].fields
         self._tensors = joined(readers, path)
         self._biased = biased(self._tensors)
+        self._check_whole_model(len(readers))
         self.architecture = str(self.value("general.architecture", ""))
         if self.architecture not in _ARCHITECTURES:
             raise UnsupportedModel(
@@ -86,6 +88,16 @@ class GGUFFile:
         layers = self.config["num_hidden_layers"]
         self._names = get_tensor_name_map(number, layers)
         check_all_read(self._tensors, FAMILIES[self._architecture.model_type], layers, path)
+
+    def _check_whole_model(self, num_parts: int) -> None:
+        if (kind := self.value("general.type", "model")) != "model":
+            raise UnsupportedModel(f"{self.path} is no model: general.type = {str(kind)[:40]}")
+        # Files that were put together again say 0.
+        if (count := self.value("split.count", 0)) not in (0, 1, num_parts):
+            raise InvalidInput(
+                f"{self.path} is one of {str(count)[:40]} parts of a model (split.count), whose names end in "
+                "-00001-of-..., -00002-of-... and so on"
+            )
 
     def value(self, key: str, default: Any = None) -> Any:
         """Metadata: a number, text or list. Raises `InvalidInput` if it cannot be read."""
@@ -225,6 +237,7 @@ class GGUFFile:
         rotated = positive(self.path, f"{at}.rope.dimension_count", self.value(f"{at}.rope.dimension_count", head_dim))
         if rotated != head_dim:
             raise UnsupportedModel(f"{self.path}: partial rotary embeddings ({rotated} of {head_dim}) of GGUF files")
+        check_keys(self._keys(f"{at}."), _CONFIG, head_dim, config["max_position_embeddings"], self.path)
         config["vocab_size"] = int(self._tensors["token_embd.weight"].shape[-1])
         config["tie_word_embeddings"] = "output.weight" not in self._tensors
         config["attention_bias"] = not self._biased.isdisjoint(ATTENTION)
@@ -233,11 +246,14 @@ class GGUFFile:
         return config
 
     def _rope(self, head_dim: int) -> dict[str, Any]:
-        at = f"{self.architecture}.rope."
-        keys = {key.removeprefix(at): self.value(key) for key in self._fields if key.startswith(at)}
+        keys = self._keys(f"{self.architecture}.rope.")
         stored = self._tensors.get("rope_freqs.weight")
         divisors = None if stored is None else self._dequantise(stored.data, stored, torch.float32)
         return rope_parameters(keys, divisors, head_dim, self.path)
+
+    def _keys(self, begin: str) -> dict[str, Any]:
+        """The metadata whose keys begin so, without their beginning."""
+        return {key.removeprefix(begin): self.value(key) for key in self._fields if key.startswith(begin)}
 
 
 _NEEDED = {key for key in _CONFIG if key not in ("attention.head_count_kv", "attention.key_length")}

@@ -106,6 +106,9 @@ def _load(file: GGUFFile) -> HFTokenizer:
     if model == "gpt2":
         if pre not in _SPLITTINGS:
             raise UnsupportedModel(f"{file.path}: text splitting {pre!r} (tokenizer.ggml.pre) is not supported")
+        is_bytes = all(len(token) == 1 for token, kind in zip(tokens, kinds, strict=True) if kind == _Kind.NORMAL)
+        if not is_bytes and not file.value("tokenizer.ggml.merges"):
+            raise InvalidInput(f"{file.path} lacks tokenizer.ggml.merges, without which every text is single bytes")
         adds_bos = _SPLITTINGS[pre].adds_bos
         tokenizer = _byte_level(file, kept, _SPLITTINGS[pre])
     elif model == "llama":

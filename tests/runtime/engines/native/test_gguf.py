@@ -348,6 +348,61 @@ def test_what_cannot_be_loaded(options: dict[str, Any], kind: Any, message: str,
             load_model(path)
 
 
+NEUTRAL = {
+    "attention.value_length": 16,
+    "attention.causal": True,
+    "attention.scale": 0.25,
+    "attention.sliding_window": 512,
+    "attention.sliding_window_pattern": [True, False],
+    "attention.clamp_kqv": 0.0,
+    "attention.layer_norm_epsilon": 1e-5,
+    "logit_scale": 1.0,
+    "final_logit_softcapping": 0.0,
+    "vocab_size": 131,
+}
+"""Of a tiny model, whose context is 512 tokens."""
+OTHERS = {
+    "attention.value_length": 8,
+    "attention.causal": False,
+    "attention.scale": 0.3,
+    "attention.sliding_window": 511,
+    "attention.clamp_kqv": 8.0,
+    "attention.max_alibi_bias": 8.0,
+    "attention.telepathy": 1,
+    "attention.indexer.head_count": 4,
+    "logit_scale": 0.5,
+    "residual_scale": 2.0,
+    "embedding_scale": "x",
+    "attn_logit_softcapping": 50.0,
+}
+
+
+def test_keys_that_change_nothing_are_left_out(tmp_path: Path) -> None:
+    model, _ = tiny("llama")
+    metadata = {f"llama.{key}": value for key, value in NEUTRAL.items()} | {"general.type": "model", "split.count": 0}
+    _expect(model, write_gguf(tmp_path / "model.gguf", model, metadata=metadata))
+
+
+@pytest.mark.parametrize("key", OTHERS)
+def test_keys_that_make_another_model_are_refused(key: str, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf", tiny("llama")[0], metadata={f"llama.{key}": OTHERS[key]})
+    with pytest.raises(UnsupportedModel, match=f"{re.escape(key)} = .* is not supported"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "mmproj"])
+def test_files_that_hold_no_model_are_refused(kind: str, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf", tiny("llama")[0], metadata={"general.type": kind})
+    with pytest.raises(UnsupportedModel, match=f"is no model: general.type = {kind}"):
+        load_config(path)
+
+
+def test_a_part_of_a_split_model_under_another_name_is_refused(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf", tiny("llama")[0], metadata={"split.count": 3})
+    with pytest.raises(InvalidInput, match=r"one of 3 parts of a model \(split\.count\)"):
+        load_config(path)
+
+
 def test_other_architectures_are_named(tmp_path: Path) -> None:
     writer = GGUFWriter(tmp_path / "model.gguf", "mamba")
     for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):

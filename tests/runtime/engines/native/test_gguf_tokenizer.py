@@ -200,6 +200,7 @@ def test_sentencepiece_options(folder: Path) -> None:
         ({"ggml.model": None}, UnsupportedModel, "tokenizer model None"),
         ({"ggml.tokens": None}, InvalidInput, "no vocabulary"),
         ({"ggml.token_type": [1, 1]}, InvalidInput, "no vocabulary"),
+        ({"ggml.merges": None}, InvalidInput, "lacks tokenizer.ggml.merges"),
         ({"ggml.merges": ["\u0120t \u0120\u0120zz"]}, InvalidInput, "merges do not fit"),
         ({"ggml.eos_token_id": 10**6}, InvalidInput, "eos token 1000000 is beyond"),
         ({"ggml.model": "llama"}, InvalidInput, "0 scores"),

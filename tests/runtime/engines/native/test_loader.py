@@ -54,6 +54,21 @@ def test_sharded_checkpoint(tmp_path: Path) -> None:
     assert torch.equal(_logits(tmp_path / "sharded"), _logits(whole))
 
 
+def test_a_tensor_in_two_shards_is_refused(folder: Path) -> None:
+    """Which of them is meant? The later one was taken."""
+    shutil.copy(folder / "model.safetensors", folder / "a.safetensors")
+    save_file({NORM: torch.ones(64)}, folder / "b.safetensors")
+    index = {"weight_map": {"lm_head.weight": "a.safetensors", NORM: "b.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InvalidInput, match=f"two weight files hold the tensor '{NORM}'"):
+        load_model(folder)
+
+
+def test_a_folder_may_be_called_like_a_gguf_file(folder: Path) -> None:
+    named = folder.rename(folder.with_name("model.gguf"))
+    assert torch.equal(_logits(named), _logits(tiny("llama")[1]))
+
+
 def test_dtype(tmp_path: Path) -> None:
     hf_model, _ = tiny("llama", dtype=torch.bfloat16)
     hf_model.save_pretrained(tmp_path / "model")
