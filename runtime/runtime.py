@@ -19,6 +19,7 @@ from .job_spec import JobSpec
 from .jobs.companions import Companions
 from .jobs.job import Job
 from .methods.base import Method
+from .plain import check_plain
 from .plugins import Registry
 from .trace.trace import check_writable
 
@@ -134,6 +135,7 @@ class Runtime:
         self._check_open()
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
         self.check(spec.method)
+        check_id(id)
         name = id or f"job-{next(self._numbers)}"
         if name in self._jobs:
             raise InvalidJob(f"a job {name!r} is running")
@@ -171,3 +173,13 @@ class Runtime:
                 cancelled = error
         if cancelled is not None:
             raise cancelled
+
+
+def check_id(id: object) -> None:
+    """Raise `InvalidJob` for the id of a job that no trace could hold; None: it is not given."""
+    if not isinstance(id, str | None):
+        raise InvalidJob(f"the id of a job is a text, not {type(id).__name__}")
+    try:
+        check_plain(id)
+    except ValueError as error:
+        raise InvalidJob(f"the id of a job: {error}") from None

@@ -19,7 +19,7 @@ from ..errors import InvalidInput, InvalidJob, UnsupportedByEngine
 from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..methods.base import Method
-from ..runtime import Runtime
+from ..runtime import Runtime, check_id
 from ..trace.trace import check_writable
 from .address import Address
 from .answers import pack_error
@@ -142,6 +142,7 @@ class RemoteRuntime(Runtime):
         assert self._link is not None
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
         name = f"job-{next(self._numbers)}"
+        check_id(id)
         if id is not None and any(job.id == id for job in self._remote.values()):
             raise InvalidJob(f"a job {id!r} is running")
         data = spec.model_dump(mode="json")

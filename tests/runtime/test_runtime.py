@@ -216,6 +216,17 @@ async def test_job_specs_and_names():
         assert (await job).trace.header["seed"] == 5
 
 
+@pytest.mark.parametrize(
+    ("id", "told"),
+    [(0, "a text, not int"), (5, "a text, not int"), (b"a", "a text, not bytes"), ("a\ud800", "half a surrogate pair")],
+)
+async def test_an_id_that_no_trace_can_hold_is_refused(id, told):
+    async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
+        with pytest.raises(InvalidJob, match=told):
+            await runtime.submit(Sequential(prompt="q"), id=id)
+        assert not runtime.jobs
+
+
 @pytest.mark.parametrize("job", [{"method": {"method": "sequential", "prompt": "q"}}, "q", None, Sequential])
 async def test_what_is_no_job_is_refused(job):
     async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
