@@ -12,7 +12,7 @@ from ...runtime.engines.native.engine import NativeEngine
 from ...runtime.engines.native.gguf_tokenizer import load_tokenizer
 from ...runtime.engines.native.loader import from_transformers
 from ...runtime.engines.native.options import NativeOptions
-from ...runtime.engines.registry import find_model
+from ...runtime.engines.registry import find_model, last_part
 from ...runtime.errors import InvalidInput, PromptTooLong
 from ...runtime.methods.base import Method
 from ...runtime.methods.contexts import WithContexts
@@ -225,4 +225,4 @@ def live_engine(model: Any, path: Path, options: NativeOptions, *, packed: bool 
     )
     if any(layer.window is not None for layer in live.config.layers):
         raise InvalidInput(f"{path} looks back through windows, which the masks of shared rows do not have")
-    return NativeEngine(live, load_tokenizer(path), options, name=path.name)
+    return NativeEngine(live, load_tokenizer(path), options, name=last_part(path))

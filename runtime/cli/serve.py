@@ -14,11 +14,11 @@ import gc
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from ..engines.registry import last_part
 from ..errors import InvalidInput
 from ..runtime import Runtime
 from ..server.settings import ServerSettings
@@ -66,7 +66,9 @@ async def _run(options: argparse.Namespace, settings: ServerSettings, lines: Seq
     except ImportError as error:
         raise InvalidInput(f"{error}: pip install 'plait[server]'") from None
     keys = Keys(lines, max_jobs=settings.jobs_per_key)
-    name = options.name or Path(options.model).name
+    name = options.name or last_part(options.model)
+    if not name:
+        raise InvalidInput(f"{options.model!r} has no last part to call the model by: give --name")
     if ":" in name:
         raise InvalidInput(f"{name!r} has a colon, behind which clients name methods: give --name")
     sockets = bound(options.host, options.port)

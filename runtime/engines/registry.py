@@ -51,7 +51,7 @@ def find_model(model: str | Path) -> FoundModel:
     path = Path(model)
     try:
         if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
-            return FoundModel(path, path.name)
+            return FoundModel(path, last_part(path))
         is_there = path.exists()
     except OSError:  # a name that no file can have
         is_there = False
@@ -65,6 +65,12 @@ def find_model(model: str | Path) -> FoundModel:
             f"{', '.join(f'{name}:' for name in _schemes.names())}"
         )
     return FoundModel(download(name), str(name))
+
+
+def last_part(model: str | Path) -> str:
+    """Of a path or a name; a folder's own where it is `.`, `..` or the like."""
+    path = Path(model)
+    return path.name if path.name not in ("", "..") else path.resolve().name
 
 
 def split_scheme(model: str) -> tuple[str, str]:

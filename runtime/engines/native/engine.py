@@ -15,7 +15,7 @@ from ...engine import BlockUsage, Branch, Capabilities, Constraint, SamplingDefa
 from ...errors import BranchBusy, EngineClosed, InvalidInput
 from ..branch_checks import check_place
 from ..constraints.matcher import Compiler
-from ..registry import find_model
+from ..registry import find_model, last_part
 from .branch import NativeBranch
 from .context_files import ContextFiles
 from .context_scaling import read_scaling
@@ -130,7 +130,7 @@ class NativeEngine:
             tokenizer = load_tokenizer(path)
             tokenizer.chat_template_kwargs = chosen.chat_template_kwargs
             tokenizer.check_fits(model.vocab_size, str(path))
-            engine = cls(model, tokenizer, chosen, name=name or Path(path).name, source=Path(path), files=files)
+            engine = cls(model, tokenizer, chosen, name=name or last_part(path), source=Path(path), files=files)
         except BaseException:
             model.close()
             raise

@@ -27,3 +27,8 @@ def test_a_host_that_is_none_is_one_line(capsys):
     assert main(["serve", "countdown", "--no-keys", "--host", "no.such.host.invalid"]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("plait: cannot listen at no.such.host.invalid, port 8000: ")
+
+
+def test_a_model_that_nobody_could_name_is_refused(capsys):
+    assert main(["serve", "/"]) == 1
+    assert capsys.readouterr().err == "plait: '/' has no last part to call the model by: give --name\n"

@@ -13,7 +13,7 @@ import pytest
 
 from plait import InvalidInput, Runtime, ScriptedEngine, Sequential, register_scheme
 from plait.runtime.engines.loading import LoadingStopped, load_in_thread, loading, stop_check
-from plait.runtime.engines.registry import _schemes
+from plait.runtime.engines.registry import _schemes, find_model, last_part
 from plait.runtime.jobs.companions import Companions
 from plait.tests.runtime.engines.native.helpers import tiny
 
@@ -204,3 +204,10 @@ def test_a_bar_for_a_terminal_that_has_to_wait(shown, monkeypatch):
         for _ in range(3):
             step()
     assert quick.getvalue() == ""
+
+
+@pytest.mark.parametrize(("path", "name"), [(".", "inner"), ("..", "model"), ("../.", "model"), ("deep/..", "inner")])
+def test_a_folder_without_a_name_in_its_path_has_its_own(path, name, tmp_path, monkeypatch):
+    (tmp_path / "model" / "inner" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "model" / "inner")
+    assert find_model(path).name == last_part(path) == name
