@@ -1,4 +1,4 @@
-"""`Guard`: what holds for every request before anything looks at it: key, size, and time to send and to take."""
+"""`Guard`: what holds for every request before anything looks at it: key, size, and time to send."""
 
 from __future__ import annotations
 
@@ -21,10 +21,6 @@ OPEN = ("/health", "/", "/openapi.json")
 DISCARDED = 16 << 20
 """Bytes of a refused body that are read and forgotten at most."""
 SECONDS_TO_DISCARD = 1.0
-
-
-class SlowClient(Exception):
-    """The client took nothing for too long."""
 
 
 class Guard:
@@ -59,17 +55,7 @@ class Guard:
                 return {"type": "http.request", "body": unread.pop(), "more_body": False}
             return await receive()
 
-        async def timed(message: Message) -> None:
-            try:
-                async with asyncio.timeout(self.service.settings.send_seconds):
-                    await send(message)
-            except TimeoutError:
-                raise SlowClient from None
-
-        try:
-            await self.app(scope, replay, timed)
-        except* SlowClient:
-            self.service.metrics.refused.labels("slow").inc()
+        await self.app(scope, replay, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The body; None: the client has gone. Raises `Refused`."""

@@ -30,6 +30,9 @@ SECONDS_TO_CLOSE = 5
 """For which answers may still be sent once no job is left."""
 BACKLOG = 2048
 """Connections that the system holds until they are taken."""
+PART = 1 << 16
+"""Bytes of an answer that a client has to take in `send_seconds`, or what is left of it: one that takes it byte by byte
+would hold its connection for ever."""
 TAKEN_AT_ONCE = 4
 """Connections taken in one turn of the loop: a thousand at once would hold up all others."""
 
@@ -158,14 +161,17 @@ class Connections:
 
 
 class TimedProtocol(H11Protocol):
-    """HTTP/1.1 that gives a client a limited time for its headers; made for a service by `_protocol`."""
+    """HTTP/1.1 that gives a client a limited time for its headers, and for what it is sent; made for a service by
+    `_protocol`."""
 
     service: Service
     others: Connections
     _timer: asyncio.TimerHandle | None = None
+    _send_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # so that nothing stays unsent without `pause_writing`
         if self.others.add(self):
             self._start_timer()
         else:
@@ -193,8 +199,34 @@ class TimedProtocol(H11Protocol):
         if cycle is not None and not cycle.response_complete and not cycle.more_body:
             self.others.turn(self, busy=True)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_taking()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_send_timer()
+
+    def _await_taking(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        self._send_timer = self.loop.call_later(self.service.settings.send_seconds, self._check_taken, unsent)
+
+    def _check_taken(self, before: int) -> None:
+        """Leave a client that takes too little: closing would wait until it has all."""
+        if self.transport.get_write_buffer_size() <= before - PART:
+            self._await_taking()
+        else:
+            self.service.metrics.refused.labels("slow").inc()
+            self.transport.abort()
+
+    def _stop_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_send_timer()
         self.others.leave(self)
         super().connection_lost(exc)
 

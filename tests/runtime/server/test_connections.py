@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import resource
 import socket
 import time
@@ -99,6 +100,65 @@ async def test_when_all_are_busy_there_is_no_room():
         while served.used:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await lives(served)
+
+
+GET = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
+"""Whose answer is larger than the buffers of an `unread` connection."""
+
+
+@asynccontextmanager
+async def unread(served, data):
+    """A client that takes nothing by itself after it has sent these bytes; little waits in the system."""
+    for server in served.listener.servers:
+        for listening in server.sockets:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", served.port))
+        client.sendall(data)
+        client.setblocking(False)
+        while not served.listener.server_state.connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        yield client
+
+
+def slow_clients(served):
+    """That were left."""
+    return served.service.metrics.refused.labels("slow")._value.get()
+
+
+@pytest.mark.parametrize("count", [1, 40], ids=["after the answer", "amid answers"])
+async def test_a_client_that_takes_nothing_is_left(count):
+    async with serving(send_seconds=0.2) as served, unread(served, GET * count), asyncio.timeout(5):
+        while served.listener.server_state.connections or served.listener.server_state.tasks:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert slow_clients(served) == 1
+        await lives(served)
+
+
+async def test_jobs_of_a_client_that_takes_nothing_end():
+    ask = {**ASK, "max_tokens": 4000, "structured_outputs": {"regex": "[ 0-9]{4000}"}, "stream": True}
+    data = json.dumps(ask).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(data)
+    async with serving(send_seconds=0.2) as served, unread(served, head + data), asyncio.timeout(20):
+        while not served.service.active:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        while served.service.works or served.used:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert slow_clients(served) == 1
+
+
+async def test_a_client_that_takes_an_answer_slowly_gets_all_of_it(monkeypatch):
+    monkeypatch.setattr(listener, "PART", 1024)
+    async with serving(send_seconds=0.2) as served, unread(served, GET) as client, asyncio.timeout(20):
+        loop, began = asyncio.get_running_loop(), time.monotonic()
+        head, _, got = (await loop.sock_recv(client, 4096)).partition(b"\r\n\r\n")
+        size = int(re.search(rb"content-length: (\d+)", head)[1])
+        while len(got) < size:
+            await asyncio.sleep(0.02)
+            got += await loop.sock_recv(client, 4096)
+        assert json.loads(got) and time.monotonic() - began > 0.3
+        assert slow_clients(served) == 0
 
 
 async def test_what_is_no_http_is_told_so_in_json():

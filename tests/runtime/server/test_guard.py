@@ -16,7 +16,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plait import InvalidInput, Runtime, UnsupportedByEngine
-from plait.runtime.server.guard import Guard
 from plait.runtime.server.keys import Client, Keys
 from plait.runtime.server.listener import SECONDS_TO_CLOSE
 from plait.runtime.server.problems import Refused
@@ -290,26 +289,3 @@ def test_a_pool_is_not_served():
     pytest.importorskip("aiomqtt")
     with pytest.raises(UnsupportedByEngine, match="the engines of a pool are its workers'"):
         Service(Runtime("mqtt://localhost/pool"), "pool", ServerSettings(), Keys())
-
-
-async def test_a_client_that_takes_nothing_is_left():
-    async with serving(send_seconds=0.1) as served:
-        ended = []
-
-        async def app(scope, receive, send):
-            try:
-                await send({"type": "http.response.start", "status": 200, "headers": []})
-            finally:
-                ended.append(True)
-
-        async def receive():
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        async def send(message):
-            await asyncio.sleep(60)
-
-        scope = {"type": "http", "path": "/v1/jobs", "headers": []}
-        async with asyncio.timeout(5):
-            await Guard(app, served.service)(scope, receive, send)
-        assert ended
-        assert 'plait_requests_refused_total{status="slow"} 1.0' in served.service.metrics.render().decode()
