@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from ..budget import Budget
 from ..engine import Engine
 from ..errors import InvalidInput, PlaitError
-from ..events import Text
+from ..events import Failed, Text
 from ..job_spec import JobSpec
 from ..methods.base import Decoding, Method
 from ..methods.nesting import all_methods, fan_out
@@ -242,9 +242,13 @@ class Service:
         work.client.reserved -= reserved
         task = work.task
         assert task is not None
+        error = None if task.cancelled() else task.exception()
+        if work.job is None:  # Its readers are told what the job would have told them.
+            reason = "cancelled before it started" if error is None else f"{type(error).__name__}: {error}"
+            work.add(Failed(job=work.id, time=0.0, error=reason, cancelled=error is None))
         if task.cancelled():
             work.end("cancelled")
-        elif (error := task.exception()) is not None:
+        elif error is not None:
             if not isinstance(error, PlaitError):
                 logger.error("job %s failed", work.id, exc_info=error)
             work.end("failed", error)

@@ -75,6 +75,18 @@ async def test_cancel_frees_what_a_job_holds(served):
     assert served.used == 0
 
 
+async def test_readers_of_a_job_that_never_began_are_told_its_end():
+    async with serving(max_running=1) as served, served.http() as http:
+        running, queued = [(await http.post("/v1/jobs", json=LONG)).json()["id"] for _ in range(2)]
+        reader = asyncio.create_task(events(http, queued))
+        await asyncio.sleep(0.05)
+        state = (await http.delete(f"/v1/jobs/{queued}")).json()
+        await http.delete(f"/v1/jobs/{running}")
+        assert (state["state"], state["events"]) == ("cancelled", 1)
+        for [(number, event)] in (await reader, await events(http, queued)):
+            assert (number, event.type, event.job, event.cancelled) == (1, "failed", queued, True)
+
+
 async def test_readers_come_and_go_and_cancelling_frees_within_a_second(served):
     method = {**LONG["method"], "method": "self_consistency", "n": 8}
     async with served.http() as http:
