@@ -11,6 +11,7 @@ from typing import Any
 
 from .client_actions import Action, Answered, Began, Happened, Lost, Send
 from .client_entries import Entry, Peer, Phase
+from .hearing import Hearing
 from .messages import (
     Beat,
     Cancel,
@@ -44,6 +45,7 @@ class Jobs:
         self.workers: dict[str, Peer] = {}
         self._jobs: dict[str, Entry] = {}
         self._count = 0
+        self._hearing = Hearing()
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -171,6 +173,9 @@ class Jobs:
 
     def tick(self, now: float) -> Iterator[Action]:
         """To be called a few times a second while there is a connection."""
+        missed = self._hearing.missed(now)
+        for worker in self.workers.values():
+            worker.seen = min(worker.seen + missed, now)
         for name in [name for name, worker in self.workers.items() if now - worker.seen > self.lease]:
             yield from self.gone(name, now)
         for entry in list(self._jobs.values()):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
+from .hearing import Hearing
 from .messages import (
     Beat,
     Cancel,
@@ -88,6 +89,7 @@ class Desk:
         self.event_bytes = event_bytes
         self._refusal = refusal
         self.is_stopping = False
+        self._hearing = Hearing()
         self._jobs: dict[Key, _Entry] = {}
         self._running: set[tuple[Key, int]] = set()
         """Begun and not ended, whether they still count or not: these take the slots."""
@@ -241,7 +243,10 @@ class Desk:
 
     def tick(self, now: float) -> Iterator[Action]:
         """To be called a few times a second while there is a connection."""
+        missed = self._hearing.missed(now)
         for key, entry in list(self._jobs.items()):
+            if entry.phase is Phase.CLAIMED:
+                entry.since = min(entry.since + missed, now)
             if entry.phase is Phase.CLAIMED and now - entry.since > self.claim_seconds:
                 del self._jobs[key]
             elif entry.phase is Phase.CLAIMED and now - entry.said > self.patience:

@@ -282,6 +282,42 @@ def test_a_job_queued_at_a_busy_worker_is_offered_to_the_others_at_once():
     assert (drop.worker, drop.message.type) == ("busy", "drop")
 
 
+@given(pauses=st.lists(st.floats(0.01, 20.0), max_size=12))
+def test_a_pause_in_which_nobody_listened_ends_no_worker(pauses):
+    """One that beats every second, as the client finds when it comes to read what has arrived."""
+    jobs, now = Jobs("c", lease=3.0), 0.0
+    begin(jobs)
+    held = Beat(capacity=1, free=0, model="m", jobs=[Held(client="c", job="j", epoch=1)])
+    for pause in pauses:
+        now += pause
+        assert not list(jobs.tick(now)) and jobs.epoch("j") == 1
+        list(jobs.beat("w", held, now))
+
+
+@pytest.mark.parametrize("between", [0.2, 0.9, 2.5])
+def test_a_worker_that_is_silent_is_gone_however_slow_the_ticks_are(between):
+    jobs = Jobs("c", lease=3.0)
+    begin(jobs)
+    ticks = 0
+    while jobs.workers:
+        ticks += 1
+        list(jobs.tick(ticks * between))
+    assert 3.0 < ticks * between <= 3.0 * max(1.0, between / 0.5) + 3 * between and jobs.epoch("j") == 2
+
+
+def test_a_claim_outlasts_a_pause_in_which_its_grant_could_not_be_read():
+    desk, key = Desk("w", capacity=1), ("c", "a")
+    list(desk.tick(0.0))
+    list(desk.offer(key, Offer(epoch=1, job={}), 0.0))
+    list(desk.tick(30.0))
+    assert list(desk.order(key, decode(ORDER, b'{"type":"grant","epoch":1}'), 30.0)) == [Begin(key, 1, {}, False)]
+    list(desk.offer(("c", "b"), Offer(epoch=1, job={}), 30.0))
+    list(desk.answered(key, 1, b"", 30.0))
+    for tick in range(151, 220):
+        list(desk.tick(tick / 5))
+    assert [held.job for held in desk.beat().jobs] == ["a"]  # Nobody granted the other one.
+
+
 def test_an_answer_from_an_older_epoch_does_not_count():
     jobs = Jobs("c", lease=3.0)
     begin(jobs)
