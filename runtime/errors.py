@@ -7,7 +7,7 @@
     |   +-- PromptTooLong     the prompt does not fit the context window
     |   +-- InvalidBudget     a budget that allows no work at all
     |   +-- InvalidJob        malformed job JSON, unknown method
-    |   +-- BrokerUnreachable no connection to the MQTT broker, or it refuses user and password
+    |   +-- BrokerUnreachable no connection to the MQTT broker, or it refuses
     +-- UnsupportedByEngine   the method needs a capability this engine lacks; names engines that have it
     +-- BranchBusy            an operation on a branch that is generating right now
     +-- BranchClosed          an operation on a closed branch

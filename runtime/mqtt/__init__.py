@@ -26,6 +26,6 @@ The client is the arbiter of its jobs; nothing else has to agree on anything. A 
 5. A worker that is told to stop hands back (`returned`) what it has not begun, and what it cannot finish.
 
 `messages` is the data, `client_state` and `worker_state` (which answer with `client_actions` and `worker_actions`) are
-the protocol without clocks or sockets, `link` is the connection, `remote` (with its `remote_job`s) and `worker` (with
-what is `serving` a job) put them together.
+the protocol without clocks or sockets, `link` is a `connection` that comes back, `remote` (with its `remote_job`s) and
+`worker` (with what is `serving` a job) put them together.
 """

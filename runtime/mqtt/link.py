@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import socket
-import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,58 +19,24 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from ..errors import BrokerUnreachable
+from ..errors import BrokerUnreachable, InvalidJob, PlaitError
 from .address import Address
+from .connection import Connection, Refused, TakenOver, is_refusal
 from .letter import Letter
 
 logger = logging.getLogger(__name__)
 
 FIRST_WAIT, MAX_WAIT = 0.05, 5.0
 """Seconds between attempts to connect again: twice as many each time, with jitter."""
+STEADY_SECONDS = 5.0
+"""A connection that has lasted so long, and delivered something, is none of those that a broker ends at once: for what
+is sent, or for another client of the same name."""
 SUBSCRIBE_SECONDS, PUBLISH_SECONDS = 3.0, 60.0
-"""For the broker to confirm. A connection that ends meanwhile is not noticed sooner by a subscription."""
+"""For the broker to confirm."""
 WINDOW = 16
 """Messages on their way to the broker at once: fewer than brokers take before they confirm (mosquitto: 20)."""
 MIN_PACKET_BYTES = 4096
 """What a broker must take at least: heads of messages fit into it, with some room for what they carry."""
-
-
-class _Client(aiomqtt.Client):
-    """One that does not wait for an answer on a connection that has ended: a broker that is killed gives none. And one
-    that leaves no connection behind which nobody waits for any more."""
-
-    packet_bytes: int | None = None
-    """What the broker says that it takes at most; None: it says nothing."""
-    _is_given_up = False
-
-    async def __aenter__(self) -> Self:
-        try:
-            return await super().__aenter__()
-        except BaseException:
-            self._is_given_up = True
-            self._loop.call_soon(self._client.disconnect)
-            raise
-
-    def _client_connect(self) -> None:
-        """In a thread, which goes on to the end when who waits for it is cancelled."""
-        super()._client_connect()
-        if self._is_given_up:
-            self._loop.call_soon_threadsafe(self._client.disconnect)
-
-    def _on_connect(self, client: Any, userdata: Any, flags: Any, code: Any, properties: Any = None) -> None:
-        self.packet_bytes = getattr(properties, "MaximumPacketSize", None)
-        super()._on_connect(client, userdata, flags, code, properties)
-
-    def _on_disconnect(self, *given: Any, **named: Any) -> None:
-        if self._is_given_up:
-            return  # Nobody asks.
-        if not self._connected.done():
-            self._connected.set_exception(aiomqtt.MqttError("it ended the connection before it answered"))
-        super()._on_disconnect(*given, **named)
-
-
-def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, (aiomqtt.MqttCodeError, ValueError)) or isinstance(error.__context__, ssl.SSLError)
 
 
 class Link:
@@ -91,10 +57,12 @@ class Link:
         keepalive: int = 10,
         receive_maximum: int = 1000,
         packet_bytes: int = 1 << 20,
-        refused: Callable[[str, int], None] = lambda topic, size: None,
+        refused: Callable[[str, PlaitError], None] = lambda topic, error: None,
+        given_up: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         """`will`: topic, and whether it is retained; its payload is empty. `packet_bytes`: the broker's largest
-        message, unless it names a smaller one. `refused(topic, size)` is called instead of sending a larger one."""
+        message, unless it names a smaller one. `refused(topic, error)` is called of a message that the broker does not
+        take, `given_up(error)` when the connection cannot come back any more."""
         self.address = address
         self.identifier = identifier
         self.is_connected = False
@@ -111,10 +79,17 @@ class Link:
         """The largest packet that the broker takes, as far as is known."""
         self._packet_bytes = packet_bytes
         self._refused = refused
+        self._given_up = given_up
+        self._told: set[str] = set()
+        """Kinds of messages of which the log says already that the broker refuses them."""
         self._wait = FIRST_WAIT
+        self._since = 0.0
+        """When the connection began."""
+        self._has_delivered = False
+        """On this connection."""
         self._outbox: deque[Letter] = deque()
         """Oldest first, until the broker has it."""
-        self._client: aiomqtt.Client | None = None
+        self._client: Connection | None = None
         self._socket: Any = None
         self._task: asyncio.Task[None] | None = None
 
@@ -151,7 +126,7 @@ class Link:
 
     async def flush(self, seconds: float) -> None:
         """Wait until the broker has everything, but no longer than this."""
-        if self._outbox:
+        if self._outbox and self._task is not None and not self._task.done():
             await asyncio.wait([letter.sent for letter in self._outbox], timeout=seconds)
 
     async def unsubscribe(self, topic: str) -> None:
@@ -171,7 +146,7 @@ class Link:
         for letter in self._outbox:
             letter.sent.cancel()
 
-    def _new_client(self) -> _Client:
+    def _new_client(self) -> Connection:
         make: Any = Properties  # without types
         properties = make(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = self._session_seconds
@@ -179,7 +154,7 @@ class Link:
         last = make(PacketTypes.WILLMESSAGE)
         last.WillDelayInterval = self._will_delay
         topic, retain = self._will
-        client = _Client(
+        return Connection(
             self.address.host,
             self.address.port,
             identifier=self.identifier,
@@ -196,8 +171,6 @@ class Link:
             # What waits for a confirmation is small and often followed by more: not to be held back for it.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
-        client.pending_calls_threshold = WINDOW
-        return client
 
     async def _run(self, first: asyncio.Future[None]) -> None:
         assert self._task is not None
@@ -205,10 +178,11 @@ class Link:
             try:
                 async with self._new_client() as client:
                     self._learn(client.packet_bytes)
-                    await client.subscribe([(topic, 1) for topic in self._subscriptions], timeout=SUBSCRIBE_SECONDS)
+                    await client.read(self._subscriptions, seconds=SUBSCRIBE_SECONDS)
                     if self._task.cancelling():
                         return  # Python 3.11: `wait_for`, inside of these, loses it if their answer has just come.
                     self._client, self.is_connected = client, True
+                    self._since, self._has_delivered = time.monotonic(), False
                     self._socket = client._client.socket()
                     self.connections += 1
                     self._connected()
@@ -226,17 +200,28 @@ class Link:
                     first.set_exception(
                         BrokerUnreachable(
                             f"no connection to the broker {self.address}: {error}; is it running, and are "
-                            f"user, password and certificates right?",
-                            is_refusal=_is_refusal(error),
+                            f"user, password, certificates and rights right?",
+                            is_refusal=is_refusal(error),
                         )
                     )
                     return
-                logger.warning("connection to %s: %s; trying again", self.address, error)
+                if isinstance(error, TakenOver):
+                    text = f"the broker {self.address}: {error}; {self.identifier} may connect once"
+                    raise BrokerUnreachable(text, is_refusal=True) from None
+                level = logging.ERROR if isinstance(error, Refused) else logging.WARNING
+                if self._has_delivered and time.monotonic() - self._since < STEADY_SECONDS:
+                    hint = f" (is there another client {self.identifier}?)"
+                else:
+                    hint = ""
+                logger.log(level, "connection to %s: %s%s; trying again", self.address, error, hint)
             finally:
                 self._client, self._socket, self.is_connected = None, None, False
                 for letter in self._outbox:
                     if letter.sending is not None:
                         letter.sending.cancel()  # It would wait for a confirmation that cannot come any more.
+            if self._has_delivered and time.monotonic() - self._since >= STEADY_SECONDS:
+                self._wait = FIRST_WAIT
+            self._has_delivered = False
             await asyncio.sleep(self._wait * random.uniform(0.5, 1.0))
             self._wait = min(self._wait * 2, MAX_WAIT)
 
@@ -258,6 +243,8 @@ class Link:
         logger.error("the connection to %s is given up", self.address, exc_info=error)
         if not first.done():
             first.set_exception(error)
+        else:
+            self._given_up(error)
 
     def _send(self) -> None:
         """Put on its way what may be."""
@@ -268,12 +255,12 @@ class Link:
         for letter in islice(self._outbox, WINDOW):
             if letter.sending is None and not letter.sent.done():
                 if not self._fits(letter):
-                    self._refuse(letter)
+                    # Brokers end the connection at what is too large for them: sent again, it would end each.
+                    text = f"{letter.size:,} bytes, and the broker takes {self.packet_bytes:,}"
+                    self._refuse(letter, InvalidJob(text))
                     continue
-                publish = client.publish(
-                    letter.topic, letter.payload, qos=1, retain=letter.retain, timeout=PUBLISH_SECONDS
-                )
-                letter.sending = asyncio.create_task(publish)
+                writing = client.write(letter.topic, letter.payload, retain=letter.retain, seconds=PUBLISH_SECONDS)
+                letter.sending = asyncio.create_task(writing)
                 letter.sending.add_done_callback(partial(self._published, letter))
 
     def _tidy(self) -> None:
@@ -284,12 +271,15 @@ class Link:
     def _fits(self, letter: Letter) -> bool:
         return letter.size <= self.packet_bytes
 
-    def _refuse(self, letter: Letter) -> None:
-        """Brokers end the connection at what is too large for them: sent again, it would end each."""
-        logger.warning("a message of %d bytes on %r is not sent", letter.size, letter.topic[:200])
-        letter.sent.set_result(None)
+    def _refuse(self, letter: Letter, error: PlaitError) -> None:
+        """It is given up, and no others wait for it."""
+        kind = next(iter(self.address.levels(letter.topic)), "")
+        logger.log(logging.DEBUG if kind in self._told else logging.ERROR, "a message is not sent: %s", error)
+        self._told.add(kind)
+        if not letter.sent.done():
+            letter.sent.set_result(None)
         loop = asyncio.get_running_loop()
-        loop.call_soon(self._refused, letter.topic, letter.size)
+        loop.call_soon(self._refused, letter.topic, error)
         loop.call_soon(self._send)
 
     def _acknowledge(self) -> None:
@@ -302,13 +292,16 @@ class Link:
     def _published(self, letter: Letter, task: asyncio.Task[None]) -> None:
         letter.sending = None
         error = None if task.cancelled() else task.exception()
+        if isinstance(error, Refused):
+            self._refuse(letter, BrokerUnreachable(f"the broker {self.address}: {error}", is_refusal=True))
+            return
         if task.cancelled() or isinstance(error, (aiomqtt.MqttError, ValueError)):
             # Again, by this connection or the next.
             asyncio.get_running_loop().call_later(FIRST_WAIT, self._send)
             return
         if error is not None:
             raise error
-        self._wait = FIRST_WAIT  # Not before: a broker may take a connection only to end it at what is sent.
+        self._has_delivered = True
         self._acknowledge()
         if not letter.sent.done():
             letter.sent.set_result(None)

@@ -15,14 +15,13 @@ from typing import Any, Self
 
 from ..budget import Budget
 from ..engine import Engine, Tokenizer
-from ..errors import InvalidInput, InvalidJob, UnsupportedByEngine
+from ..errors import InvalidInput, InvalidJob, JobFailed, PlaitError, UnsupportedByEngine, WorkerLost
 from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..methods.base import Method
 from ..runtime import Runtime, check_id
 from ..trace.trace import check_writable
 from .address import Address
-from .answers import pack_error
 from .client_actions import Action, Answered, Began, Happened, Lost, Send
 from .client_state import Jobs
 from .link import Link
@@ -32,6 +31,7 @@ from .remote_job import RemoteJob
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
+FLUSH_SECONDS = 2.0
 SESSION_SECONDS = 300
 """How long the broker keeps what it has for a client that is away."""
 
@@ -69,6 +69,7 @@ class RemoteRuntime(Runtime):
         self._loop = None
         self._ticker: asyncio.Task[None] | None = None
         self._link: Link | None = None
+        self._refusal: PlaitError | None = None
 
     @property
     def engine(self) -> Engine:
@@ -104,11 +105,26 @@ class RemoteRuntime(Runtime):
             connected=lambda: self._state.connected(time.monotonic()),
             packet_bytes=self._packet_bytes,
             refused=self._refused,
+            given_up=self._given_up,
         )
         await self._link.__aenter__()
+        try:
+            await self._introduce(self._link)
+        except BaseException:
+            await self._link.__aexit__(None, None, None)
+            raise
         self._ticker = asyncio.create_task(self._tick(self._link))
         self._is_open, self._loop = True, asyncio.get_running_loop()
         return self
+
+    async def _introduce(self, link: Link) -> None:
+        """Brokers let anybody read a pool that they do not know, and there are no workers to be heard of: whether this
+        client may write there shows when it does. Nobody has jobs of it yet, so workers have nothing to end."""
+        self._refusal = None
+        link.post(self.address.topic("clients", self.client), b"")
+        await link.flush(FLUSH_SECONDS)
+        if self._refusal is not None:
+            raise self._refusal
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -120,7 +136,7 @@ class RemoteRuntime(Runtime):
                 job.cancel("the runtime is closing")
             while self._remote:
                 await asyncio.gather(*(job.wait() for job in self.jobs))
-            await self._link.flush(2.0)
+            await self._link.flush(FLUSH_SECONDS)
         finally:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
@@ -167,12 +183,20 @@ class RemoteRuntime(Runtime):
         self._do(self._state.cancel(name, reason, time.monotonic()))
         return name in self._state
 
-    def _refused(self, topic: str, size: int) -> None:
-        """The broker takes less than when the job was submitted."""
-        assert self._link is not None
-        if (job := self._remote.get(name := self.address.levels(topic)[-1])) is not None:
-            self._withdraw(name)
-            job.answered(pack_error(_too_large(size, self._link.packet_bytes), None))
+    def _refused(self, topic: str, error: PlaitError) -> None:
+        """The broker takes less than when the job was submitted, or does not let this client write there."""
+        match self.address.levels(topic):
+            case ["clients", self.client]:
+                self._refusal = error
+            case [*_, name] if (job := self._remote.get(name)) is not None:
+                self._withdraw(name)
+                job.failed(error)
+
+    def _given_up(self, error: BaseException) -> None:
+        """Nothing will be heard of the jobs."""
+        self._is_open = False
+        for job in self._remote.values():
+            job.failed(error if isinstance(error, PlaitError) else JobFailed(f"the connection has failed: {error!r}"))
 
     def _withdraw(self, name: str) -> None:
         assert self._link is not None
@@ -222,7 +246,7 @@ class RemoteRuntime(Runtime):
                 case Answered(_, data):
                     job.answered(data)
                 case Lost(_, epochs):
-                    job.lost(epochs)
+                    job.failed(WorkerLost(f"job {job.id}: begun {epochs} times, and each time its worker ended"))
                 case Began(_, epoch):
                     job.epoch = epoch
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInput, JobFailed, PlaitError, WorkerLost
+from ..errors import InvalidInput, JobFailed, PlaitError
 from ..event_queue import EventHub
 from ..events import Done, Event, Failed, parse_event
 from ..job_spec import JobSpec
@@ -74,9 +74,9 @@ class RemoteJob(Job):
         if not self._data.done():
             self._data.set_result(data)
 
-    def lost(self, epochs: int) -> None:
+    def failed(self, error: PlaitError) -> None:
         if not self._data.done():
-            self._data.set_exception(WorkerLost(f"job {self.id}: begun {epochs} times, and each time its worker ended"))
+            self._data.set_exception(error)
 
     async def _run(self) -> Result:
         error: BaseException | None = None

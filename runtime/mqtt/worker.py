@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
 
-from ..errors import BrokerUnreachable, InvalidInput, JobFailed
+from ..errors import BrokerUnreachable, InvalidInput, JobFailed, PlaitError
 from ..job_spec import parse_job
 from ..runtime import Runtime
 from ..trace.trace import Trace
@@ -67,6 +67,7 @@ class Worker:
         self._tasks: dict[tuple[Key, int], asyncio.Task[None]] = {}
         self._serving: dict[tuple[Key, int], Serving] = {}
         self._stopping = asyncio.Event()
+        self._failure: BaseException | None = None
         self._link: Link | None = None
         self._beaten = float("-inf")
 
@@ -75,7 +76,8 @@ class Worker:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Until `stop`. Raises `BrokerUnreachable` if there is no broker at the start, or it refuses."""
+        """Until `stop`. Raises `BrokerUnreachable` if there is no broker at the start, it refuses, or another worker
+        of this name connects."""
         topic = self.address.topic
         jobs = SHARE + topic("jobs", "+", "+")
         link = self._link = Link(
@@ -90,6 +92,7 @@ class Worker:
             connected=self._connected,
             packet_bytes=self._packet_bytes,
             refused=self._refused,
+            given_up=self._fail,
             receive_maximum=2 * self._desk.capacity + 20,
         )
         async with AsyncExitStack() as stack:
@@ -99,6 +102,8 @@ class Worker:
             try:
                 logger.info("worker %s takes jobs of %s", self.name, self.address)
                 await self._stopping.wait()
+                if self._failure is not None:
+                    raise self._failure
                 await link.unsubscribe(jobs)
                 self._do(self._desk.stop())
                 self._beat()
@@ -155,14 +160,21 @@ class Worker:
         self._desk.fit(self._link.packet_bytes)
         self._beat()
 
-    def _refused(self, topic: str, size: int) -> None:
-        """A report that the broker does not take is the end of its job, not of all others behind it."""
+    def _refused(self, topic: str, error: PlaitError) -> None:
+        """A report that the broker does not take is the end of its job, not of all others behind it. A worker whose
+        beats it does not take is none."""
         assert self._link is not None
         match self.address.levels(topic):
             case ["reports", client, job]:
                 self._link.withdraw(topic)
-                error = JobFailed(f"a report of {size:,} bytes; the broker takes {self._link.packet_bytes:,}")
-                self._do(self._desk.refused((client, job), pack_error(error, None), time.monotonic()))
+                answer = pack_error(JobFailed(f"a report cannot be sent: {error}"), None)
+                self._do(self._desk.refused((client, job), answer, time.monotonic()))
+            case ["workers", self.name]:
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._stopping.set()
 
     async def _tick(self) -> None:
         while True:

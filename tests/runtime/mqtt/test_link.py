@@ -12,21 +12,37 @@ pytest.importorskip("aiomqtt")
 
 import aiomqtt
 
-from plait import BrokerUnreachable
+from plait import BrokerUnreachable, Runtime, ScriptedEngine
 from plait.benchmarks.mosquitto import stranger
 from plait.runtime.mqtt.address import Address
-from plait.runtime.mqtt.link import Link, _Client
+from plait.runtime.mqtt.connection import Connection
+from plait.runtime.mqtt.link import Link
+from plait.runtime.mqtt.worker import Worker
 
-CONNECT, SUBSCRIBE = 1, 8
-ANSWERS = {CONNECT: lambda body: b"\x20\x03\0\0\0", SUBSCRIBE: lambda body: b"\x90\x04" + body[:2] + b"\0\x01"}
+CONNECT, PUBLISH, SUBSCRIBE, DISCONNECT = 1, 3, 8, 14
+NOT_AUTHORIZED, TAKEN_OVER, QUOTA_EXCEEDED, NO_SHARES = 0x87, 0x8E, 0x97, 0x9E
+
+
+def suback(code):
+    return lambda body: b"\x90\x04" + body[:2] + bytes([0, code])
+
+
+def puback(code):
+    """With the number that stands behind the topic."""
+    return lambda body: b"\x40\x03" + body[2 + body[1] : 4 + body[1]] + bytes([code])
+
+
+ANSWERS = {CONNECT: lambda body: b"\x20\x03\0\0\0", SUBSCRIBE: suback(1), PUBLISH: puback(0)}
 
 
 class MadeUpBroker:
-    """Answers the packets of `answered` only."""
+    """Answers the packets of `answered` only, as `answers` has it or else well."""
 
-    def __init__(self, answered=(CONNECT, SUBSCRIBE)):
+    def __init__(self, answered=(CONNECT, SUBSCRIBE, PUBLISH), answers=None):
         self.answered = answered
+        self.answers = ANSWERS | (answers or {})
         self.kinds = []
+        self.bodies = []
         self.open = set()
 
     def drop(self):
@@ -43,8 +59,9 @@ class MadeUpBroker:
                     size, shift = size | (byte & 127) << shift, shift + 7
                 body = await reader.readexactly(size | byte << shift)
                 self.kinds.append(kind)
+                self.bodies.append(body)
                 if kind in self.answered:
-                    writer.write(ANSWERS[kind](body))
+                    writer.write(self.answers[kind](body))
         self.open.remove(writer)
         writer.close()
 
@@ -64,14 +81,14 @@ async def test_an_end_at_the_moment_of_an_answer_is_an_end(monkeypatch, moment):
     """Until Python 3.12 `asyncio.wait_for` loses a cancellation then."""
     async with made_up() as (broker, address):
         link = stranger(address, "one")
-        inner, ends = getattr(_Client, moment), []
+        inner, ends = getattr(Connection, moment), []
 
         def answer(client, *given, **named):
             inner(client, *given, **named)
             if link.connections and not ends:
                 ends.append(asyncio.create_task(link.__aexit__(None, None, None)))
 
-        monkeypatch.setattr(_Client, moment, answer)
+        monkeypatch.setattr(Connection, moment, answer)
         await link.__aenter__()
         broker.drop()
         async with asyncio.timeout(5):
@@ -88,7 +105,7 @@ async def test_a_connection_that_fails_as_it_is_ended_is_not_made_again(monkeypa
     async with made_up() as (broker, address):
         async with asyncio.timeout(5), stranger(address, "one") as link:
             client = link._client
-            monkeypatch.setattr(_Client, "__aexit__", fail)
+            monkeypatch.setattr(Connection, "__aexit__", fail)
         assert broker.kinds.count(CONNECT) == 1
         client._client.disconnect()
 
@@ -123,6 +140,93 @@ async def test_a_broker_that_does_not_answer_is_one_error_and_no_connection(monk
         with pytest.raises(BrokerUnreachable, match="timed out"):
             async with stranger(address, "one"):
                 pass
+
+
+@pytest.mark.parametrize(
+    "answers, topic, why",
+    [
+        ({SUBSCRIBE: suback(NOT_AUTHORIZED)}, "x", "Not authorized"),
+        ({SUBSCRIBE: suback(NO_SHARES)}, "$share/workers/x", "Shared subscription not supported"),
+        ({SUBSCRIBE: suback(0)}, "x", "QoS 0"),
+        ({CONNECT: lambda body: b"\x20\x05\0\0\x02\x2a\0"}, "$share/workers/x", "no shared"),
+        ({SUBSCRIBE: lambda body: bytes([DISCONNECT << 4, 2, TAKEN_OVER, 0])}, "x", "same name"),
+    ],
+)
+async def test_what_the_broker_does_not_let_one_read_is_one_error_at_once(answers, topic, why):
+    async with made_up(answers=answers) as (broker, address):
+        began = time.monotonic()
+        with pytest.raises(BrokerUnreachable, match=why) as error:
+            async with stranger(address, "one", topic=topic):
+                pass
+        assert error.value.is_refusal and broker.kinds.count(CONNECT) == 1 and time.monotonic() - began < 2
+
+
+async def test_what_may_no_longer_be_read_is_an_error_in_the_log(caplog):
+    async with made_up() as (broker, address), stranger(address, "one") as link:
+        broker.answers[SUBSCRIBE] = suback(NOT_AUTHORIZED)
+        broker.drop()
+        async with asyncio.timeout(5):
+            while "Not authorized" not in caplog.text:  # noqa: ASYNC110 - no event for it
+                await asyncio.sleep(0.01)
+        assert any(one.levelname == "ERROR" for one in caplog.records)
+        broker.answers[SUBSCRIBE] = suback(1)
+        async with asyncio.timeout(5):
+            while not link.is_connected:  # noqa: ASYNC110 - no event for it
+                await asyncio.sleep(0.01)
+
+
+async def test_what_may_not_be_written_is_refused_alone(caplog):
+    def answer(body):
+        return puback({b"a": NOT_AUTHORIZED, b"q": QUOTA_EXCEEDED}.get(body[1 + body[1] : 2 + body[1]], 0))(body)
+
+    refused = []
+    async with made_up(answers={PUBLISH: answer}) as (_, address):
+        link = stranger(address, "one")
+        link._refused = lambda topic, error: refused.append((topic, str(error)))
+        async with asyncio.timeout(5), link:
+            for _ in range(2):
+                await asyncio.gather(*(link.post(f"x/{name}", b"") for name in "baqb"))
+            await asyncio.sleep(0)
+            assert link.connections == 1 and not link._outbox
+    assert [topic for topic, _ in refused] == ["x/a"] * 2 and all("Not authorized" in why for _, why in refused)
+    assert [record.levelname for record in caplog.records if "not sent" in record.message] == ["ERROR"]
+
+
+async def test_a_worker_whose_name_is_taken_ends():
+    async with Runtime(engine=ScriptedEngine([])) as local, made_up() as (broker, address):
+        task = asyncio.create_task(Worker(local, address, name="one").run())
+        async with asyncio.timeout(5):
+            while PUBLISH not in broker.kinds:  # noqa: ASYNC110 - no event for it
+                await asyncio.sleep(0.01)
+            began = time.monotonic()
+            for writer in broker.open:
+                writer.write(bytes([DISCONNECT << 4, 2, TAKEN_OVER, 0]))
+            with pytest.raises(BrokerUnreachable, match="same name"):
+                await task
+        assert broker.kinds.count(CONNECT) == 1 and time.monotonic() - began < 1
+
+
+async def test_connections_that_end_soon_are_made_less_and_less(caplog):
+    """As when two of one name throw each other off, and the broker does not say why."""
+    async with made_up() as (broker, address), stranger(address, "one") as link:
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            if link.is_connected:
+                await link.post("x", b"")
+                broker.drop()
+                while link.is_connected:  # noqa: ASYNC110 - no event for it
+                    await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)
+        assert 1 < link.connections <= 6 and "another client one?" in caplog.text
+
+
+@pytest.mark.parametrize("answered", [(CONNECT,), (CONNECT, SUBSCRIBE)])
+async def test_who_leaves_leaves_no_session(answered):
+    async with made_up(answered=answered) as (broker, address):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5), stranger(address, "one", session_seconds=300):
+                pass
+    assert broker.kinds[-1] == DISCONNECT and broker.bodies[-1] == b"\0\x05\x11\0\0\0\0"
 
 
 async def test_what_is_on_its_way_when_the_connection_breaks_is_sent_again_in_order(broker):

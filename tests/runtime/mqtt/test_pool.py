@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -464,7 +465,17 @@ async def test_tls_and_the_access_list_of_the_documentation(tmp_path):
             task = asyncio.create_task(one.run())
             async with Runtime(url.format("service"), ca_file=certificate) as remote:
                 assert (await (await remote.submit(Sequential(prompt="q")))).text == "fine"
+                remote.address = replace(remote.address, pool="other")  # as if it were taken from it later
+                with pytest.raises(BrokerUnreachable, match="(?i)not authori"):
+                    await asyncio.wait_for(await remote.submit(Sequential(prompt="q")), 5)
+            other = url.format("service").replace("/pool", "/other")
+            with pytest.raises(BrokerUnreachable, match="(?i)not authori"):
+                async with Runtime(other, ca_file=certificate):
+                    pass
             one.stop()
             await task
+            for wrong in (url.format("worker").replace("/pool", "/other"), url.format("service")):
+                with pytest.raises(BrokerUnreachable, match="(?i)not authori"):
+                    await asyncio.wait_for(Worker(local, Address.parse(wrong, ca_file=certificate)).run(), 10)
     finally:
         broker.stop()
