@@ -166,7 +166,7 @@ class Runtime:
             job.cancel("the runtime is closing")
         # Shielded by repetition: if leaving is itself cancelled, the jobs still come to their end first.
         cancelled: asyncio.CancelledError | None = None
-        while self._jobs:
+        while self.jobs:
             try:
                 await asyncio.gather(*(job.wait() for job in self.jobs))
             except asyncio.CancelledError as error:

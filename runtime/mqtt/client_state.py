@@ -140,6 +140,8 @@ class Jobs:
                 continue
             entry = self._jobs.get(held.job)
             if entry is None or entry.epoch > held.epoch or not self._may_have(entry, name):
+                if entry is not None:
+                    entry.queued.discard(name)
                 yield Send(held.job, Drop(epoch=held.epoch), name)
                 continue
             listed.add(held.job)
@@ -281,5 +283,7 @@ class Jobs:
     def _forget(self, entry: Entry, now: float) -> Iterator[Action]:
         del self._jobs[entry.id]
         if entry.holder is not None:
-            yield Send(entry.id, Drop(epoch=entry.epoch), entry.holder)
+            entry.queued.add(entry.holder)
+        for name in sorted(entry.queued):
+            yield Send(entry.id, Drop(epoch=entry.epoch), name)
         yield from self._offer(now)

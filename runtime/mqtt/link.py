@@ -20,6 +20,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from ..errors import BrokerUnreachable, InvalidJob, PlaitError
+from ..settled import settled
 from .address import Address
 from .connection import Connection, Refused, TakenOver, is_refusal
 from .letter import Letter
@@ -142,9 +143,11 @@ class Link:
         assert self._task is not None
         self._task.cancel()
         sending = [letter.sending for letter in self._outbox if letter.sending is not None]
-        await asyncio.gather(self._task, *sending, return_exceptions=True)
-        for letter in self._outbox:
-            letter.sent.cancel()
+        try:
+            await settled([self._task, *sending])
+        finally:
+            for letter in self._outbox:
+                letter.sent.cancel()
 
     def _new_client(self) -> Connection:
         make: Any = Properties  # without types

@@ -20,6 +20,7 @@ from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..methods.base import Method
 from ..runtime import Runtime, check_id
+from ..settled import settled
 from ..trace.trace import check_writable
 from .address import Address
 from .client_actions import Action, Answered, Began, Happened, Lost, Send
@@ -132,15 +133,18 @@ class RemoteRuntime(Runtime):
         self._leave()
         assert self._link is not None and self._ticker is not None
         try:
-            for job in self.jobs:
-                job.cancel("the runtime is closing")
-            while self._remote:
-                await asyncio.gather(*(job.wait() for job in self.jobs))
-            await self._link.flush(FLUSH_SECONDS)
+            await self._cancel_all()
         finally:
             self._ticker.cancel()
-            await asyncio.gather(self._ticker, return_exceptions=True)
-            await self._link.__aexit__(kind, error, traceback)
+            # Workers that have queued a job and were not told end it now.
+            self._post(self.address.topic("clients", self.client), b"")
+            try:
+                await self._link.flush(FLUSH_SECONDS)
+            finally:
+                try:
+                    await settled([self._ticker])
+                finally:
+                    await self._link.__aexit__(kind, error, traceback)
 
     async def submit(
         self,

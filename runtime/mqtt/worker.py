@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import BrokerUnreachable, InvalidInput, JobFailed, PlaitError
 from ..job_spec import parse_job
 from ..runtime import Runtime
+from ..settled import settled
 from ..trace.trace import Trace
 from .address import Address
 from .answers import pack_cancelled, pack_error
@@ -111,12 +112,17 @@ class Worker:
                 self._do(self._desk.abandon())
                 await self._wait(lambda: self._desk.unanswered, min(self._grace, 5.0))
             finally:
+                # However it ends: what is granted from now on must not begin.
+                self._do(self._desk.stop())
+                self._do(self._desk.abandon())
                 ticker.cancel()
                 for task in self._tasks.values():
                     task.cancel()
-                await asyncio.gather(ticker, *self._tasks.values(), return_exceptions=True)
-                link.post(topic("workers", self.name), b"", retain=True)
-                await link.flush(2.0)
+                try:
+                    await settled([ticker, *self._tasks.values()])
+                finally:
+                    link.post(topic("workers", self.name), b"", retain=True)
+                    await link.flush(2.0)
 
     async def _connect(self, link: Link, stack: AsyncExitStack) -> bool:
         """False: it was told to stop before there was a broker."""

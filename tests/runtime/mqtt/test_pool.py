@@ -248,6 +248,62 @@ async def test_a_cancelled_job_frees_its_worker(broker):
         assert job.trace.end["finish"] == "cancelled" and job.trace.segments
 
 
+async def until(holds):
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 9, 14])
+async def test_leaving_that_is_cancelled_is_still_leaving(broker, steps):
+    """The fixture of all tests looks for tasks that are left."""
+    engine = ScriptedEngine(lambda _: "x" * 3000, seconds_per_token=0.01)
+    remote = Runtime(broker.url())
+
+    async def leave():
+        await remote.__aexit__(None, None, None)
+
+    async with worker(broker, engine=engine, capacity=1) as one:
+        await remote.__aenter__()
+        jobs = [await remote.submit(Sequential(prompt="q", max_tokens=3000)) for _ in range(3)]
+        await until(lambda: any(job.epoch for job in jobs))
+        task = asyncio.create_task(leave())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(task), 8)
+        assert all(job.is_done for job in jobs) and not remote._link.is_connected
+        await until(lambda: not one._desk.beat().jobs and not one._desk.running)
+
+
+async def test_a_client_that_leaves_is_forgotten_at_once(broker, monkeypatch):
+    offer = encode(Offer(epoch=1, job={"method": {"method": "sequential", "prompt": "q"}}))
+    async with worker(broker) as one, posted(broker) as post:
+        async with Runtime(broker.url()) as remote:
+            monkeypatch.setattr(
+                remote._link, "_receive", lambda *given: None
+            )  # It does not hear of it, as when its last words cross.
+            post(offer, "jobs", remote.client, "job-1")
+            await until(lambda: one._desk.beat().jobs)
+        await until(lambda: not one._desk.beat().jobs)
+
+
+async def test_a_worker_that_is_cancelled_begins_no_more(broker):
+    engine = ScriptedEngine(lambda _: "x" * 3000, seconds_per_token=0.01)
+    async with Runtime(engine=engine) as local, Runtime(broker.url()) as remote:
+        one = Worker(local, Address.parse(broker.url()), beat_seconds=0.2)
+        task = asyncio.create_task(one.run())
+        await until(lambda: remote.workers)
+        job = await remote.submit(Sequential(prompt="q", max_tokens=3000))
+        while not job.epoch:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0)
+        task.cancel()  # Its grant is on the way.
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not local.jobs and not one._tasks
+
+
 async def test_large_answers_come_in_chunks(broker):
     small = Runtime(broker.url(), packet_bytes=4096)
     async with worker(

@@ -318,6 +318,17 @@ def test_a_claim_outlasts_a_pause_in_which_its_grant_could_not_be_read():
     assert [held.job for held in desk.beat().jobs] == ["a"]  # Nobody granted the other one.
 
 
+def test_all_that_have_queued_a_job_are_told_to_drop_it():
+    jobs = Jobs("c", lease=3.0)
+    for name in ("a", "b"):
+        list(jobs.beat(name, Beat(capacity=1, free=0, model="m"), 0.0))
+    list(jobs.submit("j", {}, 0, 0.0))
+    for name in ("a", "b"):
+        list(jobs.report("j", Queued(worker=name, epoch=1), 0.1))
+    drops = list(jobs.cancel("j", "enough", 0.2))
+    assert [(drop.worker, drop.message.type) for drop in drops] == [("a", "drop"), ("b", "drop")]
+
+
 def test_an_answer_from_an_older_epoch_does_not_count():
     jobs = Jobs("c", lease=3.0)
     begin(jobs)

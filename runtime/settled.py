@@ -1,0 +1,21 @@
+"""`settled`: wait for tasks to the end, also where that is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+
+async def settled(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Return when all have ended, however they do: what they raise is not raised here. A cancellation meanwhile is
+    raised then, and not before."""
+    cancelled: asyncio.CancelledError | None = None
+    left = set(tasks)
+    while left:
+        try:
+            _, left = await asyncio.wait(left)
+        except asyncio.CancelledError as error:
+            cancelled, left = error, {task for task in left if not task.done()}
+    if cancelled is not None:
+        raise cancelled
