@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -57,3 +59,63 @@ class Peer:
     seen: float
     capacity: int = 0
     free: int = 0
+
+
+class Entries:
+    """All unanswered jobs, those that are out with workers, and those that wait in the order in which they go: many may
+    wait, so nothing that is done often looks at all of them."""
+
+    def __init__(self) -> None:
+        self.out: dict[str, Entry] = {}
+        """Offered, queued or running."""
+        self._all: dict[str, Entry] = {}
+        self._waiting: list[tuple[int, int, Entry]] = []
+        """A heap. Those that wait no longer are found out when it is their turn."""
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __contains__(self, job: str) -> bool:
+        return job in self._all
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self._all.values()))
+
+    def __getitem__(self, job: str) -> Entry:
+        return self._all[job]
+
+    def get(self, job: str) -> Entry | None:
+        return self._all.get(job)
+
+    def wait(self, entry: Entry) -> None:
+        """It is new, or comes back."""
+        entry.phase = Phase.WAITING
+        self._all[entry.id] = entry
+        self.out.pop(entry.id, None)
+        heapq.heappush(self._waiting, (-entry.priority, entry.number, entry))
+
+    def go(self, entry: Entry, phase: Phase) -> None:
+        entry.phase = phase
+        self.out[entry.id] = entry
+
+    def remove(self, entry: Entry) -> None:
+        del self._all[entry.id]
+        self.out.pop(entry.id, None)
+
+    def offer(self, count: int, can_go: Callable[[Entry], bool]) -> list[Entry]:
+        """The first so many of those that wait and can go; they are out now."""
+        gone: list[Entry] = []
+        kept = []
+        while self._waiting and len(gone) < count:
+            place = heapq.heappop(self._waiting)
+            entry = place[2]
+            if self._all.get(entry.id) is not entry or entry.phase is not Phase.WAITING:
+                continue
+            if can_go(entry):
+                self.go(entry, Phase.OFFERED)
+                gone.append(entry)
+            else:
+                kept.append(place)
+        for place in kept:
+            heapq.heappush(self._waiting, place)
+        return gone

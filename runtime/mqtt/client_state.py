@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .client_actions import Action, Answered, Began, Happened, Lost, Send
-from .client_entries import Entry, Peer, Phase
+from .client_entries import Entries, Entry, Peer, Phase
 from .hearing import Hearing
 from .messages import (
     Beat,
@@ -43,7 +43,9 @@ class Jobs:
         self.patience = patience
         self.max_epochs = max_epochs
         self.workers: dict[str, Peer] = {}
-        self._jobs: dict[str, Entry] = {}
+        self.is_closing = False
+        """Nothing more is offered."""
+        self._jobs = Entries()
         self._count = 0
         self._hearing = Hearing()
 
@@ -56,7 +58,7 @@ class Jobs:
     @property
     def holders(self) -> set[str]:
         """Workers that run or have queued a job."""
-        return {entry.holder for entry in self._jobs.values() if entry.holder is not None}
+        return {entry.holder for entry in self._jobs.out.values() if entry.holder is not None}
 
     def epoch(self, job: str) -> int:
         return self._jobs[job].epoch
@@ -64,7 +66,7 @@ class Jobs:
     def submit(self, job: str, spec: dict[str, Any], priority: int, now: float) -> Iterator[Action]:
         """`job` is new."""
         self._count += 1
-        self._jobs[job] = Entry(job, spec, priority, self._count)
+        self._jobs.wait(Entry(job, spec, priority, self._count))
         yield from self._offer(now)
 
     def cancel(self, job: str, reason: str, now: float) -> Iterator[Action]:
@@ -153,7 +155,7 @@ class Jobs:
                     yield Send(entry.id, Watch(epoch=entry.epoch), name)
                 if held.events > entry.events or held.chunks > len(entry.chunks):
                     yield from self._ask(entry, held.chunks, now)
-        for entry in list(self._jobs.values()):
+        for entry in list(self._jobs.out.values()):
             # It forgot a job that it was granted. A beat on its way when it was does not count.
             if entry.holder == name and entry.id not in listed and now - entry.since > self.lease:
                 yield from self._take_back(entry)
@@ -164,9 +166,9 @@ class Jobs:
 
     def gone(self, name: str, now: float) -> Iterator[Action]:
         """The worker has said, or its will does, that it is no more."""
-        if self.workers.pop(name, None) is None and not any(e.holder == name for e in self._jobs.values()):
+        if self.workers.pop(name, None) is None and not any(e.holder == name for e in self._jobs.out.values()):
             return
-        for entry in list(self._jobs.values()):
+        for entry in self._jobs:
             entry.declined.pop(name, None)
             if entry.holder == name:
                 yield Send(entry.id, Drop(epoch=entry.epoch), name)
@@ -180,7 +182,7 @@ class Jobs:
             worker.seen = min(worker.seen + missed, now)
         for name in [name for name, worker in self.workers.items() if now - worker.seen > self.lease]:
             yield from self.gone(name, now)
-        for entry in list(self._jobs.values()):
+        for entry in list(self._jobs.out.values()):
             if entry.phase is Phase.RUNNING and entry.holder not in self.workers:
                 yield from self._take_back(entry)
             elif entry.phase is Phase.OFFERED and entry.declined and not self._takers(entry):
@@ -200,13 +202,11 @@ class Jobs:
         return entry.phase is Phase.QUEUED and any(self.workers[name].free for name in self._takers(entry))
 
     def _offer(self, now: float) -> Iterator[Action]:
-        capacity = sum(worker.capacity for worker in self.workers.values())
-        out = sum(entry.phase is not Phase.WAITING for entry in self._jobs.values())
-        if out >= capacity:
+        if self.is_closing:
             return
-        waiting = [e for e in self._jobs.values() if e.phase is Phase.WAITING and self._takers(e)]
-        for entry in sorted(waiting, key=lambda entry: (-entry.priority, entry.number))[: capacity - out]:
-            entry.phase, entry.since, entry.offers = Phase.OFFERED, now, 0
+        free = sum(worker.capacity for worker in self.workers.values()) - len(self._jobs.out)
+        for entry in self._jobs.offer(free, lambda entry: bool(self._takers(entry))):
+            entry.since, entry.offers = now, 0
             entry.queued.clear()
             yield self._offered(entry)
 
@@ -224,7 +224,7 @@ class Jobs:
     def _refused(self, entry: Entry, now: float) -> Iterator[Action]:
         """All workers have declined it. One that would have run it may come again."""
         if entry.taken:
-            entry.phase = Phase.WAITING
+            self._jobs.wait(entry)
             return
         yield Answered(entry.id, next(reversed(entry.declined.values())))
         yield from self._forget(entry, now)
@@ -234,7 +234,8 @@ class Jobs:
             yield Send(entry.id, Drop(epoch=entry.epoch), name)
             return
         if entry.phase is not Phase.RUNNING:
-            entry.phase, entry.holder, entry.since = Phase.RUNNING, name, now
+            self._jobs.go(entry, Phase.RUNNING)
+            entry.holder, entry.since = name, now
             entry.taken = True
             self.workers.setdefault(name, Peer(now))
             yield Began(entry.id, entry.epoch)
@@ -273,15 +274,16 @@ class Jobs:
     def _take_back(self, entry: Entry) -> Iterator[Action]:
         if entry.phase is Phase.RUNNING:
             if entry.epoch >= self.max_epochs or entry.cancelled is not None:
-                del self._jobs[entry.id]
+                self._jobs.remove(entry)
                 yield Lost(entry.id, entry.epoch)
                 return
             entry.epoch += 1
             entry.events, entry.chunks, entry.last = 0, {}, None
-        entry.phase, entry.holder, entry.asked = Phase.WAITING, None, float("-inf")
+        entry.holder, entry.asked = None, float("-inf")
+        self._jobs.wait(entry)
 
     def _forget(self, entry: Entry, now: float) -> Iterator[Action]:
-        del self._jobs[entry.id]
+        self._jobs.remove(entry)
         if entry.holder is not None:
             entry.queued.add(entry.holder)
         for name in sorted(entry.queued):

@@ -115,6 +115,7 @@ class RemoteRuntime(Runtime):
             await self._link.__aexit__(None, None, None)
             raise
         self._ticker = asyncio.create_task(self._tick(self._link))
+        self._state.is_closing = False
         self._is_open, self._loop = True, asyncio.get_running_loop()
         return self
 
@@ -131,6 +132,7 @@ class RemoteRuntime(Runtime):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._leave()
+        self._state.is_closing = True
         assert self._link is not None and self._ticker is not None
         try:
             await self._cancel_all()
@@ -158,6 +160,7 @@ class RemoteRuntime(Runtime):
         trace_file: str | Path | None = None,
     ) -> Job:
         """As `Runtime.submit`; what a worker's engine has against the job is raised by `await job`."""
+        await asyncio.sleep(0)  # Who submits thousands in a row must hear of the workers meanwhile.
         self._check_open()
         assert self._link is not None
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)

@@ -24,6 +24,7 @@ from plait.runtime.mqtt.messages import (
     Offer,
     Queued,
     Resend,
+    Returned,
     decode,
     encode,
     is_id,
@@ -327,6 +328,47 @@ def test_all_that_have_queued_a_job_are_told_to_drop_it():
         list(jobs.report("j", Queued(worker=name, epoch=1), 0.1))
     drops = list(jobs.cancel("j", "enough", 0.2))
     assert [(drop.worker, drop.message.type) for drop in drops] == [("a", "drop"), ("b", "drop")]
+
+
+@given(priorities=st.lists(st.integers(-2, 2), max_size=20), data=st.data())
+def test_jobs_go_by_priority_and_then_in_turn_also_when_they_come_back(priorities, data):
+    jobs = Jobs("c", lease=3.0)
+    for i, priority in enumerate(priorities):
+        list(jobs.submit(f"j{i}", {}, priority, 0.0))
+    left = sorted(range(len(priorities)), key=lambda i: (-priorities[i], i))
+    while left:
+        step = data.draw(st.sampled_from(["cancel", "run", "give back"]))
+        if step == "cancel":
+            out = left.pop(data.draw(st.integers(0, len(left) - 1)))
+            assert not list(jobs.cancel(f"j{out}", "enough", 0.0))
+            continue
+        (offer,) = jobs.beat("w", Beat(capacity=1, free=1, model="m"), 0.0)
+        assert offer.job == f"j{left[0]}"
+        list(jobs.report(offer.job, Claim(worker="w", epoch=jobs.epoch(offer.job)), 0.0))
+        list(jobs.beat("w", Beat(capacity=0, free=0, model="m"), 0.0))
+        if step == "run":
+            report = Chunk(worker="w", epoch=jobs.epoch(offer.job), index=0, count=1, events=0)
+            list(jobs.report(offer.job, report, 0.0))
+            left.pop(0)
+        else:
+            list(jobs.report(offer.job, Returned(worker="w", epoch=jobs.epoch(offer.job)), 0.0))
+        assert len(jobs) == len(left)
+
+
+def test_many_jobs_that_wait_are_not_looked_at_one_by_one(monkeypatch):
+    looked = []
+    monkeypatch.setattr(Jobs, "_takers", lambda self, entry, inner=Jobs._takers: looked.append(1) or inner(self, entry))
+    jobs = Jobs("c", lease=3.0)
+    list(jobs.beat("w", Beat(capacity=4, free=4, model="m"), 0.0))
+    for i in range(1000):
+        list(jobs.submit(f"j{i}", {}, 0, 0.0))
+    for tick in range(100):
+        list(jobs.tick(tick / 5))
+        list(jobs.beat("w", Beat(capacity=5, free=1, model="m"), tick / 5))
+    assert len(looked) < 100
+    jobs.is_closing = True
+    assert not [action for i in range(5, 1000) for action in jobs.cancel(f"j{i}", "closing", 20.0)]
+    assert not [action for i in range(5) for action in jobs.cancel(f"j{i}", "closing", 20.0)] and not len(jobs)
 
 
 def test_an_answer_from_an_older_epoch_does_not_count():
