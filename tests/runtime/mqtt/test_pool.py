@@ -336,14 +336,15 @@ async def test_answers_and_events_are_cut_for_what_the_broker_takes(narrow):
 
 
 async def test_a_job_too_large_for_a_broker_that_came_later_fails_alone(narrow):
-    async with worker(narrow, lambda _: "small"), Runtime(narrow.url()) as remote:
+    async with Runtime(narrow.url()) as remote:
         remote._link.packet_bytes = 1 << 20  # as when it was submitted
         big = await remote.submit(SEQUENTIAL, metadata={"x": "y" * 20_000})
         remote._link.packet_bytes = 9000
-        small = await remote.submit(SEQUENTIAL)
-        with pytest.raises(InvalidJob, match="9,000"):
-            await asyncio.wait_for(big, 5)
-        assert (await asyncio.wait_for(small, 5)).text == "small"
+        async with worker(narrow, lambda _: "small"):
+            small = await remote.submit(SEQUENTIAL)
+            with pytest.raises(InvalidJob, match="9,000"):
+                await asyncio.wait_for(big, 5)
+            assert (await asyncio.wait_for(small, 5)).text == "small"
         assert remote._link.connections == 1
 
 
