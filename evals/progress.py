@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from rich.console import Console
@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from ..runtime.settled import settled
 
 LINE_SECONDS = 30.0
 
@@ -84,9 +86,10 @@ async def progress(console: Console | None, name: str, done: int, total: int) ->
             yield count
         finally:
             lines.cancel()
-            with suppress(asyncio.CancelledError):
-                await lines
-            _print(console, count)
+            try:
+                await settled([lines])
+            finally:
+                _print(console, count)
 
 
 async def _lines(console: Console, count: Count) -> None:

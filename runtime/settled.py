@@ -11,11 +11,15 @@ async def settled(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Return when all have ended, however they do: what they raise is not raised here. A cancellation meanwhile is
     raised then, and not before."""
     cancelled: asyncio.CancelledError | None = None
-    left = set(tasks)
+    tasks = set(tasks)
+    left = tasks
     while left:
         try:
             _, left = await asyncio.wait(left)
         except asyncio.CancelledError as error:
             cancelled, left = error, {task for task in left if not task.done()}
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # Retrieved.
     if cancelled is not None:
         raise cancelled

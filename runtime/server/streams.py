@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request
@@ -13,6 +12,7 @@ from ..events import Text
 from ..methods.base import Method
 from ..methods.tools import CallReader, ToolCall
 from ..plain import json_text
+from ..settled import settled
 from .answers import Answer, failure
 from .sampled import Sampled
 from .work import Work
@@ -48,8 +48,10 @@ async def unless_gone(request: Request, wanted: Awaitable[Any]) -> bool:
     finally:
         for one in (watch, task):
             one.cancel()
-            with suppress(asyncio.CancelledError):
-                await one
+        await settled((watch, task))
+        for one in (watch, task):
+            if not one.cancelled():
+                one.result()
 
 
 async def finish(works: Sequence[Work]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from plait import JobSpec, Sequential
 from plait.runtime.server.keys import Client
-from plait.runtime.server.streams import finish
+from plait.runtime.server.streams import finish, unless_gone
 from plait.runtime.server.work import Work
 
 
@@ -55,3 +55,32 @@ async def test_who_stops_waiting_ends_all():
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert all(work.reasons for work in works)
+
+
+class Leaving:
+    """A request whose client goes away at once."""
+
+    async def receive(self):
+        return {"type": "http.disconnect"}
+
+
+async def test_who_is_cancelled_while_what_was_wanted_ends_does_not_go_on():
+    async def slow():
+        try:
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(0.05)
+
+    waiting = asyncio.create_task(unless_gone(Leaving(), slow()))
+    await asyncio.sleep(0.02)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_what_was_wanted_raises_its_error():
+    async def broken():
+        raise ValueError("no luck")
+
+    with pytest.raises(ValueError, match="no luck"):
+        await unless_gone(Leaving(), broken())
