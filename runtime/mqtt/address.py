@@ -45,6 +45,11 @@ class Address:
         """The password may also stand in the environment (`PLAIT_MQTT_PASSWORD`). `mqtts` checks the broker's
         certificate against `ca_file`, or the system's; `cert_file` and `key_file` are the client's own.
         Raises `InvalidInput`."""
+        for option, text in (("prefix", prefix), ("user", user or ""), ("password", password or "")):
+            if not isinstance(text, str):
+                raise InvalidInput(
+                    f"{option} is a text, not {text!r}" if option != "password" else f"{option} is a text"
+                )
         try:
             parts = urlsplit(url)
             port = parts.port

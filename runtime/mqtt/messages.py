@@ -15,12 +15,14 @@ from ..plain import check_plain
 
 MAX_ID = 64
 MAX_CHUNKS = 100_000
+MAX_EPOCH = 2**31
+MAX_CAPACITY = 10_000
 ID = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_ID}}}")
 """What clients, workers and jobs may be called: a level of a topic without wildcards."""
 
 Id = Annotated[str, Field(pattern=rf"^{ID.pattern}$")]
 Number = Annotated[int, Field(ge=0, le=2**53, strict=True)]
-Epoch = Annotated[int, Field(ge=1, le=2**31, strict=True)]
+Epoch = Annotated[int, Field(ge=1, le=MAX_EPOCH, strict=True)]
 
 
 class Malformed(InvalidInput):
@@ -132,7 +134,7 @@ class Held(Message):
 
 class Beat(Message):
     type: Literal["beat"] = "beat"
-    capacity: Annotated[int, Field(ge=0, le=10_000, strict=True)]
+    capacity: Annotated[int, Field(ge=0, le=MAX_CAPACITY, strict=True)]
     """Jobs that run at once; 0: it takes no more."""
     free: Number
     model: str

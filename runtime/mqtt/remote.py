@@ -25,13 +25,16 @@ from ..trace.trace import check_writable
 from .address import Address
 from .client_actions import Action, Answered, Began, Happened, Lost, Send
 from .client_state import Jobs
-from .link import Link
-from .messages import BEAT, REPORT, Malformed, Offer, decode, encode, is_id
+from .link import MIN_PACKET_BYTES, Link
+from .messages import BEAT, MAX_EPOCH, REPORT, Malformed, Offer, decode, encode, is_id
+from .options import MAX_PACKET_BYTES, check_seconds, check_whole
 from .remote_job import RemoteJob
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
+MIN_LEASE = 3.0
+"""Seconds: workers beat once in one, and a busy one is late."""
 FLUSH_SECONDS = 2.0
 SESSION_SECONDS = 300
 """How long the broker keeps what it has for a client that is away."""
@@ -50,13 +53,15 @@ class RemoteRuntime(Runtime):
         packet_bytes: int = 1 << 20,
         **options: Any,
     ) -> None:
-        """`model`: the pool's address. `lease`: seconds without a sign of life after which a worker counts as dead.
-        `max_epochs`: how often a job is begun before it is given up. `packet_bytes`: the broker's largest message.
-        Other options: `prefix`, `user`, `password`, `ca_file`, `cert_file`, `key_file`, as in `Address.parse`."""
+        """`model`: the pool's address. `lease`: seconds without a sign of life after which a worker counts as dead, 3
+        at least. `max_epochs`: how often a job is begun before it is given up. `packet_bytes`: the broker's largest
+        message. Other options: `prefix`, `user`, `password`, `ca_file`, `cert_file`, `key_file`, as in
+        `Address.parse`."""
         if engine is not None:
             raise InvalidInput("a pool's jobs run on its workers' engines: give no engine")
-        if not (lease > 0 and max_epochs > 0 and packet_bytes >= 4096):
-            raise InvalidInput("lease and max_epochs are positive, packet_bytes at least 4096")
+        check_seconds("lease", lease, MIN_LEASE)
+        check_whole("max_epochs", max_epochs, 1, MAX_EPOCH)
+        check_whole("packet_bytes", packet_bytes, MIN_PACKET_BYTES, MAX_PACKET_BYTES)
         try:
             self.address = Address.parse(str(model), **options)
         except TypeError as error:
@@ -233,10 +238,14 @@ class RemoteRuntime(Runtime):
             logger.warning("dropped a message on %r: %s", topic[:200], error)
 
     async def _tick(self, link: Link) -> None:
+        alone = 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
             if link.is_connected:
                 self._do(self._state.tick(time.monotonic()))
+                before, alone = alone, alone + TICK_SECONDS if self._remote and not self._state.workers else 0.0
+                if before <= self._state.lease < alone:
+                    logger.warning("jobs wait: no worker is heard of in %s", self.address)
 
     def _do(self, actions: Iterable[Action]) -> None:
         for action in list(actions):

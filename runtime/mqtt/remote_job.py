@@ -98,13 +98,19 @@ class RemoteJob(Job):
 
     async def _read(self, data: bytes) -> Result:
         head, trace = await asyncio.to_thread(unpack, data)
-        if trace is not None:
-            self.trace = trace
+        self._take(trace)
         if "cancelled" in head:
             raise JobFailed(f"the worker cancelled it: {head['cancelled']}")
         if "result" not in head or trace is None:
             raise read_error(head)
         return read_result(head, trace)
+
+    def _take(self, trace: Trace | None) -> None:
+        """The worker's, which knows the job by another name."""
+        if trace is not None:
+            if isinstance(settings := trace.header.get("settings"), dict):
+                settings["job"] = self.id
+            self.trace = trace
 
     async def _stop(self, reason: str) -> None:
         """Have the worker cancel the job, and take its trace; not for ever if it is not heard of."""
@@ -114,7 +120,7 @@ class RemoteJob(Job):
             async with asyncio.timeout(self._patience):
                 data = await asyncio.shield(self._data)
             _, trace = await asyncio.to_thread(unpack, data)
-            self.trace = trace or self.trace
+            self._take(trace)
         except (TimeoutError, PlaitError) as error:
             logger.warning("job %s: cancelled, but its worker did not confirm that: %s", self.id, error)
 

@@ -18,8 +18,9 @@ from ..settled import settled
 from ..trace.trace import Trace
 from .address import Address
 from .answers import pack_cancelled, pack_error
-from .link import MAX_WAIT, Link
-from .messages import OFFER, ORDER, Malformed, decode, encode, is_id
+from .link import MAX_WAIT, MIN_PACKET_BYTES, Link
+from .messages import MAX_CAPACITY, OFFER, ORDER, Malformed, decode, encode, is_id
+from .options import MAX_PACKET_BYTES, check_seconds, check_whole
 from .serving import Serving
 from .worker_actions import Action, Begin, End, Key, Reply, Show, Withdraw
 from .worker_state import Desk
@@ -49,10 +50,12 @@ class Worker:
         running jobs have to end when the worker stops; then others get them. `wait`: seconds at the start for a broker
         that is not there yet."""
         self.name = name or f"plait-worker-{uuid.uuid4().hex[:16]}"
-        if not is_id(self.name):
+        if not isinstance(self.name, str) or not is_id(self.name):
             raise InvalidInput(f"name {self.name!r}: letters, digits and . _ - only, 64 at most")
-        if not (capacity > 0 and beat_seconds > 0 and grace >= 0 and packet_bytes >= 4096 and wait >= 0):
-            raise InvalidInput("capacity and beat_seconds > 0, grace and wait >= 0, packet_bytes >= 4096")
+        check_whole("capacity", capacity, 1, MAX_CAPACITY)
+        check_whole("packet_bytes", packet_bytes, MIN_PACKET_BYTES, MAX_PACKET_BYTES)
+        for option, seconds, least in (("beat_seconds", beat_seconds, 0.01), ("grace", grace, 0), ("wait", wait, 0)):
+            check_seconds(option, seconds, least)
         self.address = address
         self._runtime = runtime
         self._beat_seconds = beat_seconds

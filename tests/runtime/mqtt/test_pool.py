@@ -380,6 +380,10 @@ async def test_errors_are_those_of_the_local_runtime(broker):
         with pytest.raises(InvalidInput, match="is running"):
             await remote.submit(Sequential(prompt="q"), id="a/b +#")
         assert {event.job async for event in job} == {job.id} == {"a/b +#"}
+    async with worker(broker), Runtime(broker.url()) as remote:
+        job = await remote.submit(Sequential(prompt="q"), id="mine")
+        result = await job
+        assert result.trace is job.trace and job.trace.header["settings"]["job"] == "mine"
 
 
 async def test_each_worker_takes_what_it_can_run(broker):
@@ -485,6 +489,48 @@ async def test_a_connection_that_ends_before_the_broker_answers_is_not_waited_fo
 def test_bad_addresses(url):
     with pytest.raises(InvalidInput):
         Address.parse(url)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lease": "10"},
+        {"lease": 2.9},
+        {"lease": float("nan")},
+        {"max_epochs": 1.5},
+        {"max_epochs": True},
+        {"max_epochs": 0},
+        {"packet_bytes": "5"},
+        {"packet_bytes": 4095},
+        {"prefix": 5},
+        {"user": 5},
+        {"password": b"x"},
+        {"other": 1},
+    ],
+)
+def test_bad_options_of_a_pool(options):
+    with pytest.raises(InvalidInput, match=next(iter(options))):
+        Runtime("mqtt://host/pool", **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"capacity": 10_001}, {"capacity": 0}, {"beat_seconds": 0}, {"grace": -1}, {"wait": "x"}, {"name": 5}],
+)
+def test_bad_options_of_a_worker(options):
+    with pytest.raises(InvalidInput, match=next(iter(options))):
+        Worker(Runtime(engine=ScriptedEngine([])), Address.parse("mqtt://host/pool"), **options)
+
+
+async def test_jobs_that_no_worker_takes_are_told_of_once(broker, caplog):
+    async with Runtime(broker.url()) as remote:
+        remote._state.lease = 0.3
+        await asyncio.sleep(0.7)
+        assert "no worker" not in caplog.text  # and no job either
+        await remote.submit(SEQUENTIAL)
+        await until(lambda: "no worker is heard of" in caplog.text)
+        await asyncio.sleep(0.7)
+    assert caplog.text.count("no worker is heard of") == 1 and "/pool" in caplog.text
 
 
 def test_addresses_hide_their_password(monkeypatch):
