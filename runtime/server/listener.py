@@ -78,7 +78,8 @@ class Listener(uvicorn.Server):
         if self._drain is None:
             self._drain = asyncio.create_task(self._end(), name="plait server drain")
         else:
-            self._drain.cancel()
+            # Behind its first step: a task that is cancelled before does nothing, and the server would go on for ever.
+            asyncio.get_running_loop().call_soon(self._drain.cancel)
 
     async def _end(self) -> None:
         try:

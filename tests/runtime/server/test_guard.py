@@ -246,6 +246,16 @@ async def test_a_second_signal_cancels_jobs_at_once(caplog):
     assert not caplog.records
 
 
+async def test_two_signals_at_once_end_the_server():
+    async with serving() as served, served.http() as http:
+        await http.post("/v1/jobs", json=LONG)
+        served.listener.stop()
+        served.listener.stop()
+        async with asyncio.timeout(5):
+            await served.listener._drain
+        assert served.listener.should_exit and not served.service.active
+
+
 def test_the_command(tmp_path):
     (tmp_path / "keys").write_text("ann secret\n")
     command = [sys.executable, "-m", "plait", "serve", "countdown", "--port", "0", "--keys", str(tmp_path / "keys")]
