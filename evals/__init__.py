@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from .benchmark import Benchmark, Sample, Verdict, benchmark_names, parse_benchmark, register_benchmark
+from .benchmark import (
+    Benchmark,
+    ProblemUnusable,
+    Sample,
+    Verdict,
+    benchmark_names,
+    parse_benchmark,
+    register_benchmark,
+)
 from .config import EvalConfig, MethodConfig
 from .export import load
 from .runner import run
@@ -11,6 +19,7 @@ __all__ = [
     "Benchmark",
     "EvalConfig",
     "MethodConfig",
+    "ProblemUnusable",
     "Sample",
     "Verdict",
     "benchmark_names",
