@@ -119,6 +119,8 @@ class Connection(aiomqtt.Client):
             if not waiting.done():
                 waiting.set_exception(aiomqtt.MqttError("it ended the connection"))
         super()._on_disconnect(client, userdata, flags, code, properties)
+        if self._disconnected.done():
+            self._disconnected.exception()  # Seen: who has not got as far as to listen does not ask for it.
 
 
 def is_refusal(error: Exception) -> bool:

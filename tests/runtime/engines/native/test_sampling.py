@@ -20,11 +20,22 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from plait import InvalidInput, SamplingParams
+from plait import Constraint, InvalidInput, SamplingParams
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
-from plait.runtime.engines.native.sampling import Decoded, Draw, Drawn, adjusted, sample, uniform, uniforms, weights
+from plait.runtime.engines.native.sampling import (
+    NO_TOKEN,
+    NONE_ALLOWED,
+    Decoded,
+    Draw,
+    Drawn,
+    adjusted,
+    sample,
+    uniform,
+    uniforms,
+    weights,
+)
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.engines.native.test_engine import running
 
@@ -62,7 +73,7 @@ def ours(logits: torch.Tensor, seen: list[int], p: SamplingParams) -> torch.Tens
 
 shapes = st.builds(
     SamplingParams,
-    temperature=st.floats(0.05, 5.0),
+    temperature=st.one_of(st.just(1.0), st.floats(0.05, 5.0)),
     top_k=st.sampled_from([0, 1, 2, 5, 40, VOCAB, 500]),
     top_p=st.one_of(st.just(1.0), st.floats(0.01, 0.999)),
     min_p=st.one_of(st.just(0.0), st.floats(0.001, 1.0)),
@@ -153,6 +164,26 @@ def test_a_number_takes_the_token_whose_part_of_all_probability_it_lies_in(seed,
     below, total = math.fsum(probs[: drawn.token].tolist()), math.fsum(probs.tolist())
     assert probs[drawn.token] > 0
     assert below <= number * total * (1 + 1e-9) and number * total <= (below + float(probs[drawn.token])) * (1 + 1e-9)
+
+
+def test_the_very_end_of_all_probability_is_the_last_token_that_has_any():
+    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0]])
+    p = SamplingParams(temperature=1.0, top_k=2)
+    assert [sample(logits, [Draw(p, number)])[0].token for number in (0.0, 1.0)] == [0, 1]
+
+
+def test_what_is_ruled_out_is_not_taken():
+    logits = torch.tensor([[-math.inf, 1.0, 2.0, -math.inf]])
+
+    def taken(allowed=None, **values) -> list[int]:
+        constraint = None if allowed is None else Constraint(kind="regex", source=".")
+        given = [SamplingParams(temperature=t, constraint=constraint, **values) for t in (0.0, 1.0)]
+        return [sample(logits, [Draw(p, 0.99, allowed=allowed)])[0].token for p in given]
+
+    assert taken() == [2, 2]
+    assert taken(forbidden_ids=(2,)) == taken(allowed=torch.tensor([True, True, False, True])) == [1, 1]
+    assert taken(forbidden_ids=(1, 2)) == [NO_TOKEN, NO_TOKEN]
+    assert taken(allowed=torch.tensor([True, False, False, True])) == [NONE_ALLOWED, NONE_ALLOWED]
 
 
 def test_what_is_told_of_each_row_is_what_it_asks_for():
