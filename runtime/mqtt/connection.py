@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 import ssl
 from collections.abc import Sequence
 from typing import Any, Self
@@ -10,6 +12,8 @@ from typing import Any, Self
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+
+from .address import Address
 
 TAKEN_OVER, QUOTA_EXCEEDED = 0x8E, 0x97
 """Reason codes (MQTT 5, 2.4)."""
@@ -41,6 +45,44 @@ class Connection(aiomqtt.Client):
         super().__init__(*given, **named)
         self._confirmations: dict[int, asyncio.Future[Any]] = {}
         """Of what is on its way, by number: the broker's reason code."""
+
+    @classmethod
+    def to(
+        cls,
+        address: Address,
+        identifier: str,
+        *,
+        will: tuple[str, bool],
+        session_seconds: int,
+        will_delay: int,
+        keepalive: int,
+        receive_maximum: int,
+    ) -> Self:
+        """Not begun yet. Arguments are those of `Link`."""
+        make: Any = Properties  # without types
+        properties = make(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = session_seconds
+        properties.ReceiveMaximum = receive_maximum
+        last = make(PacketTypes.WILLMESSAGE)
+        last.WillDelayInterval = will_delay
+        topic, retain = will
+        return cls(
+            address.host,
+            address.port,
+            identifier=identifier,
+            username=address.user,
+            password=address.password,
+            tls_context=address.tls,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            clean_start=False,
+            properties=properties,
+            will=aiomqtt.Will(topic, b"", qos=1, retain=retain, properties=last),
+            keepalive=keepalive,
+            logger=logging.getLogger(f"{__name__}.paho"),
+            timeout=10,
+            # What waits for a confirmation is small and often followed by more: not to be held back for it.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        )
 
     async def __aenter__(self) -> Self:
         try:

@@ -16,8 +16,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from ..errors import BrokerUnreachable, InvalidJob, PlaitError
 from ..settled import settled
@@ -69,13 +67,18 @@ class Link:
         self.is_connected = False
         self.connections = 0
         self._subscriptions = list(subscriptions)
-        self._will = will
-        self._session_seconds = session_seconds
-        self._will_delay = will_delay
+        self._new_connection = partial(
+            Connection.to,
+            address,
+            identifier,
+            will=will,
+            session_seconds=session_seconds,
+            will_delay=will_delay,
+            keepalive=keepalive,
+            receive_maximum=receive_maximum,
+        )
         self._receive = receive
         self._connected = connected
-        self._keepalive = keepalive
-        self._receive_maximum = receive_maximum
         self.packet_bytes = packet_bytes
         """The largest packet that the broker takes, as far as is known."""
         self._packet_bytes = packet_bytes
@@ -149,37 +152,11 @@ class Link:
             for letter in self._outbox:
                 letter.sent.cancel()
 
-    def _new_client(self) -> Connection:
-        make: Any = Properties  # without types
-        properties = make(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = self._session_seconds
-        properties.ReceiveMaximum = self._receive_maximum
-        last = make(PacketTypes.WILLMESSAGE)
-        last.WillDelayInterval = self._will_delay
-        topic, retain = self._will
-        return Connection(
-            self.address.host,
-            self.address.port,
-            identifier=self.identifier,
-            username=self.address.user,
-            password=self.address.password,
-            tls_context=self.address.tls,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            clean_start=False,
-            properties=properties,
-            will=aiomqtt.Will(topic, b"", qos=1, retain=retain, properties=last),
-            keepalive=self._keepalive,
-            logger=logging.getLogger(f"{__name__}.paho"),
-            timeout=10,
-            # What waits for a confirmation is small and often followed by more: not to be held back for it.
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-        )
-
     async def _run(self, first: asyncio.Future[None]) -> None:
         assert self._task is not None
         while True:
             try:
-                async with self._new_client() as client:
+                async with self._new_connection() as client:
                     self._learn(client.packet_bytes)
                     await client.read(self._subscriptions, seconds=SUBSCRIBE_SECONDS)
                     if self._task.cancelling():

@@ -130,12 +130,14 @@ async def test_who_is_cancelled_while_it_connects_leaves_nothing(answered):
 
 
 async def test_a_broker_that_does_not_answer_is_one_error_and_no_connection(monkeypatch):
-    monkeypatch.setattr(Link, "_new_client", lambda self, make=Link._new_client: impatient(make(self)))
+    make = Connection.to
 
-    def impatient(client):
-        client.timeout = 0.2
-        return client
+    def impatient(*given, **named):
+        connection = make(*given, **named)
+        connection.timeout = 0.2
+        return connection
 
+    monkeypatch.setattr(Connection, "to", impatient)
     async with made_up(answered=()) as (_, address):
         with pytest.raises(BrokerUnreachable, match="timed out"):
             async with stranger(address, "one"):
@@ -271,10 +273,10 @@ async def test_a_message_that_cannot_be_handled_is_no_end(broker, caplog):
 
 
 async def test_what_fails_before_there_is_a_connection_is_raised(broker, monkeypatch):
-    def broken(self):
+    def broken(*given, **named):
         raise TypeError("a defect")
 
-    monkeypatch.setattr(Link, "_new_client", broken)
+    monkeypatch.setattr(Connection, "to", broken)
     async with asyncio.timeout(10):
         with pytest.raises(TypeError, match="a defect"):
             async with stranger(Address.parse(broker.url()), "one"):
