@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,20 @@ from typing import Any
 from rich.console import Console
 
 from ..runtime.engine import Engine
-from ..runtime.errors import EngineClosed, InvalidInput, OutOfBlocks, PlaitError, PromptTooLong
+from ..runtime.errors import EngineClosed, InvalidInput, PromptTooLong
 from ..runtime.jobs.job import Job
 from ..runtime.methods.base import Method
 from ..runtime.result import Result
 from ..runtime.runtime import Runtime
 from ..runtime.trace.trace import Trace
-from .benchmark import Benchmark, ProblemUnusable, Sample, check_samples
+from .benchmark import Sample
 from .config import EvalConfig, MethodConfig
-from .environment import digest, environment, model_digest, samples_digest
+from .environment import environment
 from .evaluation import Evaluation
 from .failures import failure
 from .names import slug
 from .passes import with_passes
+from .preflight import FILES, all_settings, read_problems, settings_but_files, try_one
 from .progress import progress
 from .report import write_report
 from .rows import Key, Measured, Row, Unit
@@ -37,9 +37,6 @@ from .store import Store
 from .trees import threads
 from .verdicts import judge
 from .windows import Narrowed, narrow
-
-FILES = ("model_files", "inputs")
-"""Settings that are fingerprints of files."""
 
 
 async def run(
@@ -57,9 +54,9 @@ async def run(
     evaluation with other settings, and whatever is wrong with the model, the problems or a method, before any work.
     """
     # Drawing or fetching problems may take minutes: other work of the event loop goes on meanwhile.
-    samples = await asyncio.to_thread(_problems, config)
+    samples = await asyncio.to_thread(read_problems, config)
     await asyncio.to_thread(config.benchmark.check_ready, samples)
-    settings = await asyncio.to_thread(_all_settings, config, samples, engine)
+    settings = await asyncio.to_thread(all_settings, config, samples, engine)
     with Store(Path(out)) as store:
         try:
             store.open(settings, environment(), retry_failed=retry_failed)
@@ -82,10 +79,10 @@ def report_so_far(config: EvalConfig, out: str | Path) -> Path:
 
     Returns the report's path. Raises `InvalidInput` as `run` does, and when nothing is done.
     """
-    samples = _problems(config)
+    samples = read_problems(config)
     store = Store(Path(out)).read()
     # Files may have moved since, and the model be another engine than the settings name: what is done is done.
-    store.check({**_settings(config, samples), **{name: store.settings.get(name) for name in FILES}})
+    store.check({**settings_but_files(config, samples), **{name: store.settings.get(name) for name in FILES}})
     if not store.units:
         raise InvalidInput(f"nothing is done in {out}: there is nothing to report")
     return _write(Evaluation(config, store, samples))
@@ -101,42 +98,11 @@ def _runtime(config: EvalConfig, engine: Engine | None) -> Runtime:
     return Runtime(config.model, **config.engine) if engine is None else Runtime(engine=engine)
 
 
-def _problems(config: EvalConfig) -> list[Sample]:
-    samples = config.benchmark.load()
-    check_samples(samples)
-    return samples
-
-
-def _settings(config: EvalConfig, samples: list[Sample]) -> dict[str, Any]:
-    """What decides about the results, but for files that are read as it runs."""
-    return {**config.settings(), "problems": f"{len(samples)} problems, {samples_digest(samples)}"}
-
-
-def _all_settings(config: EvalConfig, samples: list[Sample], engine: Engine | None) -> dict[str, Any]:
-    """Everything that decides about the results."""
-    inputs = _inputs(config, samples)
-    return {
-        **_settings(config, samples),
-        "model_files": model_digest(config.model) if engine is None else engine.name,
-        **({"inputs": inputs} if inputs else {}),
-    }
-
-
-def _inputs(config: EvalConfig, samples: list[Sample]) -> dict[str, str]:
-    """Fingerprints of what the benchmark and the methods read besides. Raises what is wrong with a method."""
-    with _naming(config.benchmark, samples[0]):
-        found = dict(config.benchmark.inputs(samples))
-        for place, method in enumerate(config.methods):
-            built = method.build(config.benchmark, samples[0], None)
-            found |= {f"methods[{place}].{name}": value for name, value in built.inputs().items()}
-        return {name: digest(value) for name, value in found.items()}
-
-
 async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Console | None) -> None:
     config, store = evaluation.config, evaluation.store
     missing = [entry for entry in evaluation.entries() if entry[0] not in store.units]
     if not store.units:
-        await _try(evaluation, runtime, [sample for _, _, sample in missing])
+        await try_one(evaluation, runtime, [sample for _, _, sample in missing])
     done = len(store.units)
     async with progress(console, config.benchmark.name, done, done + len(missing)) as count:
         entries = iter(missing)
@@ -153,43 +119,6 @@ async def _run_missing(evaluation: Evaluation, runtime: Runtime, console: Consol
                     workers.create_task(work())
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
-
-
-async def _try(evaluation: Evaluation, runtime: Runtime, samples: Sequence[Sample]) -> None:
-    """Raise what is wrong with all methods, all problems or the benchmark, found out by the first problem that can be
-    used."""
-    benchmark = evaluation.config.benchmark
-    sample = await _first_usable(benchmark, samples)
-    with _naming(benchmark, sample):
-        for method in evaluation.config.methods:
-            try:
-                built = await asyncio.to_thread(method.build, benchmark, sample, evaluation.windows[0])
-                await asyncio.to_thread(runtime.check, built)
-            except (PromptTooLong, OutOfBlocks):
-                continue  # Of this problem in this window: an outcome.
-
-
-async def _first_usable(benchmark: Benchmark, samples: Sequence[Sample]) -> Sample:
-    errors = []
-    for sample in {sample.id: sample for sample in samples}.values():
-        try:
-            with _naming(benchmark, sample):
-                await benchmark.prepare(sample)
-            return sample
-        except ProblemUnusable as error:
-            errors.append(error)
-    raise errors[0]
-
-
-@contextmanager
-def _naming(benchmark: Benchmark, sample: Sample) -> Iterator[None]:
-    """What a benchmark, which is anyone's, raises by a problem is `InvalidInput` that names both."""
-    try:
-        yield
-    except PlaitError:
-        raise
-    except Exception as error:
-        raise InvalidInput(f"{benchmark.name}, problem {sample.id!r}: {type(error).__name__}: {error}") from error
 
 
 async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: MethodConfig, sample: Sample) -> Unit:

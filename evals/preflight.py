@@ -1,0 +1,91 @@
+"""What is found out before an evaluation's first job: its settings, and what is wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ..runtime.engine import Engine
+from ..runtime.errors import InvalidInput, OutOfBlocks, PlaitError, PromptTooLong
+from ..runtime.runtime import Runtime
+from .benchmark import Benchmark, ProblemUnusable, Sample, check_samples
+from .config import EvalConfig
+from .environment import digest, model_digest, samples_digest
+from .evaluation import Evaluation
+
+FILES = ("model_files", "inputs")
+"""Settings that are fingerprints of files."""
+TRIED = 3
+"""Problems at most that are looked at for one that can be used."""
+
+
+def read_problems(config: EvalConfig) -> list[Sample]:
+    """Raises `InvalidInput`."""
+    samples = config.benchmark.load()
+    check_samples(samples)
+    return samples
+
+
+def settings_but_files(config: EvalConfig, samples: list[Sample]) -> dict[str, Any]:
+    """What decides about the results, but for files that are read as it runs."""
+    return {**config.settings(), "problems": f"{len(samples)} problems, {samples_digest(samples)}"}
+
+
+def all_settings(config: EvalConfig, samples: list[Sample], engine: Engine | None) -> dict[str, Any]:
+    """Everything that decides about the results."""
+    inputs = _inputs(config, samples)
+    return {
+        **settings_but_files(config, samples),
+        "model_files": model_digest(config.model) if engine is None else engine.name,
+        **({"inputs": inputs} if inputs else {}),
+    }
+
+
+def _inputs(config: EvalConfig, samples: list[Sample]) -> dict[str, str]:
+    """Fingerprints of what the benchmark and the methods read besides. Raises what is wrong with a method."""
+    with _naming(config.benchmark, samples[0]):
+        found = dict(config.benchmark.inputs(samples))
+        for place, method in enumerate(config.methods):
+            built = method.build(config.benchmark, samples[0], None)
+            found |= {f"methods[{place}].{name}": value for name, value in built.inputs().items()}
+        return {name: digest(value) for name, value in found.items()}
+
+
+async def try_one(evaluation: Evaluation, runtime: Runtime, samples: Sequence[Sample]) -> None:
+    """Raise what is wrong with all methods, all problems or the benchmark, found out by a problem that can be used."""
+    benchmark = evaluation.config.benchmark
+    sample = await _usable(benchmark, samples)
+    with _naming(benchmark, sample):
+        for method in evaluation.config.methods:
+            try:
+                built = await asyncio.to_thread(method.build, benchmark, sample, evaluation.windows[0])
+                await asyncio.to_thread(runtime.check, built)
+            except (PromptTooLong, OutOfBlocks):
+                continue  # Of this problem in this window: an outcome.
+
+
+async def _usable(benchmark: Benchmark, samples: Sequence[Sample]) -> Sample:
+    """One of some from all over them: to get ready for a problem may take minutes."""
+    distinct = list({sample.id: sample for sample in samples}.values())
+    errors = []
+    for sample in distinct[:: -(-len(distinct) // TRIED)]:
+        try:
+            with _naming(benchmark, sample):
+                await benchmark.prepare(sample)
+            return sample
+        except ProblemUnusable as error:
+            errors.append(error)
+    raise errors[0]
+
+
+@contextmanager
+def _naming(benchmark: Benchmark, sample: Sample) -> Iterator[None]:
+    """What a benchmark, which is anyone's, raises by a problem is `InvalidInput` that names both."""
+    try:
+        yield
+    except PlaitError:
+        raise
+    except Exception as error:
+        raise InvalidInput(f"{benchmark.name}, problem {sample.id!r}: {type(error).__name__}: {error}") from error
