@@ -99,15 +99,18 @@ async def test_an_end_at_the_moment_of_an_answer_is_an_end(monkeypatch, moment):
 
 
 async def test_a_connection_that_fails_as_it_is_ended_is_not_made_again(monkeypatch):
+    leave = Connection.__aexit__
+
     async def fail(self, *given):
+        await leave(self, *given)
         raise aiomqtt.MqttError("Operation timed out")
 
+    monkeypatch.setattr(Connection, "__aexit__", fail)
     async with made_up() as (broker, address):
-        async with asyncio.timeout(5), stranger(address, "one") as link:
-            client = link._client
-            monkeypatch.setattr(Connection, "__aexit__", fail)
+        link = await stranger(address, "one").__aenter__()
+        async with asyncio.timeout(5):
+            await link.__aexit__(None, None, None)
         assert broker.kinds.count(CONNECT) == 1
-        client._client.disconnect()
 
 
 @pytest.mark.parametrize("answered", [(), (CONNECT,), (CONNECT, SUBSCRIBE)])
