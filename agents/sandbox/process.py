@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from ...runtime.settled import settled
 from .base import Limits, SandboxFailed
 from .output import Output
 
@@ -130,14 +131,7 @@ async def watch(
 async def unhurried(work: Coroutine[Any, Any, T]) -> T:
     """Finish the work though this task be cancelled meanwhile; then be cancelled."""
     task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
+    await settled([task])
     return task.result()
 
 
