@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from ..runtime.engine import Engine, SamplingParams
+from ..runtime.engines.model_digest import model_digest
 from ..runtime.errors import InvalidInput, PromptTooLong, UnsupportedByEngine
 from ..runtime.jobs.context import Context
 from ..runtime.methods.base import Method, Temperature
@@ -36,6 +37,10 @@ class StageModel(Spec):
     """As for `Runtime`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Of its engine."""
+
+    def inputs(self) -> dict[str, Any]:
+        """See `Method.inputs`."""
+        return {"model": model_digest(self.model)}
 
 
 class Fields(Method):

@@ -13,14 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..runtime.engines.registry import MODELS, shipped_models, split_scheme
 from .benchmark import Sample
 
 PACKAGES = ("plait", "torch", "transformers", "numpy", "math-verify")
-_EDGE = 1 << 20
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_MODEL_FILES = (".safetensors", ".json", ".gguf", ".bin", ".model", ".jinja", ".txt")
-_MODEL_FOLDERS = ("additional_chat_templates",)
 
 
 def environment() -> dict[str, Any]:
@@ -76,30 +72,3 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return [_plain(getattr(value, one.name)) for one in fields(value)]
     return _ADDRESS.sub("", str(value))
-
-
-def model_digest(model: str) -> str | None:
-    """Changes with the files of a model folder, or with the one file that a model is: names, sizes, first and last MiB
-    of each. None: it is not on this disk."""
-    _, name = split_scheme(model)
-    path = MODELS / name if name in shipped_models() else Path(name)
-    try:
-        if name and path.is_dir():
-            folders = [path, *(path / one for one in _MODEL_FOLDERS if (path / one).is_dir())]
-            every = [file for folder in folders for file in sorted(folder.iterdir())]
-            files = {str(f.relative_to(path)): f for f in every if f.suffix in _MODEL_FILES and f.is_file()}
-        elif path.is_file():
-            files = {path.name: path}
-        else:
-            return None
-    except (OSError, ValueError):  # a name that no file can have
-        return None
-    found = hashlib.sha256()
-    for called, one in files.items():
-        size = one.stat().st_size
-        found.update(f"{called} {size} ".encode())
-        with one.open("rb") as file:
-            found.update(file.read(_EDGE))
-            file.seek(max(0, size - _EDGE))
-            found.update(file.read(_EDGE))
-    return found.hexdigest()[:16]

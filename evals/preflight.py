@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..runtime.engine import Engine
+from ..runtime.engines.model_digest import model_digest
 from ..runtime.errors import InvalidInput, OutOfBlocks, PlaitError, PromptTooLong
+from ..runtime.methods.nesting import all_inputs
 from ..runtime.runtime import Runtime
 from .benchmark import Benchmark, ProblemUnusable, Sample, check_samples
 from .config import EvalConfig
-from .environment import digest, model_digest, samples_digest
+from .environment import digest, samples_digest
 from .evaluation import Evaluation
 
 FILES = ("model_files", "inputs")
@@ -44,12 +46,17 @@ def all_settings(config: EvalConfig, samples: list[Sample], engine: Engine | Non
 
 
 def _inputs(config: EvalConfig, samples: list[Sample]) -> dict[str, str]:
-    """Fingerprints of what the benchmark and the methods read besides. Raises what is wrong with a method."""
+    """Fingerprints of what the benchmark, the methods and the engine read besides. Raises what is wrong with a
+    method."""
     with _naming(config.benchmark, samples[0]):
         found = dict(config.benchmark.inputs(samples))
+        for name, value in config.engine.items():
+            files = model_digest(value) if isinstance(value, str) else None
+            if files is not None:  # an adapter
+                found[f"engine.{name}"] = files
         for place, method in enumerate(config.methods):
             built = method.build(config.benchmark, samples[0], None)
-            found |= {f"methods[{place}].{name}": value for name, value in built.inputs().items()}
+            found |= {f"methods[{place}].{name}": value for name, value in all_inputs(built).items()}
         return {name: digest(value) for name, value in found.items()}
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, SerializeAsAny
 
@@ -28,26 +28,44 @@ def all_methods(value: object) -> Iterator[Method]:
     """A method and those that its fields hold, at any depth."""
     if isinstance(value, Method):
         yield value
-    for part in _parts(value):
+    for _, part in _parts(value):
         yield from all_methods(part)
 
 
 def fan_out(value: object) -> int:
     """`Method.fan_out` of a method, times that of the widest of those inside it."""
-    inside = max(map(fan_out, _parts(value)), default=1)
+    inside = max((fan_out(part) for _, part in _parts(value)), default=1)
     return inside * value.fan_out if isinstance(value, Method) else inside
 
 
-def _parts(value: object) -> Iterator[object]:
-    """What may hold methods."""
-    parts: Iterable[object] = ()
+@runtime_checkable
+class HasInputs(Protocol):
+    """A method, or what a field of one holds, such as a reward model."""
+
+    def inputs(self) -> Mapping[str, Any]:
+        """See `Method.inputs`."""
+        ...
+
+
+def all_inputs(value: object, place: str = "") -> dict[str, Any]:
+    """`inputs` of a method and of all that its fields hold, at any depth, by their places in it."""
+    own = value.inputs() if isinstance(value, HasInputs) else {}
+    found = {place + name: one for name, one in own.items()}
+    for name, part in _parts(value):
+        found |= all_inputs(part, f"{place}{name}.")
+    return found
+
+
+def _parts(value: object) -> Iterator[tuple[object, object]]:
+    """Names and values of what may hold methods."""
+    parts: Iterable[tuple[object, object]] = ()
     if isinstance(value, BaseModel):
-        parts = [getattr(value, name) for name in type(value).model_fields]
+        parts = [(name, getattr(value, name)) for name in type(value).model_fields]
     elif isinstance(value, dict):
-        parts = value.values()
+        parts = value.items()
     elif isinstance(value, list | tuple | set | frozenset):
-        parts = value
-    return (part for part in parts if not isinstance(part, str | int | float | None))
+        parts = enumerate(value)
+    return ((name, part) for name, part in parts if not isinstance(part, str | int | float | None))
 
 
 def reading(method: Method, prompt: Prompt) -> Method:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from ...runtime.engine import Engine
@@ -55,6 +55,10 @@ class Reward(Spec):
 
     def check(self, engine: Engine) -> None:
         """Raise what is wrong with judging what `engine` writes, before any work."""
+
+    def inputs(self) -> Mapping[str, Any]:
+        """See `Method.inputs`."""
+        return {}
 
     @abstractmethod
     async def open(self, ctx: Context, question: str) -> Scorer:

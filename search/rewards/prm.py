@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from ...runtime.engine import Engine
+from ...runtime.engines.model_digest import model_digest
 from ...runtime.engines.registry import find_model
 from ...runtime.errors import InvalidInput, UnsupportedByEngine
 from ...runtime.plain import read_object
@@ -58,6 +59,9 @@ class PRM(Reward):
         read_options(self.options)
         path = find_model(self.model).path
         self._load(path, load_tokenizer(path))
+
+    def inputs(self) -> dict[str, Any]:
+        return {"model": model_digest(self.model)}
 
     async def open(self, ctx: Context, question: str) -> Scorer:
         from .head import has_own_head

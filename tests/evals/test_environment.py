@@ -14,49 +14,7 @@ from pathlib import Path
 import pytest
 
 from plait.evals.benchmark import Sample
-from plait.evals.environment import model_digest, samples_digest
-
-MIB = 1 << 20
-
-
-@pytest.mark.parametrize("scheme", ["", "native:", "vllm:"])
-@pytest.mark.parametrize("name", ["m.gguf", "folder"])
-def test_another_model_in_the_same_place_is_another(tmp_path, scheme, name):
-    path = tmp_path / name
-    file = path
-    if name == "folder":
-        path.mkdir()
-        file = path / "m.gguf"
-    digests = []
-    for content in (b"one", b"two", b"longer", b"a" + bytes(3 * MIB), b"b" + bytes(3 * MIB), bytes(3 * MIB) + b"b"):
-        file.write_bytes(content)
-        digests.append(model_digest(f"{scheme}{path}"))
-        assert digests[-1] is not None and model_digest(f"{scheme}{path}") == digests[-1]
-    assert len({*digests}) == len(digests)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "pytorch_model.bin", "tokenizer.model", "config.json", "model.safetensors", "chat_template.jinja", "merges.txt",
-        "additional_chat_templates/tool_use.jinja",
-    ],
-)  # fmt: skip
-def test_every_file_of_a_folder_that_makes_the_model_counts(tmp_path, name):
-    found = []
-    for text in ("one", "two"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-        found.append(model_digest(str(tmp_path)))
-        (tmp_path / "README.md").write_text(text)
-        assert model_digest(str(tmp_path)) == found[-1]
-    assert found[0] != found[1]
-
-
-def test_what_is_not_on_this_disk_has_no_digest():
-    for model in ("org/name", "org/name:FILE.gguf", "openai:http://127.0.0.1:1/v1", "", "x" * 5000, "replay:none"):
-        assert model_digest(model) is None, model
-    assert model_digest("countdown") == model_digest("native:countdown") is not None
+from plait.evals.environment import samples_digest
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 
 import pytest
@@ -12,9 +13,11 @@ from plait import InvalidInput, InvalidJob, OutOfBlocks, Sequential, Trace, Unsu
 from plait.evals import EvalConfig, run
 from plait.evals.benchmarks.countdown.benchmark import Countdown
 from plait.evals.failures import failure
+from plait.evals.preflight import all_settings, read_problems
 from plait.evals.runner import job_seed, report_so_far
 from plait.evals.store import Store, read_settings
 from plait.runtime.engine import BlockUsage
+from plait.runtime.engines.registry import MODELS
 from plait.runtime.result import Finish
 from plait.runtime.trace.record import BranchRecord
 from plait.tests.evals.tools import engine, grid, solver
@@ -97,6 +100,35 @@ async def test_what_is_read_besides_stays_the_same(cls, tmp_path, monkeypatch):
     with pytest.raises(InvalidInput, match="countdown, problem .*ZeroDivisionError"):
         await run(grid(), tmp_path / "other", engine=engine())
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "config"),
+    [
+        ("methods[0].reward.model", lambda other: {"methods": [searched(other)]}),
+        ("methods[0].generator.reward.model", lambda other: {"methods": [nested(searched(other))]}),
+        ("engine.lora", lambda other: {"engine": {"lora": other}}),
+    ],
+)
+async def test_another_model_beside_the_first_is_another_evaluation(place, config, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(MODELS / "countdown_prm", other)
+    chosen = grid(**config(str(other)))
+    samples = read_problems(chosen)
+    before = all_settings(chosen, samples, engine())
+    assert all_settings(chosen, samples, engine()) == before
+    (other / "prm.json").write_text('{"format": "plain", "good": "24", "bad": "25"}')
+    after = all_settings(chosen, samples, engine())
+    changed = {name for name, value in after["inputs"].items() if before["inputs"][name] != value}
+    assert changed == {place} and {**after, "inputs": None} == {**before, "inputs": None}
+
+
+def searched(reward):
+    return {"method": "tree_search", "reward": f"prm:{reward}"}
+
+
+def nested(method):
+    return {"method": "self_consistency", "generator": {**method, "prompt": "?"}}
 
 
 async def test_results_of_other_windows_are_refused_as_damaged(tmp_path):

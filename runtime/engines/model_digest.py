@@ -1,0 +1,41 @@
+"""What tells one model from another in the same place."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from .registry import MODELS, shipped_models, split_scheme
+
+_EDGE = 1 << 20
+_FILES = (".safetensors", ".json", ".gguf", ".bin", ".model", ".jinja", ".txt")
+_FOLDERS = ("additional_chat_templates",)
+
+
+def model_digest(model: str) -> str | None:
+    """Changes with the files of a model folder, or with the one file that a model is: names, sizes, first and last MiB
+    of each. None: there is no model of this name on this disk."""
+    _, name = split_scheme(model)
+    path = MODELS / name if name in shipped_models() else Path(name)
+    try:
+        if name and path.is_dir():
+            folders = [path, *(path / one for one in _FOLDERS if (path / one).is_dir())]
+            every = [file for folder in folders for file in sorted(folder.iterdir())]
+            files = {str(f.relative_to(path)): f for f in every if f.suffix in _FILES and f.is_file()}
+            if not files:
+                return None
+        elif path.is_file():
+            files = {path.name: path}
+        else:
+            return None
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+    found = hashlib.sha256()
+    for called, one in files.items():
+        size = one.stat().st_size
+        found.update(f"{called} {size} ".encode())
+        with one.open("rb") as file:
+            found.update(file.read(_EDGE))
+            file.seek(max(0, size - _EDGE))
+            found.update(file.read(_EDGE))
+    return found.hexdigest()[:16]
