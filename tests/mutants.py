@@ -180,7 +180,7 @@ def _places(parent: ast.AST) -> Iterator[tuple[ast.AST, Callable[[ast.AST], None
         if name in _IGNORED or isinstance(parent, ast.Assert | ast.Raise):
             continue
         for at, child in enumerate(value if isinstance(value, list) else [value]):
-            if not isinstance(child, ast.AST) or _is_note(child):
+            if not isinstance(child, ast.AST) or _is_note(child) or _is_check(child):
                 continue
 
             def put(other: Any, *, at: int = at, name: str = name, value: Any = value) -> None:
@@ -198,6 +198,11 @@ def _is_note(node: ast.AST) -> bool:
     if not isinstance(node, ast.Expr):
         return False
     return isinstance(node.value, ast.Constant) or ast.unparse(node).startswith(("logger.", "log."))
+
+
+def _is_check(node: ast.AST) -> bool:
+    """`zip(a, b, strict=True)`: an assertion, which holds."""
+    return isinstance(node, ast.keyword) and node.arg == "strict"
 
 
 def _others(node: ast.AST) -> Iterator[ast.AST]:

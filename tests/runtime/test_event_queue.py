@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,3 +116,24 @@ async def test_readers_do_not_share_events():
     hub.unsubscribe(fast)
     hub.end(DONE)
     assert [getattr(event, "text", "") async for event in slow] == ["abc", ""]
+
+
+@pytest.mark.parametrize("event", [text("0", "a"), stopped("0"), used(1)], ids=lambda event: event.type)
+async def test_any_event_wakes_a_reader_that_waits(event):
+    queue = EventQueue()
+    reader = asyncio.create_task(anext(queue))
+    await asyncio.sleep(0)
+    queue.put(event)
+    async with asyncio.timeout(5):
+        assert await reader == event
+
+
+def test_who_reads_no_more_gets_nothing_more():
+    hub = EventHub()
+    left, other = hub.subscribe(), hub.subscribe()
+    hub.unsubscribe(left)
+    hub.unsubscribe(left)
+    hub.emit(text("0", "a"))
+    assert (drain(left), drain(other), hub.has_readers) == ([], [text("0", "a")], True)
+    hub.unsubscribe(other)
+    assert not hub.has_readers
