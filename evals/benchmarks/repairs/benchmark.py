@@ -75,10 +75,10 @@ class Repairs(Benchmark):
             return verdict
         trajectories = Trajectories.of(details)
         candidates = {str(one["patch"]) for one in details.get("candidates", ())}
-        resolved = {
-            patch: (await asyncio.to_thread(self.grade, sample, patch, "")).correct
-            for patch in sorted(candidates | trajectories.all_patches)
-        }
+        resolved = {} if answer is None else {answer: verdict.correct}
+        for patch in sorted(candidates | trajectories.all_patches):
+            if patch not in resolved:
+                resolved[patch] = (await asyncio.to_thread(self.grade, sample, patch, "")).correct
         results = await run_tests(trajectories, method, method.executions)
         extra = Extra(
             numbers=figures.shares(trajectories, candidates, resolved),

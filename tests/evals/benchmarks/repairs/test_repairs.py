@@ -13,6 +13,7 @@ from plait import CodeMonkeys, InvalidInput, ScriptedEngine
 from plait.agents.patches import make_patch
 from plait.agents.repository import Repository
 from plait.evals import EvalConfig, parse_benchmark, run
+from plait.evals.benchmarks.repairs import grading
 from plait.evals.benchmarks.repairs.problems import read_problems
 
 PROBLEMS = read_problems()
@@ -217,7 +218,7 @@ async def test_an_evaluation(tmp_path):
     assert reasons == {"bookings": "correct", "cache": "no patch", "tables": "correct"}
 
 
-async def test_a_verdict_says_what_the_choice_is_measured_against(benchmark):
+async def test_a_verdict_says_what_the_choice_is_measured_against(benchmark, monkeypatch):
     sample = next(sample for sample in benchmark.load() if sample.id == "till")
     problem, fields = sample.data, benchmark.prompt(sample, "code_monkeys")
     wrong = make_patch(problem.files, {"README.md": "nothing\n"})
@@ -230,7 +231,15 @@ async def test_a_verdict_says_what_the_choice_is_measured_against(benchmark):
         "test_trajectories": [],
         "costs": {"stages": {"edits": {"calls": 5, "input": 7, "cached": 2, "output": 3, "seconds": 0.5}}},
     }
+    graded = []
+
+    def count(problem, cache, patch, *rest):
+        graded.append(patch)
+        return grading.grade(problem, cache, patch, *rest)
+
+    monkeypatch.setattr("plait.evals.benchmarks.repairs.benchmark.grade", count)
     verdict = await benchmark.judge(sample, CodeMonkeys(**fields), wrong, wrong, details)
+    assert sorted(graded) == sorted([wrong, problem.gold])
     assert not verdict.correct and verdict.extra is not None
     assert verdict.extra.numbers == {"coverage": 1.0, "one trajectory": pytest.approx(1 / 3), "most frequent": 0.0}
     assert verdict.extra.curves["coverage"] == [0.0, 1.0] and verdict.extra.parts["edits"]["output"] == 3
