@@ -70,8 +70,10 @@ def add_jobs(app: FastAPI, service: Service) -> None:
     @app.get("/v1/jobs/{id}/trace")
     async def trace(request: Request, id: str) -> Response:
         work = find(request, id)
-        if not work.is_over or work.job is None:
+        if not work.is_over:
             raise Refused(409, f"the job is {work.state}: there is no whole trace", code="not_ended")
+        if work.job is None:
+            raise Refused(404, "the job ended before it began: there is no trace", code="no_trace")
         lines = (json_text(line) + "\n" for line in work.job.trace.lines())
         return StreamingResponse(lines, media_type="application/jsonl")
 

@@ -80,9 +80,13 @@ async def test_readers_of_a_job_that_never_began_are_told_its_end():
         running, queued = [(await http.post("/v1/jobs", json=LONG)).json()["id"] for _ in range(2)]
         reader = asyncio.create_task(events(http, queued))
         await asyncio.sleep(0.05)
+        early = await http.get(f"/v1/jobs/{queued}/trace")
         state = (await http.delete(f"/v1/jobs/{queued}")).json()
+        late = await http.get(f"/v1/jobs/{queued}/trace")
         await http.delete(f"/v1/jobs/{running}")
         assert (state["state"], state["events"]) == ("cancelled", 1)
+        told = [(one.status_code, one.json()["error"]["code"]) for one in (early, late)]
+        assert told == [(409, "not_ended"), (404, "no_trace")]
         for [(number, event)] in (await reader, await events(http, queued)):
             assert (number, event.type, event.job, event.cancelled) == (1, "failed", queued, True)
 
