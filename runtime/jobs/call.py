@@ -45,6 +45,7 @@ class Call:
     async def run(self, params: SamplingParams) -> Generated:
         scope, state = self.scope, self.scope.state
         limit, cause = self._limit(params)
+        params = params if params.max_tokens == limit else replace(params, max_tokens=limit)
         if state.is_late:
             return self._stopped(Generated(text="", token_ids=[], finish=Finish.DEADLINE))
         if limit == 0 and params.max_tokens != 0:
@@ -57,7 +58,7 @@ class Call:
         ended = Finish.FAILED
         completion: Completion | None = None
         try:
-            completion, ended = await self._decode(replace(params, max_tokens=limit), cause)
+            completion, ended = await self._decode(params, cause)
         except asyncio.CancelledError:
             ended = Finish.CANCELLED
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -182,5 +182,6 @@ class Decoding(WithContexts, Method):
 
     def _shape(self, engine: Engine) -> dict[str, Any]:
         """What shapes the distribution."""
-        own = {name: getattr(self, name) for name in asdict(engine.sampling_defaults)}
-        return asdict(engine.sampling_defaults) | {name: value for name, value in own.items() if value is not None}
+        defaults = engine.sampling_defaults
+        own = {one.name: getattr(self, one.name) for one in fields(defaults)}
+        return {name: getattr(defaults, name) if value is None else value for name, value in own.items()}
