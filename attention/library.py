@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-ABI = 2
+ABI = 3
 """Must equal `plait_attention_abi()`, so that a library left from an older checkout is not called."""
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -37,7 +37,7 @@ class CallArguments(ctypes.Structure):
         *((name, _POINTER) for name in "q k_pool v_pool out lse".split()),
         *((name, _INT64) for name in "q_row q_head k_block k_head v_block v_head".split()),
         ("scale", _FLOAT),
-        *((name, _INT32) for name in "q_type pool_type threads".split()),
+        *((name, _INT32) for name in "q_type pool_type threads is_unturned".split()),
     ]
 
 

@@ -45,6 +45,7 @@ struct CallArguments {
     int64_t q_row, q_head, k_block, k_head, v_block, v_head;  // strides in elements
     float scale;
     int32_t q_type, pool_type, threads;  // as `Type` of vectors.h
+    int32_t is_unturned;  // has this layer no rotation? Then the plan's shifts are those of others
 };
 
 namespace {
@@ -59,7 +60,7 @@ void pack_queries(const Work& w, const CallArguments& call, const Tile& tile, in
         const Line& line = w.lines[tile.first + i / w.ratio];
         const Q* q = (const Q*)call.q + line.row * call.q_row + (kv_head * w.ratio + i % w.ratio) * call.q_head;
         for (int d = 0; d < size; d++) row[d] = to_float(q[d]);
-        if (line.shift >= 0) {
+        if (line.shift >= 0 && !call.is_unturned) {
             const size_t at = (size_t)line.shift * w.rotary;
             const float *cosine = w.cosine.data() + at, *sine = w.sine.data() + at;
             for (int d = 0; d < w.rotary; d++) {
@@ -352,7 +353,7 @@ void attend(Work& w, const CallArguments& call) {
 }  // namespace
 
 // Raised with every change of the structures and functions that attention/library.py mirrors.
-EXPORT int plait_attention_abi() { return 2; }
+EXPORT int plait_attention_abi() { return 3; }
 
 EXPORT Work* plait_attention_new() { return new Work; }
 

@@ -9,7 +9,7 @@ import importlib.machinery
 import warnings
 from pathlib import Path
 
-_ABI = 10
+_ABI = 11
 """Of the functions and structures below; csrc/ops.cpp has the same number."""
 
 _POINTER, _INT64, _FLOAT, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
@@ -53,6 +53,7 @@ class StackArguments(ctypes.Structure):
         *((name, _POINTER) for name in ("rope_and_store", "prepare", "attend")),
         *((name, _POINTER) for name in ("store_arguments", "attend_arguments", "inv_freq")),
         ("rotary", _INT64),
+        ("attention_factor", _FLOAT),
         *((name, _POINTER) for name in ("cosine", "sine", "slots", "attended_heads")),
     )
 

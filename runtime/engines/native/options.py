@@ -57,8 +57,8 @@ class NativeOptions:
     context hold (memory.py). On the CPU it is taken as it is needed, not at once."""
     swap_tokens: int | None = None
     """Tokens whose keys and values may be in host memory while others need the KV store more; None: what a quarter of
-    the free memory holds; 0: none. On the CPU what finds no room there is computed again, elsewhere generations end for
-    lack of memory (`memory`)."""
+    the free memory holds; 0: none. The compiled kernels of the CPU compute again what finds no room there, elsewhere
+    generations end for lack of memory (`memory`)."""
     block_size: int | None = None
     """Tokens per KV block; a multiple of 16, on a GPU one that divides 64. None: 16, or 64 on a GPU, where the kernels
     copy blocks as a whole."""

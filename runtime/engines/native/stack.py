@@ -18,6 +18,7 @@ from .kernels import BAD_SLOT, BAD_TOKEN, INTERRUPTED, BurstArguments, StackArgu
 from .model import Interrupted, LayerOps
 from .ops import KernelOps
 from .pool import KVPool
+from .rope import RopeConfig
 from .sampler import burst_arguments
 from .sampling import Decoded, Draws
 from .weights import Weights
@@ -37,7 +38,7 @@ class KernelStack:
         self._ops = ops
         self._kernels = kernels
         self._num_threads = num_threads
-        rope = config.layers[0].rope
+        rope = _rope_of(config)
         assert rope is not None
         self._inv_freq = inv_freq = rope.inv_freq(config.head_dim)
         self._pool: KVPool | None = None
@@ -60,7 +61,7 @@ class KernelStack:
             prepare=ctypes.cast(kernels.plait_attention_prepare, ctypes.c_void_p),
             attend=ctypes.cast(kernels.plait_attention_run, ctypes.c_void_p),
             store_arguments=ctypes.addressof(self._store_at), attend_arguments=ctypes.addressof(self._call_at),
-            inv_freq=inv_freq.data_ptr(), rotary=len(inv_freq),
+            inv_freq=inv_freq.data_ptr(), rotary=len(inv_freq), attention_factor=rope.attention_factor,
         )  # fmt: skip
         self._step: Any = StepArguments()
         self._at = [ctypes.addressof(part) for part in (self._stack, ops.work, self._step)]
@@ -80,7 +81,7 @@ class KernelStack:
     @staticmethod
     def fitting(ops: LayerOps, num_threads: int) -> KernelStack | None:
         """Of these `ops`, if they and attention's kernels can serve the model."""
-        if not isinstance(ops, KernelOps) or not is_uniform(ops.config):
+        if not isinstance(ops, KernelOps) or _rope_of(ops.config) is None or ops.config.attention_cap is not None:
             return None
         kernels = choose_kernels("auto", torch.empty(1, ops.config.num_heads, ops.config.head_dim))
         return None if kernels is None else KernelStack(ops, kernels, num_threads)
@@ -187,15 +188,16 @@ class KernelStack:
             store: Any = cpu.store_arguments(q, k, v, cosine, sine, slots, k_pool, v_pool, config.rms_norm_eps, threads)
             store.q_norm, store.k_norm = (None if norm is None else norm.data_ptr() for norm in self._norms[i])
             store.k_range = None if pool.key_ranges is None else pool.key_ranges[i].data_ptr()
-            self._stores[i] = store
-            self._calls[i] = cpu.call_arguments(q, k_pool, v_pool, attended, config.attention_scale, threads)
+            call: Any = cpu.call_arguments(q, k_pool, v_pool, attended, config.attention_scale, threads)
+            if config.layers[i].rope is None:
+                store.rotary, call.is_unturned = 0, 1
+            self._stores[i], self._calls[i] = store, call
 
 
-def is_uniform(config: ModelConfig) -> bool:
-    """Do all layers attend alike, with plain angles and scores?"""
-    ropes = {layer.rope for layer in config.layers}
-    rope = next(iter(ropes))
-    return len(ropes) == 1 and rope is not None and rope.attention_factor == 1.0 and config.attention_cap is None
+def _rope_of(config: ModelConfig) -> RopeConfig | None:
+    """That of all layers that have one; None: they have none, or different ones."""
+    ropes = {layer.rope for layer in config.layers if layer.rope is not None}
+    return ropes.pop() if len(ropes) == 1 else None
 
 
 def _addresses(array: Any) -> Any:

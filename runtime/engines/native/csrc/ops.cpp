@@ -133,6 +133,7 @@ struct Stack {  // a whole decoder
     const void* const* attend_arguments;
     const float* inv_freq;  // (rotary,)
     int64_t rotary;
+    float attention_factor;  // of rotated queries and keys
     float *cosine, *sine;   // (rows, rotary)
     int64_t* slots;         // (rows,)
     float* attended_heads;  // (rows, heads * head size)
@@ -394,13 +395,14 @@ void head(const Linear& layer, const float* norm, const Work& work, const float*
     linear<Type>(layer, work, input, stride, count, false, logits, layer.outputs);
 }
 
-// (rows, rotary) of positions (rows,) times inv_freq (rotary,).
-void angles(const float* positions, const float* inv_freq, int64_t rows, int64_t rotary, float* cosine, float* sine) {
+// (rows, rotary) of positions (rows,) times inv_freq (rotary,), times `factor`.
+void angles(const float* positions, const float* inv_freq, int64_t rows, int64_t rotary, float factor, float* cosine,
+            float* sine) {
     for (int64_t row = 0; row < rows; row++)
         for (int64_t i = 0; i < rotary; i++) {
             const float angle = positions[row] * inv_freq[i];
-            cosine[row * rotary + i] = std::cos(angle);
-            sine[row * rotary + i] = std::sin(angle);
+            cosine[row * rotary + i] = std::cos(angle) * factor;
+            sine[row * rotary + i] = std::sin(angle) * factor;
         }
 }
 
@@ -409,7 +411,7 @@ int32_t interrupt(const Step& step) { return step.interrupt ? __atomic_load_n(st
 template <class Type>
 int forward(const Stack& stack, const Work& work, const Step& step) {
     embed<Type>(*stack.embedding, work, step.tokens, step.rows);
-    angles(step.positions, stack.inv_freq, step.rows, stack.rotary, stack.cosine, stack.sine);
+    angles(step.positions, stack.inv_freq, step.rows, stack.rotary, stack.attention_factor, stack.cosine, stack.sine);
     std::memcpy(stack.slots, step.slots, step.rows * sizeof(int64_t));
     for (int64_t i = 0; i < stack.num_layers; i++) {
         if (interrupt(step) == kAtOnce) return kInterrupted;
@@ -501,7 +503,7 @@ auto with_type(const Work& work, F f) {
 }  // namespace
 
 // Changes with every function or struct above that kernels.py knows.
-EXPORT int plait_ops_abi() { return 10; }
+EXPORT int plait_ops_abi() { return 11; }
 
 EXPORT int plait_panel() { return kPanel; }
 
@@ -517,7 +519,7 @@ EXPORT int plait_has_tiles() {
 // The cosines and sines of a forward pass.
 EXPORT void plait_angles(const float* positions, const float* inv_freq, int64_t rows, int64_t rotary, float* cosine,
                          float* sine) {
-    angles(positions, inv_freq, rows, rotary, cosine, sine);
+    angles(positions, inv_freq, rows, rotary, 1.0f, cosine, sine);
 }
 
 EXPORT void plait_sample(const SampleArguments* arguments) { sample(*arguments); }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,17 +14,20 @@ from plait.runtime.engines.native.stack import KernelStack
 from plait.runtime.errors import InvalidInput
 from plait.tests.runtime.engines.native.helpers import Sequences, tiny
 
-CASES: dict[str, tuple[str, torch.dtype]] = {
-    "llama": ("llama", torch.float32),
-    "qwen2": ("qwen2", torch.float32),
-    "qwen3": ("qwen3", torch.float32),
-    "qwen3-bfloat16": ("qwen3", torch.bfloat16),
+YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 8.0, "original_max_position_embeddings": 64}
+CASES: dict[str, tuple[str, torch.dtype, dict[str, Any]]] = {
+    "llama": ("llama", torch.float32, {}),
+    "qwen2": ("qwen2", torch.float32, {}),
+    "qwen3": ("qwen3", torch.float32, {}),
+    "qwen3-bfloat16": ("qwen3", torch.bfloat16, {}),
+    "some layers without positions": ("smollm3", torch.float32, {}),
+    "scaled queries and keys": ("qwen3", torch.float32, {"rope_parameters": YARN}),
 }
 
 
-def _pair(family: str, dtype: torch.dtype) -> tuple[Model, Model]:
+def _pair(family: str, dtype: torch.dtype, more: dict[str, Any] | None = None) -> tuple[Model, Model]:
     """A model that runs in one call, and itself layer by layer, as where a window cuts."""
-    _, folder = tiny(family, dtype=dtype)
+    _, folder = tiny(family, dtype=dtype, **(more or {}))
     whole, parts = load_model(folder, dtype=dtype), load_model(folder, dtype=dtype)
     assert isinstance(whole.stack, KernelStack) and isinstance(parts.stack, KernelStack)
     parts._plans = lambda plan, positions: {None: replace(plan)}  # type: ignore[method-assign]
@@ -71,3 +75,8 @@ def test_slot_beyond_the_pool() -> None:
 def test_plain_torch_has_no_stack() -> None:
     _, folder = tiny("llama")
     assert load_model(folder, impl="torch").stack is None
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3", "olmo2", "qwen3_moe"])
+def test_nor_have_layers_that_the_kernels_do_not_know(family: str) -> None:
+    assert load_model(tiny(family)[1]).stack is None
