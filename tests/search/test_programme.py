@@ -137,20 +137,52 @@ def test_huge_weights():
     assert solve(programme).kept.all()
 
 
-def test_an_ancestor_with_nothing_below_it_is_worth_nothing():
-    costs = [0.0] * 15
-    costs[13] = 1  # ancestor 4, which is kept for candidate 8 and not for ancestor 5
+@pytest.mark.parametrize(
+    ("parents", "ancestors", "costs", "clusters"),
+    [
+        ([0, 0, 0, 0, 0, 0, 0, 1, 4], [-1, 0, 0, 0, 0, 4], [0] * 13 + [1, 0], [0] * 9),
+        ([-1, 0], [-1], [0, 0, 3], [0, 0]),
+        ([1, -1, -1], [-1, -1, 1], [0, 3, 1, 0, 1, 0], [0, 0, 1]),
+    ],
+)
+def test_an_ancestor_with_nothing_below_it_is_worth_nothing(parents, ancestors, costs, clusters):
+    """Where nothing costs, the largest tree is wanted: one with the ancestor needs the candidate below it."""
     programme = Programme(
-        rewards=[0.0] * 9,
-        parents=[0, 0, 0, 0, 0, 0, 0, 1, 4],
-        ancestor_parents=[-1, 0, 0, 0, 0, 4],
+        rewards=[0.0] * len(parents),
+        parents=parents,
+        ancestor_parents=ancestors,
         costs=costs,
-        clusters=[0] * 9,
+        clusters=clusters,
         cost_weight=0,
         coverage_weight=0.2,
     )
-    kept = solve(programme).kept
-    assert kept[8] and programme.value(kept) == pytest.approx(best_value(programme), abs=1e-6)
+    assert programme.value(solve(programme).kept) == pytest.approx(best_value(programme), abs=1e-6)
+
+
+@settings(max_examples=300, deadline=None)
+@given(programmes(), st.data())
+def test_clusters_are_covered_by_who_adds_most_as_long_as_that_is_worth_it(programme, data):
+    n = len(programme.rewards)
+    start = np.zeros(n, dtype=bool)
+    start[data.draw(st.integers(0, n - 1))] = True
+    kept = start.copy()
+    for label in range(programme.num_clusters):
+        members = [i for i in range(n) if programme.clusters[i] == label]
+        if kept[members].any():
+            continue
+        with_one = []
+        for i in members:
+            more = kept.copy()
+            more[i] = True
+            with_one.append(more)
+        best = max(map(programme.value, with_one))
+        if abs(best - programme.value(kept)) < 1e-9:
+            return  # as good with it as without
+        if best > programme.value(kept):
+            equal = [more for more in with_one if programme.value(more) > best - 1e-9]
+            found = module._cover(programme, start)
+            kept = next((more for more in equal if (found[members] == more[members]).all()), equal[0])
+    assert module._cover(programme, start).tolist() == kept.tolist()
 
 
 def test_equal_candidates_are_told_apart_by_their_place():
