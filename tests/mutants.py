@@ -97,6 +97,8 @@ TESTS = {
     "search/programme.py": ["tests/search/test_programme.py"],
     "search/run.py": ["tests/search/test_tree_search.py", "tests/search/test_prm.py"],
     "search/expansion.py": [
+        "tests/search/test_expansion.py",
+        "tests/search/test_step_texts.py",
         "tests/search/test_tree_search.py",
         "tests/search/test_prm.py",
         "tests/search/test_rewards.py",
