@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 from .base import Edit, EditError, EditForm, NothingFound, Source
 from .fences import fences
@@ -11,14 +12,18 @@ from .tags import extract
 
 def read_edit(form: EditForm, text: str, source: Source, *, is_cut: bool = False) -> Edit:
     """The edit in `<edit>`, and in the whole answer if there is no such tag: small models leave it out. Several that
-    stand one behind another are one: they also give each part a tag of its own.
+    stand one behind another are one: they also give each part a tag of its own. It has to be the same with all that
+    stands between them, for the tags may be lines of a file.
 
     A tag that is not closed ends with the answer, unless that ended at its limit (`is_cut`). Raises `EditError`.
     """
     if "<edit>" in text:
-        parts = re.findall(r"(?ms)^[ \t]*<edit>[ \t]*\r?\n(.*?)^[ \t]*</edit>", text)
+        parts = [*re.finditer(r"(?ms)^[ \t]*<edit>[ \t]*\r?\n(.*?)^[ \t]*</edit>", text)]
         if len(parts) > 1 and text.count("<edit>") == len(parts):
-            return form.parse("\n".join(parts), source)
+            edit = form.parse("\n".join(part[1] for part in parts), source)
+            with suppress(EditError):
+                if form.parse(text[parts[0].start(1) : parts[-1].end(1)], source) == edit:
+                    return edit
         if "</edit>" not in text and not is_cut:
             text += "\n</edit>"
         return form.parse(extract(text, "edit", is_cut=is_cut)["edit"], source)
