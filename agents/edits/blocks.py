@@ -124,9 +124,7 @@ def _read(block: _Block, source: Source, edit: Edit, changes: dict[str, list[Cha
         return
     path = existing(path, source, where)
     lines = bare(source.files[path])
-    if not old:
-        if lines:
-            raise EditError(f"{where}: SEARCH is empty, but {path} is there: copy the lines that are to be replaced")
+    if not old and not lines:
         changes.setdefault(path, []).append(Change(first=0, last=0, lines=new, where=where))
         return
     # The old or the new lines may hold such a line too: the longest search text that the file holds is meant.
@@ -136,7 +134,9 @@ def _read(block: _Block, source: Source, edit: Edit, changes: dict[str, list[Cha
             old, new = block.lines[:at], block.lines[at + 1 :]
             break
     else:
-        raise EditError(f"{where}: {not_found(old, path, source)}")
+        if dividers == [0]:
+            raise EditError(f"{where}: SEARCH is empty, but {path} is there: copy the lines that are to be replaced")
+        raise EditError(f"{where}: {not_found(old or block.lines[: dividers[1]], path, source)}")
     if len(found) > 1:
         listed = ", ".join(str(first + 1) for first in found[:10])
         raise EditError(

@@ -82,6 +82,14 @@ def test_a_line_of_equals_signs_in_the_text():
     assert parse(text, a_rst=old) == {"a.rst": "Title\n==========\nText\n\nLast\n==========\nOther\n==========\n"}
 
 
+def test_a_search_that_begins_with_a_line_of_equals_signs():
+    old = "=======\nProject\n=======\n\nText\n"
+    text = block("a.rst", "=======\nProject\n=======\n", "======\nPlait\n======\n")
+    assert parse(text, a_rst=old) == {"a.rst": "======\nPlait\n======\n\nText\n"}
+    with pytest.raises(EditError, match=r"(?s)Line 2 of them differs; did you mean lines 1 to 2:.*Project"):
+        parse(text.replace("Project", "Project name"), a_rst=old)
+
+
 def test_new_and_deleted_files():
     text = block("dir/new.txt", "", "a\n") + "<<<< DELETE a.txt\n"
     assert parse(text, a_txt="x") == {"dir/new.txt": "a\n", "a.txt": None}
