@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from .definitions import parse, problem
 from .edits.base import EditError
 from .edits.fences import fences
-from .edits.tags import extract
+from .edits.tags import extract, which
 
 _DONE = re.compile(r"<done\s*/?>(?:\s*</done>)?")
 _DONE_WHOLE = re.compile(r"<done\s*/>|<done>\s*</done>")
@@ -18,16 +18,19 @@ _ENDS = re.compile(r"\b(?:exit|SystemExit)\(")
 
 
 def one_of(text: str, *tags: str, is_cut: bool = False) -> tuple[str, str]:
-    """The one tag of these that the answer has, and what is in it. `<done>` may be left open. Where `test` is asked for
-    and no tag is written, a fenced script that ends with an exit code stands for one, as models write that forget the
-    tag or only mention it. Raises `EditError`."""
+    """The one tag of these that the answer has, and what is in it; of `edit` the whole answer, since `read_edit` takes
+    several of them, too, and one that is left open. `<done>` may be left open. Where `test` is asked for and no tag is
+    written, a fenced script that ends with an exit code stands for one, as models write that forget the tag or only
+    mention it. Raises `EditError`."""
     is_written = _is_written(text, tags)
-    text = _DONE.sub("<done></done>", text)
+    whole, text = text, _DONE.sub("<done></done>", text)
     if "test" in tags and not is_written:
         blocks = ["\n".join(block.lines) for block in fences(text) if block.is_closed]
         scripts = [block for block in blocks if _ENDS.search(block)] or blocks
         if len(scripts) == 1:
             return "test", scripts[0]
+    if "edit" in tags and which(text, *tags, is_cut=is_cut) == "edit":
+        return "edit", whole
     ((tag, content),) = extract(text, *tags, is_cut=is_cut).items()
     return tag, content
 

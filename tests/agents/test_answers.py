@@ -33,6 +33,13 @@ def test_a_script_is_found(text):
     assert tag == "test" and script(content) == SCRIPT
 
 
+@pytest.mark.parametrize("text", ["<edit>\na\n</edit>\nand\n<edit>\nb\n</edit>", "So:\n<edit>\na\n"])
+def test_an_edit_is_left_to_its_reader(text):
+    assert one_of(text, "done", "edit", "test") == ("edit", text)
+    with pytest.raises(EditError, match="has <edit> and <test>"):
+        one_of(f"{text}\n<test>\n{SCRIPT}</test>", "done", "edit", "test")
+
+
 BLOCK = "```python\nx = 1\n```\n"
 
 

@@ -126,6 +126,13 @@ async def test_edits_and_tests_are_revised_by_what_running_them_shows(folder):
     assert "raise ValueError" in result.answer
 
 
+@pytest.mark.parametrize("way", ["several", "open"])
+async def test_a_revised_edit_is_read_as_the_first_one_is(folder, way):
+    text = f"First:\n{edit(GOOD)}\nOnce more:\n{edit(GOOD)}" if way == "several" else edit(GOOD).removesuffix("</edit>")
+    result, _ = await run(model(edits=[edit(WRONG)], decided=[text, DONE]), folder, n=1)
+    assert histories(result) == [["edit", "edit", "done"]] and "there is no word" in result.answer
+
+
 async def test_the_model_is_shown_both_sides(folder):
     script = model(edits=[edit(WRONG)], decided=[edit(GOOD), DONE])
     await run(script, folder, n=1)
