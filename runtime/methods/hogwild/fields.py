@@ -86,7 +86,7 @@ class HogwildFields(Decoding):
     join_at: dict[str, int] = Field(default_factory=dict)
     """Worker -> forward passes after which it joins, or sooner where nobody else is left; the others begin at once."""
     leave_at: dict[str, int] = Field(default_factory=dict)
-    """Worker -> forward passes after which it leaves; its text stays in sight."""
+    """Worker -> forward passes after which it leaves, more than those of `join_at`; its text stays in sight."""
     answer: TeamAnswer = "boxed"
     """`boxed`, `code` (the last fenced block that compiles), `choice` (a letter), or another rule of `answers`: `text`,
     `countdown`, `regex:PATTERN`, ... A finished step with an answer ends the group (not `text`)."""
@@ -134,6 +134,9 @@ class HogwildFields(Decoding):
             raise ValueError("somebody has to begin: join_at makes all workers wait")
         if any(passes < 1 for passes in (*self.join_at.values(), *self.leave_at.values())):
             raise ValueError("join_at and leave_at count forward passes, from 1")
+        for name, passes in self.leave_at.items():
+            if passes <= self.join_at.get(name, 0):
+                raise ValueError(f"leave_at: {name} joins after {self.join_at[name]} passes; it has to leave later")
         if self.openers is not None and len(self.openers) != len(self.workers):
             raise ValueError(f"{len(self.openers)} openers for {len(self.workers)} workers")
         if self.openers is not None and not self.headers and not all(self.openers):

@@ -79,6 +79,8 @@ def test_pieces_of_the_vocabulary():
         ({"resume": {"Z": (3,)}}, "'Z'"),
         ({"join_at": {"Alice": 1, "Bob": 1}}, "somebody has to begin"),
         ({"leave_at": {"Alice": 0}}, "from 1"),
+        ({"join_at": {"Bob": 5}, "leave_at": {"Bob": 5}}, "leave_at: Bob joins after 5 passes"),
+        ({"join_at": {"Bob": 5}, "leave_at": {"Bob": 3, "Alice": 3}}, "leave_at: Bob joins after 5 passes"),
         ({"openers": ("x",)}, "1 openers for 2 workers"),
         ({"answer": "boxd"}, "answer"),
         ({"layout": "round"}, "layout"),
@@ -191,7 +193,7 @@ async def test_an_answer_at_a_step_end_ends_everybody():
 )
 async def test_who_is_waited_for_by_nobody_begins(fields, width):
     script = {"A": said("one two three four "), "B": said("red green blue black ")}
-    join = {"A": 3} if width == 1 else {"B": 20}
+    join = {"A": 3} if width == 1 else {"B": 8}
     result = await play(job(script, passes=12, join_at=join, **fields), width=width)
     assert result.details["passes"] == (9 if "B" in fields.get("leave_at", {}) else 12)
     assert ("go one two" if width == 1 else "go red ") in result.text
