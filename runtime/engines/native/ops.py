@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import os
 
 import torch
 from torch import Tensor
@@ -44,14 +45,16 @@ def choose_ops(
     round the weights to.
 
     Raises `InvalidInput` for "cpu" where they cannot: weights on another device, neither float32 nor bfloat16, a family
-    that has what they have not, or no library; for "triton" where the family has what those have not; and for a
-    `weight_type` where the compiled kernels do not serve.
+    that has what they have not, or no library; for "triton" without a GPU, and where the family has what those have
+    not; and for a `weight_type` where the compiled kernels do not serve.
     """
     embedding, gap = weights.embedding, _gap(config)
     if weight_type is not None:
         impl = _for_integers(weight_type, impl, embedding, gap)
     if impl == "triton" and gap is not None:
         raise InvalidInput(f"impl='triton': the kernels have no {gap}; leave impl out for plain torch")
+    if impl == "triton" and not embedding.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise InvalidInput(f"impl='triton' is for a GPU, not {embedding.device}; leave impl out, or name a device")
     if gap is None and (impl == "triton" or (impl == "auto" and embedding.is_cuda)):
         from .gpu.ops import GpuOps  # Triton is there where there is a GPU
 

@@ -153,6 +153,13 @@ def test_families_that_the_kernels_have_not(family: str) -> None:
         load_model(folder, impl="triton")
 
 
+def test_without_a_gpu_triton_is_refused_unless_it_interprets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    _, folder = tiny(**SMALL)
+    with pytest.raises(InvalidInput, match="impl='triton' is for a GPU, not cpu"):
+        load_model(folder, impl="triton")
+
+
 def test_more_query_heads_than_a_tile_has_rows(device: torch.device) -> None:
     """Attention is then left to plain torch."""
     shape: dict[str, Any] = {"hidden_size": 32, "head_dim": 16, "num_attention_heads": 18, "num_key_value_heads": 1}
