@@ -1,6 +1,6 @@
 """`Store`: the folder of one evaluation.
 
-    settings.json    what was asked for last, and the environment and date of the first run
+    settings.json    what was asked for last, and the environment and date of the first run that has results
     results.jsonl    one line per finished unit, in the order in which they ended; appended and synced
     traces/          one compressed trace per job
     report.html, report.md
@@ -45,19 +45,21 @@ class Store:
         self._file: IO[bytes] | None = None
 
     def open(self, settings: dict[str, Any], environment: dict[str, Any], *, retry_failed: bool = False) -> Store:
-        """Create the folder or go on with it.
+        """Create the folder or go on with it. Without a result it is begun anew.
 
-        Raises `InvalidInput` when it was made with other settings, saying what differs, or when another process works
-        on it. `retry_failed`: leave out the units that failed.
+        Raises `InvalidInput` when its results were made with other settings, saying what differs, or when another
+        process works on it. `retry_failed`: leave out the units that failed.
         """
         make_folder(self.folder)
-        self._begin(settings, environment)
+        self._look()
         with writing(self._results):
             self._file = self._results.open("ab")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._read(retry_failed)
-            self._keep(settings)
+            self._look()  # Until now another process may have had it.
+            self._begin(settings, environment)
+            if retry_failed:
+                self.units = {key: unit for key, unit in self.units.items() if not unit.has_failed}
         except BlockingIOError:
             self.close()
             raise InvalidInput(f"another evaluation is running in {self.folder}") from None
@@ -103,15 +105,25 @@ class Store:
         self.settings, self.environment = kept["settings"], kept["environment"]
         self.started = kept.get("started", "")
 
+    def _look(self) -> None:
+        """At the settings, if they are there: what another program wrote is not written over."""
+        if (self.folder / SETTINGS).exists():
+            self._take(read_settings(self.folder))
+        elif self._results.exists() and self._results.stat().st_size:
+            raise InvalidInput(f"{self.folder} has results but no {SETTINGS}: choose another folder")
+
     def _begin(self, settings: dict[str, Any], environment: dict[str, Any]) -> None:
-        path = self.folder / SETTINGS
-        if not path.exists():
-            if self._results.exists():
-                raise InvalidInput(f"{self.folder} has results but no {SETTINGS}: choose another folder")
+        self.units, torn = read_units(self.folder)
+        if self.units:
+            self.check(settings)
+            self._keep(settings)
+        else:
             self.started = datetime.now(UTC).isoformat(timespec="minutes")
             self._write(settings, environment)
-        self._take(read_settings(self.folder))
-        self.check(settings)
+            self._take(read_settings(self.folder))
+        if torn:
+            assert self._file is not None
+            self._file.truncate(self._file.tell() - torn)
 
     def _keep(self, settings: dict[str, Any]) -> None:
         """Of settings that passed the check: what may change holds from now on."""
@@ -134,14 +146,6 @@ class Store:
                 f"{self.folder} holds an evaluation with other settings ({'; '.join(changed)}): "
                 "choose another folder, or remove it"
             )
-
-    def _read(self, retry_failed: bool) -> None:
-        self.units, torn = read_units(self.folder)
-        if retry_failed:
-            self.units = {key: unit for key, unit in self.units.items() if not unit.has_failed}
-        if torn:
-            assert self._file is not None
-            self._file.truncate(self._file.tell() - torn)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

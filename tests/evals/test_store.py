@@ -37,8 +37,8 @@ def opened(folder, settings=SETTINGS, **options):
     return Store(folder).open(settings, ENVIRONMENT, **options)
 
 
-def fill(folder, *units):
-    with opened(folder) as store:
+def fill(folder, *units, settings=SETTINGS):
+    with opened(folder, settings) as store:
         for one in units:
             store.add(one)
 
@@ -95,19 +95,42 @@ def test_failures_are_left_out_on_request(tmp_path):
 
 
 def test_other_settings_are_refused_with_what_differs(tmp_path):
-    fill(tmp_path)
+    fill(tmp_path, unit("a", error="broke"))
     changed = {"seed": 1, "methods": [{"n": 4}, {"n": 8}], "windows": [512]}
     with pytest.raises(InvalidInput) as caught:
-        opened(tmp_path, changed)
+        opened(tmp_path, changed, retry_failed=True)
     for phrase in ("seed: 0 before, 1 now", "methods[1].n: 16 before, 8 now", "windows: nothing before, [512] now"):
         assert phrase in str(caught.value)
 
 
+@pytest.mark.parametrize("left", [b"", b'{"key"', None])
+def test_without_a_result_a_folder_is_begun_anew(tmp_path, left):
+    """As of an evaluation that was refused, or killed, before its first."""
+    fill(tmp_path)
+    path = tmp_path / "results.jsonl"
+    path.unlink() if left is None else path.write_bytes(left)
+    other = SETTINGS | {"seed": 1}
+    with opened(tmp_path) as running:
+        with pytest.raises(InvalidInput, match="another evaluation"):
+            opened(tmp_path, other)
+        assert read_settings(tmp_path)["settings"] == running.settings == SETTINGS
+    with Store(tmp_path).open(other, {"versions": {"plait": "later"}}) as store:
+        assert store.settings == other and store.environment == {"versions": {"plait": "later"}}
+        store.add(unit("a"))
+    assert list(Store(tmp_path).read().units) == [unit("a").key]
+
+
+def test_settings_of_another_program_are_not_written_over(tmp_path):
+    (tmp_path / "settings.json").write_text('{"editor": 1}')
+    with pytest.raises(InvalidInput, match=r"settings\.json is damaged"):
+        opened(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
+
+
 def test_what_changes_no_answer_may_change(tmp_path):
-    fill(tmp_path, unit("a"))
     settings = {"engine": {"kv_tokens": 160, "dtype": "bfloat16"}}
     path = tmp_path / "more"
-    opened(path, settings).close()
+    fill(path, unit("a"), settings=settings)
     for capacity in ({"kv_tokens": 4096}, {"num_threads": 1, "swap_tokens": 0}, {}):
         opened(path, {"engine": {"dtype": "bfloat16", **capacity}}).close()
     with pytest.raises(InvalidInput, match='engine.dtype: "bfloat16" before, "float32" now'):
@@ -115,7 +138,7 @@ def test_what_changes_no_answer_may_change(tmp_path):
 
 
 def test_more_time_for_each_job_is_no_other_evaluation(tmp_path):
-    opened(tmp_path, SETTINGS | {"timeout": 2.0}).close()
+    fill(tmp_path, unit("a"), settings=SETTINGS | {"timeout": 2.0})
     opened(tmp_path, SETTINGS | {"timeout": 60.0}).close()
     with pytest.raises(InvalidInput, match=r"timeout: 60\.0 before, 2\.0 now"):
         opened(tmp_path, SETTINGS | {"timeout": 2.0})
@@ -125,7 +148,7 @@ def test_more_time_for_each_job_is_no_other_evaluation(tmp_path):
 
 
 def test_what_may_change_holds_from_then_on(tmp_path):
-    opened(tmp_path, SETTINGS | {"timeout": 2.0, "engine": {"kv_tokens": 160}}).close()
+    fill(tmp_path, unit("a"), settings=SETTINGS | {"timeout": 2.0, "engine": {"kv_tokens": 160}})
     first = read_settings(tmp_path)
     more = SETTINGS | {"timeout": 60.0, "engine": {"kv_tokens": 4096, "num_threads": 2}}
     with Store(tmp_path).open(more, {"versions": {"plait": "later"}}) as store:
