@@ -59,6 +59,10 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     check_given(config)
     if config.muon and (config.lora is not None or "optim" in config.trainer):
         raise InvalidInput("muon: it trains whole matrices, so there is no [lora], and is the optimizer, so no `optim`")
+    if config.curriculum and config.epochs > 1:
+        raise InvalidInput(
+            f"epochs: `curriculum` says how many passes there are, {len(config.curriculum)}; leave it out"
+        )
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     from trl.trainer.sft_config import SFTConfig as Arguments
