@@ -61,7 +61,7 @@ def check_rule(rule: str) -> str:
 
 
 def extract(rule: str, text: str) -> str | None:
-    """The answer, or None where the text has none."""
+    """The answer, or None where the text has none. Raises `InvalidInput` as `check_rule` does."""
     if rule == "text":
         return text.strip() or None
     if rule == "boxed":
@@ -72,7 +72,7 @@ def extract(rule: str, text: str) -> str | None:
         return " , ".join(_EQUATION.findall(text)) or None
     if rule == "path":
         return ", ".join(operations(final_path(text) or "")) or None
-    return _last_match(rule.removeprefix("regex:"), text)
+    return _last_match(check_rule(rule).removeprefix("regex:"), text)
 
 
 def matches(pattern: str, text: str) -> list[regex.Match[str]]:

@@ -60,8 +60,9 @@ def test_extract(rule, text, answer):
 
 @pytest.mark.parametrize("rule", ["", "box", "regex:(", "regex:*"])
 def test_unknown_rules(rule):
-    with pytest.raises(InvalidInput):
-        check_rule(rule)
+    for told in (check_rule, lambda rule: extract(rule, "box")):
+        with pytest.raises(InvalidInput, match="answer rule"):
+            told(rule)
 
 
 @given(st.sampled_from(["text", "boxed", "countdown", "regex:a(b)?"]), st.text("ab{}\\boxed answer ", max_size=40))
