@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 import plait
+from plait.tests.pages import named_files
 
 ROOT = Path(plait.__file__).parent
 DOCS = ROOT / "docs"
@@ -76,6 +78,12 @@ def test_the_picture_is_that_of_its_source_and_of_the_tree():
             assert any((ROOT / room / line).is_dir() for room in (".", "runtime", "runtime/engines")), line
 
 
+def test_what_is_shown_as_json_is_json():
+    for page in DOCS.rglob("*.md"):
+        for block in re.findall(r"```json\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            json.loads(block)
+
+
 def test_nothing_is_fetched_from_other_hosts():
     assert CONFIG["theme"]["font"] is False and CONFIG["strict"] is True
     assert not any(
@@ -87,7 +95,7 @@ def test_nothing_is_fetched_from_other_hosts():
 def place(tmp_path_factory):
     """A folder with the files of the tutorial."""
     folder = tmp_path_factory.mktemp("tutorial")
-    for name, text in re.findall(r"```\w+\n(?:#|//) (\S+\.\w+)\n(.*?)```", TUTORIAL, re.DOTALL):
+    for name, text in named_files(TUTORIAL).items():
         (folder / name).write_text(text)
     return folder
 

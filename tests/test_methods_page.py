@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import plait
+from plait.tests.pages import named_files
 
 PAGE = (Path(plait.__file__).parent / "docs" / "methods.md").read_text()
-FILES: dict[str, str] = dict(re.findall(r"```\w+\n(?:#|//) (\S+\.\w+)\n(.*?)```", PAGE, re.DOTALL))
+FILES = named_files(PAGE)
 (COMMANDS,) = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 SCRIPT = "script.py"
 
