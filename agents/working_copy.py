@@ -42,11 +42,14 @@ def working_copy(path: Path | str, *, max_bytes: int = 500_000_000) -> Iterator[
         yield repository
 
 
-def apply(path: Path | str, patch: str) -> None:
+def apply(path: Path | str, patch: str | None) -> None:
     """Put a patch into the files of a checkout or of any other folder: all of it, or none.
 
-    Raises `InvalidInput` where it does not fit, or makes what is no plain file.
+    Raises `InvalidInput` where there is none (the answer of a job without a candidate), where it does not fit, or makes
+    what is no plain file.
     """
+    if patch is None:
+        raise InvalidInput("there is no patch to apply: the job found no candidate")
     if re.search(r"(?m)^(?:new file |new )mode (?!100)", patch):
         raise InvalidInput("the patch makes a symbolic link or a submodule: it is not applied")
     folder, git_folder = _places(Path(path))

@@ -289,6 +289,7 @@ def test_patches_are_applied_whole_or_not_at_all(tmp_path, is_git):
         (LINK, "symbolic link"),
         (ESCAPE, "does not fit"),
         ("x", "fit"),
+        (None, "no patch"),
     ]:
         with pytest.raises(InvalidInput, match=message):
             apply(folder, patch)
