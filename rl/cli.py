@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.cli.options import named_folder, parse_field
+from ..runtime.disk import no_empty_folder
 from ..runtime.errors import InvalidInput
 from .config import read_toml
 from .run_folder import CONFIG
@@ -46,7 +47,8 @@ def run(options: argparse.Namespace) -> int:
         make_absolute(data)
     module, _, name = KINDS[options.kind].partition(":")
     train: Callable[[dict[str, Any], Path, bool], None] = getattr(import_module(f".{module}", __package__), name)
-    train(data, out, options.fresh)
+    with no_empty_folder(out):
+        train(data, out, options.fresh)
     return 0
 
 

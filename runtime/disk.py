@@ -49,6 +49,19 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+@contextmanager
+def no_empty_folder(path: Path) -> Iterator[None]:
+    """What makes the folder and then fails leaves no empty one, nor empty ones above it."""
+    new = [one for one in (path, *path.parents) if not os.path.lexists(one)]
+    try:
+        yield
+    except BaseException:
+        for one in new:
+            with suppress(OSError):  # It was not made, or holds something.
+                one.rmdir()
+        raise
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is never seen half written; what was there stays until then. Raises `InvalidInput`."""
     with writing(path):

@@ -14,7 +14,7 @@ import asyncio
 from pathlib import Path
 
 from ...runtime.cli.options import add_engine_options, engine_options, named_folder, parse_field, positive
-from ...runtime.disk import make_folder, writing
+from ...runtime.disk import make_folder, no_empty_folder, writing
 from ...runtime.errors import InvalidInput
 from ...runtime.runtime import Runtime
 from .curator import CurateConfig, curate
@@ -36,10 +36,11 @@ def run(options: argparse.Namespace) -> int:
             raise InvalidInput("export runs no model: --model, --set and engine options are for curate")
         from ..samples import trace_dataset
 
-        make_folder(options.out)  # before the work
-        found = trace_dataset(options.files, max_tokens=options.max_tokens)
-        with writing(options.out):
-            found.save_to_disk(str(options.out))
+        with no_empty_folder(options.out):
+            make_folder(options.out)  # before the work
+            found = trace_dataset(options.files, max_tokens=options.max_tokens)
+            with writing(options.out):
+                found.save_to_disk(str(options.out))
         print(f"{len(found):,} samples in {options.out}")
         return 0
     if options.max_tokens is not None:

@@ -125,3 +125,10 @@ def test_a_folder_without_a_name_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["train", "sft", "c.toml", "--out", ""])
     assert "--out: a folder has a name" in capsys.readouterr().err
+
+
+def test_what_is_refused_leaves_no_folder(tmp_path, capsys):
+    (tmp_path / "c.toml").write_text('model = "none"\n[[data]]\nkind = "texts"\npaths = ["t.jsonl"]\n')
+    for command in (["train", "sft", str(tmp_path / "c.toml")], ["data", "export", str(tmp_path / "none")]):
+        assert main([*command, "--out", str(tmp_path / "runs" / "out")]) == 1
+        assert capsys.readouterr().err.startswith("plait: ") and not (tmp_path / "runs").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from plait.runtime.disk import replace_file, write_whole
+from plait.runtime.disk import make_folder, no_empty_folder, replace_file, write_whole
 from plait.runtime.errors import InvalidInput
 
 
@@ -47,3 +47,23 @@ def test_a_synced_file_is_on_the_disk_before_it_takes_its_place_and_its_folder_a
     assert done == ["file", "replace", "folder"]
     replace_file(tmp_path / "a.txt", b"two")
     assert done[3:] == ["replace"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "left"),
+    [
+        (None, ["before"]),
+        ("a", ["before", "before/a", "before/a/file"]),
+        ("a/b", ["before", "before/a", "before/a/b", "before/a/b/file"]),
+    ],
+)
+def test_what_fails_leaves_no_empty_folder(tmp_path: Path, kept: str | None, left: list[str]) -> None:
+    before = tmp_path / "before"
+    before.mkdir()
+    for folder in (before, before / "a" / "b"):
+        with pytest.raises(InvalidInput), no_empty_folder(folder):
+            make_folder(folder)
+            if kept is not None and folder != before:
+                (before / kept / "file").touch()
+            raise InvalidInput("no")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == left
