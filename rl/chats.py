@@ -43,8 +43,8 @@ def _call(value: object) -> dict[str, Any]:
     if isinstance(arguments, str):  # templates would quote it as one more text
         try:
             arguments = parse_strictly(arguments or "{}")
-        except (ValueError, RecursionError):
-            arguments = None
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"the arguments of a call of {function['name']} are no JSON object: {error}") from None
     if not isinstance(arguments, dict):
         raise InvalidInput(f"the arguments of a call of {function['name']} are no JSON object")
     return {**value, "function": {**function, "arguments": arguments}}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from ..plain import check_plain
 from ..spec import Spec
 from .constraints import GrammarConstraint
 
@@ -147,10 +148,10 @@ def read_call(text: str, names: Collection[str]) -> ToolCall | None:
 
 
 def parse_strictly(text: str) -> Any:
-    """The value of JSON that can be written as JSON again. Raises `ValueError`, for numbers that are not finite and
-    halves of characters too, and `RecursionError`."""
-    value = json.loads(text, parse_constant=_refuse)
-    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    """The value of JSON that whoever it is passed on to takes. Raises `ValueError`, also for what `check_plain` does
+    not let through, and `RecursionError`."""
+    value = json.loads(text)
+    check_plain(value)
     return value
 
 
@@ -181,7 +182,3 @@ def forcing(tools: Sequence[Tool], marks: tuple[str, str], *, parallel: bool) ->
         rules.append(f"call{i}: {json.dumps(before)} arguments{i} {json.dumps(behind)}")
         rules.append(f"arguments{i}: %json {json.dumps(tool.parameters)}")
     return GrammarConstraint(grammar="\n".join(rules))
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")

@@ -59,8 +59,8 @@ class _Call(Given):
         """Raises `InvalidInput`."""
         try:
             arguments = parse_strictly(self.function.arguments or "{}")
-        except (ValueError, RecursionError):
-            arguments = None
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"the arguments of a tool call in a message are no JSON object: {error}") from None
         if not isinstance(arguments, dict):
             raise InvalidInput("the arguments of a tool call in a message are no JSON object")
         return ToolCall(self.function.name, arguments)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from plait import ChoiceConstraint, InvalidInput, InvalidJob, JsonConstraint, Runtime, ScriptedEngine, Sequential, Tool
 from plait.runtime.events import ToolCalled, parse_event
 from plait.runtime.methods.tools import MAX_INSIDE, CallReader, ToolCall, read_calls, written
+from plait.runtime.plain import MAX_DEPTH
 from plait.tests.real import folder
 
 MARKS = ("<tool_call>", "</tool_call>")
@@ -63,6 +64,7 @@ MALFORMED = [
     '<tool_call>{"name": "add", "arguments": {"x": NaN}}</tool_call>',
     '<tool_call>{"name": "add", "arguments": {"x": ' + "[" * 100_000 + "}}</tool_call>",
     '<tool_call>{"name": "add", "arguments": {"x": ' + "9" * 10_000 + "}}</tool_call>",
+    '<tool_call>{"name": "add", "arguments": {"x": ' + "9" * 20 + "}}</tool_call>",
     '<tool_call>{"name": "add", "arguments": {"x": 1e999}}</tool_call>',
     '<tool_call>{"name": "add", "arguments": {"x": [-1e999]}}</tool_call>',
     r'<tool_call>{"name": "add", "arguments": {"x": "\ud800"}}</tool_call>',
@@ -81,6 +83,30 @@ def test_what_is_no_call_is_text(text):
     call = ToolCall("add", {"a": 1})
     said, found = read_calls(f"{text}</tool_call>\n{written(call, MARKS)}", MARKS, NAMES)
     assert found in ([call], []) and (text[:20] in said)
+
+
+def nested(depth, width):
+    """Arguments that are so many objects and lists in each other."""
+    value = 1
+    for level in range(depth - 1):
+        value = {"a": value} if level % width else [value]
+    return {"x": value}
+
+
+@given(st.integers(1, 300), st.integers(1, 3))
+def test_a_call_nested_too_deeply_for_who_reads_it_is_text(depth, width):
+    call = ToolCall("add", nested(depth, width))
+    expected = ("", [call]) if depth < MAX_DEPTH else (written(call, MARKS), [])
+    assert read_calls(written(call, MARKS), MARKS, NAMES) == expected
+
+
+@pytest.mark.parametrize("depth", [2 * MAX_DEPTH, 800])
+async def test_a_job_whose_model_nests_too_deeply_ends_with_its_text(depth):
+    text = written(ToolCall("get_weather", nested(depth, 2)), MARKS)
+    async with Runtime(engine=ScriptedEngine([text], context_limit=100_000)) as rt:
+        job = await rt.submit(Sequential(prompt="x", chat=True, tools=[WEATHER], max_tokens=20_000))
+        assert not [event async for event in job if isinstance(event, ToolCalled)]
+        assert (await job).text == text and not job.trace.tools
 
 
 @pytest.mark.parametrize("before", ["<tool_call>", "<tool_call>\n", "<tool_call>{<tool_call> "])
