@@ -38,6 +38,11 @@ def read_object(path: Path) -> dict[str, Any]:
     return data
 
 
+def whole(text: str) -> str:
+    """The text with `?` in the place of halves of characters."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def json_text(value: object, *, is_ascii: bool = True) -> str:
     """Without blanks, and with null in the place of numbers that are not finite, which JSON has not. In ASCII halves of
     characters stand there as escapes."""

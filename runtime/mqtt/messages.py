@@ -5,13 +5,14 @@ Whatever arrives is hostile until `decode` has let it through.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import InvalidInput
-from ..plain import check_plain
+from ..plain import check_plain, whole
 
 MAX_ID = 64
 MAX_CHUNKS = 100_000
@@ -19,6 +20,8 @@ MAX_EPOCH = 2**31
 MAX_CAPACITY = 10_000
 ID = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_ID}}}")
 """What clients, workers and jobs may be called: a level of a topic without wildcards."""
+UNSENDABLE = {"type": "unsendable"}
+"""In the place of an event that no message can hold."""
 
 Id = Annotated[str, Field(pattern=rf"^{ID.pattern}$")]
 Number = Annotated[int, Field(ge=0, le=2**53, strict=True)]
@@ -177,10 +180,24 @@ def is_id(text: str) -> bool:
     return ID.fullmatch(text) is not None
 
 
-def short_event(event: dict[str, Any], limit: int) -> dict[str, Any]:
-    """The event with its texts cut so that it fits into `limit` bytes of JSON; whole, they stand in the trace."""
+def sendable(event: dict[str, Any], limit: int) -> tuple[dict[str, Any], int]:
+    """What a message holds of an event that its reader takes, in at most `limit` bytes of JSON, and how many they are:
+    the event, or that with its texts cut, or else something in its place, since events are numbered. Whole, it stands
+    in the trace."""
+    for said in (event, _short(event, limit)):
+        try:
+            check_plain(said, only_json=True)
+        except ValueError:
+            continue
+        size = len(json.dumps(said))
+        if size <= limit:
+            return said, size
+    return UNSENDABLE, len(json.dumps(UNSENDABLE))
+
+
+def _short(event: dict[str, Any], limit: int) -> dict[str, Any]:
     room = max(limit // 24, 16)
-    cut = {name: value[:room] if isinstance(value, str) else value for name, value in event.items()}
+    cut = {name: whole(value[:room]) if isinstance(value, str) else value for name, value in event.items()}
     if isinstance(cut.get("arguments"), dict):
         cut["arguments"] = {}
     return cut

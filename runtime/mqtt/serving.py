@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import fields
 from typing import Any
 
 from ..event_queue import EventQueue
@@ -90,5 +91,5 @@ async def _read(events: AsyncIterator[Event], queue: EventQueue) -> None:
 
 
 def _data(event: Event) -> dict[str, Any]:
-    """Without the job's name, which is the client's own there."""
-    return {name: value for name, value in event.to_json().items() if name != "job"}
+    """Without the job's name, which is the client's own there. Not by `to_json`: that goes into values of any depth."""
+    return {"type": event.type} | {one.name: getattr(event, one.name) for one in fields(event) if one.name != "job"}

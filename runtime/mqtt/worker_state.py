@@ -6,7 +6,6 @@ and with jobs to begin, to watch and to end (`Begin`, `Show`, `End`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -30,7 +29,7 @@ from .messages import (
     Resend,
     Returned,
     Watch,
-    short_event,
+    sendable,
 )
 from .worker_actions import Action, Begin, End, Key, Reply, Show, Withdraw
 
@@ -182,11 +181,8 @@ class Desk:
             return
         first = len(entry.events)
         for event in events:
-            size = len(json.dumps(event))
-            if size > self.event_bytes:
-                event = short_event(event, self.event_bytes)
-                size = len(json.dumps(event))
-            entry.events.append(event)
+            said, size = sendable(event, self.event_bytes)
+            entry.events.append(said)
             entry.sizes.append(size)
         yield from self._events(key, entry, first)
 

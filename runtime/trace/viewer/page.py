@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from ...plain import json_text
+from ...plain import json_text, whole
 from ..trace import Trace
 from .data import trace_data
 
@@ -69,8 +69,7 @@ def render(trace: Trace) -> str:
 def embed(data: Any) -> str:
     """JSON that may stand in a `<script type="application/json">` element, whatever text is in it."""
     # "<" would let "</script>" or "<!--" in a model's text end or change the element.
-    text = json_text(data, is_ascii=False).replace("<", "\\u003c")
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return whole(json_text(data, is_ascii=False).replace("<", "\\u003c"))
 
 
 @cache

@@ -28,7 +28,7 @@ from plait import (
     Trace,
     UnsupportedByEngine,
 )
-from plait.runtime.events import Done, Failed, Started, Text
+from plait.runtime.events import Done, Failed, Started, Stopped, Text, ToolStarted
 
 pytest.importorskip("aiomqtt")
 
@@ -36,7 +36,7 @@ from plait.benchmarks.mosquitto import MOSQUITTO, Broker, start_worker, stranger
 from plait.runtime.mqtt.address import Address
 from plait.runtime.mqtt.link import Link
 from plait.runtime.mqtt.messages import Beat, Claim, Events, Offer, encode
-from plait.runtime.mqtt.serving import EVENT_SECONDS
+from plait.runtime.mqtt.serving import EVENT_SECONDS, _tell_all
 from plait.runtime.mqtt.worker import Worker
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
@@ -209,6 +209,21 @@ async def test_repeated_and_hostile_messages_change_nothing(broker, caplog):
         assert all(result.text == "x" * 200 for result in results)
         await asyncio.sleep(0.3)
     assert any("dropped a message" in record.message for record in caplog.records)
+
+
+async def test_events_are_told_however_deep_they_are():
+    deep = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    stopped = Stopped(job="j", time=1.0, branch="0", reason="eos", tokens=1)
+    found, told = [ToolStarted(job="j", time=0.0, branch="0", tool="t", arguments=deep), *2 * [stopped]], []
+
+    async def happens():
+        for event in found:
+            yield event
+
+    await _tell_all(happens(), told.extend)
+    assert [event["type"] for event in told] == ["tool_started", "stopped", "stopped"] and "job" not in told[0]
 
 
 async def test_a_worker_with_odd_events_ends_no_client(broker):

@@ -28,7 +28,7 @@ from plait.runtime.mqtt.messages import (
     decode,
     encode,
     is_id,
-    short_event,
+    sendable,
 )
 from plait.runtime.mqtt.worker_actions import Begin, End, Reply, Show, Withdraw
 from plait.runtime.mqtt.worker_state import Desk
@@ -484,7 +484,44 @@ def test_what_would_be_more_than_a_level_of_a_topic_is_no_id(text):
 
 
 def test_an_event_too_large_is_cut():
-    assert len(short_event({"type": "text", "text": "é" * 100_000}, 4096)["text"]) < 200
+    said, size = sendable({"type": "text", "text": "é" * 100_000}, 4096)
+    assert 16 < len(said["text"]) < 200 and size < 4096
+
+
+def nested(depth):
+    value = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+odd_values = st.recursive(
+    st.none()
+    | st.integers()
+    | st.floats()
+    | st.binary(max_size=3)
+    | st.text(st.characters(exclude_categories=[]), max_size=9)
+    | st.integers(0, 3000).map(nested)
+    | st.integers(0, 9000).map("x".__mul__),
+    lambda inner: st.lists(inner, max_size=2).map(tuple) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(["type", "text", "output", "arguments"]), odd_values), min_size=1))
+def test_whatever_a_job_emits_can_be_sent_and_read(events):
+    """Else the client would ask for it again and again."""
+    desk, jobs, key = Desk("w", capacity=1, event_bytes=3000), Jobs("c", lease=3.0), ("c", "a")
+    list(jobs.submit("a", {}, 0, 0.0))
+    list(jobs.report("a", Claim(worker="w", epoch=1), 0.0))
+    list(desk.offer(key, Offer(epoch=1, job={}), 0.0))
+    list(desk.order(key, decode(ORDER, b'{"type":"grant","epoch":1,"watched":true}'), 0.0))
+    actions = [*desk.happened(key, 1, events), *desk.answered(key, 1, b"answer", 1.0)]
+    reports = [encode(action.report) for action in actions]
+    assert max(map(len, reports)) < 3200
+    heard = [action for report in reports for action in jobs.report("a", decode(REPORT, report), 1.0)]
+    assert [type(action) for action in heard] == [Happened] * len(events) + [Answered, Send]
 
 
 @pytest.mark.parametrize("value", ["NaN", "1e999", "[-Infinity]"])
