@@ -45,4 +45,11 @@ class Lost:
     epochs: int
 
 
-Action = Send | Began | Happened | Answered | Lost
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Given up: what its worker reports is no message, however often it is sent."""
+
+    job: str
+
+
+Action = Send | Began | Happened | Answered | Lost | Unreadable

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from .messages import Chunk
+from .messages import Chunk, Events
 
 
 class Phase(Enum):
@@ -48,8 +48,28 @@ class Entry:
     last: Chunk | None = None
     asked: float = float("-inf")
     """When something was last asked for again."""
+    unreadable: int = 0
+    """Reports that could not be read, since one has brought something."""
     cancelled: str | None = None
     watched: bool = False
+
+    def take(self, report: Events | Chunk) -> list[dict[str, Any]]:
+        """What is new of it is kept; of events, which must not leave a gap, it is the answer."""
+        if isinstance(report, Events):
+            fresh = report.events[self.events - report.first :]
+            self.events += len(fresh)
+            self.unreadable = 0 if fresh else self.unreadable
+            return fresh
+        if report.index < report.count and (self.last is None or self.last.count == report.count):
+            self.unreadable = self.unreadable if report.index in self.chunks else 0
+            self.last = report.model_copy(update={"body": b""})
+            self.chunks[report.index] = report.body
+        return []
+
+    def begin_anew(self) -> None:
+        """What has arrived is of an older epoch."""
+        self.epoch += 1
+        self.events, self.chunks, self.last, self.unreadable = 0, {}, None, 0
 
 
 @dataclass(slots=True)

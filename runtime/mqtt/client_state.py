@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .client_actions import Action, Answered, Began, Happened, Lost, Send
+from .client_actions import Action, Answered, Began, Happened, Lost, Send, Unreadable
 from .client_entries import Entries, Entry, Peer, Phase
 from .hearing import Hearing
 from .messages import (
@@ -31,6 +31,8 @@ from .messages import (
 
 MAX_GAPS = 500
 """Chunks asked for at once."""
+MAX_UNREADABLE = 10
+"""Reports of a job that cannot be read, each time that they are sent, before it is given up."""
 
 
 class Jobs:
@@ -134,6 +136,11 @@ class Jobs:
             case Queued() | Events() | Chunk():
                 yield Send(job, Drop(epoch=report.epoch), report.worker)
 
+    def unreadable(self, job: str) -> None:
+        """A report of it is no message."""
+        if (entry := self._jobs.get(job)) is not None:
+            entry.unreadable += 1
+
     def beat(self, name: str, beat: Beat, now: float) -> Iterator[Action]:
         self.workers[name] = Peer(now, beat.capacity, beat.free)
         listed = set()
@@ -236,27 +243,21 @@ class Jobs:
         if entry.phase is not Phase.RUNNING:
             self._jobs.go(entry, Phase.RUNNING)
             entry.holder, entry.since = name, now
-            entry.taken = True
+            entry.taken, entry.unreadable = True, 0
             self.workers.setdefault(name, Peer(now))
             yield Began(entry.id, entry.epoch)
         yield Send(entry.id, Grant(epoch=entry.epoch, watched=entry.watched), name)
 
     def _arrived(self, entry: Entry, report: Events | Chunk, now: float) -> Iterator[Action]:
-        if isinstance(report, Events):
-            if report.first > entry.events:
-                yield from self._ask(entry, 0, now)
-                return
-            fresh = report.events[entry.events - report.first :]
-            entry.events += len(fresh)
-            for event in fresh:
-                yield Happened(entry.id, event)
-        elif report.index < report.count and (entry.last is None or entry.last.count == report.count):
-            entry.last = report.model_copy(update={"body": b""})
-            entry.chunks[report.index] = report.body
-            if report.index == report.count - 1 and len(entry.chunks) < report.count:
-                yield from self._ask(entry, report.count, now)
+        if isinstance(report, Events) and report.first > entry.events:
+            yield from self._ask(entry, 0, now)
+            return
+        for event in entry.take(report):
+            yield Happened(entry.id, event)
         last = entry.last
         if last is None or len(entry.chunks) < last.count:
+            if last is not None and isinstance(report, Chunk) and report.index == last.count - 1:
+                yield from self._ask(entry, last.count, now)
             return
         if entry.events < last.events:
             yield from self._ask(entry, 0, now)
@@ -268,6 +269,10 @@ class Jobs:
         if now - entry.asked < self.patience:
             return
         entry.asked = now
+        if entry.unreadable >= MAX_UNREADABLE:
+            yield Unreadable(entry.id)
+            yield from self._forget(entry, now)
+            return
         missing = [i for i in range(chunks) if i not in entry.chunks][:MAX_GAPS]
         yield Send(entry.id, Resend(epoch=entry.epoch, first=entry.events, chunks=tuple(missing)), entry.holder)
 
@@ -277,8 +282,7 @@ class Jobs:
                 self._jobs.remove(entry)
                 yield Lost(entry.id, entry.epoch)
                 return
-            entry.epoch += 1
-            entry.events, entry.chunks, entry.last = 0, {}, None
+            entry.begin_anew()
         entry.holder, entry.asked = None, float("-inf")
         self._jobs.wait(entry)
 

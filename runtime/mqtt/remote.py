@@ -23,7 +23,7 @@ from ..runtime import Runtime, check_id
 from ..settled import settled
 from ..trace.trace import check_writable
 from .address import Address
-from .client_actions import Action, Answered, Began, Happened, Lost, Send
+from .client_actions import Action, Answered, Began, Happened, Lost, Send, Unreadable
 from .client_state import Jobs
 from .link import MIN_PACKET_BYTES, Link
 from .messages import BEAT, MAX_EPOCH, REPORT, Malformed, Offer, decode, encode, is_id
@@ -236,6 +236,9 @@ class RemoteRuntime(Runtime):
                     raise Malformed("malformed topic")
         except Malformed as error:
             logger.warning("dropped a message on %r: %s", topic[:200], error)
+            match self.address.levels(topic):
+                case ["reports", self.client, job]:
+                    self._state.unreadable(job)
 
     async def _tick(self, link: Link) -> None:
         alone = 0.0
@@ -263,6 +266,8 @@ class RemoteRuntime(Runtime):
                     job.answered(data)
                 case Lost(_, epochs):
                     job.failed(WorkerLost(f"job {job.id}: begun {epochs} times, and each time its worker ended"))
+                case Unreadable():
+                    job.failed(JobFailed(f"job {job.id}: what its worker reports cannot be read; the log says why"))
                 case Began(_, epoch):
                     job.epoch = epoch
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 import plait
 from plait import (
@@ -35,7 +36,7 @@ pytest.importorskip("aiomqtt")
 from plait.benchmarks.mosquitto import MOSQUITTO, Broker, start_worker, stranger
 from plait.runtime.mqtt.address import Address
 from plait.runtime.mqtt.link import Link
-from plait.runtime.mqtt.messages import Beat, Claim, Events, Offer, encode
+from plait.runtime.mqtt.messages import Beat, Chunk, Claim, Events, Offer, encode
 from plait.runtime.mqtt.serving import EVENT_SECONDS, _tell_all
 from plait.runtime.mqtt.worker import Worker
 
@@ -242,6 +243,20 @@ async def test_a_worker_with_odd_events_ends_no_client(broker):
         post(b"", "workers", "ghost")
         with pytest.raises(asyncio.CancelledError):
             await job
+
+
+async def test_what_a_worker_reports_and_nobody_can_read_fails_its_job_alone(broker, monkeypatch, caplog):
+    """As one of another version may."""
+    monkeypatch.setattr("plait.runtime.mqtt.remote.REPORT", TypeAdapter(Claim | Chunk))
+    async with worker(broker), Runtime(broker.url()) as remote:
+        remote._state.patience = 0.1
+        quiet, read = [await remote.submit(Sequential(prompt="q")) for _ in range(2)]
+        reading = asyncio.create_task(text_of(read))
+        assert (await quiet).text == "x" * 200
+        with pytest.raises(JobFailed, match="cannot be read"):
+            await asyncio.wait_for(read, 10)
+        await reading
+    assert "malformed message" in caplog.text
 
 
 async def test_a_cancelled_job_frees_its_worker(broker):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait.runtime.mqtt.client_actions import Answered, Began, Happened, Lost, Send
-from plait.runtime.mqtt.client_state import Jobs
+from plait.runtime.mqtt.client_actions import Answered, Began, Happened, Lost, Send, Unreadable
+from plait.runtime.mqtt.client_state import MAX_UNREADABLE, Jobs
 from plait.runtime.mqtt.messages import (
     BEAT,
     OFFER,
@@ -19,6 +19,7 @@ from plait.runtime.mqtt.messages import (
     Chunk,
     Claim,
     Declined,
+    Events,
     Held,
     Malformed,
     Offer,
@@ -395,6 +396,28 @@ def test_what_a_beat_says_is_missing_is_asked_for():
     held = Held(client="c", job="j", epoch=1, events=3, chunks=2)
     (ask,) = jobs.beat("w", Beat(capacity=1, free=0, model="m", jobs=[held]), 0.5)
     assert ask.message == Resend(epoch=1, first=0, chunks=(0, 1))
+
+
+@pytest.mark.parametrize("spoilt", [1, MAX_UNREADABLE - 1, MAX_UNREADABLE])
+def test_a_job_whose_reports_can_never_be_read_is_given_up_alone(spoilt):
+    jobs = Jobs("c", lease=3.0)
+    begin(jobs)
+    list(jobs.submit("other", {}, 0, 0.0))
+    list(jobs.report("other", Claim(worker="w", epoch=1), 0.0))
+    held = [Held(client="c", job=job, epoch=1, events=1) for job in ("j", "other")]
+    for second in range(spoilt):
+        (ask, _) = jobs.beat("w", Beat(capacity=2, free=0, model="m", jobs=held), 2.0 * second)
+        assert ask.message == Resend(epoch=1, first=0)
+        jobs.unreadable("j")
+    if spoilt == MAX_UNREADABLE:
+        lost, drop, *_ = jobs.beat("w", Beat(capacity=2, free=0, model="m", jobs=held), 2.0 * spoilt)
+        assert (lost, drop.message.type, drop.worker) == (Unreadable("j"), "drop", "w")
+        assert "j" not in jobs and "other" in jobs
+    else:
+        list(jobs.report("j", Events(worker="w", epoch=1, first=0, events=[{}]), 2.0 * spoilt))
+        jobs.unreadable("j")
+        chunk = Chunk(worker="w", epoch=1, index=0, count=1, events=1, body=b"answer")
+        assert Answered("j", b"answer") in list(jobs.report("j", chunk, 2.0 * spoilt))
 
 
 def test_a_worker_that_stops_hands_back_what_has_not_begun():
