@@ -6,7 +6,6 @@ import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
@@ -14,6 +13,7 @@ from ..runtime.budget import Budget
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.base import Method
 from ..runtime.methods.registry import parse_method
+from ..runtime.mqtt.address import refuse_password
 from ..runtime.spec import Spec
 from .benchmark import Benchmark, Sample, parse_benchmark
 from .fields import describe, json_fields, method_class, method_fields
@@ -129,8 +129,7 @@ class EvalConfig(Spec):
     @classmethod
     def _without_password(cls, model: str) -> str:
         # Settings are written into the folder of results, and the model's name into the report.
-        if "://" in model and urlsplit(model).password is not None:
-            raise ValueError("no passwords in addresses, which stand in the report: use PLAIT_MQTT_PASSWORD")
+        refuse_password(model)
         return model
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ from pydantic import Field
 from ...runtime.disk import make_folder
 from ...runtime.errors import InvalidInput, PromptTooLong
 from ...runtime.methods.sequential import Sequential
+from ...runtime.mqtt.address import refuse_password
 from ...runtime.runtime import Runtime
 from ...runtime.spec import Spec
 from ..lines import read_lines
@@ -74,6 +75,7 @@ async def curate(
 
     Raises `InvalidInput` for a line without these, and for a folder that was made otherwise.
     """
+    refuse_password(model or "")
     samples = read(source)
     _claim(out, {"model": model, **config.model_dump(mode="json", exclude=set(MAY_CHANGE))})
     curator = _Curator(out, runtime, config)

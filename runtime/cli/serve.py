@@ -20,6 +20,7 @@ from rich.console import Console
 
 from ..engines.registry import last_part
 from ..errors import InvalidInput
+from ..plain import without_password
 from ..runtime import Runtime
 from ..server.settings import ServerSettings
 from .files import read_text
@@ -68,9 +69,9 @@ async def _run(options: argparse.Namespace, settings: ServerSettings, lines: Seq
     keys = Keys(lines, max_jobs=settings.jobs_per_key)
     name = options.name or last_part(options.model)
     if not name:
-        raise InvalidInput(f"{options.model!r} has no last part to call the model by: give --name")
+        raise InvalidInput(f"{without_password(options.model)!r} has no last part to call the model by: give --name")
     if ":" in name:
-        raise InvalidInput(f"{name!r} has a colon, behind which clients name methods: give --name")
+        raise InvalidInput(f"{without_password(name)!r} has a colon, behind which clients name methods: give --name")
     sockets = bound(options.host, options.port)
     async with AsyncExitStack() as stack:
         for one in sockets:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..engine import Engine
 from ..errors import UnknownModel
+from ..plain import without_password
 from ..plugins import Registry
 from .hub import HubName, download
 
@@ -60,9 +61,9 @@ def find_model(model: str | Path) -> FoundModel:
     name = HubName.parse(model) if isinstance(model, str) else None
     if name is None:
         raise UnknownModel(
-            f"no model {str(model)[:200]!r}: not a shipped model ({', '.join(shipped_models()) or 'none'}), not a "
-            f"folder or GGUF file, not a name of the hub (org/name), and not one of the schemes "
-            f"{', '.join(f'{name}:' for name in _schemes.names())}"
+            f"no model {without_password(str(model))[:200]!r}: not a shipped model "
+            f"({', '.join(shipped_models()) or 'none'}), not a folder or GGUF file, not a name of the "
+            f"hub (org/name), and not one of the schemes {', '.join(f'{name}:' for name in _schemes.names())}"
         )
     return FoundModel(download(name), str(name))
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..errors import InvalidInput
+from ..plain import without_password
 from .messages import is_id
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
+_OURS = re.compile(r"mqtt[^/:]*:", re.IGNORECASE)
 PASSWORD_VARIABLE = "PLAIT_MQTT_PASSWORD"
 
 
@@ -53,11 +56,11 @@ class Address:
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            raise InvalidInput(f"{url!r} is no address of a broker: {error}") from None
+        except ValueError:  # It says parts of the address, which may be a password's.
+            raise _no_address(url) from None
         pool = unquote(parts.path.strip("/")) or "default"
-        if parts.scheme not in PORTS or not parts.hostname or parts.query or parts.fragment:
-            raise InvalidInput(f"{url!r} is no address of a broker: mqtt://HOST/POOL, or mqtts://USER@HOST:PORT/POOL")
+        if parts.scheme not in PORTS or not parts.hostname or parts.query or parts.fragment or "@" in parts.path:
+            raise _no_address(url)
         for name, value in (("pool", pool), ("prefix", prefix)):
             if not all(map(is_id, value.split("/"))):
                 raise InvalidInput(f"{name} {value!r}: letters, digits and . _ - only, in parts between slashes")
@@ -85,6 +88,22 @@ class Address:
         """What stands in a topic behind the pool; nothing if it is none of ours."""
         root = self.topic("")
         return topic[len(root) :].split("/") if topic.startswith(root) else []
+
+
+def _no_address(url: str) -> InvalidInput:
+    return InvalidInput(
+        f"{without_password(url)!r} is no address of a broker: mqtt://HOST/POOL, or "
+        f"mqtts://USER:PASSWORD@HOST:PORT/POOL (in a password, / ? # @ are %2F %3F %23 %40)"
+    )
+
+
+def refuse_password(model: str) -> None:
+    """Raises `InvalidInput` for the name of a model that is not to be written down: the address of a pool with a
+    password, or one that is malformed."""
+    if _OURS.match(model):
+        Address.parse(model)
+    if "://" in model and urlsplit(model).password is not None:
+        raise InvalidInput("no passwords in addresses, which stand in files: use PLAIT_MQTT_PASSWORD")
 
 
 def _tls(ca_file: str | Path | None, cert_file: str | Path | None, key_file: str | Path | None) -> ssl.SSLContext:

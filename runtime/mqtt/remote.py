@@ -19,6 +19,7 @@ from ..errors import InvalidInput, InvalidJob, JobFailed, PlaitError, Unsupporte
 from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..methods.base import Method
+from ..plain import without_password
 from ..runtime import Runtime, check_id
 from ..settled import settled
 from ..trace.trace import check_writable
@@ -65,7 +66,7 @@ class RemoteRuntime(Runtime):
         try:
             self.address = Address.parse(str(model), **options)
         except TypeError as error:
-            raise InvalidInput(f"options of {model}: {error}") from None
+            raise InvalidInput(f"options of {without_password(str(model))}: {error}") from None
         self.client = f"plait-client-{uuid.uuid4().hex[:16]}"
         self._packet_bytes = packet_bytes
         self._state = Jobs(self.client, lease=lease, max_epochs=max_epochs)

@@ -66,4 +66,8 @@ def traces(folder):
 def test_passwords_stand_in_no_report():
     with pytest.raises(InvalidInput, match="PLAIT_MQTT_PASSWORD"):
         grid(model="mqtt://me:secret@host/pool")
+    for malformed in ("mqtt://me:secret#a@host/pool", "mqtt:/me:secret@host/pool", "mqtt://me:secret/pool"):
+        with pytest.raises(InvalidInput, match="no address of a broker") as error:
+            grid(model=malformed)
+        assert "secret" not in str(error.value)
     assert grid(model="mqtt://me@host/pool").model == "mqtt://me@host/pool"

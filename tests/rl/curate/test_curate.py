@@ -276,6 +276,14 @@ async def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         await run(tmp_path, Played())
 
 
+async def test_passwords_stand_in_no_folder(tmp_path):
+    async with Runtime(engine=ScriptedEngine([])) as runtime:
+        for model in ("mqtt://me:secret@host/pool", "mqtt://me:secret#a@host/pool"):
+            with pytest.raises(InvalidInput) as error:
+                await curate(tmp_path / "samples.jsonl", tmp_path / "out", runtime, CurateConfig(), model=model)
+            assert "secret" not in str(error.value) and not (tmp_path / "out").exists()
+
+
 # -- the parts -------------------------------------------------------------------------------------------------
 
 

@@ -32,3 +32,8 @@ def test_a_host_that_is_none_is_one_line(capsys):
 def test_a_model_that_nobody_could_name_is_refused(capsys):
     assert main(["serve", "/"]) == 1
     assert capsys.readouterr().err == "plait: '/' has no last part to call the model by: give --name\n"
+
+
+def test_no_password_is_told(capsys):
+    assert main(["serve", "mqtt://me:secret@host"]) == 1
+    assert capsys.readouterr().err.startswith("plait: 'me:...@host' has a colon")

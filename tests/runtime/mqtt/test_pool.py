@@ -9,9 +9,12 @@ import subprocess
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 import plait
@@ -23,22 +26,25 @@ from plait import (
     InvalidInput,
     InvalidJob,
     JobFailed,
+    PlaitError,
     Runtime,
     ScriptedEngine,
     Sequential,
     Trace,
     UnsupportedByEngine,
 )
+from plait.runtime.engines.registry import find_model
 from plait.runtime.events import Done, Failed, Started, Stopped, Text, ToolStarted
 
 pytest.importorskip("aiomqtt")
 
 from plait.benchmarks.mosquitto import MOSQUITTO, Broker, start_worker, stranger
-from plait.runtime.mqtt.address import Address
+from plait.runtime.mqtt.address import Address, refuse_password
 from plait.runtime.mqtt.link import Link
 from plait.runtime.mqtt.messages import Beat, Chunk, Claim, Events, Offer, encode
 from plait.runtime.mqtt.serving import EVENT_SECONDS, _tell_all
 from plait.runtime.mqtt.worker import Worker
+from plait.runtime.plain import without_password
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 
@@ -569,6 +575,40 @@ def test_addresses_hide_their_password(monkeypatch):
     assert (address.user, address.password, address.topic("jobs")) == ("me", "s@crt", "p/a/b/jobs")
     assert "s@crt" not in repr(address) + str(address)
     assert Address.parse("mqtt://me@host").password == "other" and Address.parse("mqtt://host").password is None
+
+
+marks = st.text("/?#@:[]%a1", max_size=5)
+
+
+@given(
+    st.sampled_from(["mqtt://", "mqtts://", "mqtt+ws://", "mqtt:/", "mqtt:", "MQTT://", "http://", "//", ""]),
+    st.text("mé.", max_size=3),
+    marks,
+    marks,
+    st.text("/?#@:[]%a1+ ", max_size=8),
+)
+@settings(deadline=None)
+def test_no_message_tells_a_password_however_malformed_the_address_is(scheme, user, before, behind, place):
+    url = f"{scheme}{user}:{before}Sekr3t{behind}@{place}"
+    assert "Sekr3t" not in without_password(url)
+    for make in (Address.parse, partial(Runtime, other=1), find_model, refuse_password):
+        try:
+            told = make(url)
+        except PlaitError as error:
+            told = error
+        assert "Sekr3t" not in f"{told} {told!r}"
+
+
+@pytest.mark.parametrize("url", ["mqtt://u:Sekr3t/h", "mqtt://h/p?password=Sekr3t", "mqtt://h/p#Sekr3t"])
+def test_nor_what_may_be_one_of_an_address_without_a_user(url):
+    with pytest.raises(InvalidInput) as error:
+        Address.parse(url)
+    assert "Sekr3t" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["mqtt://h:1883/a/b", "mqtt://[::1]:1883/p", "org/name@rev", "org/name:F.gguf", "C:x"])
+def test_names_without_a_password_are_told_whole(name):
+    assert without_password(name) == name
 
 
 # The MQTT library leaves the socket of a failed handshake to the garbage collector.
