@@ -42,6 +42,10 @@ class Entry:
     """When the phase began, or the offer was last made."""
     offers: int = 0
     """In this phase."""
+    unanswered: float = 0.0
+    """Since when nobody has answered an offer of it, as far as one listened."""
+    forgotten: int = 0
+    """How often, by a worker that it was granted."""
     events: int = 0
     """Arrived without a gap."""
     chunks: dict[int, bytes] = field(default_factory=dict)
@@ -52,6 +56,13 @@ class Entry:
     """Reports that could not be read, since one has brought something."""
     cancelled: str | None = None
     watched: bool = False
+
+    def may_be_with(self, worker: str) -> bool:
+        return self.holder in (worker, None) or (self.phase is Phase.QUEUED and worker in self.queued)
+
+    def is_ignored(self, since: float) -> bool:
+        """Does no worker answer, since then, or does none hear what it is told?"""
+        return self.forgotten > 1 or (self.phase is Phase.OFFERED and self.unanswered < since)
 
     def take(self, report: Events | Chunk) -> list[dict[str, Any]]:
         """What is new of it is kept; of events, which must not leave a gap, it is the answer."""

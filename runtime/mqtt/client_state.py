@@ -62,6 +62,10 @@ class Jobs:
         """Workers that run or have queued a job."""
         return {entry.holder for entry in self._jobs.out.values() if entry.holder is not None}
 
+    def is_ignored(self, now: float) -> bool:
+        """Is there a job that all workers ignore, though some are alive?"""
+        return bool(self.workers) and any(entry.is_ignored(now - self.lease) for entry in self._jobs.out.values())
+
     def epoch(self, job: str) -> int:
         return self._jobs[job].epoch
 
@@ -79,27 +83,27 @@ class Jobs:
         if entry.phase is not Phase.RUNNING:
             yield from self._forget(entry, now)
             return
-        entry.cancelled, entry.asked = reason, now
-        yield Send(job, Cancel(epoch=entry.epoch, reason=reason[:1000]), entry.holder)
+        entry.cancelled, entry.asked = reason[:1000], now
+        yield Send(job, Cancel(epoch=entry.epoch, reason=entry.cancelled), entry.holder)
 
     def watch(self, job: str) -> Iterator[Action]:
         """Somebody reads its events from now on."""
-        entry = self._jobs.get(job)
-        if entry is not None and not entry.watched:
+        if (entry := self._jobs.get(job)) is not None and not entry.watched:
             entry.watched = True
             if entry.phase is Phase.RUNNING:
                 yield Send(job, Watch(epoch=entry.epoch), entry.holder)
 
     def forget(self, job: str, now: float) -> Iterator[Action]:
         """Nobody waits for it any longer."""
-        entry = self._jobs.get(job)
-        if entry is not None:
+        if (entry := self._jobs.get(job)) is not None:
             yield from self._forget(entry, now)
 
     def connected(self, now: float) -> None:
         """The connection is there again: what was not heard meanwhile says nothing of the workers."""
         for worker in self.workers.values():
             worker.seen = now
+        for entry in self._jobs.out.values():
+            entry.unanswered = now
 
     def report(self, job: str, report: Report, now: float) -> Iterator[Action]:
         """A worker said something of one job."""
@@ -148,7 +152,7 @@ class Jobs:
             if held.client != self.client:
                 continue
             entry = self._jobs.get(held.job)
-            if entry is None or entry.epoch > held.epoch or not self._may_have(entry, name):
+            if entry is None or entry.epoch > held.epoch or not entry.may_be_with(name):
                 if entry is not None:
                     entry.queued.discard(name)
                 yield Send(held.job, Drop(epoch=held.epoch), name)
@@ -157,7 +161,7 @@ class Jobs:
             if entry.holder == name and entry.phase is Phase.RUNNING and entry.epoch == held.epoch:
                 if entry.cancelled is not None and not held.chunks and now - entry.asked >= self.patience:
                     entry.asked = now
-                    yield Send(entry.id, Cancel(epoch=entry.epoch, reason=entry.cancelled[:1000]), name)
+                    yield Send(entry.id, Cancel(epoch=entry.epoch, reason=entry.cancelled), name)
                 if entry.watched and not held.watched and not held.chunks:
                     yield Send(entry.id, Watch(epoch=entry.epoch), name)
                 if held.events > entry.events or held.chunks > len(entry.chunks):
@@ -165,11 +169,9 @@ class Jobs:
         for entry in list(self._jobs.out.values()):
             # It forgot a job that it was granted. A beat on its way when it was does not count.
             if entry.holder == name and entry.id not in listed and now - entry.since > self.lease:
+                entry.forgotten += entry.phase is Phase.RUNNING
                 yield from self._take_back(entry)
         yield from self._offer(now)
-
-    def _may_have(self, entry: Entry, name: str) -> bool:
-        return entry.holder in (name, None) or (entry.phase is Phase.QUEUED and name in entry.queued)
 
     def gone(self, name: str, now: float) -> Iterator[Action]:
         """The worker has said, or its will does, that it is no more."""
@@ -190,6 +192,7 @@ class Jobs:
         for name in [name for name, worker in self.workers.items() if now - worker.seen > self.lease]:
             yield from self.gone(name, now)
         for entry in list(self._jobs.out.values()):
+            entry.unanswered = min(entry.unanswered + missed, now)
             if entry.phase is Phase.RUNNING and entry.holder not in self.workers:
                 yield from self._take_back(entry)
             elif entry.phase is Phase.OFFERED and entry.declined and not self._takers(entry):
@@ -213,7 +216,7 @@ class Jobs:
             return
         free = sum(worker.capacity for worker in self.workers.values()) - len(self._jobs.out)
         for entry in self._jobs.offer(free, lambda entry: bool(self._takers(entry))):
-            entry.since, entry.offers = now, 0
+            entry.since, entry.unanswered, entry.offers = now, now, 0
             entry.queued.clear()
             yield self._offered(entry)
 

@@ -242,14 +242,27 @@ class RemoteRuntime(Runtime):
                     self._state.unreadable(job)
 
     async def _tick(self, link: Link) -> None:
-        alone = 0.0
+        alone, is_told = 0.0, False
         while True:
             await asyncio.sleep(TICK_SECONDS)
             if link.is_connected:
                 self._do(self._state.tick(time.monotonic()))
                 before, alone = alone, alone + TICK_SECONDS if self._remote and not self._state.workers else 0.0
                 if before <= self._state.lease < alone:
-                    logger.warning("jobs wait: no worker is heard of in %s", self.address)
+                    text = "jobs wait: no worker is heard of in %s; if there is one: may this client read %s?"
+                    logger.warning(text, self.address, self.address.topic("workers", "+"))
+                if not is_told and self._state.is_ignored(time.monotonic()):
+                    is_told = True
+                    logger.warning("jobs wait: %s", self._ignored())
+
+    def _ignored(self) -> str:
+        """What the reason may be: who may not read something is not told so by every broker."""
+        jobs, orders, reports = (self.address.topic(kind, "#") for kind in ("jobs", "orders", "reports"))
+        own = self.address.topic("reports", self.client, "+")
+        return (
+            f"workers of {self.address} are heard of, but do not answer: may this client read {own}, and may they read "
+            f"{jobs} and {orders} and write {reports}?"
+        )
 
     def _do(self, actions: Iterable[Action]) -> None:
         for action in list(actions):

@@ -171,11 +171,13 @@ class Worker:
 
     def _refused(self, topic: str, error: PlaitError) -> None:
         """A report that the broker does not take is the end of its job, not of all others behind it. A worker whose
-        beats it does not take is none."""
+        beats it does not take is none, nor is one that may not say that it takes a job."""
         assert self._link is not None
         match self.address.levels(topic):
             case ["reports", client, job]:
                 self._link.withdraw(topic)
+                if isinstance(error, BrokerUnreachable) and not self._desk.has_begun((client, job)):
+                    self._fail(error)
                 answer = pack_error(JobFailed(f"a report cannot be sent: {error}"), None)
                 self._do(self._desk.refused((client, job), answer, time.monotonic()))
             case ["workers", self.name]:

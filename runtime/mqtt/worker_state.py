@@ -112,6 +112,10 @@ class Desk:
         """Jobs of which the client has not taken the answer."""
         return sum(entry.phase is Phase.FINISHED for entry in self._jobs.values())
 
+    def has_begun(self, key: Key) -> bool:
+        entry = self._jobs.get(key)
+        return entry is not None and entry.phase in (Phase.RUNNING, Phase.FINISHED)
+
     def beat(self) -> Beat:
         held = [
             Held(

@@ -611,44 +611,96 @@ def test_names_without_a_password_are_told_whole(name):
     assert without_password(name) == name
 
 
+def documented_rights():
+    page = (Path(plait.__file__).parent / "docs" / "mqtt.md").read_text()
+    return re.search(r"# /etc/mosquitto/acl\n(.*?)```", page, re.DOTALL)[1]
+
+
+@pytest.fixture
+def guarded(tmp_path):
+    """Starts a broker with these rights, and users whose passwords are their names."""
+    passwords, brokers = tmp_path / "passwords", []
+    passwords.touch()
+    for user in ("service", "worker"):
+        subprocess.run(["mosquitto_passwd", "-b", passwords, user, user], check=True, capture_output=True)
+
+    def start(rights, *lines):
+        (tmp_path / "acl").write_text(rights)
+        lines += ("allow_anonymous false", f"password_file {passwords}", f"acl_file {tmp_path / 'acl'}")
+        brokers.append(Broker(tmp_path, *lines))
+        brokers[-1].start()
+        return brokers[-1]
+
+    yield start
+    for broker in brokers:
+        broker.stop()
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ("pattern read plait/pool/reports/%c/+", "do not answer: may this client read plait/pool/reports/"),
+        ("topic read plait/pool/jobs/#", "may they read plait/pool/jobs/#"),
+        ("topic read plait/pool/workers/+", "no worker is heard of .* may this client read plait/pool/workers/"),
+    ],
+)
+async def test_rights_to_read_that_are_missing_are_told_of_once(guarded, missing, told, caplog):
+    rights = documented_rights()
+    assert missing in rights
+    broker = guarded(rights.replace(missing, ""))
+    async with Runtime(engine=ScriptedEngine(["fine"])) as local:
+        one = Worker(local, Address.parse(broker.url(user="worker:worker@")), beat_seconds=0.2)
+        task = asyncio.create_task(one.run())
+        async with Runtime(broker.url(user="service:service@")) as remote:
+            remote._state.lease = 0.7
+            job = await remote.submit(Sequential(prompt="q"))
+            await until(lambda: "jobs wait" in caplog.text)
+            await asyncio.sleep(1)
+            job.cancel()
+        one.stop()
+        await task
+    assert len(re.findall(f"jobs wait: .*{told}", caplog.text)) == caplog.text.count("jobs wait") == 1
+
+
+async def test_a_worker_that_may_not_report_ends(guarded):
+    broker = guarded(documented_rights().replace("topic write plait/pool/reports/#", ""))
+    async with Runtime(engine=ScriptedEngine(["fine"])) as local:
+        task = asyncio.create_task(Worker(local, Address.parse(broker.url(user="worker:worker@"))).run())
+        async with Runtime(broker.url(user="service:service@")) as remote:
+            await remote.submit(Sequential(prompt="q"))
+            with pytest.raises(BrokerUnreachable, match="write plait/pool/reports/"):
+                await asyncio.wait_for(task, 10)
+            await until(lambda: not remote.workers)
+
+
 # The MQTT library leaves the socket of a failed handshake to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-async def test_tls_and_the_access_list_of_the_documentation(tmp_path):
-    page = (Path(plait.__file__).parent / "docs" / "mqtt.md").read_text()
-    rules = re.search(r"# /etc/mosquitto/acl\n(.*?)```", page, re.DOTALL)[1]
-    (tmp_path / "acl").write_text(rules)
-    key, certificate, passwords = tmp_path / "key.pem", tmp_path / "ca.pem", tmp_path / "passwords"
+async def test_tls_and_the_access_list_of_the_documentation(tmp_path, guarded):
+    key, certificate = tmp_path / "key.pem", tmp_path / "ca.pem"
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
-    passwords.touch()
-    commands = [made, *(["mosquitto_passwd", "-b", passwords, user, user] for user in ("service", "worker"))]
-    for command in commands:
-        await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
-    lines = [f"cafile {certificate}", f"certfile {certificate}", f"keyfile {key}", "allow_anonymous false"]
-    broker = Broker(tmp_path, *lines, f"password_file {passwords}", f"acl_file {tmp_path / 'acl'}")
-    broker.start()
-    try:
-        url = broker.url().replace("mqtt://", "mqtts://{0}:{0}@")
-        with pytest.raises(BrokerUnreachable, match="certificate"):
-            async with Runtime(url.format("service")):
-                pass
-        address = Address.parse(url.format("worker"), ca_file=certificate)
-        async with Runtime(engine=ScriptedEngine(["fine"])) as local:
-            one = Worker(local, address)
-            task = asyncio.create_task(one.run())
-            async with Runtime(url.format("service"), ca_file=certificate) as remote:
-                assert (await (await remote.submit(Sequential(prompt="q")))).text == "fine"
-                remote.address = replace(remote.address, pool="other")  # as if it were taken from it later
-                with pytest.raises(BrokerUnreachable, match="(?i)not authori"):
-                    await asyncio.wait_for(await remote.submit(Sequential(prompt="q")), 5)
-            other = url.format("service").replace("/pool", "/other")
+    await asyncio.to_thread(subprocess.run, made, check=True, capture_output=True)
+    lines = [f"cafile {certificate}", f"certfile {certificate}", f"keyfile {key}"]
+    broker = guarded(documented_rights(), *lines)
+    url = broker.url().replace("mqtt://", "mqtts://{0}:{0}@")
+    with pytest.raises(BrokerUnreachable, match="certificate"):
+        async with Runtime(url.format("service")):
+            pass
+    address = Address.parse(url.format("worker"), ca_file=certificate)
+    async with Runtime(engine=ScriptedEngine(["fine"])) as local:
+        one = Worker(local, address)
+        task = asyncio.create_task(one.run())
+        async with Runtime(url.format("service"), ca_file=certificate) as remote:
+            assert (await (await remote.submit(Sequential(prompt="q")))).text == "fine"
+            remote.address = replace(remote.address, pool="other")  # as if it were taken from it later
             with pytest.raises(BrokerUnreachable, match="(?i)not authori"):
-                async with Runtime(other, ca_file=certificate):
-                    pass
-            one.stop()
-            await task
-            for wrong in (url.format("worker").replace("/pool", "/other"), url.format("service")):
-                with pytest.raises(BrokerUnreachable, match="(?i)not authori"):
-                    await asyncio.wait_for(Worker(local, Address.parse(wrong, ca_file=certificate)).run(), 10)
-    finally:
-        broker.stop()
+                await asyncio.wait_for(await remote.submit(Sequential(prompt="q")), 5)
+        other = url.format("service").replace("/pool", "/other")
+        with pytest.raises(BrokerUnreachable, match="(?i)not authori"):
+            async with Runtime(other, ca_file=certificate):
+                pass
+        one.stop()
+        await task
+        for wrong in (url.format("worker").replace("/pool", "/other"), url.format("service")):
+            with pytest.raises(BrokerUnreachable, match="(?i)not authori"):
+                await asyncio.wait_for(Worker(local, Address.parse(wrong, ca_file=certificate)).run(), 10)

@@ -257,6 +257,43 @@ def begin(jobs: Jobs, worker: str = "w") -> None:
     list(jobs.report("j", Claim(worker=worker, epoch=1), 0.0))
 
 
+def test_offers_that_nobody_answers_are_ignored_where_workers_are():
+    jobs = Jobs("c", lease=3.0)
+    list(jobs.submit("j", {}, 0, 0.0))
+    now = 0.0
+
+    def pass_time(seconds, worker=None):
+        nonlocal now
+        for _ in range(round(seconds / 0.2)):
+            now += 0.2
+            if worker:
+                list(jobs.beat(worker, Beat(capacity=1, free=1, model="m"), now))
+            list(jobs.tick(now))
+        return jobs.is_ignored(now)
+
+    assert not pass_time(9)  # There is no worker.
+    assert not pass_time(2.8, "w")
+    jobs.connected(now)  # What was not heard before says nothing.
+    assert not pass_time(2.0, "w")
+    now += 60  # Nor does what came in while nobody listened.
+    list(jobs.tick(now))
+    assert not jobs.is_ignored(now)
+    assert pass_time(1.0, "w")
+    list(jobs.report("j", Queued(worker="w", epoch=1), now))
+    assert not pass_time(2.8, "w")
+
+
+def test_workers_that_do_not_hear_that_they_may_begin_ignore_it():
+    jobs = Jobs("c", lease=3.0)
+    list(jobs.submit("j", {}, 0, 0.0))
+    beat, found = Beat(capacity=1, free=1, model="m"), []
+    for epoch, now in enumerate((0.0, 4.0, 8.0), start=1):
+        list(jobs.beat("w", beat, now))
+        found.append(jobs.is_ignored(now))
+        list(jobs.report("j", Claim(worker="w", epoch=epoch), now))
+    assert found == [False, False, True]
+
+
 def test_two_workers_claim_and_one_is_granted():
     jobs = Jobs("c", lease=3.0)
     begin(jobs)
