@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..plain import whole
 from .client_actions import Action, Answered, Began, Happened, Lost, Send, Unreadable
 from .client_entries import Entries, Entry, Peer, Phase
 from .hearing import Hearing
@@ -83,7 +84,7 @@ class Jobs:
         if entry.phase is not Phase.RUNNING:
             yield from self._forget(entry, now)
             return
-        entry.cancelled, entry.asked = reason[:1000], now
+        entry.cancelled, entry.asked = whole(reason[:1000]), now
         yield Send(job, Cancel(epoch=entry.epoch, reason=entry.cancelled), entry.holder)
 
     def watch(self, job: str) -> Iterator[Action]:

@@ -294,6 +294,17 @@ def test_workers_that_do_not_hear_that_they_may_begin_ignore_it():
     assert found == [False, False, True]
 
 
+@pytest.mark.parametrize("reason", ["\ud800", "a" * 999 + "é\ud800", "x" * 5000, ""])
+def test_any_reason_ends_a_job_that_runs(reason):
+    jobs = Jobs("c", lease=3.0)
+    begin(jobs)
+    (end,) = jobs.cancel("j", reason, 0.0)
+    assert decode(ORDER, encode(end.message)) == end.message
+    held = Held(client="c", job="j", epoch=1)
+    (again,) = jobs.beat("w", Beat(capacity=1, free=0, model="m", jobs=[held]), 2.0)
+    assert again == end and len(end.message.reason) == min(len(reason), 1000)
+
+
 def test_two_workers_claim_and_one_is_granted():
     jobs = Jobs("c", lease=3.0)
     begin(jobs)
