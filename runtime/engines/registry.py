@@ -9,7 +9,7 @@ from typing import Any
 
 from ..engine import Engine
 from ..errors import UnknownModel
-from ..plain import without_password
+from ..plain import whole, without_password
 from ..plugins import Registry
 from .hub import HubName, download
 
@@ -69,9 +69,10 @@ def find_model(model: str | Path) -> FoundModel:
 
 
 def last_part(model: str | Path) -> str:
-    """Of a path or a name; a folder's own where it is `.`, `..` or the like."""
+    """Of a path or a name; a folder's own where it is `.`, `..` or the like. Paths need not be
+    UTF-8; what stands in traces and messages is."""
     path = Path(model)
-    return path.name if path.name not in ("", "..") else path.resolve().name
+    return whole(path.name if path.name not in ("", "..") else path.resolve().name)
 
 
 def split_scheme(model: str) -> tuple[str, str]:

@@ -165,7 +165,7 @@ class Link:
                     self._since, self._has_delivered = time.monotonic(), False
                     self._socket = client._client.socket()
                     self.connections += 1
-                    self._connected()
+                    self._tell_connected()
                     self._send()
                     if not first.done():
                         first.set_result(None)
@@ -210,6 +210,12 @@ class Link:
         self.packet_bytes = self._packet_bytes if said is None else min(self._packet_bytes, said)
         if self.packet_bytes < MIN_PACKET_BYTES:
             raise ValueError(f"it takes packets of {self.packet_bytes:,} bytes, and {MIN_PACKET_BYTES:,} are needed")
+
+    def _tell_connected(self) -> None:
+        try:
+            self._connected()
+        except Exception as error:  # Not the broker's, so none that a new connection could help against.
+            raise RuntimeError(f"what follows a connection has failed: {error!r}") from error
 
     def _take(self, topic: str, payload: bytes) -> None:
         try:

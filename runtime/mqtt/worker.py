@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import BrokerUnreachable, InvalidInput, JobFailed, PlaitError
 from ..job_spec import parse_job
+from ..plain import whole
 from ..runtime import Runtime
 from ..settled import settled
 from ..trace.trace import Trace
@@ -65,7 +66,7 @@ class Worker:
         self._desk = Desk(
             self.name,
             capacity=capacity,
-            model=runtime.engine.name,
+            model=whole(runtime.engine.name),
             refusal=self._refusal,
         )
         self._tasks: dict[tuple[Key, int], asyncio.Task[None]] = {}

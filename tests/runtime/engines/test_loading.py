@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import shutil
 import sys
 import threading
@@ -211,3 +212,7 @@ def test_a_folder_without_a_name_in_its_path_has_its_own(path, name, tmp_path, m
     (tmp_path / "model" / "inner" / "deep").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "model" / "inner")
     assert find_model(path).name == last_part(path) == name
+
+
+def test_a_folder_whose_name_is_not_utf_8_has_one_that_can_be_written():
+    assert last_part(os.fsdecode(b"models/caf\xe9")) == "caf?"

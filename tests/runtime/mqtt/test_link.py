@@ -286,6 +286,16 @@ async def test_what_fails_before_there_is_a_connection_is_raised(broker, monkeyp
                 pass
 
 
+async def test_what_fails_behind_a_connection_is_not_told_as_the_brokers(broker, caplog):
+    def broken():
+        raise ValueError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        async with stranger(Address.parse(broker.url()), "one", connected=broken):
+            pass
+    assert "given up" in caplog.text
+
+
 async def test_a_connection_that_ends_at_what_is_sent_is_tried_less_and_less(narrow, monkeypatch):
     monkeypatch.setattr(Link, "_fits", lambda self, letter: True)
     times = []
