@@ -15,6 +15,7 @@ from .messages import is_id
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 _OURS = re.compile(r"mqtt[^/:]*:", re.IGNORECASE)
+_LOGIN = re.compile(r"//[^/?#@]*:[^/?#@]*@")
 PASSWORD_VARIABLE = "PLAIT_MQTT_PASSWORD"
 
 
@@ -31,7 +32,8 @@ class Address:
     tls: ssl.SSLContext | None = None
 
     def __str__(self) -> str:
-        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}/{self.pool}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}/{self.pool}"
 
     @classmethod
     def parse(
@@ -58,8 +60,10 @@ class Address:
             port = parts.port
         except ValueError:  # It says parts of the address, which may be a password's.
             raise _no_address(url) from None
+        if port is None:
+            port = PORTS.get(parts.scheme, 0)
         pool = unquote(parts.path.strip("/")) or "default"
-        if parts.scheme not in PORTS or not parts.hostname or parts.query or parts.fragment or "@" in parts.path:
+        if not port or not parts.hostname or parts.query or parts.fragment or "@" in parts.path:
             raise _no_address(url)
         for name, value in (("pool", pool), ("prefix", prefix)):
             if not all(map(is_id, value.split("/"))):
@@ -67,13 +71,15 @@ class Address:
         files = (ca_file, cert_file, key_file)
         if parts.scheme == "mqtt" and any(files):
             raise InvalidInput("certificates are for mqtts:// addresses")
-        user = user or (unquote(parts.username) if parts.username else None)
-        password = password or (unquote(parts.password) if parts.password else os.environ.get(PASSWORD_VARIABLE))
-        if password and not user:
-            password = None
+        user = user or unquote(parts.username or "") or None
+        password = password or unquote(parts.password or "") or None
+        if user:
+            password = password or os.environ.get(PASSWORD_VARIABLE)
+        elif password:
+            raise InvalidInput("a password without a user: mqtts://USER@HOST/POOL, or the option user")
         address = cls(
             host=parts.hostname,
-            port=port or PORTS[parts.scheme],
+            port=port,
             pool=pool,
             prefix=prefix,
             user=user,
@@ -98,19 +104,29 @@ def _no_address(url: str) -> InvalidInput:
 
 
 def refuse_password(model: str) -> None:
-    """Raises `InvalidInput` for the name of a model that is not to be written down: the address of a pool with a
-    password, or one that is malformed."""
+    """Raises `InvalidInput` for the name of a model that is not to be written down: an address with a password, or one
+    of a pool that is malformed."""
     if _OURS.match(model):
         Address.parse(model)
-    if "://" in model and urlsplit(model).password is not None:
-        raise InvalidInput("no passwords in addresses, which stand in files: use PLAIT_MQTT_PASSWORD")
+    if _LOGIN.search(model):
+        raise InvalidInput("no passwords in addresses, which are written down: a pool's stands in PLAIT_MQTT_PASSWORD")
 
 
 def _tls(ca_file: str | Path | None, cert_file: str | Path | None, key_file: str | Path | None) -> ssl.SSLContext:
+    if key_file is not None and cert_file is None:
+        raise InvalidInput("key_file is the key of a cert_file: there is none")
+    for option, file in (("ca_file", ca_file), ("cert_file", cert_file), ("key_file", key_file)):
+        try:
+            if file is not None:
+                Path(file).open("rb").close()
+        except (OSError, ValueError, TypeError) as error:
+            raise InvalidInput(f"{option} {str(file)[:200]!r}: {getattr(error, 'strerror', None) or error}") from None
+    said = f"ca_file {str(ca_file)!r}"
     try:
         context = ssl.create_default_context(cafile=ca_file)
         if cert_file is not None:
+            said = f"cert_file {str(cert_file)!r}, key_file {str(key_file)!r}"
             context.load_cert_chain(cert_file, key_file)
     except (OSError, ssl.SSLError) as error:
-        raise InvalidInput(f"certificates: {error}") from None
+        raise InvalidInput(f"{said}: {error}") from None
     return context

@@ -64,10 +64,12 @@ def traces(folder):
 
 
 def test_passwords_stand_in_no_report():
-    with pytest.raises(InvalidInput, match="PLAIT_MQTT_PASSWORD"):
-        grid(model="mqtt://me:secret@host/pool")
+    for model in ("mqtt://me:secret@host/pool", "openai:http://me:secret@host:8000"):
+        with pytest.raises(InvalidInput, match="PLAIT_MQTT_PASSWORD"):
+            grid(model=model)
     for malformed in ("mqtt://me:secret#a@host/pool", "mqtt:/me:secret@host/pool", "mqtt://me:secret/pool"):
         with pytest.raises(InvalidInput, match="no address of a broker") as error:
             grid(model=malformed)
         assert "secret" not in str(error.value)
-    assert grid(model="mqtt://me@host/pool").model == "mqtt://me@host/pool"
+    for model in ("mqtt://me@host/pool", "openai:http://host:8000#claude@2"):
+        assert grid(model=model).model == model

@@ -520,7 +520,16 @@ async def test_a_connection_that_ends_before_the_broker_answers_is_not_waited_fo
 
 
 @pytest.mark.parametrize(
-    "url", ["mqtt://", "http://host/pool", "mqtt://host/a+b", "mqtt://host:x/p", "mqtt://host/p?q"]
+    "url",
+    [
+        "mqtt://",
+        "http://host/pool",
+        "mqtt://host/a+b",
+        "mqtt://host:x/p",
+        "mqtt://host:0/p",
+        "mqtt://host/p?q",
+        "mqtt://:password@host/p",
+    ],
 )
 def test_bad_addresses(url):
     with pytest.raises(InvalidInput):
@@ -541,6 +550,7 @@ def test_bad_addresses(url):
         {"prefix": 5},
         {"user": 5},
         {"password": b"x"},
+        {"password": "without a user"},
         {"other": 1},
     ],
 )
@@ -671,6 +681,36 @@ async def test_a_worker_that_may_not_report_ends(guarded):
             with pytest.raises(BrokerUnreachable, match="write plait/pool/reports/"):
                 await asyncio.wait_for(task, 10)
             await until(lambda: not remote.workers)
+
+
+@pytest.mark.parametrize("url", ["mqtt://[::1]:1883/p", "mqtt://host:1/a/b"])
+def test_addresses_are_told_as_they_are_given(url):
+    assert str(Address.parse(url)) == url
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"ca_file": "missing.pem"}, "ca_file 'missing.pem': No such file"),
+        ({"ca_file": 5}, "ca_file '5'"),
+        ({"ca_file": "a\0b"}, "ca_file"),
+        ({"cert_file": "missing.pem"}, "cert_file 'missing.pem': No such file"),
+        ({"cert_file": __file__, "key_file": "missing.key"}, "key_file 'missing.key': No such file"),
+        ({"key_file": __file__}, "key_file is the key of a cert_file"),
+        ({"ca_file": __file__}, "ca_file '.*test_pool.py'"),
+        ({"cert_file": __file__}, "cert_file '.*test_pool.py'"),
+    ],
+)
+def test_certificates_that_cannot_be_read_are_named(options, told):
+    with pytest.raises(InvalidInput, match=told):
+        Address.parse("mqtts://host/pool", **options)
+
+
+async def test_an_engine_may_have_any_name(broker):
+    engine = ScriptedEngine([])
+    engine.name = "caf\udce9"  # as a file may
+    async with worker(broker, engine=engine) as one, Runtime(broker.url()) as remote:
+        await until(lambda: remote.workers == [one.name])
 
 
 # The MQTT library leaves the socket of a failed handshake to the garbage collector.

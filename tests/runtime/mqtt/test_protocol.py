@@ -294,7 +294,7 @@ def test_workers_that_do_not_hear_that_they_may_begin_ignore_it():
     assert found == [False, False, True]
 
 
-@pytest.mark.parametrize("reason", ["\ud800", "a" * 999 + "é\ud800", "x" * 5000, ""])
+@pytest.mark.parametrize("reason", ["\ud800", "a" * 999 + "\ud800", "x" * 5000, ""])
 def test_any_reason_ends_a_job_that_runs(reason):
     jobs = Jobs("c", lease=3.0)
     begin(jobs)
