@@ -214,5 +214,5 @@ def test_a_folder_without_a_name_in_its_path_has_its_own(path, name, tmp_path, m
     assert find_model(path).name == last_part(path) == name
 
 
-def test_a_folder_whose_name_is_not_utf_8_has_one_that_can_be_written():
+def test_a_model_whose_name_is_not_utf_8_has_one_that_can_be_written():
     assert last_part(os.fsdecode(b"models/caf\xe9")) == "caf?"
