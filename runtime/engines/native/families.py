@@ -13,10 +13,11 @@ from ...errors import UnsupportedModel
 
 BiasRule = Literal["never", "always", "config"]
 """`config`: where config.json says so (`attention_bias`, `mlp_bias`)."""
-SlidingRule = Literal["never", "always", "qwen", "switch", "alternate", "no_rope"]
+SlidingRule = Literal["never", "always", "listed", "qwen", "switch", "alternate", "no_rope"]
 """Which layers see a window of `sliding_window` tokens, if that is set:
 
 always     all of them
+listed     those of `layer_types`, or all
 qwen       those of `layer_types`, or from `max_window_layers` on; if `use_sliding_window`
 switch     all, if `use_sliding_window`
 alternate  those of `layer_types`, or all but every `sliding_window_pattern`-th
@@ -100,7 +101,9 @@ _GEMMA_DEFAULTS: Mapping[str, Any] = {
 
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(architecture="LlamaForCausalLM", **_CONFIG_BIAS, mlp_bias="config"),
-    "mistral": Family(architecture="MistralForCausalLM", sliding="always", defaults={"sliding_window": 4096}),
+    # With `layer_types`, transformers makes a Mistral of a file a Ministral, and saves it as one.
+    "mistral": Family(architecture="MistralForCausalLM", sliding="listed", defaults={"sliding_window": 4096}),
+    "ministral": Family(architecture="MinistralForCausalLM", sliding="listed", defaults={"sliding_window": 4096}),
     "qwen2": Family(
         architecture="Qwen2ForCausalLM", qkv_bias="always", sliding="qwen",
         defaults={"sliding_window": 4096, "max_window_layers": 28},
@@ -171,6 +174,8 @@ def windows(family: Family, data: Mapping[str, Any], has_rope: Sequence[bool]) -
         slides = [True] * layers
     elif kinds is not None:
         slides = [kind == "sliding_attention" for kind in kinds]
+    elif rule == "listed":
+        slides = [True] * layers
     elif rule == "qwen":
         slides = [i >= (data["max_window_layers"] or 0) for i in range(layers)]
     elif rule == "alternate":

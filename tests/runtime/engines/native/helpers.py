@@ -15,6 +15,7 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     LlamaConfig,
+    MinistralConfig,
     MistralConfig,
     Olmo2Config,
     Phi3Config,
@@ -34,6 +35,7 @@ FAMILIES = {
     "qwen2": Qwen2Config,
     "qwen3": Qwen3Config,
     "mistral": MistralConfig,
+    "ministral": MinistralConfig,
     "qwen3_moe": Qwen3MoeConfig,
     "smollm3": SmolLM3Config,
     "olmo2": Olmo2Config,
@@ -46,6 +48,10 @@ _GEMMA = {**_SPECIAL, "head_dim": 24, "query_pre_attn_scalar": 20, "sliding_wind
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen3": {"head_dim": 24},
     "mistral": {"sliding_window": None},
+    "ministral": {
+        "head_dim": 16, "sliding_window": 24, "num_hidden_layers": 3,
+        "layer_types": ["sliding_attention"] * 2 + ["full_attention"],
+    },
     "qwen3_moe": {
         "head_dim": 24, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "mlp_only_layers": [1],
         "num_hidden_layers": 3,

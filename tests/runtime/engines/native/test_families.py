@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from plait.runtime.engine import SamplingParams
@@ -53,6 +56,22 @@ async def test_greedy_tokens_are_those_of_transformers(case: str) -> None:
     with torch.no_grad():
         logits = hf_model(torch.tensor([[*prompt, *tokens]]), use_cache=False).logits[0, 32:-1]
     assert logits.argmax(-1).tolist() == tokens
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=6, deadline=None)
+@given(kinds=st.lists(st.sampled_from(["full_attention", "sliding_attention"]), min_size=3, max_size=3) | st.none())
+def test_listed_layers_have_the_window_where_transformers_has_it(family: str, kinds: list[str] | None) -> None:
+    """Some families read `layer_types`, some do not; Mistral's are another architecture with it."""
+    folder = tiny(family, num_hidden_layers=3)[1]
+    file = folder / "config.json"
+    window = {"sliding_window": 8, "use_sliding_window": True, "layer_types": kinds}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **window}))
+    hf_model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    document = torch.randint(131, (40,), generator=torch.Generator().manual_seed(5)).tolist()
+    with torch.no_grad():
+        expected = hf_model(torch.tensor([document]), use_cache=False).logits[0]
+    torch.testing.assert_close(Sequences(load_model(folder), 1).step([document]), expected, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.skipif("PLAIT_REAL_MODELS" not in os.environ, reason="PLAIT_REAL_MODELS names no folder of models")
