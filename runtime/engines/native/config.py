@@ -164,7 +164,7 @@ class ModelConfig:
         longest = _positive(data, "max_position_embeddings")
         layers = _layers(family, data, _positive(data, "num_hidden_layers", most=MAX_LAYERS), context_limit)
         for rope in {layer.rope for layer in layers if layer.rope is not None}:
-            _check_rope(rope, head_dim)
+            _check_rope(family, rope, head_dim)
         dtype = data.get("dtype") or data.get("torch_dtype")
         width = data["query_pre_attn_scalar"] if family.scales_queries else head_dim
         if width is None:
@@ -236,7 +236,9 @@ def _ropes(family: Family, data: Mapping[str, Any], limit: int | None) -> tuple[
     return RopeConfig.from_hf(whole, context_limit=limit), RopeConfig.from_hf(local, context_limit=limit)
 
 
-def _check_rope(rope: RopeConfig, head_dim: int) -> None:
+def _check_rope(family: Family, rope: RopeConfig, head_dim: int) -> None:
+    if rope.partial != 1.0 and not family.has_partial_rope:
+        raise UnsupportedModel(f"partial_rotary_factor {rope.partial} is not supported for {family.architecture}")
     dim = rope.rotary_dim(head_dim)
     if dim % 2 or not 2 <= dim <= head_dim:
         share = "" if rope.partial == 1.0 else f" of which {rope.partial} are rotated"

@@ -71,6 +71,9 @@ class Family:
     sliding: SlidingRule = "never"
     has_no_rope_layers: bool = False
     """`no_rope_layers`, or every `no_rope_layer_interval`-th layer, goes without RoPE."""
+    has_partial_rope: bool = False
+    """A share of a head's dimensions may be rotated (`partial_rotary_factor`): elsewhere transformers does not read it,
+    or fails."""
     has_local_rope: bool = False
     """Layers with a window have a RoPE of their own (`rope_local_base_freq`)."""
     has_experts: bool = False
@@ -136,7 +139,7 @@ FAMILIES: Mapping[str, Family] = {
         defaults={"rms_norm_eps": 1e-5},
     ),
     "phi3": Family(
-        architecture="Phi3ForCausalLM", fused=True, sliding="always",
+        architecture="Phi3ForCausalLM", fused=True, sliding="always", has_partial_rope=True,
         defaults={"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096},
     ),
     "gemma2": Family(

@@ -29,7 +29,7 @@ class RopeConfig:
     type: RopeType = "default"
     theta: float = 10000.0
     partial: float = 1.0
-    """Share of a head's dimensions, the first ones, that is rotated."""
+    """Share of a head's dimensions, the first ones, that is rotated; 1 but for families with `has_partial_rope`."""
     factor: float = 1.0
     """Context extension factor."""
     low_freq_factor: float = 1.0

@@ -34,6 +34,7 @@ LLAMA = {
     "max_position_embeddings": 512,
 }
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+PHI3 = {"model_type": "phi3", "architectures": None}
 DOCUMENT = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
@@ -210,8 +211,8 @@ def test_unsupported_model_is_named(change: dict[str, Any], name: str) -> None:
         ({"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0] * 8}}, "needs 'long_factor'"),
         ({"rope_scaling": {"type": "su", "short_factor": [1], "long_factor": [1]}}, "longrope has 1 factors for 8"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": "much"}}, "yarn.*much"),
-        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.2}}, "of which 0.2 are rotated"),
-        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 1.5}}, "of which 1.5 are rotated"),
+        ({**PHI3, "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.2}}, "0.2 are rotated"),
+        ({**PHI3, "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 1.5}}, "1.5 are rotated"),
         ({"model_type": "smollm3", "architectures": None, "no_rope_layers": [1]}, "do not list 4 layers"),
         ({"model_type": "gemma2", "architectures": None, "layer_types": ["full_attention"]}, "do not list 4 layers"),
         ({"model_type": "qwen3_moe", "architectures": None, "num_experts": 4}, "8 experts per token of 4"),

@@ -17,7 +17,8 @@ from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import from_transformers, load_model
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.engines.native.rope import RopeConfig
-from plait.tests.runtime.engines.native.helpers import IdTokenizer, Sequences, tiny
+from plait.runtime.errors import UnsupportedModel
+from plait.tests.runtime.engines.native.helpers import FAMILIES, IdTokenizer, Sequences, tiny
 
 HEAD_DIM = 16
 
@@ -133,6 +134,20 @@ def test_partial_factors_are_those_of_phi3() -> None:
     got = RopeConfig.from_hf(config.to_dict())
     assert torch.equal(got.inv_freq(HEAD_DIM), expected.inv_freq) and len(expected.inv_freq) == 6
     assert got.attention_factor == expected.attention_scaling > 1
+
+
+@pytest.mark.parametrize("family", sorted({*FAMILIES} - {"phi3"}))
+def test_a_share_is_refused_where_transformers_leaves_it_out(family: str) -> None:
+    config: Any = tiny(family)[0].config.to_dict()
+    ropes = config["rope_parameters"]
+    for part in (config, *(ropes.values() if family == "gemma3" else [ropes])):
+        ModelConfig.from_hf(config)
+        part["partial_rotary_factor"] = 1.0
+        ModelConfig.from_hf(config)
+        part["partial_rotary_factor"] = 0.5
+        with pytest.raises(UnsupportedModel, match=r"partial_rotary_factor 0\.5"):
+            ModelConfig.from_hf(config)
+        del part["partial_rotary_factor"]
 
 
 def test_an_engine_chooses_by_its_context_limit() -> None:
