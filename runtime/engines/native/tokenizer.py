@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -13,13 +13,12 @@ import tokenizers
 
 from ...engine import Tokenizer
 from ...errors import InvalidInput
-from ...plain import read_object
 from .chat_templates import read_templates
 from .continuation import encode_continuation
 from .patience import within
+from .special_tokens import NAMES, add_special_tokens, optional_json
 from .spelling import token_bytes
 
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _UNDECODED = "\ufffd"
 TOOL_MARKS = ("<tool_call>", "</tool_call>")
 """Around calls as Qwen2.5's, Qwen3's and Hermes' templates have them."""
@@ -38,7 +37,7 @@ def check_template_kwargs(value: object) -> None:
     """Raise `InvalidInput` if these are no variables for a chat template, or some that it is given anyway."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) and name.isidentifier() for name in value):
         raise InvalidInput(f"chat_template_kwargs must be names and values, not {str(value)[:200]}")
-    if given := sorted(_RENDERED.union(_SPECIAL).intersection(value)):
+    if given := sorted(_RENDERED.union(NAMES).intersection(value)):
         raise InvalidInput(f"chat_template_kwargs: {given[0]} is not for options to say")
 
 
@@ -88,30 +87,28 @@ class HFTokenizer:
             tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the library raises bare Exception
             raise InvalidInput(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
-        own = _optional_json(folder / "tokenizer_config.json")
+        own = optional_json(folder / "tokenizer_config.json")
         if tokenizer.normalizer is None and str(own.get("tokenizer_class")).removesuffix("Fast") == "Qwen2Tokenizer":
             tokenizer.normalizer = tokenizers.normalizers.NFC()  # which transformers' class has, whatever the file says
-        # Older models have a file more for them.
-        older = {} if "added_tokens_decoder" in own else _optional_json(folder / "special_tokens_map.json")
-        special = {name: text for name in _SPECIAL if (text := _text(older.get(name, own.get(name))))}
+        special = add_special_tokens(tokenizer, folder, own)
         templates = read_templates(folder, own)
 
         def ids(kind: str) -> list[int]:
             for name in ("generation_config.json", "config.json"):
-                found = _optional_json(folder / name).get(f"{kind}_token_id")
+                found = optional_json(folder / name).get(f"{kind}_token_id")
                 if found is not None:
                     return _ids(found, f"{folder / name}: {kind}_token_id")
-            found = tokenizer.token_to_id(special.get(f"{kind}_token", ""))
+            found = tokenizer.token_to_id(special.named.get(f"{kind}_token", ""))
             return [] if found is None else [found]
 
         return cls(
             tokenizer,
-            bos_id=tokenizer.token_to_id(special.get("bos_token", "")),
+            bos_id=tokenizer.token_to_id(special.named.get("bos_token", "")),
             eos_ids=ids("eos"),
             chat_template=templates.get("default"),
             tool_template=templates.get("tool_use"),
-            special=special,
-            additional=[text for token in _additional({**own, **older}) if (text := _text(token))],
+            special=special.named,
+            additional=special.additional,
         )
 
     @property
@@ -136,9 +133,9 @@ class HFTokenizer:
 
     def check_fits(self, size: int, source: str) -> None:
         """Raise `InvalidInput` if texts would become ids that a model of `size` tokens has not. Added tokens may be
-        beyond it, as those for images are in models of texts alone."""
+        beyond it, as those for images are in models of texts alone, or a BOS that no text begins with."""
         plain = self._tokenizer.get_vocab_size(with_added_tokens=False)
-        ends = [*self._eos_ids, *self._prefix_ids, *([] if self._bos_id is None else [self._bos_id])]
+        ends = [*self._eos_ids, *self._prefix_ids]
         if plain > size:
             raise InvalidInput(
                 f"{source}: the tokenizer has {plain} tokens and the model {size}: it is another model's"
@@ -251,21 +248,6 @@ class IncrementalDecoder:
         return piece
 
 
-def _optional_json(path: Path) -> dict[str, Any]:
-    try:
-        return read_object(path)
-    except FileNotFoundError:
-        return {}
-
-
-def _text(token: Any) -> str | None:
-    """A special token of tokenizer_config.json: its text, or an object that holds the text."""
-    text = token.get("content") if isinstance(token, dict) else token
-    if text is not None and not isinstance(text, str):
-        raise InvalidInput(f"tokenizer_config.json: a special token is a text, not {text!r}")
-    return text
-
-
 def _ids(value: Any, where: str) -> list[int]:
     """One token id or several."""
     ids = value if isinstance(value, list) else [value]
@@ -273,16 +255,6 @@ def _ids(value: Any, where: str) -> list[int]:
         if type(token) is not int or token < 0:
             raise InvalidInput(f"{where} must hold token ids, not {token!r}")
     return ids
-
-
-def _additional(own: Mapping[str, Any]) -> Iterable[Any]:
-    """Special tokens without a name: a list, or an object by names."""
-    found = own.get("additional_special_tokens") or ()
-    if isinstance(found, dict):
-        return found.values()
-    if not isinstance(found, (list, tuple)):
-        raise InvalidInput(f"tokenizer_config.json: additional_special_tokens must be a list, not {found!r}")
-    return found
 
 
 def _prefix(tokenizer: tokenizers.Tokenizer) -> tuple[int, ...]:

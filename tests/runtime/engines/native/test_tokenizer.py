@@ -128,7 +128,7 @@ def test_nothing_is_added_and_nothing_is_hidden(tmp_path: Path) -> None:
     [
         ({}, None, ()),
         ({"tokenizer_config": {"bos_token": "<bos>", "eos_token": {"content": "<eos>"}}}, 0, (1,)),
-        ({"tokenizer_config": {"bos_token": None, "eos_token": "unknown"}}, None, ()),
+        ({"tokenizer_config": {"bos_token": None, "eos_token": "new"}}, None, (340,)),
         ({"config": {"bos_token_id": 0, "eos_token_id": 2}, "tokenizer_config": {"eos_token": "<eos>"}}, None, (2,)),
         ({"config": {"eos_token_id": 1}, "generation_config": {"eos_token_id": [2, 1]}}, None, (2, 1)),
     ],
