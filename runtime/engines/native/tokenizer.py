@@ -88,8 +88,12 @@ class HFTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise InvalidInput(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
         own = optional_json(folder / "tokenizer_config.json")
-        if tokenizer.normalizer is None and str(own.get("tokenizer_class")).removesuffix("Fast") == "Qwen2Tokenizer":
-            tokenizer.normalizer = tokenizers.normalizers.NFC()  # which transformers' class has, whatever the file says
+        # What transformers' classes have, whatever tokenizer.json says.
+        kind, splitter = str(own.get("tokenizer_class")).removesuffix("Fast"), tokenizer.pre_tokenizer
+        if tokenizer.normalizer is None and kind == "Qwen2Tokenizer":
+            tokenizer.normalizer = tokenizers.normalizers.NFC()
+        if kind in ("GPT2Tokenizer", "GPTNeoXTokenizer") and isinstance(splitter, tokenizers.pre_tokenizers.ByteLevel):
+            splitter.add_prefix_space = bool(own.get("add_prefix_space"))
         special = add_special_tokens(tokenizer, folder, own)
         templates = read_templates(folder, own)
 

@@ -200,6 +200,22 @@ def test_qwen2_composes_characters_whatever_its_file_says(tmp_path: Path, name: 
     assert ours.encode("cafe\u0301") == ours.encode("caf\u00e9")
 
 
+@pytest.mark.parametrize("name", ["GPT2TokenizerFast", "GPTNeoXTokenizer", "PreTrainedTokenizerFast"])
+@pytest.mark.parametrize("in_file", [True, False])
+@pytest.mark.parametrize("config", [{}, {"add_prefix_space": True}, {"add_prefix_space": False}])
+def test_a_space_is_put_in_front_where_transformers_puts_it(
+    tmp_path: Path, name: str, in_file: bool, config: dict[str, Any]
+) -> None:
+    tokenizer = tokenizers.Tokenizer.from_str(_byte_level().to_str())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=in_file)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    named = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<bos>", "tokenizer_class": name}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**named, **config}))
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path), HFTokenizer.load(tmp_path)
+    for text in ("Hello", " Hello", "Hello<eos>world"):
+        assert ours.encode(text) == theirs(text).input_ids
+
+
 TEMPLATE = """{{ bos_token }}
 {%- if messages[0].role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}
 {%- for message in messages %}
