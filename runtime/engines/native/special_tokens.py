@@ -118,4 +118,5 @@ def _older(ids: Mapping[str, Any], special: set[str]) -> dict[int, AddedToken]:
     """From added_tokens.json."""
     if not all(type(id) is int for id in ids.values()):
         raise InvalidInput("added_tokens.json must hold ids of tokens")
-    return {id: AddedToken(text, special=text in special, normalized=text not in special) for text, id in ids.items()}
+    flags = {text: {"special": text in special, "normalized": text not in special} for text in ids}
+    return {id: _token({"content": text, **flags[text]}, "added_tokens.json") for text, id in ids.items()}

@@ -131,5 +131,6 @@ def test_a_new_eos_must_fit_the_model_and_a_bos_that_is_not_used_need_not(tmp_pa
 def test_what_is_no_token_is_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         HFTokenizer.load(_folder(tmp_path, set(), tokenizer_config=config))
-    with pytest.raises(InvalidInput, match="added_tokens.json"):
-        HFTokenizer.load(_folder(tmp_path, set(), tokenizer_config={}, added_tokens={"a": "b"}))
+    for added in ({"a": "b"}, {"\ud800": 700}):
+        with pytest.raises(InvalidInput, match="added_tokens.json"):
+            HFTokenizer.load(_folder(tmp_path, set(), tokenizer_config={}, added_tokens=added))
