@@ -19,15 +19,17 @@ from .sampling import Decoded, Draw, Drawn, Draws, is_scored, is_simple
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
     """One token for each row of `logits` (M, V), float32, by `draws[row]`. A row's result does not depend on others."""
-    plain = [i for i, draw in enumerate(draws) if _is_plain(draw)]
-    library = kernel_library() if plain and logits.device.type == "cpu" else None
+    library = kernel_library() if logits.device.type == "cpu" else None
     if library is None:
         return sampling.sample(logits, draws)
-    if len(plain) == len(draws):
-        return _sample(library, logits, draws)
-    other = [i for i, draw in enumerate(draws) if not _is_plain(draw)]
-    found = dict(zip(plain, _sample(library, logits[plain], [draws[i] for i in plain]), strict=True))
-    found.update(zip(other, sampling.sample(logits[other], [draws[i] for i in other]), strict=True))
+    bent = {i: sampling.choose(logits[i], draw) for i, draw in enumerate(draws) if not _is_plain(draw)}
+    found = {i: Drawn(token) for i, token in bent.items()}
+    # The kernel scores these too, so that log-probabilities are the same whatever a text is under.
+    rows = [i for i, draw in enumerate(draws) if i not in bent or (bent[i] >= 0 and is_scored(draw.params))]
+    if rows:
+        some = logits if len(rows) == len(draws) else logits[rows]
+        taken = [bent.get(i, draws[i].forced) for i in rows]
+        found.update(zip(rows, _sample(library, some, [draws[i] for i in rows], taken), strict=True))
     return [found[i] for i in range(len(draws))]
 
 
@@ -61,14 +63,15 @@ def burst_arguments(draws: Draws, numbers: NDArray[np.float64]) -> Any:
     )  # fmt: skip
 
 
-def _sample(library: ctypes.CDLL, logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
+def _sample(library: ctypes.CDLL, logits: Tensor, draws: Sequence[Draw], taken: Sequence[int | None]) -> list[Drawn]:
+    """`taken`: the token of each row that the kernel does not choose."""
     assert logits.dtype == torch.float32 and logits.stride(1) == 1
     rows, params = len(draws), [draw.params for draw in draws]
     temperature, top_p, min_p, uniform = np.array(
         [(p.temperature, p.top_p, p.min_p, draw.uniform) for p, draw in zip(params, draws, strict=True)]
     ).T.copy()
     top_k = np.array([p.top_k for p in params], dtype=np.int64)
-    forced = np.array([-1 if draw.forced is None else draw.forced for draw in draws], dtype=np.int64)
+    forced = np.array([-1 if token is None else token for token in taken], dtype=np.int64)
     scored = np.array([is_scored(p) for p in params])
     tokens, (sums, logprobs, certainties) = np.empty(rows, dtype=np.int64), np.empty((3, rows))
     arguments = SampleArguments(

@@ -124,39 +124,46 @@ def greedy(logits: Tensor) -> list[Drawn]:
 
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Drawn]:
-    """One token for each row of `logits` (M, V), float32, by `draws[row]`."""
-    likeliest = _likeliest(logits)
+    """One token for each row of `logits` (M, V), float32, by `draws[row]`. A row's result does not depend on others."""
+    return [_score(row, draw.params, choose(row, draw)) for row, draw in zip(logits, draws, strict=True)]
 
-    def choose(i: int, draw: Draw) -> int:
-        if likeliest[i] == NO_TOKEN:
-            return NO_TOKEN
-        if draw.forced is not None:
-            return draw.forced
-        return likeliest[i] if is_greedy(draw.params) else _draw(logits[i], draw)
 
-    drawn = [Drawn(choose(i, draw)) for i, draw in enumerate(draws)]
-    if any(d.params.logprobs is not None for d in draws):
-        tokens = torch.tensor([max(d.token, 0) for d in drawn], device=logits.device)
-        lse = logits.logsumexp(-1)
-        logprobs = (logits.gather(1, tokens[:, None])[:, 0] - lse).tolist()
-        for i, draw in enumerate(draws):
-            if draw.params.logprobs is not None:
-                drawn[i].logprob = logprobs[i]
-            if draw.params.logprobs:
-                values, ids = logits[i].topk(draw.params.logprobs)
-                drawn[i].top = dict(zip(ids.tolist(), (values - lse[i]).tolist(), strict=True))
-    certain = [i for i, draw in enumerate(draws) if draw.params.certainty]
-    if certain:
-        for i, value in zip(certain, certainties(logits[certain]), strict=True):
-            drawn[i].certainty = value
+def choose(row: Tensor, draw: Draw) -> int:
+    """The token for one row of logits (V,), or `NO_TOKEN` or `NONE_ALLOWED`."""
+    (likeliest,) = _likeliest(row[None])
+    if likeliest == NO_TOKEN:
+        return NO_TOKEN
+    if draw.forced is not None:
+        return draw.forced
+    return likeliest if is_greedy(draw.params) else _draw(row, draw)
+
+
+def _score(row: Tensor, params: SamplingParams, token: int) -> Drawn:
+    drawn = Drawn(token)
+    if token < 0 or not is_scored(params):
+        return drawn
+    total = _log_sum(row)
+    if params.logprobs is not None:
+        drawn.logprob = float(row[token]) - total
+    if params.logprobs:
+        values, ids = row.double().topk(params.logprobs)
+        drawn.top = dict(zip(ids.tolist(), (values - total).tolist(), strict=True))
+    if params.certainty:
+        drawn.certainty = certainty(row)
     return drawn
 
 
-def certainties(logits: Tensor) -> list[float]:
-    """KL(uniform || softmax) of each row of `logits` (M, V), in nats: the log-probability of a token drawn uniformly,
-    its sign turned, less log V."""
-    means = logits.mean(-1, dtype=torch.float64)
-    return (logits.logsumexp(-1) - means - math.log(logits.shape[-1])).tolist()
+def certainty(row: Tensor) -> float:
+    """KL(uniform || softmax) of logits (V,), in nats: the log-probability of a token drawn uniformly, its sign turned,
+    less log V."""
+    return _log_sum(row) - float(row.numpy().mean(dtype=np.float64)) - math.log(len(row))
+
+
+def _log_sum(row: Tensor) -> float:
+    """Of exp(logit). By numpy in double precision: how torch adds up depends on the number of rows and of threads."""
+    exact = row.numpy().astype(np.float64)
+    top = float(exact.max())
+    return top + math.log(np.exp(exact - top).sum())
 
 
 def is_simple(p: SamplingParams) -> bool:
@@ -207,8 +214,8 @@ def weights(row: Tensor, params: SamplingParams) -> Tensor:
     probs = scaled.softmax(-1)
     if params.top_p < 1:
         ordered, ids = probs.sort(descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered
-        probs[ids[before >= params.top_p * ordered.sum()]] = 0.0
+        cumulative = ordered.cumsum(-1)  # one after the other, whatever the number of threads
+        probs[ids[cumulative - ordered >= params.top_p * cumulative[-1]]] = 0.0
     if params.min_p > 0:
         probs = torch.where(probs >= params.min_p * probs.max(), probs, 0.0)
     return probs

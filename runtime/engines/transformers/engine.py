@@ -23,7 +23,7 @@ from ...engine import Capabilities, Completion, Constraint, SamplingParams, Toke
 from ...errors import InvalidInput, NonFiniteLogits, UnsupportedModel
 from ..constraints.matcher import Compiler, dead_end
 from ..native.generation_config import read_defaults
-from ..native.sampling import branch_seed, certainties, uniform
+from ..native.sampling import branch_seed, certainty, uniform
 from ..native.tokenizer import HFTokenizer
 from ..registry import find_model
 from ..token_branch import TokenBranch, TokenGeneration
@@ -118,7 +118,7 @@ class TransformersEngine(TokenEngine):
                 values, ids = plain.topk(params.logprobs)
                 scores.top_logprobs.append(dict(zip(ids.tolist(), values.tolist(), strict=True)))
             if params.certainty:
-                scores.certainty += certainties(logits[None])
+                scores.certainty.append(certainty(logits))
             yield token
 
     async def _forward(self, tokens: list[int]) -> torch.Tensor:

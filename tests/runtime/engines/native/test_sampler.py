@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from plait import SamplingParams
+from plait import Constraint, SamplingParams
 from plait.runtime.engines.native import sampling
 from plait.runtime.engines.native.kernels import kernel_library
 from plait.runtime.engines.native.sampler import sample
@@ -91,6 +91,45 @@ def test_log_probabilities_are_those_of_double_precision(values):
         (one,) = sample(logits, [Draw(SamplingParams(logprobs=0, certainty=True), 0.0, forced=token)])
         assert one.logprob is not None and one.logprob == pytest.approx(float(exact[token]), abs=1e-12)
         assert one.certainty == pytest.approx(-float(exact.mean()) - math.log(len(values)), abs=1e-12)
+
+
+LARGE = 3 * torch.randn(4, 40_000, generator=torch.Generator().manual_seed(21))
+bent = st.builds(
+    lambda number, temperature, top_p, logprobs, certainty, how: Draw(
+        SamplingParams(temperature=temperature, top_p=top_p, logprobs=logprobs, certainty=certainty, **how),
+        number,
+        seen={1, 2},
+        allowed=torch.arange(LARGE.shape[1]) % 3 > 0 if "constraint" in how else None,
+    ),
+    NUMBERS, st.sampled_from([0.0, 1.0]), st.sampled_from([1.0, 0.9]), st.sampled_from([0, 2]), st.booleans(),
+    st.sampled_from([
+        {}, {"repetition_penalty": 1.3}, {"logit_bias": {7: 9.0}}, {"forbidden_ids": (5,)},
+        {"constraint": Constraint(kind="regex", source=".")},
+    ]),
+)  # fmt: skip
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(bent, min_size=1, max_size=len(LARGE)))
+def test_the_bits_of_a_row_depend_on_no_others_and_on_no_threads(draws):
+    count = torch.get_num_threads()
+    try:
+        for draw_all in (sample, sampling.sample):
+            found = []
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                found += [draw_all(LARGE[: len(draws)], draws)]
+                found += [[draw_all(LARGE[i : i + 1], [draw])[0] for i, draw in enumerate(draws)]]
+            assert found == found[:1] * 4
+    finally:
+        torch.set_num_threads(count)
+
+
+@given(bent)
+def test_log_probabilities_are_the_same_whatever_a_text_is_under(draw):
+    (one,) = sample(LARGE[:1], [draw])
+    plain = SamplingParams(logprobs=draw.params.logprobs, certainty=draw.params.certainty)
+    assert sample(LARGE[:1], [Draw(plain, 0.0, forced=one.token)]) == [one]
 
 
 def test_rows_that_are_bent_go_the_other_way_and_keep_their_places():
