@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from ..plain import check_plain
+from ..plain import MAX_WHOLE, check_plain
 from ..spec import Spec
 from .constraints import GrammarConstraint
 
@@ -25,6 +26,13 @@ def _not_a_choice(name: str) -> str:
     return name
 
 
+def _takes_objects(schema: dict[str, Any]) -> dict[str, Any]:
+    kinds = schema.get("type", "object")
+    if kinds != "object" and not (isinstance(kinds, list) and "object" in kinds):
+        raise ValueError("the arguments of a tool are an object: give the schema the type object")
+    return schema
+
+
 class Tool(Spec):
     """A function that the model may ask for; who called the model runs it."""
 
@@ -32,7 +40,7 @@ class Tool(Spec):
     """Letters, digits, `_`, `.` and `-`."""
     description: str | None = None
     """What it is for."""
-    parameters: dict[str, Any] = {"type": "object", "properties": {}}
+    parameters: Annotated[dict[str, Any], AfterValidator(_takes_objects)] = {"type": "object", "properties": {}}
     """JSON schema of its arguments, which are an object."""
 
     def described(self) -> dict[str, Any]:
@@ -149,8 +157,9 @@ def read_call(text: str, names: Collection[str]) -> ToolCall | None:
 
 def parse_strictly(text: str) -> Any:
     """The value of JSON that whoever it is passed on to takes. Raises `ValueError`, also for what `check_plain` does
-    not let through, and `RecursionError`."""
-    value = json.loads(text)
+    not let through, and `RecursionError`. Whole numbers of more than 64 bits are doubles, and numbers beyond those the
+    largest double, or the least."""
+    value = json.loads(text, parse_float=_double, parse_int=_whole_number)
     check_plain(value)
     return value
 
@@ -158,7 +167,7 @@ def parse_strictly(text: str) -> Any:
 def _is_cut(text: str) -> bool:
     """Does it end within a text of its JSON?"""
     try:
-        json.loads(text)
+        parse_strictly(text)
     except json.JSONDecodeError as error:
         return error.msg.startswith("Unterminated string")
     except (ValueError, RecursionError):
@@ -180,5 +189,15 @@ def forcing(tools: Sequence[Tool], marks: tuple[str, str], *, parallel: bool) ->
     for i, tool in enumerate(tools):
         before, behind = f'{begin}\n{{"name": "{tool.name}", "arguments": ', "}\n" + end
         rules.append(f"call{i}: {json.dumps(before)} arguments{i} {json.dumps(behind)}")
-        rules.append(f"arguments{i}: %json {json.dumps(tool.parameters)}")
+        # Whatever else the schema allows, a call's arguments are an object.
+        rules.append(f"arguments{i}: %json {json.dumps({**tool.parameters, 'type': 'object'})}")
     return GrammarConstraint(grammar="\n".join(rules))
+
+
+def _double(text: str) -> float:
+    """JSON has numbers of any size, readers have limits (RFC 8259, section 6)."""
+    return max(-sys.float_info.max, min(float(text), sys.float_info.max))
+
+
+def _whole_number(text: str) -> float:
+    return _double(text) if len(text) > 21 or abs(int(text)) > MAX_WHOLE else int(text)

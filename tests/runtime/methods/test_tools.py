@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait import ChoiceConstraint, InvalidInput, InvalidJob, JsonConstraint, Runtime, ScriptedEngine, Sequential, Tool
+from plait.runtime.engines.constraints.matcher import accepts
 from plait.runtime.events import ToolCalled, parse_event
-from plait.runtime.methods.tools import MAX_INSIDE, CallReader, ToolCall, read_calls, written
-from plait.runtime.plain import MAX_DEPTH
+from plait.runtime.methods.tools import MAX_INSIDE, CallReader, ToolCall, forcing, read_calls, written
+from plait.runtime.plain import MAX_DEPTH, MAX_WHOLE
 from plait.tests.real import folder
 
 MARKS = ("<tool_call>", "</tool_call>")
@@ -63,10 +65,6 @@ MALFORMED = [
     '<tool_call>{"name": "add", "arguments": {}, "more": 1}</tool_call>',
     '<tool_call>{"name": "add", "arguments": {"x": NaN}}</tool_call>',
     '<tool_call>{"name": "add", "arguments": {"x": ' + "[" * 100_000 + "}}</tool_call>",
-    '<tool_call>{"name": "add", "arguments": {"x": ' + "9" * 10_000 + "}}</tool_call>",
-    '<tool_call>{"name": "add", "arguments": {"x": ' + "9" * 20 + "}}</tool_call>",
-    '<tool_call>{"name": "add", "arguments": {"x": 1e999}}</tool_call>',
-    '<tool_call>{"name": "add", "arguments": {"x": [-1e999]}}</tool_call>',
     r'<tool_call>{"name": "add", "arguments": {"x": "\ud800"}}</tool_call>',
     r'<tool_call>{"name": "add", "arguments": {"\udfff": 1}}</tool_call>',
     '<tool_call>{"name": "add", "arguments": {"x": "</tool_call>',
@@ -184,6 +182,51 @@ async def test_what_has_to_be_called_is_a_constraint(choice, texts, refused):
             await run(text.format(**names), tool_choice=choice)
 
 
+loose = st.sampled_from([
+    {},
+    {"properties": {"x": {"type": "number"}}},
+    {"type": ["null", "object"], "additionalProperties": {"type": "integer"}},
+    {"anyOf": [{"type": "null"}, {"type": "object"}, {"type": "array"}]},
+    {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"type": "string"}, {"type": "object"}]}}},
+])  # fmt: skip
+arguments = st.sampled_from(["[]", "null", '"Paris"', "3", "1e999", "[{}]", "{}"]) | st.builds(
+    '{{"x": {}{}{}}}'.format,
+    st.sampled_from(["", "-"]),
+    st.sampled_from(["0", "7", "9" * 300, "9" * 301, "1" * 4301, "5" * 9000]),
+    st.sampled_from(["", ".5", "e999", "E+308", "e-999"]),
+)
+
+
+@given(loose, arguments)
+def test_whatever_a_forced_call_may_be_is_read(schema, given_arguments):
+    tool = Tool(name="add", parameters=schema)
+    text = f'{MARKS[0]}\n{{"name": "add", "arguments": {given_arguments}}}\n{MARKS[1]}'
+    is_allowed = accepts(forcing([tool], MARKS, parallel=False).plain(), text)
+    said, found = read_calls(text, MARKS, NAMES)
+    assert is_allowed <= (said == "" and len(found) == 1)
+    assert is_allowed or given_arguments[0] != "{" or "additionalProperties" in schema
+    json.dumps([call.to_json() for call in found], allow_nan=False)
+
+
+def test_numbers_beyond_a_doubles_range_are_its_ends():
+    def number(written: str) -> object:
+        text = f'<tool_call>{{"name": "add", "arguments": {{"y": "</tool_call>", "x": {written}}}}}</tool_call>'
+        (call,) = read_calls(text, MARKS, NAMES)[1]
+        return call.arguments["x"]
+
+    largest = sys.float_info.max
+    assert [number(text) for text in ("1e999", "-1e999", "9" * 10_000, "-" + "9" * 400)] == [largest, -largest] * 2
+    assert number("1" * 305) == float("1" * 305)
+    at_most = [number(f"{sign}{MAX_WHOLE + more}") for sign in ("", "-") for more in (0, 1)]
+    assert at_most == [MAX_WHOLE, float(MAX_WHOLE), -MAX_WHOLE, -float(MAX_WHOLE)]
+    assert [type(value) for value in at_most] == [int, float] * 2
+
+
+def test_a_mark_behind_a_long_number_is_within_the_call():
+    text = '<tool_call>{"name": "add", "arguments": {"x": ' + "9" * 5000 + ', "y": "</tool_call>"}}</tool_call>'
+    assert read_calls(text, MARKS, NAMES)[0] == ""
+
+
 WRONG = {
     "unknown": {"tool_choice": "later"},
     "twice": {"tools": (WEATHER, WEATHER)},
@@ -192,6 +235,8 @@ WRONG = {
     "contexts": {"contexts": ["a text"]},
     "name": {"tools": ({"name": "a b"},)},
     "reserved": {"tools": ({"name": "auto"},)},
+    "array": {"tools": ({"name": "a", "parameters": {"type": "array"}},)},
+    "no object": {"tools": ({"name": "a", "parameters": {"type": ["string", "null"]}},)},
 }
 
 
@@ -202,12 +247,15 @@ def test_wrong_fields(name):
 
 
 async def test_what_is_refused_at_submit():
-    bad = Tool(name="bad", parameters={"type": "nonsense"})
+    bad = Tool(name="bad", parameters={"properties": {"x": {"type": "nonsense"}}})
+    never = Tool(name="never", parameters={"enum": [1, []]})
     async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
         with pytest.raises(InvalidInput, match="tools are for chats"):
             await runtime.submit(Sequential(prompt="x", tools=(WEATHER,)))
         with pytest.raises(InvalidInput, match="nonsense"):
             await runtime.submit(Sequential(prompt="x", chat=True, tools=(bad,), tool_choice="bad"))
+        with pytest.raises(InvalidInput, match="constraint"):
+            await runtime.submit(Sequential(prompt="x", chat=True, tools=(never,), tool_choice="never"))
     async with Runtime("countdown") as runtime:
         with pytest.raises(InvalidInput, match="has no tools"):
             await runtime.submit(Sequential(prompt="x", chat=True, tools=(WEATHER,)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -12,7 +13,7 @@ from plait.tests.runtime.server.conftest import serving
 TOOL = {"name": "add", "parameters": {"type": "object"}}
 
 
-@pytest.mark.parametrize("value", ["1e999", r'"\ud800"', '"\ud800"', "2"])
+@pytest.mark.parametrize("value", ["1e999", "Infinity", r'"\ud800"', '"\ud800"', "2"])
 async def test_what_a_model_writes_for_arguments_is_never_an_error(value):
     text = f'<tool_call>{{"name": "add", "arguments": {{"x": {value}}}}}</tool_call>'
     messages = [{"role": "user", "content": "?"}]
@@ -28,13 +29,15 @@ async def test_what_a_model_writes_for_arguments_is_never_an_error(value):
         trace = await http.get(f"/v1/jobs/{job}/trace")
     assert {one.status_code for one in (chat, stream, events, result, trace)} == {200}
     said, calls = chat.json()["choices"][0]["message"], result.json()["details"]["tool_calls"]
-    if value == "2":
-        assert json.loads(said["tool_calls"][0]["function"]["arguments"]) == calls[0]["arguments"] == {"x": 2}
+    numbers = {"2": 2, "1e999": sys.float_info.max}
+    if value in numbers:
+        arguments = json.loads(said["tool_calls"][0]["function"]["arguments"])
+        assert arguments == calls[0]["arguments"] == {"x": numbers[value]}
     else:
         assert said["content"] == result.json()["text"] == text and "tool_calls" not in said and not calls
 
 
-@pytest.mark.parametrize("arguments", ['{"x": NaN}', '{"x": 1e999}', r'{"x": "\ud800"}'])
+@pytest.mark.parametrize("arguments", ['{"x": NaN}', '{"x": -Infinity}', r'{"x": "\ud800"}'])
 async def test_calls_of_earlier_answers_are_json_too(arguments):
     call = {"type": "function", "function": {"name": "add", "arguments": arguments}}
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [call]}]
