@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -42,15 +42,10 @@ class Quantisation:
         form = str(data.get("checkpoint_format") or data.get("version") or ("gemm" if method == "awq" else "gptq"))
         size = data.get("group_size", data.get("q_group_size", -1))
         is_even = not data.get("desc_act") and (size == -1 or (isinstance(size, int) and size % 32 == 0))
-        if method == "awq" and bits == 4 and form.lower() == "gemm":
+        if method == "awq" and type(bits) is int and bits == 4 and form.lower() == "gemm":
             return cls(method="awq", bits=4, is_even=is_even)
-        if method == "gptq" and bits in (2, 3, 4, 8) and form in ("gptq", "gptq_v2"):
-            return cls(
-                method="gptq",
-                bits=cast(int, bits),
-                zero_offset=1 if form == "gptq" else 0,
-                is_even=is_even,
-            )
+        if method == "gptq" and type(bits) is int and bits in (2, 3, 4, 8) and form in ("gptq", "gptq_v2"):
+            return cls(method="gptq", bits=bits, zero_offset=1 if form == "gptq" else 0, is_even=is_even)
         if method in ("awq", "gptq"):
             raise UnsupportedModel(
                 f"{method} with {bits} bits in the format {form!r} is not supported; "
@@ -67,9 +62,10 @@ class Quantisation:
 
     def weight(self, name: str, read: Callable[[str], Tensor], dtype: torch.dtype) -> Tensor:
         """The weight (O, C) of the layer `name`; `read` gives stored tensors. Raises `KeyError` for a layer that is not
-        packed, and `InvalidInput` where shapes do not fit each other."""
-        packed, scales = read(f"{name}.qweight"), read(f"{name}.scales").float()
-        zeros = read(f"{name}.qzeros")
+        packed, and `InvalidInput` for parts of another kind, and where shapes do not fit each other."""
+        packed = _checked(f"{name}.qweight", read, 2)
+        scales = _checked(f"{name}.scales", read, 2, is_integer=False).float()
+        zeros = _checked(f"{name}.qzeros", read, 2)
         if self.method == "awq":
             values, zeros = _unpack_awq(packed), _unpack_awq(zeros)
         else:
@@ -94,12 +90,25 @@ class Quantisation:
         """Which group each input belongs to, (C,)."""
         if self.method == "gptq":
             try:
-                return read(f"{name}.g_idx").long()
+                return _checked(f"{name}.g_idx", read, 1).long()
             except KeyError:
                 pass
         if not count or inputs % count:
             raise InvalidInput(f"{name}: {inputs} inputs do not divide into {count} groups")
         return torch.arange(inputs) // (inputs // count)
+
+
+def _checked(name: str, read: Callable[[str], Tensor], ndim: int, *, is_integer: bool = True) -> Tensor:
+    """The stored tensor. Raises `InvalidInput` where it is of another kind."""
+    tensor = read(name)
+    fits = tensor.dtype in (torch.int32, torch.int64) if is_integer else tensor.dtype.is_floating_point
+    if tensor.ndim != ndim or not fits:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise InvalidInput(
+            f"{name} must hold {'int32' if is_integer else 'floating-point numbers'} in {ndim} dimensions, "
+            f"not {kind} in the shape {tuple(tensor.shape)}"
+        )
+    return tensor
 
 
 def _unpack(packed: Tensor, bits: int) -> Tensor:
@@ -113,4 +122,4 @@ def _unpack(packed: Tensor, bits: int) -> Tensor:
 
 def _unpack_awq(packed: Tensor) -> Tensor:
     values = _unpack(packed, 4)
-    return values.view(len(values), -1, 8)[:, :, list(_AWQ_ORDER)].reshape(len(values), -1)
+    return values.view(*packed.shape, 8)[:, :, list(_AWQ_ORDER)].flatten(1)

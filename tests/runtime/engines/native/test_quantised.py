@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from plait.runtime.engines.native.checkpoint import open_checkpoint
@@ -157,6 +159,8 @@ def test_large_quantised_models_are_bfloat16(tmp_path: Path, monkeypatch: pytest
         ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "awq with 4 bits in the format 'gemv'"),
         ({"quant_method": "awq", "bits": 3}, "awq with 3 bits"),
         ({"quant_method": "gptq", "bits": 5}, "gptq with 5 bits"),
+        ({"quant_method": "gptq", "bits": 4.0}, "gptq with 4.0 bits"),
+        ({"quant_method": "awq", "bits": 4.0}, "awq with 4.0 bits"),
         ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "marlin"),
         ({"quant_method": "gptq", "bits": 4, "dynamic": {"x": {"bits": 8}}}, "dynamic"),
     ],
@@ -193,3 +197,39 @@ def test_damaged_packings(part: str, tensor: torch.Tensor | None, message: str, 
     save_file(tensors, packed / "model.safetensors")
     with pytest.raises(InvalidInput, match=message):
         load_model(packed)
+
+
+KINDS = [torch.int32, torch.int64, torch.int16, torch.uint8, torch.bool, torch.float16, torch.float32]
+odd_tensors = st.builds(
+    lambda shape, dtype: torch.ones(shape).to(dtype),
+    st.sampled_from([(), (8,), (64,), (2, 8), (8, 8), (64, 8), (2, 64), (1, 8, 8), (0, 8), (8, 0), (0,)]),
+    st.sampled_from(KINDS),
+)
+
+
+@given(
+    st.sampled_from([Quantisation(method="awq", bits=4), Quantisation(method="gptq", bits=3)]),
+    st.dictionaries(st.sampled_from(["qweight", "qzeros", "scales", "g_idx"]), odd_tensors, max_size=2),
+)
+def test_parts_of_any_kind_are_taken_or_named(packing: Quantisation, odd: dict[str, torch.Tensor]) -> None:
+    is_awq = packing.method == "awq"
+    parts = {
+        "qweight": torch.zeros((64, 8) if is_awq else (6, 64), dtype=torch.int32),
+        "qzeros": torch.zeros((2, 8) if is_awq else (2, 6), dtype=torch.int32),
+        "scales": torch.ones(2, 64, dtype=torch.float16),
+        "g_idx": torch.zeros(64, dtype=torch.int32),
+    } | odd
+
+    def read(name: str) -> torch.Tensor:
+        return parts[name.removeprefix("layer.")]
+
+    try:
+        weight = packing.weight("layer", read, torch.float32)
+    except InvalidInput as error:
+        assert odd and str(error).startswith("layer")
+        return
+    assert weight.ndim == 2 and weight.isfinite().all()
+    for name, tensor in odd.items():
+        if name != "g_idx" or not is_awq:
+            assert tensor.ndim == (1 if name == "g_idx" else 2)
+            assert tensor.is_floating_point() == (name == "scales") and tensor.dtype != torch.bool
