@@ -35,7 +35,7 @@ class Given(BaseModel):
     """An object of a request. A field that is null is one that is not given, be it known or not: clients write out all
     the fields they have."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"additionalProperties": {"type": "null"}})
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"additionalProperties": {"type": "null"}})
 
     @model_validator(mode="before")
     @classmethod

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import time
+from typing import Any
 
+import jsonschema
 import openai
 import pytest
 from hypothesis import given
@@ -13,7 +16,8 @@ from hypothesis import strategies as st
 
 import plait
 from plait.runtime.server.bodies import parse_fields
-from plait.runtime.server.requests import ChatBody, CompletionBody
+from plait.runtime.server.problems import Refused
+from plait.runtime.server.requests import Body, ChatBody, CompletionBody
 
 from .conftest import serving
 
@@ -166,6 +170,9 @@ BAD = {
     "field": ({"extra_body": {"nonsense": 1}}, 400),
     "many digits": ({"model": f"countdown:sc{'9' * 5000}"}, 404),
     "penalty": ({"frequency_penalty": 0.5}, 400),
+    "text for a number": ({"extra_body": {"temperature": "0.5"}}, 400),
+    "truth for a number": ({"extra_body": {"max_tokens": False}}, 400),
+    "number for a truth": ({"extra_body": {"stream": 0}}, 400),
     "empty stop": ({"stop": ""}, 400),
     "budget": ({"extra_body": {"budget": {"total_tokens": 0}}}, 400),
     "long": ({"prompt": [5] * 100_000}, 400),
@@ -241,6 +248,32 @@ def test_null_is_what_is_not_given(data):
     assert expected.tools[0].function.parameters == TOOL["parameters"]
     assert expected.response_format.json_schema.schema_ == {"enum": [None], "x": None}
     assert expected.method == CHAT["method"]
+
+
+SMALLEST: dict[type[Body], Any] = {
+    CompletionBody: {"model": "m", "prompt": "x"},
+    ChatBody: {"model": "m", "messages": CHAT["messages"]},
+}
+FIELDS = [(body, name) for body in SMALLEST for name in body.model_fields]
+VALUES = st.sampled_from([True, False, 0, 1, 2, -1, 0.0, 0.5, 1.0, 2.0, "", "1", "0.5", "true", "yes", [], ["1"], {}])
+
+
+@given(st.sampled_from(FIELDS), VALUES, st.sampled_from([None, "include_usage", "choice", "json_object", "type"]))
+def test_what_is_taken_is_of_the_type_that_is_told(field, value, inside):
+    body, name = field
+    given_body = {**SMALLEST[body], name: value if inside is None else {inside: value}}
+    try:
+        parse_fields(body, given_body)
+    except Refused:
+        return
+    jsonschema.validate(given_body, body.model_json_schema())
+    if inside is None and isinstance(value, float):  # A schema takes 2.0 for an integer.
+        assert "number" in json.dumps(body.model_json_schema()["properties"][name])
+
+
+def test_whole_numbers_are_numbers():
+    taken = parse_fields(CompletionBody, {**SMALLEST[CompletionBody], "temperature": 1, "presence_penalty": 0})
+    assert (taken.temperature, taken.presence_penalty) == (1.0, 0.0)
 
 
 async def test_what_clients_write_out_is_taken(served):
