@@ -143,7 +143,7 @@ class _Streamed:
     def rest(self, choice: Json, answer: Answer) -> list[Json]:
         """Parts for what a choice that is done has beyond what was sent."""
         text, tokens = choice["text"].removeprefix(self._text) or None, choice.get("tokens")
-        parts = [answer.delta(text, tokens)] if text or tokens else []
+        parts = [answer.delta(text, tokens)] if text or tokens is not None else []
         return parts + [self._call(call, answer) for call in (choice.get("calls") or [])[self._calls :]]
 
     def _send(self, found: Sequence[str | ToolCall], answer: Answer) -> list[Json]:
