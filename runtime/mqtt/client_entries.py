@@ -43,7 +43,7 @@ class Entry:
     offers: int = 0
     """In this phase."""
     unanswered: float = 0.0
-    """Since when nobody has answered an offer of it, as far as one listened."""
+    """Since when nobody has answered an offer of it, though there are workers, as far as one listened."""
     forgotten: int = 0
     """How often, by a worker that it was granted."""
     events: int = 0

@@ -113,6 +113,7 @@ class Jobs:
             if not isinstance(report, Returned):
                 yield Send(job, Drop(epoch=report.epoch), report.worker)
             return
+        entry.unanswered = now
         match report:
             case Claim():
                 yield from self._claimed(entry, report.worker, now)
@@ -193,7 +194,7 @@ class Jobs:
         for name in [name for name, worker in self.workers.items() if now - worker.seen > self.lease]:
             yield from self.gone(name, now)
         for entry in list(self._jobs.out.values()):
-            entry.unanswered = min(entry.unanswered + missed, now)
+            entry.unanswered = min(entry.unanswered + missed, now) if self.workers else now
             if entry.phase is Phase.RUNNING and entry.holder not in self.workers:
                 yield from self._take_back(entry)
             elif entry.phase is Phase.OFFERED and entry.declined and not self._takers(entry):

@@ -283,6 +283,29 @@ def test_offers_that_nobody_answers_are_ignored_where_workers_are():
     assert not pass_time(2.8, "w")
 
 
+def test_an_offer_is_not_ignored_while_there_is_no_worker():
+    jobs, beat = Jobs("c", lease=3.0), Beat(capacity=1, free=1, model="m")
+    list(jobs.beat("w", beat, 0.0))
+    list(jobs.submit("j", {}, 0, 0.0))
+    list(jobs.gone("w", 0.1))
+    for now in range(1, 10):
+        list(jobs.tick(float(now)))
+    list(jobs.beat("later", beat, 9.5))
+    assert not jobs.is_ignored(9.6)
+    list(jobs.beat("later", beat, 12.5))
+    assert jobs.is_ignored(12.6)
+
+
+@pytest.mark.parametrize("answer", [Returned(worker="w", epoch=1), Declined(worker="w", epoch=1, body=b"no")])
+def test_who_takes_no_job_does_not_ignore_it(answer):
+    jobs, beat = Jobs("c", lease=3.0), Beat(capacity=1, free=1, model="m")
+    list(jobs.beat("w", beat, 0.0))
+    list(jobs.beat("other", beat, 0.0))
+    list(jobs.submit("j", {}, 0, 0.0))
+    list(jobs.report("j", answer, 2.0))
+    assert not jobs.is_ignored(4.0) and jobs.is_ignored(5.5)
+
+
 def test_workers_that_do_not_hear_that_they_may_begin_ignore_it():
     jobs = Jobs("c", lease=3.0)
     list(jobs.submit("j", {}, 0, 0.0))
