@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 
 from .base import Edit, EditError, EditForm, NothingFound, Source
@@ -13,7 +14,7 @@ from .tags import extract
 def read_edit(form: EditForm, text: str, source: Source, *, is_cut: bool = False) -> Edit:
     """The edit in `<edit>`, and in the whole answer if there is no such tag: small models leave it out. Several that
     stand one behind another are one: they also give each part a tag of its own. It has to be the same with all that
-    stands between them, for the tags may be lines of a file.
+    stands between them, or be what the parts are one by one, for the tags may be lines of a file.
 
     A tag that is not closed ends with the answer, unless that ended at its limit (`is_cut`). Raises `EditError`.
     """
@@ -21,8 +22,13 @@ def read_edit(form: EditForm, text: str, source: Source, *, is_cut: bool = False
         parts = [*re.finditer(r"(?ms)^[ \t]*<edit>[ \t]*\r?\n(.*?)^[ \t]*</edit>", text)]
         if len(parts) > 1 and text.count("<edit>") == len(parts):
             edit = form.parse("\n".join(part[1] for part in parts), source)
+            inner = text[parts[0].start(1) : parts[-1].end(1)]
             with suppress(EditError):
-                if form.parse(text[parts[0].start(1) : parts[-1].end(1)], source) == edit:
+                if form.parse(inner, source) == edit:
+                    return edit
+            with suppress(EditError):
+                # A hunk whose counts are wrong goes on to the next header. None of its lines begins as a tag does.
+                if not re.search(r"(?m)^[ \t]+</?edit>", inner) and _one_by_one(form, parts, text, source) == edit:
                     return edit
         if "</edit>" not in text and not is_cut:
             text += "\n</edit>"
@@ -35,3 +41,18 @@ def read_edit(form: EditForm, text: str, source: Source, *, is_cut: bool = False
     except NothingFound:
         extract(text, "edit", is_cut=is_cut)
         raise
+
+
+def _one_by_one(form: EditForm, parts: Sequence[re.Match[str]], text: str, source: Source) -> Edit:
+    """Raises `EditError`, also where something stands between them, or two are of one file."""
+    edit: Edit = {}
+    for before, part in zip([None, *parts], parts, strict=False):
+        if before is not None:
+            with suppress(NothingFound):
+                form.parse(text[before.end() : part.start()], source)
+                raise EditError("an edit stands between the tags")
+        new = form.parse(part[1], source)
+        if edit.keys() & new.keys():
+            raise EditError("two edits are of one file")
+        edit |= new
+    return edit

@@ -41,6 +41,26 @@ def test_several_tags_are_one_edit_unless_something_of_it_stands_between_them(fo
         read(form, first + parts[1] + second)
 
 
+NEW = "--- /dev/null\n+++ b/q.txt\n@@ -0,0 +1 @@\n+B\n"
+
+
+@pytest.mark.parametrize("counts", ["-1,1 +1,1", "-1,9 +1,9", "-9 +9"])
+@pytest.mark.parametrize("between", ["", "Then:\n", "- the second one\n"])
+def test_several_tags_of_diffs_that_count_badly(counts, between):
+    tag = "<edit>\n" + DIFF.format("a/p.txt", "b/p.txt", counts, "-a\n+A\n \n") + "</edit>\n"
+    assert read("diff", f"{tag}{between}<edit>\n{NEW}</edit>") == {"p.txt": "A\n\nb\n", "q.txt": "B\n"}
+    for inside in ("@@ -3 +3 @@\n-b\n+B\n", NEW.replace("q.txt", "r.txt")):
+        with pytest.raises(EditError, match="opens <edit> 2 times"):
+            read("diff", f"{tag}{inside}<edit>\n{NEW}</edit>")
+
+
+def test_tags_that_are_unchanged_lines_of_a_diff_do_not_end_it():
+    lines = "-a\n+A\n </edit>\n-b\n+B\n <edit>\n"
+    text = f"<edit>\n{DIFF.format('a/p.txt', 'b/p.txt', '-1 +1', lines)}{NEW}</edit>"
+    with pytest.raises(EditError):
+        read("diff", text, "a\n</edit>\nb\n<edit>\n")
+
+
 @given(
     st.sampled_from(["blocks", "files"]),
     st.lists(st.sampled_from(["<edit>", "</edit>", "x", ""])),
