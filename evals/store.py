@@ -123,7 +123,7 @@ class Store:
             self._take(read_settings(self.folder))
         if torn:
             assert self._file is not None
-            self._file.truncate(self._file.tell() - torn)
+            self._file.truncate(self._file.seek(0, os.SEEK_END) - torn)  # Another process may have added to it.
 
     def _keep(self, settings: dict[str, Any]) -> None:
         """Of settings that passed the check: what may change holds from now on."""

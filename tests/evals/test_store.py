@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from dataclasses import replace
@@ -80,6 +81,21 @@ def test_a_torn_line_is_dropped_and_the_rest_is_kept(tmp_path, lost):
         assert [key.sample for key in store.units] == ["a"]
         store.add(unit("b"))
     assert path.read_bytes() == whole
+
+
+def test_a_torn_line_of_a_process_that_ends_meanwhile_costs_no_other(tmp_path, monkeypatch):
+    fill(tmp_path, unit("a"))
+    path, lock = tmp_path / "results.jsonl", fcntl.flock
+
+    def killed_before(*options):
+        monkeypatch.undo()
+        fill(tmp_path, unit("b"))
+        path.write_bytes(path.read_bytes() + b'{"key"')
+        lock(*options)
+
+    monkeypatch.setattr(fcntl, "flock", killed_before)
+    opened(tmp_path).close()
+    assert [key.sample for key in Store(tmp_path).read().units] == ["a", "b"]
 
 
 def test_failures_are_left_out_on_request(tmp_path):
