@@ -52,8 +52,10 @@ class Entry:
     last: Chunk | None = None
     asked: float = float("-inf")
     """When something was last asked for again."""
+    is_unreadable: bool = False
+    """A report of it that could not be read has come since something was last asked for again."""
     unreadable: int = 0
-    """Reports that could not be read, since one has brought something."""
+    """How often something was asked for again and such a report came, since one has brought something."""
     cancelled: str | None = None
     watched: bool = False
 
@@ -63,6 +65,12 @@ class Entry:
     def is_ignored(self, since: float) -> bool:
         """Does no worker answer, since then, or does none hear what it is told?"""
         return self.forgotten > 1 or (self.phase is Phase.OFFERED and self.unanswered < since)
+
+    def ask(self, now: float) -> None:
+        """Something is asked for again. Unreadable reports may be of other workers, which answer nothing of it."""
+        self.asked = now
+        self.unreadable += self.is_unreadable
+        self.is_unreadable = False
 
     def take(self, report: Events | Chunk) -> list[dict[str, Any]]:
         """What is new of it is kept; of events, which must not leave a gap, it is the answer."""

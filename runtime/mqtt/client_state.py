@@ -33,7 +33,7 @@ from .messages import (
 MAX_GAPS = 500
 """Chunks asked for at once."""
 MAX_UNREADABLE = 10
-"""Reports of a job that cannot be read, each time that they are sent, before it is given up."""
+"""Times that reports of a job are asked for and cannot be read before it is given up."""
 
 
 class Jobs:
@@ -145,7 +145,7 @@ class Jobs:
     def unreadable(self, job: str) -> None:
         """A report of it is no message."""
         if (entry := self._jobs.get(job)) is not None:
-            entry.unreadable += 1
+            entry.is_unreadable = True
 
     def beat(self, name: str, beat: Beat, now: float) -> Iterator[Action]:
         self.workers[name] = Peer(now, beat.capacity, beat.free)
@@ -273,7 +273,7 @@ class Jobs:
     def _ask(self, entry: Entry, chunks: int, now: float) -> Iterator[Action]:
         if now - entry.asked < self.patience:
             return
-        entry.asked = now
+        entry.ask(now)
         if entry.unreadable >= MAX_UNREADABLE:
             yield Unreadable(entry.id)
             yield from self._forget(entry, now)

@@ -491,6 +491,19 @@ def test_a_job_whose_reports_can_never_be_read_is_given_up_alone(spoilt):
         assert Answered("j", b"answer") in list(jobs.report("j", chunk, 2.0 * spoilt))
 
 
+def test_reports_of_others_that_cannot_be_read_end_no_job():
+    """As of a worker of another version, which had the offer too and goes on to claim the job."""
+    jobs = Jobs("c", lease=3.0)
+    begin(jobs)
+    for _ in range(2 * MAX_UNREADABLE):
+        jobs.unreadable("j")
+    held = Held(client="c", job="j", epoch=1, chunks=2)
+    (ask,) = jobs.beat("w", Beat(capacity=1, free=0, model="m", jobs=[held]), 30.0)
+    assert ask.message == Resend(epoch=1, first=0, chunks=(0, 1))
+    chunks = [Chunk(worker="w", epoch=1, index=index, count=2, events=0, body=b"ab") for index in range(2)]
+    assert Answered("j", b"abab") in [one for chunk in chunks for one in jobs.report("j", chunk, 30.5)]
+
+
 def test_a_worker_that_stops_hands_back_what_has_not_begun():
     desk = Desk("w", capacity=1)
     list(desk.offer(("c", "a"), Offer(epoch=1, job={}), 0.0))
