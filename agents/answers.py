@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from .definitions import parse, problem
 from .edits.base import EditError
 from .edits.fences import fences
+from .edits.reader import EDIT
 from .edits.tags import extract, which
 
 _DONE = re.compile(r"<done\s*/?>(?:\s*</done>)?")
@@ -30,6 +31,9 @@ def one_of(text: str, *tags: str, is_cut: bool = False) -> tuple[str, str]:
         if len(scripts) == 1:
             return "test", scripts[0]
     if "edit" in tags and which(text, *tags, is_cut=is_cut) == "edit":
+        others = [tag for tag in tags if tag != "edit"]
+        if len(EDIT.findall(text)) > 1 and _is_written(EDIT.sub("", text), others):
+            raise EditError("something else stands between two <edit>: write exactly one of these tags")
         return "edit", whole
     ((tag, content),) = extract(text, *tags, is_cut=is_cut).items()
     return tag, content

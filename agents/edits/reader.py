@@ -10,6 +10,9 @@ from .base import Edit, EditError, EditForm, NothingFound, Source
 from .fences import fences
 from .tags import extract
 
+EDIT = re.compile(r"(?ms)^[ \t]*<edit>[ \t]*\r?\n(.*?)^[ \t]*</edit>")
+"""One of several."""
+
 
 def read_edit(form: EditForm, text: str, source: Source, *, is_cut: bool = False) -> Edit:
     """The edit in `<edit>`, and in the whole answer if there is no such tag: small models leave it out. Several that
@@ -19,7 +22,7 @@ def read_edit(form: EditForm, text: str, source: Source, *, is_cut: bool = False
     A tag that is not closed ends with the answer, unless that ended at its limit (`is_cut`). Raises `EditError`.
     """
     if "<edit>" in text:
-        parts = [*re.finditer(r"(?ms)^[ \t]*<edit>[ \t]*\r?\n(.*?)^[ \t]*</edit>", text)]
+        parts = [*EDIT.finditer(text)]
         if len(parts) > 1 and text.count("<edit>") == len(parts):
             edit = form.parse("\n".join(part[1] for part in parts), source)
             inner = text[parts[0].start(1) : parts[-1].end(1)]

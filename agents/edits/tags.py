@@ -31,8 +31,9 @@ def which(text: str, *tags: str, is_cut: bool = False) -> str:
     """The one tag of these that the answer opens, once or several times, and closes or not. Tags inside another one's
     text do not count. Raises `EditError` for none and for two."""
     spans = {tag: _span(text, tag, openings[0]) for tag in tags if (openings := _openings(text, tag))}
-    closed = [(start, end) for start, end in spans.values() if end <= len(text)]
-    found = [tag for tag, (start, _) in spans.items() if not any(a < start < b for a, b in closed)]
+    # One that is left open may have been forgotten before the next one, unless the answer's end is not there.
+    whole = [(start, end) for start, end in spans.values() if is_cut or end <= len(text)]
+    found = [tag for tag, (start, _) in spans.items() if not any(a < start < b for a, b in whole)]
     if not found:
         wanted = " or ".join(f"<{tag}>...</{tag}>" for tag in tags)
         cut = " before it: it was too long; write less ahead of it" if is_cut else f": write exactly one {wanted}"

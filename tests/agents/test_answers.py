@@ -40,6 +40,19 @@ def test_an_edit_is_left_to_its_reader(text):
         one_of(f"{text}\n<test>\n{SCRIPT}</test>", "done", "edit", "test")
 
 
+@pytest.mark.parametrize("other", [f"<test>\n{SCRIPT}</test>", "<done>", "and <done/>"])
+def test_what_stands_between_two_edits_is_not_passed_over(other):
+    with pytest.raises(EditError, match="write exactly one"):
+        one_of(f"<edit>\na\n</edit>\n{other}\n<edit>\nb\n</edit>", "done", "edit", "test")
+    text = f"<edit>\na\n{other}\n</edit>\nand\n<edit>\nb\n</edit>"
+    assert one_of(text, "done", "edit", "test") == ("edit", text)
+
+
+def test_a_tag_in_an_edit_that_was_cut_off_is_a_line_of_it():
+    text = "<edit>\na\n<done>\nb"
+    assert one_of(text, "done", "edit", "test", is_cut=True) == ("edit", text)
+
+
 BLOCK = "```python\nx = 1\n```\n"
 
 
