@@ -45,11 +45,11 @@ class Call:
     async def run(self, params: SamplingParams) -> Generated:
         scope, state = self.scope, self.scope.state
         limit, cause = self._limit(params)
-        params = params if params.max_tokens == limit else replace(params, max_tokens=limit)
         if state.is_late:
             return self._stopped(Generated(text="", token_ids=[], finish=Finish.DEADLINE))
         if limit == 0 and params.max_tokens != 0:
             return self._stopped(Generated(text="", token_ids=[], finish=cause))
+        params = params if params.max_tokens == limit else replace(params, max_tokens=limit)
         looks_on = self.segments.is_live and scope.capabilities.live_views
         watched = self.branch.block() if looks_on else None
         reserved = scope.ledger.reserve(limit)

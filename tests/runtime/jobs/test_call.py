@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict, fields, replace
 
-from plait import SamplingParams, ScriptedEngine
+import pytest
+
+from plait import Finish, SamplingParams, ScriptedEngine
 from plait.runtime.engine import Completion
 from plait.runtime.events import Stopped, Text
 from plait.tests.runtime.tools import context
@@ -30,6 +32,26 @@ async def test_all_that_calls_cost_is_added_up():
             used = asdict(ctx.state.usage)
             assert [used[name] for name in COSTS] == [calls * number for number in range(1, 6)]
             assert (used["rolled_back_tokens"], used["generated_tokens"]) == (9 * calls, 2 * calls)
+
+
+@pytest.mark.parametrize(
+    ("limits", "window", "finish"),
+    [
+        ({"total_tokens": 5}, 4096, Finish.TOTAL_TOKENS),
+        ({"critical_tokens": 5}, 4096, Finish.CRITICAL_TOKENS),
+        ({}, 6, Finish.CONTEXT),
+    ],
+)
+async def test_without_room_for_a_token_the_engine_is_not_asked(limits, window, finish):
+    engine = Dear(lambda _: "abc", ends=False, context_limit=window)
+    async with context(engine, **limits) as ctx:
+        branch = ctx.open([4])
+        done = [await branch.generate(SamplingParams(max_tokens=limit)) for limit in (5, 3, None)]
+        assert [one.finish for one in done] == [Finish.LENGTH, finish, finish]
+        assert [len(one.token_ids) for one in done] == [5, 0, 0]
+        assert ctx.state.usage.prefilled_tokens == 1
+        assert (await branch.generate(SamplingParams(max_tokens=0))).finish is Finish.LENGTH
+        assert ctx.state.usage.prefilled_tokens == 2  # which is a way to compute the context
 
 
 async def test_text_is_announced_token_by_token_and_the_end_behind_it():
