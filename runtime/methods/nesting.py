@@ -49,7 +49,7 @@ class HasInputs(Protocol):
 
 def all_inputs(value: object, place: str = "") -> dict[str, Any]:
     """`inputs` of a method and of all that its fields hold, at any depth, by their places in it."""
-    own = value.inputs() if isinstance(value, HasInputs) else {}
+    own = value.inputs() if isinstance(value, HasInputs) and callable(value.inputs) else {}  # else a field of that name
     found = {place + name: one for name, one in own.items()}
     for name, part in _parts(value):
         found |= all_inputs(part, f"{place}{name}.")

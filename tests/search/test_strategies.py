@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait import InvalidInput, TreeSearch
+from plait.runtime.methods.nesting import all_inputs
 from plait.search import Frontier, Node, Selection, Strategy, register_strategy
 from plait.search.strategies import select
 from plait.tests.runtime.tools import run
@@ -72,3 +73,13 @@ async def test_a_search_ends_with_what_is_wrong_with_its_strategy():
             TreeSearch(strategy={"strategy": "test_saying", "counts": [1000, 1000]}, **fields), None, engine=engine
         )
     assert not engine.branches and engine.asked.total() == 4
+
+
+class Told(Saying):
+    """With a field that is called as the method is by which rewards say what they read."""
+
+    inputs: str = ""
+
+
+def test_a_field_may_be_called_inputs():
+    assert all_inputs(TreeSearch(prompt="?", strategy=Told(inputs="x"))) == {}
