@@ -47,15 +47,12 @@ def read_edit(form: EditForm, text: str, source: Source, *, is_cut: bool = False
 
 
 def _one_by_one(form: EditForm, parts: Sequence[re.Match[str]], text: str, source: Source) -> Edit:
-    """Raises `EditError`, also where something stands between them, or two are of one file."""
+    """Raises `EditError`, also where something stands between them. Of two for one file the last, so no whole edit."""
     edit: Edit = {}
     for before, part in zip([None, *parts], parts, strict=False):
         if before is not None:
             with suppress(NothingFound):
                 form.parse(text[before.end() : part.start()], source)
                 raise EditError("an edit stands between the tags")
-        new = form.parse(part[1], source)
-        if edit.keys() & new.keys():
-            raise EditError("two edits are of one file")
-        edit |= new
+        edit |= form.parse(part[1], source)
     return edit

@@ -16,6 +16,7 @@ import pytest
 from plait import Budget, CodeMonkeys, Finish, InvalidInput, InvalidJob, Runtime, ScriptedEngine, Trace
 from plait.agents.folder import Folder
 from plait.agents.machines.machine import Machine
+from plait.runtime.methods.nesting import all_inputs
 from plait.search.tree_search import TreeSearch
 from plait.tests.agents.tools import (
     GOOD,
@@ -217,6 +218,14 @@ async def test_candidates_of_other_systems_join_and_one_that_does_not_apply_come
     result, _ = await run(model(edits=[edit(WRONG)]), folder, n=1, candidates=tmp_path / "p.jsonl", instance="slug-1")
     own, other = result.details["candidates"]
     assert (own["sources"], other["sources"], other["applies"]) == (["edit 0"], ["p"], False)
+
+
+def test_the_model_of_a_stage_is_what_an_evaluation_reads(folder, tmp_path):
+    found = []
+    for text in ("one", "two"):
+        (tmp_path / "config.json").write_text(text)
+        found.append(all_inputs(CodeMonkeys(repository=folder, issue="?", models={"edits": str(tmp_path)})))
+    assert [one.keys() for one in found] == [{"models.edits.model"}] * 2 and found[0] != found[1]
 
 
 def test_candidates_of_all_instances_are_what_an_evaluation_reads(folder, tmp_path):
