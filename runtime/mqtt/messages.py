@@ -184,7 +184,8 @@ def sendable(event: dict[str, Any], limit: int) -> tuple[dict[str, Any], int]:
     """What a message holds of an event that its reader takes, in at most `limit` bytes of JSON, and how many they are:
     the event, or that with its texts cut, or else something in its place, since events are numbered. Whole, it stands
     in the trace."""
-    for said in (event, _short(event, limit)):
+    for is_cut in (False, True):
+        said = _short(event, limit) if is_cut else event
         try:
             check_plain(said, only_json=True)
         except ValueError:
