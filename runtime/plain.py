@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,6 @@ from .errors import InvalidInput
 
 MAX_DEPTH = 64
 """Of lists and objects in each other."""
-_SCHEME = re.compile(r"/*[^/:@]*:/*")
-_PLACE = re.compile(r"(\[[^]]*\]|[^:?#]*)(:\d+(?![^/]))?[^:?#]*")
-"""A host, a port and a path."""
 MAX_WHOLE = 2**64 - 1
 """Of a whole number, either way."""
 
@@ -45,18 +41,6 @@ def read_object(path: Path) -> dict[str, Any]:
 def whole(text: str) -> str:
     """The text with `?` in the place of halves of characters."""
     return text.encode("utf-8", "replace").decode()
-
-
-def without_password(address: str) -> str:
-    """An address, or another name of a model, as messages show it: nothing of it that may be a password, however
-    malformed it is."""
-    scheme = _SCHEME.match(address)
-    if scheme is None:
-        return address
-    _, at, end = address[scheme.end() :].rpartition("@")
-    place = _PLACE.match(end)
-    shown = place[0] if place else ""
-    return f"{scheme[0]}{'...' if at else ''}{at}{shown}{'' if shown == end else '...'}"
 
 
 def json_text(value: object, *, is_ascii: bool = True) -> str:

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from ..engines.registry import last_part
 from ..errors import InvalidInput
-from ..plain import without_password
+from ..passwords import without_password
 from ..runtime import Runtime
 from ..server.settings import ServerSettings
 from .files import read_text

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..engine import Engine
 from ..errors import UnknownModel
-from ..plain import whole, without_password
+from ..passwords import without_password
+from ..plain import whole
 from ..plugins import Registry
 from .hub import HubName, download
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..errors import InvalidInput
-from ..plain import without_password
+from ..passwords import without_password
 from .messages import is_id
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}

@@ -19,7 +19,7 @@ from ..errors import InvalidInput, InvalidJob, JobFailed, PlaitError, Unsupporte
 from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..methods.base import Method
-from ..plain import without_password
+from ..passwords import without_password
 from ..runtime import Runtime, check_id
 from ..settled import settled
 from ..trace.trace import check_writable

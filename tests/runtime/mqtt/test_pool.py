@@ -44,7 +44,7 @@ from plait.runtime.mqtt.link import Link
 from plait.runtime.mqtt.messages import Beat, Chunk, Claim, Events, Offer, encode
 from plait.runtime.mqtt.serving import EVENT_SECONDS, _tell_all
 from plait.runtime.mqtt.worker import Worker
-from plait.runtime.plain import without_password
+from plait.runtime.passwords import without_password
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 
@@ -614,11 +614,6 @@ def test_nor_what_may_be_one_of_an_address_without_a_user(url):
     with pytest.raises(InvalidInput) as error:
         Address.parse(url)
     assert "Sekr3t" not in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["mqtt://h:1883/a/b", "mqtt://[::1]:1883/p", "org/name@rev", "org/name:F.gguf", "C:x"])
-def test_names_without_a_password_are_told_whole(name):
-    assert without_password(name) == name
 
 
 def documented_rights():
