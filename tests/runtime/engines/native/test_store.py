@@ -41,6 +41,13 @@ class Memory:
         self.store.advance(segment, computed)
         return segment
 
+    def context(self, length: int) -> Segment:
+        """An encoded one, called `name`."""
+        segment = self.segment(length, length)
+        segment.name = b"name"
+        self.store.named[segment.name] = segment
+        return segment
+
     def content(self, segment: Segment, blocks: int) -> list[torch.Tensor]:
         index = torch.tensor(segment.blocks[:blocks].tolist(), dtype=torch.int64)
         return [tensor[index].clone() for tensor in (*self.pool.k, *self.pool.v)]
@@ -294,9 +301,7 @@ def test_what_is_computed_twice_is_cached_once_whatever_blocks_it_has():
 def test_a_context_that_is_used_as_a_whole_stays_one():
     memory = Memory()
     store = memory.store
-    context = memory.segment(48, 48)
-    context.name = b"name"
-    store.named[b"name"] = context
+    context = memory.context(48)
     store.release(context, job="a")
     store.hold([Span(context, 0, 48)], "b")
     assert store.named == {b"name": context} and store.by_job["b"] == 3
@@ -377,9 +382,7 @@ def test_pending_text_keeps_what_it_sees_until_it_is_computed():
 def test_a_context_of_which_only_the_beginning_is_used_is_none_any_more():
     memory = Memory()
     store = memory.store
-    context = memory.segment(55, 55)
-    context.name = b"name"
-    store.named[b"name"] = context
+    context = memory.context(55)
     store.release(context, job="a")
     assert (store.usage().cached, store.usage().used) == (4, 0)  # as a whole, its last block too
     whole = memory.content(context, 3)
