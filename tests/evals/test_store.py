@@ -98,6 +98,19 @@ def test_a_torn_line_of_a_process_that_ends_meanwhile_costs_no_other(tmp_path, m
     assert [key.sample for key in Store(tmp_path).read().units] == ["a", "b"]
 
 
+def test_another_evaluation_that_ends_meanwhile_is_not_gone_on_with(tmp_path, monkeypatch):
+    lock = fcntl.flock
+
+    def filled_before(*options):
+        monkeypatch.undo()
+        fill(tmp_path, unit("a"), settings={**SETTINGS, "seed": 7})
+        lock(*options)
+
+    monkeypatch.setattr(fcntl, "flock", filled_before)
+    with pytest.raises(InvalidInput, match=r"other settings .*seed: 7 before"):
+        opened(tmp_path)
+
+
 def test_failures_are_left_out_on_request(tmp_path):
     fill(tmp_path, unit("a", error="broke"), unit("b"))
     with opened(tmp_path) as store:

@@ -609,7 +609,9 @@ def test_no_message_tells_a_password_however_malformed_the_address_is(scheme, us
         assert "Sekr3t" not in f"{told} {told!r}"
 
 
-@pytest.mark.parametrize("url", ["mqtt://u:Sekr3t/h", "mqtt://h/p?password=Sekr3t", "mqtt://h/p#Sekr3t"])
+@pytest.mark.parametrize(
+    "url", ["mqtt://u:Sekr3t/h", "mqtt://u:/Sekr3t@h/p", "mqtt://h/p?password=Sekr3t", "mqtt://h/p#Sekr3t"]
+)
 def test_nor_what_may_be_one_of_an_address_without_a_user(url):
     with pytest.raises(InvalidInput) as error:
         Address.parse(url)

@@ -15,7 +15,7 @@ from plait import Constraint, SamplingParams
 from plait.runtime.engines.native import sampling
 from plait.runtime.engines.native.kernels import kernel_library
 from plait.runtime.engines.native.sampler import sample
-from plait.runtime.engines.native.sampling import NO_TOKEN, Draw, weights
+from plait.runtime.engines.native.sampling import NO_TOKEN, NONE_ALLOWED, Draw, Drawn, weights
 from plait.tests.runtime.engines.native.test_draw import NUMBERS, VOCAB, kinds, make_row, params
 
 pytestmark = pytest.mark.skipif(kernel_library() is None, reason="no compiled kernels here")
@@ -123,6 +123,16 @@ def test_the_bits_of_a_row_depend_on_no_others_and_on_no_threads(draws):
             assert found == found[:1] * 4
     finally:
         torch.set_num_threads(count)
+
+
+def test_a_row_without_a_token_has_none_where_scores_are_wanted():
+    scored = SamplingParams(logprobs=0, certainty=True, constraint=Constraint(kind="regex", source="."))
+    nothing = Draw(scored, 0.5, allowed=torch.zeros(9, dtype=torch.bool))
+    broken = Draw(dataclasses.replace(scored, constraint=None, repetition_penalty=1.3), 0.5, seen={1})
+    logits = torch.randn(2, 9, generator=torch.Generator().manual_seed(3))
+    logits[1] = math.nan
+    for draw_all in (sample, sampling.sample):
+        assert draw_all(logits, [nothing, broken]) == [Drawn(NONE_ALLOWED), Drawn(NO_TOKEN)]
 
 
 @given(bent)
