@@ -126,6 +126,13 @@ void zero_sums() {
 }
 
 // The four sums of one row of tiles, side by side; `stride` in elements.
+[[maybe_unused]] void load_sums(const float* y, int64_t stride) {
+    TILE_LOAD(0, y, 4 * stride);
+    TILE_LOAD(1, y + kTile, 4 * stride);
+    TILE_LOAD(2, y + 2 * kTile, 4 * stride);
+    TILE_LOAD(3, y + 3 * kTile, 4 * stride);
+}
+
 void store_sums(float* y, int64_t stride) {
     TILE_STORE(0, y, 4 * stride);
     TILE_STORE(1, y + kTile, 4 * stride);

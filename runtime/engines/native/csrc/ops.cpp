@@ -273,11 +273,8 @@ void linear(const Linear& layer, const Work& work, const void* x, int64_t x_stri
     const int64_t depth = units<Type>(layer.inputs);
 #if PLAIT_TILES
     if constexpr (std::is_same_v<Type, BFloat16Tiles>) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-        for (int64_t first = 0; first < layer.outputs; first += kPanel)
-            tile_panel(static_cast<const Input*>(x), x_stride, rows,
-                       static_cast<const Weight*>(layer.panels) + first * depth, depth,
-                       layer.bias ? layer.bias + first : nullptr, add, y + first, y_stride);
+        multiply_in_tiles(static_cast<const Input*>(x), x_stride, rows, static_cast<const Weight*>(layer.panels), depth,
+                          layer.outputs / kPanel, threads, PlainOutput{layer.bias, add, y, y_stride});
         return;
     }
 #endif
@@ -321,10 +318,25 @@ void silu_multiply(const float* gate_up, int64_t stride, int64_t size, int64_t r
         const float* gate = gate_up + row * stride;
         auto* to = static_cast<typename Type::Input*>(out) + row * out_stride;
         for (int64_t i = 0; i < size; i += kLanes) {
-            const Vec g = load(gate + i);
-            Type::write(to, i, g / (1.0f + exp(-g)) * load(gate + size + i));
+            Type::write(to, i, silu(load(gate + i)) * load(gate + size + i));
         }
     }
+}
+
+// middle = silu(gate) * up of the inputs.
+template <class Type>
+void gate_up(const Linear& layer, const Work& work, int64_t rows) {
+    const int64_t size = layer.outputs / 2;
+#if PLAIT_TILES
+    if constexpr (std::is_same_v<Type, BFloat16Tiles>) {
+        multiply_in_tiles(static_cast<const uint32_t*>(work.input), work.input_stride, rows,
+                          static_cast<const uint32_t*>(layer.panels), units<Type>(layer.inputs), size / kPanel,
+                          work.threads, GatedOutput<Type>{layer.bias, size, work.middle, work.middle_stride});
+        return;
+    }
+#endif
+    linear<Type>(layer, work, work.input, work.input_stride, rows, false, work.gate_up, work.gate_up_stride);
+    silu_multiply<Type>(work.gate_up, work.gate_up_stride, size, rows, work.middle, work.middle_stride, work.threads);
 }
 
 // Rows of float32 as the inputs of a linear layer: rounded into `space`, or as they are.
@@ -377,9 +389,7 @@ void finish(const Layer& layer, const Work& work, const float* attended, int64_t
     linear<Type>(layer.output, work, input, stride, rows, true, work.x, work.x_stride);
     rms_norm<Type>(work.x, work.x_stride, layer.mlp_norm, work.eps, work.hidden_size, rows, work.input,
                    work.input_stride, work.threads);
-    linear<Type>(layer.gate_up, work, work.input, work.input_stride, rows, false, work.gate_up, work.gate_up_stride);
-    silu_multiply<Type>(work.gate_up, work.gate_up_stride, layer.gate_up.outputs / 2, rows, work.middle,
-                        work.middle_stride, work.threads);
+    gate_up<Type>(layer.gate_up, work, rows);
     linear<Type>(layer.down, work, work.middle, work.middle_stride, rows, true, work.x, work.x_stride);
 }
 

@@ -68,6 +68,8 @@ Vec exp(Vec x) {
     return (p * r * r + r + 1.0f) * (Vec)power;
 }
 
+Vec silu(Vec x) { return x / (1.0f + exp(-x)); }
+
 // Sums of a tile, one row behind the other.
 template <int kRows>
 [[gnu::always_inline]] inline void load_tile(Vec (&total)[kRows][kVectors], const float* sums) {

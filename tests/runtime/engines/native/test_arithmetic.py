@@ -82,13 +82,24 @@ def test_tiles_equal_vectors(tiles: CDLL, config: ModelConfig, rows: int, bias: 
         assert (got - want).norm() <= 0.01 * max(want.norm().item(), want.numel() ** 0.5)
 
 
-def test_rows_in_tiles_do_not_depend_on_the_batch(tiles: CDLL) -> None:
-    config = _config(hidden=72, inner=200)
+@pytest.mark.parametrize(
+    ("inner", "most", "numbers"),
+    [
+        (200, 70, (1, 2, 15, 16, 17, 31, 32, 33, 48, 49)),
+        (200, 530, (1, 33, 512, 513)),  # beyond what goes through the panels together
+        (7600, 80, (1, 32, 33, 69, 70, 75)),  # panels so deep that they go by parts, from 70 rows on
+    ],
+)
+def test_rows_in_tiles_do_not_depend_on_the_batch(tiles: CDLL, inner: int, most: int, numbers: tuple[int, ...]) -> None:
+    config = _config(hidden=72, inner=inner)
     weights = _weights(config, torch.bfloat16, bias=True)
-    tokens, attended = _inputs(config, 70)
+    tokens, attended = _inputs(config, most)
     expected = _run(_ops(tiles, config, weights, BFLOAT16_TILES), tokens, attended)
-    for rows in (1, 2, 15, 16, 17, 31, 32, 33, 48, 49):
-        chosen = torch.randperm(70, generator=torch.Generator().manual_seed(rows))[:rows]
+    vectors = _run(_ops(_library(), config, weights, BFLOAT16), tokens, attended)
+    for got, want in zip(expected, vectors, strict=True):
+        assert (got - want).norm() <= 0.01 * want.norm()
+    for rows in numbers:
+        chosen = torch.randperm(most, generator=torch.Generator().manual_seed(rows))[:rows]
         layer_ops = _ops(tiles, config, weights, BFLOAT16_TILES, threads=1 + rows % 2)
         for got, want in zip(_run(layer_ops, tokens[chosen], attended[chosen]), expected, strict=True):
             assert torch.equal(got, want[chosen])
