@@ -35,6 +35,32 @@ inline void multiply(const uint32_t* x, int64_t x_stride, const uint32_t* w, int
     }
 }
 
+// The same of 17 to 32 rows: every tile that is loaded is used twice.
+inline void multiply_many(const uint32_t* x, int64_t x_stride, const uint32_t* w, int64_t w_stride, int depth, int columns,
+                          float* y, int64_t y_stride) {
+    const uint32_t* lower = x + kTile * x_stride;
+    for (; columns > 0; columns -= 2, w += 2 * kTile, y += 2 * kTile) {
+        const bool paired = columns > 1;
+        zero_sums();
+        for (int k = 0; k < depth; k += kTile) {
+            TILE_LOAD(6, w + k * w_stride, 4 * w_stride);
+            TILE_LOAD(4, x + k, 4 * x_stride);
+            TILE_MULTIPLY(0, 4, 6);
+            TILE_LOAD(5, lower + k, 4 * x_stride);
+            TILE_MULTIPLY(2, 5, 6);
+            if (!paired) continue;
+            TILE_LOAD(7, w + k * w_stride + kTile, 4 * w_stride);
+            TILE_MULTIPLY(1, 4, 7);
+            TILE_MULTIPLY(3, 5, 7);
+        }
+        TILE_STORE(0, y, 4 * y_stride);
+        TILE_STORE(2, y + kTile * y_stride, 4 * y_stride);
+        if (!paired) continue;
+        TILE_STORE(1, y + kTile, 4 * y_stride);
+        TILE_STORE(3, y + kTile * y_stride + kTile, 4 * y_stride);
+    }
+}
+
 // A chunk's keys and values as tile registers take them: unrolled once for all rows that share it.
 struct Unrolled {
     using P = Products<bf16>;
@@ -87,10 +113,10 @@ struct Unrolled {
     }
 };
 
-// Panels of up to 16 rows: what VectorPanel is for vectors.
+// Panels of up to 32 rows: what VectorPanel is for vectors.
 struct TilePanel {
     static constexpr bool kHasScales = false;
-    static constexpr int kRows = kTile;
+    static constexpr int kRows = 2 * kTile;
     using T = bf16;
     const Unrolled& chunk;
     int* configured;  // rows
@@ -99,10 +125,8 @@ struct TilePanel {
     const float* queries(const float* q, int panel) const { return q + (size_t)panel * chunk.units; }
 
     void score(const float* q, int rows, int from, int groups, float* out) const {
-        if (*configured != rows) configure_tiles(rows, rows);
-        *configured = rows;
-        multiply((const uint32_t*)q, chunk.units, chunk.keys + from * kGroup, kChunk, chunk.units, groups,
-                 out + from * kGroup, kChunk);
+        multiply_rows(rows, (const uint32_t*)q, chunk.units, chunk.keys + from * kGroup, kChunk, chunk.units, groups,
+                      out + from * kGroup, kChunk);
     }
 
     // p: (rows, kChunk) units, of which those of the groups `from` .. are there.
@@ -113,8 +137,16 @@ struct TilePanel {
             std::fill(row + begin, row + from * kGroup / 2, 0.0f);
             std::fill(row + (from + groups) * kGroup / 2, row + end, 0.0f);
         }
-        multiply((const uint32_t*)p + begin, kChunk, chunk.values + (size_t)begin * chunk.columns, chunk.columns,
+        multiply_rows(rows, (const uint32_t*)p + begin, kChunk, chunk.values + (size_t)begin * chunk.columns, chunk.columns,
                  end - begin, chunk.columns / kTile, out, chunk.columns);
+    }
+
+private:
+    template <class... Arguments>
+    void multiply_rows(int rows, Arguments... arguments) const {
+        if (*configured != rows) configure_tiles(std::min(rows, kTile), rows > kTile ? rows - kTile : rows);
+        *configured = rows;
+        (rows > kTile ? multiply_many : multiply)(arguments...);
     }
 };
 

@@ -264,7 +264,7 @@ void run_item_in_tiles(Work& w, const CallArguments& call, const Item& item, Scr
         const auto fill = fetch ? &Unrolled::fill<true> : &Unrolled::fill<false>;
         (unrolled.*fill)(chunk.keys, chunk.values, next.keys, next.values, w.block_size, lo, hi);
         const float* q = queries + (head - item.head_begin) * stride;
-        for (int panel = 0; panel < rows; panel += kTile)
+        for (int panel = 0; panel < rows; panel += TilePanel::kRows)
             run_panel(w, call, item, head, chunk.base, TilePanel{unrolled, &configured}, panel, q, scratch);
     });
     tiles_release();

@@ -38,6 +38,10 @@ struct Products {
         for (int d = 0; d < size; d++) panel[d * kPanel] = row[d];
     }
     static void store_weights(float* row, int j, vfloat p) { store(row + j * kWidth, p); }
+    static void store_weights(float* row, int j, vfloat p, vfloat next) {
+        store_weights(row, j, p);
+        store_weights(row, j + 1, next);
+    }
 };
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
@@ -72,6 +76,10 @@ struct Products<bf16> {
     static void store_weights(float* row, int j, vfloat p) {
         const __m256bh rounded = _mm512_cvtneps_pbh((__m512)p);
         std::memcpy((char*)row + j * sizeof rounded, &rounded, sizeof rounded);
+    }
+    static void store_weights(float* row, int j, vfloat p, vfloat next) {
+        const __m512bh rounded = _mm512_cvtne2ps_pbh((__m512)next, (__m512)p);
+        std::memcpy((char*)row + j * sizeof rounded / 2, &rounded, sizeof rounded);
     }
 };
 #endif
@@ -229,37 +237,51 @@ struct alignas(64) Scales {
     float keys[kChunk], values[kChunk];
 };
 
-// Scores of one row, tokens 0 .. 16 * groups - 1 of which it sees lo .. hi - 1, become weights 2^(scale * score -
-// maximum), 0 where it sees nothing, in the units that `values` takes. Returns their maximum and sum. `weights` may
+// Scores of one row, tokens 0 .. 16 * groups - 1 of which it sees lo .. hi - 1, become weights 2^(scale * (score -
+// maximum)), 0 where it sees nothing, in the units that `values` takes. Returns their maximum and sum. `weights` may
 // overlap the scores if it does not lie behind them. With kHasScales these are `of_keys` and `of_values`, of the same
 // tokens, and the weights are multiplied by those of the values; their sum is not.
 template <class T, bool kHasScales>
 Partial softmax_row(float* s, float scale, const float* of_keys, const float* of_values, int groups, int lo, int hi,
                     float* weights) {
     const int count = groups * kPerGroup;
+    if (kHasScales || scale <= 0) {
+        const float factor = scale <= 0 ? scale : 1.0f;
+        for (int j = 0; j < count; j++) {
+            vfloat x = load(s + j * kWidth) * factor;
+            if constexpr (kHasScales) x *= load(of_keys + j * kWidth);
+            store(s + j * kWidth, x);
+        }
+        if (scale <= 0) scale = 1;
+    }
     const vint lane = lane_numbers();
     vfloat top = splat(kMinusInf);
     for (int j = 0; j < count; j++) {
-        vfloat x = load(s + j * kWidth) * scale;
-        if constexpr (kHasScales) x *= load(of_keys + j * kWidth);
+        vfloat x = load(s + j * kWidth);
         if (j * kWidth < lo || (j + 1) * kWidth > hi) {
             const vint token = lane + j * kWidth;
             x = ((token >= lo) & (token < hi)) ? x : splat(kMinusInf);
+            store(s + j * kWidth, x);
         }
-        store(s + j * kWidth, x);
         top = x > top ? x : top;
     }
     const float maximum = largest(top);
-    vfloat sum = {};
     const vfloat shift = splat(maximum);
-    for (int j = 0; j < count; j++) {
-        vfloat p = exp2_below_one(load(s + j * kWidth) - shift);
+    vfloat sum = {};
+    const auto weight = [&](int j) {
+        const vfloat p = exp2_below_one(load(s + j * kWidth) - shift, scale);
         sum += p;
         // The scale of a token that is not seen may be anything, and 0 times NaN is NaN.
-        if constexpr (kHasScales) p = p == vfloat{} ? vfloat{} : p * load(of_values + j * kWidth);
-        Products<T>::store_weights(weights, j, p);
+        if constexpr (kHasScales) return p == vfloat{} ? vfloat{} : p * load(of_values + j * kWidth);
+        return p;
+    };
+    int j = 0;
+    for (; j + 2 <= count; j += 2) {
+        const vfloat first = weight(j), second = weight(j + 1);
+        Products<T>::store_weights(weights, j, first, second);
     }
-    return {maximum, total(sum)};
+    if (j < count) Products<T>::store_weights(weights, j, weight(j));
+    return {maximum * scale, total(sum)};
 }
 
 // Log-sum-exp merge of `from` into `to`. Never inlined, so that every merge rounds alike.

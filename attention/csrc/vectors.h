@@ -108,23 +108,20 @@ inline float total(vfloat v) {
     return v[0];
 }
 
-// 2^x for x <= 0, relative error below 2e-7; exactly 0 below 2^-125; NaN stays NaN.
-inline vfloat exp2_below_one(vfloat x) {
-    const vfloat magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-    const vint tiny = x < splat(-125.0f);
-    const vfloat clamped = tiny ? splat(-125.0f) : x;
-    const vfloat whole = (clamped + magic) - magic;
-    const vfloat f = clamped - whole;  // -0.5 .. 0.5
-    vfloat p = splat(1.535336188319500e-4f);  // minimax polynomial of 2^f (Cephes exp2f)
-    p = p * f + splat(1.339887440266574e-3f);
-    p = p * f + splat(9.618437357674640e-3f);
-    p = p * f + splat(5.550332471162809e-2f);
-    p = p * f + splat(2.402264791363012e-1f);
-    p = p * f + splat(6.931472028550421e-1f);
+// 2^(x * scale) for x <= 0 < scale, relative error below 2e-7; exactly 1 at 0 and 0 below 2^-125; NaN stays NaN.
+inline vfloat exp2_below_one(vfloat x, float scale) {
+    // 1.5 * 2^23: adding it rounds to an integer, whose bits, here with the bias of an exponent, are then the lowest.
+    const vfloat magic = splat(12582912.0f + 127.0f);
+    const vfloat shifted = x * scale + magic, whole = shifted - magic;
+    const vfloat f = x * scale - whole;  // -0.5 .. 0.5
+    vfloat p = splat(1.326472724711154e-3f);  // minimax polynomial of 2^f that is 1 at 0
+    p = p * f + splat(9.671512688150646e-3f);
+    p = p * f + splat(5.550733743574232e-2f);
+    p = p * f + splat(2.402224208463514e-1f);
+    p = p * f + splat(6.931469775987164e-1f);
     p = p * f + splat(1.0f);
-    const vint exponent = __builtin_convertvector(whole, vint) << 23;
-    const vfloat power = (vfloat)((vint)p + exponent);
-    return tiny ? vfloat{} : power;
+    const vfloat power = (vfloat)((vint)shifted << 23);
+    return whole < splat(-125.0f) ? vfloat{} : p * power;
 }
 
 }  // namespace plait

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "tiles.h"
@@ -13,7 +14,7 @@
 
 namespace plait {
 
-constexpr int kTileRows = 32;  // query rows (times heads) that share one pass over a run
+constexpr int kTileRows = 128;  // query rows (times heads) that share one pass over a run
 
 struct Line {
     int row, run, lo, hi;
@@ -36,13 +37,17 @@ struct GroupScale {
 };
 
 template <class T>
-struct Buffer {  // grows, never initialised
-    std::unique_ptr<T[]> data;
+struct Buffer {  // grows, never initialised; begins with a cache line
+    struct Free {
+        void operator()(T* data) const { ::operator delete[](data, kLine); }
+    };
+    static constexpr std::align_val_t kLine{64};
+    std::unique_ptr<T[], Free> data;
     size_t capacity = 0;
 
     T* get(size_t count) {
         if (count > capacity) {
-            data.reset(new T[count]);
+            data.reset(static_cast<T*>(::operator new[](count * sizeof(T), kLine)));
             capacity = count;
         }
         return data.get();
@@ -51,7 +56,7 @@ struct Buffer {  // grows, never initialised
 
 struct Scratch {  // of one thread
     Buffer<float> query, output, state, unrolled, widened;
-    alignas(64) float scores[16 * kChunk];  // of the widest panel
+    alignas(64) float scores[32 * kChunk];  // of the widest panel
     Scales scales;                          // of one chunk and kv head, where the pools have them
 };
 

@@ -23,12 +23,12 @@ class Scene:
     v_pool: Tensor
     plan: AttentionPlan
     inv_freq: Tensor | None
+    scale: float
 
     def run(self, impl: Impl, threads: int = 1) -> tuple[Tensor, Tensor]:
-        scale = self.q.shape[2] ** -0.5
         return span_attention(
             self.q, self.k_pool, self.v_pool, self.plan,
-            scale=scale, inv_freq=self.inv_freq, impl=impl, return_lse=True, threads=threads,
+            scale=self.scale, inv_freq=self.inv_freq, impl=impl, return_lse=True, threads=threads,
         )  # fmt: skip
 
 
@@ -159,4 +159,5 @@ def scenes(draw: st.DrawFn) -> Scene:
     q = torch.randn(row, heads, size, generator=torch.Generator().manual_seed(seed + 1)).to(q_dtype)
     rotated = draw(st.sampled_from([size // 2, size // 4]))
     inv_freq = 10000.0 ** -(torch.arange(rotated, dtype=torch.float32) / rotated) if shifts else None
-    return Scene(q, k_pool, v_pool, make_plan(row, runs, entries, groups), inv_freq)
+    factor = draw(st.sampled_from([1.0, 1.0, 1.0, -1.0, 0.0]))
+    return Scene(q, k_pool, v_pool, make_plan(row, runs, entries, groups), inv_freq, factor * size**-0.5)

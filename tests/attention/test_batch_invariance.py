@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(library.load() is None, reason="the kernels are 
 def _bits(scene: Scene, plan: AttentionPlan, q: Tensor, threads: int = 1) -> tuple[Tensor, Tensor]:
     return span_attention(
         q, scene.k_pool, scene.v_pool, plan,
-        scale=scene.q.shape[2] ** -0.5, inv_freq=scene.inv_freq, impl="cpu", return_lse=True, threads=threads,
+        scale=scene.scale, inv_freq=scene.inv_freq, impl="cpu", return_lse=True, threads=threads,
     )  # fmt: skip
 
 

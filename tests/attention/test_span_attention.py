@@ -130,6 +130,16 @@ def test_huge_scores_stay_finite_and_exact(impl: Impl, sign: float) -> None:
 
 
 @pytest.mark.parametrize("impl", FAST)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_token_is_seen_with_a_weight_of_exactly_one(impl: Impl, dtype: torch.dtype) -> None:
+    k_pool, v_pool = make_pools(1, 1, 48, dtype=dtype)
+    q = torch.randn(1, 3, 48)
+    plan = make_plan(1, [[0]], [(0, 1, 0, 5, 6, 0, 0, 0)])
+    out = span_attention(q, k_pool, v_pool, plan, scale=0.1443, impl=impl)
+    assert torch.equal(out[0], v_pool[0, :, 5].float().expand(3, 48))
+
+
+@pytest.mark.parametrize("impl", FAST)
 def test_the_order_of_entries_does_not_matter(impl: Impl) -> None:
     k_pool, v_pool = make_pools(40, 2, 48)
     q = torch.randn(3, 4, 48)

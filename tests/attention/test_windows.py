@@ -104,7 +104,7 @@ def _unrounded(scene: Scene) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_windows_of_random_views_equal_the_reference(impl: Impl, scene: Scene, window: int) -> None:
     """Many rows with ranges of their own, in every implementation."""
     positions = np.arange(scene.plan.num_rows) + 150
-    narrow = Scene(*_unrounded(scene), scene.plan.within(positions, window), scene.inv_freq)
+    narrow = Scene(*_unrounded(scene), scene.plan.within(positions, window), scene.inv_freq, scene.scale)
     expected, expected_lse = narrow.run("reference")
     out, lse = narrow.run(impl)
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=2e-5)
