@@ -137,8 +137,8 @@ struct TilePanel {
             std::fill(row + begin, row + from * kGroup / 2, 0.0f);
             std::fill(row + (from + groups) * kGroup / 2, row + end, 0.0f);
         }
-        multiply_rows(rows, (const uint32_t*)p + begin, kChunk, chunk.values + (size_t)begin * chunk.columns, chunk.columns,
-                 end - begin, chunk.columns / kTile, out, chunk.columns);
+        multiply_rows(rows, (const uint32_t*)p + begin, kChunk, chunk.values + (size_t)begin * chunk.columns,
+                      chunk.columns, end - begin, chunk.columns / kTile, out, chunk.columns);
     }
 
 private:

@@ -108,7 +108,7 @@ inline float total(vfloat v) {
     return v[0];
 }
 
-// 2^(x * scale) for x <= 0 < scale, relative error below 2e-7; exactly 1 at 0 and 0 below 2^-125; NaN stays NaN.
+// 2^(x * scale) for x <= 0 < scale, relative error below 2e-7; exactly 1 at 0, and 0 below 2^-125.5; NaN stays NaN.
 inline vfloat exp2_below_one(vfloat x, float scale) {
     // 1.5 * 2^23: adding it rounds to an integer, whose bits, here with the bias of an exponent, are then the lowest.
     const vfloat magic = splat(12582912.0f + 127.0f);

@@ -17,9 +17,9 @@
 
 namespace {
 
-constexpr int kTileBlock = 2 * kTile;        // rows that are multiplied together
+constexpr int kTileBlock = 2 * kTile;  // rows that are multiplied together
 constexpr int kTileSums = kTileBlock * kPanel;
-constexpr int64_t kSharingRows = 512;      // rows that share what comes in from memory
+constexpr int64_t kSharingRows = 512;    // that read each weight together
 constexpr int64_t kNearUnits = 1 << 18;  // of inputs: half of a second-level cache of 2 MB
 constexpr int64_t kNearDepth = kNearUnits / kSharingRows;
 
