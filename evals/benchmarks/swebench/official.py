@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, STDOUT
+from contextlib import suppress
 from pathlib import Path
 
 from ....agents.sandbox.process import unhurried
@@ -19,6 +20,13 @@ from .instances import Instance
 MODEL, RUN = "plait", "plait"
 PATIENCE = 60.0
 """Seconds for the harness to remove its container when it is interrupted; and for what it does around the tests."""
+
+# It cleans up when it is interrupted, which a process that a shell started in the background, and its children, ignore.
+_HARNESS = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("swebench.harness.run_evaluation", run_name="__main__", alter_sys=True)
+"""
 
 
 def has_docker() -> bool:
@@ -80,7 +88,7 @@ async def _run(folder: Path, id: str, seconds: float) -> str:
     with (folder / "output.txt").open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "swebench.harness.run_evaluation", *words),
+            *("-c", _HARNESS, *words),
             cwd=folder,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdin=DEVNULL,
@@ -103,5 +111,6 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         async with asyncio.timeout(PATIENCE):
             await process.wait()
     except TimeoutError:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()

@@ -39,7 +39,7 @@ def test_words_behind_a_number_are_its_unit(value, noun, space, data):
 LETTERS = st.sets(st.sampled_from("abcdefghijklmnopqrstuvwxyz"), min_size=3, max_size=6).map(
     lambda s: "".join(sorted(s))
 )
-UNITS = ("deg", "degs", "cms", "dms", "kms", "ins")
+UNITS = ("deg", "degs", "cms", "dms", "kms", "ins", "hrs", "cent")
 NO_UNITS = [
     "sin", "cos x", "log", "theta", "sqrt", "infinity", "squared", "factorial", "or more", "or 3", "over 5",
     "and a half", "base two", "mod seven", "choose two", "fourths", "twentieths", "hundredths", "quarter", "plus three",

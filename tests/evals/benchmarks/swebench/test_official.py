@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 
 import pytest
 
@@ -38,8 +39,8 @@ logs = pathlib.Path("logs/run_evaluation", given.run_id, prediction["model_name_
 logs.mkdir(parents=True)
 patch = prediction["model_patch"]
 if patch == "hang":
-    pathlib.Path(sys.path[-1], "started").write_text("")
     try:
+        pathlib.Path(sys.path[-1], "started").write_text("")
         time.sleep(60)
     finally:
         pathlib.Path(sys.path[-1], "cleaned").write_text("")
@@ -88,7 +89,19 @@ async def test_no_report_is_no_verdict(stand_in):
         await official.grade(INSTANCE, "broken", 9)
 
 
-async def test_cancelling_lets_it_clean_up(stand_in):
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+async def test_cancelling_lets_it_clean_up(stand_in, monkeypatch, handler):
+    """Also where interrupts are ignored, as they are in what a shell runs in the background."""
+    monkeypatch.setattr(official, "PATIENCE", 30)
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        await _cancelled(stand_in)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (stand_in / "cleaned").exists()
+
+
+async def _cancelled(stand_in):
     task = asyncio.create_task(official.grade(INSTANCE, "hang", 9))
     for _ in range(400):
         if not (stand_in / "started").exists():
@@ -96,7 +109,6 @@ async def test_cancelling_lets_it_clean_up(stand_in):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (stand_in / "cleaned").exists()
 
 
 async def test_the_harness_itself_takes_what_it_is_given(monkeypatch, tmp_path):
