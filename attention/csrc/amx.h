@@ -160,6 +160,37 @@ void add_products(const uint32_t* x, int64_t x_stride, const uint32_t* w, int64_
     }
 }
 
+// The sums of two rows of tiles, two side by side.
+[[maybe_unused]] void load_square(const float* y, int64_t stride) {
+    TILE_LOAD(0, y, 4 * stride);
+    TILE_LOAD(1, y + kTile, 4 * stride);
+    TILE_LOAD(2, y + kTile * stride, 4 * stride);
+    TILE_LOAD(3, y + kTile * stride + kTile, 4 * stride);
+}
+
+void store_square(float* y, int64_t stride) {
+    TILE_STORE(0, y, 4 * stride);
+    TILE_STORE(1, y + kTile, 4 * stride);
+    TILE_STORE(2, y + kTile * stride, 4 * stride);
+    TILE_STORE(3, y + kTile * stride + kTile, 4 * stride);
+}
+
+// sums += x w for 17 to 32 rows, w (depth, 32): every tile that is loaded is used twice. After each step f().
+template <class F>
+void add_square(const uint32_t* x, int64_t x_stride, const uint32_t* w, int64_t w_stride, int64_t depth, F f) {
+    for (int64_t k = 0; k < depth; k += kTile, x += kTile, w += kTile * w_stride) {
+        TILE_LOAD(6, w, 4 * w_stride);
+        TILE_LOAD(4, x, 4 * x_stride);
+        TILE_MULTIPLY(0, 4, 6);
+        TILE_LOAD(7, w + kTile, 4 * w_stride);
+        TILE_MULTIPLY(1, 4, 7);
+        TILE_LOAD(5, x + kTile * x_stride, 4 * x_stride);
+        TILE_MULTIPLY(2, 5, 6);
+        TILE_MULTIPLY(3, 5, 7);
+        f();
+    }
+}
+
 #endif
 
 }  // namespace

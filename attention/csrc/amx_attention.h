@@ -35,30 +35,26 @@ inline void multiply(const uint32_t* x, int64_t x_stride, const uint32_t* w, int
     }
 }
 
-// The same of 17 to 32 rows: every tile that is loaded is used twice.
+// The same of 17 to 32 rows.
 inline void multiply_many(const uint32_t* x, int64_t x_stride, const uint32_t* w, int64_t w_stride, int depth, int columns,
                           float* y, int64_t y_stride) {
-    const uint32_t* lower = x + kTile * x_stride;
-    for (; columns > 0; columns -= 2, w += 2 * kTile, y += 2 * kTile) {
-        const bool paired = columns > 1;
+    for (; columns >= 2; columns -= 2, w += 2 * kTile, y += 2 * kTile) {
         zero_sums();
-        for (int k = 0; k < depth; k += kTile) {
-            TILE_LOAD(6, w + k * w_stride, 4 * w_stride);
-            TILE_LOAD(4, x + k, 4 * x_stride);
-            TILE_MULTIPLY(0, 4, 6);
-            TILE_LOAD(5, lower + k, 4 * x_stride);
-            TILE_MULTIPLY(2, 5, 6);
-            if (!paired) continue;
-            TILE_LOAD(7, w + k * w_stride + kTile, 4 * w_stride);
-            TILE_MULTIPLY(1, 4, 7);
-            TILE_MULTIPLY(3, 5, 7);
-        }
-        TILE_STORE(0, y, 4 * y_stride);
-        TILE_STORE(2, y + kTile * y_stride, 4 * y_stride);
-        if (!paired) continue;
-        TILE_STORE(1, y + kTile, 4 * y_stride);
-        TILE_STORE(3, y + kTile * y_stride + kTile, 4 * y_stride);
+        add_square(x, x_stride, w, w_stride, depth, [] {});
+        store_square(y, y_stride);
     }
+    if (!columns) return;
+    TILE_ZERO(0);
+    TILE_ZERO(2);
+    for (int k = 0; k < depth; k += kTile) {
+        TILE_LOAD(6, w + k * w_stride, 4 * w_stride);
+        TILE_LOAD(4, x + k, 4 * x_stride);
+        TILE_MULTIPLY(0, 4, 6);
+        TILE_LOAD(5, x + kTile * x_stride + k, 4 * x_stride);
+        TILE_MULTIPLY(2, 5, 6);
+    }
+    TILE_STORE(0, y, 4 * y_stride);
+    TILE_STORE(2, y + kTile * y_stride, 4 * y_stride);
 }
 
 // A chunk's keys and values as tile registers take them: unrolled once for all rows that share it.

@@ -49,37 +49,15 @@ void few_rows(const uint32_t* x, int64_t x_stride, const Part& part, bool furthe
     store_sums(sums, kPanel);
 }
 
-// The same of 17 to 32 rows, in two halves: every tile that is loaded is used twice. After each step f().
+// The same of 17 to 32 rows, half a panel at a time. After each step f().
 template <class F>
 void many_rows(const uint32_t* x, int64_t x_stride, const Part& part, bool further, float* sums, F f) {
-    constexpr int kStride = 4 * kPanel;
     const int64_t whole = whole_tiles(part.depth);
     for (int half = 0; half < kPanel; half += 2 * kTile) {
-        float *upper = sums + half, *lower = upper + kTile * kPanel;
-        if (further) {
-            TILE_LOAD(0, upper, kStride);
-            TILE_LOAD(1, upper + kTile, kStride);
-            TILE_LOAD(2, lower, kStride);
-            TILE_LOAD(3, lower + kTile, kStride);
-        } else {
-            zero_sums();
-        }
-        for (int64_t k = 0; k < part.depth; k += kTile) {
-            const uint32_t* w = (k < whole ? part.weights + k * kPanel : part.last) + half;
-            TILE_LOAD(6, w, kStride);
-            TILE_LOAD(4, x + k, 4 * x_stride);
-            TILE_MULTIPLY(0, 4, 6);
-            TILE_LOAD(7, w + kTile, kStride);
-            TILE_MULTIPLY(1, 4, 7);
-            TILE_LOAD(5, x + kTile * x_stride + k, 4 * x_stride);
-            TILE_MULTIPLY(2, 5, 6);
-            TILE_MULTIPLY(3, 5, 7);
-            f();
-        }
-        TILE_STORE(0, upper, kStride);
-        TILE_STORE(1, upper + kTile, kStride);
-        TILE_STORE(2, lower, kStride);
-        TILE_STORE(3, lower + kTile, kStride);
+        further ? load_square(sums + half, kPanel) : zero_sums();
+        add_square(x, x_stride, part.weights + half, kPanel, whole, f);
+        if (whole < part.depth) add_square(x + whole, x_stride, part.last + half, kPanel, kTile, f);
+        store_square(sums + half, kPanel);
     }
 }
 
