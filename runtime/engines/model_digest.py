@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from .registry import MODELS, shipped_models, split_scheme
@@ -14,7 +15,7 @@ _FOLDERS = ("additional_chat_templates",)
 
 def model_digest(model: str) -> str | None:
     """Changes with the files of a model folder, or with the one file that a model is: names, sizes, first and last MiB
-    of each. None: there is no model of this name on this disk."""
+    of each. None: there is no model of this name on this disk, or none that can be read."""
     _, name = split_scheme(model)
     path = MODELS / name if name in shipped_models() else Path(name)
     try:
@@ -28,8 +29,12 @@ def model_digest(model: str) -> str | None:
             files = {path.name: path}
         else:
             return None
-    except (OSError, ValueError):  # a name that no file can have
+        return _digest(files)
+    except (OSError, ValueError):  # a name that no file can have, a file of somebody else's
         return None
+
+
+def _digest(files: Mapping[str, Path]) -> str:
     found = hashlib.sha256()
     for called, one in files.items():
         size = one.stat().st_size

@@ -46,6 +46,7 @@ def test_every_file_of_a_folder_that_makes_the_model_counts(tmp_path, name):
 def test_what_is_not_on_this_disk_has_no_digest(tmp_path):
     (tmp_path / "README.md").write_text("no model")
     assert model_digest(str(tmp_path)) is None
-    for model in ("org/name", "org/name:FILE.gguf", "openai:http://127.0.0.1:1/v1", "", "x" * 5000, "replay:none"):
+    unread = "/proc/self/mem"
+    for model in ("org/name", "org/name:FILE.gguf", "openai:http://127.0.0.1:1/v1", "", "x" * 5000, "replay:none", unread):
         assert model_digest(model) is None, model
     assert model_digest("countdown") == model_digest("native:countdown") is not None
