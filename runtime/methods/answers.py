@@ -6,7 +6,8 @@
 - `countdown`: what follows the last word `answer` (the compact Countdown language), `none` meaning no answer.
 - `equations`: all equations `a + b = c`, joined by commas (its mode `step`).
 - `path`: the operations of the solution path that a text in the language of the APR paper ends with, joined by commas.
-- `regex:PATTERN`: the last match; its first group where it has one. None where the search takes too long.
+- `regex:PATTERN`: the last match; its first group where it has one. No answer where that is blank, or where the search
+  takes too long.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def _last_match(pattern: str, text: str) -> str | None:
     if not found:
         return None
     last: str | None = found[-1].group(1) if found[-1].re.groups else found[-1].group()
-    return last
+    return last if last and not last.isspace() else None
 
 
 def majority(answers: Iterable[str | None], equal: Equality = numbers.classes) -> tuple[str | None, Counter[str]]:

@@ -72,6 +72,8 @@ async def ask(reward: Reward, scorer: Scorer, nodes: Sequence[Node]) -> list[flo
     gave = f"the reward {f'{reward.reward}:{rest}' if rest else reward.reward!r} gave"
     values: list[Any] = list(found) if isinstance(found, Iterable) else [None]
     try:
+        if any(isinstance(value, str | bytes) for value in values):
+            raise TypeError("float() would read it")
         scores = [float(value) for value in values]
     except (TypeError, ValueError, OverflowError):
         raise InvalidInput(f"{gave} scores that are no numbers: {excerpt(found)}") from None

@@ -1,4 +1,4 @@
-"""The configuration of the Multiverse paper: it loads, and runs on a tiny random model of the paper's family."""
+"""The configurations of papers: what is compared runs alike; that of Multiverse runs on a tiny model of its family."""
 
 from __future__ import annotations
 
@@ -54,6 +54,16 @@ def problems(tmp_path):
     path = tmp_path / "problems.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "varied"),
+    [("hogwild", "hogwild", {"label", "attempts", "layout"}), ("ets", "tree_search", {"label", "strategy"})],
+)
+def test_what_a_paper_compares_differs_in_nothing_else(name, method, varied):
+    methods = read_toml(CONFIGS / "papers" / f"{name}.toml")["methods"]
+    first, *others = ({k: v for k, v in m.items() if k not in varied} for m in methods if m["method"] == method)
+    assert others and all(other == first for other in others)
 
 
 @pytest.mark.parametrize("dialect", ["multiverse", "npr"])

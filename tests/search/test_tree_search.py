@@ -472,6 +472,7 @@ class Counted(Reward):
         ([0.5], "1 scores for 3 steps"),
         ([0.5] * 4, "4 scores for 3 steps"),
         ([0.5, None, 0.5], "scores that are no numbers"),
+        (["0.5"] * 3, "scores that are no numbers"),
     ],
 )
 async def test_scores_that_do_not_fit_are_refused_by_the_rewards_name(scores, message, monkeypatch):
@@ -481,7 +482,7 @@ async def test_scores_that_do_not_fit_are_refused_by_the_rewards_name(scores, me
 
 
 @pytest.mark.parametrize(
-    "value", [[1], "x", 10**400, pytest.param(10**5000, id="long"), object(), math.inf, -math.inf, 1e301]
+    "value", [[1], "x", "0.5", b"1", 10**400, pytest.param(10**5000, id="long"), object(), math.inf, -math.inf, 1e301]
 )
 async def test_what_is_no_score_is_refused_by_the_functions_name(value):
     name = register_function("test score", lambda prompt, steps: value)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -174,11 +175,13 @@ class HFTokenizer:
 
     def _encode_apart(self, text: str) -> tuple[int, ...]:
         # A batch, though of one, lets other threads run meanwhile.
-        return tuple(self._tokenizer.encode_batch([text], add_special_tokens=False)[0].ids)
+        with _unknown_refused():
+            return tuple(self._tokenizer.encode_batch([text], add_special_tokens=False)[0].ids)
 
     def _encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids without special tokens that are not in the text, and the characters each stands for."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        with _unknown_refused():
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -261,9 +264,19 @@ def _ids(value: Any, where: str) -> list[int]:
     return ids
 
 
+@contextmanager
+def _unknown_refused() -> Iterator[None]:
+    """Raise `InvalidInput` for a text that the tokenizer has no token for, nor one for what is unknown."""
+    try:
+        yield
+    except Exception as error:  # the library raises bare Exception
+        raise InvalidInput(f"the tokenizer cannot read a text: {error}") from error
+
+
 def _prefix(tokenizer: tokenizers.Tokenizer) -> tuple[int, ...]:
     """The special tokens that the post-processor puts in front of a text."""
-    encoding = tokenizer.encode("a", add_special_tokens=True)
+    with _unknown_refused():
+        encoding = tokenizer.encode("a", add_special_tokens=True)
     count = len(list(takewhile(bool, encoding.special_tokens_mask)))
     return tuple(encoding.ids[:count])
 

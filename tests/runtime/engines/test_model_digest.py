@@ -47,6 +47,14 @@ def test_what_is_not_on_this_disk_has_no_digest(tmp_path):
     (tmp_path / "README.md").write_text("no model")
     assert model_digest(str(tmp_path)) is None
     unread = "/proc/self/mem"
-    for model in ("org/name", "org/name:FILE.gguf", "openai:http://127.0.0.1:1/v1", "", "x" * 5000, "replay:none", unread):
+    for model in (
+        "org/name",
+        "org/name:FILE.gguf",
+        "openai:http://127.0.0.1:1/v1",
+        "",
+        "x" * 5000,
+        "replay:none",
+        unread,
+    ):
         assert model_digest(model) is None, model
     assert model_digest("countdown") == model_digest("native:countdown") is not None

@@ -42,6 +42,8 @@ CASES = [
     (r"regex:x=(\d+)", "x=1, x=2", "2"),
     (r"regex:x=(\d+)?", "x=", None),
     ("regex:z", "abc", None),
+    (r"regex:answer is:?([^\n]*)", "The answer is: \n", None),
+    ("regex:a*", "b", None),
     (
         "path",
         "Goal Reached\nExploring Operation: 8-3=5, Resulting Numbers: [2, 5]\n"
@@ -65,10 +67,13 @@ def test_unknown_rules(rule):
             told(rule)
 
 
-@given(st.sampled_from(["text", "boxed", "countdown", "regex:a(b)?"]), st.text("ab{}\\boxed answer ", max_size=40))
+@given(
+    st.sampled_from(["text", "boxed", "countdown", "regex:a(b)?", "regex:a([ b]*)"]),
+    st.text("ab{}\\boxed answer ", max_size=40),
+)
 def test_any_text_has_an_answer_or_none(rule, text):
     answer = extract(rule, text)
-    assert answer is None or answer in " ".join(text.split()) or answer in text
+    assert answer is None or answer.strip() and (answer in " ".join(text.split()) or answer in text)
 
 
 def spans(text):

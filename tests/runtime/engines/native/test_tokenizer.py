@@ -267,6 +267,14 @@ def test_errors(tmp_path: Path) -> None:
         HFTokenizer.load(tmp_path)
 
 
+@pytest.mark.parametrize(("known", "refused"), [("b", ""), ("a", "b"), ("a", "b" * 5000)])
+def test_a_text_without_tokens_is_refused(tmp_path: Path, known: str, refused: str) -> None:
+    tokenizer = tokenizers.Tokenizer(models.WordLevel({known: 0}, unk_token="<missing>"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InvalidInput, match="the tokenizer cannot read a text: .*UNK"):
+        HFTokenizer.load(tmp_path).encode(refused)
+
+
 def test_templates_cannot_reach_out_of_their_sandbox(tmp_path: Path) -> None:
     template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     tokenizer = HFTokenizer.load(_folder(tmp_path, tokenizer_config={"chat_template": template}))
