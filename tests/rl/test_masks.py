@@ -16,6 +16,7 @@ from plait.runtime.engine import SamplingParams
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
+from plait.runtime.methods.multiverse.dialects import DIALECTS
 from plait.runtime.methods.multiverse.grammar import TAGS
 from plait.runtime.methods.multiverse.replay import Run, count, layout, replay
 from plait.runtime.trace.record import GroupRecord, Piece, SpanRecord
@@ -163,6 +164,25 @@ async def test_the_mask_of_a_text_is_that_of_the_run_that_wrote_it(items, rule):
     assert served.positions.tolist() == trained.positions.tolist()
     assert torch.equal(served.dense(), trained.dense())
     assert served.source.tolist() == trained.source.tolist()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text"),
+    [
+        ("parallel_r1", "x<Parallel><Path>a</Path><Path>b</Path></Parallel>\n<Summary>both</Summary>\nend"),
+        (
+            "threadweaver",
+            "<Parallel>\n<Outlines>\n<Outline>1: a</Outline>\n<Outline>2: b</Outline>\n</Outlines>\n"
+            "<Thread>\n1: x</Thread>\n<Thread>\n2: y</Thread>\n</Parallel>\nend",
+        ),
+    ],
+)
+def test_where_blocks_are_read_again_the_mask_is_causal(dialect, text):
+    assert any(not isinstance(item, Run) for item in layout(text, encode, DIALECTS[dialect]))
+    mask = text_mask(text, encode, "engine", prompt=[7], dialect=DIALECTS[dialect])
+    assert mask.token_ids == [7, *encode(text)]
+    assert torch.equal(mask.dense()[0, 0], torch.ones(len(mask), len(mask)).tril().bool())
+    assert mask.positions.tolist() == list(range(len(mask)))
 
 
 async def test_the_mask_of_a_text_level_run_is_causal():
@@ -365,6 +385,20 @@ def test_a_mask_tells_what_was_sampled_how_likely_and_from_which_token():
     [part] = part_masks(trace)
     assert part.token_ids == [1, 2, 3, 4, 5, 6, 7, 8] and part.source.tolist() == [-1, 0, 1, 2, 3, 3, 5, 6]
     assert part.logprobs.round(1).tolist()[3:5] == [-0.5, -1.5]
+
+
+async def test_the_branches_of_a_text_are_called_as_those_of_its_run():
+    inner = Par({"1.1": [" p"], "1.2": [" q"]})
+    items = [
+        "a\n",
+        Par({"1": [" x\n", inner, "y\n", inner, "z"], "2": [" w"]}),
+        "b\n",
+        Par({"1": [" u"], "2": [" v"]}),
+        "c",
+    ]
+    result, _ = await run(Multiverse(prompt="Q"), None, engine=scripted(items, context_limit=8192))
+    names = [sorted({s.branch for s in trace.segments}) for trace in (result.trace, text_trace(render(items), encode))]
+    assert names[0] == names[1] and len(names[0]) == 9
 
 
 def test_a_text_trace_gives_training_rows():
