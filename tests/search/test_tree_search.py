@@ -278,6 +278,20 @@ def test_clusters_of_hidden_states_are_cut_by_their_own_distances():
     assert own_distance([[1.0, 0.0]] * 3) > 0 and own_distance([None, [0.0, 0.0]]) > 0
 
 
+def test_two_steps_that_say_two_things_are_both_kept_for_coverage():
+    nodes = [Node(parent=Node(score=1.0), score=score, num_tokens=1, text=str(score)) for score in (0.9, 0.1)]
+    nodes[0].embedding, nodes[1].embedding = [1.0, 0.0], [0.0, 1.0]
+    found = ETS(coverage_weight=5).select(Frontier(nodes=nodes, budget=4, width=16))
+    assert found.notes["clusters"] == found.notes["kept"] == 2
+
+
+def test_a_floor_gives_nothing_to_what_is_pruned():
+    above = Node(score=1.0)
+    nodes = [Node(parent=above, score=score, num_tokens=1, blocks=9) for score in (0.9, 0.1, 0.1)]
+    found = ETS(cost_weight=5, coverage_weight=0, floor=True).select(Frontier(nodes=nodes, budget=4, width=4))
+    assert found.counts == [4, 0, 0]
+
+
 # -- endings ---------------------------------------------------------------------------------------------------
 
 
