@@ -3,6 +3,9 @@
 Two tokens that are equal, at equal positions and with equal tokens in view have equal keys, values and hidden states:
 they are one *node*, whether they stand in threads of one rollout or in different ones. So a prompt is one chain of
 nodes for its whole group, and rollouts part where their samples do.
+
+Where one view holds such tokens more than once, as behind the join of paths that begin alike, each has a node of its
+own: attention weighs every one of them.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ class Forest:
         self.positions: list[int] = []
         self.contexts: list[int] = []
         """What each node sees besides itself. Nodes come after all that they see."""
-        self._nodes: dict[tuple[int, int, int], int] = {}
+        self._nodes: dict[tuple[int, int, int], list[int]] = {}
+        """The first, the second, ... of equal tokens in one view."""
         self._steps: list[tuple[int, tuple[int, ...]]] = [(0, ())]
         """A context is another one and some nodes more; number 0 is the empty one."""
         self._known: dict[tuple[int, tuple[int, ...]], int] = {}
@@ -57,12 +61,14 @@ class Forest:
         context at most. Raises `InvalidInput` for views that no mask can express: contexts in groups, shifted and live
         spans (Hogwild!)."""
         placed: dict[int, _Placed] = {}
+        viewers = _viewers(trace)
+        held: dict[int, int] = {}
         calls = []
         for segment in trace.segments:
             if trace.model_of(segment.branch) is not None or not len(segment):
                 continue
             _check(segment)
-            placed[segment.id] = own = self._place(segment, placed)
+            placed[segment.id] = own = self._place(segment, placed, viewers[segment.id], held)
             last = [span for span in segment.view if span.length]
             origin = placed[last[-1].segment].nodes[(last[-1].length or 0) - 1] if last else None
             call = _call(segment, own.nodes, origin)
@@ -70,7 +76,8 @@ class Forest:
                 calls.append(call)
         return calls
 
-    def _place(self, segment: SegmentRecord, placed: dict[int, _Placed]) -> _Placed:
+    def _place(self, segment: SegmentRecord, placed: dict[int, _Placed], viewers: int, held: dict[int, int]) -> _Placed:
+        """`viewers`: bits of those of the segment; `held`: of those that hold a node already."""
         context = 0
         for span in segment.view:
             seen = placed[span.segment]
@@ -80,20 +87,23 @@ class Forest:
             context = seen.contexts[length] if is_next else self._context(context, tuple(seen.nodes[:length]))
         own = _Placed([], [context])
         for offset, token in enumerate(segment.token_ids):
-            node = self._node(token, segment.position + offset, context)
+            node = self._node((token, segment.position + offset, context), viewers, held)
             context = self._context(context, (node,))
             own.nodes.append(node)
             own.contexts.append(context)
         return own
 
-    def _node(self, token: int, position: int, context: int) -> int:
-        key = token, position, context
-        node = self._nodes.get(key)
+    def _node(self, key: tuple[int, int, int], viewers: int, held: dict[int, int]) -> int:
+        equal = self._nodes.setdefault(key, [])
+        node = next((one for one in equal if not held.get(one, 0) & viewers), None)
         if node is None:
-            node = self._nodes[key] = len(self.tokens)
+            node = len(self.tokens)
+            equal.append(node)
+            token, position, context = key
             self.tokens.append(token)
             self.positions.append(position)
             self.contexts.append(context)
+        held[node] = held.get(node, 0) | viewers
         return node
 
     def _context(self, before: int, nodes: tuple[int, ...]) -> int:
@@ -128,6 +138,15 @@ class Forest:
         return found
 
 
+def _viewers(trace: Trace) -> list[int]:
+    """For each segment a number whose bits are the segments that see it."""
+    found = [0] * len(trace.segments)
+    for segment in trace.segments:
+        for span in segment.view:
+            found[span.segment] |= 1 << segment.id
+    return found
+
+
 def _call(segment: SegmentRecord, nodes: Sequence[int], origin: int | None) -> Call:
     call = Call(branch=segment.branch, tokens=[], logprobs=[], sources=[])
     at = 0
@@ -152,3 +171,5 @@ def _check(segment: SegmentRecord) -> None:
             f"segment {segment.id} (branch {segment.branch}) saw text that was live, shifted or in a group, which no "
             f"attention mask can say: Hogwild! and parallel contexts cannot be trained this way"
         )
+    if len({span.segment for span in segment.view}) < len(segment.view):
+        raise InvalidInput(f"segment {segment.id} (branch {segment.branch}) saw a segment twice: no mask can hold it")

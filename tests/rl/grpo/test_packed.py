@@ -15,7 +15,7 @@ from plait.rl.masks import text_trace, trace_mask
 from plait.runtime.trace.record import SpanRecord
 from plait.tests.rl.grpo.tools import TraceWriter
 from plait.tests.runtime.engines.native.helpers import tiny
-from plait.tests.runtime.methods.multiverse.tools import TagTokenizer, render, structures
+from plait.tests.runtime.methods.multiverse.tools import Par, TagTokenizer, render, structures
 
 MODEL = tiny("qwen3", max_position_embeddings=4096)[0].train()
 add_fused_lm_head(MODEL, outputs=("log_probs", "entropy"))
@@ -98,16 +98,47 @@ def test_gradients_do_not_depend_on_the_packing(most):
     assert max(float(gradient.abs().max()) for gradient in unpacked) > 0.01
 
 
+def items(depth: int = 2) -> st.SearchStrategy[list[str | Par]]:
+    """Texts and blocks whose paths begin alike, and are often equal."""
+    text = st.sampled_from(["", "a", "a", "ab"])
+    if not depth:
+        return st.lists(text, min_size=1, max_size=1)
+    paths = st.lists(items(depth - 1), min_size=1, max_size=3)
+    blocks = paths.map(lambda found: Par({str(i): path for i, path in enumerate(found, 1)}))
+    return st.tuples(text, st.none() | blocks, text).map(lambda found: [one for one in found if one is not None])
+
+
+ENCODE = TagTokenizer().encode
+POSITIONS = st.sampled_from(["train", "engine"])
+
+
+def merged(text, positions):
+    return with_logprobs(text_trace(text + "x", ENCODE, positions, prompt=ENCODE("Q")))
+
+
 @settings(max_examples=20, deadline=None)
-@given(st.lists(structures(3), min_size=1, max_size=3), st.booleans())
-def test_merged_text_is_scored_as_under_the_mask_of_its_trace(items, share):
-    """Multiverse: forks, paths side by side, merges, nested blocks."""
-    encode = TagTokenizer().encode
-    traces = [with_logprobs(text_trace(render(one)[:120] + "x", encode, prompt=encode("Q"))) for one in items]
-    with torch.no_grad():
-        found, _, _ = scored(traces, share=share)
-        expected = torch.cat([by_mask(trace) for trace in traces])
+@given(st.lists(structures(3) | items(), min_size=1, max_size=3), POSITIONS, st.booleans())
+def test_merged_text_is_scored_as_under_the_mask_of_its_trace(texts, positions, share):
+    """Multiverse: forks, paths side by side, merges, nested blocks; paths that begin alike, and equal ones."""
+    traces = [merged(render(one), positions) for one in texts]
+    found, _, _ = scored(traces, share=share)
+    expected = torch.cat([by_mask(trace) for trace in traces])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    weights = torch.randn(len(found), generator=torch.Generator().manual_seed(0))
+    packed, masked = gradients((weights * found).mean()), gradients((weights * expected).mean())
+    torch.testing.assert_close(packed, masked, atol=1e-5, rtol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(items(), POSITIONS)
+def test_a_view_holds_each_of_its_tokens_and_equal_rollouts_share_all(texts, positions):
+    trace = merged(render(texts), positions)
+    forest = Forest()
+    calls = forest.add(trace)
+    # What stands last sees all, but for itself.
+    assert len(forest) == len(forest.needed(calls[-1])) + 1 == len(trace_mask(trace))
+    forest.add(merged(render(texts), positions))
+    assert len(forest) == len(trace_mask(trace))
 
 
 def test_what_a_stopped_generation_left_is_context_at_most():
@@ -135,4 +166,12 @@ def test_live_and_shifted_views_are_refused(span):
     made.segment(made.branch("1"), ([3], [-1.0]))
     made.trace.segments[1].view = (SpanRecord(segment=0, **span),)
     with pytest.raises(InvalidInput, match="Hogwild"):
+        Forest().add(made.trace)
+
+
+def test_a_segment_that_is_seen_twice_is_refused():
+    made = TraceWriter()
+    made.segment(made.branch("0"), ([1, 2], None))
+    made.segment("0", ([3], [-1.0]), view=[(0, 2), (0, 2)])
+    with pytest.raises(InvalidInput, match="twice"):
         Forest().add(made.trace)
