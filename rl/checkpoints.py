@@ -20,9 +20,18 @@ else:
 
 class SafeCheckpoints(_Base):
     """A mixin for transformers' `Trainer`. A checkpoint is in the output folder whole or not at all, and the one
-    before goes only when it is there."""
+    before goes only when it is there. A run that goes on from behind its last step makes none."""
 
     _is_staging = False
+
+    def _init_training_state(
+        self, max_steps: int, num_update_steps_per_epoch: int, num_train_epochs: int, checkpoint: str | None, trial: Any
+    ) -> tuple[int, int]:
+        epochs, steps = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, trial
+        )
+        # transformers asks how many steps there were only behind the next one.
+        return (num_train_epochs if self.state.global_step >= max_steps else epochs), steps
 
     def _get_output_dir(self, trial: Any) -> str:
         assert self.args.output_dir is not None

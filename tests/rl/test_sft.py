@@ -401,6 +401,19 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(plait.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.parametrize("steps", [4, 8], ids=["in the midst of an epoch", "at the end of one"])
+def test_a_finished_run_only_publishes_again(steps, model, tmp_path):
+    """Also one that was killed before it did."""
+    given = config(model, texts(tmp_path / "t.jsonl", 8), trainer={"max_steps": steps})
+    first = train(given, tmp_path)
+    trained = weights(tmp_path)
+    shutil.rmtree(tmp_path / "model")
+    again = train(given, tmp_path)
+    assert (again.steps, again.is_finished, again.losses) == (steps, True, first.losses)
+    assert all(map(torch.equal, weights(tmp_path), trained))
+    assert [path.name for path in checkpoints(tmp_path)] == [f"{PREFIX}{steps}"]
+
+
 def test_time_that_is_up_ends_with_a_checkpoint_and_a_model(model, tmp_path):
     data = texts(tmp_path / "t.jsonl")
     given = config(model, data, epochs=3, max_minutes=1e-5)

@@ -99,7 +99,7 @@ async def test_it_learns_and_the_reward_loads_it(fields, model, tmp_path):
 
 @pytest.mark.parametrize("head", ["words", "classifier"])
 def test_a_run_goes_on_to_the_same_losses(head, model, tmp_path):
-    data = lines(tmp_path / "s.jsonl", 32)
+    data = lines(tmp_path / "s.jsonl", 40)
     fields = {"head": head, "trainer": {"save_steps": 2, "lr_scheduler_type": "cosine", "max_steps": 4}, "seed": 3}
     straight = train(config(model, data, **fields), tmp_path / "straight")
     cut = config(model, data, **fields, max_minutes=1e-5)
@@ -111,6 +111,11 @@ def test_a_run_goes_on_to_the_same_losses(head, model, tmp_path):
     assert resumed.losses == straight.losses and len(straight.losses) == 4
     weights = [load_file(tmp_path / one / "model" / "model.safetensors") for one in ("straight", "out")]
     assert all((value == weights[1][name]).all() for name, value in weights[0].items())
+    # There is nothing left to do.
+    again = train(config(model, data, **fields), tmp_path / "out")
+    assert (again.steps, again.losses) == (4, straight.losses)
+    published = load_file(tmp_path / "out" / "model" / "model.safetensors")
+    assert all((value == published[name]).all() for name, value in weights[0].items())
     with pytest.raises(InvalidInput, match="made with other seed"):
         train(config(model, data, **{**fields, "seed": 4}), tmp_path / "out")
 
