@@ -55,9 +55,10 @@ class SafeCheckpoints(_Base):
             self.state.save_to_json(str(out / STAGING / name / "trainer_state.json"))
             publish(out / STAGING / name, out / name)
             shutil.rmtree(out / STAGING)
-            if self.args.save_total_limit:
+            limit = self.args.save_total_limit
+            if limit is not None and limit > 0:
                 best = self.state.best_model_checkpoint
-                kept = checkpoints(out)[-self.args.save_total_limit :]
+                kept = checkpoints(out)[-limit:]
                 for old in checkpoints(out):
                     if old not in kept and old.name != Path(best or "").name:
                         shutil.rmtree(old)

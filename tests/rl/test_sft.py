@@ -430,10 +430,12 @@ def test_time_that_is_up_ends_with_a_checkpoint_and_a_model(model, tmp_path):
     assert again.steps == 6 and not list((tmp_path / "out").glob("probe*"))
 
 
-def test_old_checkpoints_go(model, tmp_path):
+@pytest.mark.parametrize(("limit", "kept"), [(2, [5, 6]), (0, [1, 2, 3, 4, 5, 6]), (-1, [1, 2, 3, 4, 5, 6])])
+def test_old_checkpoints_go(limit, kept, model, tmp_path):
+    """None where the limit is none."""
     data = texts(tmp_path / "t.jsonl")
-    train(config(model, data, trainer={"save_steps": 1, "save_total_limit": 2}), tmp_path / "out")
-    assert [path.name for path in checkpoints(tmp_path / "out")] == [f"{PREFIX}5", f"{PREFIX}6"]
+    train(config(model, data, trainer={"save_steps": 1, "save_total_limit": limit}), tmp_path / "out")
+    assert [path.name for path in checkpoints(tmp_path / "out")] == [f"{PREFIX}{step}" for step in kept]
 
 
 @pytest.mark.parametrize("lora", [None, {"r": 2}])
