@@ -20,7 +20,8 @@ S = TypeVar("S", bound=Sized)
 
 
 class SampleTrainer(Quiet, CheckedOptimizer, SafeCheckpoints, SFTTrainer):
-    """`num_tokens` counts tokens, where TRL would count the cells of a mask that are true."""
+    """`num_tokens` counts tokens, where TRL would count the cells of a mask that are true. The trainer's state has
+    the count, so that it is in checkpoints."""
 
     muon = False
     """Is Muon the optimizer?"""
@@ -44,15 +45,17 @@ class SampleTrainer(Quiet, CheckedOptimizer, SafeCheckpoints, SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        before = self._total_train_tokens
         count = inputs.pop("num_tokens")
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
         assert self.model is not None
         mode = "train" if self.model.training else "eval"
         if mode == "train":
-            self._total_train_tokens = before + int(self.accelerator.gather_for_metrics(count).sum())
-        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+            self.state.num_input_tokens_seen += int(self.accelerator.gather_for_metrics(count).sum())
+        self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
         return loss
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        """They are counted with the loss."""
 
 
 class SmootherInPlace(LabelSmoother):

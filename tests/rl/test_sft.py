@@ -393,6 +393,11 @@ def test_a_killed_run_goes_on_to_the_same_losses(kind, model, tmp_path):
     resumed = train(config(model, data, **fields), out)
     assert resumed.losses == straight.losses and len(straight.losses) == 6
     assert not (out / STAGING).exists()
+    straight_count, count = (
+        [entry.get("num_tokens") for entry in json.loads((one / "trainer_state.json").read_text())["log_history"]]
+        for one in (tmp_path / "straight", out)
+    )
+    assert straight_count == count
     weights = [load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "straight", out)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
