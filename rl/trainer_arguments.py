@@ -35,17 +35,29 @@ LEAST = {
     "gradient_accumulation_steps": 1,
     "eval_accumulation_steps": 1,
     "dataloader_num_workers": 0,
+    "dataloader_prefetch_factor": 1,
     "max_steps": 1,
+    "logging_steps": 0,
+    "eval_steps": 0,
     "learning_rate": 0,
     "weight_decay": 0,
+    "adam_epsilon": 0,
     "neftune_noise_alpha": 0,
     "label_smoothing_factor": 0,
+    "ddp_bucket_cap_mb": 1,
+    "ddp_timeout": 1,
     "beta": 0,
     "epsilon": 0,
     "epsilon_high": 0,
+    "delta": 1,
     "top_entropy_quantile": 0,
+    "entropy_coef_delta": 0,
+    "entropy_target": 0,
+    "off_policy_mask_threshold": 0,
+    "ref_model_sync_steps": 1,
+    "ref_model_mixup_alpha": 0,
 }
-MOST = {"label_smoothing_factor": 1, "top_entropy_quantile": 1}
+MOST = {"label_smoothing_factor": 1, "top_entropy_quantile": 1, "ref_model_mixup_alpha": 1}
 """Outside of these a trainer fails or trains something senseless, though the classes of arguments take it. What is an
 argument's own default may be said."""
 

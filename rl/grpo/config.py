@@ -20,6 +20,8 @@ OWN = (
     "top_k", "top_p", "min_p", "repetition_penalty", "scale_rewards", "use_vllm", "remove_unused_columns",
     "max_completion_length", "importance_sampling_level", "gradient_checkpointing", "ignore_data_skip",
     "num_train_epochs", "resume_from_checkpoint", "router_aux_loss_coef", "save_only_model", "push_to_hub",
+    "sapo_temperature_neg", "sapo_temperature_pos", "vespo_k_neg", "vespo_k_pos", "vespo_lambda_neg",
+    "vespo_lambda_pos",
 )  # fmt: skip
 """TRL's arguments that follow from the other fields, or that this trainer cannot have otherwise."""
 
