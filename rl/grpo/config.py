@@ -36,6 +36,11 @@ IDLE = (
 )  # fmt: skip
 """Those, beside vLLM's, of generating, grading, showing or evaluating, which TRL does not do here."""
 
+IDLE_ENGINE = (
+    "batch_invariant", "context_bytes", "contexts", "device", "dtype", "headless", "impl", "keep_logits",
+    "tensor_parallel", "weights",
+)  # fmt: skip
+"""The native engine's options of loading a model, keeping contexts on disk, or looking at logits."""
 
 HELD_OUT = "held_out.jsonl"
 """In the output folder: a line for each look at held-out problems."""
@@ -114,7 +119,8 @@ class GRPOConfig(Spec):
     max_minutes: float | None = Field(default=None, gt=0)
     """Minutes after which this run stops with a checkpoint; one that goes on has as many again. None: no limit."""
     engine: dict[str, Any] = Field(default_factory=dict)
-    """Options of the native engine (`kv_tokens`, `num_threads`)."""
+    """Options of the native engine (`kv_tokens`, `num_threads`), but for `IDLE_ENGINE`: it serves the model that is
+    trained, where and as that is."""
     packed: bool = True
     """Sample with the weights packed for the compiled kernels, anew after each step; false: by plain torch from the
     trainer's own parameters, without any copy."""
@@ -147,6 +153,10 @@ class GRPOConfig(Spec):
         if idle := [name for name in self.trainer if name in IDLE or name.startswith("vllm_")]:
             raise ValueError(
                 f"trainer.{idle[0]} would do nothing: TRL neither makes nor grades rollouts here; leave it out"
+            )
+        if idle := [name for name in self.engine if name in IDLE_ENGINE]:
+            raise ValueError(
+                f"engine.{idle[0]} would do nothing: the engine serves the model that is trained; leave it out"
             )
         if self.prompts * self.group % self.chunks:
             raise ValueError(f"prompts * group = {self.prompts * self.group} is no multiple of chunks = {self.chunks}")

@@ -225,4 +225,6 @@ def live_engine(model: Any, path: Path, options: NativeOptions, *, packed: bool 
     )
     if any(layer.window is not None for layer in live.config.layers):
         raise InvalidInput(f"{path} looks back through windows, which the masks of shared rows do not have")
-    return NativeEngine(live, load_tokenizer(path), options, name=last_part(path))
+    tokenizer = load_tokenizer(path)
+    tokenizer.chat_template_kwargs = options.chat_template_kwargs
+    return NativeEngine(live, tokenizer, options, name=last_part(path))

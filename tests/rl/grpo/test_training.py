@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from plait import InvalidInput, PlaitError, Runtime, Sequential, Trace
 from plait.evals.config import MethodConfig
 from plait.rl.checkpoints import STAGING, checkpoints
-from plait.rl.grpo.config import GRPOConfig
+from plait.rl.grpo.config import IDLE_ENGINE, GRPOConfig
 from plait.rl.grpo.forest import Forest
 from plait.rl.grpo.rollouts import PLAIN, Request, Rollouts, sampled
 from plait.rl.grpo.train import live_engine, train
@@ -222,6 +222,14 @@ def test_the_engine_samples_from_the_updated_weights(folder, packed):
     assert texts[0] != texts[1] != texts[2]
 
 
+def test_options_of_the_chat_template_hold_for_rollouts(tmp_path):
+    base = tiny_folder(tmp_path, template="{{ messages[0].content }}{% if loudly %}!{% endif %}")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    engine = live_engine(model, base, NativeOptions.of({"chat_template_kwargs": {"loudly": True}, "kv_tokens": 1024}))
+    tokenizer = engine.tokenizer
+    assert tokenizer.decode(tokenizer.chat([{"role": "user", "content": "hi"}])) == "hi!"
+
+
 def test_rollouts_are_graded_judged_and_the_same_again(folder):
     model = AutoModelForCausalLM.from_pretrained(folder)
     benchmark = Vowels()
@@ -349,6 +357,7 @@ def test_a_step_with_some_judged_rollouts_goes_on_and_says_what_failed(folder, t
             "no judge for math500",
         ),
         ({"engine": {"speed": 1}}, "speed"),
+        *(({"engine": {name: None}}, f"engine.{name} would do nothing") for name in IDLE_ENGINE),
         ({"nonsense": 1}, "nonsense"),
     ],
 )
