@@ -50,5 +50,5 @@ class Tokenizer(Protocol):
 
     def chat(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Token ids of the chat template with the generation prompt; `tools` as OpenAI's API describes them. Raises
-        `InvalidInput` without a template."""
+        `InvalidInput` without a template, and for messages that it refuses or leaves out."""
         ...

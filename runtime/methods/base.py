@@ -77,7 +77,9 @@ class Decoding(WithContexts, Method):
     """Fields of methods that decode from one prompt, which may come with contexts."""
 
     prompt: Prompt = Field(min_length=1)
-    """What the model reads first: text as it stands, chat messages (`role`, `content`), or token ids as they are."""
+    """What the model reads first: text as it stands, chat messages (`role`, `content`), or token ids as they are.
+    A `developer` speaks as `system` to a chat template that does not know the role; messages of `system`, `developer`
+    and `tool` that it leaves out are refused."""
     chat: bool = False
     """Put a text prompt as a user's message, through the model's chat template; messages always go through it."""
     system: str | None = None

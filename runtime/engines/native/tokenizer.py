@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import takewhile
@@ -27,6 +28,9 @@ TEMPLATE_SECONDS = 3.0
 """For one chat through the chat template, which takes milliseconds."""
 _LONG = 4096
 """Characters of a text whose encoding takes milliseconds."""
+_DEVELOPER = re.compile(r"""["']developer["']""")
+"""In the source of a template that knows this role."""
+_FIRST_MARK = 7_310_258_000_000
 
 _RENDERED = frozenset(
     "conversations messages tools documents chat_template return_assistant_tokens_mask continue_final_message "
@@ -198,9 +202,11 @@ class HFTokenizer:
         return self._encode_whole(self.chat_text(messages, tools))
 
     def chat_text(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
-        """The chat template with the generation prompt, as transformers renders it.
+        """The chat template with the generation prompt, as transformers renders it. What a developer says is the
+        system's to a template that does not know the role.
 
-        Raises `InvalidInput` when there is no template, when it is not valid, or when it refuses the messages.
+        Raises `InvalidInput` when there is no template, when it is not valid, when it refuses the messages, or when it
+        leaves one out that is neither the user's nor the assistant's.
         """
         template = self._tool_template if tools else self._template
         if template is None:
@@ -210,12 +216,15 @@ class HFTokenizer:
 
         try:
             options: dict[str, Any] = {**self.chat_template_kwargs, "add_generation_prompt": True, **self._special}
-            chats = [[dict(message) for message in messages]]
+            chat = _with_known_roles(messages, template)
             if tools:
                 options["tools"] = [dict(tool) for tool in tools]
-            rendered: Any = within(
-                TEMPLATE_SECONDS, lambda: render_jinja_template(chats, chat_template=template, **options)
-            )
+
+            def render(chat: list[dict[str, Any]]) -> str:
+                rendered: Any = render_jinja_template([chat], chat_template=template, **options)
+                return str(rendered[0][0])
+
+            text, left_out = within(TEMPLATE_SECONDS, lambda: (render(chat), _left_out(chat, render)))
         except TimeoutError:
             raise InvalidInput(f"the chat template takes more than {TEMPLATE_SECONDS} s for these messages") from None
         except jinja2.TemplateSyntaxError as error:
@@ -223,7 +232,10 @@ class HFTokenizer:
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError,
                 RecursionError) as error:  # fmt: skip
             raise InvalidInput(f"the chat template rejects these messages: {error}") from error
-        return str(rendered[0][0])
+        if left_out is not None:
+            role = messages[left_out].get("role")
+            raise InvalidInput(f"the chat template leaves out message {left_out}, whose role is {role!r}")
+        return text
 
 
 class IncrementalDecoder:
@@ -253,6 +265,39 @@ class IncrementalDecoder:
         else:
             self._emitted += len(piece)
         return piece
+
+
+def _with_known_roles(messages: Sequence[Mapping[str, Any]], template: str) -> list[dict[str, Any]]:
+    knows = _DEVELOPER.search(template) is not None
+    return [
+        {**message, "role": "system"} if message.get("role") == "developer" and not knows else dict(message)
+        for message in messages
+    ]
+
+
+def _left_out(chat: Sequence[Mapping[str, Any]], render: Callable[[list[dict[str, Any]]], str]) -> int | None:
+    """The first message that the template leaves out, as some do with roles that they do not know; None: there is none.
+
+    A number at the end of each content tells: it is there however a template trims, quotes or escapes what was said.
+    Users and assistants every template knows.
+    """
+    marks = {
+        number: str(_FIRST_MARK + number)
+        for number, message in enumerate(chat)
+        if message.get("role") not in ("user", "assistant") and isinstance(message.get("content"), str)
+        if message["content"]
+    }
+    if not marks:
+        return None
+    marked = [
+        {**message, "content": message["content"] + marks[number]} if number in marks else dict(message)
+        for number, message in enumerate(chat)
+    ]
+    try:
+        text = render(marked)
+    except Exception:  # A template that cannot take the number has read the content.
+        return None
+    return next((number for number, mark in marks.items() if mark not in text), None)
 
 
 def _ids(value: Any, where: str) -> list[int]:

@@ -6,7 +6,10 @@ import json
 import shutil
 import threading
 
+import hypothesis
 import pytest
+from hypothesis import example
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from plait import InvalidInput, Runtime
@@ -14,7 +17,8 @@ from plait.runtime.engines.native import tokenizer as tokenizer_module
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.engines.native.tokenizer import HFTokenizer
 from plait.runtime.engines.registry import find_model
-from plait.tests.runtime.engines.native.tokenizer_kinds import BOS, save
+from plait.runtime.methods.prompt import ROLES
+from plait.tests.runtime.engines.native.tokenizer_kinds import BOS, raw, save
 
 MESSAGES = [
     {"role": "system", "content": "Be kind. ä \"'<&>"},
@@ -29,7 +33,7 @@ TEMPLATES = {
     "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
     "nothing given": "{{ tools is none }} {{ documents is none }} {{ tools is defined }}" + LOOP,
     "tojson": "{{ messages | tojson(indent=2) }}{{ messages[0] | tojson(ensure_ascii=True) }}",
-    "tojson, separators": "{{ {'b': 1, 'a': [1, 2]} | tojson(separators=(',', ':'), sort_keys=True) }}",
+    "tojson, separators": "{{ {'b': 1, 'a': [1, 2]} | tojson(separators=(',', ':'), sort_keys=True) }}" + LOOP,
     "dates": "{{ strftime_now('%Y-%m-%d') }}" + LOOP,
     "loop controls": "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}{{ m.content }}{% endfor %}",
 }
@@ -126,6 +130,45 @@ def test_a_rendered_chat_is_not_given_a_second_beginning(tmp_path):
 def test_what_a_template_refuses_is_one_clear_error(template, message, tmp_path):
     with pytest.raises(InvalidInput, match=message):
         HFTokenizer.load(folder(tmp_path, template)).chat(MESSAGES)
+
+
+LOOKS = {
+    "as it is": "{{ m.content }}",
+    "trimmed": "{{ m['content'] | trim }}",
+    "quoted": "{{ m.content | tojson }}",
+    "escaped": "{{ m.content | escape }}",
+    "without a thought": "{{ m.content.split('</think>')[-1] }}",
+}
+SAID = st.sampled_from(["", " ", "hi", 'a "b" <c>\n', "a</think>b"])
+
+
+@pytest.mark.parametrize("name", LOOKS)
+@example(chat=[("developer", "hi"), ("user", "hi")], others=["system"])
+@example(chat=[("user", "hi"), ("tool", "hi")], others=["system"])
+@hypothesis.given(
+    chat=st.lists(st.tuples(st.sampled_from(ROLES), SAID), min_size=1, max_size=5),
+    others=st.lists(st.sampled_from(["system", "developer", "tool"]), unique=True),
+)
+def test_no_message_is_left_out_without_a_word(name, chat, others):
+    known = ["user", "assistant", *others]
+    loop = f"{{% for m in messages if m.role in {known} %}}<{{{{ m.role }}}}>{LOOKS[name]}{{% endfor %}}"
+    tokenizer = HFTokenizer(raw("byte-level"), chat_template=loop)
+    messages = [{"role": role, "content": content} for role, content in chat]
+    # To a template that does not know developers, they speak for the system.
+    aliases = {} if "developer" in known else {"developer": "system"}
+    read = [{**message, "role": aliases.get(message["role"], message["role"])} for message in messages]
+    lost = [number for number, message in enumerate(read) if message["role"] not in known and message["content"]]
+    if lost:
+        with pytest.raises(InvalidInput, match=f"leaves out message {lost[0]}, whose role is '{chat[lost[0]][0]}'"):
+            tokenizer.chat_text(messages)
+    else:
+        assert tokenizer.chat_text(messages) == tokenizer.chat_text(read)
+        assert tokenizer.chat_text(messages).count("<") >= sum(message["role"] in known for message in read)
+
+
+def test_a_template_that_reads_what_tools_say_may_refuse_it():
+    template = "{% for m in messages %}{{ 1 // (m.content == '5') }}{{ m.content }}{% endfor %}"
+    assert HFTokenizer(raw("byte-level"), chat_template=template).chat_text([{"role": "tool", "content": "5"}]) == "15"
 
 
 HOSTILE = {
