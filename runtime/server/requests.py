@@ -134,6 +134,7 @@ class Body(Given):
         raise NotImplementedError
 
     def limit(self) -> int | None:
+        """Tokens of a text at most. Raises `Refused`."""
         return self.max_tokens
 
     def constraint(self) -> AnyConstraint | None:
@@ -175,9 +176,11 @@ class Body(Given):
                 continue
             if self.top is not None:
                 raise Refused(400, "log-probabilities are there without a method only", param="logprobs")
-            if chosen.get("prompt", prompt) != prompt:
-                raise Refused(400, "the method has another prompt than the body: leave it out", param="method")
-            method = parse_method({"prompt": prompt, **fields, **chosen})
+            said = {"prompt": prompt, **fields}
+            method = parse_method({**said, **chosen})
+            for name, value in said.items():
+                if name in chosen and getattr(method, name) != value:
+                    raise Refused(400, f"the method has another {name} than the body: leave it out", param="method")
             for number in range(self.n or 1):
                 spec = JobSpec(method=method, budget=budget, seed=seed + number, metadata=self.metadata or {})
                 specs.append(spec)
@@ -255,7 +258,10 @@ class ChatBody(Body):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def limit(self) -> int | None:
-        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+        limits = {self.max_completion_tokens, self.max_tokens} - {None}
+        if len(limits) > 1:
+            raise Refused(400, "max_tokens and max_completion_tokens differ: give one of them", param="max_tokens")
+        return next(iter(limits), None)
 
     def tool_fields(self, tokenizer: Tokenizer) -> Fields:
         if not self.tools:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -10,8 +12,11 @@ from hypothesis import strategies as st
 
 import plait
 from plait.runtime.engines.registry import load_engine
+from plait.runtime.engines.scripted import CharTokenizer
 from plait.runtime.methods.nesting import all_methods
 from plait.runtime.methods.words import method_of
+from plait.runtime.server.problems import Refused
+from plait.runtime.server.requests import ChatBody, CompletionBody
 from plait.runtime.server.settings import SAFE_METHODS
 
 from .conftest import serving
@@ -114,6 +119,55 @@ def test_all_methods_are_found():
         found = list(all_methods(method))
         assert found == (expected or [method, votes, inner])
     assert len(list(all_methods(search))) == 3 and len(list(all_methods(holder))) == 4
+
+
+VALUES: dict[str, list[Any]] = {
+    "prompt": ["ab", "seq 24 : 8 3 1 ;"],
+    "max_tokens": [1, 3, 50],
+    "temperature": [0, 0.5, 1],
+    "top_p": [0.5, 1],
+    "top_k": [0, 40],
+    "min_p": [0, 0.1],
+    "repetition_penalty": [1, 1.5],
+    "stop": [["x"], ["y", "x"]],
+}
+FIELDS = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in VALUES.items()})
+
+
+@example(body={"max_tokens": 3}, fields={"max_tokens": 50}, as_word=False, kind="sequential")
+@example(body={"temperature": 0}, fields={"temperature": None}, as_word=True, kind="self_consistency")
+@given(body=FIELDS, fields=FIELDS, as_word=st.booleans(), kind=st.sampled_from(["sequential", "self_consistency"]))
+def test_what_stands_in_the_body_and_in_the_method_is_the_same_there(body, fields, as_word, kind):
+    body = {"prompt": PROMPT, **body}
+    word = ",".join(f"{name}={json.dumps(value)}" for name, value in fields.items())
+    method = f"{kind}:{word}" if as_word else {"method": kind, **fields}
+    asked = CompletionBody(model="countdown", method=method, **body)
+    differ = [name for name in VALUES if name in body and body[name] != fields.get(name, body[name])]
+    if differ:
+        with pytest.raises(Refused, match=f"another ({'|'.join(differ)}) than the body") as refused:
+            asked.specs("countdown", CharTokenizer(), lambda _: None)
+        assert refused.value.status == 400
+    else:
+        spec = asked.specs("countdown", CharTokenizer(), lambda _: None)[0]
+        assert spec.method == plait.parse_method({"method": kind, **body, **fields})
+
+
+def test_constraints_in_the_body_and_in_the_method_are_compared():
+    for pattern, differs in (("[0-9]", False), ("[a-z]", True)):
+        method = {"method": "sequential", "constraint": {"constraint": "regex", "pattern": "[0-9]"}}
+        asked = CompletionBody(model="countdown", prompt=PROMPT, method=method, structured_outputs={"regex": pattern})
+        with pytest.raises(Refused, match="another constraint") if differs else nullcontext():
+            asked.specs("countdown", CharTokenizer(), lambda _: None)
+
+
+@pytest.mark.parametrize("limits", [(3, 3, 3), (3, None, 3), (None, 3, 3), (None, None, None), (3, 5, "refused")])
+def test_two_limits_of_a_chat_are_the_same(limits):
+    one, two, limit = limits
+    asked = ChatBody(
+        model="countdown", messages=[{"role": "user", "content": "?"}], max_tokens=one, max_completion_tokens=two
+    )
+    with pytest.raises(Refused, match="differ: give one") if limit == "refused" else nullcontext():
+        assert asked.limit() == limit
 
 
 WIDE = {
