@@ -29,9 +29,10 @@ class Client:
     def left(self) -> int | None:
         return None if self.tokens is None else max(self.tokens - self.spent - self.reserved, 0)
 
-    def reserve(self, wanted: Sequence[int | None]) -> list[int | None]:
+    def reserve(self, wanted: Sequence[int | None], width: int = 1) -> list[int | None]:
         """Set aside what each of some jobs can spend at most (None: any number); None for each: no limit. Where less is
-        left, and no other job could give some back, each gets an equal share at most. Raises `Refused`."""
+        left, and no other job could give some back, each gets an equal share at most: one that is less than a token for
+        each of its `width` branches would give nothing but empty texts. Raises `Refused`."""
         if self.tokens is None or (left := self.left) is None:
             return [None for _ in wanted]
         most = [self.tokens if tokens is None else tokens for tokens in wanted]
@@ -39,10 +40,11 @@ class Client:
             if self.reserved:
                 message = f"{left} tokens of this key are left beside those that its running jobs may spend: try later"
                 raise Refused(429, message, code="rate_limit_exceeded", retry=1)
-            if left < len(wanted):
-                message = f"the token budget of this key is used up: {left} are left for {len(wanted)} jobs"
+            share = left // len(wanted)
+            if share < width:
+                message = f"the token budget of this key is used up: {left} are left for {width * len(wanted)} texts"
                 raise Refused(429, message, code="insufficient_quota")
-            most = [min(tokens, left // len(wanted)) for tokens in most]
+            most = [min(tokens, share) for tokens in most]
         self.reserved += sum(most)
         return list(most)
 

@@ -53,6 +53,10 @@ class Sampled(Sequential):
     echo: bool = False
     """Put the prompt in front of each text and, if `top` is given, its tokens in front of the sampled ones."""
 
+    @property
+    def fan_out(self) -> int:
+        return self.n
+
     def most_tokens(self, engine: Engine) -> int:
         scored = len(self.tokens(engine.tokenizer)) if self.echo and self.top is not None else 0
         return scored + self.n * min(self.limit, engine.context_limit)

@@ -103,7 +103,7 @@ class Service:
         self._admit(client, len(specs))
         budgets = [capped(spec.budget, self.settings.limits) for spec in specs]
         wanted = [_spending(spec.method, budget, engine) for spec, budget in zip(specs, budgets, strict=True)]
-        reserved = client.reserve(wanted)
+        reserved = client.reserve(wanted, max(fan_out(spec.method) for spec in specs))
         self._forget()
         works = []
         for spec, budget, asked, got in zip(specs, budgets, wanted, reserved, strict=True):

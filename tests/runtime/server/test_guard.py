@@ -105,21 +105,40 @@ async def test_reserved_tokens_are_waited_for_and_spent_ones_are_not():
 TOKENS = st.integers(0, 40)
 
 
-@example(tokens=9, spent=0, reserved=0, wanted=[None, 0])
-@given(tokens=TOKENS, spent=TOKENS, reserved=TOKENS, wanted=st.lists(st.none() | TOKENS, min_size=1, max_size=5))
-def test_no_more_is_reserved_than_is_left(tokens, spent, reserved, wanted):
+@example(tokens=9, spent=0, reserved=0, wanted=[None, 0], width=1)
+@example(tokens=3, spent=0, reserved=0, wanted=[20], width=4)
+@given(
+    tokens=TOKENS,
+    spent=TOKENS,
+    reserved=TOKENS,
+    wanted=st.lists(st.none() | TOKENS, min_size=1, max_size=5),
+    width=st.integers(1, 5),
+)
+def test_no_more_is_reserved_than_is_left(tokens, spent, reserved, wanted, width):
     client = Client(name="ann", max_jobs=9, tokens=tokens, spent=spent, reserved=reserved)
     left = client.left
     try:
-        got = client.reserve(wanted)
+        got = client.reserve(wanted, width)
     except Refused as error:
         # What is refused for good would not fit either if nobody else had reserved anything.
         assert client.reserved == reserved and bool(error.headers) == bool(reserved)
-        assert reserved or left < len(wanted)
+        assert reserved or left // len(wanted) < width
         return
     assert 0 < left and sum(got) <= left and client.reserved == reserved + sum(got)
     most = [tokens if one is None else one for one in wanted]
     assert got == (most if sum(most) <= left else [min(one, left // len(wanted)) for one in most])
+
+
+@pytest.mark.parametrize("how", [{"n": 4}, {"model": "countdown:sc4"}, {"n": 2, "model": "countdown:sc2"}])
+async def test_a_key_with_less_than_a_token_for_each_text_has_used_up_its_tokens(how):
+    async with serving("bob key tokens=7") as served, served.http("key") as http:
+        first = await http.post("/v1/completions", json={**ASK, **how})
+        second = await http.post("/v1/completions", json={**ASK, **how})
+        last = await http.post("/v1/completions", json=ASK)
+        client = served.service.keys.find("Bearer key")
+    assert first.json()["usage"]["completion_tokens"] == 4  # equal shares of seven
+    assert (second.status_code, second.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert last.json()["usage"]["completion_tokens"] == 3 and (client.spent, client.left) == (7, 0)
 
 
 @pytest.mark.parametrize("line", ["ann", "ann key jobs=x", "ann key jobs=0", "ann key more=1", "ann a\nann b"])

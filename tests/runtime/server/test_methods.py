@@ -186,7 +186,8 @@ WIDE = {
 
 async def test_more_branches_than_the_server_allows_are_refused_before_any_work():
     async with serving(methods=(*SAFE_METHODS, "tree_search"), max_samples=8) as served, served.http() as http:
-        bodies = [("/v1/completions", {"model": "countdown:sc9", "prompt": PROMPT})]
+        several = [{"model": "countdown:sc9"}, {"model": "countdown", "n": 9}]
+        bodies = [("/v1/completions", {**one, "prompt": PROMPT}) for one in several]
         for method in WIDE.values():
             around = {"method": "apr", "prompt": PROMPT, "dialect": "compact", "generator": method}
             bodies += [("/v1/jobs", {"method": one}) for one in (method, around)]
