@@ -6,7 +6,8 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import aiomqtt
@@ -45,6 +46,9 @@ class Connection(aiomqtt.Client):
         super().__init__(*given, **named)
         self._confirmations: dict[int, asyncio.Future[Any]] = {}
         """Of what is on its way, by number: the broker's reason code."""
+        self._watched: dict[Callable[..., None], Any] = {}
+        """The socket that is to be read from, and the one to be written to, by the loop's method that watches it."""
+        self._watching = threading.Lock()
 
     @classmethod
     def to(
@@ -140,6 +144,51 @@ class Connection(aiomqtt.Client):
         super()._client_connect()
         if self._is_given_up:
             self._loop.call_soon_threadsafe(self._leave)
+
+    def _on_socket_open(self, client: Any, userdata: Any, sock: Any) -> None:
+        def read() -> None:
+            client.loop_read()
+            while getattr(sock, "pending", int)():  # What TLS has decrypted already no event tells of.
+                client.loop_read()
+
+        def begin() -> None:
+            self._misc_task = self._loop.create_task(self._misc_loop())
+
+        self._watch(self._loop.add_reader, sock, read)
+        self._loop.call_soon_threadsafe(begin)
+
+    def _on_socket_close(self, client: Any, userdata: Any, sock: Any) -> None:
+        with self._watching:
+            self._watched.clear()
+            super()._on_socket_close(client, userdata, sock)
+
+    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        self._watch(self._loop.add_writer, sock, client.loop_write)
+
+    def _on_socket_unregister_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        with self._watching:
+            self._watched.pop(self._loop.add_writer, None)
+            super()._on_socket_unregister_write(client, userdata, sock)
+
+    def _watch(self, add: Callable[..., None], sock: socket.socket, step: Callable[[], object]) -> None:
+        """From the loop, since this may be the thread that connects, and only if it is still wanted by then: the number
+        of a socket that is closed may be another's."""
+
+        def go_on() -> None:
+            try:
+                step()
+            except Exception as error:  # The connection is broken.
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+
+        def begin() -> None:
+            with self._watching:
+                if self._watched.get(add) is sock:
+                    add(sock.fileno(), go_on)
+
+        with self._watching:
+            self._watched[add] = sock
+        self._loop.call_soon_threadsafe(begin)
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, code: Any, properties: Any = None) -> None:
         self.packet_bytes = getattr(properties, "MaximumPacketSize", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from contextlib import asynccontextmanager, suppress
 
@@ -209,6 +210,29 @@ async def test_a_worker_whose_name_is_taken_ends():
             with pytest.raises(BrokerUnreachable, match="same name"):
                 await task
         assert broker.kinds.count(CONNECT) == 1 and time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("taken", [True, False])
+@pytest.mark.parametrize("what", ["read", "write", "written"])
+async def test_a_socket_that_nobody_waits_for_any_more_is_not_watched(what, taken):
+    """As it is closed, or all is written, before the loop begins to watch it. `taken`: its number is another's then."""
+    loop, errors, connection = asyncio.get_running_loop(), [], Connection("127.0.0.1")
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    one, *others = socket.socketpair()
+    number, told = one.fileno(), (connection._client, None, one)
+    if what == "read":
+        connection._on_socket_open(*told)
+    else:
+        connection._on_socket_register_write(*told)
+        connection._on_socket_unregister_write(*told)
+    if what != "written":
+        connection._on_socket_close(*told)
+        one.close()
+        others += socket.socketpair() if taken else ()
+    await asyncio.sleep(0.01)
+    assert not loop.remove_reader(number) and not loop.remove_writer(number) and not errors
+    for each in (one, *others):
+        each.close()
 
 
 async def test_connections_that_end_soon_are_made_less_and_less(caplog):
