@@ -10,6 +10,7 @@ from typing import Any
 
 from ..engine import Capabilities, Completion, Constraint, SamplingDefaults, SamplingParams, Tokenizer
 from ..errors import InvalidInput
+from ..plain import check_plain
 from .constraints.matcher import accepts, check_text
 from .token_branch import TokenGeneration
 from .token_decoding import decode
@@ -68,7 +69,8 @@ class WordTokenizer(CharTokenizer):
 
 
 class ScriptedEngine(TokenEngine):
-    """See `engine.Engine`. A script that raises makes the generation fail with that error.
+    """See `engine.Engine`. A script that raises makes the generation fail with that error, one that writes half a
+    surrogate pair, which no trace holds, with `InvalidInput`.
 
     Sampling parameters that shape probabilities are ignored; limits and stop conditions are real. A constraint is
     checked: a script that does not keep to it makes the generation fail with `InvalidInput`.
@@ -124,6 +126,10 @@ class ScriptedEngine(TokenEngine):
         text = self.tokenizer.decode(context[len(prefix) :] if context[: len(prefix)] == prefix else context)
         self.prompts.append(text)
         new = self._write(text)
+        try:
+            check_plain(new)
+        except ValueError as error:
+            raise InvalidInput(f"the script's text of call {len(self.prompts)}: {error}") from None
         if params.constraint is not None:
             whole = self.tokenizer.decode([*params.constrained, *forced]) + new
             if not accepts(params.constraint, whole):

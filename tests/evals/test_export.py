@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
     def script(context):
         if context.endswith(" 3 2 ;"):
             raise RuntimeError('broke, "badly"')
-        return " answer a\ud800b" if context.endswith(" 5 5 ;") else solver(context)
+        return " answer a HALF b" if context.endswith(" 5 5 ;") else solver(context)
 
     data = path / "problems.jsonl"
     problems = [[8, 3, 1], [8, 3, 2], [8, 5, 5]]
@@ -38,6 +38,9 @@ def folder(tmp_path_factory):
         budgets=[{}, {"total_tokens": 200}],
     )
     asyncio.run(run(config, path / "out", engine=engine(script)))
+    # What some servers' models may write.
+    results = path / "out" / "results.jsonl"
+    results.write_text(results.read_text().replace("HALF", r"\ud800"))
     return path / "out"
 
 
@@ -56,6 +59,7 @@ def test_the_command_writes_files(folder, tmp_path, capsys):
         assert main(["eval", str(folder), "--export", str(tmp_path / name)]) == 0
         assert "24 rows" in capsys.readouterr().err
     expected = list(records(folder))
+    assert any("\ud800" in (row["extracted"] or "") for row in expected)
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     for line, row in zip(lines, expected, strict=True):
         assert line == {**row, "extracted": row["extracted"] and row["extracted"].replace("\ud800", "?")}

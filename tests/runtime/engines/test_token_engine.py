@@ -207,6 +207,22 @@ async def test_a_script_that_runs_out_says_so():
         await opened(chars()).generate()
 
 
+@given(
+    st.text(max_size=9),
+    st.sampled_from(["\ud83d", "\ude00", "\ud83d\ude00"]),
+    st.text(max_size=9),
+    st.sampled_from([0, 1]),
+)
+async def test_a_script_that_writes_half_a_surrogate_pair_is_refused(before, half, after, kind):
+    text = before + half + after
+    script = [lambda _: text, [text]][kind]
+    for tokenizer in (CharTokenizer(), WordTokenizer()):
+        branch = opened(ScriptedEngine(script, tokenizer=tokenizer))
+        with pytest.raises(InvalidInput, match=f"text of call 1: half a surrogate pair at character {len(before)}"):
+            await branch.generate()
+        assert text_of(branch) == "prompt"
+
+
 class Burst(ScriptedEngine):
     """Gives its tokens without a pause between them, the last ones in the pass in which it ends."""
 
