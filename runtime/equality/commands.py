@@ -42,7 +42,7 @@ SAME = {
     **{r"\geqq": r"\geq", r"\leqq": r"\leq", r"\cr": r"\\", r"\bar": r"\overline"},
     **{r"\degree": r"^\circ", r"\%": "%"},
 }
-ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\sqrt": 1, r"\overline": 1}
+ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\sqrt": 1, r"\overline": 1, r"\dot": 1}
 DROPPED = {
     **{rf"\{name}": 1 for name in ("color", "textcolor", "colorbox", "vphantom", "label", "tag", "vspace")},
     **{rf"\{name}": 1 for name in ("phantom", "hphantom", "hspace", "mspace")},

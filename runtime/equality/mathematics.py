@@ -30,8 +30,9 @@ _BUILT = re.compile(r"\\\{([a-z])(?:\\in\\(?:mathbb|mathbf)\{?R\}?)?(?:\\mid|\\v
 _MIXED = re.compile(r"(?<![\d.^_A-Za-z])(\d+)(?: (\d+)/(\d+)|\\frac\{(\d+)\}\{(\d+)\})")
 _DECIMAL = re.compile(r"(\^)?(\d*)\.(\d+)|(\d+)\.(?!\d)")
 _UNCLEAR = re.compile(
-    r"[\d.] [\d.]|[\d.]\\overline|\.\d*\.|\de[+-]?\d|!!|\\[cl]dots|\\pmod|\\in [A-Za-z]"
-    r"|'|\\prime|(?<!matrix\})\^\{(?:T|\\top)\}|[A-Za-z]\^\{[(\[]\w+[)\]]\}|[fgh]\^\{-1\}\("  # marks
+    r"[\d.] [\d.]|\d\.(?![\d,;:)\]}|&+*/=<>!^%-]|\\(?:[\\}]|end|cdot|times|pm|[lgn]eq|c[au]p|l(?:or|and))|\Z)"
+    r"|[\d.]\\overline|\\(?:dot|hat|widehat|tilde|widetilde)\{?\d|\.\d*\.|\de[+-]?\d|!!|\\[cl]dots|\\pmod|\\in [A-Za-z]"
+    r"|[\u0300-\u036f]|'|\\prime|(?<!matrix\})\^\{(?:T|\\top)\}|[A-Za-z]\^\{[(\[]\w+[)\]]\}|[fgh]\^\{-1\}\("  # marks
     r"|:[^:,;]*:|\\frac\{(?:d|\\partial)[^{}]*\}\{(?:d|\\partial)[^{}]*\}"
     r"|\\math(?:cal|frak|scr|bb(?!\{[CNQRZ]\}))"
 )

@@ -1,7 +1,8 @@
 """`numbers`: exact values of numbers as answers write them; needs no library and no process.
 
-Integers, decimals (`.5`, `0.\\overline{3}`), `a/b`, `\\frac{a}{b}`, mixed numbers (`11 5/6`), percent, thousands
-separators, currencies in front and units or words behind, which are left out, and `x = ` before any of them.
+Integers, decimals (`.5`, `0.\\overline{3}`, `0.\\dot{3}`, `0.(3)`), `a/b`, `\\frac{a}{b}`, mixed numbers (`11 5/6`),
+percent, thousands separators, currencies in front and units or words behind, which are left out, and `x = ` before any
+of them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _NOUNS = (
 )
 _NAMED_UNIT = r"\\text\{[^{}]*\}(?:\^\{-?\d\}|\^\{\\circ\})?"
 _UNIT = re.compile(
-    rf"(?:{_NAMED_UNIT}(?:(?:/|\\cdot)?{_NAMED_UNIT})*|\^\{{(?:\\circ|o)\}}[CF]?|(?<=\d)(?:\\\$|[£€¢])"
+    rf"(?:(?<!\.){_NAMED_UNIT}(?:(?:/|\\cdot)?{_NAMED_UNIT})*|\^\{{(?:\\circ|o)\}}[CF]?|(?<=\d)(?:\\\$|[£€¢])"
     r"|\\operatorname\{[a-z]+\}|(?<=\d)(?:th|\^\{(?:\\text\{)?(?:th|st|nd|rd)\}{1,2})"
     rf"|(?<=[\d}}])(?:square|sq|cubic|cu)?(?:{_NOUNS})(?:s|es)?(?:\^\{{\d\}})?)\Z"
 )

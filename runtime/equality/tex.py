@@ -1,8 +1,8 @@
 """One form for formulas that TeX sets the same (Knuth, The TeXbook, chapters 7 and 16 to 18).
 
 Only what is typographic is taken out: spaces of mathematics, `\\left` and `\\right`, sizes, colours, bold and italics,
-braces around the whole or around one symbol, and which spelling of a fraction, a thousands separator or a symbol is
-used. Nothing is computed.
+braces around the whole or around one symbol, and which spelling of a fraction, a recurring decimal, a thousands
+separator or a symbol is used. Nothing is computed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _UNITS = re.compile(rf"{_UNIT}(?:(?:[/* ~]|\\[,;: !]|\\(?:cdot|times) ?)+{_UNIT}
 """Symbols of units, which stand as text behind what they measure."""
 _BRACES = str.maketrans("", "", "{}")
 
+_RECURRING = re.compile(r"(?<![A-Za-z.)\]}])(\.\d*)(?:\\dot\{(\d+)\}(?:(\d*)\\dot\{(\d)\})?|\((\d+)\))")
+"""`0.\\dot{1}4285\\dot{7}`, `0.1(6)`."""
 _TRAILING = re.compile(r"[.,; \\]+\Z")
 _PRIMES = re.compile(r"\\prime(?![A-Za-z])")
 _KERN = re.compile(r"\\(?:m?kern|[hm]skip)\s*-?[\d.]+\s*(?:pt|mu|em|ex|cm|mm|in|pc|sp)(?![A-Za-z])")
@@ -52,9 +54,14 @@ def typeset(text: str, *, commas: bool = True) -> str:
     """
     source = _KERN.sub(" ", in_ascii(text))
     try:
-        return _Reader(_join_thousands(source, commas)).whole()
+        return _RECURRING.sub(_overlined, _Reader(_join_thousands(source, commas)).whole())
     except _Unbalanced:
         return " ".join(text.split())
+
+
+def _overlined(match: re.Match[str]) -> str:
+    front, *period = match.groups(default="")
+    return rf"{front}\overline{{{''.join(period)}}}"
 
 
 def _join_thousands(text: str, commas: bool) -> str:

@@ -62,7 +62,9 @@ def test_long_answers_of_words_are_read_at_once():
     [
         (r"\$32,\!348", "32348"), (r"-\$5", "-5"), (r"5.4 \text{ cents}", "5.4"), (r"864 \mbox{ inches}^2", "864"),
         ("90^\\circ", "90"), ("10 sq cm", "10"), ("10 degrees", "10"), ("x = 25", "25"), (r"x_{1}=\frac12", "1/2"),
-        (r"0.\overline{3}", "1/3"), (r".1\overline{6}", "1/6"), ("025", "25"), ("12 percent", "0.12"), ("+3", "3"),
+        (r"0.\overline{3}", "1/3"),
+        (r"0.\dot{1}4285\dot7", "1/7"), ("2.(6)", "8/3"), ("2(6)", None), (r"0.\dot{3}5", None),
+        (r".1\overline{6}", "1/6"), ("025", "25"), ("12 percent", "0.12"), ("+3", "3"),
         (r"\frac{270}7\text{ degrees}", "270/7"), ("((-2))", None), ("(-2)", "-2"), ("1/0", None), ("1 2", None),
         ("3r", None), ("2t", None), ("5c", None), ("1,2", None), ("x=y=5", None), ("--5", None), ("52_8", None),
         (r"7\,\mathrm{m\,s^{-1}}", "7"), (r"7\ \mathrm{kg\cdot m}", "7"), (r"7\,\mathrm{kg\,m^2\,s^{-2}}", "7"),

@@ -22,6 +22,20 @@ def terminating(value: Fraction) -> str | None:
     return None
 
 
+def recurring(value: Fraction) -> tuple[str, str] | None:
+    """Its decimals up to their period, and that; None: they end, or the period is long."""
+    whole, rest = divmod(abs(value.numerator), value.denominator)
+    rests: list[int] = []
+    digits = ""
+    while rest not in rests:
+        rests.append(rest)
+        digit, rest = divmod(rest * 10, value.denominator)
+        digits += str(digit)
+    begin = rests.index(rest)
+    sign = "-" if value < 0 else ""
+    return (f"{sign}{whole}.{digits[:begin]}", digits[begin:]) if rest and len(digits) < 10 else None
+
+
 @st.composite
 def numbers(draw: st.DrawFn, value: Fraction) -> str:
     """A rational number: as a fraction, reduced or not, a mixed number, decimals, percent."""
@@ -46,6 +60,16 @@ def numbers(draw: st.DrawFn, value: Fraction) -> str:
     if (decimal := terminating(value)) is not None:
         forms += [decimal, decimal.replace("0.", ".", 1) if size < 1 and "." in decimal else decimal]
         forms += [decimal + "00" if "." in decimal else decimal + ".0"]
+    if (parts := recurring(value)) is not None:
+        front, period = parts
+        dotted = rf"\dot{{{period}}}" if len(period) == 1 else rf"\dot{{{period[0]}}}{period[1:-1]}\dot {period[-1]}"
+        forms += [
+            front + dotted,
+            rf"{front}\overline{{{period}}}",
+            f"{front}({period})",
+            f"{front}\\left({period}\\right)",
+        ]
+        forms += [(front + dotted).replace("0.", ".", 1)] if size < 1 else []
     if (percent := terminating(value * 100)) is not None:
         forms += [percent + r"\%", percent + "%"]
     return draw(st.sampled_from(forms))

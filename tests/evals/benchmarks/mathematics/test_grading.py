@@ -170,6 +170,8 @@ def test_ten_ways_to_say_it(grader, form, gold):
         ("3:1:2", r"3\colon 1\colon 2"),
         ("1:2", "2:4"),
         ("7", "=7"),
+        ("(1,2)", "(1.,2.)"),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1.\\2.\end{pmatrix}"),
     ],
 )
 def test_other_forms_of_the_same(grader, gold, answer):
@@ -230,6 +232,16 @@ def test_other_forms_of_the_same(grader, gold, answer):
         (r"\frac{dy}{dx}", r"\frac{dx}{dy}"),
         (r"f'(x)=\sqrt2x", r"f(x)=\sqrt{2}x"),
         (r"\ln(pot)", r"\lnot p"),
+        ("0", r"0.\dot{6}"),
+        (r"0.\dot{3}", r"0.\dot{4}"),
+        ("0", "0.x"),
+        ("0", "0.abc"),
+        ("0", r"0.\text{ something}"),
+        ("0", r"0.\hat{3}"),
+        ("0.6", "0.6\u0307"),
+        ("0.6", "0.1(6)"),
+        ("7.5", "2.5(3)"),
+        ("3", "0.(3)"),
     ],
 )
 def test_wrong_answers(grader, gold, answer):
