@@ -46,24 +46,26 @@ _UNIT = re.compile(
 )
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SCALE = re.compile(rf"(?:\\text\{{({'|'.join(_SCALES)})s?(?: [^{{}}]*)?\}}|(?<=\d)({'|'.join(_SCALES)}))\Z")
-AMOUNT = re.compile(
-    r"\\text\{(?:[^{}]*(?:(?<![A-Za-z^\d])(?<!\^-)\d|\bor\b)|(?:squared|cubed|factorial|halves|thirds|plus|minus|over)\b)[^{}]*\}\Z"
+_OTHER = (
+    r"and|or|over|plus|minus|negative|divided|choose|mod|modulo|base|binary|octal|hexadecimal|squared|cubed|factorial|root"
+    r"|(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)s?"
+    r"|[a-z]+teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
+    r"|half|halves|quarters?|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|[a-z]+teenth|[a-z]+ieth)s?"
+    r"|(?:hundredth|thousandth|[a-z]+illionth)s?|(?:arc|a)?(?:sin|cos|tan|cot|csc)h?|(?:co)?sine|tangent|log|exp|sqrt|cbrt"
+    r"|frac|binom|lim|sup|inf|max|arg|gcd|lcm|det|dim|ker|abs|sgn|infinity|infty|pi"
+    r"|(?:var)?(?:alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|rho|sigma|tau|upsilon|phi|chi|psi|omega)"
 )
-"""Words behind a number that are no unit."""
+"""Words behind a number that belong to its value."""
+AMOUNT = re.compile(
+    rf"\\text\{{[^{{}}]*(?:(?<![A-Za-z^\d])(?<!\^-)\d|(?<![A-Za-z])(?i:{_OTHER})(?![A-Za-z])"
+    rf"|(?<![A-Za-z{{])(?:{'|'.join(_SCALES)})s?(?![A-Za-z]))"
+)
+"""Text that is no unit: with such words, digits, or a scale that does not begin it."""
 _MEASURED = re.compile(
     r"(.*[\d}]\$?)(?:[ \t~]|\\[ ,;:])+([A-Za-z]{3,}(?:[ \t]+(?:[A-Za-z]{3,}|of|in|an?))*)[.\s$]*\Z", re.DOTALL
 )
 """What may be a number and words behind it: `18 eggs`."""
 _VOWEL = re.compile(r"[aeiouy]")
-_OTHER = re.compile(
-    r"and|or|over|plus|minus|divided|choose|mod|modulo|base|binary|octal|hexadecimal|squared|cubed|factorial|root"
-    r"|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
-    r"|half|halves|quarters?|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|\w+teenth|\w+ieth)s?"
-    r"|(?:hundredth|thousandth|\w+illionth)s?|(?:arc|a)?(?:sin|cos|tan|cot|sec|csc)h?|(?:co)?sine|tangent|log|exp|sqrt|cbrt"
-    r"|frac|binom|lim|sup|inf|max|arg|gcd|lcm|det|dim|ker|deg|abs|sgn|infinity|infty"
-    r"|(?:var)?(?:alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|rho|sigma|tau|upsilon|phi|chi|psi|omega)"
-)
-"""Words behind a number that belong to its value."""
 ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _JOINT = re.compile(r"\\text|,? and ")
 _WORDS = re.compile(r"(?:\\text\{[^{}\\]*\})+\Z")
@@ -112,10 +114,11 @@ def _taken_apart(form: str) -> Reading:
     is_percent = bare != body and bool(bare)
     if is_percent:
         body = bare
-    elif words is None and (match := _SCALE.search(body)) and match.start():
-        body, scale = body[: match.start()], _SCALES[match[1] or match[2]]
-    elif words is None and not AMOUNT.search(body) and (bare := _bare(body)):
-        body = bare
+    elif words is None and not AMOUNT.search(body):
+        if (match := _SCALE.search(body)) and match.start():
+            body, scale = body[: match.start()], _SCALES[match[1] or match[2]]
+        else:
+            body = _bare(body) or body
     return Reading(
         form=form, name=name, body=body, is_percent=is_percent, number=_number(body), words=words, scale=scale
     )
@@ -147,7 +150,7 @@ def _is_word(word: str) -> bool:
     """`abc` and `xyz` are products, as letters in alphabetical order are."""
     word = word.lower()
     is_product = len(word) > 2 and list(word) == sorted(set(word))
-    return bool(_VOWEL.search(word)) and not is_product and not _OTHER.fullmatch(word)
+    return bool(_VOWEL.search(word)) and not is_product and not re.fullmatch(_OTHER, word)
 
 
 def _bare(body: str) -> str:

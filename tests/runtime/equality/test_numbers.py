@@ -43,13 +43,17 @@ UNITS = ("deg", "degs", "cms", "dms", "kms", "ins", "hrs", "cent")
 NO_UNITS = [
     "sin", "cos x", "log", "theta", "sqrt", "infinity", "squared", "factorial", "or more", "or 3", "over 5",
     "and a half", "base two", "mod seven", "choose two", "fourths", "twentieths", "hundredths", "quarter", "plus three",
-    "over five", "eggs or more", "eggs and 2 more", "times theta", "to 5", "xyz", "mgh",
+    "over five", "eggs or more", "eggs and 2 more", "times theta", "to 5", "and two thirds", "tenths", "Thousandths",
+    "sixths", "base eight", "out of ten", "negative", "tens",
 ]  # fmt: skip
+NO_UNITS_AS_TEXT = [*NO_UNITS, "pi", "a million", "hundred thousand", "million and a half"]
+NO_UNITS += ["xyz", "mgh"]
+OTHERS = st.sampled_from([f" {words}" for words in NO_UNITS] + [rf"\text{{ {words}}}" for words in NO_UNITS_AS_TEXT])
 
 
-@given(st.integers(1, 50), st.sampled_from(NO_UNITS) | LETTERS.filter(lambda letters: letters not in UNITS))
+@given(st.integers(1, 50), OTHERS | LETTERS.filter(lambda letters: letters not in UNITS).map(" {}".format))
 def test_what_belongs_to_the_value_is_no_unit(number, rest):
-    text = f"{number} {rest}"
+    text = f"{number}{rest}"
     assert read(text).value is None and key(text) != str(number)
 
 
@@ -68,7 +72,9 @@ def test_long_answers_of_words_are_read_at_once():
         (r"\frac{270}7\text{ degrees}", "270/7"), ("((-2))", None), ("(-2)", "-2"), ("1/0", None), ("1 2", None),
         ("3r", None), ("2t", None), ("5c", None), ("1,2", None), ("x=y=5", None), ("--5", None), ("52_8", None),
         (r"7\,\mathrm{m\,s^{-1}}", "7"), (r"7\ \mathrm{kg\cdot m}", "7"), (r"7\,\mathrm{kg\,m^2\,s^{-2}}", "7"),
-        (r"7\,\mathrm{x\,s}", None), ("=7", "7"), ("x = = 7", None), ("2⅔", "8/3"), ("x=⅛", "1/8"), ("1 234", "1234"),
+        (r"7\,\mathrm{x\,s}", None), (r"7\text{ sec}", "7"), (r"7\text{ million dollars}", "7000000"),
+        (r"7\text{ inches of rain}", "7"), ("=7", "7"), ("x = = 7", None), ("2⅔", "8/3"), ("x=⅛", "1/8"),
+        ("1 234", "1234"),
         ("", None), ("(1,000)", None), ("1.2.3", None), ("1e5", None), ("9" * 2000, None),
     ],
 )  # fmt: skip

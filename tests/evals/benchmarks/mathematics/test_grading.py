@@ -242,6 +242,11 @@ def test_other_forms_of_the_same(grader, gold, answer):
         ("0.6", "0.1(6)"),
         ("7.5", "2.5(3)"),
         ("3", "0.(3)"),
+        ("3", r"3\text{ and a half}"),
+        ("5", r"5\text{ thousandths}"),
+        ("3x", r"3\text{ and a half}x"),
+        ("7", r"\text{minus }7"),
+        (r"2\pi", r"2\pi\text{ out of ten}"),
     ],
 )
 def test_wrong_answers(grader, gold, answer):
