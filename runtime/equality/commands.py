@@ -42,6 +42,8 @@ SAME = {
     **{r"\geqq": r"\geq", r"\leqq": r"\leq", r"\cr": r"\\", r"\bar": r"\overline"},
     **{r"\degree": r"^\circ", r"\%": "%"},
 }
+NEGATED = {"=": r"\neq", r"\in": r"\notin"}
+"""What `\\not` makes of a relation; others stay behind it, and cannot be read."""
 ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\sqrt": 1, r"\overline": 1, r"\dot": 1}
 DROPPED = {
     **{rf"\{name}": 1 for name in ("color", "textcolor", "colorbox", "vphantom", "label", "tag", "vspace")},

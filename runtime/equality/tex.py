@@ -11,7 +11,7 @@ import re
 from itertools import chain
 
 from .characters import in_ascii
-from .commands import ALPHABETS, ARGUMENTS, DIVIDED, DROPPED, NOTHING, SAME, SIDES, SPACES, TEXTS, WIDE
+from .commands import ALPHABETS, ARGUMENTS, DIVIDED, DROPPED, NEGATED, NOTHING, SAME, SIDES, SPACES, TEXTS, WIDE
 
 MAX_DEPTH = 100
 """Braces inside braces; deeper formulas stay as they are."""
@@ -144,6 +144,9 @@ class _Reader:
             for _ in range(DROPPED[token]):
                 self._argument()
             return ""
+        if token == r"\not" and (following := self._skip_spaces()) in NEGATED:
+            self._at += 1
+            return NEGATED[following]
         if token in TEXTS:
             return self._text(before)
         if token in ARGUMENTS:

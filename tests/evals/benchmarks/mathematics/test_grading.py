@@ -171,6 +171,7 @@ def test_ten_ways_to_say_it(grader, form, gold):
         ("1:2", "2:4"),
         ("7", "=7"),
         ("(1,2)", "(1.,2.)"),
+        (r"x\ne 5", r"x\not= 5"),
         (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1.\\2.\end{pmatrix}"),
     ],
 )
@@ -243,6 +244,10 @@ def test_other_forms_of_the_same(grader, gold, answer):
         ("7.5", "2.5(3)"),
         ("3", "0.(3)"),
         ("3", r"3\text{ and a half}"),
+        ("5", r"\not= 5"),
+        ("5", r"\not\approx 5"),
+        ("x<5", r"x\not<5"),
+        ("[0,1]", r"x\not\in[0,1]"),
         ("5", r"5\text{ thousandths}"),
         ("3x", r"3\text{ and a half}x"),
         ("7", r"\text{minus }7"),
