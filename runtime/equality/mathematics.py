@@ -44,7 +44,8 @@ _MARKED = re.compile(r"\\frac\{d(?P<of>[a-z])\}\{d(?P<by>[a-z])\}|(?P<primes>'+)
 """Names that math-verify would take apart."""
 _PRODUCT = re.compile(r"(?<=\d)(?=\()|(?<=\))(?=[\d(])")
 """Math-verify takes `2(3)` for a mixed number."""
-_POWER = re.compile(r"\^\(([^()]*)\)")
+_POWER = re.compile(r"\^(?:\(([^()]*)\)|(-(?:\d+(?:\.\d+)?|[A-Za-z](?![A-Za-z\d]))))")
+"""`^(x)`, `^-3`."""
 _ROOT = re.compile(r"(?<![\\A-Za-z])sqrt\(([^()]*)\)")
 _NAMES = re.compile(r"(?<![\\A-Za-z])(pi|infinity|theta|alpha|sin|cos|tan|log|ln)(?![A-Za-z])")
 
@@ -84,7 +85,7 @@ def legible(reading: Reading, *, named: bool = False) -> str | None:
         return None
     if ANGLE.search(text):
         text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
-    text = _POWER.sub(r"^{\1}", text.replace("**", "^"))
+    text = _POWER.sub(r"^{\1\2}", text.replace("**", "^"))
     text = _ROOT.sub(r"\\sqrt{\1}", text)
     text = _PRODUCT.sub(r"\\cdot ", text)
     text = _NAMES.sub(lambda match: "\\" + {"infinity": "infty"}.get(match[1], match[1]) + " ", text)
