@@ -1,8 +1,8 @@
 """`numbers`: exact values of numbers as answers write them; needs no library and no process.
 
-Integers, decimals (`.5`, `0.\\overline{3}`, `0.\\dot{3}`, `0.(3)`), `a/b`, `\\frac{a}{b}`, mixed numbers (`11 5/6`),
-percent, thousands separators, currencies in front and units or words behind, which are left out, and `x = ` before any
-of them.
+Integers, decimals (`.5`, `1.5E3`, `0.\\overline{3}`, `0.\\dot{3}`, `0.(3)`), `a/b`, `\\frac{a}{b}`, mixed numbers
+(`11 5/6`), percent, thousands separators, currencies in front and units or words behind, which are left out, and `x = `
+before any of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from .tex import typeset
 MAX_CHARS = 1000
 """Longer answers are text."""
 
-_DECIMAL = r"(?:\d+(?:\.(?:\d*(?:\\overline\{\d+\})?))?|\.\d+(?:\\overline\{\d+\})?|\.\\overline\{\d+\})"
+_DECIMAL = (
+    r"(?:\d+(?:\.\d+)?E[+-]?\d{1,3}|\d+(?:\.(?:\d*(?:\\overline\{\d+\})?))?"
+    r"|\.\d+(?:\\overline\{\d+\})?|\.\\overline\{\d+\})"
+)
 _SIGN = r"[+-]?"
 _FRACTION = re.compile(
     rf"(?:\\frac\{{(?P<top>{_SIGN}{_DECIMAL})\}}\{{(?P<bottom>{_SIGN}{_DECIMAL})\}}"
@@ -187,9 +190,10 @@ def _number(body: str) -> Fraction | None:
 
 def _decimal(text: str) -> Fraction:
     sign = -1 if text[0] == "-" else 1
-    whole, _, rest = text.lstrip("+-").partition(".")
+    text, _, exponent = text.lstrip("+-").partition("E")
+    whole, _, rest = text.partition(".")
     digits, _, period = rest.partition(r"\overline{")
     value = Fraction(int(whole + digits or "0"), 10 ** len(digits))
     if period:
         value += Fraction(int(period[:-1]), (10 ** (len(period) - 1) - 1) * 10 ** len(digits))
-    return sign * value
+    return sign * value * Fraction(10) ** int(exponent or 0)

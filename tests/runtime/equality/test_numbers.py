@@ -75,7 +75,8 @@ def test_long_answers_of_words_are_read_at_once():
         (r"7\,\mathrm{x\,s}", None), (r"7\text{ sec}", "7"), (r"7\text{ million dollars}", "7000000"),
         (r"7\text{ inches of rain}", "7"), ("=7", "7"), ("x = = 7", None), ("2⅔", "8/3"), ("x=⅛", "1/8"),
         ("1 234", "1234"),
-        ("", None), ("(1,000)", None), ("1.2.3", None), ("1e5", None), ("9" * 2000, None),
+        ("", None), ("(1,000)", None), ("1.2.3", None), ("1e5", None),
+        ("-1.5E3", "-1500"), ("1E2/3", "100/3"), ("2E-3", "1/500"), ("2E", None), ("9" * 2000, None),
     ],
 )  # fmt: skip
 def test_values(text, value):
