@@ -86,14 +86,16 @@ class Algebra:
         return self.exact(found[-1]) if found else None
 
     def exact(self, formula: Any) -> Any:
-        """With fractions for decimals, one kind of symbols, and the imaginary unit for `i`."""
+        """With fractions for decimals, one kind of symbols, the imaginary unit for `i`, and `<` for `>`."""
         sympy = self.sympy
         changes: dict[Any, Any] = {number: sympy.Rational(str(number)) for number in formula.atoms(sympy.Float)}
         for symbol in formula.free_symbols:
             same = sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name, real=True)
             if same != symbol:
                 changes[symbol] = same
-        return formula.xreplace(changes) if changes else formula
+        formula = formula.xreplace(changes) if changes else formula
+        descending = formula.atoms(sympy.StrictGreaterThan, sympy.GreaterThan)
+        return formula.xreplace({relation: relation.reversed for relation in descending}) if descending else formula
 
     def is_equal(self, gold: Any, answer: Any) -> bool:
         """Is the answer math-verify's equal of the gold? Inequalities are the sets they describe."""
