@@ -46,6 +46,8 @@ _PRODUCT = re.compile(r"(?<=\d)(?=\()|(?<=\))(?=[\d(])")
 """Math-verify takes `2(3)` for a mixed number."""
 _POWER = re.compile(r"\^(?:\(([^()]*)\)|(-(?:\d+(?:\.\d+)?|[A-Za-z](?![A-Za-z\d]))))")
 """`^(x)`, `^-3`."""
+_SETS = re.compile(r"[A-Z](\\c[au]p) [A-Z](?:\1 [A-Z])*\Z")
+"""Unions or intersections of sets with names, whose order says nothing."""
 _ROOT = re.compile(r"(?<![\\A-Za-z])sqrt\(([^()]*)\)")
 _NAMES = re.compile(r"(?<![\\A-Za-z])(pi|infinity|theta|alpha|sin|cos|tan|log|ln)(?![A-Za-z])")
 
@@ -83,6 +85,8 @@ def legible(reading: Reading, *, named: bool = False) -> str | None:
     text = _MIXED.sub(r"(\1+\\frac{\2\4}{\3\5})", text)
     if _UNCLEAR.search(text) or AMOUNT.search(text) or reading.scale != 1 or len(text) > MAX_CHARS:
         return None
+    if match := _SETS.match(text):
+        text = f"{match[1]} ".join(sorted(text.split(f"{match[1]} ")))
     if ANGLE.search(text):
         text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
     text = _POWER.sub(r"^{\1\2}", text.replace("**", "^"))

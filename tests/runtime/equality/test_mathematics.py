@@ -71,6 +71,7 @@ def test_classes_are_those_of_the_values(process, drawn):
             [0, 0, 0, 0, 4, 5],
         ),
         (["x \\in A", "x=A", "A"], [0, 1, 1]),
+        ([r"A\cup B", r"B\cup A", r"A\cap B", r"B \cap A", r"A\setminus B"], [0, 0, 2, 2, 4]),
         (["0<x<1", "1>x>0", "0<x<2", "0>x>1"], [0, 0, 2, 3]),
         (["10^-3", "0.001", "10^{-3}", "10-3"], [0, 0, 0, 3]),
         ([r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix}1&2\end{bmatrix}^\top"], [0, 0]),
