@@ -34,10 +34,10 @@ class _Details(BaseModel):
 
 
 class Usage(BaseModel):
-    """What the server counted."""
+    """What the server counted; None: it did not."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
 
     @property
@@ -46,7 +46,7 @@ class Usage(BaseModel):
 
 
 class _Message(BaseModel):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: Usage | None = None
 
 

@@ -192,7 +192,7 @@ class OpenAIEngine(TokenEngine):
                     account.is_answered = True
                     if chunk.usage is not None:
                         account.said = chunk.usage
-                        sample.prompt_tokens = chunk.usage.prompt_tokens
+                        sample.prompt_tokens = chunk.usage.prompt_tokens or 0
                         sample.cached_tokens = chunk.usage.cached_tokens
                     for token in self._tokens(chunk, branch, sample):
                         last = token

@@ -68,7 +68,8 @@ class Server:
         return [one for one in data if isinstance(one, dict) and isinstance(one.get("id"), str)] if data else []
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
-        """The pieces of an answer. Closing it closes the connection.
+        """The pieces of an answer. Closing it closes the connection. Behind the piece with the finish reason the answer
+        is whole: what is odd there is left out.
 
         Raises `StreamBroken`, `ServerFailed`, and `Refused`, `UnknownModel` or `PromptTooLong` for what is wrong with
         the request.
@@ -84,13 +85,17 @@ class Server:
                     stream=True,
                     stream_cls=AsyncStream[object],
                 )
+            is_whole = False
             try:
                 async for data in events:
-                    yield read_chunk(data)
+                    chunk = read_chunk(data)
+                    is_whole = is_whole or chunk.finish is not None
+                    yield chunk
             except APIStatusError:
                 raise
             except (APIError, Malformed, ValueError) as error:
-                raise StreamBroken(self._clean(f"{type(error).__name__}: {error}")) from None
+                if not is_whole:
+                    raise StreamBroken(self._clean(f"{type(error).__name__}: {error}")) from None
             finally:
                 await events.close()
 

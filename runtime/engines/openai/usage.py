@@ -47,10 +47,8 @@ class Account:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.said is not None:
-            self._total.prompt_tokens += self.said.prompt_tokens
-            self._total.cached_tokens += self.said.cached_tokens
-            self._total.generated_tokens += max(self.said.completion_tokens, self.written)
-        elif self.is_answered:
-            self._total.prompt_tokens += self._prompt
-            self._total.generated_tokens += self.written
+        if self.said is not None or self.is_answered:
+            said = self.said or Usage()
+            self._total.prompt_tokens += self._prompt if said.prompt_tokens is None else said.prompt_tokens
+            self._total.cached_tokens += said.cached_tokens
+            self._total.generated_tokens += max(said.completion_tokens or 0, self.written)

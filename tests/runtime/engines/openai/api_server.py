@@ -15,6 +15,14 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from plait import Engine, SamplingParams
 
 KEY = "key-for-tests"
+LATE: dict[str, Any] = {
+    "late nulls": {"choices": [], "usage": {"prompt_tokens": None, "completion_tokens": None}},
+    "late null choices": {"choices": None, "usage": {"prompt_tokens": 3}},
+    "late oddity": {"choices": 3},
+    "late error": {"error": {"message": "late"}},
+    "late drop": None,
+}
+"""Faults behind the finish reason, and what is sent there; None: the connection is lost."""
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -138,6 +146,10 @@ class ApiServer:
             done = await generation
             finish = "length" if done.finish_reason.value in ("length", "context") else "stop"
             yield self._event(body, "", None, finish)
+            if fault in LATE:
+                if LATE[fault] is None:
+                    raise ConnectionResetError
+                yield f"data: {json.dumps(LATE[fault])}\n\n"
             usage = {"prompt_tokens": len(tokens), "completion_tokens": count}
             yield f"data: {json.dumps({'choices': [], 'usage': usage})}\n\ndata: [DONE]\n\n"
         finally:

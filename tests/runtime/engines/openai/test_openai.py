@@ -29,8 +29,9 @@ from plait import (
 from plait.runtime.engines.openai.chunks import Chunk, Malformed, read_chunk
 from plait.runtime.engines.openai.engine import _Sample
 from plait.runtime.engines.openai.text_tokenizer import TextTokenizer
+from plait.runtime.engines.openai.usage import Account, ServerUsage
 from plait.runtime.engines.registry import load_engine
-from plait.tests.runtime.engines.openai.api_server import KEY, ApiServer, until
+from plait.tests.runtime.engines.openai.api_server import KEY, LATE, ApiServer, until
 from plait.tests.runtime.server.conftest import serving
 
 PROBLEM = "24 : 63 9 5 2 ;"
@@ -156,6 +157,33 @@ async def test_faults_that_stay_are_one_clear_error(fault, said):
         method = Sequential(prompt=f"seq {PROBLEM}", max_tokens=30)
         with pytest.raises(ServerFailed, match=said):
             await (await remote.submit(method))
+
+
+@pytest.mark.parametrize("fault", LATE)
+@pytest.mark.parametrize("api", ["completions", "chat"])
+async def test_an_answer_that_has_ended_is_whole_whatever_comes_then(api, fault):
+    async with served({"api": api, "context_limit": 500, "logprobs": False}) as (remote, server, _):
+        expected = await (await remote.submit(Sequential(prompt=f"seq {PROBLEM}", max_tokens=300)))
+        before = len(server.requests)
+        server.faults = [fault]
+        result = await (await remote.submit(Sequential(prompt=f"seq {PROBLEM}", max_tokens=300)))
+        assert (result.text, result.finish_reason) == (expected.text, Finish.EOS) and len(server.requests) == before + 1
+
+
+@pytest.mark.parametrize("fault", LATE)
+async def test_what_a_server_is_asked_first_may_end_oddly_too(fault):
+    async with Runtime("countdown") as native, ApiServer(native.engine, flavour="plain").serve() as api:
+        api.faults = [fault] * 9
+        async with Runtime(f"openai:{api.url}") as remote:
+            assert remote.engine.dialect.path == "/completions"
+
+
+def test_what_a_server_does_not_count_is_counted_here():
+    total = ServerUsage()
+    with Account(total, 9) as account:
+        account.said = read_chunk({"choices": None, "usage": {"prompt_tokens": None, "completion_tokens": None}}).usage
+        account.written = 4
+    assert (total.prompt_tokens, total.cached_tokens, total.generated_tokens) == (9, 0, 4)
 
 
 async def test_a_wrong_key_is_one_clear_error_without_the_key(monkeypatch, caplog):
