@@ -208,6 +208,8 @@ class OpenAIEngine(TokenEngine):
                             yield token
         if finish is None:
             raise StreamBroken("the stream ended without a finish reason")
+        if finish == "content_filter" and not sample.done.is_set():
+            raise ServerFailed(f"{self.options.url} withholds the rest of its answer (finish_reason content_filter)")
         sample.finish = finish
         eos_ids = self.tokenizer.eos_ids
         if finish == "stop" and eos_ids and last not in eos_ids:

@@ -25,6 +25,8 @@ _SHOWN = 300
 """Characters of a server's message in ours."""
 _NESTED = 20
 """Turns of the loop, more than the generators of a stream take to end."""
+_FAILURES = ("abort", "error")
+"""Finish reasons of answers that a server gave up."""
 _TOO_LONG = ("context_length_exceeded", "context length", "maximum context", "too long")
 
 
@@ -89,6 +91,8 @@ class Server:
             try:
                 async for data in events:
                     chunk = read_chunk(data)
+                    if chunk.finish in _FAILURES and not is_whole:
+                        raise StreamBroken(f"finish_reason {chunk.finish}")
                     is_whole = is_whole or chunk.finish is not None
                     yield chunk
             except APIStatusError:

@@ -137,6 +137,9 @@ class ApiServer:
                 count += 1
                 if fault == "drop" and count == 4:
                     raise ConnectionResetError
+                if fault in ("abort", "error", "content_filter") and count == 4:
+                    yield self._event(body, "", None, fault)
+                    return
                 if fault == "garbage" and count == 4:
                     yield "data: {this is no JSON\n\n"
                 text = "" if token in tokenizer.eos_ids else self._text(before, token)

@@ -137,7 +137,7 @@ async def test_sampling_reaches_the_server_or_is_refused():
             remote.engine.open([20]).generate(SamplingParams(top_k=4))
 
 
-@pytest.mark.parametrize("fault", ["429", "503", "hang", "drop", "garbage"])
+@pytest.mark.parametrize("fault", ["429", "503", "hang", "drop", "garbage", "abort", "error"])
 async def test_faults_that_pass_change_nothing(fault):
     async with served({"tokenizer": "countdown"}) as (remote, api, native):
         branch, twin = (rt.engine.open(rt.engine.tokenizer.encode(f"seq {PROBLEM}")) for rt in (remote, native))
@@ -148,7 +148,15 @@ async def test_faults_that_pass_change_nothing(fault):
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"), [("500", "failed \\(500\\)"), ("hang", "cannot be reached"), ("drop", "broke off")]
+    ("fault", "said"),
+    [
+        ("500", "failed \\(500\\)"),
+        ("hang", "cannot be reached"),
+        ("drop", "broke off"),
+        ("abort", "broke off its answer: finish_reason abort"),
+        ("error", "broke off its answer: finish_reason error"),
+        ("content_filter", "withholds .*content_filter"),
+    ],
 )
 async def test_faults_that_stay_are_one_clear_error(fault, said):
     options = {"tokenizer": "countdown", "max_retries": 0, "timeout": 0.3}
