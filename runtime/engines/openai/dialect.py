@@ -11,6 +11,8 @@ from ...errors import UnsupportedByEngine
 from .constrained import constrained
 
 Way = Literal["response_format", "structured_outputs", "guided", "llama_cpp"]
+EXTENSIONS = ("top_k", "min_p", "repetition_penalty", "ignore_eos", "include_stop_str_in_output")
+"""Fields that vLLM has beyond the API."""
 LLAMA_CPP = "me"
 """Who owns the models of llama.cpp's Python server, by its own word."""
 
@@ -102,8 +104,8 @@ class Dialect:
         if self.gives_ids:
             body |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
         if self.extensions:
-            body |= {"top_k": params.top_k or -1, "min_p": params.min_p, "ignore_eos": params.ignore_eos}
-            body |= {"repetition_penalty": params.repetition_penalty, "skip_special_tokens": not self.gives_ids}
+            body |= {name: getattr(params, name) for name in ("min_p", "repetition_penalty", "ignore_eos")}
+            body |= {"top_k": params.top_k or -1, "skip_special_tokens": not self.gives_ids}
             if params.stop:
                 body |= {"stop": list(params.stop), "include_stop_str_in_output": True}
         return body
@@ -123,11 +125,11 @@ def candidates(
 
 
 def _candidates(*, is_chat: bool, has_tokenizer: bool) -> Sequence[Dialect]:
+    full = Dialect(is_chat=is_chat, flavour="vllm", logprobs=True)
     if is_chat:
         plain = Dialect(is_chat=True)
         both = (plain, replace(plain, limit="max_completion_tokens"))
-        return [replace(one, logprobs=True) for one in both] + list(both)
-    full = Dialect(flavour="vllm", logprobs=True)
+        return [full, replace(full, logprobs=False), *(replace(one, logprobs=True) for one in both), *both]
     if has_tokenizer:
         full = replace(full, takes_ids=True, gives_ids=True)
         return [full, replace(full, logprobs=False), Dialect(takes_ids=True), Dialect()]

@@ -10,7 +10,7 @@ from typing import Any
 from ...engine import SamplingParams
 from ...errors import PlaitError, ServerFailed, UnknownModel
 from .chunks import Chunk
-from .dialect import LLAMA_CPP, Dialect, Way, candidates
+from .dialect import EXTENSIONS, LLAMA_CPP, Dialect, Way, candidates
 from .options import ServerOptions
 from .server import Refused, Server, StreamBroken
 
@@ -69,10 +69,13 @@ async def probe(
 ) -> Dialect:  # fmt: skip
     """The richest dialect that the server takes. `prompt`: some text, as a dialect sends it. Raises `PlaitError`."""
     refusal: PlaitError | None = None
+    has_extensions: bool | None = None
     is_chat = options.api == "chat"
     for dialect in candidates(
         is_chat=is_chat, has_tokenizer=has_tokenizer, logprobs=options.logprobs, owner=listed.owner
     ):
+        if dialect.extensions and has_extensions is False:
+            continue
         params = SamplingParams(stop=("\x00",), logprobs=0 if dialect.logprobs else None)
         body = {**dialect.body(params, max_tokens=1, seed=0), "model": listed.model, **prompt(dialect)}
         try:
@@ -85,6 +88,10 @@ async def probe(
             # Some see too late that they cannot do what they have begun.
             refusal = refusal or ServerFailed(f"{options.url} sends no completions: {error}")
             continue
+        if dialect.extensions and has_extensions is None:
+            has_extensions = await _refuses_nonsense(server, dialect.path, body)
+            if not has_extensions:
+                continue
         if dialect.gives_ids and not any(chunk.ids for chunk in chunks):
             continue
         if dialect.logprobs and not _comes_with_logprobs(chunks):
@@ -92,6 +99,22 @@ async def probe(
         return replace(dialect, constraints=listed.way if options.constraints == "auto" else options.constraints)
     assert refusal is not None, "the last dialect asks for nothing that could be missing"
     raise refusal
+
+
+async def _refuses_nonsense(server: Server, path: str, body: dict[str, Any]) -> bool:
+    """Does the server read vLLM's fields? Many take any field that they do not know, and ignore it."""
+    for name in EXTENSIONS:
+        if name in server.options.extra_body:
+            continue
+        try:
+            async with aclosing(server.stream(path, {**body, name: "nonsense"})) as stream:
+                await anext(stream, None)
+        except Refused:
+            continue
+        except (StreamBroken, ServerFailed):
+            pass
+        return False
+    return True
 
 
 def _comes_with_logprobs(chunks: Sequence[Chunk]) -> bool:

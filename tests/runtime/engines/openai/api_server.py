@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from plait import Engine, SamplingParams
+from plait.runtime.engines.openai.dialect import EXTENSIONS
 
 KEY = "key-for-tests"
 LATE: dict[str, Any] = {
@@ -32,8 +33,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class ApiServer:
-    """`flavour`: "vllm" takes and gives token ids; "plain" texts alone, and refuses what is not in the API; "llama_cpp"
-    is as llama.cpp's Python server (0.3.36) answers."""
+    """`flavour`: "vllm" takes and gives token ids; "plain" texts alone, and refuses what is not in the API;
+    "lenient" ignores it, and leaves out the stop string that it ends at; "llama_cpp" is as llama.cpp's Python server
+    (0.3.36) answers."""
 
     def __init__(self, engine: Engine, *, flavour: str = "vllm", key: str | None = None) -> None:
         self.engine, self.flavour, self.key = engine, flavour, key
@@ -77,8 +79,8 @@ class ApiServer:
         prompt, tokenizer = body["prompt"], self.engine.tokenizer
         if self.flavour == "llama_cpp" and (not isinstance(prompt, str) or body.get("top_k", 40) < 0):
             return JSONResponse({"error": {"message": "1 validation error"}}, 500)
-        if self.flavour == "plain" and (not isinstance(prompt, str) or "top_k" in body or "return_token_ids" in body):
-            return JSONResponse({"error": {"message": "unknown fields"}}, 400)
+        if self.flavour in ("plain", "lenient") and not isinstance(prompt, str):
+            return JSONResponse({"error": {"message": "a prompt is a text"}}, 400)
         tokens = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         return await self._answer(request, body, tokens)
 
@@ -90,6 +92,10 @@ class ApiServer:
     async def _answer(self, request: Request, body: dict[str, Any], tokens: list[int]) -> Response:
         if (refusal := self._refusal(request)) is not None:
             return refusal
+        more = (*EXTENSIONS, "return_token_ids", "max_completion_tokens")
+        known = {name: body[name] for name in more if name in body}
+        if (self.flavour == "plain" and known) or (self.flavour == "vllm" and "nonsense" in known.values()):
+            return JSONResponse({"error": {"message": "fields that are unknown or wrong"}}, 400)
         self.requests.append(body)
         fault = self.faults.pop(0) if self.faults else ""
         if fault.isdigit():
@@ -129,7 +135,7 @@ class ApiServer:
         tokenizer = self.engine.tokenizer
         branch = self.engine.open(tokens, seed=body.get("seed", 0))
         params = SamplingParams(max_tokens=body["max_tokens"], temperature=body["temperature"], logprobs=0)
-        generation, count, before = branch.generate(params), 0, list(tokens)
+        generation, count, before, written = branch.generate(params), 0, list(tokens), ""
         self.running += 1
         self.peak = max(self.peak, self.running)
         try:
@@ -144,6 +150,10 @@ class ApiServer:
                     yield "data: {this is no JSON\n\n"
                 text = "" if token in tokenizer.eos_ids else self._text(before, token)
                 before.append(token)
+                written += text
+                if self.flavour == "lenient" and any(stop in written for stop in body.get("stop", ())):
+                    yield self._event(body, "", None, "stop")
+                    return
                 yield self._event(body, text, token)
                 await asyncio.sleep(0.0005)
             done = await generation

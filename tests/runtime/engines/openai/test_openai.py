@@ -104,6 +104,29 @@ async def test_texts_alone_are_enough(flavour):
     assert there.usage.generated_tokens > 50
 
 
+@pytest.mark.parametrize("api", ["completions", "chat"])
+@pytest.mark.parametrize("flavour", ["vllm", "plain", "lenient"])
+async def test_who_ignores_fields_is_not_taken_for_vllm(flavour, api):
+    method = Sequential(prompt=f"seq {PROBLEM}", max_tokens=300, temperature=0.0, stop=["="])
+    async with served({"api": api, "context_limit": 500}, flavour=flavour) as (remote, server, native):
+        here, there = [await (await runtime.submit(method)) for runtime in (native, remote)]
+        assert (there.text, there.finish_reason) == (here.text, Finish.STOP)
+        fields = SamplingParams(max_tokens=2, top_k=4, min_p=0.1, repetition_penalty=1.5, ignore_eos=True)
+        branch = remote.engine.open(remote.engine.tokenizer.encode(PROBLEM))
+        assert remote.engine.dialect.extensions == (flavour == "vllm")
+        if flavour == "vllm":
+            await branch.generate(fields)
+            assert server.requests[-1]["top_k"] == 4 and server.requests[-1]["ignore_eos"]
+        else:
+            with pytest.raises(UnsupportedByEngine, match="top_k, min_p, repetition_penalty, ignore_eos"):
+                branch.generate(fields)
+
+
+async def test_fields_of_ones_own_leave_vllm_vllm():
+    async with served({"extra_body": {"top_k": 7}}) as (remote, api, _):
+        assert remote.engine.dialect.extensions and api.requests[-1]["top_k"] == 7
+
+
 async def test_stop_strings_close_the_stream():
     async with served({"tokenizer": "countdown"}) as (remote, api, _):
         result = await (await remote.submit(Sequential(prompt=f"seq {PROBLEM}", max_tokens=300, stop=["="])))
