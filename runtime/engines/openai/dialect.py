@@ -14,7 +14,8 @@ Way = Literal["response_format", "structured_outputs", "guided", "llama_cpp"]
 EXTENSIONS = ("top_k", "min_p", "repetition_penalty", "ignore_eos", "include_stop_str_in_output")
 """Fields that vLLM has beyond the API."""
 LLAMA_CPP = "me"
-"""Who owns the models of llama.cpp's Python server, by its own word."""
+PLAIT = "plait"
+"""Who owns the models of llama.cpp's Python server and of ours, by their own word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +27,11 @@ class Dialect:
     """A prompt may be token ids."""
     gives_ids: bool = False
     """It says which tokens it sampled (`return_token_ids`, as vLLM has it)."""
-    flavour: Literal["openai", "vllm", "llama_cpp"] = "openai"
+    flavour: Literal["openai", "vllm", "plait", "llama_cpp"] = "openai"
     """Whose fields beyond the API it has: vLLM's (`top_k`, `min_p`, `repetition_penalty`, `ignore_eos`, whole stop
-    strings), or those of llama.cpp's Python server (`top_k`, `min_p`, `grammar`)."""
+    strings), plait's (the first three), or those of llama.cpp's Python server (`top_k`, `min_p`, `grammar`)."""
+    takes_any_top_p: bool = True
+    """Some refuse one beside a temperature."""
     logprobs: bool = False
     limit: str = "max_tokens"
     """The name of the field."""
@@ -54,7 +57,7 @@ class Dialect:
         wanted = {
             "top_k": params.top_k and self.flavour == "openai",
             "min_p": params.min_p and self.flavour == "openai",
-            "repetition_penalty": params.repetition_penalty != 1 and not self.extensions,
+            "repetition_penalty": params.repetition_penalty != 1 and self.flavour not in ("vllm", "plait"),
             "ignore_eos": params.ignore_eos and not self.extensions,
             "logit_bias": params.logit_bias and not self.gives_ids,
             "forbidden_ids": params.forbidden_ids and not self.gives_ids,
@@ -86,11 +89,12 @@ class Dialect:
         body["stream_options"] = {"include_usage": True}
         if params.temperature > 0:
             body["seed"] = seed
-        if params.top_p < 1:
+        # What is left out is not off: servers have defaults of their own, or those of the model's makers.
+        if self.takes_any_top_p or params.top_p < 1:
             body["top_p"] = params.top_p
-        if self.flavour == "llama_cpp":
-            # What is left out is not off: it penalises repetition, and has a top_k, top_p and min_p of its own.
-            body |= {"top_k": params.top_k, "top_p": params.top_p, "min_p": params.min_p, "repeat_penalty": 1.0}
+        if self.flavour != "openai":
+            body |= {"top_k": params.top_k, "min_p": params.min_p}
+            body["repeat_penalty" if self.flavour == "llama_cpp" else "repetition_penalty"] = params.repetition_penalty
         bias = {str(token): value for token, value in params.logit_bias.items()}
         bias |= {str(token): -100.0 for token in params.forbidden_ids}
         if bias:
@@ -104,8 +108,8 @@ class Dialect:
         if self.gives_ids:
             body |= {"return_token_ids": True, "return_tokens_as_token_ids": True}
         if self.extensions:
-            body |= {name: getattr(params, name) for name in ("min_p", "repetition_penalty", "ignore_eos")}
-            body |= {"top_k": params.top_k or -1, "skip_special_tokens": not self.gives_ids}
+            body |= {"top_k": params.top_k or -1, "ignore_eos": params.ignore_eos}
+            body |= {"skip_special_tokens": not self.gives_ids}
             if params.stop:
                 body |= {"stop": list(params.stop), "include_stop_str_in_output": True}
         return body
@@ -121,6 +125,8 @@ def candidates(
         plain = Dialect(is_chat=is_chat, flavour="llama_cpp")
         return [replace(plain, logprobs=True), plain] if logprobs else [plain]
     found = _candidates(is_chat=is_chat, has_tokenizer=has_tokenizer)
+    if owner == PLAIT:
+        found = [replace(one, flavour="plait") for one in found if not one.extensions]
     return [one for one in found if logprobs is not False or not one.logprobs]
 
 
@@ -129,7 +135,8 @@ def _candidates(*, is_chat: bool, has_tokenizer: bool) -> Sequence[Dialect]:
     if is_chat:
         plain = Dialect(is_chat=True)
         both = (plain, replace(plain, limit="max_completion_tokens"))
-        return [full, replace(full, logprobs=False), *(replace(one, logprobs=True) for one in both), *both]
+        known = [full, replace(full, logprobs=False), *(replace(one, logprobs=True) for one in both), *both]
+        return [*known, *(replace(one, takes_any_top_p=False) for one in both)]
     if has_tokenizer:
         full = replace(full, takes_ids=True, gives_ids=True)
         return [full, replace(full, logprobs=False), Dialect(takes_ids=True), Dialect()]

@@ -10,7 +10,7 @@ from typing import Any
 from ...engine import SamplingParams
 from ...errors import PlaitError, ServerFailed, UnknownModel
 from .chunks import Chunk
-from .dialect import EXTENSIONS, LLAMA_CPP, Dialect, Way, candidates
+from .dialect import EXTENSIONS, LLAMA_CPP, PLAIT, Dialect, Way, candidates
 from .options import ServerOptions
 from .server import Refused, Server, StreamBroken
 
@@ -42,7 +42,7 @@ class Listed:
         """How constraints go over."""
         if self.is_llama_cpp:
             return "llama_cpp"
-        return "structured_outputs" if self.owner in ("vllm", "plait") else "response_format"
+        return "structured_outputs" if self.owner in ("vllm", PLAIT) else "response_format"
 
 
 async def find_listed(server: Server, options: ServerOptions) -> Listed:

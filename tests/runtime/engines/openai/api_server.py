@@ -43,6 +43,8 @@ class ApiServer:
         self.requests: list[dict[str, Any]] = []
         self.faults: list[str] = []
         """What happens to the next streams, one each."""
+        self.refused: list[str] = []
+        """Fields of the API that it does not take."""
         self.running = self.peak = self.waiting = 0
         self.logits_all = True
         self._turn = asyncio.Lock()
@@ -92,9 +94,10 @@ class ApiServer:
     async def _answer(self, request: Request, body: dict[str, Any], tokens: list[int]) -> Response:
         if (refusal := self._refusal(request)) is not None:
             return refusal
-        more = (*EXTENSIONS, "return_token_ids", "max_completion_tokens")
+        more = (*EXTENSIONS, "return_token_ids", "max_completion_tokens", *self.refused)
         known = {name: body[name] for name in more if name in body}
-        if (self.flavour == "plain" and known) or (self.flavour == "vllm" and "nonsense" in known.values()):
+        refuses = self.flavour == "plain" or any(name in body for name in self.refused)
+        if (refuses and known) or (self.flavour == "vllm" and "nonsense" in known.values()):
             return JSONResponse({"error": {"message": "fields that are unknown or wrong"}}, 400)
         self.requests.append(body)
         fault = self.faults.pop(0) if self.faults else ""

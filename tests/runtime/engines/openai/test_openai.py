@@ -18,7 +18,9 @@ from plait import (
     Multiverse,
     PromptTooLong,
     Runtime,
+    SamplingDefaults,
     SamplingParams,
+    ScriptedEngine,
     SelfConsistency,
     Sequential,
     ServerFailed,
@@ -120,6 +122,33 @@ async def test_who_ignores_fields_is_not_taken_for_vllm(flavour, api):
         else:
             with pytest.raises(UnsupportedByEngine, match="top_k, min_p, repetition_penalty, ignore_eos"):
                 branch.generate(fields)
+
+
+@pytest.mark.parametrize("options", [{}, {"api": "chat"}, {"tokenizer": "countdown"}])
+async def test_what_is_off_is_off_whatever_the_servers_model_has(options):
+    """Its makers may have said what to sample with: it holds for what a request leaves out."""
+    makers = SamplingDefaults(temperature=1.0, top_k=2, top_p=0.1, min_p=0.9, repetition_penalty=8.0)
+    engine = ScriptedEngine(lambda _: "a", sampling_defaults=makers)
+    seen = []
+    engine.check_params = seen.append
+    async with serving(engine=engine) as server:
+        for fields in ({}, {"temperature": 0.5, "top_k": 3, "top_p": 0.6, "min_p": 0.2, "repetition_penalty": 2.0}):
+            async with Runtime(f"openai:{server.url}/v1#countdown", **options) as remote:
+                await (await remote.submit(Sequential(prompt="a", **fields)))
+                with pytest.raises(UnsupportedByEngine, match="ignore_eos"):
+                    remote.engine.open([20]).generate(SamplingParams(ignore_eos=True))
+            asked = SamplingParams(**fields)
+            assert [getattr(seen[-1], name) for name in SHAPE] == [getattr(asked, name) for name in SHAPE]
+
+
+@pytest.mark.parametrize("flavour", ["vllm", "plain"])
+async def test_top_p_is_told_unless_it_is_refused(flavour):
+    for refuses in (False, True):
+        async with Runtime("countdown") as native, ApiServer(native.engine, flavour=flavour).serve() as api:
+            api.refused = ["top_p"] if refuses else []
+            async with Runtime(f"openai:{api.url}", api="chat", context_limit=500) as remote:
+                await (await remote.submit(Sequential(prompt="a", max_tokens=2, temperature=0.5)))
+            assert api.requests[-1].get("top_p") == (None if refuses else 1)
 
 
 async def test_fields_of_ones_own_leave_vllm_vllm():
@@ -237,6 +266,7 @@ async def test_unknown_models_and_long_prompts():
             await remote.engine.open([1] * 9000).generate(SamplingParams(max_tokens=1))
 
 
+SHAPE = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 PRICE = {"input": 2.0, "output": 10.0}
 
 
