@@ -23,7 +23,7 @@ from ..engine import (
     Tokenizer,
 )
 from ..errors import InvalidInput
-from .replay import FORMAT, call_key, chat_given, text_key
+from .replay import FORMAT, View, call_key, chat_given, text_key
 from .text_stream import TextStream
 
 
@@ -109,10 +109,11 @@ class Recorder:
 class RecordedBranch:
     """A branch of a `Recorder`."""
 
-    def __init__(self, recorder: Recorder, branch: Branch, seed: int) -> None:
+    def __init__(self, recorder: Recorder, branch: Branch, seed: int, view: str = "") -> None:
         self._recorder = recorder
         self._branch = branch
         self._seed = seed
+        self._view = View(view)
 
     @property
     def path(self) -> tuple[int, ...]:
@@ -135,17 +136,21 @@ class RecordedBranch:
 
     def generate(self, params: SamplingParams | None = None) -> Generation:
         params = params or SamplingParams()
-        key = call_key(self._seed, self.path, self.tokens, params)
+        key = call_key(self._seed, self.path, self.tokens, params, self._view)
         return _RecordedGeneration(self._branch, params, self._recorder, key)
 
     def fork(self, n: int) -> list[Branch]:
-        return [RecordedBranch(self._recorder, branch, self._seed) for branch in self._branch.fork(n)]
+        view = self._view.key
+        return [RecordedBranch(self._recorder, branch, self._seed, view) for branch in self._branch.fork(n)]
 
     def merge(self, branches: Sequence[Branch]) -> None:
-        self._branch.merge(_inner(branches))
+        ours, length = _ours(branches), self.length
+        self._branch.merge([branch._branch for branch in ours])
+        self._view.merge(length, [branch._view.key for branch in ours])
 
     def seek(self, position: int) -> None:
         self._branch.seek(position)
+        self._view.seek(self.length, position)
 
     def block(self) -> Block:
         return self._branch.block()
@@ -163,24 +168,30 @@ class RecordedBranch:
         self._branch.rewind(length)
 
     def watch(self, branch: Branch, shift: int = 0) -> None:
-        self._branch.watch(_inner([branch])[0], shift)
+        self._branch.watch(_ours([branch])[0]._branch, shift)
+        self._view.watch(self.length, branch.path, shift)
 
     def attach(
         self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
-        self._branch.attach(_inner(branches), temperature=temperature, scale=scale, bias=bias)
+        ours = _ours(branches)
+        inner = [branch._branch for branch in ours]
+        self._branch.attach(inner, temperature=temperature, scale=scale, bias=bias)
+        texts = [(branch.tokens, branch._view.key) for branch in ours]
+        self._view.attach(self.length, texts, temperature, scale, bias)
 
     def attach_contexts(
         self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
         self._branch.attach_contexts(contexts, temperature=temperature, scale=scale, bias=bias)
+        self._view.attach(self.length, [(tokens, "") for tokens in contexts], temperature, scale, bias)
 
     def close(self) -> None:
         self._branch.close()
 
 
-def _inner(branches: Sequence[Branch]) -> list[Branch]:
-    ours = [branch._branch for branch in branches if isinstance(branch, RecordedBranch)]
+def _ours(branches: Sequence[Branch]) -> list[RecordedBranch]:
+    ours = [branch for branch in branches if isinstance(branch, RecordedBranch)]
     if len(ours) != len(branches):
         raise InvalidInput("branches of another engine")
     return ours

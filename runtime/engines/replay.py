@@ -1,8 +1,8 @@
 """Playing back an engine's completions, recorded by `recorder.Recorder`, without the engine.
 
-A call is known by seed, place in the tree, the tokens of the context and the sampling parameters; equal calls are
-played back in the order they were recorded, the last of them again and again. The tokenizer's calls are in the file as
-well, so that a replay needs no model folder.
+A call is known by seed, place in the tree, the tokens of the context, what else was done to its view and the sampling
+parameters; equal calls are played back in the order they were recorded, the last of them again and again. The
+tokenizer's calls are in the file as well, so that a replay needs no model folder.
 
 The file is JSON Lines: a header, then `call`, `encode`, `continuation`, `decode` and `chat` lines. Calls that failed
 fail again; calls that were interrupted write what they had written, and wait to be interrupted again.
@@ -20,9 +20,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..engine import Capabilities, Completion, Constraint, FinishReason, SamplingDefaults, SamplingParams
+from ..engine import Branch, Capabilities, Completion, Constraint, FinishReason, SamplingDefaults, SamplingParams
 from ..errors import InvalidInput, PlaitError
-from .token_branch import TokenGeneration
+from .token_branch import BranchEngine, TokenBranch, TokenGeneration
 from .token_engine import TokenEngine
 
 FORMAT = 2
@@ -39,18 +39,85 @@ def chat_given(messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[st
     return [said, [dict(tool) for tool in tools]] if tools else said
 
 
-def call_key(seed: int, path: tuple[int, ...], tokens: Sequence[int], params: SamplingParams) -> str:
+class View:
+    """What was done to a branch's view that its tokens do not tell, such as what was attached to it, as one name."""
+
+    def __init__(self, key: str = "") -> None:
+        self.key = key
+        """Empty: nothing."""
+
+    def attach(self, length: int, texts: Sequence[tuple[Sequence[int], str]], *how: float) -> None:
+        """`texts`: tokens, and the key of what else is seen with them; `how`: as `Branch.attach`."""
+        self._add(length, "attach", [[list(tokens), key] for tokens, key in texts], how)
+
+    def merge(self, length: int, keys: Sequence[str]) -> None:
+        """`keys`: of the branches; those that began with this view and did nothing else change nothing."""
+        if any(key != self.key for key in keys):
+            self._add(length, "merge", keys)
+
+    def seek(self, length: int, position: int) -> None:
+        self._add(length, "seek", position)
+
+    def watch(self, length: int, path: tuple[int, ...], shift: int) -> None:
+        self._add(length, "watch", path, shift)
+
+    def _add(self, *what: object) -> None:
+        self.key = text_key(self.key, *what)
+
+
+def call_key(seed: int, path: tuple[int, ...], tokens: Sequence[int], params: SamplingParams, view: View) -> str:
     """The name of a `generate` call."""
     given = asdict(params)
     if params.constraint is None:  # as before there were any
         del given["constraint"], given["constrained"]
     if not params.certainty:
         del given["certainty"]
-    return text_key(seed, path, list(tokens), given)
+    return text_key(seed, path, list(tokens), given, *([view.key] if view.key else ()))
+
+
+class ReplayBranch(TokenBranch):
+    """A branch of a `ReplayEngine`."""
+
+    def __init__(self, engine: BranchEngine, **options: Any) -> None:
+        super().__init__(engine, **options)
+        parent = options.get("parent")
+        self.view = View(parent.view.key if isinstance(parent, ReplayBranch) else "")
+
+    def merge(self, branches: Sequence[Branch]) -> None:
+        length = self.length
+        super().merge(branches)
+        self.view.merge(length, [branch.view.key for branch in _ours(branches)])
+
+    def attach(
+        self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
+    ) -> None:
+        super().attach(branches, temperature=temperature, scale=scale, bias=bias)
+        texts = [(branch.tokens, branch.view.key) for branch in _ours(branches)]
+        self.view.attach(self.length, texts, temperature, scale, bias)
+
+    def attach_contexts(
+        self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
+    ) -> None:
+        super().attach_contexts(contexts, temperature=temperature, scale=scale, bias=bias)
+        self.view.attach(self.length, [(tokens, "") for tokens in contexts], temperature, scale, bias)
+
+    def watch(self, branch: Branch, shift: int = 0) -> None:
+        super().watch(branch, shift)
+        self.view.watch(self.length, branch.path, shift)
+
+    def seek(self, position: int) -> None:
+        super().seek(position)
+        self.view.seek(self.length, position)
+
+
+def _ours(branches: Sequence[Branch]) -> list[ReplayBranch]:
+    return [branch for branch in branches if isinstance(branch, ReplayBranch)]
 
 
 class ReplayEngine(TokenEngine):
     """Answers from a recording. A call or text that is not in it raises `InvalidInput`."""
+
+    branch_type = ReplayBranch
 
     def __init__(self, file: str | Path) -> None:
         """Raises `InvalidInput` when the file is no recording."""
@@ -90,11 +157,13 @@ class ReplayEngine(TokenEngine):
 
     async def complete(self, generation: TokenGeneration) -> Completion:
         branch = generation.branch
-        calls = self._calls.get(call_key(branch.seed, branch.path, branch.tokens, generation.params))
+        assert isinstance(branch, ReplayBranch)
+        calls = self._calls.get(call_key(branch.seed, branch.path, branch.tokens, generation.params, branch.view))
         if not calls:
             raise InvalidInput(
                 f"{self.file} has no recorded answer for branch {branch.path} with seed {branch.seed} after "
-                f"{branch.length} tokens: the job, its seed or its parameters differ from what was recorded"
+                f"{branch.length} tokens: the job, its seed, its parameters or what is attached differ from what was "
+                "recorded"
             )
         call = calls.popleft() if len(calls) > 1 else calls[0]
         await asyncio.sleep(0)

@@ -111,7 +111,7 @@ class TokenBranch:
 
     def _fork(self) -> TokenBranch:
         path = (*self.path, self._forks)
-        child = TokenBranch(
+        child = type(self)(
             self.engine, path=path, seed=self.seed, context_limit=self.context_limit, job=self.job,
             priority=self.priority, parent=self,
         )  # fmt: skip

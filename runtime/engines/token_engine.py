@@ -19,6 +19,8 @@ TOTAL_BLOCKS = 1 << 20
 class TokenEngine(ABC):
     """See `engine.Engine`."""
 
+    branch_type: type[TokenBranch] = TokenBranch
+
     def __init__(
         self, name: str, tokenizer: Tokenizer, *, context_limit: int, capabilities: Capabilities | None = None,
         sampling_defaults: SamplingDefaults | None = None, vocab_size: int | None = None,
@@ -65,7 +67,7 @@ class TokenEngine(ABC):
             raise EngineClosed(f"engine {self.name} is closed")
         check_place(seed, priority, deadline, context_limit)
         limit = min(context_limit or self.context_limit, self.context_limit)
-        branch = TokenBranch(self, path=path, seed=seed, context_limit=limit, job=job, priority=priority)
+        branch = self.branch_type(self, path=path, seed=seed, context_limit=limit, job=job, priority=priority)
         branch.extend(tokens)
         self.branches.add(branch)
         return branch

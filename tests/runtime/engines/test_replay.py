@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plait import APR, Budget, InvalidInput, PlaitError, Recorder, ReplayEngine, Runtime, ScriptedEngine, Sequential
 from plait.runtime.engine import Capabilities, Completion, FinishReason, SamplingParams
+from plait.runtime.engines.replay import View, call_key
 from plait.runtime.engines.scripted import WordTokenizer
 from plait.tests.runtime.methods.apr.test_apr import model
 from plait.tests.runtime.methods.apr.test_paper import ROOT
@@ -137,3 +142,78 @@ def test_files_that_are_no_recording(tmp_path, text):
     (tmp_path / "file").write_text(text)
     with pytest.raises(InvalidInput, match="not a recording"):
         ReplayEngine(tmp_path / "file")
+
+
+CONTEXTS = Capabilities(parallel_contexts=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"contexts": ("ab", "cf")}, {"context_scale": 0.3}, {"context_bias": 0.5}, {"context_temperature": 2.0}],
+)
+async def test_what_is_attached_is_part_of_a_call(tmp_path, change):
+    method = Sequential(prompt="q", contexts=("ab", "cd"), encoding="parallel")
+    engine = scripted(lambda _: "answer", capabilities=CONTEXTS)
+    first, _ = await submit(Recorder(engine, tmp_path / "file"), method)
+    replay = submit(ReplayEngine(tmp_path / "file"), method.model_copy(update=change))
+    if not change:
+        assert (await replay)[0].text == first.text
+        return
+    with pytest.raises(InvalidInput, match="no recorded answer|never saw"):
+        await replay
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("seek"), st.integers(0, 50)),
+        st.tuples(st.just("watch"), st.integers(-2, 2)),
+        st.tuples(st.just("attach"), st.sampled_from([0.5, 2.0])),
+        st.tuples(st.just("contexts"), st.sampled_from([0.5, 2.0])),
+        st.tuples(st.just("merge"), st.none()),
+        st.tuples(st.just("merge after seek"), st.integers(0, 50)),
+    ),
+    max_size=3,
+)
+
+
+def apply(branch, operations):
+    for name, value in operations:
+        (child,) = branch.fork(1)
+        child.extend([6])
+        if name == "seek":
+            branch.seek(value)
+        elif name == "watch":
+            branch.watch(child, value)
+        elif name == "attach":
+            branch.attach([child], scale=value)
+        elif name == "contexts":
+            branch.attach_contexts([[5, 6]], bias=value)
+        else:
+            if name == "merge after seek":
+                child.seek(value)
+                child.extend([7])
+            branch.merge([child])
+
+
+@given(OPERATIONS, OPERATIONS)
+async def test_a_view_is_known_by_what_was_done_to_it(recorded, replayed):
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = Recorder(ScriptedEngine(lambda _: "answer", capabilities=CONTEXTS), Path(folder) / "file")
+        root = recorder.open([5])
+        apply(root, recorded)
+        done = await root.fork(1)[0].generate()
+        await recorder.close()
+        branch = ReplayEngine(Path(folder) / "file").open([5])
+        apply(branch, replayed)
+        generation = branch.fork(1)[0].generate()
+        if recorded == replayed:
+            assert await generation == done
+        else:
+            with pytest.raises(InvalidInput, match="no recorded answer"):
+                await generation
+
+
+def test_recordings_from_before_views_counted_are_played():
+    """The name of a call whose tokens tell all is what it was."""
+    key = call_key(0, (), [5], SamplingParams(), View())
+    assert key == "206b83ca0000c98bdc2e4f63"
