@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from ..engine import (
     SamplingParams,
     Tokenizer,
 )
-from ..errors import InvalidInput
+from ..errors import InvalidInput, UnsupportedByEngine
 from .replay import FORMAT, View, call_key, chat_given, text_key
 from .text_stream import TextStream
 
 
 class Recorder:
-    """An engine that passes everything on to another one and writes its answers to a file."""
+    """An engine that passes everything on to another one and writes its answers to a file. Live views are refused: what
+    they show depends on the clock, and could not be played back."""
 
     def __init__(self, engine: Engine, file: str | Path) -> None:
         """Starts the file anew. Raises `InvalidInput` if it cannot be written; so do jobs, and `close`, later on."""
@@ -43,7 +44,7 @@ class Recorder:
             format=FORMAT,
             engine=engine.name,
             context_limit=engine.context_limit,
-            capabilities=asdict(engine.capabilities),
+            capabilities=asdict(self.capabilities),
             sampling_defaults=asdict(engine.sampling_defaults),
             bos_id=engine.tokenizer.bos_id,
             prefix_ids=engine.tokenizer.prefix_ids,
@@ -59,7 +60,7 @@ class Recorder:
 
     @property
     def capabilities(self) -> Capabilities:
-        return self._engine.capabilities
+        return replace(self._engine.capabilities, live_views=False)
 
     @property
     def context_limit(self) -> int:
@@ -153,16 +154,16 @@ class RecordedBranch:
         self._view.seek(self.length, position)
 
     def block(self) -> Block:
-        return self._branch.block()
+        raise _has_no_live_views()
 
     def seal(self) -> Block:
-        return self._branch.seal()
+        raise _has_no_live_views()
 
     def arrange(self, blocks: Sequence[Block]) -> None:
-        self._branch.arrange(blocks)
+        raise _has_no_live_views()
 
     def lockstep(self, gang: str | None) -> None:
-        self._branch.lockstep(gang)
+        raise _has_no_live_views()
 
     def rewind(self, length: int) -> None:
         self._branch.rewind(length)
@@ -188,6 +189,10 @@ class RecordedBranch:
 
     def close(self) -> None:
         self._branch.close()
+
+
+def _has_no_live_views() -> UnsupportedByEngine:
+    return UnsupportedByEngine("live views cannot be played back: leave out the recorder")
 
 
 def _ours(branches: Sequence[Branch]) -> list[RecordedBranch]:

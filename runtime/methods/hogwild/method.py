@@ -35,7 +35,8 @@ class Hogwild(HogwildFields):
     def check(self, engine: Engine) -> None:
         if not engine.capabilities.live_views:
             raise UnsupportedByEngine(
-                f"hogwild needs live views, which engine {engine.name} lacks; the native engine has them"
+                f"hogwild needs live views, which engine {engine.name} lacks; the native engine has them, "
+                "where it is not recorded or played back"
             )
         check_tokens("stop_token_ids", self.stop_token_ids, engine)
         for name, tokens in self.resume.items():

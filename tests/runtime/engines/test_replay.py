@@ -10,8 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait import APR, Budget, InvalidInput, PlaitError, Recorder, ReplayEngine, Runtime, ScriptedEngine, Sequential
+from plait import (
+    APR,
+    Budget,
+    Hogwild,
+    InvalidInput,
+    PlaitError,
+    Recorder,
+    ReplayEngine,
+    Runtime,
+    ScriptedEngine,
+    Sequential,
+    UnsupportedByEngine,
+)
 from plait.runtime.engine import Capabilities, Completion, FinishReason, SamplingParams
+from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.registry import MODELS
 from plait.runtime.engines.replay import View, call_key
 from plait.runtime.engines.scripted import WordTokenizer
 from plait.tests.runtime.methods.apr.test_apr import model
@@ -217,3 +231,15 @@ def test_recordings_from_before_views_counted_are_played():
     """The name of a call whose tokens tell all is what it was."""
     key = call_key(0, (), [5], SamplingParams(), View())
     assert key == "206b83ca0000c98bdc2e4f63"
+
+
+async def test_live_views_are_refused_when_they_are_recorded(tmp_path):
+    engine = NativeEngine.load(MODELS / "countdown")
+    async with Runtime(engine=Recorder(engine, tmp_path / "file")) as runtime:
+        with pytest.raises(UnsupportedByEngine, match="not recorded"):
+            await runtime.submit(Hogwild(prompt="p", rules=False))
+        branch = runtime.engine.open([5])
+        for operation in (branch.block, branch.seal, lambda: branch.arrange([]), lambda: branch.lockstep("g")):
+            with pytest.raises(UnsupportedByEngine, match="live views cannot be played back"):
+                operation()
+        branch.close()
