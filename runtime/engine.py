@@ -169,7 +169,10 @@ class Branch(Protocol):
 
     def merge(self, branches: Sequence[Branch]) -> None:
         """Append what each branch wrote since it was forked from this one, in order, at the positions it was written
-        at. The next position becomes the furthest of them. The branches stay usable; close them when done."""
+        at. The next position becomes the furthest of them. The branches stay usable; close them when done.
+
+        Extend before the next `generate`, as after `watch`, `attach` and `attach_contexts`: there is no token of the
+        branch's own to go on from, and engines that merge KV raise `InvalidInput`. Those that merge texts go on."""
         ...
 
     def rewind(self, length: int) -> None:
