@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .numbers import AMOUNT, ANGLE, MAX_CHARS, Reading, read
+from .numbers import AMOUNT, ANGLE, MAX_CHARS, Reading, decimal, read
 from .process import MathProcess, shared
 
 SECONDS = 2.0
@@ -28,6 +28,7 @@ _DEGREES = re.compile(r"([\d.]+|[a-z]|\\[a-z]+|\\frac\{\d+\}\{\d+\})\^\{\\circ\}
 _BUILT = re.compile(r"\\\{([a-z])(?:\\in\\(?:mathbb|mathbf)\{?R\}?)?(?:\\mid|\\vert|\||:)(?=.*\1)(.*)\\\}\Z")
 """Sets of what an inequality says."""
 _MIXED = re.compile(r"(?<![\d.^_A-Za-z])(\d+)(?: (\d+)/(\d+)|\\frac\{(\d+)\}\{(\d+)\})")
+_RECURRING = re.compile(r"(?<![\d.^])(?<!\d )\d*\.\d*\\overline\{\d+\}(?!\d)")
 _DECIMAL = re.compile(r"(\^)?(\d*)\.(\d+)|(\d+)\.(?!\d)")
 _UNCLEAR = re.compile(
     r"[\d.] [\d.]|\d\.(?![\d,;:)\]}|&+*/=<>!^%-]|\\(?:[\\}]|end|cdot|times|pm|[lgn]eq|c[au]p|l(?:or|and))|\Z)"
@@ -82,6 +83,7 @@ def settle(gold: Reading, answer: Reading) -> bool | None:
 def legible(reading: Reading, *, named: bool = False) -> str | None:
     """The answer as math-verify reads it rightly; None: it cannot. `named`: with the `x = ` it has."""
     text = _BUILT.sub(r"\2", reading.body)
+    text = _RECURRING.sub(lambda match: "\\frac{{{}}}{{{}}}".format(*decimal(match[0]).as_integer_ratio()), text)
     text = _MIXED.sub(r"(\1+\\frac{\2\4}{\3\5})", text)
     if _UNCLEAR.search(text) or AMOUNT.search(text) or reading.scale != 1 or len(text) > MAX_CHARS:
         return None

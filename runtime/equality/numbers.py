@@ -176,19 +176,20 @@ def _number(body: str) -> Fraction | None:
         sign, body = -1 if body[0] == "-" else 1, body[1:]
     try:
         if _PLAIN.match(body):
-            return sign * _decimal(body)
+            return sign * decimal(body)
         if match := _MIXED.match(body):
             part = _number(match[2] or match[3])
             return None if part is None else sign * (int(match[1]) + part)
         if match := _FRACTION.match(body):
             top, bottom = match["top"] or match["over"], match["bottom"] or match["under"]
-            return sign * _decimal(top) / _decimal(bottom)
+            return sign * decimal(top) / decimal(bottom)
     except ZeroDivisionError:
         pass
     return None
 
 
-def _decimal(text: str) -> Fraction:
+def decimal(text: str) -> Fraction:
+    """The value of digits with a sign, a point, a period or an exponent."""
     sign = -1 if text[0] == "-" else 1
     text, _, exponent = text.lstrip("+-").partition("E")
     whole, _, rest = text.partition(".")
