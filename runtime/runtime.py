@@ -44,6 +44,11 @@ class Runtime:
     `Runtime("mqtt://host/pool")` runs them on the workers of a pool instead, with the same operations: `docs/mqtt.md`.
     """
 
+    _is_entered = False
+    """From the moment that opening begins until closing has ended."""
+    _is_open = False
+    _loop: asyncio.AbstractEventLoop | None = None
+
     def __new__(cls, model: str | Path | None = None, **options: Any) -> Self:
         scheme, mark, _ = str(model).partition("://")
         found = _runtimes.find(scheme) if mark and cls is Runtime else None
@@ -58,8 +63,6 @@ class Runtime:
         self._options = options
         self._engine = engine
         self._companions = Companions()
-        self._is_open = False
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._jobs: dict[str, Job] = {}
         self._numbers = count(1)
 
@@ -85,6 +88,32 @@ class Runtime:
         return list(self._jobs.values())
 
     async def __aenter__(self) -> Self:
+        """Raises `InvalidInput` where it has been entered and not been left."""
+        if self._is_entered:
+            raise InvalidInput("the runtime has been entered already: share it, or make one for each `async with`")
+        self._is_entered = True
+        try:
+            await self._open()
+        except BaseException:
+            self._is_entered = False
+            raise
+        self._is_open, self._loop = True, asyncio.get_running_loop()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # In another event loop nobody could wait for the jobs there are.
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise EngineClosed("the runtime was opened in another event loop: leave it there")
+        self._is_open = False
+        try:
+            await self._close()
+        finally:
+            self._is_entered = False
+
+    async def _open(self) -> None:
+        """Make ready for jobs; what raises leaves nothing behind."""
         if self._engine is None:
             model, options = self._model, self._options
             assert model is not None
@@ -104,13 +133,9 @@ class Runtime:
         except BaseException:
             await self._engine.close()
             raise
-        self._is_open, self._loop = True, asyncio.get_running_loop()
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._leave()
+    async def _close(self) -> None:
+        """End all jobs, and free what `_open` took."""
         try:
             await self._cancel_all()
         finally:
@@ -156,13 +181,6 @@ class Runtime:
             raise EngineClosed("the runtime is not open: use `async with plait.Runtime(...) as rt`")
         if asyncio.get_running_loop() is not self._loop:
             raise EngineClosed("the runtime was opened in another event loop: submit jobs there, or open one here")
-
-    def _leave(self) -> None:
-        """Take no further job. Raises `EngineClosed` in another event loop, where nobody could wait for those there
-        are, and leaves the runtime open."""
-        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
-            raise EngineClosed("the runtime was opened in another event loop: leave it there")
-        self._is_open = False
 
     async def _cancel_all(self) -> None:
         untold = self.jobs[::-1]

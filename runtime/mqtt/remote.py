@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from functools import partial
 from itertools import count
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ..budget import Budget
 from ..engine import Engine, Tokenizer
@@ -72,8 +71,6 @@ class RemoteRuntime(Runtime):
         self._state = Jobs(self.client, lease=lease, max_epochs=max_epochs)
         self._remote: dict[str, RemoteJob] = {}
         self._numbers = count(1)
-        self._is_open = False
-        self._loop = None
         self._ticker: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._refusal: PlaitError | None = None
@@ -98,7 +95,7 @@ class RemoteRuntime(Runtime):
         """Workers of the pool that are alive."""
         return sorted(self._state.workers)
 
-    async def __aenter__(self) -> Self:
+    async def _open(self) -> None:
         """Raises `BrokerUnreachable`."""
         topic = self.address.topic
         self._link = Link(
@@ -122,8 +119,6 @@ class RemoteRuntime(Runtime):
             raise
         self._ticker = asyncio.create_task(self._tick(self._link))
         self._state.is_closing = False
-        self._is_open, self._loop = True, asyncio.get_running_loop()
-        return self
 
     async def _introduce(self, link: Link) -> None:
         """Brokers let anybody read a pool that they do not know, and there are no workers to be heard of: whether this
@@ -134,10 +129,7 @@ class RemoteRuntime(Runtime):
         if self._refusal is not None:
             raise self._refusal
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._leave()
+    async def _close(self) -> None:
         self._state.is_closing = True
         assert self._link is not None and self._ticker is not None
         try:
@@ -152,7 +144,7 @@ class RemoteRuntime(Runtime):
                 try:
                     await settled([self._ticker])
                 finally:
-                    await self._link.__aexit__(kind, error, traceback)
+                    await self._link.__aexit__(None, None, None)
 
     async def submit(
         self,

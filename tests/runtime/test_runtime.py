@@ -244,6 +244,57 @@ async def test_a_runtime_is_opened_before_it_is_used():
             Runtime(**wrong)
 
 
+async def test_a_runtime_that_has_been_entered_is_not_entered_again_until_it_is_left(monkeypatch):
+    loaded = []
+
+    def load(model, options):
+        loaded.append(slow())
+        return loaded[-1]
+
+    monkeypatch.setattr("plait.runtime.runtime.load_engine", load)
+    runtime = Runtime("countdown")
+
+    async def use():
+        async with runtime:
+            return await (await runtime.submit(Sequential(prompt="q", max_tokens=2)))
+
+    refused = pytest.raises(InvalidInput, match="has been entered already")
+    first, second = await asyncio.gather(use(), use(), return_exceptions=True)  # while it is being opened
+    assert first.text == "xx" and isinstance(second, InvalidInput) and len(loaded) == 1 and loaded[0].is_closed
+    del loaded[:]
+    runtime = Runtime("countdown")
+    async with runtime:
+        job = await runtime.submit(Sequential(prompt="q"))
+        with refused:
+            await use()
+        assert len((await job).text) == 2000 and not loaded[0].is_closed
+        await runtime.submit(Sequential(prompt="q"))
+        left = asyncio.create_task(runtime.__aexit__(None, None, None))
+        await asyncio.sleep(0)
+        with refused:  # while it is being closed
+            await use()
+        await left
+        await runtime.__aenter__()
+
+
+async def test_a_runtime_is_entered_again_after_it_was_left_or_did_not_open():
+    class Broken(ScriptedEngine):
+        is_broken = True
+
+        async def start(self):
+            if self.is_broken:
+                raise OSError("no memory")
+            await super().start()
+
+    runtime = Runtime(engine=(engine := Broken(lambda _: "x")))
+    with pytest.raises(OSError, match="no memory"):
+        await runtime.__aenter__()
+    engine.is_broken = False
+    for _ in range(2):
+        async with runtime:
+            assert (await (await runtime.submit(Sequential(prompt="q")))).text == "x"
+
+
 async def test_an_engine_that_does_not_start_is_closed():
     class Broken(ScriptedEngine):
         async def start(self):
