@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
+from pydantic import AfterValidator, BeforeValidator, Field, PydanticUserError, SerializeAsAny
 
 from .budget import Budget
 from .errors import InvalidInput, InvalidJob
@@ -14,6 +15,8 @@ from .methods.base import Method
 from .methods.registry import METHODS, parse_method
 from .plain import check_plain
 from .spec import Spec
+
+logger = logging.getLogger(__name__)
 
 
 def _method(value: object) -> object:
@@ -91,11 +94,14 @@ def parse_job(data: str | bytes | dict[str, Any]) -> JobSpec:
 
 
 def method_schema(name: str) -> dict[str, Any]:
-    """The JSON schema of one method's JSON. Raises `InvalidInput` for an unknown name."""
+    """The JSON schema of one method's JSON. Raises `InvalidInput` for an unknown name, or a method without one."""
     cls = METHODS.find(name)
     if cls is None:
         raise InvalidInput(METHODS.unknown(name))
-    return cls.model_json_schema()
+    try:
+        return cls.model_json_schema()
+    except PydanticUserError as error:  # a field of a type that JSON has not
+        raise InvalidInput(f"the method {name!r} has no JSON schema: {error.message}") from None
 
 
 def job_schema(methods: Sequence[str] | None = None) -> dict[str, Any]:
@@ -105,7 +111,13 @@ def job_schema(methods: Sequence[str] | None = None) -> dict[str, Any]:
     definitions.pop("Method", None)
     choices = []
     for name in METHODS.names() if methods is None else methods:
-        found = method_schema(name)
+        try:
+            found = method_schema(name)
+        except InvalidInput as error:
+            if methods is not None:
+                raise
+            logger.warning("left out of the schema: %s", error)
+            continue
         definitions.update(found.pop("$defs", {}))
         definitions[name] = found
         choices.append({"$ref": f"#/$defs/{name}"})

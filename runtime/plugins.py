@@ -14,11 +14,13 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isfunction
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .errors import InvalidInput
 
@@ -30,14 +32,25 @@ logger = logging.getLogger(__name__)
 class Registry(Generic[T]):
     """Names of one kind -> things that were registered in this process, or that entry points of its group load."""
 
-    def __init__(self, kind: str, group: str) -> None:
-        """`kind`: what messages call one of them."""
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        expected: str = "a function",
+        fits: Callable[[str, Any], bool] = lambda name, thing: callable(thing),
+    ) -> None:
+        """`kind`: what messages call one of them. `fits`: is a thing of this name what is `expected`?"""
         self.kind = kind
         self.group = group
+        self._expected = expected
+        self._fits = fits
         self._things: dict[str, T] = {}
 
     def register(self, name: str, thing: T) -> None:
-        """Make a thing known. Raises `InvalidInput` when the name is taken by another one."""
+        """Make a thing known. Raises `InvalidInput` when it is something else than is expected of its
+        kind, or the name is taken by another one."""
+        if not self._fits(name, thing):
+            raise InvalidInput(f"the {self.kind} {name!r} is not {self._expected}")
         known = self._things.get(name)
         # A package may do both: name a thing in its metadata, and register it where it is defined.
         package = (getattr(thing, "__module__", None) or "").partition(".")[0]
@@ -47,8 +60,8 @@ class Registry(Generic[T]):
         self._things[name] = thing
 
     def find(self, name: object) -> T | None:
-        """The thing of this name; None: there is none. Raises `InvalidInput` if its package cannot be loaded, or
-        if several packages have one of that name."""
+        """The thing of this name; None: there is none. Raises `InvalidInput` if its package cannot be loaded or
+        has something else there, or if several packages have one of that name."""
         if not isinstance(name, str):
             return None
         if name not in self._things:
@@ -65,19 +78,33 @@ class Registry(Generic[T]):
         """All names, sorted; loads nothing."""
         return sorted({*self._things, *_entries(self.group)})
 
+    def called(self, name: str) -> str:
+        """What messages call the thing of this name: its kind, and the package that it comes from."""
+        packages = " and ".join(map(_package, _entries(self.group).get(name, ())))
+        return f"the {self.kind} {name!r}" + (f" of {packages}" if packages else "")
+
     def unknown(self, name: object) -> str:
         """What to say of a name that is not known."""
         return f"unknown {self.kind} {name!r}; known: {', '.join(self.names()) or 'none'}"
 
     def _load(self, entry: EntryPoint) -> T:
+        called = self.called(entry.name)
         try:
             thing: T = entry.load()
-        except Exception as error:  # Whatever importing somebody's module raises.
-            raise InvalidInput(
-                f"the {self.kind} {entry.name!r} of {_package(entry)} cannot be loaded ({entry.value}): "
-                f"{type(error).__name__}: {error}"
-            ) from error
+        except (Exception, SystemExit) as error:  # Whatever importing somebody's module raises.
+            raise InvalidInput(f"{called} cannot be loaded ({entry.value}): {type(error).__name__}: {error}") from error
+        if not self._fits(entry.name, thing):
+            raise InvalidInput(f"{called} is not {self._expected} ({entry.value})")
         return thing
+
+
+def has_methods(thing: object, protocol: type) -> bool:
+    """Has it the methods of the protocol? Properties are not looked at: some have no value yet."""
+    return all(
+        callable(getattr(thing, name, None))
+        for name, one in vars(protocol).items()
+        if isfunction(one) and name[0] != "_"
+    )
 
 
 @cache

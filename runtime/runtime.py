@@ -28,7 +28,12 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 100
 """Jobs that are ended in one go: with thousands, the event loop has other things to do in between."""
 
-_runtimes: Registry[type[Runtime]] = Registry("runtime scheme", "plait.runtimes")
+_runtimes: Registry[type[Runtime]] = Registry(
+    "runtime scheme",
+    "plait.runtimes",
+    "a subclass of Runtime",
+    lambda name, cls: isinstance(cls, type) and issubclass(cls, Runtime),
+)
 """Subclasses that run jobs elsewhere, by the scheme of their address."""
 
 

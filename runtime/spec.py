@@ -74,18 +74,21 @@ class Kinds(Registry[type[T]]):
 
     def __init__(self, kind: str, group: str, *, field: str | None = None) -> None:
         """`field`: the one that holds the name; None: it is called as the kind is."""
-        super().__init__(kind, group)
         self.field = field or kind
+        super().__init__(
+            kind,
+            group,
+            f"a class with this name as the default of its field `{self.field}`",
+            lambda name, cls: self._name(cls) == name,
+        )
 
     def add(self, cls: type[T]) -> None:
         """Make a class known. Raises `InvalidInput` without a name, or with one that is taken."""
-        self.register(self._name(cls), cls)
-
-    def find(self, name: object) -> type[T] | None:
-        cls = super().find(name)
-        if cls is not None and self._name(cls) != name:
-            raise InvalidInput(f"the entry point {name!r} of {self.group} names {cls.__name__}, whose name is another")
-        return cls
+        name = self._name(cls)
+        if name is None:
+            named = getattr(cls, "__name__", repr(cls))
+            raise InvalidInput(f"{named}.{self.field} needs its name as default: {self.field}: Literal['x'] = 'x'")
+        self.register(name, cls)
 
     def make(self, data: object) -> T:
         """What a JSON object describes. Raises `InvalidJob`."""
@@ -99,10 +102,7 @@ class Kinds(Registry[type[T]]):
             raise InvalidJob(self.unknown(name))
         return cls(**data)
 
-    def _name(self, cls: type[T]) -> str:
+    def _name(self, cls: type[T]) -> str | None:
         found = cls.model_fields.get(self.field) if isinstance(cls, type) and issubclass(cls, Spec) else None
         name = None if found is None else found.default
-        if not isinstance(name, str):
-            named = getattr(cls, "__name__", repr(cls))
-            raise InvalidInput(f"{named}.{self.field} needs its name as default: {self.field}: Literal['x'] = 'x'")
-        return name
+        return name if isinstance(name, str) else None

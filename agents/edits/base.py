@@ -81,4 +81,9 @@ class EditForm(ABC):
         """The edit in what stands between `<edit>` and `</edit>`. Raises `EditError`."""
 
 
-FORMS: Registry[type[EditForm]] = Registry("edit form", "plait.edits")
+FORMS: Registry[type[EditForm]] = Registry(
+    "edit form",
+    "plait.edits",
+    "a subclass of EditForm",
+    lambda name, cls: isinstance(cls, type) and issubclass(cls, EditForm),
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Protocol
 
-from ..plugins import Registry
+from ..plugins import Registry, has_methods
 
 
 class Command(Protocol):
@@ -22,7 +22,12 @@ class Command(Protocol):
         ...
 
 
-COMMANDS: Registry[Command] = Registry("command", "plait.commands")
+COMMANDS: Registry[Command] = Registry(
+    "command",
+    "plait.commands",
+    "a module or object with the functions `add_arguments` and `run`",
+    lambda name, command: has_methods(command, Command),
+)
 
 
 def register_command(name: str, command: Command) -> None:

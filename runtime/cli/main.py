@@ -12,7 +12,7 @@ from importlib.metadata import version
 from rich.console import Console
 from rich.logging import RichHandler
 
-from ..errors import PlaitError
+from ..errors import InvalidInput, PlaitError
 from ..plugins import import_plugin
 from .command import COMMANDS, Command, summary
 from .exit_status import exit_status
@@ -68,17 +68,16 @@ def _parser(names: Iterable[str]) -> argparse.ArgumentParser:
     names = list(names)
     for name in names:
         try:
-            command = COMMANDS.find(name)
+            command, line = _command(name)
         except PlaitError as error:
             if len(names) == 1:
                 raise
-            commands.add_parser(name, help=str(error), add_help=False)  # One broken package hides no other command.
+            # One broken package hides no other command.
+            commands.add_parser(name, help=_literal(str(error)), add_help=False)
             continue
-        assert command is not None
-        line = summary(command)
         one = commands.add_parser(
             name,
-            help=line,
+            help=_literal(line),
             description=(command.__doc__ or "").strip(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             parents=[_common()],
@@ -87,6 +86,24 @@ def _parser(names: Iterable[str]) -> argparse.ArgumentParser:
         command.add_arguments(one)
         one.set_defaults(command=command)
     return parser
+
+
+def _command(name: str) -> tuple[Command, str]:
+    """The command and its summary. Raises `InvalidInput` also for one that fails when it is asked what it takes."""
+    command = COMMANDS.find(name)
+    assert command is not None
+    try:
+        command.add_arguments(argparse.ArgumentParser(parents=[_common()]))
+        return command, summary(command)
+    except (Exception, SystemExit) as error:  # Whatever somebody's command raises.
+        raise InvalidInput(
+            f"{COMMANDS.called(name)} cannot say what it takes: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _literal(text: str) -> str:
+    """The text as argparse's help takes it."""
+    return text.replace("%", "%%")
 
 
 def _log(verbose: int) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import Engine
-from ..errors import UnknownModel
+from ..errors import InvalidInput, UnknownModel
 from ..passwords import without_password
 from ..plain import whole
-from ..plugins import Registry
+from ..plugins import Registry, has_methods
 from .hub import HubName, download
 
 EngineLoader = Callable[[str, dict[str, Any]], Engine]
@@ -86,12 +86,15 @@ def load_engine(model: str | Path, options: dict[str, Any]) -> Engine:
     """The engine for a model string: a scheme, or what the native engine takes (see `find_model`). It may take minutes:
     see `loading.load_in_thread`.
 
-    Raises `UnknownModel` with what there is to choose from.
+    Raises `UnknownModel` with what there is to choose from, and `InvalidInput` where a scheme gives no engine.
     """
     scheme, colon, rest = str(model).partition(":")
     load = _schemes.find(scheme) if colon else None
     if load is not None:
-        return load(rest, options)
+        engine = load(rest, options)
+        if not has_methods(engine, Engine):
+            raise InvalidInput(f"{_schemes.called(scheme)} gave {type(engine).__name__}, and no Engine")
+        return engine
     native = _schemes.find("native")
     if native is None:
         raise UnknownModel("no engine 'native': plait is not installed whole, its entry points are missing")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
 
 from ..errors import InvalidInput
 from ..plugins import Registry
@@ -40,7 +41,12 @@ def labels(name: str, answers: Sequence[str]) -> dict[str, Hashable]:
     equality = EQUALITIES.find(name)
     assert equality is not None
     distinct = list(dict.fromkeys(answers))
-    found = list(equality(distinct))
+    given: Any = equality(distinct)
+    if not isinstance(given, Iterable):
+        raise InvalidInput(f"{EQUALITIES.called(name)} gave {type(given).__name__}, and no sequence of labels")
+    found = list(given)
+    if not all(isinstance(label, Hashable) for label in found):
+        raise InvalidInput(f"{EQUALITIES.called(name)} gave labels that cannot be told apart: they are not hashable")
     if len(found) != len(distinct):
-        raise InvalidInput(f"the equality {name!r} gave {len(found)} labels for {len(distinct)} answers")
+        raise InvalidInput(f"{EQUALITIES.called(name)} gave {len(found)} labels for {len(distinct)} answers")
     return dict(zip(distinct, found, strict=True))

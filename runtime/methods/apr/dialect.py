@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ...errors import InvalidInput
-from ...plugins import Registry
+from ...plugins import Registry, has_methods
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +87,14 @@ def register_dialect(name: str, make: Callable[[], Dialect]) -> None:
 
 
 def find_dialect(name: str) -> Dialect:
-    """Raises `InvalidInput` for an unknown name."""
+    """Raises `InvalidInput` for an unknown name, or one under which no dialect is made."""
     make = _dialects.find(name)
     if make is None:
         raise InvalidInput(_dialects.unknown(name))
-    return make()
+    try:
+        dialect = make()
+    except Exception as error:  # Whatever somebody's class raises.
+        raise InvalidInput(f"{_dialects.called(name)} cannot be made: {type(error).__name__}: {error}") from error
+    if not has_methods(dialect, Dialect):
+        raise InvalidInput(f"{_dialects.called(name)} makes {type(dialect).__name__}, and no Dialect")
+    return dialect
