@@ -79,7 +79,7 @@ def _json(path: Path) -> Iterator[tuple[str, str, Any]]:
     """Place in short, place in full, value."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # the latter for what is no UTF-8, or can be no path
         raise InvalidInput(f"cannot read the problems in {path}: {error}") from None
     return _array(text, path) if text.lstrip().startswith("[") else _lines(text, path)
 
@@ -92,7 +92,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, str, Any]]:
         raise InvalidInput(f"{path} is Parquet, which needs pyarrow: pip install 'plait[evals]'") from None
     try:
         rows = read_table(path).to_pylist()
-    except (OSError, ArrowException) as error:
+    except (OSError, ValueError, ArrowException) as error:
         raise InvalidInput(f"cannot read the problems in {path}: {error}") from None
     for number, row in enumerate(rows, start=1):
         yield f"row {number}", f"{path}: row {number}", row

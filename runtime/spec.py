@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 
@@ -56,12 +57,15 @@ class Spec(BaseModel):
 
 
 def _mistyped(cls: type[Spec], data: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What pydantic would take for a number or a truth value and is none: "4", 1.0 or true for an integer."""
+    """What pydantic would take for a number or a truth value and is none: "4", 1.0 or true for an integer; and for a
+    path that no file can have."""
     for name, value in data.items():
         field = cls.model_fields.get(name)
+        kinds = () if field is None else get_args(field.annotation) or (field.annotation,)
+        if Path in kinds and isinstance(value, str | Path) and "\0" in str(value):
+            yield name, "no path has a NUL in it"
         if field is None or type(value) not in _NAMES:
             continue
-        kinds = get_args(field.annotation) or (field.annotation,)
         wanted = [_NAMES[kind] for kind in kinds if kind in _NAMES]
         if len(wanted) == sum(kind is not NoneType for kind in kinds) and not (
             type(value) in kinds or (type(value) is int and float in kinds)

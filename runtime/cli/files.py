@@ -17,7 +17,7 @@ def read_text(name: str | Path) -> str:
         if isinstance(sys.stdin, TextIOWrapper):
             sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")  # as a file is read, whatever the locale says
         return sys.stdin.read()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # the latter for what is no UTF-8, or can be no path
         raise InvalidInput(f"cannot read {'standard input' if str(name) == '-' else name}: {error}") from None
 
 
@@ -25,5 +25,5 @@ def write_text(path: Path, text: str) -> None:
     """Write a file. Raises `InvalidInput`."""
     try:
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot write {path}: {error}") from None

@@ -17,6 +17,7 @@ from plait.evals import Sample, parse_benchmark, run
 from plait.evals.benchmark import check_samples
 from plait.evals.benchmarks.countdown.problems import load
 from plait.evals.records import Record, Text, read_rows
+from plait.runtime.cli.files import read_text, write_text
 from plait.tests.evals.tools import engine, grid
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -190,3 +191,19 @@ def test_parquet(tmp_path):
     path.write_bytes(b"no table")
     with pytest.raises(InvalidInput, match="cannot read the problems"):
         read_rows(path, Row)
+
+
+@given(st.text(max_size=3), st.text(max_size=3), st.sampled_from([str, Path]))
+def test_a_path_that_no_file_can_have_is_refused(before, behind, kind):
+    path = before + "\0" + behind
+    with pytest.raises(InvalidInput, match="data: no path has a NUL in it"):
+        parse_benchmark({"name": "countdown", "data": kind(path)})
+    uses = (
+        lambda: read_rows(Path(path), Record),
+        lambda: read_rows(Path(f"{path}.parquet"), Record),
+        lambda: read_text(path),
+        lambda: write_text(Path(path), ""),
+    )
+    for use in uses:
+        with pytest.raises(InvalidInput, match="cannot (read|write)|is Parquet"):
+            use()
