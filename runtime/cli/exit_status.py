@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,6 +20,9 @@ def exit_status(run: Callable[[], int | None]) -> int:
     """Run a command; returns its status, or 1 for what plait refuses or what cannot be printed, 130 when it was
     interrupted or terminated. What cannot be said on standard error is lost, and nothing else with it."""
     _open_closed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what its encoding does not have is printed as an escape
     out, notes = _Stream(sys.stdout), _Stream(sys.stderr, is_lenient=True)
     with redirect_stdout(out), redirect_stderr(notes):
         try:

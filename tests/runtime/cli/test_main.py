@@ -157,6 +157,22 @@ def test_streams_that_are_closed_lead_nowhere(line, status, error):
     assert (run.returncode, run.stderr) == (status, error)
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1:strict", "cp1252"])
+def test_what_an_encoding_does_not_have_is_printed_as_an_escape(encoding, tmp_path):
+    (tmp_path / "added.py").write_text(
+        "import plait, sys\n"
+        "class Added:\n"
+        "    def add_arguments(self, parser): pass\n"
+        "    def run(self, options):\n"
+        "        sys.stdout.write('pa \\u0416.html')\n"
+        "        raise plait.InvalidInput('no \\u0416')\n"
+        "plait.register_command('added', Added())\n"
+    )
+    command = [sys.executable, "-m", "plait", "--import", str(tmp_path / "added.py"), "added"]
+    run = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True)
+    assert (run.returncode, run.stdout, run.stderr) == (1, rb"pa \u0416.html", b"plait: no \\u0416\n")
+
+
 def test_no_refusal_steers_the_terminal(capsys):
     assert main(["schema", "\x1b[2J"]) == 1
     assert "\\x1b[2J" in (err := capsys.readouterr().err) and "\x1b" not in err
