@@ -9,14 +9,13 @@ HASH/                 one job, by what makes it the same one
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..runtime.disk import replace_file, writing
+from ..runtime.disk import lock, replace_file, writing
 from ..runtime.errors import InvalidInput
 
 
@@ -40,14 +39,11 @@ class Folder:
         path = self._jobs / hashlib.sha256(text.encode()).hexdigest()[:16]
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = (path / "lock").open("w")
+            file = (path / "lock").open("w")
         except OSError as error:
             raise InvalidInput(f"cannot write to {path}: {error}") from None
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InvalidInput(f"another process works on this job in {path}") from None
+        with file:
+            lock(file, f"another process works on this job in {path}")
             self.path = path
             try:
                 if self.read("job") is None:

@@ -12,7 +12,6 @@ retry, the later holds.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -21,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from ..runtime.disk import make_folder, write_whole, writing
+from ..runtime.disk import lock, make_folder, write_whole, writing
 from ..runtime.errors import InvalidInput
 from .paths import absolute
 from .rows import Key, Unit
@@ -55,14 +54,11 @@ class Store:
         with writing(self._results):
             self._file = self._results.open("ab")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file, f"another evaluation is running in {self.folder}")
             self._look()  # Until now another process may have had it.
             self._begin(settings, environment)
             if retry_failed:
                 self.units = {key: unit for key, unit in self.units.items() if not unit.has_failed}
-        except BlockingIOError:
-            self.close()
-            raise InvalidInput(f"another evaluation is running in {self.folder}") from None
         except BaseException:
             self.close()
             raise

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from ..runtime.cli.options import named_folder, parse_field
-from ..runtime.disk import no_empty_folder
+from ..runtime.disk import holding, no_empty_folder
 from ..runtime.errors import InvalidInput
 from .config import read_toml
+from .processes import is_first
 from .run_folder import CONFIG
 
 KINDS = {"grpo": "grpo.train:run", "prm": "prm.train:run", "sft": "sft:run"}
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         make_absolute(data)
     module, _, name = KINDS[options.kind].partition(":")
     train: Callable[[dict[str, Any], Path, bool], None] = getattr(import_module(f".{module}", __package__), name)
-    with no_empty_folder(out):
+    with no_empty_folder(out), holding(out) if is_first() else nullcontext():
         train(data, out, options.fresh)
     return 0
 

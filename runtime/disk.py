@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from .errors import InvalidInput
+
+LOCK = ".lock"
+"""In a folder that a process holds."""
 
 
 def cache_folder(name: str) -> Path:
@@ -47,6 +52,33 @@ def make_folder(path: Path) -> None:
     """With those above it; it may be there. Raises `InvalidInput` as `writing` does."""
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def lock(file: IO[Any], taken: str) -> None:
+    """Hold an open file until it is closed, or the process ends. Raises `InvalidInput`, which says `taken`, where
+    another one holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InvalidInput(taken) from None
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Meanwhile the folder, which is made if need be, is this process's alone. Raises `InvalidInput` where it is
+    another's, or cannot be written."""
+    make_folder(folder)
+    path, taken = folder / LOCK, f"another run is working in {folder}"
+    with writing(path):
+        file = path.open("ab")
+    with file:
+        lock(file, taken)
+        if not os.fstat(file.fileno()).st_nlink:  # Whoever held it has just removed it: the next one makes another.
+            raise InvalidInput(taken)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

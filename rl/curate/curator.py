@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ...runtime.disk import make_folder
+from ...runtime.disk import holding
 from ...runtime.errors import InvalidInput, PromptTooLong
 from ...runtime.methods.sequential import Sequential
 from ...runtime.mqtt.address import refuse_password
@@ -73,25 +73,27 @@ async def curate(
     """Curate JSON Lines with `problem`, `solution` and perhaps `id` and `answer`; how many came through what. `model`:
     what `runtime` runs, if a run that goes on is to have the same.
 
-    Raises `InvalidInput` for a line without these, and for a folder that was made otherwise.
+    Raises `InvalidInput` for a line without these, and for a folder that was made otherwise or that another process
+    works in.
     """
     refuse_password(model or "")
     samples = read(source)
-    _claim(out, {"model": model, **config.model_dump(mode="json", exclude=set(MAY_CHANGE))})
-    curator = _Curator(out, runtime, config)
-    room = asyncio.Semaphore(config.concurrency)
+    with holding(out):
+        _claim(out, {"model": model, **config.model_dump(mode="json", exclude=set(MAY_CHANGE))})
+        curator = _Curator(out, runtime, config)
+        room = asyncio.Semaphore(config.concurrency)
 
-    async def one(sample: dict[str, str]) -> None:
-        async with room:
-            await curator.run(sample)
+        async def one(sample: dict[str, str]) -> None:
+            async with room:
+                await curator.run(sample)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for sample in samples:
-                group.create_task(one(sample))
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return curator.report(samples)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for sample in samples:
+                    group.create_task(one(sample))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return curator.report(samples)
 
 
 def read(source: Path) -> list[dict[str, str]]:
@@ -133,7 +135,6 @@ def _digest(sample: dict[str, str]) -> str:
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
     """Write down what decides about the texts, or see that the folder's are made by it. Raises `InvalidInput`."""
-    make_folder(out)
     known = own_config(out, settings, ["model"], [out / name for name in (*STAGES, TEXTS, REPORT)])
     if known is not None and any((out / name).exists() and (out / name).stat().st_size for name in STAGES):
         check_same(out, known, settings, (), advice="give another --out")

@@ -15,6 +15,7 @@ from plait.rl.grpo.config import GRPOConfig
 from plait.rl.prm.config import PRMConfig
 from plait.rl.run_folder import CONFIG, RunFolder
 from plait.runtime.cli.main import main
+from plait.runtime.disk import holding
 from plait.runtime.spec import Spec
 
 OUTCOMES = ("looks.jsonl", "traces")
@@ -125,6 +126,21 @@ def test_a_folder_without_a_name_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["train", "sft", "c.toml", "--out", ""])
     assert "--out: a folder has a name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["sft", "prm", "grpo"])
+def test_a_folder_that_another_run_works_in_stays_as_it_is(kind, tmp_path, monkeypatch, capsys):
+    (tmp_path / "c.toml").write_text('model = "none"\n')
+    out = tmp_path / "out"
+    (out / "checkpoint-2").mkdir(parents=True)
+    with holding(out):
+        before = content(out)
+        for more in ([], ["--fresh"]):
+            assert main(["train", kind, str(tmp_path / "c.toml"), "--out", str(out), *more]) == 1
+            assert f"another run is working in {out}" in capsys.readouterr().err and content(out) == before
+        monkeypatch.setenv("RANK", "1")  # another process of that run
+        assert main(["train", kind, str(tmp_path / "c.toml"), "--out", str(out)]) == 1
+        assert "another run" not in capsys.readouterr().err
 
 
 def test_what_is_refused_leaves_no_folder(tmp_path, capsys):

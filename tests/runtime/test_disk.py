@@ -1,12 +1,13 @@
 """Files that are on disk as a whole or not at all."""
 
+import fcntl
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from plait.runtime.disk import make_folder, no_empty_folder, replace_file, write_whole
+from plait.runtime.disk import LOCK, holding, make_folder, no_empty_folder, replace_file, write_whole
 from plait.runtime.errors import InvalidInput
 
 
@@ -47,6 +48,31 @@ def test_a_synced_file_is_on_the_disk_before_it_takes_its_place_and_its_folder_a
     assert done == ["file", "replace", "folder"]
     replace_file(tmp_path / "a.txt", b"two")
     assert done[3:] == ["replace"]
+
+
+def test_a_folder_is_held_by_one_alone(tmp_path: Path) -> None:
+    with holding(tmp_path / "new"):
+        with pytest.raises(InvalidInput, match="another run is working in .*new"), holding(tmp_path / "new"):
+            pass
+        assert [path.name for path in (tmp_path / "new").iterdir()] == [LOCK]
+    with pytest.raises(BlockingIOError), holding(tmp_path / "new"):
+        raise BlockingIOError
+    (tmp_path / LOCK).write_bytes(b"")  # of a run that was killed
+    with holding(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["new"]
+
+
+def test_a_lock_that_its_holder_has_just_removed_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = fcntl.flock
+
+    def ended_before(*options: int) -> None:
+        (tmp_path / LOCK).unlink()
+        flock(*options)
+
+    monkeypatch.setattr(fcntl, "flock", ended_before)
+    with pytest.raises(InvalidInput, match="another run"), holding(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from plait.rl.curate.plain import HINT, plain
 from plait.rl.curate.stages import listed, outermost, outline_problem, unstructured, whole
 from plait.rl.texts import read_samples
 from plait.runtime.cli.main import main
+from plait.runtime.disk import holding
 from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.runtime.methods.multiverse.check import problems, well_formed
 from plait.tests.rl.tools import files, folder
@@ -177,6 +178,14 @@ async def test_a_problem_has_its_own_text_only(rows, again, tmp_path):
     for number, (line, row) in enumerate(zip(texts(tmp_path), rows, strict=True)):
         assert (line["id"], line["prompt"]) == (str(number), row["problem"])
         assert line["text"].endswith(f"Answer: {row['answer']}")
+
+
+async def test_two_runs_do_not_work_in_one_folder(tmp_path):
+    model = Played()
+    with holding(tmp_path / "out"), pytest.raises(InvalidInput, match="another run is working in .*out"):
+        await run(tmp_path, model)
+    assert not model.calls and not list((tmp_path / "out").iterdir())
+    await run(tmp_path, model)
 
 
 async def test_null_is_as_good_as_nothing(tmp_path):
