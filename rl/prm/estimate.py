@@ -37,7 +37,8 @@ def estimate(paths: Iterable[Path], benchmark: Benchmark, delimiters: Sequence[s
     """The graded leaves of all trace files together, with the verdicts on those steps that no earlier leaf has.
     `delimiters`: end a step; empty: those of the search that wrote it.
 
-    Raises `InvalidInput` naming a file that is of no problem of the benchmark or of a method without steps.
+    Raises `InvalidInput` naming a file that is of no problem of the benchmark, or of a method without steps or whose
+    branches write parts of answers: it has a generator, or joins them.
     """
     samples = {sample.id: sample for sample in benchmark.load()}
     leaves: list[_Leaf] = []
@@ -73,6 +74,8 @@ def _leaves(
     if sample is None:
         raise InvalidInput(f"the trace is of problem {name!r}, which the benchmark {benchmark.name} does not have")
     method = parse_method(trace.header["method"])
+    if trace.joins or getattr(method, "generator", None) is not None:
+        raise InvalidInput(f"what the branches of this {method.method} wrote are parts of answers, not trajectories")
     ends = tuple(delimiters) or (method.delimiters if isinstance(method, TreeSearch) else ())
     if not isinstance(method, Answering) or not ends:
         raise InvalidInput(

@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import pytest
 
-from plait import InvalidInput, Runtime, SelfConsistency, TreeSearch
+from plait import InvalidInput, Runtime, SelfConsistency, Trace, TreeSearch
 from plait.evals.benchmark import Benchmark, Sample, Verdict, register_benchmark
 from plait.rl.prm.config import StepData
 from plait.rl.prm.estimate import estimate, split
 from plait.rl.prm.reading import read_trajectories
+from plait.runtime.trace.record import JoinRecord
 from plait.tests.search.tools import Steps, by_value
 
 TREE = {
@@ -96,6 +97,28 @@ async def test_what_cannot_be_graded_is_named(tmp_path):
     await record(tmp_path / "2.jsonl", SelfConsistency(prompt="Q", n=2), {"Q": ["x"]})
     with pytest.raises(InvalidInput, match="what ends a step of self_consistency"):
         estimate([tmp_path / "2.jsonl"], Ends())
+
+
+async def test_parts_of_answers_are_no_trajectories(tmp_path):
+    refused = pytest.raises(InvalidInput, match=r"1\.jsonl: .* parts of answers, not trajectories")
+    inner = {"method": "sequential", "prompt": "Q"}
+    reward = by_value({"x": 0.9})
+    for method in (
+        SelfConsistency(prompt="Q", n=2, generator=inner),
+        TreeSearch(
+            prompt="Q", width=2, strategy="rebase", reward=reward, delimiters=(";",), max_depth=2, generator=inner
+        ),
+    ):
+        await record(tmp_path / "1.jsonl", method, {"Q": ["x;", "y"], "Qx;": ["z"], "Qy;": ["z"]})
+        with refused:
+            estimate([tmp_path / "1.jsonl"], Ends(), [";"])
+    await record(tmp_path / "2.jsonl", SelfConsistency(prompt="Q", n=2), {"Q": ["x", "y"]})
+    trace = Trace.load(tmp_path / "2.jsonl")
+    first, *others = trace.branches
+    trace.joins.append(JoinRecord(branch=first, children=tuple(others), found=tuple(others), segment=None))
+    trace.save(tmp_path / "1.jsonl")
+    with refused:
+        estimate([tmp_path / "1.jsonl"], Ends(), [";"])
 
 
 def test_steps_keep_their_delimiters():
