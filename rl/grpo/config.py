@@ -95,7 +95,8 @@ class GRPOConfig(Spec):
     chunks: int = Field(default=1, ge=1)
     """Parts of a step that are computed one after the other, to need less memory; `prompts * group` is a multiple."""
     credit: Mode = "shared"
-    """Which advantage a thread gets; see `credit`."""
+    """Which advantage a thread gets; see `credit`. `per_thread` needs a judge, `tree` a method whose samples or steps no
+    `generator` writes."""
     scale: Scale = "std"
     """Are advantages divided by the standard deviation of their group?"""
     negative: float = Field(default=1.0, ge=0, le=1)

@@ -18,6 +18,7 @@ from ...runtime.methods.base import Method
 from ...runtime.methods.contexts import WithContexts
 from ...runtime.methods.hogwild.method import Hogwild
 from ...runtime.methods.nesting import all_methods
+from ...runtime.methods.sequential import Answering
 from ..capped import attention
 from ..checkpoints import checkpoints
 from ..models import loading
@@ -73,7 +74,10 @@ def train(config: GRPOConfig, out: Path, *, fresh: bool = False) -> Trained:
     check_samples(samples)
     if len(samples) < config.prompts:
         raise InvalidInput(f"{len(samples)} problems are not enough for steps of {config.prompts}")
-    _check_trainable(sampled(config.method).build(config.benchmark, samples[0], None))
+    method = sampled(config.method).build(config.benchmark, samples[0], None)
+    _check_trainable(method)
+    if config.credit == "tree":
+        _check_graded(method)
     held_out = [] if config.held_out is None else config.held_out.benchmark.load()
     arguments = _arguments(config, out)
     folder = RunFolder(out=out, config=config, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
@@ -104,6 +108,13 @@ def _check_trainable(method: Method) -> None:
             raise InvalidInput(
                 f'{one.method}: parallel contexts cannot be trained this way; set encoding = "sequential"'
             )
+
+
+def _check_graded(method: Method) -> None:
+    """Raises `InvalidInput` for methods whose samples or steps another one writes: by its own rules, in branches that
+    are no leaves of a tree of theirs."""
+    if isinstance(method, Answering) and getattr(method, "generator", None) is not None:
+        raise InvalidInput(f"credit tree: nothing grades what the generator of {method.method} writes; take another credit")
 
 
 def _arguments(config: GRPOConfig, out: Path) -> Any:

@@ -356,6 +356,11 @@ def test_a_step_with_some_judged_rollouts_goes_on_and_says_what_failed(folder, t
             {"benchmark": {"name": "math500"}, "method": {"method": "multiverse"}, "credit": "per_thread"},
             "no judge for math500",
         ),
+        ({"credit": "tree", "method": nested({})}, "credit tree: .* generator of self_consistency"),
+        (
+            {"credit": "tree", "method": {**SEARCH, "generator": {"method": "sequential", "prompt": "go"}}},
+            "credit tree: .* generator of tree_search",
+        ),
         ({"engine": {"speed": 1}}, "speed"),
         *(({"engine": {name: None}}, f"engine.{name} would do nothing") for name in IDLE_ENGINE),
         ({"nonsense": 1}, "nonsense"),
