@@ -36,6 +36,9 @@ IDLE = (
 )  # fmt: skip
 """Those, beside vLLM's, of generating, grading, showing or evaluating, which TRL does not do here."""
 
+ENTROPY = {"entropy_coef": 0.0, "use_adaptive_entropy": False, "top_entropy_quantile": 1.0}
+"""Those by which entropies count in the loss, and what they are where they do not."""
+
 IDLE_ENGINE = (
     "batch_invariant", "context_bytes", "contexts", "device", "dtype", "headless", "impl", "keep_logits",
     "tensor_parallel", "weights",
@@ -93,10 +96,12 @@ class GRPOConfig(Spec):
     steps: int = Field(default=100, ge=1)
     """Optimiser steps."""
     chunks: int = Field(default=1, ge=1)
-    """Parts of a step that are computed one after the other, to need less memory; `prompts * group` is a multiple."""
+    """Parts of a step that are computed one after the other, to need less memory; `prompts * group` is a multiple. 1
+    with what TRL takes from the entropies of each part by itself: `entropy_coef`, `use_adaptive_entropy`,
+    `top_entropy_quantile`."""
     credit: Mode = "shared"
-    """Which advantage a thread gets; see `credit`. `per_thread` needs a judge, `tree` a method whose samples or steps no
-    `generator` writes."""
+    """Which advantage a thread gets; see `credit`. `per_thread` needs a judge; `tree` a method whose samples or steps
+    no `generator` writes."""
     scale: Scale = "std"
     """Are advantages divided by the standard deviation of their group?"""
     negative: float = Field(default=1.0, ge=0, le=1)
@@ -161,6 +166,10 @@ class GRPOConfig(Spec):
             )
         if self.prompts * self.group % self.chunks:
             raise ValueError(f"prompts * group = {self.prompts * self.group} is no multiple of chunks = {self.chunks}")
+        if self.chunks > 1 and (
+            odd := [name for name, idle in ENTROPY.items() if self.trainer.get(name, idle) != idle]
+        ):
+            raise ValueError(f"trainer.{odd[0]}: TRL would take each chunk's entropies by themselves; set chunks = 1")
         if self.latency and self.scale == "std":
             # Where all are right the term is all that differs, and would weigh as much as being right or wrong.
             raise ValueError('latency goes with scale = "none"')
