@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.disk import sync_path
+from ..runtime.errors import InvalidInput
+from .processes import is_first
 
 PREFIX = "checkpoint-"
 STAGING = ".saving"
-"""Folder in the output folder where the checkpoint being written is."""
+"""Folder in the output folder where what is being written is: a checkpoint, or a model."""
+FULL = {"inline_container": "the disk takes no more", "iostream error": "the disk takes no more", "(os error ": ""}
+"""What stands in the errors, none of them an `OSError`, of those who write files in C++ (torch) and Rust -> the reason,
+where they do not give it."""
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Base
@@ -40,21 +47,19 @@ class SafeCheckpoints(_Base):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         assert self.args.output_dir is not None
         out = Path(self.args.output_dir)
-        if self.args.should_save:
-            shutil.rmtree(out / STAGING, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self._is_staging = True
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self._is_staging = False
-        self.accelerator.wait_for_everyone()
         name = f"{PREFIX}{self.state.global_step}"
-        self._note_best(out, name)
+        with saving(out) as staging:
+            self._is_staging = True
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._is_staging = False
+            self.accelerator.wait_for_everyone()
+            self._note_best(out, name)
+            if self.args.should_save:
+                self.state.save_to_json(str(staging / name / "trainer_state.json"))
+                publish(staging / name, out / name)
         if self.args.should_save:
-            self.state.save_to_json(str(out / STAGING / name / "trainer_state.json"))
-            publish(out / STAGING / name, out / name)
-            shutil.rmtree(out / STAGING)
             limit = self.args.save_total_limit
             if limit is not None and limit > 0:
                 best = self.state.best_model_checkpoint
@@ -69,6 +74,25 @@ class SafeCheckpoints(_Base):
         best = f"{PREFIX}{self.state.best_global_step}"
         if best == name or (out / best).is_dir():
             self.state.best_model_checkpoint = str((out / best).absolute())
+
+
+@contextmanager
+def saving(out: Path) -> Iterator[Path]:
+    """The folder in an output folder to write in what is then published; it goes in the end. Raises `InvalidInput`
+    where the system does not let it be written: a disk is full, ..."""
+    try:
+        yield out / STAGING
+    except Exception as error:
+        said = str(error)
+        reasons = [reason or said for mark, reason in FULL.items() if mark in said]
+        if isinstance(error, OSError):
+            reasons = [error.strerror or said]
+        if not reasons:
+            raise
+        raise InvalidInput(f"cannot write {out}: {reasons[0]}") from error
+    finally:
+        if is_first():
+            shutil.rmtree(out / STAGING, ignore_errors=True)
 
 
 def publish(folder: Path, place: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +10,12 @@ from typing import Any
 
 import torch
 
-from ..runtime.disk import replace_file
 from ..runtime.engines.native.gguf_tokenizer import load_tokenizer
 from ..runtime.engines.native.tokenizer import HFTokenizer
 from ..runtime.engines.registry import find_model
 from ..runtime.errors import InvalidInput, PlaitError
 from .capped import attention
-from .checkpoints import STAGING, publish
+from .checkpoints import publish, saving
 from .config import TrainConfig, arguments
 from .tags import add_tags, merge, save
 
@@ -87,18 +85,17 @@ def rows(model: Any, ids: Sequence[int]) -> dict[str, list[int]]:
 
 
 def publish_model(trainer: Any, out: Path, tokenizer: Any, is_main: bool, files: dict[str, str] | None = None) -> None:
-    """Save what there is to serve: `model/`, with further `files` by name, and with peft `adapter/`."""
+    """Save what there is to serve: `model/`, with further `files` by name, and with peft `adapter/`. Raises as `saving`
+    does."""
     if is_main:
-        trainer.save_state()
-        staging = out / STAGING
-        shutil.rmtree(staging, ignore_errors=True)
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if hasattr(model, "merge_and_unload"):
-            model.save_pretrained(staging / "adapter")
-            publish(staging / "adapter", out / "adapter")
-        save(merge(model), tokenizer, staging / "model")
-        for name, text in (files or {}).items():
-            replace_file(staging / "model" / name, text.encode(), sync=True)
-        publish(staging / "model", out / "model")
-        shutil.rmtree(staging)
+        with saving(out) as staging:
+            trainer.save_state()
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            if hasattr(model, "merge_and_unload"):
+                model.save_pretrained(staging / "adapter")
+                publish(staging / "adapter", out / "adapter")
+            save(merge(model), tokenizer, staging / "model")
+            for name, text in (files or {}).items():
+                (staging / "model" / name).write_text(text, encoding="utf-8")
+            publish(staging / "model", out / "model")
     trainer.accelerator.wait_for_everyone()

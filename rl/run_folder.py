@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.disk import make_folder, replace_file, writing
+from ..runtime.disk import make_folder, write_whole
 from ..runtime.errors import InvalidInput
 from ..runtime.spec import Spec
 from .checkpoints import STAGING, checkpoints
@@ -99,5 +99,4 @@ def check_same(
 
 def write_config(out: Path, fields: Mapping[str, Any]) -> None:
     """Write it down. Raises `InvalidInput` where that cannot be."""
-    with writing(out / CONFIG):
-        replace_file(out / CONFIG, json.dumps(fields, indent=1).encode() + b"\n", sync=True)
+    write_whole(out / CONFIG, json.dumps(fields, indent=1) + "\n", sync=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ..runtime.disk import replace_file
+from ..runtime.disk import write_whole
 from ..runtime.engines.native.tokenizer import HFTokenizer
 from ..runtime.errors import InvalidInput, UnsupportedModel
 from ..runtime.methods.multiverse.dialects import DIALECTS
@@ -178,6 +178,6 @@ def _probe(config: SFTConfig, out: Path, when: str, asked: list[list[int]], mode
     assert config.probe is not None
     found = probe(config.probe, model, asked, out / "probe" / when, seed=config.seed)
     known = json.loads((out / PROBE).read_text(encoding="utf-8")) if (out / PROBE).exists() else {}
-    replace_file(out / PROBE, json.dumps({**known, when: found.row()}, indent=1).encode() + b"\n", sync=True)
+    write_whole(out / PROBE, json.dumps({**known, when: found.row()}, indent=1) + "\n", sync=True)
     share = f"{found.answered} of {found.prompts} held-out prompts get a well-formed block"
     print(f"{when}: {share}; {found.well_formed} of {found.blocks} blocks are", flush=True)

@@ -94,10 +94,11 @@ def no_empty_folder(path: Path) -> Iterator[None]:
         raise
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is never seen half written; what was there stays until then. Raises `InvalidInput`."""
+def write_whole(path: Path, text: str, *, sync: bool = False) -> None:
+    """Write a file that is never seen half written; what was there stays until then. `sync`: as `replace_file`. Raises
+    `InvalidInput`."""
     with writing(path):
-        replace_file(path, text.encode())
+        replace_file(path, text.encode(), sync=sync)
 
 
 def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ...runtime.disk import holding
+from ...runtime.disk import holding, write_whole
 from ...runtime.errors import InvalidInput, PromptTooLong
 from ...runtime.methods.sequential import Sequential
 from ...runtime.mqtt.address import refuse_password
@@ -227,7 +227,7 @@ class _Curator:
                 text = formed[sample["id"]]["text"]
                 line = {"id": sample["id"], "prompt": sample["problem"], "text": text, "sequential": plain(text)}
                 lines.append(json.dumps(line) + "\n")
-        (self.out / TEXTS).write_text("".join(lines), encoding="utf-8")
+        write_whole(self.out / TEXTS, "".join(lines))
         counts = {
             "samples": len(samples),
             "outline": len(outlined),
@@ -235,7 +235,7 @@ class _Curator:
             "grammar": len(formed),
             "rewritten": sum(row["rewritten"] > 0 for row in formed.values()),
         }
-        (self.out / REPORT).write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+        write_whole(self.out / REPORT, json.dumps(counts, indent=1) + "\n")
         return counts
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...runtime.disk import writing
 from .config import HELD_OUT
 
 CURVE = "learning_curve.svg"
@@ -17,7 +18,8 @@ def draw(history: Sequence[dict[str, Any]], out: Path) -> Path | None:
     """Accuracy by step: of sampled rollouts (each step, and the mean of ten), and on held-out problems with their 95 %
     intervals; under it, tokens and branches of a rollout.
 
-    `history`: what the trainer logged. Returns the file, or None where matplotlib is not installed.
+    `history`: what the trainer logged. Returns the file, or None where matplotlib is not installed. Raises
+    `InvalidInput` where it cannot be written.
     """
     try:
         import matplotlib
@@ -58,5 +60,6 @@ def draw(history: Sequence[dict[str, Any]], out: Path) -> Path | None:
     bottom.legend()
     path = out / CURVE
     # Without a date in it the same run is the same file.
-    figure.savefig(path, metadata={"Date": None})
+    with writing(path):
+        figure.savefig(path, metadata={"Date": None})
     return path

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from ...evals.benchmark import Sample
 from ...evals.stats import wilson
-from ...runtime.disk import replace_file
+from ...runtime.disk import replace_file, writing
 from ..processes import is_first
 from .config import HELD_OUT, HeldOut
 from .rollouts import Request, Rollouts, failures
@@ -40,7 +40,8 @@ class Look(TrainerCallback):
             lines = self.file.read_bytes().splitlines(keepends=True)
             whole = [line for line in lines if line.endswith(b"\n")] if state.global_step else []
             kept = [line for line in whole if json.loads(line)["step"] <= state.global_step]
-            replace_file(self.file, b"".join(kept), sync=True)
+            with writing(self.file):
+                replace_file(self.file, b"".join(kept), sync=True)
         if state.global_step == 0:
             self._look(0)
 
@@ -72,5 +73,5 @@ class Look(TrainerCallback):
         for name, value in found.items():
             self.metrics.setdefault(f"held_out/{name}", []).append(value)
         line = {"step": step, "right": right, "of": len(outcomes), "interval": wilson(right, len(outcomes)), **found}
-        with self.file.open("a", encoding="utf-8") as file:
+        with writing(self.file), self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

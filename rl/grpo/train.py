@@ -20,7 +20,7 @@ from ...runtime.methods.hogwild.method import Hogwild
 from ...runtime.methods.nesting import all_methods
 from ...runtime.methods.sequential import Answering
 from ..capped import attention
-from ..checkpoints import checkpoints
+from ..checkpoints import checkpoints, publish, saving
 from ..models import loading
 from ..processes import is_first
 from ..run_folder import RunFolder
@@ -114,7 +114,9 @@ def _check_graded(method: Method) -> None:
     """Raises `InvalidInput` for methods whose samples or steps another one writes: by its own rules, in branches that
     are no leaves of a tree of theirs."""
     if isinstance(method, Answering) and getattr(method, "generator", None) is not None:
-        raise InvalidInput(f"credit tree: nothing grades what the generator of {method.method} writes; take another credit")
+        raise InvalidInput(
+            f"credit tree: nothing grades what the generator of {method.method} writes; take another credit"
+        )
 
 
 def _arguments(config: GRPOConfig, out: Path) -> Any:
@@ -218,7 +220,11 @@ def _train(
         found = checkpoints(out)
     with rollouts:
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-    trainer.save_model(str(out / "model"))
+    with saving(out) as staging:
+        trainer.save_model(str(staging / "model"))
+        if trainer.accelerator.is_main_process:
+            publish(staging / "model", out / "model")
+        trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         draw(trainer.state.log_history, out)
     trainer.accelerator.wait_for_everyone()

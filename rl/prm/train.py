@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ...runtime.disk import replace_file
+from ...runtime.disk import write_whole
 from ...runtime.errors import InvalidInput
 from ...runtime.tokenizer import Tokenizer
 from ...search.rewards.frames import check_tag
@@ -144,6 +144,6 @@ def _judge(
         return
     found = judge(list(scores(model, held_out, labels, batch_of, 0)))
     known = json.loads((out / VERDICTS).read_text(encoding="utf-8")) if (out / VERDICTS).exists() else {}
-    replace_file(out / VERDICTS, json.dumps({**known, when: found.row()}, indent=1).encode() + b"\n", sync=True)
+    write_whole(out / VERDICTS, json.dumps({**known, when: found.row()}, indent=1) + "\n", sync=True)
     auc = "" if found.auc is None else f", AUC {found.auc:.3f}"
     print(f"{when}: {found.accuracy:.1%} of {found.steps:,} held-out steps judged right{auc}", flush=True)

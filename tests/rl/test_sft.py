@@ -31,6 +31,7 @@ from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.runtime.engines.registry import find_model
 from plait.runtime.methods.multiverse.grammar import TAGS
 from plait.tests.rl.tools import REWRITING, SIZE, earlier_run, files, folder, text, texts
+from plait.tests.test_full_disk import full_at
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 """What TRL, peft and accelerate warn of is theirs."""
@@ -433,6 +434,28 @@ def test_time_that_is_up_ends_with_a_checkpoint_and_a_model(model, tmp_path):
     (tmp_path / "out" / "probe.json").write_text("{}")
     again = train(given.model_copy(update={"epochs": 1, "max_minutes": None}), tmp_path / "out", fresh=True)
     assert again.steps == 6 and not list((tmp_path / "out").glob("probe*"))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt"])
+def test_a_checkpoint_that_finds_no_room_is_one_error(file, model, tmp_path):
+    given = config(model, texts(tmp_path / "t.jsonl"), trainer={"save_steps": 2})
+    train(given.model_copy(update={"max_minutes": 1e-5}), tmp_path / "out")
+    before = sorted((tmp_path / "out").rglob("*"))
+    (last,) = checkpoints(tmp_path / "out")
+    with pytest.raises(InvalidInput, match="cannot write .*out: "), full_at((last / file).stat().st_size - 1):
+        train(given, tmp_path / "out")
+    assert sorted((tmp_path / "out").rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", [{}, {"lora": {"r": 4}}], ids=["model", "adapter"])
+def test_a_model_that_finds_no_room_is_one_error_and_the_one_before_stays(kind, model, tmp_path):
+    given = config(model, texts(tmp_path / "t.jsonl"), trainer={"save_strategy": "no", "max_steps": 1}, **kind)
+    out = train(given, tmp_path / "out").model
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(InvalidInput, match="cannot write .*out: "), full_at(len(before[out / "model.safetensors"]) - 1):
+        train(given, tmp_path / "out")
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert not (tmp_path / "out" / STAGING).exists()
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(2, [5, 6]), (0, [1, 2, 3, 4, 5, 6]), (-1, [1, 2, 3, 4, 5, 6])])

@@ -26,6 +26,7 @@ from plait.runtime.methods.nesting import all_methods
 from plait.tests.rl.grpo.tools import Vowels, judge, save_tiny
 from plait.tests.rl.tools import earlier_run, files
 from plait.tests.rl.tools import folder as tiny_folder
+from plait.tests.test_full_disk import full_at
 
 APR = {"method": "apr", "max_children": 2, "max_rounds": 2}
 
@@ -398,6 +399,16 @@ def test_a_model_without_weights_is_one_error_and_nothing_of_the_run_before_is_l
     with pytest.raises(InvalidInput, match="model cannot be loaded: .*no file named model"):
         train(given, tmp_path / "out", fresh=True)
     assert files(tmp_path / "out") == before
+
+
+def test_a_model_that_finds_no_room_is_one_error_and_the_one_before_stays(folder, tmp_path):
+    given = config(folder, steps=1, traces_every=0, trainer={"save_strategy": "no"})
+    out = train(given, tmp_path / "out").model
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(InvalidInput, match="cannot write .*out: "), full_at(len(before[out / "model.safetensors"]) - 1):
+        train(given, tmp_path / "out")
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert not (tmp_path / "out" / STAGING).exists()
 
 
 def test_from_the_shell(folder, tmp_path, capsys):
