@@ -81,7 +81,7 @@ class ReplayBranch(TokenBranch):
     def __init__(self, engine: BranchEngine, **options: Any) -> None:
         super().__init__(engine, **options)
         parent = options.get("parent")
-        self.view = View(parent.view.key if isinstance(parent, ReplayBranch) else "")
+        self.view: View = View(parent.view.key if isinstance(parent, ReplayBranch) else "")
 
     def merge(self, branches: Sequence[Branch]) -> None:
         length = self.length

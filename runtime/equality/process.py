@@ -43,15 +43,16 @@ class MathProcess:
                 self._start()
             process = self._process
             assert process is not None and process.stdin is not None
+            reply = None
             try:
                 process.stdin.write(json.dumps(request) + "\n")
                 process.stdin.flush()
+                reply = self._read(seconds)
             except OSError:
-                self._stop()
-                return None
-            reply = self._read(seconds)
-            if reply is None:
-                self._stop()
+                pass
+            finally:  # Interrupted, too: its reply would be taken for the next request's.
+                if reply is None:
+                    self._stop()
             return reply
 
     def close(self) -> None:
