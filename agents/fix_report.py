@@ -22,6 +22,8 @@ def print_patch(patch: str) -> None:
     """To standard output: byte for byte, or for people where that is a terminal."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if not console.is_terminal:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
         sys.stdout.write(patch)
         sys.stdout.flush()
         return

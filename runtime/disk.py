@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import InvalidInput
+
+logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
 """In a folder that a process holds."""
@@ -55,12 +58,14 @@ def make_folder(path: Path) -> None:
 
 
 def lock(file: IO[Any], taken: str) -> None:
-    """Hold an open file until it is closed, or the process ends. Raises `InvalidInput`, which says `taken`, where
-    another one holds it."""
+    """Hold an open file until it is closed, or the process and those forked from it end; on a file system without
+    locks not at all. Raises `InvalidInput`, which says `taken`, where another one holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InvalidInput(taken) from None
+    except OSError as error:
+        logger.warning("%s is not locked against another run: %s", file.name, error.strerror)
 
 
 @contextmanager

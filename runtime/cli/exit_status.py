@@ -21,7 +21,7 @@ def exit_status(run: Callable[[], int | None]) -> int:
     interrupted or terminated. What cannot be said on standard error is lost, and nothing else with it."""
     _open_closed()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")  # what its encoding does not have is printed as an escape
     out, notes = _Stream(sys.stdout), _Stream(sys.stderr, is_lenient=True)
     with redirect_stdout(out), redirect_stderr(notes):

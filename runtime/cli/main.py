@@ -95,6 +95,8 @@ def _command(name: str) -> tuple[Command, str]:
     try:
         command.add_arguments(argparse.ArgumentParser(parents=[_common()]))
         return command, summary(command)
+    except PlaitError:
+        raise
     except (Exception, SystemExit) as error:  # Whatever somebody's command raises.
         raise InvalidInput(
             f"{COMMANDS.called(name)} cannot say what it takes: {type(error).__name__}: {error}"

@@ -28,7 +28,10 @@ _DEGREES = re.compile(r"([\d.]+|[a-z]|\\[a-z]+|\\frac\{\d+\}\{\d+\})\^\{\\circ\}
 _BUILT = re.compile(r"\\\{([a-z])(?:\\in\\(?:mathbb|mathbf)\{?R\}?)?(?:\\mid|\\vert|\||:)(?=.*\1)(.*)\\\}\Z")
 """Sets of what an inequality says."""
 _MIXED = re.compile(r"(?<![\d.^_A-Za-z])(\d+)(?: (\d+)/(\d+)|\\frac\{(\d+)\}\{(\d+)\})")
-_RECURRING = re.compile(r"(?<![\d.^])(?<!\d )\d*\.\d*\\overline\{\d+\}(?!\d)")
+_EXACT = re.compile(
+    r"(?<![\d.^])(?<!\d )(?:\d*\.\d*\\overline\{\d+\}(?!\d)|(?<![A-Za-z_])\d+(?:\.\d+)?E[+-]?\d{1,3}(?![\w.]))"
+)
+"""Decimals that math-verify does not know: recurring ones, and those with a power of ten."""
 _DECIMAL = re.compile(r"(\^)?(\d*)\.(\d+)|(\d+)\.(?!\d)")
 _UNCLEAR = re.compile(
     r"[\d.] [\d.]|\d\.(?![\d,;:)\]}|&+*/=<>!^%-]|\\(?:[\\}]|end|cdot|times|pm|[lgn]eq|c[au]p|l(?:or|and))|\Z)"
@@ -83,7 +86,7 @@ def settle(gold: Reading, answer: Reading) -> bool | None:
 def legible(reading: Reading, *, named: bool = False) -> str | None:
     """The answer as math-verify reads it rightly; None: it cannot. `named`: with the `x = ` it has."""
     text = _BUILT.sub(r"\2", reading.body)
-    text = _RECURRING.sub(lambda match: "\\frac{{{}}}{{{}}}".format(*decimal(match[0]).as_integer_ratio()), text)
+    text = _EXACT.sub(lambda match: "\\frac{{{}}}{{{}}}".format(*decimal(match[0]).as_integer_ratio()), text)
     text = _MIXED.sub(r"(\1+\\frac{\2\4}{\3\5})", text)
     if _UNCLEAR.search(text) or AMOUNT.search(text) or reading.scale != 1 or len(text) > MAX_CHARS:
         return None

@@ -60,7 +60,7 @@ _OTHER = (
 )
 """Words behind a number that belong to its value."""
 AMOUNT = re.compile(
-    rf"\\text\{{[^{{}}]*(?:(?<![A-Za-z^\d])(?<!\^-)\d|(?<![A-Za-z])(?i:{_OTHER})(?![A-Za-z])"
+    rf"\\text\{{[^{{}}]*(?:(?<![A-Za-z^\d])(?<!\^-)\d|(?<![A-Za-z])(?!and\b)(?i:{_OTHER})(?![A-Za-z])"
     rf"|(?<![A-Za-z{{])(?:{'|'.join(_SCALES)})s?(?![A-Za-z]))"
 )
 """Text that is no unit: with such words, digits, or a scale that does not begin it."""

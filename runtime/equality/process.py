@@ -39,18 +39,18 @@ class MathProcess:
         process cannot do gives `{"error": message}`. Starts the process, which is not counted. Raises
         `MathUnavailable`."""
         with self._lock:
-            if self._process is None:
-                self._start()
-            process = self._process
-            assert process is not None and process.stdin is not None
             reply = None
             try:
+                if self._process is None:
+                    self._start()
+                process = self._process
+                assert process is not None and process.stdin is not None
                 process.stdin.write(json.dumps(request) + "\n")
                 process.stdin.flush()
                 reply = self._read(seconds)
             except OSError:
                 pass
-            finally:  # Interrupted, too: its reply would be taken for the next request's.
+            finally:  # Interrupted, too: what it says later would be taken for the next reply.
                 if reply is None:
                     self._stop()
             return reply

@@ -29,7 +29,9 @@ _UNITS = re.compile(rf"{_UNIT}(?:(?:[/* ~]|\\[,;: !]|\\(?:cdot|times) ?)+{_UNIT}
 """Symbols of units, which stand as text behind what they measure."""
 _BRACES = str.maketrans("", "", "{}")
 
-_RECURRING = re.compile(r"(?<![A-Za-z.)\]}])(\.\d*)(?:\\dot\{(\d+)\}(?:(\d*)\\dot\{(\d)\})?|\((\d+)\))")
+_RECURRING = re.compile(
+    r"(?<![A-Za-z.)\]}])(\.\d*)(?:\\dot\{(\d+)\}(?:(\d*)\\dot\{(\d)\})?|\((\d+)\)(?=[,;)\]}&]|\\(?:[\\}%]|end)|%|\Z))"
+)
 """`0.\\dot{1}4285\\dot{7}`, `0.1(6)`."""
 _TRAILING = re.compile(r"[.,; \\]+\Z")
 _PRIMES = re.compile(r"\\prime(?![A-Za-z])")

@@ -177,9 +177,10 @@ class Body(Given):
             if self.top is not None:
                 raise Refused(400, "log-probabilities are there without a method only", param="logprobs")
             said = {"prompt": prompt, **fields}
-            method = parse_method({**said, **chosen})
+            left = {name: value for name, value in said.items() if chosen.get(name) is None}
+            method = parse_method({**chosen, **left})
             for name, value in said.items():
-                if name in chosen and getattr(method, name) != value:
+                if name not in left and getattr(method, name) != value:
                     raise Refused(400, f"the method has another {name} than the body: leave it out", param="method")
             for number in range(self.n or 1):
                 spec = JobSpec(method=method, budget=budget, seed=seed + number, metadata=self.metadata or {})

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from plait import ScriptedEngine, Trace
+from plait.agents.fix_report import print_patch
 from plait.agents.working_copy import apply
 from plait.runtime.cli.main import main
 from plait.runtime.engines.registry import register_scheme
@@ -90,6 +91,14 @@ def test_a_patch_is_found_and_nothing_touched(folder, fix, tmp_path):
     assert Trace.load(trace).end["finish"] == "stop"
     git(folder, "apply", str(out))
     assert "raise ValueError" in (folder / "texttools/slug.py").read_text()
+
+
+@pytest.mark.parametrize("errors", ["strict", "backslashreplace"])
+def test_a_patch_is_printed_byte_for_byte_whatever_the_encoding(errors, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii", errors=errors))
+    print_patch("+# \u0416 \udce9\r\n")
+    assert written.getvalue() == b"+# \xd0\x96 \xe9\r\n"
 
 
 def test_a_patch_kept_in_the_repository_is_a_change_of_it(folder, fix):

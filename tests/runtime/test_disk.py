@@ -1,5 +1,6 @@
 """Files that are on disk as a whole or not at all."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -61,6 +62,16 @@ def test_a_folder_is_held_by_one_alone(tmp_path: Path) -> None:
     with holding(tmp_path):
         pass
     assert [path.name for path in tmp_path.rglob("*")] == ["new"]
+
+
+def test_a_file_system_without_locks_holds_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(_file: object, _how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with holding(tmp_path / "out"):
+        assert (tmp_path / "out" / LOCK).exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_lock_that_its_holder_has_just_removed_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

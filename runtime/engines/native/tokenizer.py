@@ -224,7 +224,7 @@ class HFTokenizer:
                 rendered: Any = render_jinja_template([chat], chat_template=template, **options)
                 return str(rendered[0][0])
 
-            text, left_out = within(TEMPLATE_SECONDS, lambda: (render(chat), _left_out(chat, render)))
+            text, left_out = within(TEMPLATE_SECONDS, lambda: _checked(chat, render))
         except TimeoutError:
             raise InvalidInput(f"the chat template takes more than {TEMPLATE_SECONDS} s for these messages") from None
         except jinja2.TemplateSyntaxError as error:
@@ -275,29 +275,37 @@ def _with_known_roles(messages: Sequence[Mapping[str, Any]], template: str) -> l
     ]
 
 
-def _left_out(chat: Sequence[Mapping[str, Any]], render: Callable[[list[dict[str, Any]]], str]) -> int | None:
-    """The first message that the template leaves out, as some do with roles that they do not know; None: there is none.
+def _checked(chat: Sequence[dict[str, Any]], render: Callable[[list[dict[str, Any]]], str]) -> tuple[str, int | None]:
+    """The text, and the first message that the template leaves out, as some do with roles that they do not know; None:
+    there is none.
 
     A number at the end of each content tells: it is there however a template trims, quotes or escapes what was said.
-    Users and assistants every template knows.
+    Where it is not, as in a template that cuts, nothing changes for other contents. Users and assistants every template
+    knows.
     """
+    text = render(list(chat))
     marks = {
         number: str(_FIRST_MARK + number)
         for number, message in enumerate(chat)
         if message.get("role") not in ("user", "assistant") and isinstance(message.get("content"), str)
         if message["content"]
     }
-    if not marks:
-        return None
-    marked = [
-        {**message, "content": message["content"] + marks[number]} if number in marks else dict(message)
-        for number, message in enumerate(chat)
-    ]
-    try:
-        text = render(marked)
-    except Exception:  # A template that cannot take the number has read the content.
-        return None
-    return next((number for number, mark in marks.items() if mark not in text), None)
+
+    def said(contents: Mapping[int, str]) -> str | None:
+        messages = [
+            {**message, "content": contents[number]} if number in contents else message
+            for number, message in enumerate(chat)
+        ]
+        try:
+            return render(messages)
+        except Exception:  # A template that cannot take the number has read the content.
+            return None
+
+    marked = said({number: chat[number]["content"] + mark for number, mark in marks.items()}) if marks else None
+    if marked is None:
+        return text, None
+    missing = (number for number, mark in marks.items() if mark not in marked)
+    return text, next((number for number in missing if said({number: marks[number]}) == text), None)
 
 
 def _ids(value: Any, where: str) -> list[int]:

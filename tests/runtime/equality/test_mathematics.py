@@ -141,16 +141,20 @@ def test_comparisons_end(process, monkeypatch):
     assert partition(["a" * 1_000_000, "1", "a" * 1_000_000], process) == [0, 1, 0]
 
 
-def test_a_request_that_is_interrupted_leaves_no_reply_to_the_next(process, monkeypatch):
+@pytest.mark.parametrize("is_started", [True, False])
+def test_a_request_that_is_interrupted_leaves_no_reply_to_the_next(is_started, monkeypatch):
     def interrupt(*given):
         raise KeyboardInterrupt
 
-    assert process.ask({"key": "x"}, 60) is not None
+    process = MathProcess()
+    if is_started:
+        assert process.ask({"read": "x"}, 60) is not None
     with monkeypatch.context() as patch:
         patch.setattr("plait.runtime.equality.process.select.select", interrupt)
         with pytest.raises(KeyboardInterrupt):
             process.ask({"gold": "x+1", "answer": "1+x"}, 60)
     assert partition([r"\sqrt{2}", r"\sqrt{3}", r"2^{\frac12}"], process) == [0, 1, 0]
+    process.close()
 
 
 def test_a_process_that_does_not_start_says_what_to_install(monkeypatch):

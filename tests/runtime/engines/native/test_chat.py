@@ -138,6 +138,7 @@ LOOKS = {
     "quoted": "{{ m.content | tojson }}",
     "escaped": "{{ m.content | escape }}",
     "without a thought": "{{ m.content.split('</think>')[-1] }}",
+    "cut": "{{ m.content[:3] }}",
 }
 SAID = st.sampled_from(["", " ", "hi", 'a "b" <c>\n', "a</think>b"])
 
