@@ -11,8 +11,9 @@ from ...errors import UnsupportedByEngine
 from .constrained import constrained
 
 Way = Literal["response_format", "structured_outputs", "guided", "llama_cpp"]
-EXTENSIONS = ("top_k", "min_p", "repetition_penalty", "ignore_eos", "include_stop_str_in_output")
+EXTENSIONS = ("top_k", "min_p", "repetition_penalty", "ignore_eos")
 """Fields that vLLM has beyond the API."""
+WHOLE_STOPS = "include_stop_str_in_output"
 LLAMA_CPP = "me"
 PLAIT = "plait"
 """Who owns the models of llama.cpp's Python server and of ours, by their own word."""
@@ -28,8 +29,11 @@ class Dialect:
     gives_ids: bool = False
     """It says which tokens it sampled (`return_token_ids`, as vLLM has it)."""
     flavour: Literal["openai", "vllm", "plait", "llama_cpp"] = "openai"
-    """Whose fields beyond the API it has: vLLM's (`top_k`, `min_p`, `repetition_penalty`, `ignore_eos`, whole stop
-    strings), plait's (the first three), or those of llama.cpp's Python server (`top_k`, `min_p`, `grammar`)."""
+    """Whose fields beyond the API it has: vLLM's (`EXTENSIONS`; SGLang has them too), plait's (the first three), or
+    those of llama.cpp's Python server (`top_k`, `min_p`, `grammar`)."""
+    whole_stops: bool = False
+    """It can leave in the stop string that it ends at (`include_stop_str_in_output`, as vLLM has it). Others are told
+    of none."""
     takes_any_top_p: bool = True
     """Some refuse one beside a temperature."""
     logprobs: bool = False
@@ -44,7 +48,7 @@ class Dialect:
 
     @property
     def extensions(self) -> bool:
-        """Has it all that vLLM has?"""
+        """Has it all of `EXTENSIONS`?"""
         return self.flavour == "vllm"
 
     @property
@@ -110,8 +114,8 @@ class Dialect:
         if self.extensions:
             body |= {"top_k": params.top_k or -1, "ignore_eos": params.ignore_eos}
             body |= {"skip_special_tokens": not self.gives_ids}
-            if params.stop:
-                body |= {"stop": list(params.stop), "include_stop_str_in_output": True}
+        if self.whole_stops and params.stop:
+            body |= {"stop": list(params.stop), WHOLE_STOPS: True}
         return body
 
 
@@ -139,5 +143,6 @@ def _candidates(*, is_chat: bool, has_tokenizer: bool) -> Sequence[Dialect]:
         return [*known, *(replace(one, takes_any_top_p=False) for one in both)]
     if has_tokenizer:
         full = replace(full, takes_ids=True, gives_ids=True)
-        return [full, replace(full, logprobs=False), Dialect(takes_ids=True), Dialect()]
+        bare = replace(full, logprobs=False)
+        return [full, bare, replace(bare, gives_ids=False), Dialect(takes_ids=True), Dialect()]
     return [full, replace(full, logprobs=False), Dialect(logprobs=True), Dialect()]

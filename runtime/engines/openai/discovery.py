@@ -10,9 +10,9 @@ from typing import Any
 from ...engine import SamplingParams
 from ...errors import PlaitError, ServerFailed, UnknownModel
 from .chunks import Chunk
-from .dialect import EXTENSIONS, LLAMA_CPP, PLAIT, Dialect, Way, candidates
+from .dialect import EXTENSIONS, LLAMA_CPP, PLAIT, WHOLE_STOPS, Dialect, Way, candidates
 from .options import ServerOptions
-from .server import Refused, Server, StreamBroken
+from .server import ConnectionLost, InternalError, Refused, Server, StreamBroken
 
 DEFAULT_CONTEXT = 4096
 LLAMA_CPP_CONTEXT = 2048
@@ -71,15 +71,18 @@ async def probe(
     refusal: PlaitError | None = None
     has_extensions: bool | None = None
     is_chat = options.api == "chat"
+
+    def request(dialect: Dialect) -> dict[str, Any]:
+        params = SamplingParams(stop=("\x00",), logprobs=0 if dialect.logprobs else None)
+        return {**dialect.body(params, max_tokens=1, seed=0), "model": listed.model, **prompt(dialect)}
+
     for dialect in candidates(
         is_chat=is_chat, has_tokenizer=has_tokenizer, logprobs=options.logprobs, owner=listed.owner
     ):
         if dialect.extensions and has_extensions is False:
             continue
-        params = SamplingParams(stop=("\x00",), logprobs=0 if dialect.logprobs else None)
-        body = {**dialect.body(params, max_tokens=1, seed=0), "model": listed.model, **prompt(dialect)}
         try:
-            async with aclosing(server.stream(dialect.path, body)) as stream:
+            async with aclosing(server.stream(dialect.path, request(dialect))) as stream:
                 chunks = [chunk async for chunk in stream]
         except Refused as error:
             refusal = refusal or error
@@ -89,32 +92,51 @@ async def probe(
             refusal = refusal or ServerFailed(f"{options.url} sends no completions: {error}")
             continue
         if dialect.extensions and has_extensions is None:
-            has_extensions = await _refuses_nonsense(server, dialect.path, body)
+            has_extensions = await _reads(server, dialect.path, request(dialect), *EXTENSIONS)
             if not has_extensions:
                 continue
         if dialect.gives_ids and not any(chunk.ids for chunk in chunks):
             continue
         if dialect.logprobs and not _comes_with_logprobs(chunks):
             continue
+        if dialect.extensions and WHOLE_STOPS not in options.extra_body:
+            # Who refuses nonsense there may refuse any field that he does not know.
+            whole = replace(dialect, whole_stops=True)
+            body = request(whole)
+            if await _reads(server, dialect.path, body, WHOLE_STOPS) and not await _refuses(server, dialect.path, body):
+                dialect = whole
         return replace(dialect, constraints=listed.way if options.constraints == "auto" else options.constraints)
     assert refusal is not None, "the last dialect asks for nothing that could be missing"
     raise refusal
 
 
-async def _refuses_nonsense(server: Server, path: str, body: dict[str, Any]) -> bool:
-    """Does the server read vLLM's fields? Many take any field that they do not know, and ignore it."""
-    for name in EXTENSIONS:
-        if name in server.options.extra_body:
-            continue
-        try:
-            async with aclosing(server.stream(path, {**body, name: "nonsense"})) as stream:
-                await anext(stream, None)
-        except Refused:
-            continue
-        except (StreamBroken, ServerFailed):
-            pass
-        return False
+async def _reads(server: Server, path: str, body: dict[str, Any], *names: str) -> bool:
+    """Does the server read these fields? Many take any field that they do not know, and ignore it: those who read it
+    refuse nonsense there."""
+    for name in names:
+        if name not in server.options.extra_body and not await _refuses(server, path, {**body, name: "nonsense"}):
+            return False
     return True
+
+
+async def _refuses(server: Server, path: str, body: dict[str, Any]) -> bool:
+    """Is the request wrong to the server? A 500 says so at once; other failures may pass, and are raised as
+    `ServerFailed` when they stay."""
+    try:
+        return await _refuses_now(server, path, body, max_retries=0)
+    except ServerFailed:
+        return await _refuses_now(server, path, body)
+
+
+async def _refuses_now(server: Server, path: str, body: dict[str, Any], *, max_retries: int | None = None) -> bool:
+    try:
+        async with aclosing(server.stream(path, body, max_retries=max_retries)) as stream:
+            await anext(stream, None)
+    except ConnectionLost as error:
+        raise ServerFailed(f"{server.options.url} sends no completions: {error}") from None
+    except (Refused, InternalError, StreamBroken):
+        return True
+    return False
 
 
 def _comes_with_logprobs(chunks: Sequence[Chunk]) -> bool:

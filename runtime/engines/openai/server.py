@@ -34,8 +34,16 @@ class StreamBroken(Exception):
     """A stream ended before its answer did: another request may go on where it ended."""
 
 
+class ConnectionLost(StreamBroken):
+    """It was not the server that ended it."""
+
+
 class Refused(InvalidInput):
     """The server does not take this request (400, 404, 422)."""
+
+
+class InternalError(ServerFailed):
+    """The server failed at this request (500), as some do at what they cannot read."""
 
 
 class Server:
@@ -69,18 +77,21 @@ class Server:
         data = found.get("data") if isinstance(found, Mapping) else None
         return [one for one in data if isinstance(one, dict) and isinstance(one.get("id"), str)] if data else []
 
-    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
+    async def stream(
+        self, path: str, body: Mapping[str, Any], *, max_retries: int | None = None
+    ) -> AsyncGenerator[Chunk, None]:
         """The pieces of an answer. Closing it closes the connection. Behind the piece with the finish reason the answer
-        is whole: what is odd there is left out.
+        is whole: what is odd there is left out. `max_retries`: None is that of the options.
 
         Raises `StreamBroken`, `ServerFailed`, and `Refused`, `UnknownModel` or `PromptTooLong` for what is wrong with
         the request.
         """
-        from openai import APIError, APIStatusError, AsyncStream
+        from openai import APIConnectionError, APIError, APIStatusError, AsyncStream
 
+        client = self._client if max_retries is None else self._client.with_options(max_retries=max_retries)
         async with self._slots:
             with self._errors():
-                events = await self._client.post(
+                events = await client.post(
                     path,
                     body={**body, **self.options.extra_body},
                     cast_to=object,
@@ -99,7 +110,8 @@ class Server:
                 raise
             except (APIError, Malformed, ValueError) as error:
                 if not is_whole:
-                    raise StreamBroken(self._clean(f"{type(error).__name__}: {error}")) from None
+                    kind = ConnectionLost if isinstance(error, APIConnectionError) else StreamBroken
+                    raise kind(self._clean(f"{type(error).__name__}: {error}")) from None
             finally:
                 await events.close()
 
@@ -135,9 +147,8 @@ class Server:
             return UnknownModel(f"{self.options.url} has no model {self.options.model!r}: {said}")
         if status in (400, 404, 405, 422, 501):
             return Refused(f"{self.options.url} does not take this request ({status}): {said}")
-        return ServerFailed(
-            f"{self.options.url} failed ({status}), {self.options.max_retries} retries included: {said}"
-        )
+        kind = InternalError if status == 500 else ServerFailed
+        return kind(f"{self.options.url} failed ({status}), {self.options.max_retries} retries included: {said}")
 
     def _clean(self, text: str) -> str:
         """What others wrote, for messages and logs: short, harmless, without the key."""

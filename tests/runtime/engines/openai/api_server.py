@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from plait import Engine, SamplingParams
-from plait.runtime.engines.openai.dialect import EXTENSIONS
+from plait.runtime.engines.openai.dialect import EXTENSIONS, WHOLE_STOPS
 
 KEY = "key-for-tests"
 LATE: dict[str, Any] = {
@@ -34,7 +34,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 class ApiServer:
     """`flavour`: "vllm" takes and gives token ids; "plain" texts alone, and refuses what is not in the API;
-    "lenient" ignores it, and leaves out the stop string that it ends at; "llama_cpp" is as llama.cpp's Python server
+    "lenient" ignores it, and leaves out the stop string that it ends at; "sglang" does so too, but reads `EXTENSIONS`;
+    "llama_cpp" is as llama.cpp's Python server
     (0.3.36) answers."""
 
     def __init__(self, engine: Engine, *, flavour: str = "vllm", key: str | None = None) -> None:
@@ -45,6 +46,8 @@ class ApiServer:
         """What happens to the next streams, one each."""
         self.refused: list[str] = []
         """Fields of the API that it does not take."""
+        self.nonsense: list[str] = []
+        """What happens to the next requests with nonsense in a field, one each."""
         self.running = self.peak = self.waiting = 0
         self.logits_all = True
         self._turn = asyncio.Lock()
@@ -94,13 +97,16 @@ class ApiServer:
     async def _answer(self, request: Request, body: dict[str, Any], tokens: list[int]) -> Response:
         if (refusal := self._refusal(request)) is not None:
             return refusal
-        more = (*EXTENSIONS, "return_token_ids", "max_completion_tokens", *self.refused)
+        more = (*EXTENSIONS, WHOLE_STOPS, "return_token_ids", "max_completion_tokens", *self.refused)
         known = {name: body[name] for name in more if name in body}
         refuses = self.flavour == "plain" or any(name in body for name in self.refused)
-        if (refuses and known) or (self.flavour == "vllm" and "nonsense" in known.values()):
+        wrong = [name for name, value in known.items() if value == "nonsense"]
+        fault = self.nonsense.pop(0) if wrong and self.nonsense else ""
+        reads = {"vllm": (*EXTENSIONS, WHOLE_STOPS), "sglang": EXTENSIONS}.get(self.flavour, ())
+        if not fault and ((refuses and known) or any(name in reads for name in wrong)):
             return JSONResponse({"error": {"message": "fields that are unknown or wrong"}}, 400)
         self.requests.append(body)
-        fault = self.faults.pop(0) if self.faults else ""
+        fault = fault or (self.faults.pop(0) if self.faults else "")
         if fault.isdigit():
             return JSONResponse({"error": {"message": f"fault {fault}"}}, int(fault), headers={"retry-after-ms": "1"})
         if body["model"] != "countdown":
@@ -144,7 +150,7 @@ class ApiServer:
         try:
             async for token in generation:
                 count += 1
-                if fault == "drop" and count == 4:
+                if fault == "drop" and count == min(4, body["max_tokens"]):
                     raise ConnectionResetError
                 if fault in ("abort", "error", "content_filter") and count == 4:
                     yield self._event(body, "", None, fault)
@@ -154,7 +160,7 @@ class ApiServer:
                 text = "" if token in tokenizer.eos_ids else self._text(before, token)
                 before.append(token)
                 written += text
-                if self.flavour == "lenient" and any(stop in written for stop in body.get("stop", ())):
+                if self.flavour in ("lenient", "sglang") and any(stop in written for stop in body.get("stop", ())):
                     yield self._event(body, "", None, "stop")
                     return
                 yield self._event(body, text, token)

@@ -29,6 +29,7 @@ from plait import (
     UnsupportedByEngine,
 )
 from plait.runtime.engines.openai.chunks import Chunk, Malformed, read_chunk
+from plait.runtime.engines.openai.dialect import WHOLE_STOPS
 from plait.runtime.engines.openai.engine import _Sample
 from plait.runtime.engines.openai.text_tokenizer import TextTokenizer
 from plait.runtime.engines.openai.usage import Account, ServerUsage
@@ -107,7 +108,7 @@ async def test_texts_alone_are_enough(flavour):
 
 
 @pytest.mark.parametrize("api", ["completions", "chat"])
-@pytest.mark.parametrize("flavour", ["vllm", "plain", "lenient"])
+@pytest.mark.parametrize("flavour", ["vllm", "sglang", "plain", "lenient"])
 async def test_who_ignores_fields_is_not_taken_for_vllm(flavour, api):
     method = Sequential(prompt=f"seq {PROBLEM}", max_tokens=300, temperature=0.0, stop=["="])
     async with served({"api": api, "context_limit": 500}, flavour=flavour) as (remote, server, native):
@@ -115,13 +116,49 @@ async def test_who_ignores_fields_is_not_taken_for_vllm(flavour, api):
         assert (there.text, there.finish_reason) == (here.text, Finish.STOP)
         fields = SamplingParams(max_tokens=2, top_k=4, min_p=0.1, repetition_penalty=1.5, ignore_eos=True)
         branch = remote.engine.open(remote.engine.tokenizer.encode(PROBLEM))
-        assert remote.engine.dialect.extensions == (flavour == "vllm")
-        if flavour == "vllm":
+        dialect, reads = remote.engine.dialect, flavour in ("vllm", "sglang")
+        assert (dialect.extensions, dialect.whole_stops) == (reads, flavour == "vllm")
+        if reads:
             await branch.generate(fields)
             assert server.requests[-1]["top_k"] == 4 and server.requests[-1]["ignore_eos"]
         else:
             with pytest.raises(UnsupportedByEngine, match="top_k, min_p, repetition_penalty, ignore_eos"):
                 branch.generate(fields)
+
+
+@pytest.mark.parametrize("refused", [WHOLE_STOPS, "return_token_ids"])
+async def test_one_field_that_is_not_there_leaves_the_others(refused):
+    async with Runtime("countdown") as native, ApiServer(native.engine).serve() as api:
+        api.refused = [refused]
+        async with Runtime(f"openai:{api.url}", tokenizer="countdown") as remote:
+            dialect = remote.engine.dialect
+            assert dialect.extensions and dialect.takes_ids
+            assert (dialect.whole_stops, dialect.gives_ids) == (refused != WHOLE_STOPS, refused == WHOLE_STOPS)
+            params = SamplingParams(max_tokens=300, stop=("=",), repetition_penalty=1.1)
+            branches = [one.engine.open(one.engine.tokenizer.encode(f"seq {PROBLEM}")) for one in (native, remote)]
+            here, there = [(await branch.generate(params)).text for branch in branches]
+            assert here == there and ("stop" in api.requests[-1]) is dialect.whole_stops
+
+
+@pytest.mark.parametrize("fault", ["408", "429", "503", "hang", "drop"])
+async def test_a_fault_is_no_answer_to_what_a_server_knows(fault):
+    async with Runtime("countdown") as native, ApiServer(native.engine).serve() as api:
+        options = {"max_retries": 1, "timeout": 0.5}
+        api.nonsense = [fault]
+        async with Runtime(f"openai:{api.url}", **options) as remote:
+            assert not api.nonsense and remote.engine.dialect.whole_stops and remote.engine.dialect.extensions
+        api.nonsense = [fault] * 9
+        with pytest.raises(ServerFailed, match=fault if fault.isdigit() else "cannot be reached|sends no completions"):
+            async with Runtime(f"openai:{api.url}", **options):
+                pass
+
+
+@pytest.mark.parametrize("fault", ["400", "422", "500"])
+async def test_who_fails_at_nonsense_is_asked_once(fault):
+    async with Runtime("countdown") as native, ApiServer(native.engine).serve() as api:
+        api.nonsense = [fault] * 9
+        async with Runtime(f"openai:{api.url}") as remote:
+            assert remote.engine.dialect.extensions and len(api.nonsense) == 4
 
 
 @pytest.mark.parametrize("options", [{}, {"api": "chat"}, {"tokenizer": "countdown"}])
@@ -369,7 +406,7 @@ async def test_nothing_is_asked_for_what_is_forced_or_only_read():
 async def test_no_more_requests_at_once_than_allowed():
     async with served({"tokenizer": "countdown", "max_concurrency": 2}) as (remote, api, _):
         await (await remote.submit(SelfConsistency(prompt=f"seq {PROBLEM}", n=6, max_tokens=20)))
-        assert len(api.requests) == 7 and api.peak == 2
+        assert len(api.requests) == 8 and api.peak == 2
 
 
 LLAMA = {"flavour": "llama_cpp"}
