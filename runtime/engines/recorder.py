@@ -145,9 +145,9 @@ class RecordedBranch:
         return [RecordedBranch(self._recorder, branch, self._seed, view) for branch in self._branch.fork(n)]
 
     def merge(self, branches: Sequence[Branch]) -> None:
-        ours, length = _ours(branches), self.length
+        ours, tokens = _ours(branches), self.tokens
         self._branch.merge([branch._branch for branch in ours])
-        self._view.merge(length, [branch._view.key for branch in ours])
+        self._view.merge(tokens, [(branch.tokens, branch._view.key) for branch in ours])
 
     def seek(self, position: int) -> None:
         self._branch.seek(position)
@@ -169,8 +169,7 @@ class RecordedBranch:
         self._branch.rewind(length)
 
     def watch(self, branch: Branch, shift: int = 0) -> None:
-        self._branch.watch(_ours([branch])[0]._branch, shift)
-        self._view.watch(self.length, branch.path, shift)
+        raise _has_no_live_views()
 
     def attach(
         self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0

@@ -50,16 +50,16 @@ class View:
         """`texts`: tokens, and the key of what else is seen with them; `how`: as `Branch.attach`."""
         self._add(length, "attach", [[list(tokens), key] for tokens, key in texts], how)
 
-    def merge(self, length: int, keys: Sequence[str]) -> None:
-        """`keys`: of the branches; those that began with this view and did nothing else change nothing."""
-        if any(key != self.key for key in keys):
-            self._add(length, "merge", keys)
+    def merge(self, tokens: Sequence[int], texts: Sequence[tuple[Sequence[int], str]]) -> None:
+        """`tokens`: those before; `texts`: as `attach`, of the branches. One that went on with this view, and did
+        nothing else, leaves what its tokens tell; of several they do not tell where one ends, nor the position then."""
+        length = len(tokens)
+        goes_on = [key == self.key and list(text[:length]) == list(tokens) for text, key in texts]
+        if len(texts) > 1 or not all(goes_on):
+            self._add(length, "merge", [[list(text), key] for text, key in texts])
 
     def seek(self, length: int, position: int) -> None:
         self._add(length, "seek", position)
-
-    def watch(self, length: int, path: tuple[int, ...], shift: int) -> None:
-        self._add(length, "watch", path, shift)
 
     def _add(self, *what: object) -> None:
         self.key = text_key(self.key, *what)
@@ -84,9 +84,9 @@ class ReplayBranch(TokenBranch):
         self.view: View = View(parent.view.key if isinstance(parent, ReplayBranch) else "")
 
     def merge(self, branches: Sequence[Branch]) -> None:
-        length = self.length
+        tokens = self.tokens
         super().merge(branches)
-        self.view.merge(length, [branch.view.key for branch in _ours(branches)])
+        self.view.merge(tokens, [(branch.tokens, branch.view.key) for branch in _ours(branches)])
 
     def attach(
         self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
@@ -102,8 +102,7 @@ class ReplayBranch(TokenBranch):
         self.view.attach(self.length, [(tokens, "") for tokens in contexts], temperature, scale, bias)
 
     def watch(self, branch: Branch, shift: int = 0) -> None:
-        super().watch(branch, shift)
-        self.view.watch(self.length, branch.path, shift)
+        raise self._has_no_live_views()
 
     def seek(self, position: int) -> None:
         super().seek(position)

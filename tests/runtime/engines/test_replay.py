@@ -138,15 +138,11 @@ async def test_top_logprobs_survive(tmp_path):
 async def test_branches_of_other_engines_are_refused(tmp_path):
     recorder = Recorder(scripted(), tmp_path / "file")
     with pytest.raises(InvalidInput, match="another engine"):
-        recorder.open([5]).watch(scripted().open([5]))
+        recorder.open([5]).attach([scripted().open([5])])
     root = recorder.open([5])
-    one, two = root.fork(2)
+    one, _ = root.fork(2)
     root.attach([one])
-    one.watch(two, shift=1)
     one.seek(4)
-    for operation in (one.block, one.seal, lambda: one.arrange([]), lambda: one.lockstep("g")):
-        with pytest.raises(PlaitError, match="live views"):
-            operation()
     assert recorder.block_usage().used == 4
     await recorder.close()
 
@@ -180,7 +176,6 @@ async def test_what_is_attached_is_part_of_a_call(tmp_path, change):
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("seek"), st.integers(0, 50)),
-        st.tuples(st.just("watch"), st.integers(-2, 2)),
         st.tuples(st.just("attach"), st.sampled_from([0.5, 2.0])),
         st.tuples(st.just("contexts"), st.sampled_from([0.5, 2.0])),
         st.tuples(st.just("merge"), st.none()),
@@ -196,8 +191,6 @@ def apply(branch, operations):
         child.extend([6])
         if name == "seek":
             branch.seek(value)
-        elif name == "watch":
-            branch.watch(child, value)
         elif name == "attach":
             branch.attach([child], scale=value)
         elif name == "contexts":
@@ -227,6 +220,35 @@ async def test_a_view_is_known_by_what_was_done_to_it(recorded, replayed):
                 await generation
 
 
+CUTS = st.sets(st.integers(1, 4))
+
+
+@given(CUTS, CUTS)
+async def test_merged_branches_are_known_by_where_they_end(recorded, replayed):
+    """The tokens are the same ones, but not the positions."""
+
+    def merged(engine, cuts):
+        root, edges = engine.open([5]), [0, *sorted(cuts), 5]
+        children = root.fork(len(edges) - 1)
+        for child, start, end in zip(children, edges, edges[1:], strict=False):
+            child.extend(range(6 + start, 6 + end))
+        root.merge(children)
+        return root
+
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = Recorder(ScriptedEngine(lambda _: "answer"), Path(folder) / "file")
+        root = merged(recorder, recorded)
+        position, done = root.position, await root.generate()
+        await recorder.close()
+        branch = merged(ReplayEngine(Path(folder) / "file"), replayed)
+        assert branch.tokens == [5, *range(6, 11)] and root.tokens[:6] == branch.tokens
+        if recorded == replayed:
+            assert branch.position == position and await branch.generate() == done
+        else:
+            with pytest.raises(InvalidInput, match="no recorded answer"):
+                await branch.generate()
+
+
 def test_recordings_from_before_views_counted_are_played():
     """The name of a call whose tokens tell all is what it was."""
     key = call_key(0, (), [5], SamplingParams(), View())
@@ -238,8 +260,17 @@ async def test_live_views_are_refused_when_they_are_recorded(tmp_path):
     async with Runtime(engine=Recorder(engine, tmp_path / "file")) as runtime:
         with pytest.raises(UnsupportedByEngine, match="not recorded"):
             await runtime.submit(Hogwild(prompt="p", rules=False))
-        branch = runtime.engine.open([5])
-        for operation in (branch.block, branch.seal, lambda: branch.arrange([]), lambda: branch.lockstep("g")):
-            with pytest.raises(UnsupportedByEngine, match="live views cannot be played back"):
-                operation()
-        branch.close()
+        refuse_live_views(runtime.engine)
+    async with Runtime(engine=ReplayEngine(tmp_path / "file")) as runtime:
+        refuse_live_views(runtime.engine)
+
+
+def refuse_live_views(engine):
+    branch = engine.open([5])
+    (other,) = branch.fork(1)
+    more = (lambda: branch.arrange([]), lambda: branch.lockstep("g"), lambda: branch.watch(other))
+    for operation in (branch.block, branch.seal, *more):
+        with pytest.raises(UnsupportedByEngine, match="live views"):
+            operation()
+    other.close()
+    branch.close()
