@@ -43,7 +43,7 @@ _NOUNS = (
 )
 _NAMED_UNIT = r"\\text\{[^{}]*\}(?:\^\{-?\d\}|\^\{\\circ\})?"
 _UNIT = re.compile(
-    rf"(?:(?<!\.){_NAMED_UNIT}(?:(?:/|\\cdot)?{_NAMED_UNIT})*|\^\{{(?:\\circ|o)\}}[CF]?|(?<=\d)(?:\\\$|[£€¢])"
+    rf"(?:{_NAMED_UNIT}(?:(?:/|\\cdot)?{_NAMED_UNIT})*|\^\{{(?:\\circ|o)\}}[CF]?|(?<=\d)(?:\\\$|[£€¢])"
     r"|\\operatorname\{[a-z]+\}|(?<=\d)(?:th|\^\{(?:\\text\{)?(?:th|st|nd|rd)\}{1,2})"
     rf"|(?<=[\d}}])(?:square|sq|cubic|cu)?(?:{_NOUNS})(?:s|es)?(?:\^\{{\d\}})?)\Z"
 )

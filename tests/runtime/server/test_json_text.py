@@ -13,7 +13,7 @@ from plait.tests.runtime.server.conftest import serving
 TOOL = {"name": "add", "parameters": {"type": "object"}}
 
 
-@pytest.mark.parametrize("value", ["1e999", "Infinity", r'"\ud800"', '"\ud800"', "2"])
+@pytest.mark.parametrize("value", ["1e999", "Infinity", r'"\ud800"', "2"])
 async def test_what_a_model_writes_for_arguments_is_never_an_error(value):
     text = f'<tool_call>{{"name": "add", "arguments": {{"x": {value}}}}}</tool_call>'
     messages = [{"role": "user", "content": "?"}]
