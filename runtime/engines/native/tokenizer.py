@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import takewhile
@@ -15,6 +14,7 @@ import tokenizers
 
 from ...engine import Tokenizer
 from ...errors import InvalidInput
+from .chat_roles import render_whole, with_known_roles
 from .chat_templates import read_templates
 from .continuation import encode_continuation
 from .patience import within
@@ -28,9 +28,6 @@ TEMPLATE_SECONDS = 3.0
 """For one chat through the chat template, which takes milliseconds."""
 _LONG = 4096
 """Characters of a text whose encoding takes milliseconds."""
-_DEVELOPER = re.compile(r"""["']developer["']""")
-"""In the source of a template that knows this role."""
-_FIRST_MARK = 7_310_258_000_000
 
 _RENDERED = frozenset(
     "conversations messages tools documents chat_template return_assistant_tokens_mask continue_final_message "
@@ -216,7 +213,7 @@ class HFTokenizer:
 
         try:
             options: dict[str, Any] = {**self.chat_template_kwargs, "add_generation_prompt": True, **self._special}
-            chat = _with_known_roles(messages, template)
+            chat = with_known_roles(messages, template)
             if tools:
                 options["tools"] = [dict(tool) for tool in tools]
 
@@ -224,7 +221,7 @@ class HFTokenizer:
                 rendered: Any = render_jinja_template([chat], chat_template=template, **options)
                 return str(rendered[0][0])
 
-            text, left_out = within(TEMPLATE_SECONDS, lambda: _checked(chat, render))
+            text, left_out = within(TEMPLATE_SECONDS, lambda: render_whole(chat, render))
         except TimeoutError:
             raise InvalidInput(f"the chat template takes more than {TEMPLATE_SECONDS} s for these messages") from None
         except jinja2.TemplateSyntaxError as error:
@@ -265,47 +262,6 @@ class IncrementalDecoder:
         else:
             self._emitted += len(piece)
         return piece
-
-
-def _with_known_roles(messages: Sequence[Mapping[str, Any]], template: str) -> list[dict[str, Any]]:
-    knows = _DEVELOPER.search(template) is not None
-    return [
-        {**message, "role": "system"} if message.get("role") == "developer" and not knows else dict(message)
-        for message in messages
-    ]
-
-
-def _checked(chat: Sequence[dict[str, Any]], render: Callable[[list[dict[str, Any]]], str]) -> tuple[str, int | None]:
-    """The text, and the first message that the template leaves out, as some do with roles that they do not know; None:
-    there is none.
-
-    A number at the end of each content tells: it is there however a template trims, quotes or escapes what was said.
-    Where it is not, as in a template that cuts, nothing changes for other contents. Users and assistants every template
-    knows.
-    """
-    text = render(list(chat))
-    marks = {
-        number: str(_FIRST_MARK + number)
-        for number, message in enumerate(chat)
-        if message.get("role") not in ("user", "assistant") and isinstance(message.get("content"), str)
-        if message["content"]
-    }
-
-    def said(contents: Mapping[int, str]) -> str | None:
-        messages = [
-            {**message, "content": contents[number]} if number in contents else message
-            for number, message in enumerate(chat)
-        ]
-        try:
-            return render(messages)
-        except Exception:  # A template that cannot take the number has read the content.
-            return None
-
-    marked = said({number: chat[number]["content"] + mark for number, mark in marks.items()}) if marks else None
-    if marked is None:
-        return text, None
-    missing = (number for number, mark in marks.items() if mark not in marked)
-    return text, next((number for number in missing if said({number: marks[number]}) == text), None)
 
 
 def _ids(value: Any, where: str) -> list[int]:
