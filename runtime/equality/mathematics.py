@@ -37,7 +37,8 @@ _UNCLEAR = re.compile(
     r"[\d.] [\d.]|\d\.(?![\d,;:)\]}|&+*/=<>!^%-]|\\(?:[\\}]|end|cdot|times|pm|[lgn]eq|c[au]p|l(?:or|and))|\Z)"
     r"|[\d.]\\overline|\\(?:dot|hat|widehat|tilde|widetilde)\{?\d|\.\d*\.|\d[eE][+-]?\d|!!|\\[cl]dots|\\pmod"
     r"|\\not(?![A-Za-z])|\\in [A-Za-z]"
-    r"|[\u0300-\u036f]|'|\\prime|(?<!matrix\})\^\{(?:T|\\top)\}|[A-Za-z]\^\{[(\[]\w+[)\]]\}|[fgh]\^\{-1\}\("  # marks
+    r"|[\u0300-\u036f]|'|\\prime|(?<!matrix\})\^\{(?:T|\\top)\}"
+    r"|(?:[A-Za-z]|[fgh]\(\w\))\^\{[(\[]\w+[)\]]\}|[fgh]\^\{-1\}\("  # marks
     r"|:[^:,;]*:|\\frac\{(?:d|\\partial)[^{}]*\}\{(?:d|\\partial)[^{}]*\}"
     r"|\\math(?:cal|frak|scr|bb(?!\{[CNQRZ]\}))"
 )
