@@ -30,7 +30,7 @@ _UNITS = re.compile(rf"{_UNIT}(?:(?:[/* ~]|\\[,;: !]|\\(?:cdot|times) ?)+{_UNIT}
 _BRACES = str.maketrans("", "", "{}")
 
 _RECURRING = re.compile(
-    r"(?<![A-Za-z.)\]}])(\.\d*)(?:\\dot\{(\d+)\}(?:(\d*)\\dot\{(\d)\})?|\((\d+)\)(?=[,;)\]}&]|\\(?:[\\}%]|end)|%|\Z))"
+    r"(?<![A-Za-z.)\]}])(\.\d*)(?:\\dot\{(\d+)\}(?:(\d*)\\dot\{(\d)\})?|\((\d+)\)(?=[,;)\]}&]|\\(?:[\\}%]|end|text)|\^\{\\circ\}|%|\Z))"
 )
 """`0.\\dot{1}4285\\dot{7}`, `0.1(6)`."""
 _TRAILING = re.compile(r"[.,; \\]+\Z")

@@ -186,6 +186,8 @@ def test_ten_ways_to_say_it(grader, form, gold):
         (r"y=\frac32\cdot 2^x", "y=1.5(2)^x"),
         ("5", r"5\text{ dogs and cats}"),
         ("5", r"5.\text{ cm}"),
+        ("1/3", r"0.(3)\text{ m}"),
+        ("1/3", r"0.(3)^\circ"),
         ("0.001", "10^-3"),
         (r"\frac12", "2**-1"),
         ("x^{-2}", "x^-2"),
