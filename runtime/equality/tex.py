@@ -12,6 +12,7 @@ from itertools import chain
 
 from .characters import in_ascii
 from .commands import ALPHABETS, ARGUMENTS, DIVIDED, DROPPED, NEGATED, NOTHING, SAME, SIDES, SPACES, TEXTS, WIDE
+from .digits import join_thousands, overline_recurring
 
 MAX_DEPTH = 100
 """Braces inside braces; deeper formulas stay as they are."""
@@ -29,19 +30,10 @@ _UNITS = re.compile(rf"{_UNIT}(?:(?:[/* ~]|\\[,;: !]|\\(?:cdot|times) ?)+{_UNIT}
 """Symbols of units, which stand as text behind what they measure."""
 _BRACES = str.maketrans("", "", "{}")
 
-_RECURRING = re.compile(
-    r"(?<![A-Za-z.)\]}])(\.\d*)(?:\\dot\{(\d+)\}(?:(\d*)\\dot\{(\d)\})?|\((\d+)\)(?=[,;)\]}&]|\\(?:[\\}%]|end|text)|\^\{\\circ\}|%|\Z))"
-)
-"""`0.\\dot{1}4285\\dot{7}`, `0.1(6)`."""
 _TRAILING = re.compile(r"[.,; \\]+\Z")
 _PRIMES = re.compile(r"\\prime(?![A-Za-z])")
 _KERN = re.compile(r"\\(?:m?kern|[hm]skip)\s*-?[\d.]+\s*(?:pt|mu|em|ex|cm|mm|in|pc|sp)(?![A-Za-z])")
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
-_MARK = re.compile(r"\\!\s*")
-_THOUSANDS = re.compile(
-    r"(?<![\d.])(?<!(?<!\\),)(?<!\d\\,)"  # not in the midst of a number; `\,` is a space
-    r"([1-9]\d{0,2})(\{,\}|\\[,;: ]|\\thinspace |~| |,)(\d{3}(?:\2\d{3})*)(?!\d|,\d|\{,\}\d)(?! ?/| \d)"
-)
 
 
 class _Unbalanced(Exception):
@@ -56,30 +48,9 @@ def typeset(text: str, *, commas: bool = True) -> str:
     """
     source = _KERN.sub(" ", in_ascii(text))
     try:
-        return _RECURRING.sub(_overlined, _Reader(_join_thousands(source, commas)).whole())
+        return overline_recurring(_Reader(join_thousands(source, commas)).whole())
     except _Unbalanced:
         return " ".join(text.split())
-
-
-def _overlined(match: re.Match[str]) -> str:
-    front, *period = match.groups(default="")
-    return rf"{front}\overline{{{''.join(period)}}}"
-
-
-def _join_thousands(text: str, commas: bool) -> str:
-    def join(match: re.Match[str]) -> str:
-        mark = match[2]
-        if mark == "," and (not commas or _is_inside(text[: match.start()])):
-            return match[0]
-        return match[1] + match[3].replace(mark, "")
-
-    text = re.sub(r",\\!\s*", "{,}", text)
-    return _THOUSANDS.sub(join, _MARK.sub("", text))
-
-
-def _is_inside(before: str) -> bool:
-    """Is a bracket open?"""
-    return sum(map(before.count, ("(", "[", r"\{"))) > sum(map(before.count, (")", "]", r"\}")))
 
 
 class _Reader:
