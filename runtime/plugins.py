@@ -98,6 +98,10 @@ class Registry(Generic[T]):
         return thing
 
 
+def is_subclass(thing: object, base: type) -> bool:
+    return isinstance(thing, type) and issubclass(thing, base)
+
+
 def has_methods(thing: object, protocol: type) -> bool:
     """Has it the methods of the protocol? Properties are not looked at: some have no value yet."""
     return all(

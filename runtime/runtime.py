@@ -20,7 +20,7 @@ from .jobs.companions import Companions
 from .jobs.job import Job
 from .methods.base import Method
 from .plain import check_plain
-from .plugins import Registry
+from .plugins import Registry, is_subclass
 from .trace.trace import check_writable
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _runtimes: Registry[type[Runtime]] = Registry(
     "runtime scheme",
     "plait.runtimes",
     "a subclass of Runtime",
-    lambda name, cls: isinstance(cls, type) and issubclass(cls, Runtime),
+    lambda name, cls: is_subclass(cls, Runtime),
 )
 """Subclasses that run jobs elsewhere, by the scheme of their address."""
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...runtime.plugins import Registry
+from ...runtime.plugins import Registry, is_subclass
 
 
 class EditError(Exception):
@@ -85,5 +85,5 @@ FORMS: Registry[type[EditForm]] = Registry(
     "edit form",
     "plait.edits",
     "a subclass of EditForm",
-    lambda name, cls: isinstance(cls, type) and issubclass(cls, EditForm),
+    lambda name, cls: is_subclass(cls, EditForm),
 )
