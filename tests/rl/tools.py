@@ -8,13 +8,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from plait.rl.checkpoints import STAGING
 from plait.rl.run_folder import CONFIG
+from plait.runtime.errors import InvalidInput
 from plait.runtime.spec import Spec
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.methods.multiverse.tools import Par, render
+from plait.tests.test_full_disk import full_at
 
 TEMPLATE = (
     "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
@@ -78,3 +82,14 @@ def texts(path: Path, count: int = 6) -> Path:
     rows = [{"prompt": f"q{i}?", "text": text(i), "sequential": f"<Think>\nx{i}\n</Think>"} for i in range(count)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def check_without_room(train):
+    """A model of `train`, which gives its folder, that finds no room on the disk is one error, and the one before
+    stays."""
+    out = train()
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(InvalidInput, match="cannot write .*out: "), full_at(len(before[out / "model.safetensors"]) - 1):
+        train()
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert not (out.parent / STAGING).exists()
