@@ -141,6 +141,21 @@ def test_a_view_holds_each_of_its_tokens_and_equal_rollouts_share_all(texts, pos
     assert len(forest) == len(trace_mask(trace))
 
 
+def test_equal_tokens_are_apart_in_the_view_that_holds_them_and_shared_with_others():
+    """Of three equal paths one view holds the first and the last, another one the second."""
+    made = TraceWriter()
+    made.segment(made.branch("0"), ([1], None))
+    for _ in range(3):
+        made.segment("0", ([2], [-1.0]), view=[(0, 1)])
+    made.segment("0", ([3, 5], [-1.0, -1.0]), view=[(0, 1), (1, 1), (3, 1)])
+    made.segment("0", ([4, 5], [-1.0, -1.0]), view=[(0, 1), (2, 1)])
+    forest = Forest()
+    *_, both, one = forest.add(made.trace)
+    assert [forest.tokens[node] for node in sorted(forest.needed(both))] == [1, 2, 2, 3]
+    assert [forest.tokens[node] for node in sorted(forest.needed(one))] == [1, 2, 4]
+    assert forest.tokens.count(2) == 2
+
+
 def test_what_a_stopped_generation_left_is_context_at_most():
     made = TraceWriter()
     made.segment(made.branch("0"), ([1, 2], None), ([5, 6], [-1.0, -2.0]))
