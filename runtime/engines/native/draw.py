@@ -29,8 +29,9 @@ def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_
     probs = scaled.softmax(-1)
     # Among equals top-p keeps those with the lowest ids, as the sort is stable.
     by_rank = probs.gather(1, ids)
-    before = by_rank.cumsum(-1) - by_rank
-    goes = (top_p < 1)[:, None] & (before >= top_p[:, None] * by_rank.sum(-1, keepdim=True))
+    # Added up in this order, for the whole too: at a border of `top_p` the last bit of either decides.
+    up_to = by_rank.cumsum(-1)
+    goes = (top_p < 1)[:, None] & (up_to - by_rank >= top_p[:, None] * up_to[:, -1:])
     probs = probs.scatter(1, ids, by_rank.masked_fill(goes, 0.0))
     probs = probs.where(probs >= min_p[:, None] * probs.amax(-1, keepdim=True), 0.0)
     cumulative = probs.cumsum(-1)

@@ -69,6 +69,14 @@ def test_as_one_row_at_a_time(rows: list[tuple[SamplingParams, str, float]], see
     assert likeliest(logits).tolist() == [d.token for d in greedy(logits)]
 
 
+def test_top_p_at_the_border_of_a_token() -> None:
+    """There the last bit of a sum decides whether one more token stays."""
+    rows = [SamplingParams(temperature=1.0, top_p=kept / VOCAB) for kept in range(1, VOCAB)]
+    logits, last = torch.full((len(rows), VOCAB), 1.5), 1 - 2.0**-53
+    expected = [d.token for d in sample(logits, [Draw(p, last) for p in rows])]
+    assert draw_all(logits, rows, [last] * len(rows)) == expected
+
+
 def test_frequencies_are_the_probabilities() -> None:
     logits, count = torch.tensor([[0.0, 1.0, 2.0, -torch.inf]]), 4000
     numbers = ((torch.arange(count) + 0.5) / count).tolist()
