@@ -9,9 +9,11 @@ import re
 
 GOAL = "Goal Reached"
 
-_INT = "[0-9]{1,12}"
+MAX_DIGITS = 40
+"""Of a number, here and in what judges: more than any four that a problem file may hold come to."""
+INT = f"[0-9]{{1,{MAX_DIGITS}}}"
 _exploring = re.compile(
-    rf"Exploring Operation: ({_INT}[-+*/]{_INT}={_INT}), Resulting Numbers: \[(?:{_INT}(?:, {_INT})*)?\]"
+    rf"Exploring Operation: ({INT}[-+*/]{INT}={INT}), Resulting Numbers: \[(?:{INT}(?:, {INT})*)?\]"
 )
 
 

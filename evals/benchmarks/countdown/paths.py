@@ -15,18 +15,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from ....runtime.methods.search_path import GOAL, operations
+from ....runtime.methods.search_path import GOAL, INT, operations
 from .verify import Verdict, verify
 
-_INT = "[0-9]{1,9}"
-_EXPLORING = re.compile(
-    rf"Exploring Operation: ({_INT}[-+*/]{_INT}=({_INT})), Resulting Numbers: \[((?:{_INT}, )*{_INT})\]"
-)
-_GOAL_LINE = re.compile(rf"{_INT},{_INT} equal: {GOAL}")
+_EXPLORING = re.compile(rf"Exploring Operation: ({INT}[-+*/]{INT}=({INT})), Resulting Numbers: \[((?:{INT}, )*{INT})\]")
+_GOAL_LINE = re.compile(rf"{INT},{INT} equal: {GOAL}")
 _LOOSE = re.compile(r"Exploring Operation:\s*([0-9]+)([-+*/])([0-9]+)=([0-9]+),\s*Resulting Numbers:\s*\[([^\]\n]*)\]")
 _LAST = re.compile(r"Exploring Operation: ([^\n]*?=([0-9]+)), Resulting Numbers: \[[^\n]*?\]")
 _LISTED = re.compile(r"Current State: [0-9]+:\[[^\n]*?\], Operations: \[([^\n]*?)\]")
-_OPERATION = re.compile(rf"({_INT})([-+*/])({_INT})=(-?{_INT})")
+_OPERATION = re.compile(rf"({INT})([-+*/])({INT})=(-?{INT})")
 
 _RIGHT = Verdict(True, "correct")
 
@@ -63,7 +60,7 @@ def apr(nums: Sequence[int], target: int, path: str) -> Verdict:
     for line in path.splitlines():
         if step := _LOOSE.search(line):
             listed = [part.strip() for part in step[5].split(",")] if step[5].strip() else []
-            if not all(re.fullmatch(_INT, part) for part in (*step.group(1, 3, 4), *listed)):
+            if not all(re.fullmatch(INT, part) for part in (*step.group(1, 3, 4), *listed)):
                 return Verdict(False, "not a number")
             a, b, c = int(step[1]), int(step[3]), int(step[4])
             left = Counter(held)
@@ -87,7 +84,7 @@ def sosp(nums: Sequence[int], target: int, text: str) -> Verdict:
     if goal is None or not explored:
         return Verdict(False, "the goal is not reached")
     last, result = explored[-1]
-    if not re.fullmatch(_INT, result) or int(result) != target:
+    if not re.fullmatch(INT, result) or int(result) != target:
         return Verdict(False, "the last operation does not make the target")
     parts = text[: goal.start()].split(f"{GOAL}\n")
     listed = _LISTED.findall(parts[1]) if len(parts) > 1 else []

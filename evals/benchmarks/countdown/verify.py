@@ -12,7 +12,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_MAX_TEXT, _MAX_DIGITS, _MAX_DEPTH = 4000, 9, 50
+from ....runtime.methods.search_path import MAX_DIGITS
+
+_MAX_TEXT, _MAX_DEPTH = 4000, 50
 _EQUATION = re.compile(r"([0-9]+)\s*([-+*/])\s*([0-9]+)\s*=\s*([0-9]+)")
 _SEPARATOR = re.compile(r"\s*[,;\n]\s*")
 """Between two equations; blank lines may stand around it."""
@@ -44,7 +46,7 @@ def verify(nums: Sequence[int], target: int, text: str) -> Verdict:
         text = _CLOSING.sub("", text.strip())
         if not text:
             raise _Wrong("empty")
-        if any(len(digits) > _MAX_DIGITS for digits in re.findall("[0-9]+", text)):
+        if any(len(digits) > MAX_DIGITS for digits in re.findall("[0-9]+", text)):
             raise _Wrong("number too large")
         parts = _SEPARATOR.split(text)
         if all(_EQUATION.fullmatch(part) for part in parts):
@@ -67,7 +69,7 @@ def _apply(op: str, a: int, b: int) -> int:
             raise _Wrong(f"negative result: {a}-{b}")
         return a - b
     if op == "*":
-        if a * b >= 10**_MAX_DIGITS:
+        if a * b >= 10**MAX_DIGITS:
             raise _Wrong("number too large")
         return a * b
     if b == 0 or a % b:

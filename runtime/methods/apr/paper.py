@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import add, floordiv, mul, sub
 
-from ..search_path import GOAL, after_find
+from ..search_path import GOAL, INT, after_find
 from .dialect import Child, Joined, Spawn
 
 CALLING, END_CALLING = "<Calling Sub Searches>", "<End Calling Sub Searches>"
@@ -29,15 +29,14 @@ RESULTS, END_RESULTS = "<Sub Searches>", "<End Sub Searches>"
 NO_SOLUTION = "No solution found."
 """The last line of a search that found none."""
 
-_INT = "[0-9]{1,12}"
-_OPERATION = rf"({_INT})([-+*/])({_INT})=({_INT})"
+_OPERATION = rf"({INT})([-+*/])({INT})=({INT})"
 _NODE = r"#([0-9]+(?:,[0-9]+)*)"
-_LIST = rf"\[((?:{_INT}(?:, {_INT})*)?)\]"
-_QUOTED = rf"'{_INT}[-+*/]{_INT}={_INT}'"
+_LIST = rf"\[((?:{INT}(?:, {INT})*)?)\]"
+_QUOTED = rf"'{INT}[-+*/]{INT}={INT}'"
 
-_moving = re.compile(rf"(?:(?:Sub Call|Token) Budget: {_INT} )?Moving to Node {_NODE}")
-_state = re.compile(rf"Current State: ({_INT}):{_LIST}, Operations: \[((?:{_QUOTED}(?:, {_QUOTED})*)?)\]")
-_generated = re.compile(rf"Generated Node {_NODE}: ({_INT}):{_LIST} Operation: ({_INT}[-+*/]{_INT}={_INT})")
+_moving = re.compile(rf"(?:(?:Sub Call|Token) Budget: {INT} )?Moving to Node {_NODE}")
+_state = re.compile(rf"Current State: ({INT}):{_LIST}, Operations: \[((?:{_QUOTED}(?:, {_QUOTED})*)?)\]")
+_generated = re.compile(rf"Generated Node {_NODE}: ({INT}):{_LIST} Operation: ({INT}[-+*/]{INT}={INT})")
 _start = re.compile(rf"<Start Sub Search [0-9]+ at level [0-9]+> Moving to Node {_NODE}")
 _any_start = re.compile(r"<Start Sub Search .*")
 _exploring = re.compile(rf"Exploring Operation: {_OPERATION}, Resulting Numbers: {_LIST}")

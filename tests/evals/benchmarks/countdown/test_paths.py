@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait.evals.benchmarks.countdown import paths
+from plait.evals.benchmarks.countdown.verify import verify
+from plait.runtime.methods.apr.dialect import Child
 from plait.runtime.methods.apr.paper import PaperDialect
 from plait.runtime.methods.search_path import final_path
 from plait.tests.data import SHARED
@@ -53,6 +55,24 @@ def verdicts(path):
 )  # fmt: skip
 def test_verdicts(old, new, expected):
     assert verdicts(PATH.replace(old, new)) == expected
+
+
+def test_numbers_may_be_as_long_as_what_a_file_holds_can_make():
+    big, product = 999_999_999, 999_999_999**3
+    steps = (
+        (f"{big}*{big}={big**2}", f"{big}, {big}, {big**2}"), (f"{big}*{big**2}={product}", f"{big}, {product}"),
+        (f"{product}/{big}={big**2}", f"{big**2}"),
+    )  # fmt: skip
+    lines = [f"Exploring Operation: {operation}, Resulting Numbers: [{left}]" for operation, left in steps]
+    explored = ", ".join(f"'{operation}'" for operation, _ in steps[:-1])
+    lines.insert(2, f"Current State: {big**2}:[{big}, {product}], Operations: [{explored}]")
+    path = "\n".join([*lines, f"{big**2},{big**2} equal: Goal Reached"])
+    assert paths.strict([big] * 4, big**2, path) and paths.apr([big] * 4, big**2, path)
+    assert paths.sosp([big] * 4, big**2, f"{lines[-1]}\n{big**2},{big**2} equal: Goal Reached\n{path}\n")
+    assert verify([big] * 4, big**2, ", ".join(operation for operation, _ in steps))
+    prompt = f"Moving to Node #0\nCurrent State: {big**2}:[{big}, {big}, {big}, {big}], Operations: []\n"
+    child = Child(label="#0", prompt=prompt)
+    assert PaperDialect().verify(child, path)
 
 
 def test_the_published_checker_of_one_line_lets_numbers_be_used_again_and_left_over():
