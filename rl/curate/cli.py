@@ -17,7 +17,7 @@ from ...runtime.cli.options import add_engine_options, engine_options, named_fol
 from ...runtime.disk import make_folder, no_empty_folder, writing
 from ...runtime.errors import InvalidInput
 from ...runtime.runtime import Runtime
-from .curator import CurateConfig, curate
+from .curator import CurateConfig, curate, read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     config = CurateConfig(**dict(map(parse_field, options.set)))
     if options.model is None or len(options.files) != 1:
         raise InvalidInput("curate takes one file and --model")
+    read(options.files[0])  # before a model is loaded
     counts = asyncio.run(_curate(options, config))
     print(", ".join(f"{name} {count}" for name, count in counts.items()))
     return 0

@@ -98,7 +98,7 @@ async def curate(
 
 def read(source: Path) -> list[dict[str, str]]:
     """The samples of a file; one without an id gets the number of its place, or the next that is free. Raises
-    `InvalidInput` naming the line."""
+    `InvalidInput` naming the line, and where there are none."""
     found: list[dict[str, str]] = []
     lines = list(read_lines(source))
     taken = {str(data["id"]) for _, data in lines if data.get("id") is not None}
@@ -106,6 +106,9 @@ def read(source: Path) -> list[dict[str, str]]:
         for name in ("problem", "solution"):
             if not isinstance(data.get(name), str) or not data[name].strip():
                 raise InvalidInput(f"{where}: no `{name}`")
+        for name in ("id", "answer"):
+            if not _is_written(data.get(name)):
+                raise InvalidInput(f"{where}: `{name}` has to be a text or a number")
         own, answer = data.get("id"), data.get("answer")
         sample = {
             "id": _free(len(found), taken) if own is None else str(own),
@@ -114,11 +117,20 @@ def read(source: Path) -> list[dict[str, str]]:
             "answer": data["solution"].strip().splitlines()[-1] if answer is None else str(answer),
         }
         found.append({**sample, "digest": _digest(sample)})
+    if not found:
+        raise InvalidInput(f"{source}: there are no samples in it")
     ids = [sample["id"] for sample in found]
     twice = [one for i, one in enumerate(ids) if one in ids[:i]]
     if twice:
         raise InvalidInput(f"{source}: the id {twice[0]!r} stands there twice")
     return found
+
+
+def _is_written(value: object) -> bool:
+    """Does it stand in a text as it does in the file? None: there is none."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _free(number: int, taken: set[str]) -> str:

@@ -234,8 +234,13 @@ async def test_real_texts_come_through(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("{}", "no `problem`"), ('{"problem": "a", "solution": " "}', "no `solution`"), ("3", "object")],
-)
+    [
+        ("{}", "no `problem`"), ('{"problem": "a", "solution": " "}', "no `solution`"), ("3", "object"),
+        ("", "there are no samples in it"),
+        *((json.dumps({"problem": "a", "solution": "b", name: value}), f":1: `{name}` has to be a text or a number")
+          for name in ("id", "answer") for value in (True, [1], {"a": 1}, "", " \n")),
+    ],
+)  # fmt: skip
 async def test_wrong_input_is_named(line, message, tmp_path):
     (tmp_path / "in.jsonl").write_text(line)
     with pytest.raises(InvalidInput, match=message):
@@ -252,9 +257,12 @@ def test_the_command(tmp_path, capsys):
     assert "one file and --model" in capsys.readouterr().err
     assert main(["data", "curate", str(source), "--out", str(tmp_path), "--model", "x", "--set", "attempt=1"]) == 1
     assert "attempt: Extra inputs" in capsys.readouterr().err
+    source.write_text("{}")
+    assert main(["data", "curate", str(source), "--out", str(tmp_path / "out"), "--model", "/no/such/model"]) == 1
+    assert "no `problem`" in capsys.readouterr().err
 
 
-@given(drawn=st.lists(st.none() | st.sampled_from([*range(6), "a"]), max_size=8))
+@given(drawn=st.lists(st.none() | st.sampled_from([*range(6), "a"]), min_size=1, max_size=8))
 def test_samples_without_an_id_get_a_free_one(drawn, tmp_path_factory):
     given_ids = [None if one in drawn[:place] else one for place, one in enumerate(drawn)]
     source = tmp_path_factory.mktemp("ids") / "in.jsonl"
