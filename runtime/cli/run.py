@@ -33,9 +33,8 @@ from .options import add_engine_options, add_job_options, engine_options, method
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("job", nargs="?", help="a JSON file, or - for standard input")
-    what.add_argument("--prompt", metavar="TEXT", help="in place of a job: what the model reads first")
+    parser.add_argument("job", nargs="?", help="a JSON file, or - for standard input; or --prompt")
+    parser.add_argument("--prompt", metavar="TEXT", help="in place of a job: what the model reads first")
     parser.add_argument("--method", metavar="NAME[:FIELD=VALUE,...]", help="for --prompt; or sc8 (sequential)")
     parser.add_argument("--model", default="countdown", help="as for Runtime: a name, folder, GGUF file (countdown)")
     parser.add_argument("--trace", type=Path, help="write the trace to this file")
@@ -54,6 +53,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _spec(options: argparse.Namespace) -> JobSpec:
     """What to run: the job of a file, or a method with a prompt."""
+    # Not by argparse, which says this of the value of an option that it does not know, and does not name the option.
+    if (options.job is None) == (options.prompt is None):
+        raise InvalidInput("give either a job or --prompt")
     if options.prompt is not None:
         fields = method_of(options.method or "sequential")
         if "prompt" in fields:

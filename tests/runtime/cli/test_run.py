@@ -118,9 +118,15 @@ def test_run_refuses_methods_that_are_none(arguments, message, capsys):
 
 @pytest.mark.parametrize("arguments", [[], ["--method", "sequential"], ["./folder", "--prompt", "x"]])
 def test_run_takes_one_of_job_and_prompt(arguments, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["run", *arguments])
-    assert ended.value.code == 2 and "job" in (err := capsys.readouterr().err) and "--prompt" in err
+    assert main(["run", *arguments]) == 1
+    assert capsys.readouterr().err == "plait: give either a job or --prompt\n"
+
+
+@pytest.mark.parametrize("what", [["--prompt", "x"], ["job.json"]])
+def test_an_option_that_there_is_not_is_named(what, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", *what, "--metod", "apr"])
+    assert "unrecognized arguments: --metod" in capsys.readouterr().err
 
 
 def test_trace_show(recorded, capsys):
