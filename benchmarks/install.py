@@ -34,8 +34,12 @@ class Installed:
 
 def project() -> tuple[dict[str, list[str]], list[str]]:
     """What each extra asks for, and what pip is to install before all else: torch by its exact version, as the Makefile
-    does, so that it is not resolved anew."""
-    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    does, so that it is not resolved anew. Raises `SystemExit` where plait itself is installed: what is measured is a
+    checkout."""
+    file = ROOT / "pyproject.toml"
+    if not file.is_file():
+        raise SystemExit(f"what is installed is measured from a checkout of plait: there is no {file}")
+    data = tomllib.loads(file.read_text())["project"]
     first = [line for line in data["dependencies"] if line.startswith("torch==")]
     return dict(data["optional-dependencies"]), first
 
@@ -102,7 +106,7 @@ def table(rows: list[Installed]) -> str:
 def main() -> None:
     extras, _ = project()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--extra", action="append", choices=extras, help="may be repeated (all but dev)")
+    parser.add_argument("--extra", action="append", choices=extras, help="may be repeated (all but dev and vLLM's)")
     args = parser.parse_args()
     chosen = args.extra or [extra for extra in extras if extra != "dev" and not extra.startswith("vllm")]
     wanted = {extra: extras[extra] for extra in chosen}

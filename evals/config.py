@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from ..runtime.budget import Budget
+from ..runtime.disk import own_file
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.base import Method
 from ..runtime.methods.registry import parse_method
@@ -152,7 +153,9 @@ class EvalConfig(Spec):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The fields in a TOML file; the benchmark's relative paths are relative to it. Raises `InvalidInput`."""
+    """The fields in a TOML file (see `own_file`); the benchmark's relative paths are relative to it. Raises
+    `InvalidInput`."""
+    path = own_file(path)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:

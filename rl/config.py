@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
+from ..runtime.disk import own_file
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.multiverse.replay import Positions
 from ..runtime.spec import Spec
@@ -121,9 +122,10 @@ class SFTConfig(TrainConfig):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The fields in a TOML file; relative `paths` of `data` are relative to it, those that begin with a variable to the
-    working folder, as the shell in which it is set would have it. They are made absolute, since a run may go on from
-    another folder. Raises `InvalidInput`."""
+    """The fields in a TOML file (see `own_file`); relative `paths` of `data` are relative to it, those that begin with
+    a variable to the working folder, as the shell in which it is set would have it. They are made absolute, since a run
+    may go on from another folder. Raises `InvalidInput`."""
+    path = own_file(path)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:

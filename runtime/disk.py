@@ -15,6 +15,7 @@ from .errors import InvalidInput
 
 logger = logging.getLogger(__name__)
 
+_PACKAGE = Path(__file__).parents[1]
 LOCK = ".lock"
 """In a folder that a process holds."""
 
@@ -26,6 +27,13 @@ def cache_folder(name: str) -> Path:
         return Path(given or Path.home() / ".cache") / "plait" / name
     except RuntimeError:
         raise InvalidInput("there is no home folder to keep files in: set XDG_CACHE_HOME") from None
+
+
+def own_file(path: Path) -> Path:
+    """`path`; or, where there is no such file, the one of that name in plait's own tree (`evals/configs/hogwild.toml`),
+    as pages call it wherever plait is installed."""
+    own = _PACKAGE / path
+    return own if not path.exists() and ".." not in path.parts and own.is_file() else path
 
 
 def check_apart(out: Path | None, *read: str | Path | None) -> None:

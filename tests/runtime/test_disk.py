@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plait.runtime.disk import LOCK, holding, make_folder, no_empty_folder, replace_file, write_whole
+from plait.runtime.disk import LOCK, holding, make_folder, no_empty_folder, own_file, replace_file, write_whole
 from plait.runtime.errors import InvalidInput
 
 
@@ -104,3 +104,16 @@ def test_what_fails_leaves_no_empty_folder(tmp_path: Path, kept: str | None, lef
                 (before / kept / "file").touch()
             raise InvalidInput("no")
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == left
+
+
+def test_a_file_that_came_with_plait_is_found_by_its_path_in_the_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = Path("evals/configs/countdown.toml")
+    for none in (Path("evals/configs/none.toml"), Path("evals/configs"), Path("runtime", "..", name), tmp_path / name):
+        assert own_file(none) == none
+    assert "benchmark" in own_file(name).read_text()
+    name.parent.mkdir(parents=True)
+    name.touch()
+    assert own_file(name) == name  # the user's
