@@ -259,11 +259,11 @@ class NativeGeneration:
         return Delivery(self, fresh)
 
     def _finish_at_stop(self, text: SampledText, match: Match) -> Delivery:
-        keep = text.num_kept(match)
+        keep, spelled = text.num_kept(match, self.sampled), text.cut(match, self.sampled)
         rolled_back = len(self.sampled) - keep
         del self.sampled[keep:], self.logprobs[keep:], self.top_logprobs[keep:], self.hidden[keep:]
         del self.certainties[keep:]
-        return self.finish(FinishReason.STOP, match.stop, rolled_back=rolled_back, text=text.cut(match, self.sampled))
+        return self.finish(FinishReason.STOP, match.stop, rolled_back=rolled_back, text=spelled)
 
     # -- event loop side ---------------------------------------------------------------------------------------
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...engine import Tokenizer
-from ..text_stream import num_whole
+from ..text_stream import REPLACEMENT, num_whole
 from .tokenizer import IncrementalDecoder
 
 
@@ -19,6 +20,10 @@ class Match:
 
 
 class SampledText:
+    """What stays at a stop string is whole. The text is that of all tokens up to the stop: no character in front of it
+    is halved. The branch keeps the tokens whose text lies in front of the stop, and none that ends inside a character
+    of it; with `include_stop` as many as spell it, though the last may hold more."""
+
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], *, include_stop: bool) -> None:
         """`include_stop`: does a stop string stay?"""
         self._tokenizer = tokenizer
@@ -28,12 +33,16 @@ class SampledText:
         self._text = ""
         self._ends: list[int] = []
         """Characters up to the end of each token."""
+        self._whole_ends: list[int] = []
+        """The same; a token that may end inside a character adds nothing."""
 
     def push(self, token: int) -> Match | None:
         """The stop string that begins first, if this token completed one."""
         before = len(self._text)
         self._text += self._decoder.push(token)
         self._ends.append(len(self._text))
+        whole = self._whole_ends[-1] if self._whole_ends else 0
+        self._whole_ends.append(len(self._text) if self._decoder.is_whole else whole)
         found: Match | None = None
         for stop in self._stops:
             at = self._text.find(stop, max(0, before - len(stop)))
@@ -41,19 +50,23 @@ class SampledText:
                 found = Match(stop, at)
         return found
 
-    def num_kept(self, match: Match) -> int:
-        """Tokens that stay at a stop."""
+    def num_kept(self, match: Match, tokens: Sequence[int]) -> int:
+        """How many of the tokens, all that were pushed, stay at a stop."""
         if self._include_stop:
             return next(i + 1 for i, end in enumerate(self._ends) if end >= match.at + len(match.stop))
-        return num_whole(self._ends, match.at)
+        count, certain = bisect_right(self._ends, match.at), num_whole(self._whole_ends, match.at)
+        # What looked like the bytes of an unfinished character may have been one that the model wrote: U+FFFD.
+        text = self.cut(match, tokens)
+        while count > certain and not text.startswith(self._tokenizer.decode(tokens[:count])):
+            count -= 1
+        return count
 
-    def cut(self, match: Match, kept: Sequence[int]) -> str:
-        """The text up to a stop, where the tokens `kept` stay: as they are spelled in the end, cut inside the last one,
-        or on into the next."""
+    def cut(self, match: Match, tokens: Sequence[int]) -> str:
+        """The text of the tokens, all that were pushed, up to a stop: as they are spelled in the end."""
         end = match.at + len(match.stop) if self._include_stop else match.at
-        known = self._ends[len(kept) - 1] if kept else 0
-        text = self._tokenizer.decode(kept)
-        return text[: len(text) + min(end - known, 0)] + self._text[known : max(end, known)]
+        text = self._tokenizer.decode(tokens).rstrip(REPLACEMENT)
+        # Counted from its end: byte tokens of which some turn out not to be UTF-8 are more characters than they were.
+        return text[: len(text) - (len(self._text) - end)]
 
     def num_certain(self, num_known: int) -> int:
         """Tokens no stop string can reach back to any more, of which `num_known` were known."""
@@ -63,4 +76,4 @@ class SampledText:
                 if self._text.endswith(stop[:n]):
                     pending = n
                     break
-        return max(num_known, num_whole(self._ends, len(self._text) - pending))
+        return max(num_known, num_whole(self._whole_ends, len(self._text) - pending))

@@ -249,13 +249,16 @@ class IncrementalDecoder:
         """Where in the window the last completed piece begins."""
         self._emitted = 0
         """Characters of the window's text that were returned."""
+        self.is_whole = True
+        """Is all text returned so far? Else the last token may end inside a character, whatever it began with."""
 
     def push(self, token_id: int) -> str:
         """The text that this token completes; empty while a character is incomplete."""
         self._window.append(token_id)
         text = self._tokenizer.decode(self._window)
         piece = text.rstrip(_UNDECODED)[self._emitted :]
-        if piece and not text.endswith(_UNDECODED):
+        self.is_whole = not text.endswith(_UNDECODED)
+        if piece and self.is_whole:
             del self._window[: self._last_piece]
             self._last_piece = len(self._window)
             self._emitted = len(self._tokenizer.decode(self._window))
