@@ -5,7 +5,8 @@
 The fingerprint stands for everything the numbers depend on but the text: weights, configuration, dtype, block size. The
 name stands for the text and all that comes before it (`lineage.context_name`). A file is written under another name,
 synced and renamed, so that whoever reads sees a whole file or none; two processes that write the same context write the
-same. A file that cannot be read or does not hold what its place says is reported once and taken for missing.
+same. A file that cannot be read or does not hold what its place says is reported once and taken for missing: what is
+encoded instead takes its place.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class ContextFiles:
     def __init__(self, folder: str | Path, max_bytes: int = DEFAULT_BYTES) -> None:
         self.folder = Path(folder)
         self.max_bytes = max_bytes
+        self._unsound: set[Path] = set()
+        """Files that were found to be of no use. They are not deleted: another process may have replaced them since."""
 
     def prepared(self) -> ContextFiles:
         """With its folder there. Raises `InvalidInput`."""
@@ -79,9 +82,10 @@ class ContextFiles:
         return self.folder / fingerprint / f"{name.hex()}.safetensors"
 
     def holds(self, fingerprint: str, name: bytes) -> bool:
-        """Is there a file? Not as far as one can see where the folder cannot be read."""
+        """Is there a file, not known to be of no use? Not as far as one can see where the folder cannot be read."""
+        path = self.path(fingerprint, name)
         try:
-            return self.path(fingerprint, name).exists()
+            return path not in self._unsound and path.exists()
         except OSError:
             return False
 
@@ -107,7 +111,9 @@ class ContextFiles:
             return None
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             logger.warning("context file %s is ignored: %s", path, error)
+            self._unsound.add(path)
             return None
+        self._unsound.discard(path)
         return keys, values
 
     def write(
@@ -138,6 +144,7 @@ class ContextFiles:
             save_file(tensors, part, metadata=about)
             sync_path(part)
             part.replace(path)
+            self._unsound.discard(path)
             sync_path(path.parent)
         except (OSError, SafetensorError) as error:
             with contextlib.suppress(OSError):

@@ -177,16 +177,20 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-async def test_damaged_files_are_ignored_with_a_warning(damage, tmp_path, caplog):
+async def test_damaged_files_are_ignored_with_a_warning_and_replaced(damage, tmp_path, caplog):
     (cold,) = await run(tmp_path, ask(CONTEXTS))
     victim = files(tmp_path)[0]
     DAMAGE[damage](victim)
     with caplog.at_level(logging.WARNING, "plait.runtime.engines.native.context_files"):
         (result,) = await run(tmp_path, ask(CONTEXTS))
-    assert victim.name in caplog.text
-    assert 0 < result.usage.reused_tokens < TOTAL
-    assert result.text == cold.text
-    assert logprobs(result) == pytest.approx(logprobs(cold), abs=1e-5)
+        assert victim.name in caplog.text
+        assert 0 < result.usage.reused_tokens < TOTAL
+        assert result.text == cold.text
+        assert logprobs(result) == pytest.approx(logprobs(cold), abs=1e-5)
+        caplog.clear()
+        (again,) = await run(tmp_path, ask(CONTEXTS))
+    is_sound = victim.is_file()  # a folder is nothing that a file could replace
+    assert (again.usage.reused_tokens == TOTAL) == is_sound == (victim.name not in caplog.text)
 
 
 async def test_files_of_another_model_are_ignored_with_a_warning(tmp_path, caplog):
