@@ -16,7 +16,8 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from torch import Tensor
 from ...disk import cache_folder, sync_path
 from ...errors import InvalidInput
 
-FORMAT = "1"
+FORMAT = "2"
 DEFAULT_BYTES = 8 << 30
 
 logger = logging.getLogger(__name__)
@@ -98,8 +99,12 @@ class ContextFiles:
         try:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata() or {}
-                if (about.get("format"), about.get("fingerprint")) != (FORMAT, fingerprint):
-                    raise ValueError("it belongs to another model or format")
+                if about.get("format") != FORMAT:
+                    logger.info("context file %s is ignored: it has another format", path)
+                    self._unsound.add(path)
+                    return None
+                if about.get("fingerprint") != fingerprint:
+                    raise ValueError("it belongs to another model")
                 if file.get_tensor("tokens").tolist() != list(tokens):
                     raise ValueError("it holds another text")
                 keys, values = file.get_tensor("k"), file.get_tensor("v")
@@ -221,11 +226,6 @@ def _is_running(process: int) -> bool:
 
 
 def _sums(*tensors: Tensor) -> list[int]:
-    """A checksum of every layer: its words added up."""
-    return list(_words(tensors))
-
-
-def _words(tensors: Sequence[Tensor]) -> Iterator[int]:
-    for tensor in tensors:
-        for layer in tensor:
-            yield int(layer.reshape(-1).view(torch.int64).sum())
+    """A checksum of every layer."""
+    # CRC-32 takes 3 GB/s and, unlike a sum of words, tells in which order they stand.
+    return [zlib.crc32(layer.view(torch.uint8).numpy()) for tensor in tensors for layer in tensor]

@@ -161,6 +161,13 @@ def _flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _exchange(path: Path) -> None:
+    """Two words of the keys or values."""
+    data = bytearray(path.read_bytes())
+    data[-16:-8], data[-8:] = data[-8:], data[-16:-8]
+    path.write_bytes(data)
+
+
 def _another_text(path: Path) -> None:
     others = [other for other in path.parent.glob("*.safetensors") if other != path]
     path.write_bytes(others[0].read_bytes())
@@ -169,6 +176,7 @@ def _another_text(path: Path) -> None:
 DAMAGE = {
     "truncated": _truncate,
     "bit": _flip,
+    "order": _exchange,
     "text": _another_text,
     "empty": lambda path: path.write_bytes(b""),
     "garbage": lambda path: path.write_bytes(b"\xff" * 1000),
@@ -191,6 +199,16 @@ async def test_damaged_files_are_ignored_with_a_warning_and_replaced(damage, tmp
         (again,) = await run(tmp_path, ask(CONTEXTS))
     is_sound = victim.is_file()  # a folder is nothing that a file could replace
     assert (again.usage.reused_tokens == TOTAL) == is_sound == (victim.name not in caplog.text)
+
+
+async def test_files_of_another_format_are_replaced_quietly(tmp_path, caplog, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(context_files, "FORMAT", "1")
+        (cold,) = await run(tmp_path, ask(CONTEXTS))
+    found = [await run(tmp_path, ask(CONTEXTS)) for _ in range(2)]
+    assert [result.usage.reused_tokens for (result,) in found] == [0, TOTAL]
+    assert all(logprobs(result) == logprobs(cold) for (result,) in found)
+    assert len(files(tmp_path)) == 3 and not caplog.records
 
 
 async def test_files_of_another_model_are_ignored_with_a_warning(tmp_path, caplog):
