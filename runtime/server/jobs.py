@@ -62,9 +62,11 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         work = find(request, id)
         if not work.is_over:
             raise Refused(409, f"the job is {work.state}: its events tell when it has ended", code="not_ended")
+        if work.result is None and work.state == "cancelled":
+            raise Refused(409, "the job was cancelled", code="cancelled")
         if work.result is None:
             status, told = failure(work)
-            return JSONResponse(told, 409 if work.state == "cancelled" else status)
+            return JSONResponse(told, status)
         return JsonAnswer(work.result.to_json())
 
     @app.get("/v1/jobs/{id}/trace")

@@ -72,6 +72,8 @@ async def test_cancel_frees_what_a_job_holds(served):
     assert early.status_code == 409
     assert state["state"] == "cancelled"
     assert again.status_code == 409
+    told = [(error["type"], error["code"]) for error in (early.json()["error"], again.json()["error"])]
+    assert told == [("invalid_request_error", "not_ended"), ("invalid_request_error", "cancelled")]
     assert served.used == 0
 
 
