@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Container
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -169,7 +170,7 @@ class Runtime:
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
         self.check(spec.method)
         check_id(id)
-        name = id or f"job-{next(self._numbers)}"
+        name = id or self._new_id(self._jobs)
         if name in self._jobs:
             raise InvalidJob(f"a job {name!r} is running")
         file = Path(trace_file) if trace_file else None
@@ -179,6 +180,10 @@ class Runtime:
         self._jobs[name] = started
         started.on_end(lambda: self._jobs.pop(name, None))
         return started
+
+    def _new_id(self, taken: Container[str]) -> str:
+        """`job-1` and so on, but none that a caller has given to a job that runs."""
+        return next(id for number in self._numbers if (id := f"job-{number}") not in taken)
 
     def _check_open(self) -> None:
         """Raise `EngineClosed` where no job can be submitted."""

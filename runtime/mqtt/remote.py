@@ -70,6 +70,9 @@ class RemoteRuntime(Runtime):
         self._packet_bytes = packet_bytes
         self._state = Jobs(self.client, lease=lease, max_epochs=max_epochs)
         self._remote: dict[str, RemoteJob] = {}
+        """By what they are called in the pool, which is their id unless one was given."""
+        self._ids: set[str] = set()
+        """Of all of them."""
         self._numbers = count(1)
         self._ticker: asyncio.Task[None] | None = None
         self._link: Link | None = None
@@ -162,9 +165,9 @@ class RemoteRuntime(Runtime):
         self._check_open()
         assert self._link is not None
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
-        name = f"job-{next(self._numbers)}"
+        name = self._new_id(self._ids)
         check_id(id)
-        if id is not None and any(job.id == id for job in self._remote.values()):
+        if id in self._ids:
             raise InvalidJob(f"a job {id!r} is running")
         data = spec.model_dump(mode="json")
         data["budget"] = spec.budget.model_dump(exclude_none=True)
@@ -178,6 +181,7 @@ class RemoteRuntime(Runtime):
             id or name, spec, file, partial(self._cancel, name), partial(self._watch, name), self._state.lease
         )
         self._remote[name] = started
+        self._ids.add(started.id)
         started.on_end(lambda: self._ended(name))
         self._do(self._state.submit(name, data, spec.priority, time.monotonic()))
         return started
@@ -211,7 +215,7 @@ class RemoteRuntime(Runtime):
         self._do(self._state.watch(name))
 
     def _ended(self, name: str) -> None:
-        self._remote.pop(name, None)
+        self._ids.remove(self._remote.pop(name).id)
         self._do(self._state.forget(name, time.monotonic()))
 
     def _receive(self, topic: str, payload: bytes) -> None:

@@ -43,6 +43,14 @@ async def test_a_job_from_submit_to_result():
     assert job.is_done and not runtime.jobs and not job.cancel()
 
 
+async def test_ids_that_are_drawn_are_none_that_were_given():
+    async with Runtime(engine=slow()) as runtime:
+        ids = [(await runtime.submit(Sequential(prompt="q"), id=id)).id for id in ("job-2", None, None, "job-4", None)]
+        with pytest.raises(InvalidJob, match="'job-2' is running"):
+            await runtime.submit(Sequential(prompt="q"), id="job-2")
+    assert ids == ["job-2", "job-1", "job-3", "job-4", "job-5"]
+
+
 async def test_events_after_the_end_are_the_last_one():
     async with Runtime(engine=ScriptedEngine(["a"])) as runtime:
         job = await runtime.submit(Sequential(prompt="q"))

@@ -422,6 +422,15 @@ async def test_errors_are_those_of_the_local_runtime(broker):
         assert result.trace is job.trace and job.trace.header["settings"]["job"] == "mine"
 
 
+async def test_ids_that_are_drawn_are_none_that_were_given(broker):
+    async with Runtime(broker.url()) as remote:
+        jobs = [await remote.submit(SEQUENTIAL, id=id) for id in ("job-2", None, "job-4", None)]
+        jobs[0].cancel()
+        await jobs[0].wait()
+        jobs += [await remote.submit(SEQUENTIAL, id="job-2"), await remote.submit(SEQUENTIAL)]
+        assert [job.id for job in jobs] == ["job-2", "job-3", "job-4", "job-5", "job-2", "job-7"]
+
+
 async def test_each_worker_takes_what_it_can_run(broker):
     """One of them has no views, so no Hogwild!: the other gets it, and neither is asked for ever."""
     team = Hogwild(prompt="seq 24 : 63 9 5 2 ;", max_tokens=4)
