@@ -68,6 +68,7 @@ class Address:
         for name, value in (("pool", pool), ("prefix", prefix)):
             if not all(map(is_id, value.split("/"))):
                 raise InvalidInput(f"{name} {value!r}: letters, digits and . _ - only, in parts between slashes")
+        _check_apart(f"{prefix}/{pool}".split("/"))
         files = (ca_file, cert_file, key_file)
         if parts.scheme == "mqtt" and any(files):
             raise InvalidInput("certificates are for mqtts:// addresses")
@@ -94,6 +95,16 @@ class Address:
         """What stands in a topic behind the pool; nothing if it is none of ours."""
         root = self.topic("")
         return topic[len(root) :].split("/") if topic.startswith(root) else []
+
+
+def _check_apart(root: list[str]) -> None:
+    """Raise `InvalidInput` for a pool below another one whose workers would take its messages for theirs: they read
+    `jobs/+/+` and `orders/NAME/+/+`, and a pool has two levels at least."""
+    below = root[2:]
+    for kind, end in (("jobs", below[-1:]), ("orders", below[-1:]), ("orders", below[-2:-1])):
+        if end == [kind]:
+            pool = "/".join(root)
+            raise InvalidInput(f"what is sent in the pool {pool!r} would be {kind} of the one above: call it otherwise")
 
 
 def _no_address(url: str) -> InvalidInput:

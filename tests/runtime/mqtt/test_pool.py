@@ -7,7 +7,7 @@ import re
 import socket
 import subprocess
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -586,6 +586,26 @@ async def test_jobs_that_no_worker_takes_are_told_of_once(broker, caplog):
         await until(lambda: "no worker is heard of" in caplog.text)
         await asyncio.sleep(0.7)
     assert caplog.text.count("no worker is heard of") == 1 and "/pool" in caplog.text
+
+
+POOLS = ["p", "p/jobs", "p/orders", "p/orders/x", "p/workers", "p/reports", "p/clients", "p/jobs/x", "p/orders/x/y"]
+
+
+@pytest.mark.parametrize("prefix", ["plait", "a/b", "plait/orders"])
+@pytest.mark.parametrize("pool", [*POOLS, "jobs", "orders", "orders/x", "orders/x/y"])
+def test_no_pool_is_where_the_workers_of_another_read(prefix, pool):
+    """Whatever they are called; of all pools above it."""
+    root = f"{prefix}/{pool}".split("/")
+    said = [["jobs", "c", "j"], ["reports", "c", "j"], ["orders", "w", "c", "j"], ["workers", "w"], ["clients", "c"]]
+    read = [["jobs", "+", "+"], ["orders", "+", "+", "+"], ["clients", "+"], ["workers", "+"]]
+    above = [root[:depth] for depth in range(2, len(root))]
+    is_heard = any(
+        len(one) == len(two) and all(b in ("+", a) for a, b in zip(one, two, strict=True))
+        for one in (root + levels for levels in said)
+        for two in (levels + kinds for levels in above for kinds in read)
+    )
+    with pytest.raises(InvalidInput, match="the one above") if is_heard else nullcontext():
+        assert Address.parse(f"mqtt://host/{pool}", prefix=prefix).topic() == f"{prefix}/{pool}"
 
 
 def test_addresses_hide_their_password(monkeypatch):
