@@ -8,6 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from .errors import InvalidInput
 
 MAX_DEPTH = 64
@@ -68,6 +70,13 @@ def check_plain(value: object, *, only_json: bool = False, finite: bool = True) 
     if found is not None:
         where, what = found
         raise ValueError(f"{where}: {what}" if where else what)
+
+
+def first_mistake(error: ValidationError) -> tuple[tuple[int | str, ...], str]:
+    """Where it is, and a line that says where and what; without the value, which may be a stranger's."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return first["loc"], f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def _mistake(value: object, depth: int, only_json: bool, finite: bool) -> tuple[str, str] | None:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import InvalidInput
-from ..plain import check_plain, whole
+from ..plain import check_plain, first_mistake, whole
+from ..printable import printable
 
 MAX_ID = 64
 MAX_CHUNKS = 100_000
@@ -165,8 +166,10 @@ def decode(kind: TypeAdapter[M], payload: bytes) -> M:
     head, _, body = payload.partition(b"\n")
     try:
         message = kind.validate_json(head)
-    except (ValidationError, ValueError, RecursionError) as error:
-        raise Malformed(f"malformed message: {str(error)[:200]}") from None
+    except ValidationError as error:
+        # It may name fields and types of a stranger's.
+        said = printable(" ".join(first_mistake(error)[1].split()))
+        raise Malformed(f"malformed message: {said[:200]}") from None
     if isinstance(message, Chunk):
         return message.model_copy(update={"body": body})
     if isinstance(message, Declined):

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from ..plain import first_mistake
 from .problems import Refused
 
 B = TypeVar("B", bound="Given")
@@ -93,10 +94,8 @@ def parse_fields(cls: type[B], value: Any) -> B:
     try:
         return cls.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        param = str(first["loc"][0]) if first["loc"] else None
-        raise Refused(400, f"{where}: {first['msg']}" if where else first["msg"], param=param) from None
+        place, said = first_mistake(error)
+        raise Refused(400, said, param=str(place[0]) if place else None) from None
 
 
 def check_length(value: Any, context: int) -> None:

@@ -579,6 +579,33 @@ def test_hostile_reports_are_refused(payload):
         decode(REPORT, payload)
 
 
+@pytest.mark.parametrize(
+    ("payload", "told"),
+    [
+        (b'{"type":"offer","epoch":"1","job":{"prompt":"secret"}}', "offer.epoch: Input should be a valid integer"),
+        (
+            b'{"type":"offer","epoch":1,"job":{"secret":1},"a\\n\\u001b[1m":1}',
+            r"offer.a \x1b[1m: Extra inputs are not permitted",
+        ),
+        (
+            b'{"type":"offer","epoch":1,"job":{"a":1e999},"secret":2}',
+            "offer.job: Value error, a: inf is not a finite number",
+        ),
+        (
+            b'{"type":"a\\nb","job":"secret"}',
+            "Input tag 'a b' found using 'type' does not match any of the expected tags",
+        ),
+        (b"secret", "Invalid JSON: expected value at line 1 column 1"),
+    ],
+)
+def test_what_is_malformed_is_told_in_a_line_without_its_values(payload, told):
+    with pytest.raises(Malformed) as raised:
+        decode(ORDER, payload)
+    said = str(raised.value)
+    assert said.startswith(f"malformed message: {told}")
+    assert said.isprintable() and "secret" not in said and "http" not in said and len(said) < 250
+
+
 @given(st.binary(max_size=2000), st.integers(0, 5))
 def test_chunks_come_back(body, index):
     chunk = Chunk(worker="w", epoch=1, index=index, count=6, events=2, body=body)
