@@ -5,7 +5,7 @@ Topics, below `PREFIX/POOL/`; every message is QoS 1. `CLIENT` and `WORKER` are 
 | topic | from, to | messages |
 | --- | --- | --- |
 | `jobs/CLIENT/JOB` | client, to one worker by `$share/workers/` | `offer`: the job and its epoch |
-| `workers/WORKER` | worker, to all; retained | `beat`: capacity, its jobs; empty: it is gone (last will) |
+| `workers/WORKER` | worker, to all; retained | `beat`: capacity, its jobs, or some; empty: it is gone (last will) |
 | `orders/WORKER/CLIENT/JOB` | client, to one worker | `grant`, `watch`, `drop`, `cancel`, `resend`, `offer` |
 | `reports/CLIENT/JOB` | worker, to the client | `queued`, `claim`, `returned`, `declined`, `events`, `chunk` |
 | `clients/CLIENT` | last will of the client, to all workers | empty: nobody waits for its jobs any longer |

@@ -168,7 +168,7 @@ class Jobs:
                     yield Send(entry.id, Watch(epoch=entry.epoch), name)
                 if held.events > entry.events or held.chunks > len(entry.chunks):
                     yield from self._ask(entry, held.chunks, now)
-        for entry in list(self._jobs.out.values()):
+        for entry in [entry for entry in self._jobs.out.values() if beat.covers(self.client, entry.id)]:
             # It forgot a job that it was granted. A beat on its way when it was does not count.
             if entry.holder == name and entry.id not in listed and now - entry.since > self.lease:
                 entry.forgotten += entry.phase is Phase.RUNNING

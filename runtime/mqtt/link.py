@@ -260,7 +260,12 @@ class Link:
     def _refuse(self, letter: Letter, error: PlaitError) -> None:
         """It is given up, and no others wait for it."""
         kind = next(iter(self.address.levels(letter.topic)), "")
-        logger.log(logging.DEBUG if kind in self._told else logging.ERROR, "a message is not sent: %s", error)
+        logger.log(
+            logging.DEBUG if kind in self._told else logging.ERROR,
+            "a message on %r is not sent: %s",
+            letter.topic,
+            error,
+        )
         self._told.add(kind)
         if not letter.sent.done():
             letter.sent.set_result(None)

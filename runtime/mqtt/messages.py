@@ -19,6 +19,10 @@ MAX_ID = 64
 MAX_CHUNKS = 100_000
 MAX_EPOCH = 2**31
 MAX_CAPACITY = 10_000
+HELD_BYTES = 256
+"""Of one job in a beat at most."""
+MAX_MODEL = 100
+"""Characters of the model's name in a beat, which has to fit into any packet."""
 ID = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_ID}}}")
 """What clients, workers and jobs may be called: a level of a topic without wildcards."""
 UNSENDABLE = {"type": "unsendable"}
@@ -26,6 +30,7 @@ UNSENDABLE = {"type": "unsendable"}
 
 Id = Annotated[str, Field(pattern=rf"^{ID.pattern}$")]
 Number = Annotated[int, Field(ge=0, le=2**53, strict=True)]
+Place = Annotated[str, Field(max_length=2 * MAX_ID + 1)]
 Epoch = Annotated[int, Field(ge=1, le=MAX_EPOCH, strict=True)]
 
 
@@ -124,7 +129,7 @@ class Chunk(Report):
 
 
 class Held(Message):
-    """A job that a worker has claimed."""
+    """A job that a worker has."""
 
     client: Id
     job: Id
@@ -135,6 +140,11 @@ class Held(Message):
     chunks: Number = 0
     """Of the answer; 0: not there yet."""
 
+    @property
+    def place(self) -> str:
+        """Of all jobs in order."""
+        return f"{self.client}/{self.job}"
+
 
 class Beat(Message):
     type: Literal["beat"] = "beat"
@@ -143,6 +153,14 @@ class Beat(Message):
     free: Number
     model: str
     jobs: list[Held] = Field(default_factory=list)
+    begin: Place = ""
+    end: Place | None = None
+    """`jobs` are all it has from the place `begin` on and before `end`: others are in other messages."""
+
+    def covers(self, client: str, job: str) -> bool:
+        """Would the worker list this job here if it had it?"""
+        place = f"{client}/{job}"
+        return self.begin <= place and (self.end is None or place < self.end)
 
 
 M = TypeVar("M")

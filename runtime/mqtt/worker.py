@@ -20,7 +20,7 @@ from ..trace.trace import Trace
 from .address import Address
 from .answers import pack_cancelled, pack_error
 from .link import MAX_WAIT, MIN_PACKET_BYTES, Link
-from .messages import MAX_CAPACITY, OFFER, ORDER, Malformed, decode, encode, is_id
+from .messages import MAX_CAPACITY, MAX_MODEL, OFFER, ORDER, Malformed, decode, encode, is_id
 from .options import MAX_PACKET_BYTES, check_seconds, check_whole
 from .serving import Serving
 from .worker_actions import Action, Begin, End, Key, Reply, Show, Withdraw
@@ -66,7 +66,7 @@ class Worker:
         self._desk = Desk(
             self.name,
             capacity=capacity,
-            model=whole(runtime.engine.name),
+            model=whole(runtime.engine.name)[:MAX_MODEL],
             refusal=self._refusal,
         )
         self._tasks: dict[tuple[Key, int], asyncio.Task[None]] = {}
@@ -171,8 +171,9 @@ class Worker:
         self._beat()
 
     def _refused(self, topic: str, error: PlaitError) -> None:
-        """A report that the broker does not take is the end of its job, not of all others behind it. A worker whose
-        beats it does not take is none, nor is one that may not say that it takes a job."""
+        """A report that the broker does not take is the end of its job, not of all others behind it. A worker that may
+        not beat is none, nor is one that may not say that it takes a job; a beat that was cut for a broker that took
+        more is followed by others."""
         assert self._link is not None
         match self.address.levels(topic):
             case ["reports", client, job]:
@@ -181,8 +182,8 @@ class Worker:
                     self._fail(error)
                 answer = pack_error(JobFailed(f"a report cannot be sent: {error}"), None)
                 self._do(self._desk.refused((client, job), answer, time.monotonic()))
-            case ["workers", self.name]:
-                self._fail(error)
+            case ["workers", self.name] if isinstance(error, BrokerUnreachable):
+                self._fail(BrokerUnreachable(f"a worker that may not beat is none: {error}", is_refusal=True))
 
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error
@@ -199,7 +200,8 @@ class Worker:
     def _beat(self) -> None:
         assert self._link is not None
         self._beaten = time.monotonic()
-        self._link.post(self.address.topic("workers", self.name), encode(self._desk.beat()), retain=True)
+        for beat in self._desk.beats():
+            self._link.post(self.address.topic("workers", self.name), encode(beat), retain=True)
 
     def _do(self, actions: Iterable[Action]) -> asyncio.Future[None] | None:
         """What is to be done; the last message of it, to be waited for by who sends many."""

@@ -7,12 +7,11 @@ and with jobs to begin, to watch and to end (`Begin`, `Show`, `End`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any
 
 from .hearing import Hearing
 from .messages import (
+    HELD_BYTES,
     Beat,
     Cancel,
     Chunk,
@@ -32,29 +31,7 @@ from .messages import (
     sendable,
 )
 from .worker_actions import Action, Begin, End, Key, Reply, Show, Withdraw
-
-
-class Phase(Enum):
-    QUEUED = auto()
-    CLAIMED = auto()
-    RUNNING = auto()
-    FINISHED = auto()
-
-
-@dataclass(slots=True)
-class _Entry:
-    epoch: int
-    job: dict[str, Any]
-    phase: Phase = Phase.QUEUED
-    since: float = 0.0
-    """When the phase began."""
-    said: float = 0.0
-    """When it was last claimed."""
-    watched: bool = False
-    events: list[dict[str, Any]] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    """Bytes of each event."""
-    chunks: list[bytes] = field(default_factory=list)
+from .worker_entries import Entry, Phase
 
 
 class Desk:
@@ -70,6 +47,7 @@ class Desk:
         claim_seconds: float = 10.0,
         keep_seconds: float = 600.0,
         max_queue: int = 1000,
+        jobs_per_beat: int = 1000,
         chunk_bytes: int = 1 << 18,
         event_bytes: int = 1 << 20,
         refusal: Callable[[dict[str, Any]], bytes | None] = lambda job: None,
@@ -84,19 +62,21 @@ class Desk:
         self.claim_seconds = claim_seconds
         self.keep_seconds = keep_seconds
         self.max_queue = max_queue
+        self.jobs_per_beat = jobs_per_beat
         self.chunk_bytes = chunk_bytes
         self.event_bytes = event_bytes
         self._refusal = refusal
         self.is_stopping = False
         self._hearing = Hearing()
-        self._jobs: dict[Key, _Entry] = {}
+        self._jobs: dict[Key, Entry] = {}
         self._running: set[tuple[Key, int]] = set()
         """Begun and not ended, whether they still count or not: these take the slots."""
 
     def fit(self, packet_bytes: int) -> None:
-        """From now on reports are cut for a broker that takes so much."""
+        """From now on reports and beats are cut for a broker that takes so much."""
         self.chunk_bytes = min(packet_bytes - 2048, 1 << 18)
         self.event_bytes = packet_bytes - 1024
+        self.jobs_per_beat = (packet_bytes - 2048) // HELD_BYTES
 
     @property
     def free(self) -> int:
@@ -131,6 +111,15 @@ class Desk:
         capacity = 0 if self.is_stopping else self.capacity
         return Beat(capacity=capacity, free=self.free, model=self.model, jobs=held)
 
+    def beats(self) -> Iterator[Beat]:
+        """The beat in as many messages as its jobs take."""
+        beat, size = self.beat(), self.jobs_per_beat
+        jobs = sorted(beat.jobs, key=lambda held: held.place)
+        parts = [jobs[at : at + size] for at in range(0, len(jobs), size)] or [[]]
+        begins = ["", *(part[0].place for part in parts[1:])]
+        for part, begin, end in zip(parts, begins, [*begins[1:], None], strict=True):
+            yield beat.model_copy(update={"jobs": part, "begin": begin, "end": end})
+
     def offer(self, key: Key, offer: Offer, now: float) -> Iterator[Action]:
         known = self._jobs.get(key)
         if known is not None and known.epoch >= offer.epoch:
@@ -145,7 +134,7 @@ class Desk:
         if (answer := self._refusal(offer.job)) is not None:
             yield self._reply(key, Declined(worker=self.worker, epoch=offer.epoch, body=answer))
             return
-        self._jobs[key] = _Entry(offer.epoch, offer.job, since=now)
+        self._jobs[key] = Entry(offer.epoch, offer.job, since=now)
         yield from self._claim(now)
         if self._jobs[key].phase is Phase.QUEUED:
             yield self._reply(key, Queued(worker=self.worker, epoch=offer.epoch))
@@ -212,7 +201,7 @@ class Desk:
             yield from self._finish(key, entry, answer, now)
             yield End(key, entry.epoch, "a report was too large for the broker")
 
-    def _finish(self, key: Key, entry: _Entry, data: bytes, now: float) -> Iterator[Action]:
+    def _finish(self, key: Key, entry: Entry, data: bytes, now: float) -> Iterator[Action]:
         entry.phase, entry.since = Phase.FINISHED, now
         size = self.chunk_bytes
         entry.chunks = [data[at : at + size] for at in range(0, len(data), size)] or [b""]
@@ -266,14 +255,14 @@ class Desk:
                 entry.phase, entry.since, entry.said = Phase.CLAIMED, now, now
                 yield self._reply(key, Claim(worker=self.worker, epoch=entry.epoch))
 
-    def _drop(self, key: Key, entry: _Entry, reason: str, now: float) -> Iterator[Action]:
+    def _drop(self, key: Key, entry: Entry, reason: str, now: float) -> Iterator[Action]:
         del self._jobs[key]
         yield Withdraw(key)
         if entry.phase is Phase.RUNNING:
             yield End(key, entry.epoch, reason)
         yield from self._claim(now)
 
-    def _events(self, key: Key, entry: _Entry, first: int) -> Iterator[Action]:
+    def _events(self, key: Key, entry: Entry, first: int) -> Iterator[Action]:
         while first < len(entry.events):
             end, room = first + 1, self.event_bytes - entry.sizes[first]
             while end < len(entry.events) and entry.sizes[end] < room:
@@ -283,7 +272,7 @@ class Desk:
             yield self._reply(key, report)
             first = end
 
-    def _chunk(self, entry: _Entry, index: int) -> Chunk:
+    def _chunk(self, entry: Entry, index: int) -> Chunk:
         return Chunk(
             worker=self.worker,
             epoch=entry.epoch,

@@ -397,6 +397,29 @@ async def test_a_report_that_cannot_be_cut_fails_its_job_alone(narrow, monkeypat
         assert big.epoch == 1
 
 
+async def test_beats_are_divided_for_what_the_broker_takes(narrow):
+    engine = ScriptedEngine(lambda _: "x" * 3000, seconds_per_token=0.01, context_limit=10_000)
+    async with worker(narrow, engine=engine, capacity=90) as one, Runtime(narrow.url()) as remote:
+        jobs = [await remote.submit(Sequential(prompt="q", max_tokens=3000)) for _ in range(90)]
+        await until(lambda: len(one._desk.beat().jobs) == 90)
+        assert len(encode(one._desk.beat())) > 9000
+        one._beat()
+        await one._link.flush(5.0)
+        assert not one._stopping.is_set() and one._link.connections == 1
+        assert all(job.epoch <= 1 for job in jobs)
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [(BrokerUnreachable("not authorized", is_refusal=True), True), (InvalidJob("9,500 bytes"), False)],
+)
+async def test_a_worker_ends_where_it_may_not_beat_but_not_for_the_size_of_one(error, ends):
+    one = Worker(Runtime(engine=ScriptedEngine([])), Address.parse("mqtt://host/pool"))
+    one._link = object()  # It is not asked.
+    one._refused(one.address.topic("workers", one.name), error)
+    assert one._stopping.is_set() == ends and (not ends or "beat" in str(one._failure))
+
+
 async def test_a_broker_that_takes_next_to_nothing_is_one_error(tmp_path):
     broker = Broker(tmp_path, "allow_anonymous true", "max_packet_size 1000")
     broker.start()

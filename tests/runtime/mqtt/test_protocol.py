@@ -12,6 +12,7 @@ from plait.runtime.mqtt.client_actions import Answered, Began, Happened, Lost, S
 from plait.runtime.mqtt.client_state import MAX_UNREADABLE, Jobs
 from plait.runtime.mqtt.messages import (
     BEAT,
+    MAX_MODEL,
     OFFER,
     ORDER,
     REPORT,
@@ -19,6 +20,7 @@ from plait.runtime.mqtt.messages import (
     Chunk,
     Claim,
     Declined,
+    Drop,
     Events,
     Held,
     Malformed,
@@ -74,7 +76,7 @@ class World:
             self.declined.append(f"j{job['n']}")
             return b"cannot"
 
-        self.desks[f"w{self.born}"] = Desk(f"w{self.born}", capacity=2, chunk_bytes=4, refusal=refusal)
+        self.desks[f"w{self.born}"] = Desk(f"w{self.born}", capacity=2, chunk_bytes=4, jobs_per_beat=1, refusal=refusal)
 
     def share(self) -> str:
         """As mosquitto does for a shared subscription: in turn, whether the worker has a free slot or not."""
@@ -135,7 +137,7 @@ class World:
             self.worker(name, desk.tick(self.now))
             assert sum(of == name for of, _, _ in self.running) <= desk.capacity
             if self.random.random() < 0.2:
-                self.flight.append(("c", f"beat {name}", encode(desk.beat())))
+                self.flight += [("c", f"beat {name}", encode(beat)) for beat in desk.beats()]
         self.client(self.jobs.tick(self.now))
 
     def deliver(self, to: str, about: str, payload: bytes) -> None:
@@ -511,6 +513,29 @@ def test_a_worker_that_stops_hands_back_what_has_not_begun():
     assert [(r.key[1], r.report.type) for r in desk.stop()] == [("a", "returned"), ("b", "returned")]
     assert [r.report.type for r in desk.offer(("c", "d"), Offer(epoch=1, job={}), 0.0)] == ["returned"]
     assert desk.beat().capacity == 0
+
+
+@pytest.mark.parametrize("packet_bytes", [4096, 5000, 1 << 20])
+def test_beats_fit_into_packets_and_leave_nothing_out(packet_bytes):
+    name, clients = "w" * 64, ["c", "c" * 64, "d"]
+    desk, jobs = Desk(name, capacity=300, model="\0" * MAX_MODEL), Jobs("c" * 64, lease=3.0)
+    desk.fit(packet_bytes)
+    list(jobs.beat(name, Beat(capacity=300, free=300, model="m"), 0.0))
+    for n in range(100):
+        for client in clients:
+            list(desk.offer((client, f"{n:064}"), Offer(epoch=1, job={}), 0.0))
+        list(jobs.submit(f"{n:064}", {}, 0, 0.0))
+        list(jobs.report(f"{n:064}", Claim(worker=name, epoch=1), 0.0))
+    messages = [encode(beat) for beat in desk.beats()]
+    assert max(map(len, messages)) + len(name) + 256 < packet_bytes and (len(messages) == 1) == (packet_bytes > 5000)
+    listed = [(held.client, held.job) for message in messages for held in decode(BEAT, message).jobs]
+    assert sorted(listed) == sorted(desk._jobs)
+    # Of those that its client knows it lists all, in any order; and one that it has forgotten is seen to be missing.
+    for message in reversed(messages):
+        assert not list(jobs.beat(name, decode(BEAT, message), 5.0))
+    list(desk.order((clients[1], f"{42:064}"), Drop(epoch=1), 6.0))
+    actions = [action for beat in desk.beats() for action in jobs.beat(name, beat, 7.0)]
+    assert [(action.job, action.message.epoch) for action in actions] == [(f"{42:064}", 2)]
 
 
 def test_events_go_together_as_far_as_a_message_holds_them():
