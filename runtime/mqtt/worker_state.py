@@ -53,8 +53,9 @@ class Desk:
         refusal: Callable[[dict[str, Any]], bytes | None] = lambda job: None,
     ) -> None:
         """Seconds: `patience` before a claim is repeated, `claim_seconds` before it is given up, `keep_seconds` before
-        an answer that nobody takes is. Bytes: `chunk_bytes` of an answer, `event_bytes` of events in a message.
-        `refusal`: the answer to a job that this worker cannot run; None: it can."""
+        an answer that nobody takes is. `max_queue`: jobs held beside as many as may run. Bytes: `chunk_bytes` of an
+        answer, `event_bytes` of events in a message. `refusal`: the answer to a job that this worker cannot run; None:
+        it can."""
         self.worker = worker
         self.capacity = capacity
         self.model = model
@@ -126,7 +127,7 @@ class Desk:
             if known.phase is Phase.QUEUED and known.epoch == offer.epoch:
                 yield self._reply(key, Queued(worker=self.worker, epoch=known.epoch))
             return
-        if self.is_stopping or len(self._jobs) >= self.max_queue:
+        if self.is_stopping or len(self._jobs) >= self.capacity + self.max_queue:
             yield self._reply(key, Returned(worker=self.worker, epoch=offer.epoch))
             return
         if known is not None:

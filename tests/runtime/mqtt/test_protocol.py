@@ -538,6 +538,12 @@ def test_beats_fit_into_packets_and_leave_nothing_out(packet_bytes):
     assert [(action.job, action.message.epoch) for action in actions] == [(f"{42:064}", 2)]
 
 
+def test_a_worker_holds_as_many_jobs_as_may_run_and_some_more():
+    desk = Desk("w", capacity=2000, max_queue=10)
+    said = [[r.report.type for r in desk.offer(("c", f"j{n}"), Offer(epoch=1, job={}), 0.0)] for n in range(2011)]
+    assert said == [["claim"]] * 2000 + [["queued"]] * 10 + [["returned"]]
+
+
 def test_events_go_together_as_far_as_a_message_holds_them():
     desk = Desk("w", capacity=1, event_bytes=1000)
     key = ("c", "a")
