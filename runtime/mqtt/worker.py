@@ -7,12 +7,15 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
 
 from ..errors import BrokerUnreachable, InvalidInput, JobFailed, PlaitError
 from ..job_spec import parse_job
+from ..methods.base import Decoding
+from ..methods.prompt import LONG_PROMPT, check_prompt_length
 from ..plain import whole
 from ..runtime import Runtime
 from ..settled import settled
@@ -23,7 +26,7 @@ from .link import MAX_WAIT, MIN_PACKET_BYTES, Link
 from .messages import MAX_CAPACITY, MAX_MODEL, OFFER, ORDER, Malformed, decode, encode, is_id
 from .options import MAX_PACKET_BYTES, check_seconds, check_whole
 from .serving import Serving
-from .worker_actions import Action, Begin, End, Key, Reply, Show, Withdraw
+from .worker_actions import Action, Begin, Check, End, Key, Reply, Show, Withdraw
 from .worker_state import Desk
 
 logger = logging.getLogger(__name__)
@@ -68,7 +71,10 @@ class Worker:
             capacity=capacity,
             model=whole(runtime.engine.name)[:MAX_MODEL],
             refusal=self._refusal,
+            is_long=_is_long,
         )
+        self._checks: set[asyncio.Task[None]] = set()
+        self._long_calls = ThreadPoolExecutor(1, "plait worker")
         self._tasks: dict[tuple[Key, int], asyncio.Task[None]] = {}
         self._serving: dict[tuple[Key, int], Serving] = {}
         self._stopping = asyncio.Event()
@@ -120,10 +126,12 @@ class Worker:
                 self._do(self._desk.stop())
                 self._do(self._desk.abandon())
                 ticker.cancel()
-                for task in self._tasks.values():
+                tasks = [*self._checks, *self._tasks.values()]
+                for task in tasks:
                     task.cancel()
+                self._long_calls.shutdown(wait=False, cancel_futures=True)
                 try:
-                    await settled([ticker, *self._tasks.values()])
+                    await settled([ticker, *tasks])
                 finally:
                     link.post(topic("workers", self.name), b"", retain=True)
                     await link.flush(2.0)
@@ -213,6 +221,10 @@ class Worker:
                     last = self._link.post(self.address.topic("reports", client, job), encode(report))
                 case Withdraw((client, job)):
                     self._link.withdraw(self.address.topic("reports", client, job))
+                case Check(key, epoch, job):
+                    check = asyncio.create_task(self._check(key, epoch, job))
+                    self._checks.add(check)
+                    check.add_done_callback(self._checks.discard)
                 case Begin(key, epoch, job, watched):
                     serving = Serving(partial(self._tell, key, epoch), is_watched=watched)
                     self._serving[key, epoch] = serving
@@ -228,11 +240,28 @@ class Worker:
     def _refusal(self, data: dict[str, Any]) -> bytes | None:
         """What keeps this worker from a job, as its answer; None: nothing that is known before it is begun."""
         try:
-            parse_job(data).method.check(self._runtime.engine)
+            method, engine = parse_job(data).method, self._runtime.engine
+            if isinstance(method, Decoding):
+                check_prompt_length(method.prompt, engine.context_limit)
+            method.check(engine)
         except Exception as error:  # Whatever a job of a stranger raises.
             answer = pack_error(error, None)
             return answer if len(answer) <= self._desk.chunk_bytes else None
         return None
+
+    async def _check(self, key: Key, epoch: int, data: dict[str, Any]) -> None:
+        await self._encode(data)
+        self._do(self._desk.checked(key, epoch, self._refusal(data), time.monotonic()))
+
+    async def _encode(self, data: dict[str, Any]) -> None:
+        """Encode a long prompt in the one thread for that, so that beats and other jobs do not wait for it: what takes
+        it then finds it done. What is wrong with the job is raised there."""
+        engine = self._runtime.engine
+        with suppress(Exception):
+            if isinstance(method := parse_job(data).method, Decoding):
+                check_prompt_length(method.prompt, engine.context_limit)
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self._long_calls, method.tokens, engine.tokenizer)
 
     def _tell(self, key: Key, epoch: int, events: list[dict[str, Any]]) -> asyncio.Future[None] | None:
         return self._do(self._desk.happened(key, epoch, events))
@@ -241,6 +270,8 @@ class Worker:
         """Run one job to its answer."""
         answer = b""
         try:
+            if _is_long(data):
+                await self._encode(data)  # Others may have come between, and it is not kept for ever.
             answer = await serving.answer(self._runtime, f"{key[0]}.{key[1]}.{epoch}", data)
         except asyncio.CancelledError as error:
             answer = pack_cancelled(str(error) or "cancelled", _empty(data))
@@ -251,6 +282,12 @@ class Worker:
             self._tasks.pop((key, epoch), None)
             self._serving.pop((key, epoch), None)
             self._do(self._desk.answered(key, epoch, answer, time.monotonic()))
+
+
+def _is_long(data: dict[str, Any]) -> bool:
+    """Has it a prompt whose encoding takes milliseconds?"""
+    method = data.get("method")
+    return isinstance(method, dict) and len(str(method.get("prompt"))) > LONG_PROMPT
 
 
 def _empty(data: dict[str, Any]) -> Trace:

@@ -18,6 +18,16 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """Find out whether the job, which is long, can run here; what comes of it is told to the desk with the same
+    epoch."""
+
+    key: Key
+    epoch: int
+    job: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Begin:
     """Run the job; what it does is told to the desk with the same epoch."""
 
@@ -52,4 +62,4 @@ class Withdraw:
     key: Key
 
 
-Action = Reply | Begin | Show | End | Withdraw
+Action = Reply | Check | Begin | Show | End | Withdraw

@@ -10,6 +10,8 @@ from typing import Any
 class Phase(Enum):
     """How far the worker is with a job."""
 
+    CHECKED = auto()
+    """Whether it can run here is being found out."""
     QUEUED = auto()
     CLAIMED = auto()
     RUNNING = auto()
@@ -22,7 +24,7 @@ class Entry:
 
     epoch: int
     job: dict[str, Any]
-    phase: Phase = Phase.QUEUED
+    phase: Phase = Phase.CHECKED
     since: float = 0.0
     """When the phase began."""
     said: float = 0.0

@@ -30,7 +30,7 @@ from .messages import (
     Watch,
     sendable,
 )
-from .worker_actions import Action, Begin, End, Key, Reply, Show, Withdraw
+from .worker_actions import Action, Begin, Check, End, Key, Reply, Show, Withdraw
 from .worker_entries import Entry, Phase
 
 
@@ -51,11 +51,12 @@ class Desk:
         chunk_bytes: int = 1 << 18,
         event_bytes: int = 1 << 20,
         refusal: Callable[[dict[str, Any]], bytes | None] = lambda job: None,
+        is_long: Callable[[dict[str, Any]], bool] = lambda job: False,
     ) -> None:
         """Seconds: `patience` before a claim is repeated, `claim_seconds` before it is given up, `keep_seconds` before
         an answer that nobody takes is. `max_queue`: jobs held beside as many as may run. Bytes: `chunk_bytes` of an
         answer, `event_bytes` of events in a message. `refusal`: the answer to a job that this worker cannot run; None:
-        it can."""
+        it can. `is_long`: would that take time?"""
         self.worker = worker
         self.capacity = capacity
         self.model = model
@@ -67,6 +68,7 @@ class Desk:
         self.chunk_bytes = chunk_bytes
         self.event_bytes = event_bytes
         self._refusal = refusal
+        self._is_long = is_long
         self.is_stopping = False
         self._hearing = Hearing()
         self._jobs: dict[Key, Entry] = {}
@@ -109,8 +111,7 @@ class Desk:
             )
             for (client, job), entry in self._jobs.items()
         ]
-        capacity = 0 if self.is_stopping else self.capacity
-        return Beat(capacity=capacity, free=self.free, model=self.model, jobs=held)
+        return Beat(capacity=0 if self.is_stopping else self.capacity, free=self.free, model=self.model, jobs=held)
 
     def beats(self) -> Iterator[Beat]:
         """The beat in as many messages as its jobs take."""
@@ -132,13 +133,25 @@ class Desk:
             return
         if known is not None:
             yield from self._drop(key, known, "taken over", now)
-        if (answer := self._refusal(offer.job)) is not None:
-            yield self._reply(key, Declined(worker=self.worker, epoch=offer.epoch, body=answer))
-            return
         self._jobs[key] = Entry(offer.epoch, offer.job, since=now)
+        if self._is_long(offer.job):
+            yield Check(key, offer.epoch, offer.job)
+        else:
+            yield from self.checked(key, offer.epoch, self._refusal(offer.job), now)
+
+    def checked(self, key: Key, epoch: int, refusal: bytes | None, now: float) -> Iterator[Action]:
+        """This keeps the worker from an offered job, or nothing. Of one that it has no longer it says nothing."""
+        entry = self._jobs.get(key)
+        if entry is None or entry.epoch != epoch or entry.phase is not Phase.CHECKED:
+            return
+        if refusal is not None:
+            del self._jobs[key]
+            yield self._reply(key, Declined(worker=self.worker, epoch=epoch, body=refusal))
+            return
+        entry.phase, entry.since = Phase.QUEUED, now
         yield from self._claim(now)
-        if self._jobs[key].phase is Phase.QUEUED:
-            yield self._reply(key, Queued(worker=self.worker, epoch=offer.epoch))
+        if entry.phase is Phase.QUEUED:
+            yield self._reply(key, Queued(worker=self.worker, epoch=epoch))
 
     def order(self, key: Key, order: Order, now: float) -> Iterator[Action]:
         if isinstance(order, Offer):
@@ -219,7 +232,7 @@ class Desk:
         """Take no more, and hand back what has not begun."""
         self.is_stopping = True
         for key, entry in list(self._jobs.items()):
-            if entry.phase in (Phase.QUEUED, Phase.CLAIMED):
+            if entry.phase in (Phase.CHECKED, Phase.QUEUED, Phase.CLAIMED):
                 del self._jobs[key]
                 yield self._reply(key, Returned(worker=self.worker, epoch=entry.epoch))
 

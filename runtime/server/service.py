@@ -18,7 +18,7 @@ from ..events import Failed, Text
 from ..job_spec import JobSpec
 from ..methods.base import Decoding, Method
 from ..methods.nesting import all_methods, fan_out
-from ..methods.prompt import Prompt
+from ..methods.prompt import LONG_PROMPT, prompt_length
 from ..methods.registry import METHODS
 from ..runtime import Runtime
 from ..trace.spans import send_spans
@@ -35,8 +35,6 @@ T = TypeVar("T")
 
 LARGE_BODY = 1 << 16
 """Bytes of one that is parsed in a thread."""
-LONG_PROMPT = 4096
-"""Characters of one that is encoded in a thread."""
 
 
 class Service:
@@ -68,7 +66,7 @@ class Service:
         What is wrong with them is raised by `start`."""
         for spec in specs:
             method = spec.method
-            if isinstance(method, Decoding) and _is_long(method.prompt):
+            if isinstance(method, Decoding) and prompt_length(method.prompt) > LONG_PROMPT:
                 with suppress(PlaitError):
                     await self._aside(method.tokens, self.runtime.engine.tokenizer)
 
@@ -273,14 +271,6 @@ class Service:
             if number < too_many or work.ended_at < oldest:
                 self.works.pop(work.id, None)
                 self._kept.discard(work.id)
-
-
-def _is_long(prompt: Prompt) -> bool:
-    """Does encoding it take milliseconds?"""
-    texts = (
-        [prompt] if isinstance(prompt, str) else [str(part.get("content")) for part in prompt if isinstance(part, dict)]
-    )
-    return sum(map(len, texts)) > LONG_PROMPT
 
 
 def _spending(method: Method, budget: Budget, engine: Engine) -> int | None:

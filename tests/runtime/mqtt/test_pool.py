@@ -6,8 +6,9 @@ import asyncio
 import re
 import socket
 import subprocess
+import threading
 import time
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,11 +35,13 @@ from plait import (
     UnsupportedByEngine,
 )
 from plait.runtime.engines.registry import find_model
+from plait.runtime.engines.scripted import CharTokenizer
 from plait.runtime.events import Done, Failed, Started, Stopped, Text, ToolStarted
 
 pytest.importorskip("aiomqtt")
 
 from plait.benchmarks.mosquitto import MOSQUITTO, Broker, start_worker, stranger
+from plait.runtime.methods.prompt import LONG_PROMPT
 from plait.runtime.mqtt.address import Address, refuse_password
 from plait.runtime.mqtt.link import Link
 from plait.runtime.mqtt.messages import Beat, Chunk, Claim, Events, Offer, encode
@@ -472,6 +475,74 @@ async def test_each_worker_takes_what_it_can_run(broker):
                 await (await remote.submit(team))
             with pytest.raises(plait.PromptTooLong):
                 await (await remote.submit(Sequential(prompt="q" * 5000)))
+
+
+class Gate(CharTokenizer):
+    """Encodes long texts when it may."""
+
+    def __init__(self):
+        self.asked, self.may, self.threads = threading.Event(), threading.Event(), set()
+
+    def encode(self, text):
+        if len(text) > LONG_PROMPT:
+            self.threads.add(threading.current_thread())
+            self.asked.set()
+            # Once it has been encoded it is known, as for models.
+            assert threading.current_thread() is not threading.main_thread() or self.may.is_set()
+            assert self.may.wait(20)
+        return super().encode(text)
+
+
+@pytest.fixture
+def gated():
+    engine = ScriptedEngine(lambda _: "x" * 20, context_limit=8000)
+    engine.tokenizer = Gate()
+    yield engine
+    engine.tokenizer.may.set()
+
+
+@pytest.mark.parametrize("tokens", [5000, 9000])
+async def test_others_go_on_while_a_long_prompt_is_encoded(broker, gated, tokens):
+    async with worker(broker, engine=gated) as one, Runtime(broker.url()) as remote:
+        long = await remote.submit(Sequential(prompt="q" * tokens))
+        await until(gated.tokenizer.asked.is_set)
+        assert (await (await remote.submit(Sequential(prompt="q")))).text == "x" * 20
+        beaten = one._beaten
+        await until(lambda: one._beaten > beaten)
+        gated.tokenizer.may.set()
+        if tokens < gated.context_limit:
+            assert (await long).text == "x" * 20 and long.epoch == 1
+        else:
+            with pytest.raises(plait.PromptTooLong, match="9001 tokens"):
+                await long
+    assert not one._checks
+
+
+async def test_a_prompt_that_is_far_too_long_is_not_encoded(broker, gated):
+    async with worker(broker, engine=gated), Runtime(broker.url()) as remote:
+        for prompt in ("q" * 64_001, [{"role": "user", "content": "q" * 32_001} for _ in range(2)]):
+            with pytest.raises(plait.PromptTooLong, match="far too long"):
+                await (await remote.submit(Sequential(prompt=prompt)))
+    assert not gated.tokenizer.threads
+
+
+@pytest.mark.parametrize("how", ["cancelled", "stopped"])
+async def test_a_long_prompt_that_is_being_encoded_holds_nobody_up(broker, gated, how):
+    async with Runtime(broker.url()) as remote, AsyncExitStack() as other:
+        async with worker(broker, engine=gated) as one:
+            long = await remote.submit(Sequential(prompt="q" * 5000))
+            await until(gated.tokenizer.asked.is_set)
+            if how == "cancelled":
+                assert long.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asyncio.wait_for(long, 5)
+            else:
+                await other.enter_async_context(
+                    worker(broker, engine=ScriptedEngine(lambda _: "y", context_limit=8000))
+                )
+            one.stop()
+        assert how == "cancelled" or (await long).text == "y"
+    assert not one._checks and not one._tasks
 
 
 async def test_a_worker_that_stops_hands_its_jobs_on(broker):

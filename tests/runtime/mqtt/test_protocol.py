@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from plait.runtime.mqtt.messages import (
     ORDER,
     REPORT,
     Beat,
+    Cancel,
     Chunk,
     Claim,
     Declined,
@@ -33,7 +35,7 @@ from plait.runtime.mqtt.messages import (
     is_id,
     sendable,
 )
-from plait.runtime.mqtt.worker_actions import Begin, End, Reply, Show, Withdraw
+from plait.runtime.mqtt.worker_actions import Begin, Check, End, Reply, Show, Withdraw
 from plait.runtime.mqtt.worker_state import Desk
 
 EVENTS = 5
@@ -51,8 +53,10 @@ class World:
         self.now = 0.0
         self.jobs = Jobs("c", lease=3.0, max_epochs=1000)
         self.desks: dict[str, Desk] = {}
+        self.refusals: dict[str, Callable[[dict[str, int]], bytes | None]] = {}
         self.shown: set[tuple[str, tuple[str, str], int]] = set()
         self.running: dict[tuple[str, tuple[str, str], int], int] = {}
+        self.checks: list[tuple[str, Check]] = []
         self.flight: list[tuple[str, str, bytes]] = []
         """(to, about, payload)"""
         self.heard: dict[str, list[int]] = {}
@@ -76,7 +80,15 @@ class World:
             self.declined.append(f"j{job['n']}")
             return b"cannot"
 
-        self.desks[f"w{self.born}"] = Desk(f"w{self.born}", capacity=2, chunk_bytes=4, jobs_per_beat=1, refusal=refusal)
+        self.refusals[f"w{self.born}"] = refusal
+        self.desks[f"w{self.born}"] = Desk(
+            f"w{self.born}",
+            capacity=2,
+            chunk_bytes=4,
+            jobs_per_beat=1,
+            refusal=refusal,
+            is_long=lambda job: self.faults > 0 and job["n"] % 4 > 1,
+        )
 
     def share(self) -> str:
         """As mosquitto does for a shared subscription: in turn, whether the worker has a free slot or not."""
@@ -103,6 +115,8 @@ class World:
             match action:
                 case Reply((_, job), report):
                     self.flight.append(("c", job, encode(report)))
+                case Check():
+                    self.checks.append((name, action))
                 case Begin(key, epoch, _, watched):
                     self.running[name, key, epoch] = 0
                     if watched:
@@ -122,6 +136,13 @@ class World:
             luck = self.random.random()
             for _ in range(0 if luck < self.faults / 2 else 2 if luck < self.faults else 1):
                 self.deliver(*letter)
+        checks, self.checks = self.checks, []
+        for name, check in checks:
+            if self.random.random() < self.faults:
+                self.checks.append((name, check))  # It takes longer.
+            elif name in self.desks:
+                answer = self.refusals[name](check.job)
+                self.worker(name, self.desks[name].checked(check.key, check.epoch, answer, self.now))
         for name, key, epoch in list(self.running):
             sent = self.running.get((name, key, epoch))
             if sent is None:
@@ -504,6 +525,47 @@ def test_reports_of_others_that_cannot_be_read_end_no_job():
     assert ask.message == Resend(epoch=1, first=0, chunks=(0, 1))
     chunks = [Chunk(worker="w", epoch=1, index=index, count=2, events=0, body=b"ab") for index in range(2)]
     assert Answered("j", b"abab") in [one for chunk in chunks for one in jobs.report("j", chunk, 30.5)]
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "said", "then"),
+    [
+        (lambda desk, key: [], [], ["claim"]),
+        (lambda desk, key: desk.offer(key, Offer(epoch=2, job={}), 1.0), [], ["claim"]),
+        (lambda desk, key: desk.offer(key, Offer(epoch=1, job={}), 1.0), [], ["claim"]),
+        (lambda desk, key: desk.order(key, Cancel(epoch=2), 1.0), [], ["claim"]),
+        (lambda desk, key: desk.order(key, decode(ORDER, b'{"type":"grant","epoch":2}'), 1.0), [], ["claim"]),
+        (lambda desk, key: desk.order(key, Drop(epoch=1), 1.0), [], ["claim"]),
+        (lambda desk, key: desk.tick(100.0), [], ["claim"]),
+        (lambda desk, key: desk.order(key, Drop(epoch=2), 1.0), ["Withdraw"], []),
+        (lambda desk, key: desk.client_gone("c", 1.0), ["Withdraw"], []),
+        (lambda desk, key: desk.offer(key, Offer(epoch=3, job={}), 1.0), ["Withdraw", "Check"], []),
+        (lambda desk, key: desk.stop(), ["returned"], []),
+    ],
+)
+@pytest.mark.parametrize("refusal", [None, b"cannot"])
+def test_what_happens_while_it_is_found_out_whether_a_long_job_can_run(meanwhile, said, then, refusal):
+    desk, key = Desk("w", capacity=1, is_long=lambda job: True), ("c", "a")
+    job = Offer(epoch=2, job={"prompt": "long"})
+    assert list(desk.offer(key, job, 0.0)) == [Check(key, 2, job.job)]
+    assert desk.free == 1 and [held.job for held in desk.beat().jobs] == ["a"]
+    actions = list(meanwhile(desk, key))
+    assert [one.report.type if isinstance(one, Reply) else type(one).__name__ for one in actions] == said
+    found = [one.report.type for one in desk.checked(key, 2, refusal, 2.0)]
+    assert found == (then and (["declined"] if refusal else then))
+    assert not list(desk.checked(key, 2, refusal, 2.0))
+
+
+def test_a_long_job_that_is_dropped_and_offered_again_is_begun_once():
+    desk, key, offer = Desk("w", capacity=1, is_long=lambda job: True), ("c", "a"), Offer(epoch=1, job={})
+    list(desk.offer(key, offer, 0.0))
+    list(desk.order(key, Drop(epoch=1), 0.0))
+    list(desk.offer(key, offer, 0.0))
+    # Others go on, and are not held up by it.
+    desk._is_long = lambda job: False
+    assert [one.report.type for one in desk.offer(("c", "b"), offer, 0.0)] == ["claim"]
+    assert [one.report.type for one in desk.checked(key, 1, None, 0.0)] == ["queued"]
+    assert not list(desk.checked(key, 1, None, 0.0))
 
 
 def test_a_worker_that_stops_hands_back_what_has_not_begun():
