@@ -14,7 +14,7 @@ from ..runtime.engines.model_digest import model_digest
 from ..runtime.errors import InvalidInput, PromptTooLong, UnsupportedByEngine
 from ..runtime.jobs.context import Context
 from ..runtime.methods.base import Method, Temperature
-from ..runtime.methods.nesting import Inner, reading
+from ..runtime.methods.nesting import Inner, all_inputs, reading
 from ..runtime.price import Price
 from ..runtime.spec import Spec
 from .edits.base import FORMS, EditForm
@@ -235,10 +235,13 @@ class Fields(Method):
         return system_message(self.form, self.project_name, self.issue, has_tests=has_tests)
 
     def identity(self) -> dict[str, Any]:
-        """What makes a job the same one when it goes on, beside model and seed; the commit's hash says what is in the
-        repository, wherever that is."""
+        """What makes a job the same one when it goes on, beside its own model and seed; the commit's hash says what is
+        in the repository, wherever that is, and other models' files say what these are. May block."""
         left = {"folder", "repository", "prices", "executions"}
-        return {**self.model_dump(mode="json", exclude=left), "commit": self.source.commit}
+        # Other systems' patches are in no trajectory: a file of them that grows makes no other job.
+        files = {name: value for name, value in all_inputs(self).items() if name != "candidates" and value is not None}
+        found = {**self.model_dump(mode="json", exclude=left), "commit": self.source.commit}
+        return {**found, "inputs": files} if files else found
 
     def settings(self, engine: Engine) -> dict[str, Any]:
         return {"commit": self.source.commit, "sandbox": self.sandbox.sandbox}

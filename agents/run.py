@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 from ..runtime.jobs.context import Context, ParallelContexts
 from ..runtime.result import Finish, Outcome
@@ -42,9 +43,14 @@ class Run:
         self.form = fields.form
 
     async def run(self) -> Outcome:
-        engine, seed = self.ctx.engine.name, self.ctx.state.seed
-        with self.work.folder.open({**self.fields.identity(), "model": engine, "seed": seed}):
+        with self.work.folder.open(await asyncio.to_thread(self._identity)):
             return await self._run()
+
+    def _identity(self) -> dict[str, Any]:
+        """What makes a job that was stopped the same one: folders of other models may have the same name."""
+        state = self.ctx.state
+        found = {**self.fields.identity(), "model": self.ctx.engine.name, "seed": state.seed}
+        return {**found, "model_files": dict(state.model_files)} if state.model_files else found
 
     async def _run(self) -> Outcome:
         fields, work = self.fields, self.work

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..runtime.engine import Engine
-from ..runtime.engines.model_digest import model_digest
+from ..runtime.engines.model_digest import model_digest, option_digests
 from ..runtime.errors import InvalidInput, OutOfBlocks, PlaitError, PromptTooLong
 from ..runtime.methods.nesting import all_inputs
 from ..runtime.runtime import Runtime
@@ -50,10 +50,7 @@ def _inputs(config: EvalConfig, samples: list[Sample]) -> dict[str, str]:
     method."""
     with _naming(config.benchmark, samples[0]):
         found = dict(config.benchmark.inputs(samples))
-        for name, value in config.engine.items():
-            files = model_digest(value) if isinstance(value, str) else None
-            if files is not None:  # an adapter
-                found[f"engine.{name}"] = files
+        found |= {f"engine.{name}": files for name, files in option_digests(config.engine).items()}
         for place, method in enumerate(config.methods):
             built = method.build(config.benchmark, samples[0], None)
             found |= {f"methods[{place}].{name}": value for name, value in all_inputs(built).items()}

@@ -14,6 +14,7 @@ from typing import Any, Self
 from .budget import Budget
 from .engine import Engine, Tokenizer
 from .engines.loading import load_in_thread
+from .engines.model_digest import model_digest, option_digests
 from .engines.registry import load_engine
 from .errors import EngineClosed, InvalidInput, InvalidJob
 from .job_spec import JobSpec
@@ -69,6 +70,8 @@ class Runtime:
         self._options = options
         self._engine = engine
         self._companions = Companions()
+        self._model_files: dict[str, str] = {}
+        """See `JobState`."""
         self._jobs: dict[str, Job] = {}
         self._numbers = count(1)
 
@@ -124,6 +127,7 @@ class Runtime:
             model, options = self._model, self._options
             assert model is not None
             began = time.perf_counter()
+            self._model_files = await asyncio.to_thread(_model_files, str(model), options)
             self._engine = await load_in_thread(lambda: load_engine(model, options))
             kv = self._engine.block_usage()
             logger.info(
@@ -176,7 +180,14 @@ class Runtime:
         file = Path(trace_file) if trace_file else None
         if file is not None:
             check_writable(file)
-        started = Job(name, spec, self.engine, companions=self._companions, trace_file=file)
+        started = Job(
+            name,
+            spec,
+            self.engine,
+            companions=self._companions,
+            model_files=self._model_files,
+            trace_file=file,
+        )
         self._jobs[name] = started
         started.on_end(lambda: self._jobs.pop(name, None))
         return started
@@ -207,6 +218,11 @@ class Runtime:
                 cancelled = error
         if cancelled is not None:
             raise cancelled
+
+
+def _model_files(model: str, options: dict[str, Any]) -> dict[str, str]:
+    digest = model_digest(model)
+    return {**option_digests(options), **({} if digest is None else {"model": digest})}
 
 
 def check_id(id: object) -> None:

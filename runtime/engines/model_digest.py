@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .registry import MODELS, shipped_models, split_scheme
 
@@ -32,6 +33,12 @@ def model_digest(model: str) -> str | None:
         return _digest(files)
     except (OSError, ValueError):  # a name that no file can have, a file of somebody else's
         return None
+
+
+def option_digests(options: Mapping[str, Any]) -> dict[str, str]:
+    """`model_digest` of those options of an engine that name something on this disk, such as an adapter."""
+    found = {name: model_digest(value) for name, value in options.items() if isinstance(value, str)}
+    return {name: digest for name, digest in found.items() if digest is not None}
 
 
 def _digest(files: Mapping[str, Path]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,6 +68,7 @@ class Job:
         engine: Engine,
         *,
         companions: Companions | None = None,
+        model_files: Mapping[str, str] | None = None,
         trace_file: Path | None = None,
     ) -> None:
         self.id = id
@@ -90,6 +91,7 @@ class Job:
         """Grows while the job runs; whole once it has ended, however it ended."""
         self._engine = engine
         self._companions = companions
+        self._model_files = model_files
         self._hub = EventHub()
         self._trace_file = trace_file
         self._task = asyncio.create_task(self._run(), name=f"plait job {id}")
@@ -142,6 +144,7 @@ class Job:
             seed=spec.seed,
             priority=spec.priority,
             companions=self._companions,
+            model_files=self._model_files,
         )
         context = Context(state, ledger=Ledger(spec.budget.total_tokens), critical_limit=spec.budget.critical_tokens)
         state.emit(Started, method=spec.method.method, model=self._engine.name)

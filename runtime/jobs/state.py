@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 
@@ -46,9 +46,13 @@ class JobState:
         seed: int,
         priority: int,
         companions: Companions | None = None,
+        model_files: Mapping[str, str] | None = None,
     ) -> None:
         """Without `companions` the job has only its engine's model."""
         self.engine = engine
+        self.model_files = model_files or {}
+        """Fingerprints of the engine's model and of what its options name; empty: of none on this disk, or of an engine
+        that was given as such."""
         self.companions = companions
         self.trace = trace
         self.hub = hub

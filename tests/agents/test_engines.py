@@ -6,6 +6,7 @@ import pytest
 
 from plait import CodeMonkeys, Recorder, ReplayEngine, Runtime, ScriptedEngine, register_scheme
 from plait.agents.fields import CONTEXT_SHARE
+from plait.runtime.engines.registry import last_part
 from plait.tests import real
 from plait.tests.agents.test_code_monkeys import PASSES_GOOD, folder, model  # noqa: F401 - a fixture
 from plait.tests.agents.tools import GOOD, ISSUE, PRETENDED, WRONG, edit, run, test
@@ -14,7 +15,8 @@ OTHERS: list[ScriptedEngine] = []
 
 
 def load_other(rest, options):
-    OTHERS.append(ScriptedEngine(model(), name=f"other-{rest}", **options))
+    limit = options.get("context_limit", 60_000)
+    OTHERS.append(ScriptedEngine(model(), name=f"other-{last_part(rest)}", context_limit=limit))
     return OTHERS[-1]
 
 
@@ -30,11 +32,30 @@ async def test_stages_run_on_models_of_their_own(folder):  # noqa: F811
         "relevance": "scripted", "ranking": "other-r", "tests": "other-t", "edits": "scripted",
     }  # fmt: skip
     assert not any("Write a Python script" in prompt for prompt in own.prompts)
-    assert {engine.context_limit for engine in OTHERS} == {9_000, 4_096}
+    assert {engine.context_limit for engine in OTHERS} == {9_000, 60_000}
     labels = {branch.label: branch.model for branch in result.trace.branches.values()}
     assert labels["test 0"] == "other-t" and labels["edit 0"] is None
     assert "price" in stages["tests"] and "price" not in stages["edits"]
     assert all(not engine.branches for engine in OTHERS)
+
+
+@pytest.mark.parametrize("place", ["own", "adapter", "stage"])
+async def test_a_folder_of_jobs_knows_models_of_one_name_apart(folder, tmp_path, place):  # noqa: F811
+    calls = []
+    for number in (0, 1, 0):
+        path = tmp_path / str(number) / "model"
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.json").write_text(str(number))
+        # The stage's model is another one in the same place: fields tell others apart.
+        (tmp_path / "model").unlink(missing_ok=True)
+        (tmp_path / "model").symlink_to(path)
+        fields = {"issue": ISSUE, "edits": "functions", "n": 1, "sandbox": PRETENDED, "folder": tmp_path / "jobs"}
+        models = {"edits": f"test_monkeys:{tmp_path / 'model'}"} if place == "stage" else {}
+        options = {"adapter": str(path)} if place == "adapter" else {}
+        async with Runtime(f"test_monkeys:{path if place == 'own' else 'model'}", **options) as runtime:
+            result = await (await runtime.submit(CodeMonkeys(repository=folder, models=models, **fields)))
+        calls.append(sum(stage["calls"] for stage in result.details["costs"]["stages"].values()))
+    assert calls[0] == calls[1] > 0 == calls[2]
 
 
 @pytest.mark.parametrize("encoding", ["sequential", "parallel"])
