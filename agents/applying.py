@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
+from ..runtime.errors import InvalidInput
 from .git import GitError, git
 from .repository import Repository
 from .sandbox.script import patch_bytes
 
 _CHECK = ("apply", "--cached", "--check", "--whitespace=nowarn", "--no-ignore-whitespace", "-")
+_MODE = re.compile(r"(?m)^ (?:create mode|mode change \d+ =>) (\d+)")
+"""Of files that a patch makes, in git's summary of it."""
+PLAIN = ("100644", "100755")
 
 
 def applicable(source: Repository, patches: Sequence[str]) -> list[bool]:
-    """For each patch whether git puts it on the commit, as a sandbox does. A text that changes no file does not apply.
-    Blocks."""
+    """For each patch whether git puts it on the commit, as a sandbox does. A text that changes no file does not apply,
+    nor does what `refuse_links` refuses. Blocks."""
     if not patches:
         return []
     with tempfile.TemporaryDirectory(prefix="plait-") as name:
@@ -25,9 +31,33 @@ def applicable(source: Repository, patches: Sequence[str]) -> list[bool]:
         return [_applies(source, patch, extra) for patch in patches]
 
 
-def _applies(source: Repository, patch: str, extra: dict[str, str]) -> bool:
+def _applies(source: Repository, patch: str, extra: Mapping[str, str]) -> bool:
+    data = patch_bytes(source.snapshot(patch))
     try:
-        git(*_CHECK, folder=source.path, stdin=patch_bytes(source.snapshot(patch)), extra=extra)
-    except GitError:
+        git(*_CHECK, folder=source.path, stdin=data, extra=extra)
+        refuse_links(data, lambda path: str(path) in source.links, folder=source.path, extra=extra)
+    except (GitError, InvalidInput):
         return False
     return True
+
+
+def refuse_links(
+    patch: bytes, is_link: Callable[[PurePosixPath], bool], *, folder: Path, extra: Mapping[str, str]
+) -> None:
+    """Raise `InvalidInput` for a patch that makes what is no plain file, or has to do with one that is none now. What
+    it says is read by git itself, which takes more for a mode than it ever writes. Raises `GitError` for what is no
+    patch. Blocks."""
+    *new, summary = git("apply", "--numstat", "--summary", "-z", "-", folder=folder, stdin=patch, extra=extra).split(
+        b"\0"
+    )
+    for mode in _MODE.findall(summary.decode(errors="replace")):
+        if mode not in PLAIN:
+            raise InvalidInput(
+                f"the patch makes a file of mode {mode}: no symbolic links or submodules are made, only "
+                f"files of mode {' or '.join(PLAIN)}"
+            )
+    old = git("apply", "-R", "--numstat", "-z", "-", folder=folder, stdin=patch, extra=extra).split(b"\0")[:-1]
+    for entry in (*new, *old):
+        path = PurePosixPath(os.fsdecode(entry.split(b"\t", 2)[2]))
+        if any(map(is_link, (path, *path.parents))):
+            raise InvalidInput(f"the patch has to do with {path}, and there is a symbolic link or a submodule")

@@ -71,6 +71,11 @@ class Repository:
         """Paths of mode 100755."""
         return frozenset(path for path, (mode, _, _) in self._entries.items() if mode == "100755")
 
+    @cached_property
+    def links(self) -> frozenset[str]:
+        """Paths of symbolic links and submodules."""
+        return frozenset(path for path, (mode, _, _) in self._entries.items() if not mode.startswith("100"))
+
     def files(self) -> Mapping[str, str]:
         """Text files by path, read when they are asked for; not those that are no UTF-8, hold NUL or are too large."""
         return self._files

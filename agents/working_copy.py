@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..runtime.errors import InvalidInput
+from .applying import refuse_links
 from .git import GitError, git
 from .repository import Repository
 
@@ -45,13 +45,11 @@ def working_copy(path: Path | str, *, max_bytes: int = 500_000_000) -> Iterator[
 def apply(path: Path | str, patch: str | None) -> None:
     """Put a patch into the files of a checkout or of any other folder: all of it, or none.
 
-    Raises `InvalidInput` where there is none (the answer of a job without a candidate), where it does not fit, or makes
-    what is no plain file.
+    Raises `InvalidInput` where there is none (the answer of a job without a candidate), where it does not fit, makes
+    what is no plain file, or changes, moves or copies a symbolic link.
     """
     if patch is None:
         raise InvalidInput("there is no patch to apply: the job found no candidate")
-    if re.search(r"(?m)^(?:new file |new )mode (?!100)", patch):
-        raise InvalidInput("the patch makes a symbolic link or a submodule: it is not applied")
     folder, git_folder = _places(Path(path))
     # In a folder that is no repository, git must not look for one above it.
     extra = _no_filters(folder) if git_folder is not None else {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
@@ -59,6 +57,7 @@ def apply(path: Path | str, patch: str | None) -> None:
     options = ("apply", "--whitespace=nowarn")
     try:
         git(*options, "--check", "-", folder=folder, stdin=data, extra=extra)
+        refuse_links(data, lambda path: (folder / path).is_symlink(), folder=folder, extra=extra)
         git(*options, "-", folder=folder, stdin=data, extra=extra)
     except GitError as error:
         raise InvalidInput(f"the patch does not fit {folder}: {'; '.join(str(error).splitlines())}") from None

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plait import InvalidInput
 from plait.agents.applying import applicable
 from plait.agents.repository import Repository
+from plait.agents.working_copy import apply
 from plait.tests.agents.sources import git, repository, tree, write
 
 LINES = st.sampled_from(["a", "b", "c d", "\f", "é"])
@@ -54,3 +56,35 @@ def test_it_is_what_git_says_in_a_checkout(checkout, old, new):
     patch = f"--- a/dir/b c\t\n+++ b/dir/b c\t\n@@ -{min(len(old), 1)},{len(old)} +1,{len(new)} @@\n{lines}"
     done = subprocess.run(["git", "apply", "--check", "-"], cwd=checkout, input=patch.encode(), capture_output=True)
     assert applicable(Repository(checkout), [patch]) == [done.returncode == 0]
+
+
+def made(mode: str) -> str:
+    return f"diff --git a/new b/new\nnew file mode {mode}\n--- /dev/null\n+++ b/new\n@@ -0,0 +1 @@\n+/etc\n"
+
+
+POINTED = "@@ -1 +1 @@\n-a.txt\n\\ No newline at end of file\n+/etc\n\\ No newline at end of file\n"
+UNSAFE = [
+    *map(made, ("120000", "0120000", "100120000", "1000120000", " 120000", "120000\r", "160000", "104755")),
+    f"--- a/link\n+++ b/link\n{POINTED}",
+    f"diff --git a/link b/link\nindex 1234567..89abcde 120000\n--- a/link\n+++ b/link\n{POINTED}",
+    "diff --git a/link b/new\ncopy from link\ncopy to new\n",
+    "diff --git a/link b/new\nrename from link\nrename to new\n",
+    f"diff --git a/link b/new\ncopy from link\ncopy to new\n--- a/link\n+++ b/new\n{POINTED}",
+    "--- a/link\n+++ /dev/null\n@@ -1 +0,0 @@\n-a.txt\n\\ No newline at end of file\n",
+]
+
+
+@pytest.mark.parametrize("is_git", [True, False])
+def test_symbolic_links_are_neither_made_nor_touched(tmp_path, is_git):
+    folder = tmp_path / "here"
+    write(folder, {"a.txt": "x\n"})
+    (folder / "link").symlink_to("a.txt")
+    if is_git:
+        repository(folder, {})
+        assert applicable(Repository(folder), [*UNSAFE, FIT, made("100755")]) == [False] * len(UNSAFE) + [True, True]
+    for patch in UNSAFE:
+        with pytest.raises(InvalidInput, match=r"symbolic link"):
+            apply(folder, patch)
+        assert (folder / "link").readlink().name == "a.txt" and not (folder / "new").is_symlink()
+    apply(folder, FIT + made("100755"))
+    assert tree(folder) == {"a.txt": b"y\n", "link": b"y\n", "new": b"/etc\n"}
