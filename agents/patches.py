@@ -31,7 +31,7 @@ def touched(patch: str) -> list[str]:
     try:
         files = read_patch(patch)
     except PatchError:
-        names = re.findall(r'(?m)^(?:---|\+\+\+) (?:[ab]/)?([^\t\n"]+)', patch)
+        names = re.findall(r'(?m)^(?:---|\+\+\+) (?:[^/\t\n"]+/)?([^\t\n"]+)', patch)
         return [name for name in dict.fromkeys(names) if name != "/dev/null"]
     return list(dict.fromkeys(path for file in files for path in (file.old, file.new) if path is not None))
 

@@ -42,16 +42,19 @@ _HUNK = re.compile(r"^@@ -(\d{1,18})(?:,(\d{1,18}))? \+(\d{1,18})(?:,(\d{1,18}))
 _MODE = re.compile(r"^(?:new file|deleted file|old|new) mode (\d{6})$")
 
 
-def read_patch(text: str) -> list[FilePatch]:
+def read_patch(text: str, *, is_bare: bool = False) -> list[FilePatch]:
     """All files of a patch. Raises `PatchError`.
 
-    Counts in hunk headers are believed where they fit; else a hunk goes on to the next header.
+    Paths lose their first folder, whatever it is, as `git apply` takes it off (`a/`, `b/`, and what
+    `diff.mnemonicPrefix` writes). `is_bare`: they may have none, as models leave it out; only `a/` and `b/` are taken
+    off. Counts in hunk headers are believed where they fit; else a hunk goes on to the next header.
     """
-    return _Reader(text).read()
+    return _Reader(text, is_bare).read()
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, is_bare: bool) -> None:
+        self.is_bare = is_bare
         self.lines = [line.removesuffix("\r") for line in text.split("\n")]
         if self.lines[-1] == "":
             self.lines.pop()
@@ -63,7 +66,7 @@ class _Reader:
         while self.at < len(self.lines):
             line = self.lines[self.at]
             if line.startswith("diff --git "):
-                old, new = _git_names(line.removeprefix("diff --git "))
+                old, new = self._git_names(line.removeprefix("diff --git "))
                 self.files.append(FilePatch(self.at + 1, old, new))
             elif self._is_names(self.at):
                 self._names()
@@ -82,7 +85,9 @@ class _Reader:
 
     def _names(self) -> None:
         old, new = (_name(self.lines[self.at + offset][4:]) for offset in (0, 1))
-        if (old is None or old.startswith("a/")) and (new is None or new.startswith("b/")):
+        if not self.is_bare:
+            old, new = old and _stripped(old), new and _stripped(new)
+        elif (old is None or old.startswith("a/")) and (new is None or new.startswith("b/")):
             old, new = old and old[2:], new and new[2:]
         current = self.files[-1] if self.files else None
         if current is None or current.hunks or not self.lines[current.line - 1].startswith("diff --git "):
@@ -90,6 +95,11 @@ class _Reader:
         else:
             current.old, current.new = old, new
         self.at += 2
+
+    def _git_names(self, text: str) -> tuple[str, str]:
+        """Both paths of a `diff --git` line; later lines correct them where they are not the same."""
+        old, new = _pair(text)
+        return (old.removeprefix("a/"), new.removeprefix("b/")) if self.is_bare else (_stripped(old), _stripped(new))
 
     def _header(self, line: str, file: FilePatch) -> None:
         if match := _MODE.match(line):
@@ -180,8 +190,12 @@ def _name(text: str) -> str | None:
     return None if path == "/dev/null" else path
 
 
-def _git_names(text: str) -> tuple[str | None, str | None]:
-    """Both paths of a `diff --git` line; later lines correct them where they are not the same."""
+def _stripped(path: str) -> str:
+    return path.partition("/")[2] or path
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """Two paths with a blank between them."""
     if text.startswith('"'):
         ends = [match.end() for match in re.finditer(r'(?<!\\)(?:\\\\)*"', text)]
         old, new = (text[: ends[1]], text[ends[1] + 1 :]) if len(ends) > 1 else (text, text)
@@ -191,7 +205,7 @@ def _git_names(text: str) -> tuple[str | None, str | None]:
         old, new = text[:half], text[half + 1 :]
         if text[half : half + 1] != " ":
             old, new = text.partition(" ")[0], text.rpartition(" ")[2]
-    return _unquoted(old).removeprefix("a/"), _unquoted(new).removeprefix("b/")
+    return _unquoted(old), _unquoted(new)
 
 
 def _unquoted(text: str) -> str:

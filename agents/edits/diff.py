@@ -53,7 +53,7 @@ Rules:
 
     def parse(self, text: str, source: Source) -> Edit:
         try:
-            files = read_patch(_unfenced(text))
+            files = read_patch(_unfenced(text), is_bare=True)
         except PatchError as error:
             raise EditError(f"the diff cannot be read: {error}") from None
         if not files:

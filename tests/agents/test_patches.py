@@ -167,6 +167,36 @@ def test_foreign_patches_are_read():
     assert touched(FOREIGN) == ["a.py", "old.py", "new.py", "logo.png"]
 
 
+PREFIXED = """\
+diff --git {old}tests/t b.py {new}tests/t b.py
+index 1111111..2222222 100644
+--- {old}tests/t b.py\t
++++ {new}tests/t b.py\t
+@@ -1 +1 @@
+-x
++y
+diff --git {old}a/mode {new}a/mode
+old mode 100644
+new mode 100755
+"""
+
+
+@pytest.mark.parametrize("old, new", [("i/", "w/"), ("c/", "i/"), ("1/", "2/"), ("b/", "a/"), ("old/", "new/")])
+def test_the_first_folder_is_a_prefix_whatever_it_is_called(tmp_path, old, new):
+    patch = PREFIXED.format(old=old, new=new)
+    assert touched(patch) == ["tests/t b.py", "a/mode"]
+    assert touched(patch + "@@ -1 +1 @@\nbroken\n") == ["tests/t b.py"]
+    folder = repository(tmp_path / "here", {"tests/t b.py": "x\n", "a/mode": ""})
+    git(folder, "apply", "-", stdin=patch.encode())
+    assert git(folder, "diff", "--name-only", "-z").split("\0")[:-1] == ["a/mode", "tests/t b.py"]
+
+
+def test_a_model_may_leave_the_prefix_out():
+    for old, new in (("", ""), ("a/", "b/")):
+        files = read_patch(PREFIXED.format(old=old, new=new), is_bare=True)
+        assert [(file.old, file.new) for file in files][:1] == [("tests/t b.py", "tests/t b.py")]
+
+
 def test_patches_without_git_headers_and_with_wrong_counts():
     text = (
         "--- x.py\t2020-01-01\n+++ x.py\t2020-01-02\n@@ -1,9 +1,9 @@\n a\n\n-b\n+c\n\n"

@@ -188,6 +188,13 @@ def test_a_renamed_test_file_is_cut_by_both_names():
     assert without("no diff at all", ["a"]) == "no diff at all"
 
 
+def test_a_test_file_is_cut_whatever_prefixes_git_was_told_to_write():
+    other = diff("a.py", "1\n", "2\n")
+    for prefixes in (("i/", "w/"), ("c/", "w/"), ("old/", "new/")):
+        patch = diff("tests/t.py", "1\n", "2\n").replace("a/tests", f"{prefixes[0]}tests")
+        assert without(patch.replace("b/tests", f"{prefixes[1]}tests") + other, ["tests/t.py"]) == other
+
+
 def test_phrases():
     assert phrase([], 3, "fail") == "" and phrase(["a"], 3, "fail") == "1 of 3 fail: a"
     assert phrase(list("abcd"), 1234, "fail") == "4 of 1,234 fail: a, b, c, ..."
