@@ -16,13 +16,15 @@ from ..runtime.methods.base import Method
 from ..runtime.methods.nesting import go_on
 from ..runtime.result import Finish, Generated
 from .costs import StageCost
+from .thoughts import is_thinking, without_thoughts
 
 Message = dict[str, str]
 """`role` and `content`."""
 
-THOUGHT_ENDS = "</think>"
 LEAST_ANSWER = 128
 """Tokens of room without which asking makes no sense."""
+TAIL = 16
+"""Tokens at the end of a prompt in which a template opens the model's thoughts, if it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +128,8 @@ class Chat:
         if found.finish.is_budget and not found.text:
             return Answer(text="", finish=found.finish)
         self.messages = [*said, {"role": "assistant", "content": found.text}]
-        return Answer(text=found.text.rpartition(THOUGHT_ENDS)[2], finish=found.finish)
+        has_begun = is_thinking(tokenizer.decode(tokens[-TAIL:]))
+        return Answer(text=without_thoughts(found.text, has_begun=has_begun), finish=found.finish)
 
     async def _answer(self) -> Generated:
         """What is said behind what the branch holds; it holds it then."""

@@ -75,6 +75,53 @@ async def test_what_a_model_thinks_is_no_part_of_its_answer():
         assert (await chat.ask("q")).text == "\nNo." and "<think>" in chat.messages[-1]["content"]
 
 
+class Opening(CharTokenizer):
+    """Its chat template begins the model's thoughts."""
+
+    def chat(self, messages, tools=()):
+        return [*super().chat(messages, tools), *self.encode("<think>\n")[1:]]
+
+
+DRAFT = "I write <edit> now:\n<edit>\nno\n</edit>\nor\n<edit>\n"
+ABOUT = '<edit>\nEND = "</think>"\n</edit>'
+
+
+@pytest.mark.parametrize(
+    "thoughts", ["Hm.", DRAFT, f"{DRAFT}no\n</edit>\n", "", "Between <edit>\nand </edit>", "<done>"]
+)
+@pytest.mark.parametrize(
+    "answer", [ABOUT, f"It is `</think>`:\n{ABOUT}", f"{ABOUT}\nNow it is </think>.", "<done></done>"]
+)
+@pytest.mark.parametrize("opened_by", ["template", "model"])
+async def test_an_answer_may_be_about_thinking(opened_by, thoughts, answer):
+    said = f"{'<think>' if opened_by == 'model' else ''}{thoughts}</think>\n{answer}"
+    tokenizer = Opening() if opened_by == "template" else CharTokenizer()
+    async with context(ScriptedEngine([said], tokenizer=tokenizer)) as ctx:
+        chat = opened(ctx, SYSTEM, SamplingParams(), StageCost(model="m"))
+        assert (await chat.ask("q")).text == f"\n{answer}"
+
+
+@pytest.mark.parametrize(
+    "text, answer",
+    [
+        (ABOUT, ABOUT),
+        (f"{ABOUT}\nNow it is </think>.", f"{ABOUT}\nNow it is </think>."),
+        (f"Here: {ABOUT}", f"Here: {ABOUT}"),
+        ('<edit>\nEND = "</think>"', '<edit>\nEND = "</think>"'),
+        ("Hm.</think>\nNo.", "\nNo."),
+        (f"Hm.</think>\n{ABOUT}", f"\n{ABOUT}"),
+        (f"I write <edit> now.</think>\n{ABOUT}", f"\n{ABOUT}"),
+        (f"{DRAFT}</think>\n<edit>\nyes\n</edit>", "\n<edit>\nyes\n</edit>"),
+        ("<edit>\nno\n</edit>?</think>\n<done></done>", "\n<done></done>"),
+        ("<think>Hm.", "<think>Hm."),
+    ],
+)
+async def test_thoughts_that_nobody_opened_end_where_no_edit_is(text, answer):
+    async with context(ScriptedEngine([text])) as ctx:
+        chat = opened(ctx, SYSTEM, SamplingParams(), StageCost(model="m"))
+        assert (await chat.ask("q")).text == answer
+
+
 @pytest.mark.parametrize(
     "limits, finish",
     [({"total_tokens": 30}, Finish.TOTAL_TOKENS), ({"critical_tokens": 30}, Finish.CRITICAL_TOKENS)],
