@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def working_copy(path: Path | str, *, max_bytes: int = 500_000_000) -> Iterator[
     A git checkout, or a folder in one: all of it, with what is not committed yet and without what it ignores. Any other
     folder: all but `LEFT_OUT`. So with the checkouts and submodules inside it. The folder and its git folder are only
     read, though objects may get a new time. `max_bytes`: of files that git does not know yet, in one repository. May
-    block. Raises `InvalidInput`.
+    block. Raises `InvalidInput`, for a folder that is ignored too.
     """
     folder, git_folder = _places(Path(path))
     with tempfile.TemporaryDirectory(prefix="plait-copy-") as name:
@@ -37,8 +37,7 @@ def working_copy(path: Path | str, *, max_bytes: int = 500_000_000) -> Iterator[
         except GitError as error:
             raise InvalidInput(f"{folder} cannot be read as it is: {error}") from None
         repository = Repository(copy, commit)
-        if not repository.paths():
-            raise InvalidInput(f"{folder} has no files to work on, but for those that are ignored")
+        _check_named(Path(path).resolve(), folder, repository.paths())
         yield repository
 
 
@@ -61,6 +60,17 @@ def apply(path: Path | str, patch: str | None) -> None:
         git(*options, "-", folder=folder, stdin=data, extra=extra)
     except GitError as error:
         raise InvalidInput(f"the patch does not fit {folder}: {'; '.join(str(error).splitlines())}") from None
+
+
+def _check_named(named: Path, folder: Path, paths: Sequence[str]) -> None:
+    """Raise `InvalidInput` where nothing of the folder that was named is worked on, the checkout it is in or not."""
+    is_part = named != folder and named.is_relative_to(folder)
+    inside = f"{named.relative_to(folder).as_posix()}/" if is_part else ""
+    if any(path.startswith(inside) for path in paths):
+        return
+    # One that is empty may be where something new is to go.
+    if not is_part or any(path.is_file() for path in named.rglob("*")):
+        raise InvalidInput(f"{named} has no files to work on, but for those that are ignored")
 
 
 def _no_filters(folder: Path) -> dict[str, str]:

@@ -241,6 +241,23 @@ def test_a_folder_without_files_is_refused(tmp_path, is_git, files):
         pass
 
 
+@pytest.mark.parametrize("name", ["build", "build/deep", "venv"])
+def test_a_folder_of_a_checkout_that_is_ignored_is_refused(tmp_path, name):
+    folder = repository(tmp_path / "here", {"a.py": "x\n", ".gitignore": "build/\n", "src/b.py": "x\n"})
+    write(folder, {"build/deep/c.py": "x\n", "venv/d.py": "x\n"})
+    (folder / "new").mkdir()
+    (tmp_path / "link").symlink_to(folder / name)
+    for path in (folder / name, tmp_path / "link"):
+        with pytest.raises(InvalidInput, match=f"{name} has no files to work on"), working_copy(path):
+            pass
+    for path in (folder, folder / "src", folder / "new"):
+        with working_copy(path) as copy:
+            assert {"a.py", "src/b.py"} < set(copy.paths())
+    git(folder, "add", "-f", name)
+    with working_copy(folder / name) as copy:
+        assert any(path.startswith(f"{name}/") for path in copy.paths())
+
+
 def test_a_repository_without_a_commit_and_a_plain_folder_are_copied(tmp_path):
     fresh = tmp_path / "fresh"
     fresh.mkdir()
