@@ -43,6 +43,7 @@ from .fix_report import print_patch, report
 from .git import GitError, git
 from .repository import Repository
 from .sandbox.base import SANDBOXES
+from .sandbox.bubblewrap import Bubblewrap
 from .working_copy import apply, working_copy
 
 SMALL: dict[str, Any] = {
@@ -181,12 +182,22 @@ def _method(options: argparse.Namespace, source: Repository, issue: str, top: Pa
         fields["check_command"] = _words(options.check)
     fields["sandbox"] = given.get("sandbox") or _sandbox(options, top)
     method = CodeMonkeys(**{**fields, **given})
-    if method.sandbox.sandbox == "bubblewrap":
-        try:
-            method.sandbox.check()
-        except InvalidInput as error:
-            raise InvalidInput(f"{error}; --sandbox local runs what the model writes without any") from None
+    if isinstance(method.sandbox, Bubblewrap):
+        _check_bubblewrap(method.sandbox)
     return method
+
+
+def _check_bubblewrap(sandbox: Bubblewrap) -> None:
+    """Raise `InvalidInput` where it does not work, which is no reason to do without if only its Python is to blame."""
+    sandbox.environment.interpreter()
+    try:
+        sandbox.check()
+    except InvalidInput as error:
+        try:
+            Bubblewrap().check()
+        except InvalidInput:
+            raise InvalidInput(f"{error}; --sandbox local runs what the model writes without any") from None
+        raise InvalidInput(f"{error}; --python names another Python") from None
 
 
 def _words(command: str) -> tuple[str, ...]:

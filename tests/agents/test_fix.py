@@ -15,6 +15,7 @@ from plait.agents.fix_report import print_patch
 from plait.agents.working_copy import apply
 from plait.runtime.cli.main import main
 from plait.runtime.engines.registry import register_scheme
+from plait.tests.agents.sandbox.tools import needs_bubblewrap
 from plait.tests.agents.sources import git
 from plait.tests.agents.tools import GOOD, ISSUE, RUNS, SANDBOX, SLUG, TEST, WRONG, Model, edit, test, texttools
 
@@ -255,6 +256,18 @@ def test_without_a_sandbox_it_says_what_to_do(folder, fix, monkeypatch):
     monkeypatch.setattr("plait.agents.sandbox.bubblewrap.shutil.which", lambda *_, **__: None)
     said = refused(fix(folder, sandbox="bubblewrap"))
     assert "install the package `bubblewrap`" in said and "--sandbox local" in said
+
+
+@needs_bubblewrap
+def test_a_wrong_python_is_no_reason_to_do_without_a_sandbox(folder, fix, tmp_path):
+    said = refused(fix(folder, "--python", str(tmp_path / "none"), sandbox="bubblewrap"))
+    assert "is no Python that runs" in said and "--sandbox local" not in said
+    # It says that it is another Python, which is in no folder that is shown inside.
+    python = tmp_path / "python"
+    python.write_text(f"""#!/bin/sh\necho '["{python}", [], "3.11"]'\n""")
+    python.chmod(0o755)
+    said = refused(fix(folder, "--python", str(python), sandbox="bubblewrap"))
+    assert f"cannot start {python}" in said and said.endswith("--python names another Python\n")
 
 
 def test_it_goes_on_from_its_folder(folder, fix, tmp_path):
