@@ -85,14 +85,18 @@ def rows(model: Any, ids: Sequence[int]) -> dict[str, list[int]]:
 
 
 def publish_model(trainer: Any, out: Path, tokenizer: Any, is_main: bool, files: dict[str, str] | None = None) -> None:
-    """Save what there is to serve: `model/`, with further `files` by name, and with peft `adapter/`. Raises as `saving`
-    does."""
+    """Save what there is to serve: `model/`, with further `files` by name, and with peft `adapter/`, for the model that
+    was trained, by peft's `AutoPeftModelFor...`. Raises as `saving` does."""
     if is_main:
         with saving(out) as staging:
             trainer.save_state()
             model = trainer.accelerator.unwrap_model(trainer.model)
             if hasattr(model, "merge_and_unload"):
-                model.save_pretrained(staging / "adapter")
+                # The tags' rows are whole in the adapter, so that the base's own table will do, if it is as long as the
+                # tokenizer, which peft sees to: no table of ours, padded and there twice where it is tied.
+                tags = model.active_peft_config.trainable_token_indices
+                model.save_pretrained(staging / "adapter", save_embedding_layers=False if tags else "auto")
+                tokenizer.save_pretrained(staging / "adapter")
                 publish(staging / "adapter", out / "adapter")
             save(merge(model), tokenizer, staging / "model")
             for name, text in (files or {}).items():

@@ -7,7 +7,7 @@ have written it (`samples.py`), and only what the model writes is trained. The o
     checkpoint-N/    whole or not there; the same command goes on from the last one, to the same losses
     trainer_state.json  the metrics of every step
     probe.json       with `[probe]`: what the model made of held-out prompts, before and after; traces in probe/
-    adapter/         with `[lora]`: what peft loads
+    adapter/         with `[lora]`: what peft loads (`AutoPeftModelForCausalLM`) on the model that was trained
     model/           what `plait.Runtime` loads, adapter merged
 """
 

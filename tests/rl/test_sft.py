@@ -246,10 +246,11 @@ def test_losses_fall_and_the_model_is_served(model, tmp_path):
     assert "<Parallel>" in result.text and len(result.trace.branches) > 1, result.text
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_an_adapter_is_merged_with_the_rows_of_new_tags(family, tmp_path):
+@pytest.mark.parametrize(("family", "rows"), [("llama", SIZE - 20), ("llama", SIZE * 2), ("qwen3", SIZE - 20)])
+def test_an_adapter_is_merged_with_the_rows_of_new_tags(family, rows, tmp_path):
+    """`rows`: of the base's embedding: no room for the tags, or more than the published model has."""
     tied = family == "llama"
-    base = folder(tmp_path / "model", family, tie_word_embeddings=tied)
+    base = folder(tmp_path / "model", family, tie_word_embeddings=tied, vocab_size=rows)
     data = texts(tmp_path / "t.jsonl", 4)
     given = config(
         base, data, tags=True, epochs=3, lora={"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
@@ -257,8 +258,8 @@ def test_an_adapter_is_merged_with_the_rows_of_new_tags(family, tmp_path):
     done = train(given, tmp_path / "out")
     losses = list(done.losses.values())
     assert losses[-1] < losses[0]
-    assert (tmp_path / "out" / "adapter" / "adapter_config.json").is_file()
 
+    from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     merged = AutoModelForCausalLM.from_pretrained(done.model)
@@ -276,6 +277,15 @@ def test_an_adapter_is_merged_with_the_rows_of_new_tags(family, tmp_path):
     weights = [one.model.layers[0].self_attn.q_proj.weight for one in (first, merged)]
     assert (weights[0] - weights[1]).abs().max() > 1e-3
     assert (merged.get_input_embeddings().weight is merged.get_output_embeddings().weight) == tied
+
+    adapted = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out" / "adapter").eval()
+    assert AutoTokenizer.from_pretrained(tmp_path / "out" / "adapter").get_vocab() == tokenizer.get_vocab()
+    every = torch.arange(len(tokenizer))[None]
+    with torch.no_grad():
+        logits = [one(every).logits[..., : len(tokenizer)] for one in (adapted, merged)]
+    torch.testing.assert_close(*logits, atol=1e-4, rtol=1e-4)
+    kept = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    assert not [name for name, value in kept.items() if len(value) >= len(tokenizer)], "no whole table"
 
     async def served():
         async with Runtime(str(done.model), kv_tokens=2048) as runtime:

@@ -95,6 +95,15 @@ async def test_it_learns_and_the_reward_loads_it(fields, model, tmp_path):
     bad = await scored(done.model, ["so 1;", "no 2;", "so 3;"], headless=headless)
     assert min(good) > 0.5 and bad[0] == pytest.approx(good[0], abs=1e-4) and max(bad[1:]) < 0.5
     assert (tmp_path / "out" / "adapter").is_dir() == (given.lora is not None)
+    if given.lora is not None:
+        from peft import AutoPeftModelForTokenClassification
+        from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+        adapted = AutoPeftModelForTokenClassification.from_pretrained(tmp_path / "out" / "adapter").eval()
+        merged = AutoModelForTokenClassification.from_pretrained(done.model).eval()
+        every = torch.arange(len(AutoTokenizer.from_pretrained(tmp_path / "out" / "adapter")))[None]
+        with torch.no_grad():
+            torch.testing.assert_close(adapted(every).logits, merged(every).logits, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("head", ["words", "classifier"])
