@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ CONFIG = "config.json"
 """In the output folder: the fields that the training was begun with."""
 MODELS = ("adapter", "model")
 """In the output folder, in the end: what was trained."""
+EVENTS = "runs/*_[0-9]*-[0-9]*-[0-9]*_*/events.out.tfevents.*"
+"""In the output folder: what transformers writes for TensorBoard if nobody says where, in a folder for each start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +55,16 @@ class RunFolder:
     def claim(self) -> None:
         """Write the configuration down; where the run begins anew, remove what another one left first."""
         shutil.rmtree(self.out / STAGING, ignore_errors=True)
-        if self.begins_anew:
+        if self.begins_anew and (self.out / CONFIG).exists():  # Nothing is ours where that is not.
             for old in self._written(models=self.fresh):
                 if old.is_dir() and not old.is_symlink():
                     shutil.rmtree(old)
                 else:
                     old.unlink(missing_ok=True)
+            for events in list(self.out.glob(EVENTS)):
+                events.unlink()
+                with suppress(OSError):  # There is something else in it.
+                    events.parent.rmdir()
         write_config(self.out, self._fields())
 
     def _fields(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers.integrations.integration_utils import default_logdir
 
 from plait import InvalidInput
 from plait.rl.config import SFTConfig, TrainConfig
@@ -83,6 +84,23 @@ def test_without_a_checkpoint_nothing_is_told_of_the_run_before(tmp_path, seed):
 def test_fresh_leaves_nothing_of_the_run_before(tmp_path):
     left(tmp_path, checkpoint=True)
     assert again(tmp_path, fresh=True, seed=1) == [CONFIG, "notes"]
+
+
+@pytest.mark.parametrize(
+    ("is_ours", "checkpoint", "fresh", "goes"),
+    [(True, False, False, True), (True, True, True, True), (True, True, False, False), (False, False, True, False)],
+    ids=["nothing_to_go_on_from", "fresh", "goes_on", "not_ours"],
+)
+def test_curves_go_with_the_run_that_they_are_of(is_ours, checkpoint, fresh, goes, tmp_path):
+    """Those that transformers wrote where nobody said where."""
+    if is_ours:
+        left(tmp_path, checkpoint=checkpoint)
+    written, elsewhere = (tmp_path / place / "events.out.tfevents.1.vm.2.0" for place in (default_logdir(), "runs/x"))
+    for file in (written, elsewhere):
+        file.parent.mkdir(parents=True)
+        file.write_text("")
+    again(tmp_path, fresh)
+    assert written.parent.exists() != goes and elsewhere.exists()
 
 
 def kept(out, message, fresh) -> None:
