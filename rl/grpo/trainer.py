@@ -127,8 +127,9 @@ class ThreadTrainer(Quiet, CheckedOptimizer, SafeCheckpoints, GRPOTrainer):
         if self.ref_model is not None:
             for part in parts:
                 part["ref_per_token_logps"] = self.reference_logps(part["layout"])
-        self._note(groups, total, {"rollouts": generated - began, "packing": time.perf_counter() - generated})
-        self._note_layouts(parts, sum(len(one.call.tokens) for one in calls))
+        self._note(groups)
+        self._note_totals(total, sum(len(one.call.tokens) for one in calls), parts)
+        self._note_seconds({"rollouts": generated - began, "packing": time.perf_counter() - generated})
         if self._traces_every and step % self._traces_every == 0 and self.accelerator.is_main_process:
             self._keep(groups[0], step)
         return parts
@@ -143,10 +144,16 @@ class ThreadTrainer(Quiet, CheckedOptimizer, SafeCheckpoints, GRPOTrainer):
             logger.warning("step %d: %s", step, failed)
         return float(everywhere)
 
-    def _everywhere(self, counts: Sequence[int]) -> list[float]:
-        """The sums over all processes."""
-        own = torch.tensor(counts, dtype=torch.float32, device=self._shape.device)
+    def _everywhere(self, values: Sequence[float]) -> list[float]:
+        """The sums over all processes, each of which has to ask."""
+        own = torch.tensor(values, dtype=torch.float64, device=self._shape.device)
         found: list[float] = self.accelerator.reduce(own).tolist()
+        return found
+
+    def _most(self, values: Sequence[float]) -> list[float]:
+        """As `_everywhere`, the maxima."""
+        own = torch.tensor([values], dtype=torch.float64, device=self._shape.device)
+        found: list[float] = self.accelerator.gather(own).amax(0).tolist()
         return found
 
     @torch.no_grad()
@@ -162,9 +169,11 @@ class ThreadTrainer(Quiet, CheckedOptimizer, SafeCheckpoints, GRPOTrainer):
         if self._step % self._period < self._count:
             assert self._scored is not None
             gap = (self._scored - inputs["old_per_token_logps"]).abs()[inputs["completion_mask"] > 0]
-            if len(gap):
-                self._metrics["train"]["importance/gap_mean"].append(float(gap.mean()))
-                self._metrics["train"]["importance/gap_max"].append(float(gap.max()))
+            total, count = self._everywhere([float(gap.sum()), len(gap)])
+            (most,) = self._most([float(gap.max()) if len(gap) else 0.0])
+            if count:
+                self._metrics["train"]["importance/gap_mean"].append(total / count)
+                self._metrics["train"]["importance/gap_max"].append(most)
         return loss
 
     def _get_per_token_logps_and_entropies(
@@ -197,32 +206,38 @@ class ThreadTrainer(Quiet, CheckedOptimizer, SafeCheckpoints, GRPOTrainer):
 
     # -- what is told ------------------------------------------------------------------------------------------
 
-    def _note(self, groups: Sequence[Sequence[Rollout]], tokens: int, seconds: dict[str, float]) -> None:
+    # The first process tells it, of all.
+
+    def _note(self, groups: Sequence[Sequence[Rollout]]) -> None:
+        """Means over rollouts or groups."""
         rollouts = [rollout for group in groups for rollout in group]
         usages = [rollout.usage for rollout in rollouts if rollout.usage is not None]
-        noted = self._metrics["train"]
-        for name, values in {
+        values: dict[str, Sequence[float]] = {
             "accuracy": [rollout.outcome for rollout in rollouts if rollout.outcome is not None],
             "reward": [rollout.reward for rollout in rollouts if rollout.reward is not None],
-            "rollout/generated_tokens": [float(usage.generated_tokens) for usage in usages],
-            "rollout/critical_tokens": [float(usage.critical_tokens) for usage in usages],
-            "rollout/branches": [float(usage.branches) for usage in usages],
+            "rollout/generated_tokens": [usage.generated_tokens for usage in usages],
+            "rollout/critical_tokens": [usage.critical_tokens for usage in usages],
+            "rollout/branches": [usage.branches for usage in usages],
             "told_truth": [t.verdict for rollout in rollouts for t in rollout.told.values() if t.verdict is not None],
-            "failed": [float(rollout.outcome is None) for rollout in rollouts],
-            "even_groups": [
-                float(len({one.reward for one in group if one.reward is not None}) < 2) for group in groups
-            ],
-        }.items():
-            if values:
-                noted[name].append(sum(values) / len(values))
-        noted["rollout/sampled_tokens"].append(float(tokens))
-        for name, spent in seconds.items():
-            noted[f"seconds/{name}"].append(spent)
+            "failed": [rollout.outcome is None for rollout in rollouts],
+            "even_groups": [len({one.reward for one in group if one.reward is not None}) < 2 for group in groups],
+        }
+        totals = self._everywhere([sum(some) for some in values.values()])
+        counts = self._everywhere([len(some) for some in values.values()])
+        for name, total, count in zip(values, totals, counts, strict=True):
+            if count:
+                self._metrics["train"][name].append(total / count)
 
-    def _note_layouts(self, parts: Sequence[dict[str, Any]], scored: int) -> None:
-        noted = self._metrics["train"]
-        noted["packing/scored_tokens"].append(float(scored))
-        noted["packing/computed_tokens"].append(float(sum(part["layout"].num_tokens for part in parts)))
+    def _note_totals(self, sampled: int, scored: int, parts: Sequence[dict[str, Any]]) -> None:
+        totals = self._everywhere([sampled, scored, sum(part["layout"].num_tokens for part in parts)])
+        names = ("rollout/sampled_tokens", "packing/scored_tokens", "packing/computed_tokens")
+        for name, total in zip(names, totals, strict=True):
+            self._metrics["train"][name].append(total)
+
+    def _note_seconds(self, seconds: dict[str, float]) -> None:
+        """Of the process that the others wait for."""
+        for name, spent in zip(seconds, self._most(list(seconds.values())), strict=True):
+            self._metrics["train"][f"seconds/{name}"].append(spent)
 
     def _keep(self, group: Sequence[Rollout], step: int) -> None:
         for number, rollout in enumerate(group[:2]):
