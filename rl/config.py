@@ -20,7 +20,7 @@ from ..runtime.spec import Spec
 
 T = TypeVar("T")
 
-WRONG = (ValueError, TypeError, ImportError, KeyError, AttributeError, re.error)
+WRONG = (ValueError, TypeError, ImportError, KeyError, AttributeError, NotImplementedError, re.error)
 """What other libraries raise for arguments that are wrong."""
 
 
