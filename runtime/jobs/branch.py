@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
 from ..engine import Branch, SamplingParams
-from ..errors import BranchClosed
+from ..errors import BranchBusy, BranchClosed, EngineClosed
 from ..events import (
     BranchStarted,
     Forked,
@@ -61,8 +62,7 @@ class TracedBranch(Notes):
         super().__init__(scope, record)
         self.engine_branch = branch
         self.context_limit = context_limit
-        self.is_in_gang = False
-        """Whoever runs a gang holds the slots of all its members."""
+        self._gang: str | None = None
         self._segments = SegmentWriter(state.trace, self.id, view, packed_at)
         state.trace.branches[self.id] = self.record
         state.branches[self.id] = self
@@ -90,6 +90,11 @@ class TracedBranch(Notes):
     @property
     def is_closed(self) -> bool:
         return self.id not in self.scope.state.branches
+
+    @property
+    def is_in_gang(self) -> bool:
+        """Whoever runs a gang holds the slots of all its members."""
+        return self._gang is not None
 
     @property
     def room(self) -> int:
@@ -231,7 +236,13 @@ class TracedBranch(Notes):
     def lockstep(self, gang: str | None) -> None:
         """Step together with the other branches of the gang; None: leave it."""
         self.engine_branch.lockstep(gang)
-        self.is_in_gang = gang is not None
+        self._gang = gang
+
+    def sit_out(self, sits: bool) -> None:
+        """Keep the others of its gang, if it has one, waiting no more; or step together with them again."""
+        if self._gang is not None and not self.is_closed:
+            with suppress(BranchBusy, EngineClosed):  # who decodes keeps nobody waiting
+                self.engine_branch.lockstep(None if sits else self._gang)
 
     def prune(self, reason: str) -> None:
         """Give the branch up and close it."""

@@ -47,7 +47,8 @@ class Call:
         limit, cause = self._limit(params)
         if state.is_late:
             return self._stopped(Generated(text="", token_ids=[], finish=Finish.DEADLINE))
-        if limit == 0 and params.max_tokens != 0:
+        # In a gang the engine is asked all the same: it ends the others' generations with this one.
+        if limit == 0 and params.max_tokens != 0 and not self.is_in_gang:
             return self._stopped(Generated(text="", token_ids=[], finish=cause))
         params = params if params.max_tokens == limit else replace(params, max_tokens=limit)
         looks_on = self.segments.is_live and scope.capabilities.live_views

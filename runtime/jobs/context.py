@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from ..engine import Engine
@@ -163,13 +164,16 @@ class Context(Scope):
                 self.ledger.give_back(ledger)
             for part in parts:
                 self.now = max(self.now, part.now)
+            for branch in chain.from_iterable(map(_branches, items)):
+                branch.sit_out(False)
         return results
 
     @asynccontextmanager
     async def lockstep(self, branches: Sequence[TracedBranch]) -> AsyncIterator[None]:
         """Inside, these branches step together: no forward pass runs one of them without all, so that what they see of
         each other (`TracedBranch.watch`) depends on nothing else. When the generation of one ends, those of the others
-        end in the same pass (`Finish.GANG`). Raises `InvalidBudget` if there are more than may decode at a time."""
+        end in the same pass (`Finish.GANG`), also if it may sample no token. Those of a part of `parallel` that is over
+        sit out until all parts are. Raises `InvalidBudget` if there are more than may decode at a time."""
         width = self.state.budget.width
         if width is not None and len(branches) > width:
             raise InvalidBudget(f"{len(branches)} branches are to step together: budget.width is {width}")
@@ -221,7 +225,7 @@ class Context(Scope):
 @contextmanager
 def _lent(item: object, part: Context) -> Iterator[None]:
     """Branches of an item are charged to its part while that works on it."""
-    branches = [thing for thing in (item if isinstance(item, tuple) else (item,)) if isinstance(thing, TracedBranch)]
+    branches = _branches(item)
     owners = [branch.scope for branch in branches]
     for branch in branches:
         branch.scope = part
@@ -230,3 +234,8 @@ def _lent(item: object, part: Context) -> Iterator[None]:
     finally:
         for branch, owner in zip(branches, owners, strict=True):
             branch.scope = owner
+            branch.sit_out(True)
+
+
+def _branches(item: object) -> list[TracedBranch]:
+    return [thing for thing in (item if isinstance(item, tuple) else (item,)) if isinstance(thing, TracedBranch)]

@@ -1,0 +1,84 @@
+"""Branches that step together: whoever cannot go on keeps nobody waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from plait import Finish, InvalidInput, SamplingParams
+from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
+from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
+from plait.tests.runtime.tools import context
+
+MODEL = load_model(tiny()[1])
+
+
+def tokens(count):
+    return SamplingParams(max_tokens=count, ignore_eos=True)
+
+
+@asynccontextmanager
+async def pair(**limits):
+    """A root context and two branches in it."""
+    engine = NativeEngine(MODEL, IdTokenizer(MODEL.vocab_size), NativeOptions(kv_tokens=1024))
+    await engine.start()
+    async with asyncio.timeout(60), context(engine, **limits) as ctx:
+        root = ctx.open([3, 1, 4])
+        await root.generate(tokens(0))
+        yield ctx, root.fork(2)
+
+
+@pytest.mark.parametrize("poor", [0, 1])
+@pytest.mark.parametrize(
+    ("limits", "finish"),
+    [({"total_tokens": 8}, Finish.TOTAL_TOKENS), ({"critical_tokens": 4}, Finish.CRITICAL_TOKENS)],
+)
+async def test_a_member_without_budget_ends_the_others_in_the_same_pass(limits, finish, poor):
+    async with pair(**limits, width=2) as (ctx, sides):
+
+        async def speak(part, side):
+            if side is sides[poor]:
+                side.extend([5, 6, 7, 8])
+            return await side.generate(tokens(20))
+
+        async with ctx.lockstep(sides):
+            results = await ctx.parallel(speak, sides)
+        assert (results[poor].finish, results[poor].token_ids) == (finish, [])
+        # What was put into the member is computed in one pass, in which the other samples a token.
+        other = results[1 - poor]
+        assert (other.finish, len(other.token_ids)) == (Finish.GANG, 1)
+
+
+async def test_a_member_that_only_computes_what_is_pending_waits_for_the_others():
+    async with pair() as (ctx, sides), ctx.lockstep(sides):
+        first = asyncio.create_task(sides[0].generate(tokens(0)))
+        await asyncio.sleep(0.01)
+        second = await sides[1].generate(tokens(9))
+        assert ((await first).finish, second.finish, second.token_ids) == (Finish.LENGTH, Finish.GANG, [])
+
+
+@pytest.mark.parametrize("how", ["silent", "refused", "cancelled"])
+async def test_members_of_a_part_that_is_over_sit_out_until_all_are(how):
+    async with pair(width=2) as (ctx, sides):
+
+        async def speak(part, side):
+            if side is sides[1]:
+                return (await side.generate(tokens(9))).finish
+            if how == "refused":
+                with pytest.raises(InvalidInput):
+                    await side.generate(SamplingParams(max_tokens=5, stop_token_ids=(10**6,)))
+            elif how == "cancelled":
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(side.generate(tokens(5)), 0)
+            return None
+
+        async with ctx.lockstep(sides):
+            assert await ctx.parallel(speak, sides) == [None, Finish.LENGTH]
+            assert all(side.is_in_gang for side in sides)
+            results = await asyncio.gather(sides[1].generate(tokens(5)), sides[0].generate(tokens(7)))
+            assert [result.finish for result in results] == [Finish.LENGTH, Finish.GANG]
+            assert [len(result.token_ids) for result in results] == [5, 5]
