@@ -37,7 +37,9 @@ class Budget(BaseModel):
     total_tokens: int | None = None
     """Spent tokens of all branches together."""
     seconds: float | None = None
-    """Wall time from the start of the job; generations running then are stopped and the method concludes."""
+    """Wall time from the start of the job; generations running then are stopped and the method concludes. `TreeSearch`
+    scores what was written by then for a tenth of that time at most; loading another model, which the jobs after it
+    use too, and a call of a plain Python function are not cut off."""
     width: int | None = None
     """Branches that may decode at the same time; more wait their turn."""
     depth: int | None = None

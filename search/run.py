@@ -11,6 +11,7 @@ from typing import Any
 
 from ..runtime.engine import SamplingParams
 from ..runtime.jobs.context import Context
+from ..runtime.jobs.state import cut_off
 from ..runtime.methods.answers import extract
 from ..runtime.result import Finish, Outcome
 from .aggregation import Trajectory, choose
@@ -21,6 +22,8 @@ from .node import Frontier, Node, ancestors
 from .rewards import Scorer, ask
 from .strategies import Strategy, select
 
+GRACE = 0.1
+"""Scoring what was written before the deadline may take this share of the budget's seconds behind it."""
 _CONTINUES = (Finish.STOP, Finish.LENGTH)
 """How a step ends that others can follow."""
 
@@ -36,6 +39,11 @@ class SearchRun:
         self._finished: list[Node] = []
         self._unfinished: list[Node] = []
         """Cut off before their end; while they could be concluded they have a branch."""
+        self._unscored: list[Node] = []
+        """Written, but not scored in time: they have no vote, and are what there is if nothing was scored."""
+        state = ctx.state
+        self._deadline = state.deadline
+        self._scored_until = None if state.deadline is None else state.deadline + GRACE * (state.budget.seconds or 0.0)
         self._levels: list[dict[str, Any]] = []
 
     async def run(self, prompt: list[int]) -> Outcome:
@@ -60,7 +68,8 @@ class SearchRun:
                 nodes = [child for child in children if not self._has_ended(child)]
                 if nodes and self._budget > 0:
                     with ctx.phase("select"):
-                        nodes, counts = await self._select(nodes, executor)
+                        async with cut_off(self._deadline):
+                            nodes, counts = await self._select(nodes, executor)
         finally:
             # A search that is cancelled waits for nobody: the event loop would stand still meanwhile.
             executor.shutdown(wait=False, cancel_futures=True)
@@ -92,15 +101,31 @@ class SearchRun:
                 child.branch.prune("no score")
                 self._scorer.release([child])
                 self._ctx.count("unscored_steps")
+                if self._is_over:
+                    child.score = next((s.score for s in reversed(child.path) if not math.isnan(s.score)), 0.0)
+                    child.finish, child.branch = Finish.DEADLINE, None
+                    self._unscored.append(child)
             else:
                 child.branch.score(child.score)
                 scored.append(child)
         return scored
 
     async def _ask(self, nodes: Sequence[Node]) -> None:
-        self._scorer.release(nodes)
-        for node, score in zip(nodes, await ask(self._method.reward, self._scorer, nodes), strict=True):
-            node.score = score
+        """Put the scores that can be had in time into the nodes."""
+        reward, scorer = self._method.reward, self._scorer
+        scorer.release(nodes)
+        for part in [[node] for node in nodes] if reward.one_by_one else [nodes]:
+            if self._is_over:
+                return
+            async with cut_off(self._scored_until):
+                for node, score in zip(part, await ask(reward, scorer, part), strict=True):
+                    node.score = score
+
+    @property
+    def _is_over(self) -> bool:
+        """Is it too late to score anything?"""
+        until = self._scored_until
+        return until is not None and asyncio.get_running_loop().time() >= until
 
     def _has_ended(self, node: Node) -> bool:
         """Can nothing follow the node? Then it takes its part of the width."""
@@ -176,7 +201,7 @@ class SearchRun:
         details: dict[str, Any] = {
             "votes": votes,
             "finished": sum(node.copies for node in self._finished),
-            "unfinished": sum(node.copies for node in self._unfinished),
+            "unfinished": sum(node.copies for node in (*self._unfinished, *self._unscored)),
             "levels": self._levels,
             "kv_blocks": {"mean": sum(held) / len(held), "peak": max(held)},
             "reward": self._scorer.statistics,
@@ -185,7 +210,8 @@ class SearchRun:
         if winner is not None:
             finish = trajectories[winner].finish or Finish.EOS
             return Outcome(text=winner.text, answer=winner.answer, finish=finish, details=details)
-        best = max((*self._finished, *self._unfinished), key=lambda node: node.score, default=None)
+        left = [*self._finished, *self._unfinished] or self._unscored
+        best = max(left, key=lambda node: node.score, default=None)
         if best is None:
             return Outcome(text="", answer=None, finish=Finish.FAILED, details=details)
         text, finish = await self._conclude(best)

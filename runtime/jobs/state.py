@@ -24,6 +24,18 @@ KV_SAMPLE_SECONDS = 0.005
 """Between two samples of a job's KV blocks."""
 
 
+@asynccontextmanager
+async def cut_off(at: float | None) -> AsyncIterator[None]:
+    """Whatever waits inside is cut off at that time of the event loop, without an error; None: never."""
+    limit = asyncio.timeout_at(at)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+
+
 class OpenBranch(Protocol):
     """What the job needs of a branch that is open."""
 

@@ -25,7 +25,7 @@ class Scorer(Protocol):
     async def score(self, nodes: Sequence[Node]) -> list[float]:
         """How good each step's trajectory is up to its end, the higher the better; NaN: no score could be had. What is
         kept for a node so that its children cost less is kept until `release`. Scores are summed and multiplied: the
-        search refuses those that are infinite or larger than `LARGEST`."""
+        search refuses those that are infinite or larger than `LARGEST`. Cancelled at the job's deadline."""
         ...
 
     def release(self, nodes: Sequence[Node]) -> None:
@@ -50,6 +50,10 @@ class Reward(Spec):
     uses_certainty: ClassVar[bool] = False
     """Does its scorer read `Node.certainty`?"""
 
+    one_by_one: ClassVar[bool] = False
+    """Does its scorer judge one step after another? Then those that are judged before a deadline count, else the steps
+    that were given together are lost together."""
+
     reward: str
     """The kind's name; subclasses give it as the default of a `Literal`."""
 
@@ -62,7 +66,7 @@ class Reward(Spec):
 
     @abstractmethod
     async def open(self, ctx: Context, question: str) -> Scorer:
-        """Begin with a question: what was asked, without the markup of the policy's prompt."""
+        """Begin with a question: what was asked, without the markup of the policy's prompt. No deadline ends it."""
 
 
 async def ask(reward: Reward, scorer: Scorer, nodes: Sequence[Node]) -> list[float]:

@@ -20,6 +20,7 @@ class FunctionReward(Reward):
     """Calls `f(question: str, steps: list[str]) -> float`, plain or async, for every step; None or NaN: no score."""
 
     shorthand = "function"
+    one_by_one = True
 
     reward: Literal["function"] = "function"
     """The kind's name."""
@@ -37,6 +38,7 @@ class Verifier(Reward):
     """Calls the function for finished trajectories only; steps on the way all score the same."""
 
     shorthand = "function"
+    one_by_one = True
 
     reward: Literal["verifier"] = "verifier"
     """The kind's name."""

@@ -69,13 +69,18 @@ class TreeScorer:
     async def score(self, nodes: Sequence[Node]) -> list[float]:
         running = [self._start(node) for node in nodes]  # all of them, before the first is awaited
         scores = []
-        for generation in running:
-            if generation is None:
-                scores.append(math.nan)
-                continue
-            completion = await generation
-            scores.append(self._reader.score(completion))
-            self.prefilled_tokens += completion.prefilled_tokens
+        try:
+            for generation in running:
+                if generation is None:
+                    scores.append(math.nan)
+                    continue
+                completion = await generation
+                scores.append(self._reader.score(completion))
+                self.prefilled_tokens += completion.prefilled_tokens
+        finally:
+            for generation in running:
+                if generation is not None:
+                    await generation.aclose()
         self.scored += len(nodes)
         self.peak_blocks = max(self.peak_blocks, self._engine.block_usage(self._job).used)
         return scores

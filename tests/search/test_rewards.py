@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 from dataclasses import replace
 
 import pytest
 
-from plait import Runtime, SamplingParams, ScriptedEngine, TreeSearch, UnsupportedByEngine
+from plait import Finish, Runtime, SamplingParams, ScriptedEngine, TreeSearch, UnsupportedByEngine
 from plait.rl.countdown.tokenizer import BOS, IDS, PAD, build, save
 from plait.rl.countdown.traces import EOS
 from plait.runtime.engines.native.engine import NativeEngine
@@ -16,7 +17,7 @@ from plait.runtime.errors import InvalidInput
 from plait.search import Judge, SelfCertainty
 from plait.search.node import Node
 from plait.search.rewards.frames import Frame
-from plait.search.rewards.judge import Reply
+from plait.search.rewards.judge import Reply, _Request
 from plait.search.rewards.self_certainty import CertaintyScorer
 from plait.search.rewards.tree import TreeScorer
 from plait.tests.runtime.engines.native.helpers import tiny
@@ -126,6 +127,36 @@ async def test_the_policy_judges_itself():
     requests = [prompt for prompt in engine.prompts if "Problem:\nq\n\nSolution:\na;\n\n" in prompt]
     assert requests and "not finished yet" in requests[0]
     assert any("=1" in prompt and "It ends here." in prompt for prompt in engine.prompts)
+
+
+class Thinking(Judging):
+    """Never comes to a judgement."""
+
+    async def complete(self, generation):
+        if "Problem:" in self.tokenizer.decode(generation.branch.tokens):
+            await asyncio.Event().wait()
+        return await super().complete(generation)
+
+
+async def test_a_judge_is_stopped_by_the_deadline():
+    method = TreeSearch(prompt="q", strategy="rebase", width=2, reward="judge", delimiters=(";",))
+    async with asyncio.timeout(30):
+        result, engine = await run(method, None, engine=Thinking(TREE), seconds=0.2)
+    assert (result.text, result.finish_reason) == ("a;", Finish.DEADLINE) and not engine.branches
+
+
+async def test_judgements_that_nobody_waits_for_are_stopped():
+    engine = Thinking(TREE)
+    reader = Reply("Yes", "No", 3, engine.tokenizer, knows=False)
+    scorer = TreeScorer(engine, _Request("?"), reader, "q", job="j", priority=0)
+    root = Node(score=1.0)
+    nodes = [Node(parent=root, text=text) for text in ("a;", "b;")]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(scorer.score(nodes), 0.05)
+    for branch in scorer._branches.values():
+        branch.rewind(0)  # none is busy
+    scorer.close()
+    assert not engine.branches
 
 
 async def test_the_judge_compares_the_probabilities_of_two_words():

@@ -580,6 +580,80 @@ async def test_a_verifier_sees_finished_trajectories_only():
     assert result.answer == "2" and seen and all(p == "q" and "=" in text for p, text in seen)
 
 
+# -- rewards that take longer than the budget --------------------------------------------------------------------
+
+
+class Never(Reward):
+    """Gives no score, however long one waits."""
+
+    reward: Literal["test never"] = "test never"
+
+    async def open(self, ctx, question):
+        scorer = FunctionScorer(lambda question, steps: 0.5, question)
+        scorer.score = lambda nodes: asyncio.Event().wait()
+        return scorer
+
+
+async def forever(*_):
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("reward", [Never(), forever], ids=["class", "function"])
+@pytest.mark.parametrize(("strategy", "text"), [("rebase", "a;"), ("best_of_n", "a;d;=1")])
+async def test_what_is_not_scored_before_the_deadline_is_what_there_is(reward, strategy, text):
+    engine = Steps(TREE if strategy == "rebase" else {"q": [text]})
+    async with asyncio.timeout(30):
+        result, _ = await solve(engine=engine, limits={"seconds": 0.2}, reward=reward, strategy=strategy)
+    assert (result.text, result.finish_reason) == (text, Finish.DEADLINE)
+    assert result.details["votes"] == {} and result.details["unfinished"] == 4
+
+
+async def test_what_is_scored_before_the_deadline_is_voted_for():
+    async def reward(prompt, steps):
+        return 0.1 if steps[-1] == "=2" else await forever()
+
+    async with asyncio.timeout(30):
+        result, _ = await solve(
+            {"q": ["=2", "=1"]}, limits={"seconds": 0.2}, reward=reward, strategy="best_of_n", width=2
+        )
+    assert (result.answer, result.details["votes"], result.details["unfinished"]) == ("2", {"2": 0.1}, 1)
+
+
+async def test_a_plain_function_is_not_asked_again_behind_the_deadline():
+    asked = []
+
+    def reward(prompt, steps):
+        asked.append(steps[-1])
+        time.sleep(0.3)
+        return 0.5
+
+    result, _ = await solve(limits={"seconds": 0.2}, reward=reward)
+    assert asked == ["a;"] and (result.text, result.finish_reason) == ("a;", Finish.DEADLINE)
+
+
+async def test_what_the_deadline_cut_off_is_scored_all_the_same():
+    endless = Steps({"q": ["=2", "x" * 10**6]}, seconds_per_token=0.02)
+    limits = {"seconds": 1.0}
+    result, _ = await solve(engine=endless, limits=limits, reward=lambda *_: 0.7, strategy="best_of_n", width=2)
+    assert (result.answer, result.details["votes"], result.details["unfinished"]) == ("2", {"2": 0.7}, 1)
+
+
+@pytest.mark.parametrize("limits", [{}, {"seconds": 60}])
+async def test_a_timeout_of_the_reward_is_no_deadline(limits):
+    async def reward(prompt, steps):
+        raise TimeoutError("of its own")
+
+    with pytest.raises(TimeoutError, match="of its own"):
+        await solve(limits=limits, reward=reward)
+
+
+async def test_an_embedding_ends_at_the_deadline():
+    name = register_function("test embed for ever", forever)
+    async with asyncio.timeout(30):
+        result, _ = await solve(strategy="ets", embedding=name, limits={"seconds": 0.2})
+    assert (result.text, result.finish_reason) == ("a;", Finish.DEADLINE)
+
+
 # -- generators ------------------------------------------------------------------------------------------------
 
 
