@@ -53,7 +53,7 @@ class Call:
         params = params if params.max_tokens == limit else replace(params, max_tokens=limit)
         looks_on = self.segments.is_live and scope.capabilities.live_views
         watched = self.branch.block() if looks_on else None
-        reserved = scope.ledger.reserve(limit)
+        reserved = scope.reserve(limit)
         length, position = self.branch.length, self.branch.position
         step, began = scope.now, state.seconds
         ended = Finish.FAILED
@@ -71,9 +71,8 @@ class Call:
             # Interrupted or failed: what was sampled is in the branch all the same.
             result = self._generated(completion, ended) if completion else self._partial(length, ended)
             used = len(result.token_ids)
-            scope.ledger.settle(reserved, used)
+            scope.settle(reserved, used)
             state.usage.generated_tokens += used
-            scope.advance(used)
             self._write_sampled(result, position, step, began)
             if watched is not None:
                 if (segment := self.segments.open_segment) is not None:

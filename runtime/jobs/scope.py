@@ -44,6 +44,8 @@ class Scope:
         self.critical_limit = critical_limit
         self.now = now
         """Spent tokens on the critical path up to here."""
+        self._reserved = 0
+        """Tokens that generations under way may still add to it."""
         self.parent = parent
         """The branch that this scope's root branches belong under."""
         self._slot = 0
@@ -71,7 +73,12 @@ class Scope:
     @property
     def critical_left(self) -> int | None:
         """Tokens the critical path may still grow by; None: no limit."""
-        return None if self.critical_limit is None else max(self.critical_limit - self.now, 0)
+        return None if self.critical_end is None else self.critical_end - self.now
+
+    @property
+    def critical_end(self) -> int | None:
+        """How far the clock may come, without what generations under way have reserved; None: no limit."""
+        return None if self.critical_limit is None else max(self.critical_limit - self._reserved, self.now)
 
     @property
     def is_late(self) -> bool:
@@ -100,6 +107,18 @@ class Scope:
         left = self.critical_left
         if not self.ledger.can_spend(tokens) or (left is not None and tokens > left):
             raise OutOfBudget(f"{tokens} tokens to inject; left are {self.ledger.left} in total, {left} critical")
+
+    def reserve(self, tokens: int) -> int:
+        """Set aside up to `tokens` in both ledgers; returns how many to `settle`."""
+        reserved = self.ledger.reserve(tokens)
+        self._reserved += reserved
+        return reserved
+
+    def settle(self, reserved: int, used: int) -> None:
+        """End a reservation of which `used` tokens were spent."""
+        self._reserved -= reserved
+        self.ledger.settle(reserved, used)
+        self.advance(used)
 
     def advance(self, tokens: int) -> None:
         """Move the clock by spent tokens."""

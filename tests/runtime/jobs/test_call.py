@@ -54,6 +54,33 @@ async def test_without_room_for_a_token_the_engine_is_not_asked(limits, window, 
         assert ctx.state.usage.prefilled_tokens == 2  # which is a way to compute the context
 
 
+@pytest.mark.parametrize("name", ["total_tokens", "critical_tokens"])
+@pytest.mark.parametrize(("first", "second"), [(20, 0), (14, 6)])
+async def test_generations_under_way_at_once_keep_within_the_budget(name, first, second):
+    async with context(Dear(lambda _: "abc", ends=False), **{name: 20}) as ctx:
+        one, two, three = ctx.open([4]).fork(3)
+        both = asyncio.gather(*(b.generate(SamplingParams(max_tokens=n)) for b, n in ((one, first), (two, 20))))
+        await asyncio.sleep(0)
+        assert three.room == 0
+        assert await ctx.parallel(_room, [three]) == [0]
+        with ctx.on(ctx.engine) as part:
+            assert await _room(part, part.open([4])) == 0
+        done = await both
+        assert [len(one.token_ids) for one in done] == [first, second] and done[1].finish == name
+        assert getattr(ctx.state.usage, name) == 20 and three.room == 0
+
+
+async def test_what_a_generation_did_not_spend_is_there_again():
+    async with context(ScriptedEngine(lambda _: "abc"), critical_tokens=20) as ctx:
+        branch = ctx.open([4])
+        await branch.generate(SamplingParams(max_tokens=18))
+        assert ctx.critical_left == branch.room == 20 - len("abc.")
+
+
+async def _room(part, branch):
+    return branch.room
+
+
 async def test_text_is_announced_token_by_token_and_the_end_behind_it():
     async with context(ScriptedEngine(["abcd"], seconds_per_token=1e-4)) as ctx:
         reader = ctx.state.hub.subscribe()
