@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from .errors import InvalidInput
+from .plain import check_plain
 
 if TYPE_CHECKING:
     from .trace.trace import Trace
@@ -65,6 +69,26 @@ class Outcome:
     finish: Finish
     details: dict[str, Any] = field(default_factory=dict)
     """JSON values particular to the method (votes, rounds)."""
+
+
+def check_outcome(method: str, outcome: object) -> Outcome:
+    """The outcome. Raises `InvalidInput`, naming the method, for what is none, or what no trace can hold."""
+    gave = f"the method {method!r} gave"
+    if not isinstance(outcome, Outcome):
+        raise InvalidInput(f"{gave} a {type(outcome).__name__}: it must be an Outcome")
+    for name, kinds in _OUTCOME.items():
+        if not isinstance(value := getattr(outcome, name), kinds):
+            raise InvalidInput(f"{gave} an Outcome whose {name} is a {type(value).__name__}")
+    try:
+        check_plain({name: getattr(outcome, name) for name in _OUTCOME}, finite=False)
+        json.dumps(outcome.details)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{gave} an Outcome that JSON cannot hold: {error}") from None
+    return outcome
+
+
+_OUTCOME = {"text": str, "answer": str | None, "finish": Finish, "details": dict}
+"""What the fields are."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from ..engine import Engine
 from ..errors import InvalidBudget, InvalidInput
 from ..events import BranchStarted
-from ..result import Outcome
+from ..result import Outcome, check_outcome
 from .branch import AT_A_TIME, TracedBranch
 from .scope import Scope
 
@@ -190,10 +190,11 @@ class Context(Scope):
                         branch.lockstep(None)
 
     async def run(self, method: Runnable, *, parent: TracedBranch | None = None) -> Outcome:
-        """Run another method inside this one, on the same ledger. Raises what its `check` raises."""
+        """Run another method inside this one, on the same ledger. Raises what its `check` raises, and
+        `InvalidInput` if it gives no `Outcome`."""
         method.check(self.engine)
         with self._part(self.engine, parent) as part:
-            return await method.run(part)
+            return check_outcome(getattr(method, "method", type(method).__name__), await method.run(part))
 
     @contextmanager
     def on(self, engine: Engine, *, parent: TracedBranch | None = None) -> Iterator[Context]:

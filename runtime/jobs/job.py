@@ -14,7 +14,7 @@ from ..engine import Engine
 from ..errors import EngineClosed
 from ..event_queue import EventHub, EventQueue
 from ..events import Done, Event, Failed, Started
-from ..result import Finish, Outcome, Result
+from ..result import Finish, Outcome, Result, check_outcome
 from ..trace.trace import Trace
 from .companions import Companions
 from .context import Context, Runnable
@@ -184,7 +184,7 @@ class Job:
 
     async def _outcome(self, context: Context) -> Outcome:
         try:
-            return await self.spec.method.run(context)
+            return check_outcome(self.spec.method.method, await self.spec.method.run(context))
         except OutOfBudget:
             reason = Finish.CRITICAL_TOKENS if context.critical_left == 0 else Finish.TOTAL_TOKENS
             return Outcome(text="", answer=None, finish=reason)

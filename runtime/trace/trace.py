@@ -225,14 +225,14 @@ class Trace:
         """Write the file, compressed if its name ends in `.gz`; an unfinished trace is a valid file without an end
         line."""
         path = Path(path)
-        data = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in self.lines()).encode()
-        # Without a time stamp: equal traces are equal files.
-        data = gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data
         try:
+            data = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in self.lines()).encode()
+            # Without a time stamp: equal traces are equal files.
+            data = gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data
             path.parent.mkdir(parents=True, exist_ok=True)
             _is_there(path)
             replace_file(path, data)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:  # or something in it is no JSON
             raise _unwritable(path, error) from None
 
     def save_or_warn(self, path: str | Path) -> None:

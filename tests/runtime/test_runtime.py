@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -13,6 +15,8 @@ from plait import (
     InvalidInput,
     InvalidJob,
     JobSpec,
+    Method,
+    Outcome,
     PlaitError,
     Runtime,
     ScriptedEngine,
@@ -193,6 +197,75 @@ async def test_a_failing_job_fails_alone(tmp_path):
     assert events[-1] == Failed(job=bad.id, time=events[-1].time, error="OSError: engine gone", cancelled=False)
     trace = Trace.load(tmp_path / "bad.jsonl")
     assert trace.end["finish"] == "failed" and trace.branches["0"].error == "OSError: engine gone"
+
+
+class Odd(Method):
+    """Gives what it is told to, and uses a tool."""
+
+    method: Literal["test odd"] = "test odd"
+    outcome: ClassVar[Any] = None
+    argument: ClassVar[Any] = None
+    is_inside: bool = False
+
+    async def run(self, ctx):
+        with ctx.open([5]).tool("t", argument=self.argument):
+            pass
+        return await ctx.run(Odd()) if self.is_inside else self.outcome
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+
+def outcome(**fields):
+    return Outcome(**{"text": "", "answer": None, "finish": Finish.EOS, **fields})
+
+
+@pytest.mark.parametrize("is_inside", [False, True])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, "a NoneType: it must be an Outcome"),
+        ("text", "a str: it must be an Outcome"),
+        (outcome(text=None), "an Outcome whose text is a NoneType"),
+        (outcome(answer=24), "an Outcome whose answer is a int"),
+        (outcome(finish="eos"), "an Outcome whose finish is a str"),
+        (outcome(details=[1]), "an Outcome whose details is a list"),
+        (outcome(answer="\ud800"), "an Outcome that JSON cannot hold: answer: half a surrogate pair"),
+        (outcome(details={"a": {1}}), "an Outcome that JSON cannot hold: Object of type set"),
+        (outcome(details={"a": CYCLE}), r"an Outcome that JSON cannot hold: details\.a\.0.*: more than 64 lists"),
+        (outcome(details={(1, 2): 3}), "an Outcome that JSON cannot hold: keys must be"),
+    ],
+)
+async def test_what_is_no_outcome_is_refused_by_the_methods_name(given, told, is_inside, monkeypatch, tmp_path):
+    monkeypatch.setattr(Odd, "outcome", given)
+    async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
+        job = await runtime.submit(Odd(is_inside=is_inside), trace_file=tmp_path / "odd.jsonl")
+        with pytest.raises(InvalidInput, match=f"the method 'test odd' gave {told}"):
+            await job
+    assert Trace.load(tmp_path / "odd.jsonl").end["finish"] == "failed"
+
+
+async def test_numbers_of_all_kinds_and_as_names_are_details(monkeypatch, tmp_path):
+    details = {"a": math.nan, "b": {1: math.inf}, "c": (1, None)}
+    monkeypatch.setattr(Odd, "outcome", outcome(details=details))
+    async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
+        job = await runtime.submit(Odd(), trace_file=tmp_path / "odd.jsonl")
+        assert (await job).details == details
+    found = Trace.load(tmp_path / "odd.jsonl").end["details"]
+    assert math.isnan(found["a"]) and found["b"] == {"1": math.inf} and found["c"] == [1, None]
+
+
+@pytest.mark.parametrize("argument", [{1}, CYCLE, object()], ids=["set", "cycle", "object"])
+async def test_a_trace_that_holds_what_is_no_json_does_not_cost_the_result(argument, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(Odd, "outcome", outcome(text="fine"))
+    monkeypatch.setattr(Odd, "argument", argument)
+    async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
+        job = await runtime.submit(Odd(), trace_file=tmp_path / "odd.jsonl")
+        assert (await job).text == "fine"
+        with pytest.raises(InvalidInput, match="cannot write the trace"):
+            job.trace.save(tmp_path / "odd.jsonl")
+    assert "cannot write the trace" in caplog.text
 
 
 async def test_deadline_gives_a_result():
