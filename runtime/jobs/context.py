@@ -63,8 +63,10 @@ class Context(Scope):
         """A branch with a context of its own. `tokens` is its prompt, which no ledger counts; `contexts` are attached
         in the midst of it.
 
-        Raises `PromptTooLong`. The branch is closed with the context at the latest.
+        Raises `PromptTooLong`, and `BranchClosed` once the job has ended. The branch is closed with the context at the
+        latest.
         """
+        self.state.check_runs()
         limit = min(context_limit or self.context_limit, self.context_limit)
         first = len(tokens) if contexts is None else contexts.at
         branch = self.engine.open(
@@ -94,6 +96,7 @@ class Context(Scope):
 
         Branches opened there are the caller's to close, and in none of the job's books. Raises what loading raises.
         """
+        self.state.check_runs()
         if self.state.companions is None:
             raise InvalidInput(f"this job can use no other model ({model!r} was asked for)")
         return await self.state.companions.get(model, **options)
@@ -119,6 +122,7 @@ class Context(Scope):
         (their entries are None); which ones had finished by then depends on timing. The first exception cancels the
         other parts and is raised.
         """
+        self.state.check_runs()
         slot = self.next_slot()
         limit = None if self.critical_end is None else max(self.critical_end - reserve, self.now)
         ledgers = self.ledger.split(len(items), reserve)
@@ -192,6 +196,7 @@ class Context(Scope):
     async def run(self, method: Runnable, *, parent: TracedBranch | None = None) -> Outcome:
         """Run another method inside this one, on the same ledger. Raises what its `check` raises, and
         `InvalidInput` if it gives no `Outcome`."""
+        self.state.check_runs()
         method.check(self.engine)
         with self._part(self.engine, parent) as part:
             return check_outcome(getattr(method, "method", type(method).__name__), await method.run(part))

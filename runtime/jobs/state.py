@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..budget import Budget
 from ..engine import Block, Engine
+from ..errors import BranchClosed
 from ..event_queue import EventHub
 from ..events import BudgetUsed, Event
 from ..result import Usage
@@ -87,6 +88,8 @@ class JobState:
         """Open branches by id."""
         self.late: list[tuple[SegmentRecord, int, Block]] = []
         """Segments frozen with pending tokens under a view with live spans, and their lengths."""
+        self.has_ended = False
+        """Tasks that a method left behind may go on, but not with branches of the job."""
         self._phases: dict[str, tuple[int, float]] = {}
         """Active phase -> (how many times it is active, since when)."""
         self._kv_at = self.started
@@ -101,6 +104,11 @@ class JobState:
     @property
     def is_late(self) -> bool:
         return self.deadline is not None and asyncio.get_running_loop().time() >= self.deadline
+
+    def check_runs(self) -> None:
+        """Raise `BranchClosed` once the job has ended."""
+        if self.has_ended:
+            raise BranchClosed(f"job {self.job} has ended: await what its method begins before the method returns")
 
     def slot(self) -> AbstractAsyncContextManager[None]:
         """Held while a branch decodes, so that no more do than the budget's width. The order changes no result."""
@@ -169,6 +177,7 @@ class JobState:
 
     def finish(self) -> None:
         """Close what is still open and complete the usage."""
+        self.has_ended = True
         self.note_late(is_end=True)
         for branch in list(self.branches.values()):
             branch.close()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 
 import pytest
 
 from plait import Finish, InvalidBudget, InvalidInput, SamplingParams, ScriptedEngine
 from plait.runtime.budget import OutOfBudget
+from plait.runtime.errors import BranchClosed
 from plait.runtime.jobs.branch import AT_A_TIME
 from plait.tests.runtime.tools import Greedy, Nested, context, run
 
@@ -311,6 +313,35 @@ async def test_companions_are_the_jobs_or_there_are_none():
 
         ctx.state.companions = Companions()
         assert await ctx.companion("countdown", kv_tokens=5) == ("countdown", {"kv_tokens": 5})
+
+
+async def test_nothing_is_begun_once_the_job_has_ended():
+    async with context(engine()) as ctx:
+        branch = start(ctx)
+        left = asyncio.create_task(start(ctx).generate(tokens(3)))
+        await asyncio.sleep(0)
+        ctx.state.finish()
+        used = asdict(ctx.state.usage)
+
+        async def part(inner, item):
+            pytest.fail("begun")
+
+        begin = [
+            lambda: ctx.parallel(part, [1]),
+            lambda: ctx.run(Nested()),
+            lambda: ctx.companion("countdown"),
+            lambda: asyncio.to_thread(start, ctx),
+        ]
+        for call in begin:
+            with pytest.raises(BranchClosed, match="job test has ended"):
+                await call()
+        for call in (lambda: branch.fork(1), lambda: branch.extend([5]), lambda: branch.merge([])):
+            with pytest.raises(BranchClosed):
+                call()
+        for task in (left, branch.generate(tokens(3))):
+            with pytest.raises(BranchClosed):
+                await task
+        assert not ctx.engine.branches and asdict(ctx.state.usage) == used
 
 
 async def test_methods_run_inside_methods():
