@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Literal
 
 from ..engine import Branch, SamplingParams
-from ..errors import BranchBusy, BranchClosed, EngineClosed
+from ..engines.branch_checks import check_fork
+from ..errors import BranchBusy, BranchClosed, EngineClosed, InvalidInput
 from ..events import (
     BranchStarted,
     Forked,
@@ -124,7 +125,7 @@ class TracedBranch(Notes):
         self.scope.emit(Joined, branch=self.id, children=names, found=found, text=piece.text)
 
     def fork(self, n: int, labels: Sequence[str] = ()) -> list[TracedBranch]:
-        """n children that share this view."""
+        """n children that share this view; the first have the labels. Raises `InvalidInput`."""
         children = self._fork(n, labels)
         self.scope.emit(Forked, branch=self.id, children=tuple(child.id for child in children))
         return children
@@ -139,6 +140,9 @@ class TracedBranch(Notes):
         return children
 
     def _fork(self, n: int, labels: Sequence[str] = ()) -> list[TracedBranch]:
+        check_fork(n)
+        if len(labels) > n or not all(isinstance(label, str) for label in labels):
+            raise InvalidInput(f"labels must be {n} texts at most for {n} branches, not {labels!r:.200}")
         self._leave_to_readers()
         view, packed_at = self._segments.view(), self._segments.packed_at
         names = [*labels, *[""] * (n - len(labels))]

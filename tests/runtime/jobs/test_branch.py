@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from plait import SamplingParams, ScriptedEngine
+from plait import InvalidInput, SamplingParams, ScriptedEngine
 from plait.runtime.engine import Capabilities
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
@@ -43,6 +43,16 @@ async def test_text_behind_contexts_is_the_branchs_own():
         branch = ctx.open([4, 5, 6, 9], contexts=around)
         assert branch.tokens == [4, 5, 6, 9] and branch.position == 4 + 3
         assert ctx.state.usage.prompt_tokens == 4 + 4
+
+
+@pytest.mark.parametrize(("n", "labels"), [(1, ("a", "b")), (2, ["a", None]), (2, [1]), (0, ()), ("2", ("a",))])
+async def test_labels_that_do_not_fit_fork_nothing(n, labels):
+    async with context(ScriptedEngine(["x"])) as ctx:
+        branch = ctx.open([4])
+        with pytest.raises(InvalidInput, match="labels must be|cannot fork"):
+            branch.fork(n, labels)
+        assert list(ctx.state.branches) == [branch.id] and len(ctx.engine.branches) == 1
+        assert [child.record.label for child in branch.fork(3, ("a", "b"))] == ["a", "b", ""]
 
 
 async def test_a_branch_knows_whether_it_is_in_a_gang():
