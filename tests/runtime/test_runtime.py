@@ -24,7 +24,7 @@ from plait import (
     Trace,
 )
 from plait.runtime.engines.replay import ReplayEngine
-from plait.runtime.events import Done, Failed, Text
+from plait.runtime.events import Done, Failed, Stopped, Text
 from plait.tests.runtime.tools import Busy, run
 
 
@@ -60,6 +60,21 @@ async def test_events_after_the_end_are_the_last_one():
         job = await runtime.submit(Sequential(prompt="q"))
         await job
         assert [type(event) for event in [event async for event in job]] == [Done]
+
+
+async def test_a_reader_that_comes_late_gets_the_text_of_what_begins_then():
+    began = asyncio.Event()
+
+    def script(context):
+        began.set()
+        return "xy"
+
+    async with Runtime(engine=ScriptedEngine(script, seconds_per_token=0.01)) as runtime:
+        job = await runtime.submit(Sequential(prompt="q", conclusion="z", answer="regex:(w)"))
+        await began.wait()
+        events = [event async for event in job]
+    assert [event.reason for event in events if isinstance(event, Stopped)] == ["eos", "eos"]
+    assert "".join(event.text for event in events if isinstance(event, Text)) == "xy"
 
 
 async def test_a_reader_that_leaves_early_does_not_matter():
