@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..runtime.errors import InvalidInput
 from ..runtime.jobs.branch import TracedBranch
+from ..runtime.plain import mistakes
 from .folder import Folder
 from .repository import Snapshot
 from .sandbox.base import Execution, Sandbox
@@ -103,7 +104,7 @@ class Executions:
         try:
             return None if kept is None else _EXECUTION.validate_python(kept)
         except ValidationError as error:
-            why = error.errors()[0]["msg"]
+            why = mistakes(error)[0][1]
             raise InvalidInput(f"{self._folder.path}: runs/{key}.json is damaged: {why}; remove it") from None
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.base import Method
 from ..runtime.methods.registry import METHODS
+from ..runtime.plain import mistakes
 from ..runtime.spec import Spec
 from .paths import absolute
 
@@ -67,8 +68,8 @@ def read_fields(cls: type[Method], values: dict[str, Any]) -> BaseModel:
     try:
         return part.model_validate(values)
     except ValidationError as error:
-        mistakes = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InvalidInput(f"malformed {cls.title()}: {'; '.join(mistakes)}") from None
+        found = "; ".join(f"{where}: {what}" for where, what in mistakes(error))
+        raise InvalidInput(f"malformed {cls.title()}: {found}") from None
 
 
 def json_fields(data: BaseModel, title: str) -> dict[str, Any]:

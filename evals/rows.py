@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ..runtime.errors import InvalidInput
+from ..runtime.plain import first_mistake
 from .extras import Extra
 from .trees import Thread
 
@@ -118,8 +119,7 @@ def check_types(adapter: TypeAdapter[Any], data: object) -> None:
         # As JSON, where a list is a tuple too; without half a surrogate pair, which a model's text may hold.
         adapter.validate_json(json.dumps(data, ensure_ascii=False).encode(errors="replace"), strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidInput(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise InvalidInput(first_mistake(error)) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"it is no JSON: {error}") from None
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InvalidBudget, PlaitError
-from .plain import check_plain
+from .plain import check_plain, mistakes
 
 
 class OutOfBudget(PlaitError):
@@ -55,11 +55,10 @@ class Budget(BaseModel):
             try:
                 super().__init__(**data)
             except ValidationError as error:
-                first = error.errors()[0]
-                if not first["loc"]:  # from below
-                    raise InvalidBudget(first["msg"].removeprefix("Value error, ")) from None
-                where = ".".join(map(str, first["loc"]))
-                raise InvalidBudget(f"budget.{where}: {first['msg'].lower()}") from None
+                where, what = mistakes(error)[0]
+                if not where:  # from below
+                    raise InvalidBudget(what) from None
+                raise InvalidBudget(f"budget.{where}: {what.lower()}") from None
 
     def model_post_init(self, _context: Any) -> None:
         for name in ("critical_tokens", "total_tokens", "seconds", "width"):

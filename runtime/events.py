@@ -10,6 +10,7 @@ from typing import Any, ClassVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from .errors import InvalidInput
+from .plain import mistakes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,9 +192,8 @@ def parse_event(data: dict[str, Any]) -> Event:
     try:
         return cls(**dict(_shape(cls.type).model_validate(values)))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))[:80]
-        raise InvalidInput(f"malformed {cls.type!r} event: {where}: {first['msg']}") from None
+        where, what = mistakes(error)[0]
+        raise InvalidInput(f"malformed {cls.type!r} event: {where[:80]}: {what}") from None
 
 
 @cache

@@ -72,11 +72,16 @@ def check_plain(value: object, *, only_json: bool = False, finite: bool = True) 
         raise ValueError(f"{where}: {what}" if where else what)
 
 
-def first_mistake(error: ValidationError) -> tuple[tuple[int | str, ...], str]:
-    """Where it is, and a line that says where and what; without the value, which may be a stranger's."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return first["loc"], f"{where}: {first['msg']}" if where else first["msg"]
+def mistakes(error: ValidationError) -> list[tuple[str, str]]:
+    """(where, what) of each; without the value, which may be a stranger's."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [(".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in found]
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Where it is, and what."""
+    where, what = mistakes(error)[0]
+    return f"{where}: {what}" if where else what
 
 
 def _mistake(value: object, depth: int, only_json: bool, finite: bool) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InvalidInput, InvalidJob, PlaitError
-from .plain import check_plain
+from .plain import check_plain, mistakes
 from .plugins import Registry
 
 T = TypeVar("T", bound="Spec")
@@ -45,15 +45,14 @@ class Spec(BaseModel):
                 check_plain(data)
             except ValueError as error:
                 raise self.refusal(f"malformed {title}: {error}") from None
-            mistakes = {name: f"{name}: {why}" for name, why in _mistyped(type(self), data)}
+            wrong = {name: f"{name}: {why}" for name, why in _mistyped(type(self), data)}
             try:
                 super().__init__(**data)
             except ValidationError as error:
-                for e in error.errors():
-                    where = ".".join(map(str, e["loc"])) or title
-                    mistakes.setdefault(where, f"{where}: {e['msg']}")
-            if mistakes:
-                raise self.refusal(f"malformed {title}: {'; '.join(mistakes.values())}")
+                for where, what in mistakes(error):
+                    wrong.setdefault(where or title, f"{where or title}: {what}")
+            if wrong:
+                raise self.refusal(f"malformed {title}: {'; '.join(wrong.values())}")
 
 
 def _mistyped(cls: type[Spec], data: dict[str, Any]) -> Iterator[tuple[str, str]]:

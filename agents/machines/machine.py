@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...runtime.errors import InvalidInput
+from ...runtime.plain import mistakes
 from ...runtime.result import Finish
 from ..chat import Answer, Chat, Message
 from ..executions import Executions
@@ -97,7 +98,7 @@ class Machine(ABC, Generic[D]):
         try:
             return None if kept is None else record.model_validate(kept)
         except ValidationError as error:
-            raise InvalidInput(f"{folder.path}: states/{name}.json is damaged: {error.errors()[0]['msg']}") from None
+            raise InvalidInput(f"{folder.path}: states/{name}.json is damaged: {mistakes(error)[0][1]}") from None
 
     def _check(self, kept: D) -> None:
         where = f"{self._folder.path}: states/{self.name}.json is damaged"

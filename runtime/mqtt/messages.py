@@ -186,7 +186,7 @@ def decode(kind: TypeAdapter[M], payload: bytes) -> M:
         message = kind.validate_json(head)
     except ValidationError as error:
         # It may name fields and types of a stranger's.
-        said = printable(" ".join(first_mistake(error)[1].split()))
+        said = printable(" ".join(first_mistake(error).split()))
         raise Malformed(f"malformed message: {said[:200]}") from None
     if isinstance(message, Chunk):
         return message.model_copy(update={"body": body})

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ..methods.prompt import CHARACTERS
-from ..plain import first_mistake
+from ..plain import first_mistake, mistakes
 from .problems import Refused
 
 B = TypeVar("B", bound="Given")
@@ -92,8 +92,8 @@ def parse_fields(cls: type[B], value: Any) -> B:
     try:
         return cls.model_validate(value)
     except ValidationError as error:
-        place, said = first_mistake(error)
-        raise Refused(400, said, param=str(place[0]) if place else None) from None
+        name, _, _ = mistakes(error)[0][0].partition(".")
+        raise Refused(400, first_mistake(error), param=name or None) from None
 
 
 def check_length(value: Any, context: int) -> None:

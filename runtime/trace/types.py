@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict, is_typeddict
 
 from ..errors import InvalidInput
+from ..plain import mistakes
 
 R = TypeVar("R")
 
@@ -64,8 +65,8 @@ def check_types(kind: type, data: dict[str, Any]) -> None:
     try:
         _adapter(kind).validate_python(data, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidInput(f"{'.'.join(map(str, first['loc'][:3]))}: {first['msg']}") from None
+        where, what = mistakes(error)[0]
+        raise InvalidInput(f"{'.'.join(where.split('.')[:3])}: {what}") from None
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import InvalidInput
+from ...plain import mistakes
 
 Whole = Annotated[int, Field(ge=0, lt=2**31)]
 Step = Annotated[int, Field(ge=1, lt=2**31)]
@@ -59,5 +60,5 @@ def check_fields(data: Mapping[str, Any]) -> None:
     try:
         ConfigFields.model_validate(dict(data))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidInput(f"config.json: {first['loc'][0]}: {first['msg']}") from None
+        where, what = mistakes(error)[0]
+        raise InvalidInput(f"config.json: {where.partition('.')[0]}: {what}") from None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, Field, ValidationError
 
 from ...errors import InvalidInput
+from ...plain import mistakes
 from ...printable import printable
 from ...spec import Spec
 from ..registry import find_model
@@ -89,7 +90,7 @@ def has_constraints(config: VllmConfig) -> bool:
 def message(error: BaseException) -> str:
     """What vLLM, or what it calls, says is wrong: short, harmless."""
     if isinstance(error, ValidationError):
-        text = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors())
+        text = "; ".join(f"{where}: {what}".removeprefix(": ") for where, what in mistakes(error))
     else:
         text = str(error).strip() or type(error).__name__
     return printable(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
