@@ -18,8 +18,7 @@ from ..environments import Environment
 from ..repository import Snapshot
 from .base import SCRATCH, TREE, Execution, Limits, Sandbox, SandboxFailed
 from .cgroup import Cgroup
-from .process import Killed, acquire, descendants, kill_tree, watch
-from .resident import resident_bytes
+from .process import Killed, acquire, descendants, kill_tree, resident_bytes, watch
 from .script import (
     bytes_at_the_end,
     check_command,
@@ -146,7 +145,7 @@ class Bubblewrap(Sandbox):
             async def probe(pid: int) -> Killed | None:
                 processes = descendants(pid)
                 if group is None:
-                    if await asyncio.to_thread(resident_bytes, processes, memory) > memory:
+                    if resident_bytes(processes, memory) > memory:
                         return "memory"
                 elif group.has_run_out() or group.anonymous_bytes() > memory:
                     return "memory"

@@ -21,8 +21,7 @@ from ..environments import Environment
 from ..repository import Snapshot
 from .base import SCRATCH, TREE, Execution, Limits, Sandbox, SandboxFailed
 from .cgroup import Cgroup
-from .process import Killed, acquire, descendants, kill_tree, watch
-from .resident import resident_bytes
+from .process import Killed, acquire, descendants, kill_tree, resident_bytes, watch
 from .script import check_command, execution, files_archive, patch_bytes, script, variables
 from .tree import Archive, open_archive
 
@@ -97,7 +96,7 @@ class Local(Sandbox):
 
             async def probe(pid: int) -> Killed | None:
                 if group is None:
-                    if await asyncio.to_thread(resident_bytes, descendants(pid), memory) > memory:
+                    if resident_bytes(descendants(pid), memory) > memory:
                         return "memory"
                 elif group.has_run_out() or group.anonymous_bytes() > memory:
                     return "memory"

@@ -252,3 +252,25 @@ def _tasks(pid: int) -> list[Path]:
         return list(Path(f"/proc/{pid}/task").iterdir())
     except OSError:
         return []
+
+
+def resident_bytes(pids: Sequence[int], limit: int) -> int:
+    """Memory of processes together; shared pages count once where the plain sum is over the limit."""
+    total = sum(_statm(pid) for pid in pids)
+    return total if total <= limit else sum(map(_proportional, pids))
+
+
+def _statm(pid: int) -> int:
+    try:
+        _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
+    except (OSError, ValueError):
+        return 0
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _proportional(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return _statm(pid)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon:")), _statm(pid))

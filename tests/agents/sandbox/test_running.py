@@ -144,18 +144,6 @@ async def test_without_control_groups_the_limits_hold_too(snapshot, monkeypatch)
         assert outcome.is_contained and not outcome.left, (attack, outcome)
 
 
-async def test_without_control_groups_files_in_memory_alone_count(sandbox, snapshot, monkeypatch):
-    monkeypatch.setattr("plait.agents.sandbox.cgroup.Cgroup.make", lambda **_: None)
-    text = """
-import os, time
-for held in [os.memfd_create("x") for _ in range(5)]:
-    os.posix_fallocate(held, 0, 60 << 20)
-time.sleep(60)
-"""
-    done = await python(sandbox, snapshot, text, limits=Limits(memory_mb=256, file_mb=64, seconds=60))
-    assert done.ended == "memory"
-
-
 KILLED_PLAIT = """
 import asyncio, sys
 from pathlib import Path
