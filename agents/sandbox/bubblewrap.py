@@ -52,7 +52,8 @@ class Bubblewrap(Sandbox):
     Inside there is no network, a read-only system, the environment's Python, and folders in memory for the snapshot,
     for scratch and for `/tmp`; no process of outside is seen, and the user has no rights. When the command ends, or
     must, the kernel ends all that it has started. Memory of all processes together is limited by a control group where
-    this process may make one; elsewhere it is measured ten times a second, and can be exceeded for that long.
+    this process may make one; elsewhere it is measured ten times a second, and can be exceeded for that long, or by
+    what is in memory without being mapped (files of `memfd_create`).
     """
 
     sandbox: Literal["bubblewrap"] = "bubblewrap"

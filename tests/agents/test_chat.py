@@ -107,16 +107,18 @@ async def test_an_answer_may_be_about_thinking(opened_by, thoughts, answer):
         (ABOUT, ABOUT),
         (f"{ABOUT}\nNow it is </think>.", f"{ABOUT}\nNow it is </think>."),
         (f"Here: {ABOUT}", f"Here: {ABOUT}"),
-        ('<edit>\nEND = "</think>"', '<edit>\nEND = "</think>"'),
         ("Hm.</think>\nNo.", "\nNo."),
         (f"Hm.</think>\n{ABOUT}", f"\n{ABOUT}"),
         (f"I write <edit> now.</think>\n{ABOUT}", f"\n{ABOUT}"),
         (f"{DRAFT}</think>\n<edit>\nyes\n</edit>", "\n<edit>\nyes\n</edit>"),
         ("<edit>\nno\n</edit>?</think>\n<done></done>", "\n<done></done>"),
+        ("I write\n<edit>\nand close.</think>\nSo: <edit>\nyes\n</edit>", "\nSo: <edit>\nyes\n</edit>"),
+        (f"{DRAFT}no\n</edit></think>\nNo:</think>\n{ABOUT}", f"\n{ABOUT}"),
         ("<think>Hm.", "<think>Hm."),
+        (f"<think>\n\n</think>\n\n<think>\n{DRAFT}no\n</edit></think>\n{ABOUT}", f"\n{ABOUT}"),
     ],
 )
-async def test_thoughts_that_nobody_opened_end_where_no_edit_is(text, answer):
+async def test_thoughts_end_where_no_edit_is(text, answer):
     async with context(ScriptedEngine([text])) as ctx:
         chat = opened(ctx, SYSTEM, SamplingParams(), StageCost(model="m"))
         assert (await chat.ask("q")).text == answer
