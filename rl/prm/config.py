@@ -55,9 +55,9 @@ class PRMConfig(TrainConfig):
     """How it reads a question and steps; see `search.rewards.PRM`."""
     tag: str = ""
     """`plain`: text put behind every step, one token; empty: a step is judged at its own last token."""
-    good: Annotated[str, Field(min_length=1)] | None = None
+    good: str | None = None
     """`plain`, `words`: what stands for a good step, one token; None: `+`."""
-    bad: Annotated[str, Field(min_length=1)] | None = None
+    bad: str | None = None
     """The same for a bad one; None: `-`."""
     max_tokens: Annotated[int, Field(ge=2)] = 4096
     """Of a prompt with steps; longer ones are left out."""
