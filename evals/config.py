@@ -155,8 +155,8 @@ class EvalConfig(Spec):
 def read_toml(path: Path) -> dict[str, Any]:
     """The fields in a TOML file (see `own_file`); the benchmark's relative paths are relative to it. Raises
     `InvalidInput`."""
-    path = own_file(path)
     try:
+        path = own_file(path)
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the evaluation {path}: {error}") from None

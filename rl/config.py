@@ -20,7 +20,7 @@ from ..runtime.spec import Spec
 
 T = TypeVar("T")
 
-WRONG = (ValueError, TypeError, ImportError, KeyError, AttributeError, NotImplementedError, re.error)
+WRONG = (ValueError, TypeError, ImportError, KeyError, AttributeError, re.error)
 """What other libraries raise for arguments that are wrong."""
 
 
@@ -125,8 +125,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The fields in a TOML file (see `own_file`); relative `paths` of `data` are relative to it, those that begin with
     a variable to the working folder, as the shell in which it is set would have it. They are made absolute, since a run
     may go on from another folder. Raises `InvalidInput`."""
-    path = own_file(path)
     try:
+        path = own_file(path)
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the training {path}: {error}") from None

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 
@@ -71,7 +71,11 @@ def lora_config(config: TrainConfig, task: str) -> Any:
         raise InvalidInput("[lora] needs the package peft: pip install peft") from None
     # A head that is new is trained as it is, beside the adapter.
     defaults = {"target_modules": "all-linear"} | ({} if task == "CAUSAL_LM" else {"exclude_modules": ["score"]})
-    return arguments(LoraConfig, "lora", config.lora, {"task_type": task}, defaults)
+    found = arguments(LoraConfig, "lora", config.lora, {"task_type": task}, defaults)
+    known = get_args(get_type_hints(LoraConfig)["bias"])
+    if found.bias not in known:  # peft says so only when it makes the model, as of what is not implemented
+        raise InvalidInput(f"[lora]: bias: {found.bias!r} is none of {', '.join(known)}")
+    return found
 
 
 def rows(model: Any, ids: Sequence[int]) -> dict[str, list[int]]:

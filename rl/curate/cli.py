@@ -48,12 +48,12 @@ def run(options: argparse.Namespace) -> int:
     config = CurateConfig(**dict(map(parse_field, options.set)))
     if options.model is None or len(options.files) != 1:
         raise InvalidInput("curate takes one file and --model")
-    read(options.files[0])  # before a model is loaded
-    counts = asyncio.run(_curate(options, config))
+    samples = read(options.files[0])  # before a model is loaded
+    counts = asyncio.run(_curate(samples, options, config))
     print(", ".join(f"{name} {count}" for name, count in counts.items()))
     return 0
 
 
-async def _curate(options: argparse.Namespace, config: CurateConfig) -> dict[str, int]:
+async def _curate(samples: list[dict[str, str]], options: argparse.Namespace, config: CurateConfig) -> dict[str, int]:
     async with Runtime(options.model, **engine_options(options)) as runtime:
-        return await curate(options.files[0], options.out, runtime, config, model=options.model)
+        return await curate(samples, options.out, runtime, config, model=options.model)

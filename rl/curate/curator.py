@@ -68,16 +68,15 @@ class CurateConfig(Spec):
 
 
 async def curate(
-    source: Path, out: Path, runtime: Runtime, config: CurateConfig, *, model: str | None = None
+    source: Path | list[dict[str, str]], out: Path, runtime: Runtime, config: CurateConfig, *, model: str | None = None
 ) -> dict[str, int]:
-    """Curate JSON Lines with `problem`, `solution` and perhaps `id` and `answer`; how many came through what. `model`:
-    what `runtime` runs, if a run that goes on is to have the same.
+    """Curate JSON Lines with `problem`, `solution` and perhaps `id` and `answer`; how many came through what. `source`:
+    the file, or what `read` found in it. `model`: what `runtime` runs, if a run that goes on is to have the same.
 
-    Raises `InvalidInput` for a line without these, and for a folder that was made otherwise or that another process
-    works in.
+    Raises `InvalidInput` as `read` does, and for a folder that was made otherwise or that another process works in.
     """
     refuse_password(model or "")
-    samples = read(source)
+    samples = read(source) if isinstance(source, Path) else source
     with holding(out):
         _claim(out, {"model": model, **config.model_dump(mode="json", exclude=set(MAY_CHANGE))})
         curator = _Curator(out, runtime, config)
@@ -110,11 +109,15 @@ def read(source: Path) -> list[dict[str, str]]:
             if not _is_written(data.get(name)):
                 raise InvalidInput(f"{where}: `{name}` has to be a text or a number")
         own, answer = data.get("id"), data.get("answer")
+        if own is not None and not str(own).strip():
+            raise InvalidInput(f"{where}: `id` is empty")
+        if answer is None or not str(answer).strip():
+            answer = data["solution"].strip().splitlines()[-1]
         sample = {
             "id": _free(len(found), taken) if own is None else str(own),
             "problem": data["problem"],
             "solution": data["solution"],
-            "answer": data["solution"].strip().splitlines()[-1] if answer is None else str(answer),
+            "answer": str(answer),
         }
         found.append({**sample, "digest": _digest(sample)})
     if not found:
@@ -127,10 +130,8 @@ def read(source: Path) -> list[dict[str, str]]:
 
 
 def _is_written(value: object) -> bool:
-    """Does it stand in a text as it does in the file? None: there is none."""
-    if isinstance(value, str):
-        return bool(value.strip())
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    """Does Python print it as it would be written in a text? None: there is none."""
+    return value is None or (isinstance(value, str | int | float) and not isinstance(value, bool))
 
 
 def _free(number: int, taken: set[str]) -> str:

@@ -685,12 +685,16 @@ async def test_a_step_of_another_method_is_cut_where_the_search_or_the_model_end
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"strategy": "mcts"}, InvalidJob, "strategy: unknown strategy 'mcts'; known: beam, best_of_n, dvts, ets, rebase"),
+        (
+            {"strategy": "mcts"},
+            InvalidJob,
+            "strategy: unknown strategy 'mcts'; known: beam, best_of_n, dvts, ets, rebase",
+        ),
         ({"strategy": {"strategy": "ets", "cost": 1}}, InvalidJob, "cost"),
         (
             {"reward": "oracle:x"},
             InvalidJob,
-            "malformed TreeSearch: reward: unknown reward 'oracle'; known: function, judge, prm, self_certainty, verifier",
+            "TreeSearch: reward: unknown reward 'oracle'; known: function, judge, prm, self_certainty, verifier",
         ),
         ({"strategy": 3}, InvalidJob, "a strategy is a name or an object, not int"),
         ({"reward": 3}, InvalidJob, "a reward is a name, an object or a function, not int"),

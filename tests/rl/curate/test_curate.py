@@ -71,7 +71,7 @@ def write(path: Path, count: int = 1, **fields) -> Path:
     return path
 
 
-async def run(tmp_path: Path, model, *, count: int = 1, source: Path | None = None, room: int = 200_000, **fields):
+async def run(tmp_path: Path, model, *, count: int = 1, source=None, room: int = 200_000, **fields):
     engine = ScriptedEngine(model, context_limit=room)
     async with Runtime(engine=engine) as runtime:
         given = source or write(tmp_path / "in.jsonl", count)
@@ -238,7 +238,8 @@ async def test_real_texts_come_through(tmp_path):
         ("{}", "no `problem`"), ('{"problem": "a", "solution": " "}', "no `solution`"), ("3", "object"),
         ("", "there are no samples in it"),
         *((json.dumps({"problem": "a", "solution": "b", name: value}), f":1: `{name}` has to be a text or a number")
-          for name in ("id", "answer") for value in (True, [1], {"a": 1}, "", " \n")),
+          for name in ("id", "answer") for value in (True, [1], {"a": 1})),
+        ('{"problem": "a", "solution": "b", "id": " "}', ":1: `id` is empty"),
     ],
 )  # fmt: skip
 async def test_wrong_input_is_named(line, message, tmp_path):
@@ -249,6 +250,20 @@ async def test_wrong_input_is_named(line, message, tmp_path):
         source = write(tmp_path / "in.jsonl")
         source.write_text(source.read_text() * 2)
         await run(tmp_path, Played(), source=source)
+
+
+async def test_what_was_read_is_not_read_again(tmp_path):
+    source = write(tmp_path / "in.jsonl", 2)
+    samples = read(source)
+    source.unlink()  # as what comes through a pipe
+    assert (await run(tmp_path, Played(), source=samples))["samples"] == 2
+
+
+@pytest.mark.parametrize("answer", [None, "", " \n", 0, "7"])
+def test_an_answer_that_is_none_is_the_last_line(answer, tmp_path):
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps({"problem": "p", "solution": "a\nb\n", "answer": answer}))
+    assert read(source)[0]["answer"] == {0: "0", "7": "7"}.get(answer, "b")
 
 
 def test_the_command(tmp_path, capsys):
