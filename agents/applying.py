@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from .sandbox.script import patch_bytes
 _CHECK = ("apply", "--cached", "--check", "--whitespace=nowarn", "--no-ignore-whitespace", "-")
 _MODE = re.compile(r"(?m)^ (?:create mode|mode change \d+ =>) (\d+)")
 """Of files that a patch makes, in git's summary of it."""
-PLAIN = ("100644", "100755")
+_NUMSTAT = ("apply", "--whitespace=nowarn", "--numstat")
 
 
 def applicable(source: Repository, patches: Sequence[str]) -> list[bool]:
@@ -47,16 +48,14 @@ def refuse_links(
     """Raise `InvalidInput` for a patch that makes what is no plain file, or has to do with one that is none now. What
     it says is read by git itself, which takes more for a mode than it ever writes. Raises `GitError` for what is no
     patch. Blocks."""
-    *new, summary = git("apply", "--numstat", "--summary", "-z", "-", folder=folder, stdin=patch, extra=extra).split(
-        b"\0"
-    )
+    *new, summary = git(*_NUMSTAT, "--summary", "-z", "-", folder=folder, stdin=patch, extra=extra).split(b"\0")
     for mode in _MODE.findall(summary.decode(errors="replace")):
-        if mode not in PLAIN:
+        if int(mode, 8) & ~0o777 != stat.S_IFREG:
             raise InvalidInput(
-                f"the patch makes a file of mode {mode}: no symbolic links or submodules are made, only "
-                f"files of mode {' or '.join(PLAIN)}"
+                f"the patch makes a file of mode {mode}: no symbolic links or submodules are made, only plain files, "
+                "such as those of mode 100644 or 100755"
             )
-    old = git("apply", "-R", "--numstat", "-z", "-", folder=folder, stdin=patch, extra=extra).split(b"\0")[:-1]
+    old = git(*_NUMSTAT, "-R", "-z", "-", folder=folder, stdin=patch, extra=extra).split(b"\0")[:-1]
     for entry in (*new, *old):
         path = PurePosixPath(os.fsdecode(entry.split(b"\t", 2)[2]))
         if any(map(is_link, (path, *path.parents))):

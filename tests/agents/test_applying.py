@@ -64,7 +64,21 @@ def made(mode: str) -> str:
 
 POINTED = "@@ -1 +1 @@\n-a.txt\n\\ No newline at end of file\n+/etc\n\\ No newline at end of file\n"
 UNSAFE = [
-    *map(made, ("120000", "0120000", "100120000", "1000120000", " 120000", "120000\r", "160000", "104755")),
+    *map(
+        made,
+        (
+            "120000",
+            "0120000",
+            "100120000",
+            "1000120000",
+            " 120000",
+            "120000\r",
+            "160000",
+            "104755",
+            "040000",
+            "1000100644",
+        ),
+    ),
     f"--- a/link\n+++ b/link\n{POINTED}",
     f"diff --git a/link b/link\nindex 1234567..89abcde 120000\n--- a/link\n+++ b/link\n{POINTED}",
     "diff --git a/link b/new\ncopy from link\ncopy to new\n",
@@ -88,3 +102,21 @@ def test_symbolic_links_are_neither_made_nor_touched(tmp_path, is_git):
         assert (folder / "link").readlink().name == "a.txt" and not (folder / "new").is_symlink()
     apply(folder, FIT + made("100755"))
     assert tree(folder) == {"a.txt": b"y\n", "link": b"y\n", "new": b"/etc\n"}
+
+
+@pytest.mark.parametrize("mode", ["100600", "100664", "100775", "100777"])
+def test_modes_that_git_takes_for_those_of_plain_files(tmp_path, mode):
+    folder = repository(tmp_path / "here", {"a.txt": "x\n"})
+    changed = f"diff --git a/a.txt b/a.txt\nold mode 100644\nnew mode {mode}\n"
+    assert applicable(Repository(folder), [made(mode), changed]) == [True, True]
+    apply(folder, made(mode) + changed)
+    assert tree(folder) == {"a.txt": b"x\n", "new": b"/etc\n"}
+
+
+def test_blanks_at_the_ends_of_lines_apply_whatever_a_checkout_says_of_them(tmp_path):
+    folder = repository(tmp_path / "here", {"a.txt": "x\n"})
+    git(folder, "config", "apply.whitespace", "error")
+    patch = FIT.replace("+y", "+y ")
+    assert applicable(Repository(folder), [patch]) == [True]
+    apply(folder, patch)
+    assert tree(folder) == {"a.txt": b"y \n"}
