@@ -68,9 +68,13 @@ def _check_named(named: Path, folder: Path, paths: Sequence[str]) -> None:
     inside = f"{named.relative_to(folder).as_posix()}/" if is_part else ""
     if any(path.startswith(inside) for path in paths):
         return
-    # One that is empty may be where something new is to go.
-    if not is_part or any(path.is_file() for path in named.rglob("*")):
+    # One that is empty, but for what is left there of something before, may be where something new is to go.
+    if not is_part or any(path.is_file() and not _is_left_out(path.relative_to(named)) for path in named.rglob("*")):
         raise InvalidInput(f"{named} has no files to work on, but for those that are ignored")
+
+
+def _is_left_out(path: Path) -> bool:
+    return not {*path.parent.parts}.isdisjoint(LEFT_OUT)
 
 
 def _no_filters(folder: Path) -> dict[str, str]:

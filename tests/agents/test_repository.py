@@ -246,11 +246,12 @@ def test_a_folder_of_a_checkout_that_is_ignored_is_refused(tmp_path, name):
     folder = repository(tmp_path / "here", {"a.py": "x\n", ".gitignore": "build/\n", "src/b.py": "x\n"})
     write(folder, {"build/deep/c.py": "x\n", "venv/d.py": "x\n"})
     (folder / "new").mkdir()
+    write(folder, {"left/__pycache__/e.pyc": "x", "left/deep/.mypy_cache/f/g": "x"})
     (tmp_path / "link").symlink_to(folder / name)
     for path in (folder / name, tmp_path / "link"):
         with pytest.raises(InvalidInput, match=f"{name} has no files to work on"), working_copy(path):
             pass
-    for path in (folder, folder / "src", folder / "new"):
+    for path in (folder, folder / "src", folder / "new", folder / "left"):
         with working_copy(path) as copy:
             assert {"a.py", "src/b.py"} < set(copy.paths())
     git(folder, "add", "-f", name)
