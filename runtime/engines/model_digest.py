@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from .registry import MODELS, shipped_models, split_scheme
 _EDGE = 1 << 20
 _FILES = (".safetensors", ".json", ".gguf", ".bin", ".model", ".jinja", ".txt")
 _FOLDERS = ("additional_chat_templates",)
+_PLACES = ("lora", "tokenizer")
+"""Options of engines that may be the bare name of a folder here, or of a shipped model."""
 
 
 def model_digest(model: str) -> str | None:
@@ -36,9 +39,14 @@ def model_digest(model: str) -> str | None:
 
 
 def option_digests(options: Mapping[str, Any]) -> dict[str, str]:
-    """`model_digest` of those options of an engine that name something on this disk, such as an adapter."""
-    found = {name: model_digest(value) for name, value in options.items() if isinstance(value, str)}
+    """`model_digest` of those options of an engine that name something on this disk, such as an adapter: by what they
+    are for, or by the look of a path, since `cuda` may be the name of a folder too."""
+    found = {name: model_digest(str(value)) for name, value in options.items() if _is_place(name, value)}
     return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def _is_place(option: str, value: object) -> bool:
+    return isinstance(value, Path) or (isinstance(value, str) and (option in _PLACES or os.sep in value))
 
 
 def _digest(files: Mapping[str, Path]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from plait.runtime.engines.model_digest import model_digest
+from plait.runtime.engines.model_digest import model_digest, option_digests
 
 MIB = 1 << 20
 
@@ -58,3 +60,17 @@ def test_what_is_not_on_this_disk_has_no_digest(tmp_path):
     ):
         assert model_digest(model) is None, model
     assert model_digest("countdown") == model_digest("native:countdown") is not None
+
+
+def test_options_count_that_name_a_place(tmp_path, monkeypatch):
+    """And none that is called as a folder here, or as a model that is shipped."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("cuda", "tuned"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(name)
+    other = {"device": "cuda", "dtype": "auto", "weights": "countdown", "context_limit": 9, "none": None}
+    tuned, own = model_digest("tuned"), model_digest("countdown")
+    places = {"lora": "tuned", "tokenizer": "countdown", "adapter": str(tmp_path / "tuned"), "path": Path("tuned")}
+    expected = {"lora": tuned, "tokenizer": own, "adapter": tuned, "path": tuned}
+    assert option_digests({**other, **places}) == expected and None not in (tuned, own)
+    assert option_digests({"lora": "org/name", "tokenizer": "org/name"}) == {}
