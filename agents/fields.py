@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from ..runtime.engine import Engine, SamplingParams
-from ..runtime.engines.model_digest import model_digest
+from ..runtime.engines.model_digest import model_digest, option_digests
 from ..runtime.errors import InvalidInput, PromptTooLong, UnsupportedByEngine
 from ..runtime.jobs.context import Context
 from ..runtime.methods.base import Method, Temperature
@@ -40,7 +40,8 @@ class StageModel(Spec):
 
     def inputs(self) -> dict[str, Any]:
         """See `Method.inputs`."""
-        return {"model": model_digest(self.model)}
+        files = {f"options.{name}": digest for name, digest in option_digests(self.options).items()}
+        return {"model": model_digest(self.model), **files}
 
 
 class Fields(Method):

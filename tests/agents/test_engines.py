@@ -39,7 +39,7 @@ async def test_stages_run_on_models_of_their_own(folder):  # noqa: F811
     assert all(not engine.branches for engine in OTHERS)
 
 
-@pytest.mark.parametrize("place", ["own", "adapter", "stage"])
+@pytest.mark.parametrize("place", ["own", "adapter", "stage", "stage's adapter"])
 async def test_a_folder_of_jobs_knows_models_of_one_name_apart(folder, tmp_path, place):  # noqa: F811
     calls = []
     for number in (0, 1, 0):
@@ -50,7 +50,11 @@ async def test_a_folder_of_jobs_knows_models_of_one_name_apart(folder, tmp_path,
         (tmp_path / "model").unlink(missing_ok=True)
         (tmp_path / "model").symlink_to(path)
         fields = {"issue": ISSUE, "edits": "functions", "n": 1, "sandbox": PRETENDED, "folder": tmp_path / "jobs"}
-        models = {"edits": f"test_monkeys:{tmp_path / 'model'}"} if place == "stage" else {}
+        edits = {
+            "stage": f"test_monkeys:{tmp_path / 'model'}",
+            "stage's adapter": {"model": "test_monkeys:model", "options": {"adapter": str(tmp_path / "model")}},
+        }
+        models = {"edits": edits[place]} if place in edits else {}
         options = {"adapter": str(path)} if place == "adapter" else {}
         async with Runtime(f"test_monkeys:{path if place == 'own' else 'model'}", **options) as runtime:
             result = await (await runtime.submit(CodeMonkeys(repository=folder, models=models, **fields)))
