@@ -240,7 +240,8 @@ class Fields(Method):
         in the repository, wherever that is, and other models' files say what these are. May block."""
         left = {"folder", "repository", "prices", "executions"}
         # Other systems' patches are in no trajectory: a file of them that grows makes no other job.
-        files = {name: value for name, value in all_inputs(self).items() if name != "candidates" and value is not None}
+        own = self.model_copy(update={"candidates": None})
+        files = {name: value for name, value in all_inputs(own).items() if value is not None}
         found = {**self.model_dump(mode="json", exclude=left), "commit": self.source.commit}
         return {**found, "inputs": files} if files else found
 

@@ -43,7 +43,8 @@ class Run:
         self.form = fields.form
 
     async def run(self) -> Outcome:
-        with self.work.folder.open(await asyncio.to_thread(self._identity)):
+        job = {} if self.fields.folder is None else await asyncio.to_thread(self._identity)
+        with self.work.folder.open(job):
             return await self._run()
 
     def _identity(self) -> dict[str, Any]:

@@ -467,6 +467,17 @@ async def test_what_makes_another_job_begins_anew(folder, tmp_path):
     assert calls[1] == 0 < calls[0] == calls[3] < calls[2]
 
 
+async def test_candidates_are_not_read_for_what_makes_a_job_the_same(folder, tmp_path, monkeypatch):
+    (tmp_path / "p.json").write_text(json.dumps({"a": "x"}))
+    method = CodeMonkeys(repository=folder, issue="?", candidates=tmp_path / "p.json")
+    with monkeypatch.context() as patched:
+        patched.setattr("plait.agents.fields.read_systems", None)
+        assert "inputs" not in method.identity()
+    monkeypatch.setattr(CodeMonkeys, "identity", None)
+    result, _ = await run(model(), folder, n=1)
+    assert result.answer is not None, "nothing is kept: it is no one's to go on with"
+
+
 async def test_a_selection_is_not_taken_for_other_candidates(folder, tmp_path):
     """It chose the third of three; then others are given, as many and fewer."""
 
