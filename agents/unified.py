@@ -39,14 +39,17 @@ class FilePatch:
 
 
 _HUNK = re.compile(r"^@@ -(\d{1,18})(?:,(\d{1,18}))? \+(\d{1,18})(?:,(\d{1,18}))? @@")
+_HEADER = re.compile(r"^(?:(?:old|new|deleted file|new file) mode|(?:copy|rename) \w+|(?:dis)?similarity index|index) ")
 _MODE = re.compile(r"^(?:new file|deleted file|old|new) mode (\d{6})$")
 
 
 def read_patch(text: str, *, is_bare: bool = False) -> list[FilePatch]:
     """All files of a patch. Raises `PatchError`.
 
-    Paths lose their first folder, whatever it is, as `git apply` takes it off (`a/`, `b/`, and what
-    `diff.mnemonicPrefix` writes). `is_bare`: they may have none, as models leave it out; only `a/` and `b/` are taken
+    Paths are those that `git apply` finds. They lose their first folder, whatever it is (`a/`, `b/`, and what
+    `diff.mnemonicPrefix` writes), up to a file without a `diff --git` line whose new path has no folder: from there on
+    paths are whole. A file without that line has one path, the new one, or the old one where the new one goes on from
+    it (`x.py` and `x.py.new`). `is_bare`: they may have no prefix, as models leave it out; only `a/` and `b/` are taken
     off. Counts in hunk headers are believed where they fit; else a hunk goes on to the next header.
     """
     return _Reader(text, is_bare).read()
@@ -55,6 +58,10 @@ def read_patch(text: str, *, is_bare: bool = False) -> list[FilePatch]:
 class _Reader:
     def __init__(self, text: str, is_bare: bool) -> None:
         self.is_bare = is_bare
+        self.is_whole = False
+        """Paths have no prefix to be taken off."""
+        self.is_header = False
+        """Behind a `diff --git` line only lines of its header have come."""
         self.lines = [line.removesuffix("\r") for line in text.split("\n")]
         if self.lines[-1] == "":
             self.lines.pop()
@@ -68,6 +75,7 @@ class _Reader:
             if line.startswith("diff --git "):
                 old, new = self._git_names(line.removeprefix("diff --git "))
                 self.files.append(FilePatch(self.at + 1, old, new))
+                self.is_header = True
             elif self._is_names(self.at):
                 self._names()
                 continue
@@ -76,6 +84,7 @@ class _Reader:
                 continue
             elif self.files and not self.files[-1].hunks:
                 self._header(line, self.files[-1])
+                self.is_header &= self.is_bare or _HEADER.match(line) is not None
             self.at += 1
         return self.files
 
@@ -85,21 +94,45 @@ class _Reader:
 
     def _names(self) -> None:
         old, new = (_name(self.lines[self.at + offset][4:]) for offset in (0, 1))
-        if not self.is_bare:
-            old, new = old and _stripped(old), new and _stripped(new)
-        elif (old is None or old.startswith("a/")) and (new is None or new.startswith("b/")):
-            old, new = old and old[2:], new and new[2:]
-        current = self.files[-1] if self.files else None
-        if current is None or current.hunks or not self.lines[current.line - 1].startswith("diff --git "):
+        current = self.files[-1] if self.is_header and not self.files[-1].hunks else None
+        if self.is_bare:
+            if (old is None or old.startswith("a/")) and (new is None or new.startswith("b/")):
+                old, new = old and old[2:], new and new[2:]
+        elif current is None:
+            old, new = self._guessed(old, new)
+        else:
+            old = old and (_squashed(self._stripped(old)) or current.old)
+            new = new and (_squashed(self._stripped(new)) or current.new)
+        if current is None:
             self.files.append(FilePatch(self.at + 1, old, new))
+            self.is_header = False
         else:
             current.old, current.new = old, new
         self.at += 2
 
+    def _guessed(self, old: str | None, new: str | None) -> tuple[str | None, str | None]:
+        """Paths of a file without a `diff --git` line."""
+        hunk = "".join(self.lines[self.at + 2 : self.at + 3])
+        if new is not None and "/" not in new and hunk.startswith("@@ -"):
+            self.is_whole = True
+        old, new = (path and (self._stripped(path) or path) for path in (old, new))
+        if old is None or new is None:
+            return old and _squashed(old), new and _squashed(new)
+        path = _squashed(old)
+        if not new.startswith(path):
+            path = _squashed(new)
+        return path, path
+
+    def _stripped(self, path: str) -> str:
+        """A path less its prefix; empty: it has none."""
+        return path if self.is_whole else path.partition("/")[2]
+
     def _git_names(self, text: str) -> tuple[str, str]:
         """Both paths of a `diff --git` line; later lines correct them where they are not the same."""
         old, new = _pair(text)
-        return (old.removeprefix("a/"), new.removeprefix("b/")) if self.is_bare else (_stripped(old), _stripped(new))
+        if self.is_bare:
+            return old.removeprefix("a/"), new.removeprefix("b/")
+        return self._stripped(old) or old, self._stripped(new) or new
 
     def _header(self, line: str, file: FilePatch) -> None:
         if match := _MODE.match(line):
@@ -110,7 +143,7 @@ class _Reader:
                 file.new = None
         elif match := re.match(r"^(rename|copy) (from|to) (.*)$", line):
             file.is_copy = match[1] == "copy"
-            setattr(file, "old" if match[2] == "from" else "new", _unquoted(match[3]))
+            setattr(file, "old" if match[2] == "from" else "new", _squashed(_unquoted(match[3])))
         elif line.startswith(("GIT binary patch", "Binary files ")):
             file.is_binary = True
 
@@ -190,8 +223,8 @@ def _name(text: str) -> str | None:
     return None if path == "/dev/null" else path
 
 
-def _stripped(path: str) -> str:
-    return path.partition("/")[2] or path
+def _squashed(path: str) -> str:
+    return re.sub("/+", "/", path)
 
 
 def _pair(text: str) -> tuple[str, str]:

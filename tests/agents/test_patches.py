@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -191,6 +192,41 @@ def test_the_first_folder_is_a_prefix_whatever_it_is_called(tmp_path, old, new):
     assert git(folder, "diff", "--name-only", "-z").split("\0")[:-1] == ["a/mode", "tests/t b.py"]
 
 
+CHANGE, NEW, REMOVED = "@@ -1 +1 @@\n-x\n+y\n", "@@ -0,0 +1 @@\n+y\n", "@@ -1 +0,0 @@\n-x\n"
+PARTS = [
+    f"--- t.py\n+++ t.py\n{CHANGE}",
+    f"--- a/t.py\n+++ t.py\n{CHANGE}",
+    f"--- t.py\t2020-01-01\n+++ b/t.py\t2020-01-02\n{CHANGE}",
+    f"--- a/s/t.py\n+++ b/s/t.py\n{CHANGE}",
+    f"--- s/t.py\n+++ s/t.py\n{CHANGE}",
+    f"--- a/s/t.py.orig\n+++ b/s/t.py\n{CHANGE}",
+    f"--- a/s/t.py\n+++ b/s/t.py.new\n{CHANGE}",
+    f"--- a/x.py\n+++ b/s//t.py\n{CHANGE}",
+    f"--- /dev/null\n+++ t.py\n{NEW}",
+    f"--- /dev/null\n+++ b/s/t.py\n{NEW}",
+    f"--- a/s/t.py\n+++ /dev/null\n{REMOVED}",
+    f"diff --git a/s/t.py b/s/t.py\n--- a/s/t.py\n+++ b/s/t.py\n{CHANGE}",
+    f"diff --git a/s/t.py b/s/t.py\n--- t.py\n+++ t.py\n{CHANGE}",
+    f"diff --git a/t.py b/t.py\n--- t.py\n+++ t.py\n{CHANGE}",
+    "diff --git a/x.py b/s/t.py\nsimilarity index 100%\nrename from x.py\nrename to s//t.py\n",
+    f"diff --git a/q.py b/q.py\nold mode 100644\nnew mode 100755\nwords\n--- t.py\n+++ t.py\n{CHANGE}",
+]
+
+
+@pytest.mark.parametrize("first", ["", *PARTS])
+def test_paths_are_those_that_git_finds(tmp_path, first):
+    """Where git finds any."""
+    seen = 0
+    for second in PARTS:
+        data = (first + second).encode()
+        done = subprocess.run(["git", "apply", "--numstat", "-z", "-"], cwd=tmp_path, input=data, capture_output=True)
+        if done.returncode == 0:
+            found = [entry.split("\t", 2)[2] for entry in done.stdout.decode().split("\0")[:-1]]
+            assert [file.new or file.old for file in read_patch(first + second)] == found, first + second
+            seen += 1
+    assert seen > 0
+
+
 def test_a_model_may_leave_the_prefix_out():
     for old, new in (("", ""), ("a/", "b/")):
         files = read_patch(PREFIXED.format(old=old, new=new), is_bare=True)
@@ -205,7 +241,7 @@ def test_patches_without_git_headers_and_with_wrong_counts():
     first, second = read_patch(text)
     assert (first.old, first.new) == ("x.py", "x.py")
     assert first.hunks[0].old == ["a", "", "b"] and first.hunks[0].new == ["a", "", "c"]
-    assert (second.old, second.new, second.hunks[0].start) == ("y.py", None, None)
+    assert (second.old, second.new, second.hunks[0].start) == ("a/y.py", None, None), "the first has no prefix"
 
 
 @given(st.text())

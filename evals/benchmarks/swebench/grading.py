@@ -156,14 +156,16 @@ def without(patch: str, paths: Sequence[str]) -> str:
         files = []
     if not files:
         return patch
-    lines = patch.split("\n")
+    lines = [f"{line}\n" for line in patch.removesuffix("\n").split("\n")]
     ends = [file.line - 1 for file in files[1:]] + [len(lines)]
     parts = [
-        "\n".join(lines[file.line - 1 : end])
+        "".join(lines[file.line - 1 : end])
         for file, end in zip(files, ends, strict=True)
         if not {file.old, file.new} & set(paths)
     ]
-    return "".join(part if part.endswith("\n") else part + "\n" for part in parts)
+    left = "".join(parts)
+    # Less one file, git may find other paths in those behind it.
+    return left if left == patch else without(left, paths)
 
 
 # -- what the swebench package does ------------------------------------------------------------------------------

@@ -186,6 +186,11 @@ def test_a_renamed_test_file_is_cut_by_both_names():
     renamed = "diff --git a/tests/t.py b/x.py\nsimilarity index 100%\nrename from tests/t.py\nrename to x.py\n"
     assert without(renamed + diff("a.py", "1\n", "2\n"), ["tests/t.py"]) == diff("a.py", "1\n", "2\n")
     assert without("no diff at all", ["a"]) == "no diff at all"
+    whole = "--- {0}\n+++ {0}\n@@ -1 +1 @@\n-1\n+2\n".format
+    assert without(whole("a.py") + whole("tests/t.py"), ["tests/t.py"]) == whole("a.py")
+    spaced = whole("a.py") + "\n" * 3000 + whole("b.py")
+    assert without(spaced, ["tests/t.py"]) == spaced
+    assert without(whole("t.py") + whole("x/tests/t.py"), ["t.py", "tests/t.py"]) == ""
 
 
 def test_a_test_file_is_cut_whatever_prefixes_git_was_told_to_write():
