@@ -8,14 +8,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, StrictInt, StrictStr
 
 from ..engine import Tokenizer
-from ..errors import InvalidInput, PromptTooLong
+from ..errors import InvalidInput
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 LONG_PROMPT = 4096
 """Characters of one that is encoded in a thread."""
-CHARACTERS = 8
-"""A text of more characters than this for each token of the context is refused before it is encoded, which takes
-seconds for a megabyte. Texts of all kinds have about half as many."""
 
 
 def _check_messages(prompt: Prompt) -> Prompt:
@@ -74,14 +71,6 @@ def prompt_length(prompt: Prompt) -> int:
     if isinstance(prompt, str):
         return len(prompt)
     return sum(len(str(part.get("content"))) for part in prompt if isinstance(part, dict))
-
-
-def check_prompt_length(prompt: Prompt, context_limit: int) -> None:
-    """Raise `PromptTooLong` for one that cannot fit into the context, without encoding it."""
-    if (length := prompt_length(prompt)) > CHARACTERS * context_limit:
-        raise PromptTooLong(
-            f"a prompt of {length:,} characters is far too long for the context of {context_limit} tokens"
-        )
 
 
 def prefix_length(tokens: Sequence[int], tokenizer: Tokenizer) -> int:

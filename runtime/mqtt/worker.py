@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import BrokerUnreachable, InvalidInput, JobFailed, PlaitError
 from ..job_spec import parse_job
 from ..methods.base import Decoding
-from ..methods.prompt import LONG_PROMPT, check_prompt_length
+from ..methods.prompt import LONG_PROMPT
 from ..plain import whole
 from ..runtime import Runtime
 from ..settled import settled
@@ -240,10 +240,7 @@ class Worker:
     def _refusal(self, data: dict[str, Any]) -> bytes | None:
         """What keeps this worker from a job, as its answer; None: nothing that is known before it is begun."""
         try:
-            method, engine = parse_job(data).method, self._runtime.engine
-            if isinstance(method, Decoding):
-                check_prompt_length(method.prompt, engine.context_limit)
-            method.check(engine)
+            parse_job(data).method.check(self._runtime.engine)
         except Exception as error:  # Whatever a job of a stranger raises.
             answer = pack_error(error, None)
             return answer if len(answer) <= self._desk.chunk_bytes else None
@@ -256,12 +253,10 @@ class Worker:
     async def _encode(self, data: dict[str, Any]) -> None:
         """Encode a long prompt in the one thread for that, so that beats and other jobs do not wait for it: what takes
         it then finds it done. What is wrong with the job is raised there."""
-        engine = self._runtime.engine
         with suppress(Exception):
             if isinstance(method := parse_job(data).method, Decoding):
-                check_prompt_length(method.prompt, engine.context_limit)
                 loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._long_calls, method.tokens, engine.tokenizer)
+                await loop.run_in_executor(self._long_calls, method.tokens, self._runtime.engine.tokenizer)
 
     def _tell(self, key: Key, epoch: int, events: list[dict[str, Any]]) -> asyncio.Future[None] | None:
         return self._do(self._desk.happened(key, epoch, events))

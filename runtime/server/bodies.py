@@ -10,7 +10,6 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from ..methods.prompt import CHARACTERS
 from ..plain import first_mistake, mistakes
 from .problems import Refused
 
@@ -24,6 +23,9 @@ MAX_PARTS = 10_000
 """Arrays and objects of a body: a megabyte of small ones takes a tenth of a second to make."""
 SLICE = 1 << 14
 """Bytes of a body that are looked at at a time: while one call lasts, no other thread runs."""
+CHARACTERS = 8
+"""A text of more characters than this for each token of the context is refused before it is encoded, which takes
+seconds for a megabyte. Texts of all kinds have about half as many."""
 
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))

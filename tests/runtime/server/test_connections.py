@@ -16,9 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.runtime.methods.prompt import CHARACTERS
 from plait.runtime.server import bodies, listener
-from plait.runtime.server.bodies import MAX_DEPTH, MAX_FIELDS, MAX_PARTS, parse_json
+from plait.runtime.server.bodies import CHARACTERS, MAX_DEPTH, MAX_FIELDS, MAX_PARTS, parse_json
 from plait.runtime.server.listener import OTHER_FILES, TimedProtocol, descriptors_for
 from plait.runtime.server.problems import Refused
 
