@@ -9,7 +9,16 @@ import json
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
 from ..errors import InvalidInput
 from ..plain import check_plain, first_mistake, whole
@@ -156,6 +165,12 @@ class Beat(Message):
     begin: Place = ""
     end: Place | None = None
     """`jobs` are all it has from the place `begin` on and before `end`: others are in other messages."""
+
+    @model_serializer(mode="wrap")
+    def _as_known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A beat that is not divided is one that a client of an older version reads."""
+        is_whole = not self.begin and self.end is None
+        return {name: one for name, one in serialize(self).items() if not (is_whole and name in ("begin", "end"))}
 
     def covers(self, client: str, job: str) -> bool:
         """Would the worker list this job here if it had it?"""

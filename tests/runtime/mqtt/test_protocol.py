@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 
@@ -598,6 +599,18 @@ def test_beats_fit_into_packets_and_leave_nothing_out(packet_bytes):
     list(desk.order((clients[1], f"{42:064}"), Drop(epoch=1), 6.0))
     actions = [action for beat in desk.beats() for action in jobs.beat(name, beat, 7.0)]
     assert [(action.job, action.message.epoch) for action in actions] == [(f"{42:064}", 2)]
+
+
+@pytest.mark.parametrize(
+    ("place", "more"),
+    [({}, []), ({"begin": "c/j"}, ["begin", "end"]), ({"end": "c/j"}, ["begin", "end"])],
+)
+def test_a_beat_that_is_not_divided_says_nothing_of_parts(place, more):
+    """Clients of older versions, which know of none, read it."""
+    beat = Beat(capacity=1, free=1, model="m", jobs=[Held(client="c", job="j", epoch=1)], **place)
+    payload = encode(beat)
+    assert list(json.loads(payload)) == ["type", "capacity", "free", "model", "jobs", *more]
+    assert decode(BEAT, payload) == beat
 
 
 def test_a_worker_holds_as_many_jobs_as_may_run_and_some_more():
