@@ -73,7 +73,9 @@ class Worker:
             refusal=self._refusal,
             is_long=_is_long,
         )
-        self._checks: set[asyncio.Task[None]] = set()
+        self._checks: dict[tuple[Key, int], asyncio.Task[None]] = {}
+        self._checking = asyncio.Lock()
+        """One at a time, so that a job that has begun does not wait for all that are to be checked."""
         self._long_calls = ThreadPoolExecutor(1, "plait worker")
         self._tasks: dict[tuple[Key, int], asyncio.Task[None]] = {}
         self._serving: dict[tuple[Key, int], Serving] = {}
@@ -122,11 +124,11 @@ class Worker:
                 self._do(self._desk.abandon())
                 await self._wait(lambda: self._desk.unanswered, min(self._grace, 5.0))
             finally:
+                tasks = [*self._checks.values(), *self._tasks.values()]
                 # However it ends: what is granted from now on must not begin.
                 self._do(self._desk.stop())
                 self._do(self._desk.abandon())
                 ticker.cancel()
-                tasks = [*self._checks, *self._tasks.values()]
                 for task in tasks:
                     task.cancel()
                 self._long_calls.shutdown(wait=False, cancel_futures=True)
@@ -222,15 +224,15 @@ class Worker:
                 case Withdraw((client, job)):
                     self._link.withdraw(self.address.topic("reports", client, job))
                 case Check(key, epoch, job):
-                    check = asyncio.create_task(self._check(key, epoch, job))
-                    self._checks.add(check)
-                    check.add_done_callback(self._checks.discard)
+                    self._checks[key, epoch] = asyncio.create_task(self._check(key, epoch, job))
                 case Begin(key, epoch, job, watched):
                     serving = Serving(partial(self._tell, key, epoch), is_watched=watched)
                     self._serving[key, epoch] = serving
                     self._tasks[key, epoch] = asyncio.create_task(self._serve(key, epoch, job, serving))
                 case Show(key, epoch) if (key, epoch) in self._serving:
                     self._serving[key, epoch].watch()
+                case End(key, epoch) if (key, epoch) in self._checks:
+                    self._checks.pop((key, epoch)).cancel()
                 case End(key, epoch, reason) if (key, epoch) in self._tasks:
                     self._tasks[key, epoch].cancel(reason)
                 case Show() | End():
@@ -247,7 +249,9 @@ class Worker:
         return None
 
     async def _check(self, key: Key, epoch: int, data: dict[str, Any]) -> None:
-        await self._encode(data)
+        async with self._checking:
+            await self._encode(data)
+        del self._checks[key, epoch]
         self._do(self._desk.checked(key, epoch, self._refusal(data), time.monotonic()))
 
     async def _encode(self, data: dict[str, Any]) -> None:

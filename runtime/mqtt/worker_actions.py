@@ -48,7 +48,7 @@ class Show:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Cancel the job."""
+    """Cancel the job, or its check."""
 
     key: Key
     epoch: int

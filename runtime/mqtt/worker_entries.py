@@ -34,3 +34,8 @@ class Entry:
     sizes: list[int] = field(default_factory=list)
     """Bytes of each event."""
     chunks: list[bytes] = field(default_factory=list)
+
+    @property
+    def is_worked_on(self) -> bool:
+        """Is there something that ends with it?"""
+        return self.phase in (Phase.CHECKED, Phase.RUNNING)

@@ -231,17 +231,18 @@ class Desk:
     def stop(self) -> Iterator[Action]:
         """Take no more, and hand back what has not begun."""
         self.is_stopping = True
-        for key, entry in list(self._jobs.items()):
-            if entry.phase in (Phase.CHECKED, Phase.QUEUED, Phase.CLAIMED):
-                del self._jobs[key]
-                yield self._reply(key, Returned(worker=self.worker, epoch=entry.epoch))
+        yield from self._hand_back(Phase.CHECKED, Phase.QUEUED, Phase.CLAIMED)
 
     def abandon(self) -> Iterator[Action]:
         """Hand back what runs, too."""
+        yield from self._hand_back(Phase.RUNNING)
+
+    def _hand_back(self, *phases: Phase) -> Iterator[Action]:
         for key, entry in list(self._jobs.items()):
-            if entry.phase is Phase.RUNNING:
+            if entry.phase in phases:
                 del self._jobs[key]
-                yield End(key, entry.epoch, "the worker stops")
+                if entry.is_worked_on:
+                    yield End(key, entry.epoch, "the worker stops")
                 yield self._reply(key, Returned(worker=self.worker, epoch=entry.epoch))
 
     def tick(self, now: float) -> Iterator[Action]:
@@ -272,7 +273,7 @@ class Desk:
     def _drop(self, key: Key, entry: Entry, reason: str, now: float) -> Iterator[Action]:
         del self._jobs[key]
         yield Withdraw(key)
-        if entry.phase is Phase.RUNNING:
+        if entry.is_worked_on:
             yield End(key, entry.epoch, reason)
         yield from self._claim(now)
 

@@ -44,7 +44,7 @@ from plait.benchmarks.mosquitto import MOSQUITTO, Broker, start_worker, stranger
 from plait.runtime.methods.prompt import LONG_PROMPT
 from plait.runtime.mqtt.address import Address, refuse_password
 from plait.runtime.mqtt.link import Link
-from plait.runtime.mqtt.messages import Beat, Chunk, Claim, Events, Offer, encode
+from plait.runtime.mqtt.messages import Beat, Chunk, Claim, Events, Grant, Offer, encode
 from plait.runtime.mqtt.serving import EVENT_SECONDS, _tell_all
 from plait.runtime.mqtt.worker import Worker
 from plait.runtime.passwords import without_password
@@ -482,10 +482,12 @@ class Gate(CharTokenizer):
     """Encodes long texts when it may."""
 
     def __init__(self):
-        self.asked, self.may = threading.Event(), threading.Event()
+        self.asked, self.may, self.lengths = threading.Event(), threading.Event(), []
 
     def encode(self, text):
         if len(text) > LONG_PROMPT:
+            if threading.current_thread() is not threading.main_thread():
+                self.lengths.append(len(text))
             self.asked.set()
             # Once it has been encoded it is known, as for models.
             assert threading.current_thread() is not threading.main_thread() or self.may.is_set()
@@ -516,6 +518,44 @@ async def test_others_go_on_while_a_long_prompt_is_encoded(broker, gated, tokens
             with pytest.raises(plait.PromptTooLong, match="9001 tokens"):
                 await long
     assert not one._checks
+
+
+async def test_a_job_that_is_gone_is_checked_no_more(broker, gated):
+    async with worker(broker, engine=gated) as one, Runtime(broker.url()) as remote:
+        jobs = [await remote.submit(Sequential(prompt="q" * tokens)) for tokens in range(5000, 5004)]
+        await until(lambda: gated.tokenizer.asked.is_set() and len(one._checks) == 4)
+        for job in jobs:
+            job.cancel()
+        await until(lambda: not one._checks)
+        last = await remote.submit(Sequential(prompt="q" * 6000))
+        await until(lambda: one._checks)
+        gated.tokenizer.may.set()
+        assert (await last).text == "x" * 20
+        # What has begun goes on in its thread.
+        assert gated.tokenizer.lengths[1:] == [6000, 6000]
+
+
+async def test_a_job_that_has_begun_does_not_wait_for_all_that_are_to_be_checked(broker, gated):
+    gate = gated.tokenizer
+    gate.may.set()
+    async with worker(broker, engine=gated, grace=0.1) as one:
+
+        def offer(tokens):
+            job = {"method": Sequential(prompt="q" * tokens).model_dump(mode="json")}
+            one._do(one._desk.offer(("c", f"{tokens}"), Offer(epoch=1, job=job), time.monotonic()))
+
+        await until(lambda: one._link is not None and one._link.is_connected)
+        offer(5000)
+        await until(lambda: not one._checks)
+        gate.may.clear()
+        offer(6000)
+        offer(7000)
+        await until(lambda: len(gate.lengths) == 2)
+        one._do(one._desk.order(("c", "5000"), Grant(epoch=1), time.monotonic()))
+        await asyncio.sleep(0)  # It begins.
+        gate.may.set()
+        await until(lambda: len(gate.lengths) == 4)
+        assert gate.lengths == [5000, 6000, 5000, 7000]
 
 
 class Words(CharTokenizer):

@@ -538,10 +538,10 @@ def test_reports_of_others_that_cannot_be_read_end_no_job():
         (lambda desk, key: desk.order(key, decode(ORDER, b'{"type":"grant","epoch":2}'), 1.0), [], ["claim"]),
         (lambda desk, key: desk.order(key, Drop(epoch=1), 1.0), [], ["claim"]),
         (lambda desk, key: desk.tick(100.0), [], ["claim"]),
-        (lambda desk, key: desk.order(key, Drop(epoch=2), 1.0), ["Withdraw"], []),
-        (lambda desk, key: desk.client_gone("c", 1.0), ["Withdraw"], []),
-        (lambda desk, key: desk.offer(key, Offer(epoch=3, job={}), 1.0), ["Withdraw", "Check"], []),
-        (lambda desk, key: desk.stop(), ["returned"], []),
+        (lambda desk, key: desk.order(key, Drop(epoch=2), 1.0), ["Withdraw", "End"], []),
+        (lambda desk, key: desk.client_gone("c", 1.0), ["Withdraw", "End"], []),
+        (lambda desk, key: desk.offer(key, Offer(epoch=3, job={}), 1.0), ["Withdraw", "End", "Check"], []),
+        (lambda desk, key: desk.stop(), ["End", "returned"], []),
     ],
 )
 @pytest.mark.parametrize("refusal", [None, b"cannot"])
