@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
 
+from ..engine import Tokenizer
 from ..errors import BrokerUnreachable, InvalidInput, JobFailed, PlaitError
 from ..job_spec import parse_job
 from ..methods.base import Decoding
@@ -243,7 +244,7 @@ class Worker:
         """What keeps this worker from a job, as its answer; None: nothing that is known before it is begun."""
         try:
             parse_job(data).method.check(self._runtime.engine)
-        except Exception as error:  # Whatever a job of a stranger raises.
+        except BaseException as error:  # Whatever a job of a stranger raises, be it a panic of a compiled library.
             answer = pack_error(error, None)
             return answer if len(answer) <= self._desk.chunk_bytes else None
         return None
@@ -260,7 +261,7 @@ class Worker:
         with suppress(Exception):
             if isinstance(method := parse_job(data).method, Decoding):
                 loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._long_calls, method.tokens, self._runtime.engine.tokenizer)
+                await loop.run_in_executor(self._long_calls, _try_encode, method, self._runtime.engine.tokenizer)
 
     def _tell(self, key: Key, epoch: int, events: list[dict[str, Any]]) -> asyncio.Future[None] | None:
         return self._do(self._desk.happened(key, epoch, events))
@@ -287,6 +288,11 @@ def _is_long(data: dict[str, Any]) -> bool:
     """Has it a prompt whose encoding takes milliseconds?"""
     method = data.get("method")
     return isinstance(method, dict) and len(str(method.get("prompt"))) > LONG_PROMPT
+
+
+def _try_encode(method: Decoding, tokenizer: Tokenizer) -> None:
+    with suppress(BaseException):  # a panic of a compiled library, too: it is raised again where the tokens are taken
+        method.tokens(tokenizer)
 
 
 def _empty(data: dict[str, Any]) -> Trace:

@@ -558,6 +558,28 @@ async def test_a_job_that_has_begun_does_not_wait_for_all_that_are_to_be_checked
         assert gate.lengths == [5000, 6000, 5000, 7000]
 
 
+class Panic(BaseException):
+    """As of a compiled library."""
+
+
+class Panicking(CharTokenizer):
+    def encode(self, text):
+        if text.startswith("bad"):
+            raise Panic("no luck")
+        return super().encode(text)
+
+
+@pytest.mark.parametrize("tokens", [10, 5000])
+async def test_a_prompt_whose_encoding_panics_fails_alone(broker, tokens):
+    engine = ScriptedEngine(lambda _: "x", context_limit=8000)
+    engine.tokenizer = Panicking()
+    async with worker(broker, engine=engine) as one, Runtime(broker.url()) as remote:
+        with pytest.raises(JobFailed, match="Panic: no luck"):
+            await asyncio.wait_for(await remote.submit(Sequential(prompt="bad" + "q" * tokens)), 20)
+        assert (await (await remote.submit(Sequential(prompt="q" * tokens)))).text == "x"
+        assert one._link.connections == 1
+
+
 class Words(CharTokenizer):
     """Nine characters a token."""
 
