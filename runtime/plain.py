@@ -62,11 +62,12 @@ def _finite(value: object) -> object:
     return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def check_plain(value: object, *, only_json: bool = False, finite: bool = True) -> None:
+def check_plain(value: object, *, only_json: bool = False, finite: bool = True, whole: bool = True) -> None:
     """Raise `ValueError`, naming where, for texts with half a surrogate pair, numbers that are not finite or of more
     than 64 bits, and what is nested more than `MAX_DEPTH` deep. `only_json`: for all else that JSON cannot hold, too;
-    without, it is left to others. `finite`: without, any floating point number will do."""
-    found = _mistake(value, MAX_DEPTH, only_json, finite)
+    without, it is left to others. `finite`: without, any floating point number will do. `whole`: without, so will half
+    a surrogate pair."""
+    found = _mistake(value, MAX_DEPTH, only_json, finite, whole)
     if found is not None:
         where, what = found
         raise ValueError(f"{where}: {what}" if where else what)
@@ -84,12 +85,12 @@ def first_mistake(error: ValidationError) -> str:
     return f"{where}: {what}" if where else what
 
 
-def _mistake(value: object, depth: int, only_json: bool, finite: bool) -> tuple[str, str] | None:
+def _mistake(value: object, depth: int, only_json: bool, finite: bool, whole: bool) -> tuple[str, str] | None:
     """Where and what."""
     if value is None or isinstance(value, bool):
         return None
     if isinstance(value, str):
-        return None if value.isascii() else _half(value)
+        return None if not whole or value.isascii() else _half(value)
     if isinstance(value, int):
         return None if abs(value) <= MAX_WHOLE else ("", "a whole number of more than 64 bits")
     if isinstance(value, float):
@@ -100,15 +101,15 @@ def _mistake(value: object, depth: int, only_json: bool, finite: bool) -> tuple[
         return "", f"more than {MAX_DEPTH} lists and objects in each other"
     if isinstance(value, dict):
         for key, part in value.items():
-            if isinstance(key, str) and (found := _half(key)):
+            if whole and isinstance(key, str) and (found := _half(key)):
                 return found
             if only_json and not isinstance(key, str):
                 return "", f"the names in an object are texts, not {type(key).__name__}"
-            if found := _mistake(part, depth - 1, only_json, finite):
+            if found := _mistake(part, depth - 1, only_json, finite, whole):
                 return _at(str(key), found)
     else:
         for number, part in enumerate(value):
-            if found := _mistake(part, depth - 1, only_json, finite):
+            if found := _mistake(part, depth - 1, only_json, finite, whole):
                 return _at(str(number), found)
     return None
 

@@ -232,6 +232,13 @@ CYCLE: list[Any] = []
 CYCLE.append(CYCLE)
 
 
+class Endless(dict[str, Any]):
+    """Comes to no end when it is looked at."""
+
+    def items(self):
+        return self.items()
+
+
 def outcome(**fields):
     return Outcome(**{"text": "", "answer": None, "finish": Finish.EOS, **fields})
 
@@ -246,10 +253,10 @@ def outcome(**fields):
         (outcome(answer=24), "an Outcome whose answer is a int"),
         (outcome(finish="eos"), "an Outcome whose finish is a str"),
         (outcome(details=[1]), "an Outcome whose details is a list"),
-        (outcome(answer="\ud800"), "an Outcome that JSON cannot hold: answer: half a surrogate pair"),
         (outcome(details={"a": {1}}), "an Outcome that JSON cannot hold: Object of type set"),
         (outcome(details={"a": CYCLE}), r"an Outcome that JSON cannot hold: details\.a\.0.*: more than 64 lists"),
         (outcome(details={(1, 2): 3}), "an Outcome that JSON cannot hold: keys must be"),
+        (outcome(details={"a": Endless()}), "an Outcome that JSON cannot hold: maximum recursion depth"),
     ],
 )
 async def test_what_is_no_outcome_is_refused_by_the_methods_name(given, told, is_inside, monkeypatch, tmp_path):
@@ -259,6 +266,15 @@ async def test_what_is_no_outcome_is_refused_by_the_methods_name(given, told, is
         with pytest.raises(InvalidInput, match=f"the method 'test odd' gave {told}"):
             await job
     assert Trace.load(tmp_path / "odd.jsonl").end["finish"] == "failed"
+
+
+@pytest.mark.parametrize("is_inside", [False, True])
+async def test_half_a_character_that_a_model_wrote_costs_no_result(is_inside, monkeypatch):
+    given = outcome(text="a\ud83d", answer="\ude00", details={"votes": {"\ude00": 1}})
+    monkeypatch.setattr(Odd, "outcome", given)
+    async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
+        result = await (await runtime.submit(Odd(is_inside=is_inside)))
+    assert (result.text, result.answer, result.details) == (given.text, given.answer, given.details)
 
 
 async def test_numbers_of_all_kinds_and_as_names_are_details(monkeypatch, tmp_path):

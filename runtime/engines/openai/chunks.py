@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
@@ -69,6 +69,23 @@ class Chunk:
     stop: str | None
     """The stop string that the server ended at."""
     usage: Usage | None
+
+
+class Whole:
+    """Makes the texts of a stream ones of whole characters: halves (surrogates) that come one after another are joined,
+    if in two chunks then in the second one, and those without the other half are U+FFFD."""
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def take(self, chunk: Chunk) -> Chunk:
+        """The chunk with a text that ends with a whole character. If that is not what the server sent, it tells no
+        numbers: they were those of other tokens."""
+        text, self._half = self._half + chunk.text, ""
+        if text and "\ud800" <= text[-1] <= "\udbff" and chunk.finish is None:
+            text, self._half = text[:-1], text[-1]
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return chunk if text == chunk.text else replace(chunk, text=text, pieces=None, logprobs=None, top_logprobs=None)
 
 
 def read_chunk(data: object) -> Chunk:

@@ -24,7 +24,7 @@ from ..registry import find_model
 from ..token_branch import TokenBranch, TokenGeneration
 from ..token_decoding import Scores, decode, request_seed
 from ..token_engine import TokenEngine
-from .chunks import Chunk
+from .chunks import Chunk, Whole
 from .dialect import Dialect
 from .discovery import DEFAULT_CONTEXT, find_listed, probe
 from .options import ServerOptions, read_options
@@ -185,10 +185,11 @@ class OpenAIEngine(TokenEngine):
         limit = room if params.max_tokens is None else min(room, params.max_tokens - len(generation.new))
         body = self.dialect.body(params, max_tokens=limit, seed=request_seed(branch))
         body |= {"model": self.model, **self._prompt(branch.tokens, self.dialect)}
-        finish, last, text = None, None, ""
+        finish, last, text, whole = None, None, "", Whole()
         with Account(self.usage, branch.length) as account:
             async with aclosing(self.server.stream(self.dialect.path, body)) as chunks:
-                async for chunk in chunks:
+                async for sent in chunks:
+                    chunk = sent if self.dialect.gives_ids else whole.take(sent)
                     account.is_answered = True
                     if chunk.usage is not None:
                         account.said = chunk.usage

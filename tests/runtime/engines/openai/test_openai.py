@@ -28,7 +28,7 @@ from plait import (
     UnknownModel,
     UnsupportedByEngine,
 )
-from plait.runtime.engines.openai.chunks import Chunk, Malformed, read_chunk
+from plait.runtime.engines.openai.chunks import Chunk, Malformed, Whole, read_chunk
 from plait.runtime.engines.openai.dialect import WHOLE_STOPS
 from plait.runtime.engines.openai.engine import _Sample
 from plait.runtime.engines.openai.text_tokenizer import TextTokenizer
@@ -381,6 +381,41 @@ def test_bad_options_are_one_clear_error(model, options):
 def test_odd_chunks_are_malformed(data):
     with pytest.raises(Malformed):
         read_chunk(data)
+
+
+@pytest.mark.parametrize(
+    ("texts", "whole"),
+    [
+        (["a\ud83d", "\ude00 b"], ["a", "\U0001f600 b"]),
+        (["\ud83d", "", "\ude00"], ["", "", "\U0001f600"]),
+        (["\ud83d\ude00", "c"], ["\U0001f600", "c"]),
+        (["a\ude00", "\ud83db"], ["a\ufffd", "\ufffdb"]),
+        (["\ud83d", "\ud83d", "\ude00"], ["", "\ufffd", "\U0001f600"]),
+        (["a", "b\ud83d", None], ["a", "b", "\ufffd"]),
+    ],
+)
+def test_halves_of_characters_are_joined_or_replaced(texts, whole):
+    taker, found = Whole(), []
+    for sent in texts:
+        finish = "stop" if sent is None else None
+        taken = taker.take(Chunk(sent or "", None, [sent], [-1.0], [{}], finish, None, None))
+        assert (taken.logprobs is None) == (taken.text != (sent or ""))
+        found.append(taken.text)
+    assert found == whole
+
+
+@pytest.mark.parametrize("flavour", ["vllm", "plain"])
+@pytest.mark.parametrize("api", ["completions", "chat"])
+async def test_a_character_that_comes_in_halves_is_one(api, flavour, monkeypatch):
+    async def halves(self, body, tokens, fault):
+        for text, finish in ((" hi \ud83d", None), ("\ude00 bye\ud83d", None), ("", "stop")):
+            yield self._event(body, text, None, finish)
+        yield "data: [DONE]\n\n"
+
+    async with served(options={"api": api, "context_limit": 2000}, flavour=flavour) as (remote, _, _):
+        monkeypatch.setattr(ApiServer, "_stream", halves)
+        result = await (await remote.submit(Sequential(prompt="q", max_tokens=20)))
+    assert result.text == " hi \U0001f600 bye\ufffd"
 
 
 @given(st.text())
