@@ -2,8 +2,8 @@
 
 A context is one scope of a job: it opens branches, runs parts side by side, runs other methods inside, and keeps the
 scope's ledger and its clock. Parts of `parallel` start at the clock of their parent, which goes on from the furthest of
-them. (Awaiting two generations of one context at once is correct, but its tokens then add up, and what the first may
-spend the second may not.)
+them, and beside generations that it has under way. (Awaiting two generations of one context at once is correct, but its
+tokens then add up, and what the first may spend the second may not.)
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Context(Scope):
         """
         self.state.check_runs()
         slot = self.next_slot()
-        limit = None if self.critical_end is None else max(self.critical_end - reserve, self.now)
+        limit = None if self.critical_limit is None else max(self.critical_limit - reserve, self.now)
         ledgers = self.ledger.split(len(items), reserve)
         began = self.now
         parts: list[Context] = []
@@ -217,7 +217,7 @@ class Context(Scope):
             path=(*self.path, self.next_slot()),
             level=self.level,
             ledger=self.ledger,
-            critical_limit=self.critical_end,
+            critical_limit=self.critical_limit,
             now=self.now,
             parent=parent.id if parent else self.parent,
             engine=engine,

@@ -72,13 +72,15 @@ class Scope:
 
     @property
     def critical_left(self) -> int | None:
-        """Tokens the critical path may still grow by; None: no limit."""
-        return None if self.critical_end is None else self.critical_end - self.now
+        """Tokens that the scope's own work may still add to the critical path, without what its generations under way
+        have reserved; None: no limit."""
+        beside = self.critical_beside
+        return None if beside is None else max(beside - self._reserved, 0)
 
     @property
-    def critical_end(self) -> int | None:
-        """How far the clock may come, without what generations under way have reserved; None: no limit."""
-        return None if self.critical_limit is None else max(self.critical_limit - self._reserved, self.now)
+    def critical_beside(self) -> int | None:
+        """Tokens that a part may add to it, which runs beside the scope's generations and not behind them."""
+        return None if self.critical_limit is None else max(self.critical_limit - self.now, 0)
 
     @property
     def is_late(self) -> bool:
@@ -96,8 +98,8 @@ class Scope:
         shares = []
         if self.ledger.left is not None:
             shares.append(max(self.ledger.left - reserve, 0) // parts)
-        if self.critical_left is not None:
-            shares.append(max(self.critical_left - reserve, 0))
+        if self.critical_beside is not None:
+            shares.append(max(self.critical_beside - reserve, 0))
         return min(shares, default=None)
 
     # -- books -------------------------------------------------------------------------------------------------

@@ -55,19 +55,37 @@ async def test_without_room_for_a_token_the_engine_is_not_asked(limits, window, 
 
 
 @pytest.mark.parametrize("name", ["total_tokens", "critical_tokens"])
-@pytest.mark.parametrize(("first", "second"), [(20, 0), (14, 6)])
+@pytest.mark.parametrize(("first", "second"), [(20, 0), (14, 6), (4, 16)])
 async def test_generations_under_way_at_once_keep_within_the_budget(name, first, second):
     async with context(Dear(lambda _: "abc", ends=False), **{name: 20}) as ctx:
         one, two, three = ctx.open([4]).fork(3)
         both = asyncio.gather(*(b.generate(SamplingParams(max_tokens=n)) for b, n in ((one, first), (two, 20))))
         await asyncio.sleep(0)
         assert three.room == 0
-        assert await ctx.parallel(_room, [three]) == [0]
+        # Parts run beside it, not behind it; tokens in total are spent once.
+        beside = 20 if name == "critical_tokens" else 0
+        assert ctx.share(1) == beside and await ctx.parallel(_room, [three]) == [beside]
         with ctx.on(ctx.engine) as part:
-            assert await _room(part, part.open([4])) == 0
+            assert await _room(part, part.open([4])) == beside
         done = await both
         assert [len(one.token_ids) for one in done] == [first, second] and done[1].finish == name
         assert getattr(ctx.state.usage, name) == 20 and three.room == 0
+
+
+async def test_parts_spend_what_a_generation_beside_them_may():
+    async with context(Dear(lambda _: "abc", ends=False), critical_tokens=20) as ctx:
+        one, two = ctx.open([4]).fork(2)
+        background = asyncio.create_task(one.generate(SamplingParams()))
+        await asyncio.sleep(0)
+        (part,) = await ctx.parallel(lambda _, branch: branch.generate(SamplingParams(max_tokens=6)), [two])
+        assert [len((await background).token_ids), len(part.token_ids)] == [20, 6]
+
+
+async def test_generations_of_few_tokens_run_at_once_where_there_is_room():
+    async with context(Dear(lambda _: "abc", ends=False), critical_tokens=20) as ctx:
+        branches = ctx.open([4]).fork(2)
+        done = await asyncio.gather(*(branch.generate(SamplingParams(max_tokens=4)) for branch in branches))
+        assert [(one.finish, len(one.token_ids)) for one in done] == [(Finish.LENGTH, 4)] * 2
 
 
 async def test_what_a_generation_did_not_spend_is_there_again():
