@@ -114,7 +114,7 @@ class SearchRun:
         """Put the scores that can be had in time into the nodes."""
         reward, scorer = self._method.reward, self._scorer
         scorer.release(nodes)
-        for part in [[node] for node in nodes] if reward.one_by_one else [nodes]:
+        for part in [[node] for node in nodes] if getattr(scorer, "one_by_one", False) else [nodes]:
             if self._is_over:
                 return
             async with cut_off(self._scored_until):

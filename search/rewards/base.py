@@ -20,7 +20,11 @@ LARGEST = 1e300
 
 
 class Scorer(Protocol):
-    """Scores the steps of one search, parents before children."""
+    """Scores the steps of one search, parents before children.
+
+    One whose attribute `one_by_one` is true judges one step after another whatever it is given, and is given one at a
+    time: what is judged before a deadline counts, else the steps that were given together are lost together.
+    """
 
     async def score(self, nodes: Sequence[Node]) -> list[float]:
         """How good each step's trajectory is up to its end, the higher the better; NaN: no score could be had. What is
@@ -49,10 +53,6 @@ class Reward(Spec):
 
     uses_certainty: ClassVar[bool] = False
     """Does its scorer read `Node.certainty`?"""
-
-    one_by_one: ClassVar[bool] = False
-    """Does its scorer judge one step after another? Then those that are judged before a deadline count, else the steps
-    that were given together are lost together."""
 
     reward: str
     """The kind's name; subclasses give it as the default of a `Literal`."""

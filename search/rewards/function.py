@@ -20,7 +20,6 @@ class FunctionReward(Reward):
     """Calls `f(question: str, steps: list[str]) -> float`, plain or async, for every step; None or NaN: no score."""
 
     shorthand = "function"
-    one_by_one = True
 
     reward: Literal["function"] = "function"
     """The kind's name."""
@@ -31,14 +30,13 @@ class FunctionReward(Reward):
         function(self.function)
 
     async def open(self, ctx: Context, question: str) -> Scorer:
-        return FunctionScorer(function(self.function), question)
+        return FunctionScorer(function(self.function), question, one_by_one=True)
 
 
 class Verifier(Reward):
     """Calls the function for finished trajectories only; steps on the way all score the same."""
 
     shorthand = "function"
-    one_by_one = True
 
     reward: Literal["verifier"] = "verifier"
     """The kind's name."""
@@ -51,14 +49,23 @@ class Verifier(Reward):
         function(self.function)
 
     async def open(self, ctx: Context, question: str) -> Scorer:
-        return FunctionScorer(function(self.function), question, self.unfinished)
+        return FunctionScorer(function(self.function), question, self.unfinished, one_by_one=True)
 
 
 class FunctionScorer:
     """See `base.Scorer`."""
 
-    def __init__(self, call: Callable[..., Any], question: str, unfinished: float | None = None) -> None:
-        """`unfinished`: the score of steps that are not the last; None: they are asked for like the others."""
+    def __init__(
+        self,
+        call: Callable[..., Any],
+        question: str,
+        unfinished: float | None = None,
+        *,
+        one_by_one: bool = False,
+    ) -> None:
+        """`unfinished`: the score of steps that are not the last; None: they are asked for like the others.
+        `one_by_one`: see `base.Scorer`; scorers that inherit from this one may judge several at once."""
+        self.one_by_one = one_by_one
         self._call = call
         self._question = question
         self._unfinished = unfinished

@@ -21,7 +21,16 @@ from plait import (
     UnsupportedByEngine,
 )
 from plait.runtime.errors import InvalidInput, UnknownModel
-from plait.search import ETS, FunctionScorer, Selection, Strategy, Verifier, embeddings, register_function
+from plait.search import (
+    ETS,
+    FunctionReward,
+    FunctionScorer,
+    Selection,
+    Strategy,
+    Verifier,
+    embeddings,
+    register_function,
+)
 from plait.search.clustering import cluster, own_distance
 from plait.search.node import Frontier, Node
 from plait.search.rewards.base import LARGEST, Reward
@@ -581,6 +590,22 @@ async def test_a_verifier_sees_finished_trajectories_only():
 
 
 # -- rewards that take longer than the budget --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [FunctionReward, Verifier])
+async def test_who_inherits_from_a_reward_of_functions_may_judge_several_at_once(kind):
+    class Batched(FunctionScorer):
+        async def score(self, nodes):
+            batches.append([node.text for node in nodes])
+            return [0.5] * len(nodes)
+
+    async def scorer(self, ctx, question):
+        return Batched(forever, question)
+
+    batches = []
+    inherited = type("Inherited", (kind,), {"open": scorer, "__module__": __name__})
+    await solve(reward=inherited(function=register_function("test batched", forever)))
+    assert batches[0] == ["a;", "b;", "c;"]
 
 
 class Never(Reward):
