@@ -40,7 +40,8 @@ class SearchRun:
         self._unfinished: list[Node] = []
         """Cut off before their end; while they could be concluded they have a branch."""
         self._unscored: list[Node] = []
-        """Written, but not scored in time: they have no vote, and are what there is if nothing was scored."""
+        """Written, but not scored in time: they have no vote. Those that are whole come before what was cut off, the
+        others are what there is if nothing else is."""
         state = ctx.state
         self._deadline = state.deadline
         self._scored_until = None if state.deadline is None else state.deadline + GRACE * (state.budget.seconds or 0.0)
@@ -183,7 +184,7 @@ class SearchRun:
     # -- the end -----------------------------------------------------------------------------------------------
 
     async def _outcome(self) -> Outcome:
-        method = self._method
+        method, ctx = self._method, self._ctx
         trajectories = {
             Trajectory(
                 text=node.trajectory_text,
@@ -210,8 +211,11 @@ class SearchRun:
         if winner is not None:
             finish = trajectories[winner].finish or Finish.EOS
             return Outcome(text=winner.text, answer=winner.answer, finish=finish, details=details)
-        left = [*self._finished, *self._unfinished] or self._unscored
-        best = max(left, key=lambda node: node.score, default=None)
+        unscored = [node for node in self._unscored if node.is_complete]
+        left = [*self._finished, *self._unfinished, *unscored] or self._unscored
+        # Before the deadline one that was cut off may still be concluded; behind it nothing goes before what is whole.
+        is_late = ctx.is_late
+        best = max(left, key=lambda node: (is_late and node.is_complete, node.score), default=None)
         if best is None:
             return Outcome(text="", answer=None, finish=Finish.FAILED, details=details)
         text, finish = await self._conclude(best)

@@ -35,7 +35,7 @@ from plait.search.clustering import cluster, own_distance
 from plait.search.node import Frontier, Node
 from plait.search.rewards.base import LARGEST, Reward
 from plait.tests.runtime.tools import run
-from plait.tests.search.tools import Steps, by_value
+from plait.tests.search.tools import Steps, by_value, forever, pass_time
 
 TREE = {
     "q": ["a;", "b;", "c;", "a;"],
@@ -615,20 +615,15 @@ class Never(Reward):
 
     async def open(self, ctx, question):
         scorer = FunctionScorer(lambda question, steps: 0.5, question)
-        scorer.score = lambda nodes: asyncio.Event().wait()
+        scorer.score = forever
         return scorer
-
-
-async def forever(*_):
-    await asyncio.Event().wait()
 
 
 @pytest.mark.parametrize("reward", [Never(), forever], ids=["class", "function"])
 @pytest.mark.parametrize(("strategy", "text"), [("rebase", "a;"), ("best_of_n", "a;d;=1")])
 async def test_what_is_not_scored_before_the_deadline_is_what_there_is(reward, strategy, text):
     engine = Steps(TREE if strategy == "rebase" else {"q": [text]})
-    async with asyncio.timeout(30):
-        result, _ = await solve(engine=engine, limits={"seconds": 0.2}, reward=reward, strategy=strategy)
+    result, _ = await solve(engine=engine, limits={"seconds": 1000}, reward=reward, strategy=strategy)
     assert (result.text, result.finish_reason) == (text, Finish.DEADLINE)
     assert result.details["votes"] == {} and result.details["unfinished"] == 4
 
@@ -637,10 +632,7 @@ async def test_what_is_scored_before_the_deadline_is_voted_for():
     async def reward(prompt, steps):
         return 0.1 if steps[-1] == "=2" else await forever()
 
-    async with asyncio.timeout(30):
-        result, _ = await solve(
-            {"q": ["=2", "=1"]}, limits={"seconds": 0.2}, reward=reward, strategy="best_of_n", width=2
-        )
+    result, _ = await solve({"q": ["=2", "=1"]}, limits={"seconds": 1000}, reward=reward, strategy="best_of_n", width=2)
     assert (result.answer, result.details["votes"], result.details["unfinished"]) == ("2", {"2": 0.1}, 1)
 
 
@@ -649,18 +641,46 @@ async def test_a_plain_function_is_not_asked_again_behind_the_deadline():
 
     def reward(prompt, steps):
         asked.append(steps[-1])
-        time.sleep(0.3)
+        pass_time(10_000)
         return 0.5
 
-    result, _ = await solve(limits={"seconds": 0.2}, reward=reward)
+    result, _ = await solve(limits={"seconds": 1000}, reward=reward)
     assert asked == ["a;"] and (result.text, result.finish_reason) == ("a;", Finish.DEADLINE)
 
 
-async def test_what_the_deadline_cut_off_is_scored_all_the_same():
-    endless = Steps({"q": ["=2", "x" * 10**6]}, seconds_per_token=0.02)
-    limits = {"seconds": 1.0}
-    result, _ = await solve(engine=endless, limits=limits, reward=lambda *_: 0.7, strategy="best_of_n", width=2)
+async def cut_off_one_of(texts, reward):
+    """What a search gives whose deadline comes once one of two samples is whole."""
+    engine = Steps({"q": texts}, context_limit=10**6)
+
+    async def come():
+        while engine.asked["q"] < 2 or engine.running > 1:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        pass_time(1001)
+
+    fields = {"engine": engine, "limits": {"seconds": 1000}, "reward": reward}
+    (result, _), _ = await asyncio.gather(solve(**fields, strategy="best_of_n", width=2), come())
+    return result
+
+
+@pytest.mark.parametrize("texts", [["=2", "x" * 10**5], ["x" * 10**5, "=2"]], ids=["first", "last"])
+async def test_what_the_deadline_cut_off_is_scored_all_the_same(texts):
+    result = await cut_off_one_of(texts, lambda *_: 0.7)
     assert (result.answer, result.details["votes"], result.details["unfinished"]) == ("2", {"2": 0.7}, 1)
+
+
+@pytest.mark.parametrize("texts", [["=2", "x" * 10**5], ["x" * 10**5, "=2"]], ids=["first", "last"])
+async def test_of_samples_without_a_score_one_that_is_whole_comes_first(texts):
+    result = await cut_off_one_of(texts, forever)
+    assert (result.text, result.answer, result.finish_reason) == ("=2", "2", Finish.DEADLINE)
+    assert result.details["votes"] == {} and result.details["unfinished"] == 2
+
+
+async def test_a_whole_sample_without_a_score_comes_before_one_that_was_cut_off():
+    async def reward(prompt, steps):
+        return 0.9 if steps[-1].startswith("x") else await forever()
+
+    result = await cut_off_one_of(["x" * 10**5, "=2"], reward)
+    assert (result.text, result.answer, result.finish_reason) == ("=2", "2", Finish.DEADLINE)
 
 
 @pytest.mark.parametrize("limits", [{}, {"seconds": 60}])
@@ -674,8 +694,7 @@ async def test_a_timeout_of_the_reward_is_no_deadline(limits):
 
 async def test_an_embedding_ends_at_the_deadline():
     name = register_function("test embed for ever", forever)
-    async with asyncio.timeout(30):
-        result, _ = await solve(strategy="ets", embedding=name, limits={"seconds": 0.2})
+    result, _ = await solve(strategy="ets", embedding=name, limits={"seconds": 1000})
     assert (result.text, result.finish_reason) == ("a;", Finish.DEADLINE)
 
 
