@@ -64,6 +64,8 @@ class TracedBranch(Notes):
         self.engine_branch = branch
         self.context_limit = context_limit
         self._gang: str | None = None
+        self._home = scope
+        """Whose it was when it came into its gang; a part of `parallel` that it is lent to meanwhile is another."""
         self._segments = SegmentWriter(state.trace, self.id, view, packed_at)
         state.trace.branches[self.id] = self.record
         state.branches[self.id] = self
@@ -96,6 +98,11 @@ class TracedBranch(Notes):
     def is_in_gang(self) -> bool:
         """Whoever runs a gang holds the slots of all its members."""
         return self._gang is not None
+
+    @property
+    def is_lent_in_gang(self) -> bool:
+        """Is a part of `parallel` at work on it, beside those that work on the others of its gang?"""
+        return self._gang is not None and self.scope is not self._home
 
     @property
     def room(self) -> int:
@@ -240,11 +247,12 @@ class TracedBranch(Notes):
     def lockstep(self, gang: str | None) -> None:
         """Step together with the other branches of the gang; None: leave it."""
         self.engine_branch.lockstep(gang)
-        self._gang = gang
+        self._gang, self._home = gang, self.scope
 
-    def sit_out(self, sits: bool) -> None:
-        """Keep the others of its gang, if it has one, waiting no more; or step together with them again."""
-        if self._gang is not None and not self.is_closed:
+    def sit_out(self, lender: Scope, sits: bool) -> None:
+        """Keep the others of its gang, if it has one, waiting no more; or step together with them again. Only if
+        `lender`, whose `parallel` it was lent to, had it in the gang: a part that lends it on goes on with it."""
+        if self._gang is not None and self._home is lender and not self.is_closed:
             with suppress(BranchBusy, EngineClosed):  # who decodes keeps nobody waiting
                 self.engine_branch.lockstep(None if sits else self._gang)
 
@@ -293,6 +301,7 @@ class TracedBranch(Notes):
             self._segments,
             context_limit=self.context_limit,
             is_in_gang=self.is_in_gang,
+            is_lent_in_gang=self.is_lent_in_gang,
         )
         return await call.run(params)
 

@@ -29,6 +29,7 @@ class Call:
         *,
         context_limit: int,
         is_in_gang: bool,
+        is_lent_in_gang: bool,
     ) -> None:
         """`record`, `segments`: where the branch and its text are recorded."""
         self.scope = scope
@@ -37,6 +38,7 @@ class Call:
         self.segments = segments
         self.context_limit = context_limit
         self.is_in_gang = is_in_gang
+        self.is_lent_in_gang = is_lent_in_gang
         self._streamed: str | None = None
         """Text that was announced so far; None: nobody reads."""
         self._announced = 0
@@ -47,8 +49,8 @@ class Call:
         limit, cause = self._limit(params)
         if state.is_late:
             return self._stopped(Generated(text="", token_ids=[], finish=Finish.DEADLINE))
-        # In a gang the engine is asked all the same: it ends the others' generations with this one.
-        if limit == 0 and params.max_tokens != 0 and not self.is_in_gang:
+        # Where parts run beside it the engine is asked all the same: it ends the others' generations with this one.
+        if limit == 0 and params.max_tokens != 0 and not self.is_lent_in_gang:
             return self._stopped(Generated(text="", token_ids=[], finish=cause))
         params = params if params.max_tokens == limit else replace(params, max_tokens=limit)
         looks_on = self.segments.is_live and scope.capabilities.live_views

@@ -131,11 +131,18 @@ class Context(Scope):
         results: list[T | None] = [None] * len(items)
         tasks: list[asyncio.Task[None]] = []
         is_over = False
+        num_left = len(items)
 
         async def one(index: int, part: Context) -> None:
-            nonlocal is_over
-            with part.closing(), _lent(items[index], part):
-                result = await work(part, items[index])
+            nonlocal is_over, num_left
+            try:
+                with part.closing(), _lent(items[index], part):
+                    result = await work(part, items[index])
+            finally:
+                num_left -= 1
+                if num_left:  # the last one keeps nobody waiting
+                    for branch in _branches(items[index]):
+                        branch.sit_out(self, True)
             results[index] = result
             if until is not None and until(result):
                 is_over = True
@@ -170,15 +177,16 @@ class Context(Scope):
             for part in parts:
                 self.now = max(self.now, part.now)
             for branch in chain.from_iterable(map(_branches, items)):
-                branch.sit_out(False)
+                branch.sit_out(self, False)
         return results
 
     @asynccontextmanager
     async def lockstep(self, branches: Sequence[TracedBranch]) -> AsyncIterator[None]:
         """Inside, these branches step together: no forward pass runs one of them without all, so that what they see of
         each other (`TracedBranch.watch`) depends on nothing else. When the generation of one ends, those of the others
-        end in the same pass (`Finish.GANG`), also if it may sample no token. Those of a part of `parallel` that is over
-        sit out until all parts are. Raises `InvalidBudget` if there are more than may decode at a time."""
+        end in the same pass (`Finish.GANG`), in a part of `parallel` also if it may sample no token. Those of a part of
+        this context's `parallel` that is over sit out until all parts are. Raises `InvalidBudget` if there are more
+        than may decode at a time."""
         width = self.state.budget.width
         if width is not None and len(branches) > width:
             raise InvalidBudget(f"{len(branches)} branches are to step together: budget.width is {width}")
@@ -241,7 +249,6 @@ def _lent(item: object, part: Context) -> Iterator[None]:
     finally:
         for branch, owner in zip(branches, owners, strict=True):
             branch.scope = owner
-            branch.sit_out(True)
 
 
 def _branches(item: object) -> list[TracedBranch]:

@@ -239,7 +239,7 @@ class NativeBranch:
     def lockstep(self, gang: str | None) -> None:
         with self.engine.lock:
             self._check_idle()
-            self.engine.scheduler.gangs.put(self, None if gang is None else (self.job, gang))
+            self.engine.scheduler.regroup(self, None if gang is None else (self.job, gang))
         self.engine.wake()
 
     def close(self) -> None:
@@ -247,7 +247,7 @@ class NativeBranch:
             if self.is_closed:
                 return
             self.is_closed = True
-            self.engine.scheduler.gangs.put(self, None)
+            self.engine.scheduler.regroup(self, None)
             if self.generation is not None:
                 self.generation.stop()
             self.view.close()

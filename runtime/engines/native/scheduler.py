@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...engine import FinishReason
 from .gangs import Gangs
-from .generation import Delivery, NativeGeneration
+from .generation import DecodingBranch, Delivery, NativeGeneration
 from .model import AFTER_STEP, AT_ONCE
 from .pace import FEW, Pace
 from .planner import Planner
@@ -116,6 +116,13 @@ class Scheduler:
             del self._num_running[job]
         if not self._num_running:
             self._served.clear()
+
+    def regroup(self, branch: DecodingBranch, gang: tuple[str, str] | None) -> None:
+        """Let a branch leave its gang for another or for none, for all steps that come: who was to go on alone waits
+        for it, and who waited for it goes on."""
+        if branch.gang != gang:
+            self._disturb()
+            self.gangs.put(branch, gang)
 
     def fail(self, error: BaseException) -> list[Delivery]:
         """End every generation with an error (a forward pass failed)."""

@@ -32,6 +32,13 @@ async def pair(**limits):
         yield ctx, root.fork(2)
 
 
+async def beside(ctx):
+    """The engine has decoded for another branch, and planned for all."""
+    other = ctx.open([2, 7])
+    await other.generate(tokens(3))
+    other.close()
+
+
 @pytest.mark.parametrize("poor", [0, 1])
 @pytest.mark.parametrize(
     ("limits", "finish"),
@@ -56,7 +63,8 @@ async def test_a_member_without_budget_ends_the_others_in_the_same_pass(limits, 
 async def test_a_member_that_only_computes_what_is_pending_waits_for_the_others():
     async with pair() as (ctx, sides), ctx.lockstep(sides):
         first = asyncio.create_task(sides[0].generate(tokens(0)))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        await beside(ctx)
         second = await sides[1].generate(tokens(9))
         assert ((await first).finish, second.finish, second.token_ids) == (Finish.LENGTH, Finish.GANG, [])
 
@@ -82,3 +90,57 @@ async def test_members_of_a_part_that_is_over_sit_out_until_all_are(how):
             results = await asyncio.gather(sides[1].generate(tokens(5)), sides[0].generate(tokens(7)))
             assert [result.finish for result in results] == [Finish.LENGTH, Finish.GANG]
             assert [len(result.token_ids) for result in results] == [5, 5]
+
+
+async def test_a_part_that_lends_its_branch_on_stays_in_step():
+    async with pair() as (ctx, sides):
+
+        async def leaf(part, side):
+            return await beside(ctx) if side is None else len((await side.generate(tokens(2))).token_ids)
+
+        async def speak(part, side):
+            if side is sides[0]:
+                return [(await part.parallel(leaf, [side, None]))[0] for _ in range(4)]
+            return [len((await side.generate(tokens(20))).token_ids) for _ in range(4)]
+
+        async with ctx.lockstep(sides):
+            assert await ctx.parallel(speak, sides) == [[2] * 4] * 2
+
+
+async def test_a_branch_alone_in_parallel_stays_in_step():
+    async with pair() as (ctx, sides):
+
+        async def leaf(part, side):
+            return len((await side.generate(tokens(2 if side is sides[0] else 20))).token_ids)
+
+        async def speak(side):
+            lengths = []
+            for _ in range(4):
+                lengths += await ctx.parallel(leaf, [side])
+                if side is sides[0]:
+                    await beside(ctx)
+            return lengths
+
+        async with ctx.lockstep(sides):
+            assert await asyncio.gather(*map(speak, sides)) == [[2] * 4] * 2
+
+
+async def test_who_waited_goes_on_beside_a_generation_under_way():
+    async with pair() as (ctx, sides), ctx.lockstep(sides):
+        waiting = asyncio.create_task(sides[1].generate(tokens(5)))
+        await asyncio.sleep(0)
+        other = ctx.open([2, 7]).engine_branch.generate(tokens(600))
+        stream = aiter(other)
+        for _ in range(3):
+            await anext(stream)
+        sides[0].lockstep(None)
+        await waiting
+        assert not other.is_done
+        await other.aclose()
+
+
+@pytest.mark.parametrize("name", ["total_tokens", "critical_tokens"])
+async def test_members_without_budget_that_are_asked_one_after_another_end_at_once(name):
+    async with pair(**{name: 4}) as (ctx, sides), ctx.lockstep(sides):
+        await asyncio.gather(*(side.generate(tokens(2)) for side in sides))
+        assert [(await side.generate(tokens(5))).finish for side in sides] == [name, name]
