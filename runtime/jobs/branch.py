@@ -100,11 +100,6 @@ class TracedBranch(Notes):
         return self._gang is not None
 
     @property
-    def is_lent_in_gang(self) -> bool:
-        """Is a part of `parallel` at work on it, beside those that work on the others of its gang?"""
-        return self._gang is not None and self.scope is not self._home
-
-    @property
     def room(self) -> int:
         """Tokens that `extend` would take now: what the context window and both ledgers leave."""
         room = self.context_limit - self.position
@@ -300,8 +295,7 @@ class TracedBranch(Notes):
             self.record,
             self._segments,
             context_limit=self.context_limit,
-            is_in_gang=self.is_in_gang,
-            is_lent_in_gang=self.is_lent_in_gang,
+            gang=self._gang,
         )
         return await call.run(params)
 

@@ -28,17 +28,15 @@ class Call:
         segments: SegmentWriter,
         *,
         context_limit: int,
-        is_in_gang: bool,
-        is_lent_in_gang: bool,
+        gang: str | None,
     ) -> None:
-        """`record`, `segments`: where the branch and its text are recorded."""
+        """`record`, `segments`: where the branch and its text are recorded. `gang`: see `Branch.lockstep`."""
         self.scope = scope
         self.branch = branch
         self.record = record
         self.segments = segments
         self.context_limit = context_limit
-        self.is_in_gang = is_in_gang
-        self.is_lent_in_gang = is_lent_in_gang
+        self.gang = gang
         self._streamed: str | None = None
         """Text that was announced so far; None: nobody reads."""
         self._announced = 0
@@ -47,11 +45,12 @@ class Call:
     async def run(self, params: SamplingParams) -> Generated:
         scope, state = self.scope, self.scope.state
         limit, cause = self._limit(params)
-        if state.is_late:
-            return self._stopped(Generated(text="", token_ids=[], finish=Finish.DEADLINE))
-        # Where parts run beside it the engine is asked all the same: it ends the others' generations with this one.
-        if limit == 0 and params.max_tokens != 0 and not self.is_lent_in_gang:
-            return self._stopped(Generated(text="", token_ids=[], finish=cause))
+        is_late = state.is_late
+        is_over = is_late or (limit == 0 and params.max_tokens != 0)
+        if self.gang is not None:
+            self.branch.lockstep(None if is_over else self.gang)  # nobody waits for who cannot go on
+        if is_over:
+            return self._stopped(Generated(text="", token_ids=[], finish=Finish.DEADLINE if is_late else cause))
         params = params if params.max_tokens == limit else replace(params, max_tokens=limit)
         looks_on = self.segments.is_live and scope.capabilities.live_views
         watched = self.branch.block() if looks_on else None
@@ -103,7 +102,7 @@ class Call:
         generation = None
         try:
             # Whoever runs a gang holds the slots of all its members.
-            slot = nullcontext() if self.is_in_gang else state.slot()
+            slot = nullcontext() if self.gang is not None else state.slot()
             async with asyncio.timeout_at(state.deadline), slot:
                 generation = self.branch.generate(params)
                 if state.hub.has_readers:

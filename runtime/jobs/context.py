@@ -184,9 +184,9 @@ class Context(Scope):
     async def lockstep(self, branches: Sequence[TracedBranch]) -> AsyncIterator[None]:
         """Inside, these branches step together: no forward pass runs one of them without all, so that what they see of
         each other (`TracedBranch.watch`) depends on nothing else. When the generation of one ends, those of the others
-        end in the same pass (`Finish.GANG`), in a part of `parallel` also if it may sample no token. Those of a part of
-        this context's `parallel` that is over sit out until all parts are. Raises `InvalidBudget` if there are more
-        than may decode at a time."""
+        end in the same pass (`Finish.GANG`). Who has no budget left sits out, and so do those of a part of this
+        context's `parallel` that is over until all parts are. Raises `InvalidBudget` if there are more than may decode
+        at a time."""
         width = self.state.budget.width
         if width is not None and len(branches) > width:
             raise InvalidBudget(f"{len(branches)} branches are to step together: budget.width is {width}")

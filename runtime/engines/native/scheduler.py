@@ -161,7 +161,7 @@ class Scheduler:
             step = None
         if step is not None and not self._drafts(step) and self._advance(step):
             return step, []
-        done = [g for g in self.running.without_logits if self._has_nothing_to_do(g)]
+        done = [g for g in self.running.without_logits if next(self._planner.work(g), None) is None]
         deliveries = [d for g in done if not g.is_done for d in (self._finish(g, g.limit_reason), *self.halt(g))]
         filling = self._fill()
         if filling.step.chunks:
@@ -170,12 +170,6 @@ class Scheduler:
             deliveries += [self._finish(loser, FinishReason.MEMORY), *self.halt(loser)]
         self._served.update(filling.step.jobs)
         return filling.step, deliveries
-
-    def _has_nothing_to_do(self, g: NativeGeneration) -> bool:
-        """Can it end without a step? Not before the others of its gang are there to end with it."""
-        gang = g.branch.gang
-        is_waiting = gang is not None and None in self.gangs.members(gang)
-        return not is_waiting and next(self._planner.work(g), None) is None
 
     def _is_worth_dropping_for(self, newcomer: NativeGeneration) -> bool:
         """Would a job that comes to another wait longer for the step under way than that has taken so far? A step of

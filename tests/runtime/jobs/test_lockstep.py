@@ -44,7 +44,7 @@ async def beside(ctx):
     ("limits", "finish"),
     [({"total_tokens": 8}, Finish.TOTAL_TOKENS), ({"critical_tokens": 4}, Finish.CRITICAL_TOKENS)],
 )
-async def test_a_member_without_budget_ends_the_others_in_the_same_pass(limits, finish, poor):
+async def test_who_has_no_budget_left_keeps_nobody_waiting(limits, finish, poor):
     async with pair(**limits, width=2) as (ctx, sides):
 
         async def speak(part, side):
@@ -55,18 +55,24 @@ async def test_a_member_without_budget_ends_the_others_in_the_same_pass(limits, 
         async with ctx.lockstep(sides):
             results = await ctx.parallel(speak, sides)
         assert (results[poor].finish, results[poor].token_ids) == (finish, [])
-        # What was put into the member is computed in one pass, in which the other samples a token.
         other = results[1 - poor]
-        assert (other.finish, len(other.token_ids)) == (Finish.GANG, 1)
+        assert (other.finish, len(other.token_ids)) == (finish, 4)
 
 
-async def test_a_member_that_only_computes_what_is_pending_waits_for_the_others():
+async def test_who_is_asked_for_no_tokens_and_has_none_pending_waits_for_nobody():
     async with pair() as (ctx, sides), ctx.lockstep(sides):
-        first = asyncio.create_task(sides[0].generate(tokens(0)))
-        await asyncio.sleep(0)
-        await beside(ctx)
-        second = await sides[1].generate(tokens(9))
-        assert ((await first).finish, second.finish, second.token_ids) == (Finish.LENGTH, Finish.GANG, [])
+        assert [(await side.generate(tokens(0))).finish for side in sides] == [Finish.LENGTH] * 2
+
+
+async def test_who_had_no_room_is_in_step_again_once_there_is():
+    async with pair() as (ctx, sides), ctx.lockstep(sides):
+        poor, other = sides
+        poor.context_limit = poor.length
+        assert (await poor.generate(tokens(5))).finish is Finish.CONTEXT
+        assert (await other.generate(tokens(3))).finish is Finish.LENGTH  # alone
+        poor.context_limit += 4
+        results = await asyncio.gather(other.generate(tokens(9)), poor.generate(tokens(9)))
+        assert [(result.finish, len(result.token_ids)) for result in results] == [(Finish.GANG, 4), (Finish.CONTEXT, 4)]
 
 
 @pytest.mark.parametrize("how", ["silent", "refused", "cancelled"])
