@@ -66,13 +66,6 @@ def prompt_tokens(
     return [token for token in prompt if isinstance(token, int)]
 
 
-def prompt_length(prompt: Prompt) -> int:
-    """Characters that are to be encoded."""
-    if isinstance(prompt, str):
-        return len(prompt)
-    return sum(len(str(part.get("content"))) for part in prompt if isinstance(part, dict))
-
-
 def prefix_length(tokens: Sequence[int], tokenizer: Tokenizer) -> int:
     """How many tokens in front are what the tokenizer puts there."""
     prefix = tokenizer.prefix_ids

@@ -18,7 +18,7 @@ from ..events import Failed, Text
 from ..job_spec import JobSpec
 from ..methods.base import Decoding, Method
 from ..methods.nesting import all_methods, fan_out
-from ..methods.prompt import LONG_PROMPT, prompt_length
+from ..methods.prompt import LONG_PROMPT, Prompt
 from ..methods.registry import METHODS
 from ..runtime import Runtime
 from ..trace.spans import send_spans
@@ -66,7 +66,7 @@ class Service:
         What is wrong with them is raised by `start`."""
         for spec in specs:
             method = spec.method
-            if isinstance(method, Decoding) and prompt_length(method.prompt) > LONG_PROMPT:
+            if isinstance(method, Decoding) and _is_long(method.prompt):
                 with suppress(PlaitError):
                     await self._aside(method.tokens, self.runtime.engine.tokenizer)
 
@@ -271,6 +271,14 @@ class Service:
             if number < too_many or work.ended_at < oldest:
                 self.works.pop(work.id, None)
                 self._kept.discard(work.id)
+
+
+def _is_long(prompt: Prompt) -> bool:
+    """Does encoding it take milliseconds?"""
+    texts = (
+        [prompt] if isinstance(prompt, str) else [str(part.get("content")) for part in prompt if isinstance(part, dict)]
+    )
+    return sum(map(len, texts)) > LONG_PROMPT
 
 
 def _spending(method: Method, budget: Budget, engine: Engine) -> int | None:
