@@ -127,8 +127,12 @@ class Runtime:
             model, options = self._model, self._options
             assert model is not None
             began = time.perf_counter()
-            self._model_files = await asyncio.to_thread(_model_files, str(model), options)
-            self._engine = await load_in_thread(lambda: load_engine(model, options))
+
+            def load() -> Engine:
+                self._model_files = _model_files(str(model), options)
+                return load_engine(model, options)
+
+            self._engine = await load_in_thread(load)
             kv = self._engine.block_usage()
             logger.info(
                 "loaded %s in %.2f s: windows of %d tokens, %d KV blocks of %d",
