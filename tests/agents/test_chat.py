@@ -107,6 +107,7 @@ async def test_an_answer_may_be_about_thinking(opened_by, thoughts, answer):
         (ABOUT, ABOUT),
         (f"{ABOUT}\nNow it is </think>.", f"{ABOUT}\nNow it is </think>."),
         (f"Here: {ABOUT}", f"Here: {ABOUT}"),
+        (f"{ABOUT}\n<edit>\nyes\n</edit>", f"{ABOUT}\n<edit>\nyes\n</edit>"),
         ("Hm.</think>\nNo.", "\nNo."),
         (f"Hm.</think>\n{ABOUT}", f"\n{ABOUT}"),
         (f"I write <edit> now.</think>\n{ABOUT}", f"\n{ABOUT}"),
