@@ -64,6 +64,7 @@ class TracedBranch(Notes):
         self.engine_branch = branch
         self.context_limit = context_limit
         self._gang: str | None = None
+        """Whoever runs it holds the slots of all its members, those too that sit out."""
         self._home = scope
         """Whose it was when it came into its gang; a part of `parallel` that it is lent to meanwhile is another."""
         self._segments = SegmentWriter(state.trace, self.id, view, packed_at)
@@ -93,11 +94,6 @@ class TracedBranch(Notes):
     @property
     def is_closed(self) -> bool:
         return self.id not in self.scope.state.branches
-
-    @property
-    def is_in_gang(self) -> bool:
-        """Whoever runs a gang holds the slots of all its members."""
-        return self._gang is not None
 
     @property
     def room(self) -> int:

@@ -55,15 +55,6 @@ async def test_labels_that_do_not_fit_fork_nothing(n, labels):
         assert [child.record.label for child in branch.fork(3, ("a", "b"))] == ["a", "b", ""]
 
 
-async def test_a_branch_knows_whether_it_is_in_a_gang():
-    async with context(native()) as ctx:
-        branch = ctx.open([1, 2])
-        branch.lockstep("gang")
-        assert branch.is_in_gang
-        branch.lockstep(None)
-        assert not branch.is_in_gang
-
-
 @pytest.mark.parametrize("dropped", [0, 1, 3])
 async def test_what_is_frozen_before_it_is_computed_is_waited_for_without_what_was_dropped(dropped):
     """Else nobody would ever have computed all of it."""

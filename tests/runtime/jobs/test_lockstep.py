@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from plait import Finish, InvalidInput, SamplingParams
+from plait.runtime.engines.native.branch import NativeBranch
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
@@ -92,7 +93,7 @@ async def test_members_of_a_part_that_is_over_sit_out_until_all_are(how):
 
         async with ctx.lockstep(sides):
             assert await ctx.parallel(speak, sides) == [None, Finish.LENGTH]
-            assert all(side.is_in_gang for side in sides)
+            assert all(side.engine_branch.gang is not None for side in sides)
             results = await asyncio.gather(sides[1].generate(tokens(5)), sides[0].generate(tokens(7)))
             assert [result.finish for result in results] == [Finish.LENGTH, Finish.GANG]
             assert [len(result.token_ids) for result in results] == [5, 5]
@@ -143,6 +144,15 @@ async def test_who_waited_goes_on_beside_a_generation_under_way():
         await waiting
         assert not other.is_done
         await other.aclose()
+
+
+async def test_a_branch_alone_in_parallel_never_sits_out(monkeypatch):
+    groups = []
+    put = NativeBranch.lockstep
+    async with pair() as (ctx, sides), ctx.lockstep(sides):
+        monkeypatch.setattr(NativeBranch, "lockstep", lambda side, gang: (groups.append(gang), put(side, gang)))
+        await ctx.parallel(lambda part, side: asyncio.sleep(0), sides[:1])
+        assert groups and None not in groups
 
 
 @pytest.mark.parametrize("name", ["total_tokens", "critical_tokens"])
