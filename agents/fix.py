@@ -29,6 +29,7 @@ from ..runtime.cli.options import (
     add_engine_options,
     add_job_options,
     engine_options,
+    named_path,
     parse_field,
     with_job_options,
 )
@@ -64,13 +65,15 @@ OWN = {"method", "repository", "commit", "issue", "folder"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="a git checkout, or any other folder")
+    parser.add_argument("path", type=named_path, help="a git checkout, or any other folder")
     parser.add_argument("--issue", required=True, help="a file, - for standard input, or the text itself")
     parser.add_argument("--model", required=True, help="as for Runtime: a folder, GGUF file, name of the hub")
     parser.add_argument("--apply", action="store_true", help="put the patch into the files, all of it or none")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the patch there")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="write the trace there")
-    parser.add_argument("--folder", type=Path, help="keep what is done there: the same command goes on after a stop")
+    parser.add_argument("--out", type=named_path, metavar="FILE", help="write the patch there")
+    parser.add_argument("--trace", type=named_path, metavar="FILE", help="write the trace there")
+    parser.add_argument(
+        "--folder", type=named_path, help="keep what is done there: the same command goes on after a stop"
+    )
     group = parser.add_argument_group("how it is fixed")
     group.add_argument("--small", action="store_true", help="fields that fit a model of a few billion parameters")
     group.add_argument("--n", type=int, help="trajectories (10)")

@@ -17,13 +17,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Mapping
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ..runtime.cli.options import add_engine_options, engine_options, method_of, named_folder, parse_field
+from ..runtime.cli.options import add_engine_options, engine_options, method_of, named_path, parse_field
 from ..runtime.errors import InvalidInput
 from . import runner
 from .benchmark import benchmark_names
@@ -34,12 +35,14 @@ from .store import read_settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "config", type=Path, nargs="?", help="a TOML file (see evals/config.py), or a folder of results"
+        "config", type=named_path, nargs="?", help="a TOML file (see evals/config.py), or a folder of results"
     )
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--report", action="store_true", help="write the report of what is done so far; run nothing")
-    action.add_argument("--export", type=Path, metavar="FILE", help="write the results as .csv or .jsonl; run nothing")
-    parser.add_argument("--out", type=named_folder, help="folder of results, traces and report (runs/NAME)")
+    action.add_argument(
+        "--export", type=named_path, metavar="FILE", help="write the results as .csv or .jsonl; run nothing"
+    )
+    parser.add_argument("--out", type=named_path, help="folder of results, traces and report (runs/NAME)")
     parser.add_argument("--retry-failed", action="store_true", help="run again what failed or timed out")
     parser.add_argument("--benchmark", choices=benchmark_names())
     parser.add_argument("--data", help="the benchmark's problems, JSON Lines or one JSON array")
@@ -99,7 +102,7 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
     data = {}
     if options.config is not None:
         data = read_folder(options.config) if options.config.is_dir() else read_toml(options.config)
-    benchmark = dict(data.get("benchmark", {}))
+    benchmark = _table(data, "benchmark")
     if options.benchmark is not None and options.benchmark != benchmark.get("name"):
         benchmark = {"name": options.benchmark}
     for name in ("data", "repos", "count"):
@@ -114,11 +117,18 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
     if options.window:
         data["windows"] = options.window
     if engine := engine_options(options):
-        data["engine"] = {**data.get("engine", {}), **engine}
+        data["engine"] = {**_table(data, "engine"), **engine}
     for name in ("model", "seed", "timeout", "concurrency"):
         if getattr(options, name) is not None:
             data[name] = getattr(options, name)
     return data
+
+
+def _table(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = data.get(name, {})
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{name} is not a table")
+    return dict(found)
 
 
 def read_folder(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..runtime.cli.options import named_folder, parse_field
+from ..runtime.cli.options import named_path, parse_field
 from ..runtime.disk import holding, no_empty_folder
 from ..runtime.errors import InvalidInput
 from .config import read_toml
@@ -24,16 +24,18 @@ from .run_folder import CONFIG
 
 KINDS = {"grpo": "grpo.train:run", "prm": "prm.train:run", "sft": "sft:run"}
 """What can be trained: module and function, `run(fields, out, fresh)`; loaded when it is asked for."""
+EXTRA = {"trl", "peft", "datasets", "accelerate", "matplotlib"}
+"""Packages that come with plait's extra `rl`, and not without."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=sorted(KINDS))
     parser.add_argument(
         "config",
-        type=Path,
+        type=named_path,
         help="a TOML file (see rl/config.py, rl/grpo/config.py and rl/prm/config.py), or the folder of an earlier run",
     )
-    parser.add_argument("--out", type=named_folder, help="folder of checkpoints and logs (runs/NAME)")
+    parser.add_argument("--out", type=named_path, help="folder of checkpoints and logs (runs/NAME)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field; may be repeated")
     parser.add_argument("--fresh", action="store_true", help="begin anew, whatever checkpoints there are")
 
@@ -47,9 +49,14 @@ def run(options: argparse.Namespace) -> int:
     if not given.is_dir():
         make_absolute(data)
     module, _, name = KINDS[options.kind].partition(":")
-    train: Callable[[dict[str, Any], Path, bool], None] = getattr(import_module(f".{module}", __package__), name)
-    with no_empty_folder(out), holding(out) if is_first() else nullcontext():
-        train(data, out, options.fresh)
+    try:
+        train: Callable[[dict[str, Any], Path, bool], None] = getattr(import_module(f".{module}", __package__), name)
+        with no_empty_folder(out), holding(out) if is_first() else nullcontext():
+            train(data, out, options.fresh)
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in EXTRA:
+            raise
+        raise InvalidInput(f"{error}: pip install 'plait[rl]'") from None
     return 0
 
 

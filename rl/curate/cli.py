@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from pathlib import Path
 
-from ...runtime.cli.options import add_engine_options, engine_options, named_folder, parse_field, positive
+from ...runtime.cli.options import add_engine_options, engine_options, named_path, parse_field, positive
 from ...runtime.disk import make_folder, no_empty_folder, writing
 from ...runtime.errors import InvalidInput
 from ...runtime.runtime import Runtime
@@ -22,8 +21,8 @@ from .curator import CurateConfig, curate, read
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("curate", "export"))
-    parser.add_argument("files", nargs="+", type=Path, help="JSON Lines to curate, or trace files to export")
-    parser.add_argument("--out", type=named_folder, required=True, help="folder of what comes of it")
+    parser.add_argument("files", nargs="+", type=named_path, help="JSON Lines to curate, or trace files to export")
+    parser.add_argument("--out", type=named_path, required=True, help="folder of what comes of it")
     parser.add_argument("--model", help="what curates: as for Runtime; an instruct model")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="see CurateConfig; repeatable")
     parser.add_argument("--max-tokens", type=positive, help="export: longer samples are left out")

@@ -18,7 +18,7 @@ from ..methods.sequential import Sequential
 from ..printable import printable
 from ..runtime import Runtime
 from .files import read_text
-from .options import add_engine_options, engine_options
+from .options import add_engine_options, engine_options, named_path
 from .table import table
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     shown = actions.add_parser("list", help="show them, most recently used first")
     add = actions.add_parser("add", help="encode text files, each as one context")
-    add.add_argument("files", type=Path, nargs="+")
+    add.add_argument("files", type=named_path, nargs="+")
     add.add_argument("--model", required=True, help="as for Runtime: a name, a folder, a GGUF file")
     add.add_argument("--instruction", default="", help="as in the jobs that are to find them")
     add.add_argument("--chat", action="store_true", help="for jobs whose prompt is a chat")
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     drop.add_argument("--all", action="store_true")
     where = "folder; default: $PLAIT_CONTEXTS, else plait/contexts in the user's cache"
     for action in (shown, add, drop):
-        action.add_argument("--store", type=Path, help=where)
+        action.add_argument("--store", type=named_path, help=where)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -48,13 +48,18 @@ def run(options: argparse.Namespace) -> int:
 
     console = Console()
     store = ContextFiles(options.store or default_folder())
+    if store.folder.exists() and not store.folder.is_dir():
+        raise InvalidInput(f"{store.folder} is not a folder")
     if options.action == "list":
         show(store, console)
     elif options.action == "drop":
         if bool(options.names) == options.all or "" in options.names:  # all names begin with nothing
             raise InvalidInput("say which contexts to drop, or --all")
-        count = sum(store.drop(name) for name in options.names or [""])
+        counts = {name: store.drop(name) for name in options.names or [""]}
+        count = sum(counts.values())
         console.print(f"{count} dropped", highlight=False)
+        if unknown := [name for name, dropped in counts.items() if name and not dropped]:
+            raise InvalidInput(f"no context's name begins with {', '.join(map(repr, unknown))}")
     else:
         prompt: Prompt = "?"
         if options.chat or options.system is not None:

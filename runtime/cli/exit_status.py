@@ -34,11 +34,11 @@ def exit_status(run: Callable[[], int | None]) -> int:
         except PlaitError as error:
             notes.write(f"plait: {printable(str(error))}\n")
             return 1
-        except OSError as error:
-            if not out.is_stuck:
+        except (OSError, SystemExit):  # the latter from argparse, which does not look whether its help is written
+            if out.failure is None:
                 raise
-            if not isinstance(error, BrokenPipeError):  # its reader has gone, as `head` does
-                notes.write(f"plait: cannot write to standard output: {error.strerror}\n")
+            if not isinstance(out.failure, BrokenPipeError):  # its reader has gone, as `head` does
+                notes.write(f"plait: cannot write to standard output: {out.failure.strerror}\n")
             return 1
         except KeyboardInterrupt:
             return 130
@@ -58,7 +58,7 @@ class _Stream:
     def __init__(self, stream: TextIO, *, is_lenient: bool = False) -> None:
         self._stream = stream
         self._is_lenient = is_lenient
-        self.is_stuck = False
+        self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
         with self._noticing():
@@ -76,8 +76,8 @@ class _Stream:
     def _noticing(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
-            self.is_stuck = True
+        except OSError as error:
+            self.failure = error
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             if not self._is_lenient:
                 raise

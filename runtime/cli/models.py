@@ -17,11 +17,12 @@ from rich.markup import escape
 from ..engines.hub import cached_models
 from ..engines.registry import MODELS, shipped_models
 from ..errors import InvalidInput, PlaitError
+from .options import named_path
 from .table import table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", type=Path, nargs="*", help="GGUF files, model folders, or folders of these")
+    parser.add_argument("paths", type=named_path, nargs="*", help="GGUF files, model folders, or folders of these")
 
 
 def run(options: argparse.Namespace) -> int:

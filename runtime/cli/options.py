@@ -24,10 +24,10 @@ def positive(text: str) -> int:
     return number
 
 
-def named_folder(text: str) -> Path:
+def named_path(text: str) -> Path:
     """For `argparse`; empty, as a variable that is not set leaves it, it would be the working folder."""
     if not text:
-        raise argparse.ArgumentTypeError("a folder has a name")
+        raise argparse.ArgumentTypeError("a file or folder has a name")
     return Path(text)
 
 

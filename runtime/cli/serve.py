@@ -24,7 +24,7 @@ from ..passwords import without_password
 from ..runtime import Runtime
 from ..server.settings import ServerSettings
 from .files import read_text
-from .options import add_engine_options, engine_options, parse_field
+from .options import add_engine_options, engine_options, named_path, parse_field
 
 KEYS = "PLAIT_API_KEYS"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="what clients call the model (its last part)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--keys", help=f"file of API keys; else ${KEYS}; without either no key is asked for")
+    parser.add_argument(
+        "--keys", type=named_path, help=f"file of API keys; else ${KEYS}; without either no key is asked for"
+    )
     parser.add_argument("--no-keys", action="store_true", help="listen at other addresses though there are no keys")
     parser.add_argument("--allow", action="append", default=[], metavar="METHOD", help="let clients use it too")
     parser.add_argument(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
@@ -15,19 +14,20 @@ from ..trace.perfetto import perfetto
 from ..trace.trace import Trace
 from ..trace.tree import show
 from .files import write_text
+from .options import named_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     drawn = actions.add_parser("show", help="draw a trace as a tree, in the terminal")
-    drawn.add_argument("file", type=Path)
+    drawn.add_argument("file", type=named_path)
     view = actions.add_parser("view", help="write a self-contained HTML page that shows a trace")
-    view.add_argument("file", type=Path)
-    view.add_argument("--out", type=Path, help="the page (FILE.html)")
+    view.add_argument("file", type=named_path)
+    view.add_argument("--out", type=named_path, help="the page (FILE.html)")
     export = actions.add_parser("export", help="write a trace in another program's format")
     export.add_argument("--perfetto", action="store_true", required=True, help="Chrome's trace events, for Perfetto")
-    export.add_argument("file", type=Path)
-    export.add_argument("out", type=Path)
+    export.add_argument("file", type=named_path)
+    export.add_argument("out", type=named_path)
 
 
 def run(options: argparse.Namespace) -> int:

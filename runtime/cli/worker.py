@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-from pathlib import Path
 
 from ..errors import InvalidInput
 from ..runtime import Runtime
-from .options import add_engine_options, engine_options
+from .options import add_engine_options, engine_options, named_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=4, metavar="N", help="jobs that run at once (4)")
     parser.add_argument("--name", help="the worker's MQTT client id (random)")
     parser.add_argument("--prefix", default="plait", help="of all topics (plait)")
-    parser.add_argument("--ca-file", type=Path, help="certificates that the broker's is checked against")
-    parser.add_argument("--cert-file", type=Path, help="the worker's own certificate")
-    parser.add_argument("--key-file", type=Path, help="and its key")
+    parser.add_argument("--ca-file", type=named_path, help="certificates that the broker's is checked against")
+    parser.add_argument("--cert-file", type=named_path, help="the worker's own certificate")
+    parser.add_argument("--key-file", type=named_path, help="and its key")
     parser.add_argument("--packet-bytes", type=int, default=1 << 20, metavar="N", help="the broker's largest message")
     parser.add_argument("--grace", type=float, default=30.0, metavar="SECONDS", help="for running jobs to end (30)")
     parser.add_argument("--wait", type=float, default=60.0, metavar="SECONDS", help="at the start for a broker (60)")

@@ -133,6 +133,20 @@ def test_refusals_are_one_line(asked, arguments, message, capsys):
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    ("text", "flags", "name"),
+    [
+        ('benchmark = "countdown"', [], "benchmark"),
+        ("benchmark = 3", ["--count", "1"], "benchmark"),
+        ('engine = 3\n[benchmark]\nname = "countdown"', ["--kv-tokens", "512"], "engine"),
+    ],
+)
+def test_what_is_no_table_is_said_so(asked, text, flags, name, tmp_path, capsys):
+    (tmp_path / "c.toml").write_text(text)
+    assert main(["eval", str(tmp_path / "c.toml"), *flags]) == 1
+    assert capsys.readouterr().err == f"plait: {name} is not a table\n" and asked == []
+
+
 async def recorded(folder):
     await run(grid(), folder / "live", engine=Recorder(engine(), folder / "recording"))
 

@@ -143,7 +143,7 @@ def test_what_no_run_made_is_not_written_over(name, fresh, tmp_path):
 def test_a_folder_without_a_name_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["train", "sft", "c.toml", "--out", ""])
-    assert "--out: a folder has a name" in capsys.readouterr().err
+    assert "--out: a file or folder has a name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["sft", "prm", "grpo"])

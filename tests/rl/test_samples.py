@@ -364,7 +364,7 @@ def test_an_empty_data_set_is_refused(tmp_path):
         ("export", ["--set", "attempts=2"], "export runs no model"),
         ("export", ["--device", "cpu"], "export runs no model"),
         ("export", ["--max-tokens", "0"], "--max-tokens"),
-        ("export", ["--out", ""], "--out: a folder has a name"),
+        ("export", ["--out", ""], "--out: a file or folder has a name"),
         ("curate", ["--model", "m", "--max-tokens", "5"], "--max-tokens is for export"),
     ],
 )

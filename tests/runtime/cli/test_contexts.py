@@ -58,9 +58,15 @@ def test_no_text_steers_the_terminal():
         ["drop", "ab", ""],
         ["add", "--model", "recall", "/none/x"],
         ["add", "--model", "no", __file__],
+        ["drop", "none"],
     ],
 )
 def test_mistakes_are_one_line(arguments, tmp_path, capsys):
     assert main(["contexts", *arguments, "--store", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("plait: ") and error.count("\n") == 1
+
+
+def test_a_store_that_is_a_file_is_refused(capsys):
+    assert main(["contexts", "list", "--store", __file__]) == 1
+    assert capsys.readouterr().err == f"plait: {__file__} is not a folder\n"

@@ -132,11 +132,31 @@ def test_another_broken_pipe_is_an_error(monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-@pytest.mark.parametrize("command", [["schema"], ["completion", "bash"]])
+@pytest.mark.parametrize("command", [["schema"], ["completion", "bash"], ["run", "--help"]])
 def test_output_on_a_full_disk_is_one_line(command):
     with Path("/dev/full").open("w") as full:
         run = subprocess.run([sys.executable, "-m", "plait", *command], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (run.returncode, run.stderr) == (1, "plait: cannot write to standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run"],
+        ["models"],
+        ["contexts", "list", "--store"],
+        ["trace", "view"],
+        ["eval"],
+        ["fix"],
+        ["serve", "m", "--keys"],
+    ],
+    ids=" ".join,
+)
+def test_no_file_is_the_working_folder(command, capsys):
+    """As where a variable is not set."""
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, ""])
+    assert "a file or folder has a name" in capsys.readouterr().err
 
 
 def test_a_disk_that_is_full_elsewhere_is_an_error(monkeypatch):
@@ -146,6 +166,24 @@ def test_a_disk_that_is_full_elsewhere_is_an_error(monkeypatch):
     monkeypatch.setattr("plait.runtime.cli.main._main", fail)
     with pytest.raises(OSError, match="No space left"):
         main([])
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "extra"),
+    [
+        ("aiomqtt", ["worker", "countdown", "--broker", "mqtt://127.0.0.1:9/p"], "mqtt"),
+        ("fastapi", ["serve", "countdown"], "server"),
+        ("trl", ["train", "sft", "c.toml"], "rl"),
+    ],
+)
+def test_a_package_that_is_missing_is_in_an_extra(package, command, extra, tmp_path):
+    text = 'model = "countdown"\n[[data]]\nkind = "texts"\npaths = ["t.jsonl"]\n[trainer]\nmax_steps = 1\n'
+    (tmp_path / "c.toml").write_text(text)
+    (tmp_path / "t.jsonl").write_text('{"prompt": "seq 24 : 8 3 1 ;", "text": " 8 * 3"}\n')
+    code = f"import sys; sys.modules[{package!r}] = None; from plait.runtime.cli.main import main; sys.exit(main())"
+    run = subprocess.run([sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1 and run.stderr.count("\n") == 1, run.stderr
+    assert run.stderr.startswith("plait: ") and f"pip install 'plait[{extra}]'" in run.stderr
 
 
 @pytest.mark.parametrize(
