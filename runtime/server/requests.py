@@ -129,11 +129,11 @@ class Body(Given):
         """As `Sampled.top`."""
         raise NotImplementedError
 
-    def prompts(self, tokenizer: Tokenizer) -> list[Any]:
-        """One prompt of a job each."""
+    def prompts(self, tokenizer: Tokenizer, *, is_plain: bool) -> list[Any]:
+        """One prompt of a job each. `is_plain`: no method is asked for. Raises `Refused` and `InvalidInput`."""
         raise NotImplementedError
 
-    def limit(self) -> int | None:
+    def limit(self, *, is_plain: bool) -> int | None:
         """Tokens of a text at most. Raises `Refused`."""
         return self.max_tokens
 
@@ -161,7 +161,8 @@ class Body(Given):
             allow(chosen)
         given = {name: getattr(self, name) for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")}
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
-        given |= {"max_tokens": self.limit(), "stop": tuple(stop) if stop else None, "constraint": self.constraint()}
+        given |= {"max_tokens": self.limit(is_plain=chosen is None), "stop": tuple(stop) if stop else None}
+        given["constraint"] = self.constraint()
         fields = {name: value for name, value in given.items() if value is not None}
         budget = Budget(**(self.budget or {}))
         tools = self.tool_fields(tokenizer)
@@ -169,7 +170,7 @@ class Body(Given):
             raise Refused(400, "tools are there without a method only", param="tools")
         seed = secrets.randbelow(1 << 31) if self.seed is None else self.seed
         specs = []
-        for prompt in self.prompts(tokenizer):
+        for prompt in self.prompts(tokenizer, is_plain=chosen is None):
             if chosen is None:
                 method: Method = Sampled(prompt=prompt, n=self.n or 1, top=self.top, **fields, **tools, **self.extra())
                 specs.append(JobSpec(method=method, budget=budget, seed=seed, metadata=self.metadata or {}))
@@ -189,19 +190,20 @@ class Body(Given):
 
     def choose(self, model: str) -> Fields | None:
         """The method's fields; None: none is asked for. Raises `Refused` for a model that is not served."""
-        name, _, suffix = self.model.removeprefix(model).partition(":")
+        name, colon, suffix = self.model.removeprefix(model).partition(":")
         if not self.model.startswith(model) or name:
             raise Refused(404, f"the model {self.model!r} is not served here: it is {model!r}", code="model_not_found")
-        if suffix and self.method is not None:
+        if colon and self.method is not None:
             raise Refused(400, "there are two methods, in the model's name and in `method`: give one", param="method")
         if isinstance(self.method, dict):
             return self.method
-        word = self.method or suffix
-        if not word:
+        word = suffix if colon else self.method
+        if word is None:
             return None
         fields = method_of(word)
         if METHODS.find(fields["method"]) is None:
-            raise Refused(404, METHODS.unknown(fields["method"]), code="model_not_found", param="model")
+            param = "model" if colon else "method"
+            raise Refused(404, METHODS.unknown(fields["method"]), code="model_not_found", param=param)
         return fields
 
 
@@ -219,18 +221,14 @@ class CompletionBody(Body):
     def top(self) -> int | None:
         return self.logprobs
 
-    def limit(self) -> int | None:
-        return 16 if self.max_tokens is None and self._is_plain else self.max_tokens
+    def limit(self, *, is_plain: bool) -> int | None:
+        return 16 if self.max_tokens is None and is_plain else self.max_tokens
 
     def extra(self) -> Fields:
         return {"echo": bool(self.echo)}
 
-    @property
-    def _is_plain(self) -> bool:
-        return self.method is None and ":" not in self.model
-
-    def prompts(self, tokenizer: Tokenizer) -> list[Any]:
-        if self.echo and (self.stream or not self._is_plain):
+    def prompts(self, tokenizer: Tokenizer, *, is_plain: bool) -> list[Any]:
+        if self.echo and (self.stream or not is_plain):
             raise Refused(400, "echo is there without a method and without stream only", param="echo")
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise Refused(400, "best_of is not supported: use n, or a method", param="best_of")
@@ -258,7 +256,7 @@ class ChatBody(Body):
             raise Refused(400, "top_logprobs needs logprobs", param="top_logprobs")
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    def limit(self) -> int | None:
+    def limit(self, *, is_plain: bool) -> int | None:
         limits = {self.max_completion_tokens, self.max_tokens} - {None}
         if len(limits) > 1:
             raise Refused(400, "max_tokens and max_completion_tokens differ: give one of them", param="max_tokens")
@@ -276,7 +274,7 @@ class ChatBody(Body):
             "marks": tokenizer.tool_marks,
         }
 
-    def prompts(self, tokenizer: Tokenizer) -> list[Any]:
+    def prompts(self, tokenizer: Tokenizer, *, is_plain: bool) -> list[Any]:
         marks = tokenizer.tool_marks
         messages = [{"role": message.role, "content": message.text(marks)} for message in self.messages]
         if len(messages) == 1 and messages[0]["role"] == "user" and not _chats(tokenizer):

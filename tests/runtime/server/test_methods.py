@@ -17,6 +17,7 @@ from plait.runtime.methods.nesting import all_methods
 from plait.runtime.methods.words import method_of
 from plait.runtime.server.problems import Refused
 from plait.runtime.server.requests import ChatBody, CompletionBody
+from plait.runtime.server.sampled import Sampled
 from plait.runtime.server.settings import SAFE_METHODS
 
 from .conftest import serving
@@ -161,6 +162,13 @@ def test_constraints_in_the_body_and_in_the_method_are_compared():
             asked.specs("countdown", CharTokenizer(), lambda _: None)
 
 
+@pytest.mark.parametrize("model", ["countdown", "ann:countdown", "countdown:7b"])
+def test_a_model_whose_name_has_a_colon_has_the_rules_of_one_without_a_method(model):
+    asked = CompletionBody(model=model, prompt=PROMPT, echo=True)
+    (spec,) = asked.specs(model, CharTokenizer(), lambda _: None)
+    assert isinstance(spec.method, Sampled) and (spec.method.max_tokens, spec.method.echo) == (16, True)
+
+
 @pytest.mark.parametrize("limits", [(3, 3, 3), (3, None, 3), (None, 3, 3), (None, None, None), (3, 5, "refused")])
 def test_two_limits_of_a_chat_are_the_same(limits):
     one, two, limit = limits
@@ -168,7 +176,7 @@ def test_two_limits_of_a_chat_are_the_same(limits):
         model="countdown", messages=[{"role": "user", "content": "?"}], max_tokens=one, max_completion_tokens=two
     )
     with pytest.raises(Refused, match="differ: give one") if limit == "refused" else nullcontext():
-        assert asked.limit() == limit
+        assert asked.limit(is_plain=True) == limit
 
 
 WIDE = {

@@ -176,6 +176,9 @@ async def test_method_streams_its_text_in_the_end(served):
 BAD = {
     "model": ({"model": "gpt"}, 404),
     "method": ({"model": "countdown:nothing"}, 404),
+    "empty method": ({"model": "countdown:"}, 404),
+    "empty word": ({"extra_body": {"method": ""}}, 404),
+    "empty method and another": ({"model": "countdown:", "extra_body": {"method": "sc2"}}, 400),
     "forbidden": ({"extra_body": {"method": {"method": "code_monkeys"}}}, 403),
     "not allowed": ({"extra_body": {"method": "tree_search"}}, 403),
     "two": ({"model": "countdown:sc2", "extra_body": {"method": "apr"}}, 400),
