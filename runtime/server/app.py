@@ -21,7 +21,7 @@ from .guard import Guard
 from .jobs import add_jobs
 from .json_text import JsonAnswer
 from .live import add_live
-from .problems import as_refusal, body
+from .problems import Refused, as_refusal, body
 from .requests import Body, ChatBody, CompletionBody
 from .service import Service
 from .streams import NO_BUFFER, answer_stream, cancel, finish, unless_gone
@@ -104,14 +104,30 @@ def _add_models(app: FastAPI, service: Service) -> None:
         limit = service.runtime.engine.context_limit
         return {"id": name, "object": "model", "created": began, "owned_by": "plait", "max_model_len": limit}
 
+    def check(name: str) -> None:
+        """Raise `Refused` for a name that a request with nothing beside it would be refused for."""
+        try:
+            asked = CompletionBody(model=name, prompt="?")
+            for spec in asked.specs(service.model, service.runtime.engine.tokenizer, service.allow):
+                service.check_method(spec.method)
+        except PlaitError as error:
+            raise Refused(404, str(error), code="model_not_found") from None
+
+    def is_served(name: str) -> bool:
+        try:
+            check(name)
+        except Refused:
+            return False
+        return True
+
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         names = [f"{service.model}:{name}" for name in METHODS.names() if name in service.settings.methods]
-        return {"object": "list", "data": [entry(name) for name in (service.model, *names)]}
+        return {"object": "list", "data": [entry(name) for name in (service.model, *names) if is_served(name)]}
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        Body(model=name).choose(service.model)
+        check(name)
         return entry(name)
 
 

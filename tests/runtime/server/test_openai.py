@@ -49,6 +49,38 @@ async def test_models(served):
             await client.models.retrieve("gpt")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["countdown:", "countdown:tree_search", "countdown:sc0", "countdown:sequential:zzz=1", "countdown:sc9999",
+     "countdown:sequential:answer=regex:a", 'countdown:sc2:generator={"method": "code_monkeys"}'],
+)  # fmt: skip
+async def test_models_whose_names_are_refused_are_none(served, name):
+    async with served.openai() as client:
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.models.retrieve(name)
+        assert caught.value.body["code"] == "model_not_found"
+        with pytest.raises(openai.APIStatusError) as refused:
+            await client.completions.create(model=name, prompt=PROMPT)
+    assert refused.value.body["message"] == caught.value.body["message"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "listed"),
+    [
+        (("sequential", "apr"), ["countdown", "countdown:apr", "countdown:sequential"]),
+        (("apr",), ["countdown:apr"]),  # what is asked for without a method is the method `sequential`
+        (("apr", "code_monkeys"), ["countdown:apr"]),  # a method that needs fields
+    ],
+)
+async def test_models_that_are_listed_are_served_as_they_are(methods, listed):
+    async with serving(methods=methods) as served, served.openai() as client:
+        names = [model.id async for model in client.models.list()]
+        for name in names:
+            assert (await client.models.retrieve(name)).id == name
+            assert await client.completions.create(model=name, prompt=APR, max_tokens=2)
+    assert names == listed
+
+
 async def test_completion_is_what_the_runtime_gives(served):
     result = await expected(plait.Sequential(prompt=PROMPT, max_tokens=200, temperature=0))
     async with served.openai() as client:
