@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import plait
 from plait import InvalidInput, Runtime, UnsupportedByEngine
+from plait.runtime.server.guard import OPEN
 from plait.runtime.server.keys import Client, Keys
 from plait.runtime.server.listener import SECONDS_TO_CLOSE
 from plait.runtime.server.problems import Refused
@@ -51,6 +54,12 @@ async def lives(served, key="none"):
     async with served.http(key) as http:
         answer = await http.post("/v1/completions", json=ASK)
     assert answer.status_code == 200, answer.text
+
+
+def test_paths_without_a_key_are_those_that_the_docs_name():
+    page = (Path(plait.__file__).parent / "docs" / "server.md").read_text()
+    (said,) = re.findall(r"need no key for (.*)\.$", page, re.MULTILINE)
+    assert sorted(re.findall(r"`(/[^`]*)`", said)) == sorted(OPEN)
 
 
 async def test_keys():
