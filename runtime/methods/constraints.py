@@ -61,7 +61,7 @@ class ChoiceConstraint(TextConstraint):
 
     constraint: Literal["choice"] = "choice"
     """The kind's name."""
-    choices: tuple[Annotated[str, Field(strict=True)], ...] = Field(min_length=1)
+    choices: tuple[Annotated[str, Field(strict=True)], ...] = Field(min_length=1, fail_fast=True)
     """The texts, with the spaces that they begin with where the model writes some."""
 
     def plain(self) -> Constraint:

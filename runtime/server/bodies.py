@@ -27,6 +27,10 @@ CHARACTERS = 8
 """A text of more characters than this for each token of the context is refused before it is encoded, which takes
 seconds for a megabyte. Texts of all kinds have about half as many."""
 
+READ = ("model", "method", "prompt", "messages", "tools")
+"""Fields of a request that are for the model to read, or hold a method that has such. Others have limits of their own,
+as constraints have, or change nothing."""
+
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -98,26 +102,28 @@ def parse_fields(cls: type[B], value: Any) -> B:
         raise Refused(400, first_mistake(error), param=name or None) from None
 
 
-def check_length(value: Any, context: int) -> None:
-    """Raise `Refused` for texts, chats, token ids and other lists of which one cannot fit a context of so many tokens;
-    `value`: JSON, in which they are anywhere."""
+def check_lengths(fields: dict[str, Any], context: int) -> None:
+    """Raise `Refused` for texts, chats, token ids and other lists of which one cannot fit a context of so many tokens,
+    anywhere in those fields of a request that are `READ`."""
+    for name in READ:
+        if not _fits(fields.get(name), context):
+            told = f"{name}: it is far too long for the context of {context} tokens"
+            raise Refused(400, told, code="context_length_exceeded", param=name)
+
+
+def _fits(value: Any, context: int) -> bool:
+    """May all that stands in this JSON fit, as far as its length tells?"""
     if isinstance(value, str):
-        _refuse_beyond(context, len(value) / CHARACTERS)
-    elif isinstance(value, dict):
-        for part in value.values():
-            check_length(part, context)
-    elif isinstance(value, list):
-        _refuse_beyond(context, len(value))
-        if any(isinstance(part, dict) for part in value):
-            _refuse_beyond(context, sum(_lengths(value)) / CHARACTERS)
-        elif not all(type(part) is int for part in value):
-            for part in value:
-                check_length(part, context)
-
-
-def _refuse_beyond(context: int, tokens: float) -> None:
-    if tokens > context:
-        raise Refused(400, f"it is far too long for the context of {context} tokens", code="context_length_exceeded")
+        return len(value) <= context * CHARACTERS
+    if isinstance(value, dict):  # A constraint is a method's, and no text for the model.
+        return all(_fits(part, context) for name, part in value.items() if name != "constraint")
+    if not isinstance(value, list):
+        return True
+    if len(value) > context:
+        return False
+    if any(isinstance(part, dict) for part in value):
+        return sum(_lengths(value)) <= context * CHARACTERS
+    return all(type(part) is int for part in value) or all(_fits(part, context) for part in value)
 
 
 def _lengths(messages: Iterable[Any]) -> Iterable[int]:

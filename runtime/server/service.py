@@ -22,7 +22,7 @@ from ..methods.prompt import LONG_PROMPT, Prompt
 from ..methods.registry import METHODS
 from ..runtime import Runtime
 from ..trace.spans import send_spans
-from .bodies import check_length, parse_json
+from .bodies import check_lengths, parse_json
 from .keys import Client, Keys
 from .metrics import Metrics
 from .problems import Refused
@@ -71,10 +71,10 @@ class Service:
                     await self._aside(method.tokens, self.runtime.engine.tokenizer)
 
     async def parse(self, raw: bytes) -> Any:
-        """As `parse_json`, and `check_length` of what is there."""
+        """As `parse_json`, and `check_lengths` of what is there."""
         value = await self._aside(parse_json, raw) if len(raw) > LARGE_BODY else parse_json(raw)
         if isinstance(value, dict):
-            check_length({**value, "metadata": None}, self.runtime.engine.context_limit)
+            check_lengths(value, self.runtime.engine.context_limit)
         return value
 
     async def _aside(self, call: Callable[..., T], *arguments: Any) -> T:

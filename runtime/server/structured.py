@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from ..constraint import MAX_SOURCE
 from ..methods.constraints import (
     AnyConstraint,
     ChoiceConstraint,
@@ -15,6 +16,9 @@ from ..methods.constraints import (
 )
 from .bodies import Given
 from .problems import Refused
+
+MAX_CHOICES = MAX_SOURCE // 3
+"""More texts are longer than a constraint may be: each has two quotation marks and a comma."""
 
 
 class _Schema(Given):
@@ -49,7 +53,7 @@ class StructuredOutputs(Given):
 
     json_: dict[str, Any] | bool | None = Field(default=None, alias="json")
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: Annotated[list[str], Field(fail_fast=True, max_length=MAX_CHOICES)] | None = None
     grammar: str | None = None
     json_object: bool | None = None
 

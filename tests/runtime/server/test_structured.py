@@ -11,6 +11,10 @@ from transformers import AutoTokenizer
 
 import plait
 from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.methods.constraints import ChoiceConstraint
+from plait.runtime.server.bodies import parse_fields
+from plait.runtime.server.problems import Refused
+from plait.runtime.server.requests import CompletionBody
 from plait.tests.real import folder
 from plait.tests.runtime.engines.constraints.byte_model import save_byte_model
 
@@ -247,6 +251,71 @@ async def test_each_of_several_choices_has_its_own_calls(stream):
             got = await client.chat.completions.create(**options)
             calls = [(choice.index, n) for choice in got.choices for n, _ in enumerate(choice.message.tool_calls)]
     assert sorted(calls) == [(0, 0), (1, 0)]
+
+
+CHOICES = [f" {i} {j}" for i in range(70) for j in range(70)]
+"""More than the shipped model's context has tokens; what is below is longer than eight characters for each of them."""
+LARGE = {
+    "choice": {"structured_outputs": {"choice": CHOICES}},
+    "user": {"user": "x" * 40_000},
+    "metadata": {"metadata": {"x": ["x" * 40_000]}},
+    "method": {"method": {"method": "sequential", "constraint": {"constraint": "choice", "choices": CHOICES}}},
+    "inside": {
+        "method": {
+            "method": "self_consistency",
+            "n": 1,
+            "generator": {
+                "method": "sequential",
+                "prompt": "?",
+                "constraint": {"constraint": "choice", "choices": CHOICES},
+            },
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+async def test_what_never_enters_the_context_may_be_longer_than_it(served, name):
+    body = {"model": "countdown", "prompt": PROMPT, "max_tokens": 2, "temperature": 0, **LARGE[name]}
+    async with served.http() as http:
+        answer = await http.post("/v1/completions", json=body)
+        assert answer.status_code == 200, answer.text
+
+
+TOO_LONG = {
+    "text": "x" * 40_000,
+    "texts": [PROMPT, "x" * 40_000],
+    "ids": [5] * 40_000,
+    "lists of ids": [[5], [5] * 40_000],
+}
+
+
+@pytest.mark.parametrize("name", TOO_LONG)
+async def test_what_is_far_too_long_for_the_context_is_named(served, name):
+    long = TOO_LONG[name]
+    prompt = long if isinstance(long, str) else "x" * 40_000
+    messages = [{"role": "user", "content": prompt}]
+    asked = [
+        ("/v1/completions", {"model": "countdown", "prompt": long}, "prompt"),
+        ("/v1/chat/completions", {"model": "countdown", "messages": messages}, "messages"),
+        ("/v1/jobs", {"method": {"method": "sequential", "prompt": long}}, "method"),
+        ("/v1/jobs", {"method": {"method": "sequential", "prompt": PROMPT, "contexts": [long]}}, "method"),
+    ]
+    async with served.http() as http:
+        for path, body, param in asked:
+            error = (await http.post(path, json=body)).json()["error"]
+            assert (error["code"], error["param"]) == ("context_length_exceeded", param), path
+            assert error["message"].startswith(f"{param}: ")
+
+
+def test_of_many_wrong_choices_one_is_told():
+    for body in ({"structured_outputs": {"choice": [1] * 5000}}, {"structured_outputs": {"choice": ["a"] * 30_000}}):
+        with pytest.raises(Refused, match="structured_outputs.choice") as caught:
+            parse_fields(CompletionBody, {"model": "m", "prompt": "x", **body})
+        assert len(str(caught.value)) < 200
+    with pytest.raises(plait.InvalidInput, match="choices.0") as wrong:
+        ChoiceConstraint(choices=[1] * 5000)
+    assert len(str(wrong.value)) < 200
 
 
 async def test_log_probabilities_of_parts_of_characters():
