@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -181,11 +180,5 @@ def _columns(tokens: list[Json] | None) -> Json | None:
             None if (top := token["top"]) is None else {one["token"]: one["logprob"] for one in reversed(top)}
             for token in tokens
         ],
-        "text_offset": [0, *accumulate(_characters(tokens))][: len(texts)],
+        "text_offset": [token["offset"] for token in tokens],
     }
-
-
-def _characters(tokens: Sequence[Json]) -> Iterator[int]:
-    """How many characters end in each token: one that several tokens spell ends in the last of them."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    return (len(decoder.decode(bytes(token["bytes"]))) for token in tokens)

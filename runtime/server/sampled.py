@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal
 
 from pydantic import Field
 
 from ..engine import Engine, SamplingParams, Tokenizer
 from ..engines.constraints.vocabulary import Spelling
+from ..engines.native.tokenizer import IncrementalDecoder
 from ..errors import InvalidInput, UnsupportedByEngine
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
-from ..methods.prompt import context_text
+from ..methods.prompt import context_text, prefix_length
 from ..methods.sequential import Sequential
 from ..result import Finish, Generated, Outcome
 
@@ -98,7 +100,7 @@ class Sampled(Sequential):
             return Echo(text, [])
         first = {**_spelled(prompt[0], ctx.tokenizer), "logprob": None, "top": None}
         if len(prompt) == 1:
-            return Echo(text, [first])
+            return Echo(text, [{**first, "offset": 0}])
         forced = SamplingParams(
             forced=tuple(prompt[1:]), max_tokens=len(prompt) - 1, ignore_eos=True, logprobs=self.top
         )
@@ -107,7 +109,9 @@ class Sampled(Sequential):
             raise InvalidInput(
                 f"the budget does not cover the {len(prompt)} tokens of the prompt ({scored.finish.value})"
             )
-        return Echo(text, [first, *(token for _, token in _tokens(scored, ctx))])
+        tokens = [first, *(token for _, token in _tokens(scored, ctx))]
+        hidden = prefix_length(prompt, ctx.tokenizer)
+        return Echo(text, _placed(tokens, prompt, text, ctx.tokenizer, hidden=hidden))
 
     async def _sample(self, ctx: Context, branch: TracedBranch) -> Generated:
         top = self.top if ctx.capabilities.logprobs else None
@@ -126,7 +130,9 @@ def _choice(sample: Generated, ctx: Context, echo: Echo | None) -> dict[str, Any
     if sample.logprobs is not None:
         # Behind a prompt, whoever reads counts the tokens: the one that ends the text is shown too.
         silent = () if echo else ctx.tokenizer.eos_ids
-        choice["tokens"] = [token for id, token in _tokens(sample, ctx) if id not in silent]
+        tokens = [token for _, token in _tokens(sample, ctx)]
+        placed = _placed(tokens, sample.token_ids, sample.text, ctx.tokenizer, after=len(echo.text) if echo else 0)
+        choice["tokens"] = [token for id, token in zip(sample.token_ids, placed, strict=True) if id not in silent]
     if echo is not None:
         choice["text"] = echo.text + choice["text"]
         if echo.tokens:
@@ -141,6 +147,31 @@ def _tokens(sample: Generated, ctx: Context) -> Iterator[tuple[int, dict[str, An
     for token, logprob, top in zip(sample.token_ids, sample.logprobs or (), tops, strict=True):
         shown = [{**_spelled(id, tokenizer), "logprob": value} for id, value in top.items()]
         yield token, {**_spelled(token, tokenizer), "logprob": logprob, "top": shown}
+
+
+def _placed(
+    tokens: Sequence[dict[str, Any]],
+    ids: Sequence[int],
+    text: str,
+    tokenizer: Tokenizer,
+    *,
+    after: int = 0,
+    hidden: int = 0,
+) -> list[dict[str, Any]]:
+    """The tokens, each with where in the shown text its own begins; a character that several spell ends in the last of
+    them. `after`: characters in front of `text`, which these tokens spell but for the first `hidden` ones."""
+    decoder = IncrementalDecoder(tokenizer)
+    pieces = [*[""] * hidden, *(decoder.push(id) for id in ids[hidden:])]
+    # A decoder may begin with a space that the prompt has not.
+    extra = _blanks("".join(pieces)) - _blanks(text)
+    begins = accumulate(map(len, pieces), initial=0)
+    offsets = (after + min(max(begin - max(extra, 0), 0), len(text)) for begin in begins)
+    return [{**token, "offset": offset} for token, offset in zip(tokens, offsets, strict=False)]
+
+
+def _blanks(text: str) -> int:
+    """How many there are in front."""
+    return len(text) - len(text.lstrip())
 
 
 def _spelled(id: int, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import plait
+from plait.runtime.engines.scripted import CharTokenizer
+from plait.runtime.server.sampled import _placed
 
 from .conftest import serving
 
@@ -46,8 +48,12 @@ async def test_log_probabilities_of_a_prompt(served):
         assert top == pytest.approx(
             {names[id]: float(v) for id, v in zip(best.tolist(), values, strict=True)}, abs=1e-3
         )
-    assert "".join(columns.tokens)[columns.text_offset[3] :].startswith(columns.tokens[3])
-    assert of_ids.choices[0].logprobs == columns
+    spelled = zip(columns.tokens[2:], columns.text_offset[2:], strict=True)
+    assert columns.text_offset[:2] == [0, 0]  # `<bos>` is not in the text
+    assert all(PROMPT[at:].startswith(token) for token, at in spelled)
+    shifted = [0, 0, *(at + 1 for at in columns.text_offset[2:])]  # the text of token ids begins with a space
+    assert of_ids.choices[0].text == f" {PROMPT}"
+    assert of_ids.choices[0].logprobs == columns.model_copy(update={"text_offset": shifted})
     assert (got.usage.prompt_tokens, got.usage.completion_tokens) == (len(ids), 0)
     assert served.used == 0
 
@@ -67,10 +73,38 @@ async def test_what_follows_is_as_without_echo(served):
         ended = int(one.finish_reason == "stop")
         assert len(new) == len(one.logprobs.token_logprobs) + ended
         assert new[: len(new) - ended] == one.logprobs.token_logprobs
+        for token, at in zip(other.logprobs.tokens[2:], other.logprobs.text_offset[2:], strict=True):
+            assert other.text[at:].startswith(token) or (ended and at == len(other.text))
         assert len(other.logprobs.tokens) == len(other.logprobs.top_logprobs) == size + len(new)
     assert echoed.usage.completion_tokens == plain.usage.completion_tokens
     assert echoed.usage.prompt_tokens == plain.usage.prompt_tokens
     assert "stop" in {choice.finish_reason for choice in plain.choices}
+
+
+@pytest.mark.parametrize(
+    ("ids", "text", "offsets"),
+    [
+        ([1, 5, 6, 7], "hello, 😀", [0, 0, 5, 6]),
+        ([1, 5, 8, 9, 10, 11, 5], "hello😀 hello", [0, 0, 5, 5, 5, 5, 6]),
+        ([5, 5, 2], "hello hello", [0, 5, 11]),
+        ([5, 6], "hel", [0, 3]),
+        ([], "", []),
+    ],
+)
+def test_offsets_where_texts_lose_a_space_and_characters_are_spelled_in_bytes(ids, text, offsets):
+    """As sentencepiece has it: the space in front of a word is not there at the start of a text."""
+
+    class Spaced(CharTokenizer):
+        prefix_ids, eos_ids = (1,), (2,)
+
+        def decode(self, token_ids):
+            known = {1: b"<s>", 2: b"</s>", 5: b" hello", 6: b",", 7: " 😀".encode()}
+            known |= dict(zip(range(8, 12), ([byte] for byte in "😀".encode()), strict=True))
+            return b"".join(bytes(known[id]) for id in token_ids).decode(errors="replace").removeprefix(" ")
+
+    told = _placed([{"token": id} for id in ids], ids, text, Spaced(), after=3, hidden=ids.count(1))
+    assert [token["offset"] - 3 for token in told] == offsets
+    assert [token["token"] for token in told] == ids
 
 
 async def test_one_token_and_several_prompts(served):
