@@ -68,7 +68,7 @@ def read_fields(cls: type[Method], values: dict[str, Any]) -> BaseModel:
     try:
         return part.model_validate(values)
     except ValidationError as error:
-        found = "; ".join(f"{where}: {what}" for where, what in mistakes(error))
+        found = "; ".join(f"{where}: {what}" for where, what in mistakes(error, values))
         raise InvalidInput(f"malformed {cls.title()}: {found}") from None
 
 

@@ -119,7 +119,7 @@ def check_types(adapter: TypeAdapter[Any], data: object) -> None:
         # As JSON, where a list is a tuple too; without half a surrogate pair, which a model's text may hold.
         adapter.validate_json(json.dumps(data, ensure_ascii=False).encode(errors="replace"), strict=True)
     except ValidationError as error:
-        raise InvalidInput(first_mistake(error)) from None
+        raise InvalidInput(first_mistake(error, data)) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"it is no JSON: {error}") from None
 

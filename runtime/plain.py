@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from .errors import InvalidInput
+
+Place = tuple[int | str, ...]
 
 MAX_DEPTH = 64
 """Of lists and objects in each other."""
@@ -73,16 +76,52 @@ def check_plain(value: object, *, only_json: bool = False, finite: bool = True, 
         raise ValueError(f"{where}: {what}" if where else what)
 
 
-def mistakes(error: ValidationError) -> list[tuple[str, str]]:
-    """(where, what) of each; without the value, which may be a stranger's."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return [(".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in found]
+def mistakes(error: ValidationError, data: object = None) -> list[tuple[str, str]]:
+    """(where, what) of each; without the value, which may be a stranger's. `data`: what was looked at, by which names
+    of fields are told from those of types; of a value that may be of several types one mistake is told then."""
+    found: dict[Any, list[tuple[bool, Place, str]]] = {}
+    for number, one in enumerate(error.errors(include_url=False, include_context=False, include_input=False)):
+        place, split = _place(one["loc"], data, one["type"] == "missing")
+        told = (one["type"].endswith("_type"), place, one["msg"].removeprefix("Value error, "))
+        found.setdefault(number if split is None else place[:split], []).append(told)
+    return [_told(ways) for ways in found.values()]
 
 
-def first_mistake(error: ValidationError) -> str:
-    """Where it is, and what."""
-    where, what = mistakes(error)[0]
+def first_mistake(error: ValidationError, data: object = None) -> str:
+    """Where it is, and what; `data` as of `mistakes`."""
+    where, what = mistakes(error, data)[0]
     return f"{where}: {what}" if where else what
+
+
+def _place(path: Place, data: Any, is_missing: bool) -> tuple[Place, int | None]:
+    """The names and numbers in the path of a mistake that lead into `data`, or to what is missing there, and how many
+    stand in front of the first name of a type; None: there is none."""
+    if data is None:
+        return path, None
+    place: list[int | str] = []
+    split = None
+    for number, part in enumerate(path):
+        if isinstance(data, dict) and part in data:
+            data = data[part]
+        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        elif not (is_missing and number == len(path) - 1):
+            split = len(place) if split is None else split
+            continue
+        place.append(part)
+    return tuple(place), split
+
+
+def _told(ways: Sequence[tuple[bool, Place, str]]) -> tuple[str, str]:
+    """Of the mistakes of one value, by the types that it may be of, that of the type which fits best: what is wrong
+    inside it, or else not its type; if it fits none, what all of them ask for."""
+    deepest = max(len(place) for _, place, _ in ways)
+    best = [one for one in ways if len(one[1]) == deepest]
+    is_type, where, what = min(best, key=lambda one: one[0])
+    if is_type:
+        others = dict.fromkeys(text for _, place, text in best if place == where and text != what)
+        what = " or ".join([what, *(text.removeprefix("Input should be ") for text in others)])
+    return ".".join(map(str, where)), what
 
 
 def _mistake(value: object, depth: int, only_json: bool, finite: bool, whole: bool) -> tuple[str, str] | None:

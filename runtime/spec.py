@@ -49,7 +49,7 @@ class Spec(BaseModel):
             try:
                 super().__init__(**data)
             except ValidationError as error:
-                for where, what in mistakes(error):
+                for where, what in mistakes(error, data):
                     wrong.setdefault(where or title, f"{where or title}: {what}")
             if wrong:
                 raise self.refusal(f"malformed {title}: {'; '.join(wrong.values())}")

@@ -98,8 +98,8 @@ def parse_fields(cls: type[B], value: Any) -> B:
     try:
         return cls.model_validate(value)
     except ValidationError as error:
-        name, _, _ = mistakes(error)[0][0].partition(".")
-        raise Refused(400, first_mistake(error), param=name or None) from None
+        name, _, _ = mistakes(error, value)[0][0].partition(".")
+        raise Refused(400, first_mistake(error, value), param=name or None) from None
 
 
 def check_lengths(fields: dict[str, Any], context: int) -> None:

@@ -146,6 +146,19 @@ def test_prompts_are_not_made_into_ids_or_texts(prompt):
         Sequential(prompt=prompt)
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"prompt": 5}, "prompt: Input should be a valid string or a valid list"),
+        ({"prompt": [{"role": 5}]}, "prompt.0.role: Input should be a valid string"),
+    ],
+)
+def test_a_value_of_several_types_is_named_once(fields, told):
+    with pytest.raises(InvalidJob) as caught:
+        Sequential(**fields)
+    assert str(caught.value) == f"malformed Sequential: {told}"
+
+
 def test_all_mistakes_are_named_at_once():
     with pytest.raises(InvalidJob) as told:
         SelfConsistency(prompt="x", n="4", temperature=-1, chat="yes", nonsense=1)

@@ -320,6 +320,40 @@ def test_what_is_taken_is_of_the_type_that_is_told(field, value, inside):
         assert "number" in json.dumps(body.model_json_schema()["properties"][name])
 
 
+@pytest.mark.parametrize(
+    ("body", "fields", "told"),
+    [
+        (CompletionBody, {"stop": ["a"] * 17}, "stop: List should have at most 16 items"),
+        (CompletionBody, {"stop": 5}, "stop: Input should be a valid string or a valid list"),
+        (CompletionBody, {"stop": ["a", 5]}, "stop.1: Input should be a valid string"),
+        (CompletionBody, {"method": 5}, "method: Input should be a valid dictionary or a valid string"),
+        (
+            CompletionBody,
+            {"structured_outputs": {"json": "{}"}},
+            "structured_outputs.json: Input should be a valid dictionary or a valid boolean",
+        ),
+        (
+            ChatBody,
+            {"messages": [{"role": "user", "content": 5}]},
+            "messages.0.content: Input should be a valid string or a valid list",
+        ),
+        (
+            ChatBody,
+            {"messages": [{"role": "user", "content": [{}, 5]}]},
+            "messages.0.content.1: Input should be a valid dictionary",
+        ),
+        (ChatBody, {"tool_choice": "some"}, "tool_choice: Input should be 'auto', 'none' or 'required'"),
+        (ChatBody, {"tool_choice": {"type": "function"}}, "tool_choice.function: Field required"),
+        (ChatBody, {"messages": None}, "messages: Field required"),
+    ],
+)
+def test_mistakes_are_told_by_the_names_of_fields(body, fields, told):
+    with pytest.raises(Refused) as caught:
+        parse_fields(body, {**SMALLEST[body], **fields})
+    assert str(caught.value).startswith(told)
+    assert caught.value.param == next(iter(fields))
+
+
 def test_whole_numbers_are_numbers():
     taken = parse_fields(CompletionBody, {**SMALLEST[CompletionBody], "temperature": 1, "presence_penalty": 0})
     assert (taken.temperature, taken.presence_penalty) == (1.0, 0.0)
