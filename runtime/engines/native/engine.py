@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import threading
 import time
@@ -25,7 +26,7 @@ from .generation_config import read_defaults
 from .gguf_tokenizer import load_tokenizer
 from .loader import load_model
 from .mailbox import Mailbox
-from .model import Interrupted, Model
+from .model import AT_ONCE, Interrupted, Model
 from .model_files import ModelFiles
 from .opening import draft_rows, open_store, recomputes
 from .options import NativeOptions
@@ -156,6 +157,7 @@ class NativeEngine:
         if self._thread is None:
             self._mailbox = Mailbox(asyncio.get_running_loop())
             self._thread = threading.Thread(target=self._run, name="plait-engine", daemon=True)
+            atexit.register(self._abandon, self._thread)
             self._thread.start()
 
     async def close(self) -> None:
@@ -259,6 +261,20 @@ class NativeEngine:
                     mailbox.put(self.scheduler.fail(error))
         self._is_closed = True
         mailbox.call(self._stopped.set)
+        atexit.unregister(self._abandon)
+
+    def _abandon(self, thread: threading.Thread) -> None:
+        """The process ends and nobody has closed the engine, or waited for it: a thread that computes then would abort
+        the process in the midst of its exit."""
+        if is_forked():
+            return
+        with self.lock:
+            self._is_closed = True
+            self.scheduler.interrupt.value = AT_ONCE
+            self._work.notify_all()
+        if self._owns_model:
+            self.model.close()  # as in `close`
+        thread.join()
 
     def _step(self) -> None:
         """Plan, run and take over one forward pass, or a burst of them, or wait for work. A context is read from disk

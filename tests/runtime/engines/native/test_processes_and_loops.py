@@ -70,8 +70,19 @@ time.sleep(0.5)
 sys.stdout.write("ended")
 """
 
+ABANDONED = """
+import asyncio, atexit, sys, threading
+atexit.register(lambda: sys.stdout.write("ended" if threading.active_count() == 1 else "threads are left"))
+from plait import Runtime
 
-@pytest.mark.parametrize("script", [FORK, CLOSED], ids=["fork", "closed loop"])
+loop = asyncio.new_event_loop()
+runtime = Runtime("countdown", kv_tokens=4096)
+loop.run_until_complete(runtime.__aenter__())
+loop.close()
+"""
+
+
+@pytest.mark.parametrize("script", [FORK, CLOSED, ABANDONED], ids=["fork", "closed loop", "abandoned"])
 def test_in_a_process(script):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout) == (0, "ended"), done.stderr
