@@ -48,6 +48,23 @@ def whole(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def kept(value: object, depth: int = MAX_DEPTH) -> Any:
+    """The value with stand-ins for what `check_plain` refuses even without `finite`: `?` for half a character, the
+    hexadecimal digits of a long whole number, `...` for what is nested too deeply. What is no JSON stays."""
+    if isinstance(value, str):
+        return whole(value)
+    if isinstance(value, int):
+        return value if abs(value) <= MAX_WHOLE else hex(value)
+    if not isinstance(value, dict | list | tuple):
+        return value
+    if not depth:
+        return "..."
+    if isinstance(value, dict):
+        names = (kept(name) if isinstance(name, str | int) else name for name in value)
+        return {name: kept(part, depth - 1) for name, part in zip(names, value.values(), strict=True)}
+    return [kept(part, depth - 1) for part in value]
+
+
 def json_text(value: object, *, is_ascii: bool = True) -> str:
     """Without blanks, and with null in the place of numbers that are not finite, which JSON has not. In ASCII halves of
     characters stand there as escapes."""

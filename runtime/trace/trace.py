@@ -26,6 +26,7 @@ from ..disk import replace_file
 from ..engine import Tokenizer
 from ..engines.text_stream import piecewise
 from ..errors import InvalidInput
+from ..plain import kept, whole
 from .reader import parse, read
 from .record import (
     FORMAT,
@@ -205,21 +206,24 @@ class Trace:
         )
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """The file's lines as JSON values."""
+        """The file's lines as JSON values, which can be read back whatever a model, method or tool said."""
         self.spell()
-        yield {"type": "header", **self.header}
+        yield kept({"type": "header", **self.header})
         for branch in self.branches.values():
-            yield {"type": "branch", **asdict(branch)}
+            yield kept({"type": "branch", **asdict(branch)})
         for segment in self.segments:
-            yield {"type": "segment", **asdict(segment)}
+            line = asdict(segment)
+            for piece in line["pieces"]:  # else there are numbers alone, many of them
+                piece["text"] = whole(piece["text"])
+            yield {"type": "segment", **line}
         for join in self.joins:
             yield {"type": "join", **asdict(join)}
         for tool in self.tools:
-            yield {"type": "tool", **asdict(tool)}
+            yield kept({"type": "tool", **asdict(tool)})
         for state in self.states:
-            yield {"type": "state", **asdict(state)}
+            yield kept({"type": "state", **asdict(state)})
         if self.end is not None:
-            yield {"type": "end", **self.end}
+            yield kept({"type": "end", **self.end})
 
     def save(self, path: str | Path) -> None:
         """Write the file, compressed if its name ends in `.gz`; an unfinished trace is a valid file without an end

@@ -269,12 +269,14 @@ async def test_what_is_no_outcome_is_refused_by_the_methods_name(given, told, is
 
 
 @pytest.mark.parametrize("is_inside", [False, True])
-async def test_half_a_character_that_a_model_wrote_costs_no_result(is_inside, monkeypatch):
+async def test_half_a_character_that_a_model_wrote_costs_neither_result_nor_trace(is_inside, monkeypatch, tmp_path):
     given = outcome(text="a\ud83d", answer="\ude00", details={"votes": {"\ude00": 1}})
     monkeypatch.setattr(Odd, "outcome", given)
     async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
-        result = await (await runtime.submit(Odd(is_inside=is_inside)))
+        result = await (await runtime.submit(Odd(is_inside=is_inside), trace_file=tmp_path / "odd.jsonl"))
     assert (result.text, result.answer, result.details) == (given.text, given.answer, given.details)
+    end = Trace.load(tmp_path / "odd.jsonl").end
+    assert (end["answer"], end["details"]) == ("?", {"votes": {"?": 1}})
 
 
 async def test_numbers_of_all_kinds_and_as_names_are_details(monkeypatch, tmp_path):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plait import InvalidInput, SamplingParams, ScriptedEngine, Sequential, Trace
+from plait import Finish, InvalidInput, Method, Outcome, Runtime, SamplingParams, ScriptedEngine, Sequential, Trace
 from plait.runtime.engines.scripted import CharTokenizer
 from plait.runtime.engines.text_stream import piecewise
 from plait.runtime.trace.record import FORMAT, Piece
@@ -135,6 +139,57 @@ async def test_texts_may_hold_what_ends_lines_elsewhere(tmp_path):
     path = tmp_path / "trace.jsonl"
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\r\n" for line in trace.lines()), newline="")
     assert list(Trace.load(path).lines()) == list(trace.lines())
+
+
+TEXTS = st.text() | st.sampled_from(["\ud800", "\ud83d\ude00", "\U0001f600", "a\udfff"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.sampled_from([2**64, -(10**400)]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS | st.just(2**64), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def nested(value, depth):
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+class Told(Method):
+    """Says what it is given wherever a method can say something."""
+
+    method: Literal["test_told"] = "test_told"
+    said: ClassVar[tuple[Any, str, bool]]
+
+    def settings(self, engine):
+        return {"told": self.said[0]}
+
+    async def run(self, ctx):
+        value, text, is_failed = self.said
+        branch = ctx.open(ctx.tokenizer.encode(text), label=text)
+        branch.enter(text)
+        with branch.tool(text, value=value) as call:
+            call.output = text
+        with suppress(ValueError), branch.tool("broken"):
+            raise ValueError(text)
+        branch.record.error = text
+        if is_failed:
+            raise ValueError(text)
+        return Outcome(text=text, answer=text, finish=Finish.EOS, details={text: text})
+
+
+@given(VALUES, st.sampled_from([0, 0, 100]), TEXTS, st.booleans())
+def test_whatever_a_method_says_its_trace_loads_again(value, depth, text, is_failed):
+    async def end(path):
+        async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
+            job = await runtime.submit(Told(), trace_file=path)
+            await job.wait()
+        assert Trace.load(path).end["finish"] == job.trace.end["finish"] == ("failed" if is_failed else "eos")
+        assert json.dumps(list(Trace.load(path).lines())) == json.dumps(list(job.trace.lines()))
+
+    Told.said = nested(value, depth), text, is_failed
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(end(Path(folder, "trace.jsonl")))
 
 
 async def test_rewound_text_is_its_own_row_and_positions_follow_merges(tmp_path):
