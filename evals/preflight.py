@@ -91,5 +91,5 @@ def _naming(benchmark: Benchmark, sample: Sample) -> Iterator[None]:
         yield
     except PlaitError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidInput(f"{benchmark.name}, problem {sample.id!r}: {type(error).__name__}: {error}") from error

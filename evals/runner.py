@@ -128,13 +128,13 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
     last: tuple[Result, Row] | None = None
     try:
         await config.benchmark.prepare(sample)
-    except Exception as error:  # One problem's failure is data; the others go on.
+    except (Exception, SystemExit) as error:  # One problem's failure is data; the others go on.
         reason = f"{type(error).__name__}: {error}"
         return Unit(key=key, rows=tuple(_no_result(w, "failed", reason, None, "") for w in evaluation.windows))
     for window in evaluation.windows:
         try:
             built = method.build(config.benchmark, sample, window)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             rows.append(_no_result(window, "failed", f"no job: {type(error).__name__}: {error}", None, ""))
             continue
         narrowed = None
@@ -143,7 +143,7 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
         if narrowed is not None and last is not None:
             try:
                 rows.append(await _narrowed(evaluation, sample, built, last[1], window, narrowed))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 rows.append(_no_result(window, "failed", f"no verdict: {type(error).__name__}: {error}", None, ""))
             continue
         trace = _trace(evaluation, key, method, window)
@@ -163,7 +163,7 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
             rows.append(_no_result(window, "prompt_too_long", str(error), job, trace, is_final=True))
         except EngineClosed:
             raise
-        except Exception as error:  # One job's failure is data; the others go on.
+        except (Exception, SystemExit) as error:  # One job's failure is data; the others go on.
             if limit.expired():
                 rows.append(_no_result(window, "timeout", f"no result within {config.timeout} s", job, trace))
             else:
@@ -175,7 +175,7 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
                 continue
             try:
                 row = await _row(evaluation, sample, built, window, result, trace)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 reason = f"no verdict: {type(error).__name__}: {error}"
                 rows.append(_no_result(window, "failed", reason, job, trace))
                 continue

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 from ..engine import Engine
 from ..errors import InvalidBudget, InvalidInput
 from ..events import BranchStarted
+from ..plugins import no_exit
 from ..result import Outcome, check_outcome
 from .branch import AT_A_TIME, TracedBranch
 from .scope import Scope
@@ -136,7 +137,7 @@ class Context(Scope):
         async def one(index: int, part: Context) -> None:
             nonlocal is_over, num_left
             try:
-                with part.closing(), _lent(items[index], part):
+                with no_exit("a part of `parallel`"), part.closing(), _lent(items[index], part):
                     result = await work(part, items[index])
             finally:
                 num_left -= 1

@@ -14,6 +14,7 @@ from ..engine import Engine
 from ..errors import EngineClosed
 from ..event_queue import EventHub, EventQueue
 from ..events import Done, Event, Failed, Started
+from ..plugins import no_exit
 from ..result import Finish, Outcome, Result, check_outcome
 from ..trace.trace import Trace
 from .companions import Companions
@@ -183,8 +184,10 @@ class Job:
         )
 
     async def _outcome(self, context: Context) -> Outcome:
+        method = self.spec.method
         try:
-            return check_outcome(self.spec.method.method, await self.spec.method.run(context))
+            with no_exit(f"the method {method.method!r}"):
+                return check_outcome(method.method, await method.run(context))
         except OutOfBudget:
             reason = Finish.CRITICAL_TOKENS if context.critical_left == 0 else Finish.TOTAL_TOKENS
             return Outcome(text="", answer=None, finish=reason)

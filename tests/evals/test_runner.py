@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sys
 import threading
 
 import pytest
@@ -162,6 +163,28 @@ async def test_failures_are_rows_and_are_run_again_on_request(tmp_path):
     await run(config, tmp_path, engine=again, retry_failed=True)
     assert len(again.prompts) == 1
     assert not [row for (row,) in rows(tmp_path).values() if row["error"]]
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "told"),
+    [
+        (Sequential, "run", "the method 'sequential' raised SystemExit: 3"),
+        (Sequential, "settings", "SystemExit: 3"),
+        (Countdown, "grade", "no verdict: SystemExit: 3"),
+    ],
+)
+async def test_code_that_exits_fails_its_own_problem(cls, name, told, tmp_path, monkeypatch):
+    real, calls = getattr(cls, name), iter([True])
+
+    def once(*arguments):
+        if next(calls, False):
+            sys.exit(3)
+        return real(*arguments)
+
+    monkeypatch.setattr(cls, name, once)
+    await run(grid(methods=[{"method": "sequential"}], concurrency=1), tmp_path, engine=engine())
+    errors = [row["error"] for (row,) in rows(tmp_path).values()]
+    assert errors[0].endswith(told) and errors[1:] == [None] * 5
 
 
 async def test_a_job_that_takes_too_long_is_a_failure(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -277,6 +278,32 @@ async def test_half_a_character_that_a_model_wrote_costs_neither_result_nor_trac
     assert (result.text, result.answer, result.details) == (given.text, given.answer, given.details)
     end = Trace.load(tmp_path / "odd.jsonl").end
     assert (end["answer"], end["details"]) == ("?", {"votes": {"?": 1}})
+
+
+class Exits(Method):
+    """Ends the process, or would like to."""
+
+    method: Literal["test exits"] = "test exits"
+    is_part: bool = False
+
+    async def run(self, ctx):
+        async def work(part, item):
+            if item == 1:
+                sys.exit("that was it")
+            await asyncio.Event().wait()
+
+        if self.is_part:
+            await ctx.parallel(work, range(3))
+        await work(ctx, 1)
+
+
+@pytest.mark.parametrize(("is_part", "told"), [(False, "the method 'test exits'"), (True, "a part of `parallel`")])
+async def test_a_method_that_exits_fails_alone(is_part, told):
+    async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
+        job = await runtime.submit(Exits(is_part=is_part))
+        with pytest.raises(InvalidInput, match=f"{told} raised SystemExit: that was it"):
+            await job
+        assert (await (await runtime.submit(Sequential(prompt="q")))).text == "x"
 
 
 async def test_numbers_of_all_kinds_and_as_names_are_details(monkeypatch, tmp_path):
