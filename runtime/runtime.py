@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -16,14 +17,14 @@ from .engine import Engine, Tokenizer
 from .engines.loading import load_in_thread
 from .engines.model_digest import model_digest, option_digests
 from .engines.registry import load_engine
-from .errors import EngineClosed, InvalidInput, InvalidJob
+from .errors import EngineClosed, InvalidInput, InvalidJob, PlaitError
 from .job_spec import JobSpec
 from .jobs.companions import Companions
 from .jobs.job import Job
 from .methods.base import Method
 from .plain import check_plain
-from .plugins import Registry, is_subclass
-from .trace.trace import check_writable
+from .plugins import Registry, has_methods, is_subclass
+from .trace.trace import writable
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class Runtime:
             raise InvalidInput("give either a model or an engine: Runtime('countdown') or Runtime(engine=...)")
         if engine is not None and options:
             raise InvalidInput(f"options {', '.join(options)} are for loading a model; this engine is loaded already")
+        if engine is not None and not has_methods(engine, Engine):
+            raise InvalidInput(f"engine: this is a {type(engine).__name__}, which has not the methods of an Engine")
         self._model = model
         self._options = options
         self._engine = engine
@@ -176,22 +179,22 @@ class Runtime:
         """
         self._check_open()
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
-        self.check(spec.method)
+        with _refusing(spec.method):
+            self.check(spec.method)
         check_id(id)
         name = id or self._new_id(self._jobs)
         if name in self._jobs:
             raise InvalidJob(f"a job {name!r} is running")
-        file = Path(trace_file) if trace_file else None
-        if file is not None:
-            check_writable(file)
-        started = Job(
-            name,
-            spec,
-            self.engine,
-            companions=self._companions,
-            model_files=self._model_files,
-            trace_file=file,
-        )
+        file = writable(trace_file)
+        with _refusing(spec.method):  # it is asked for its settings
+            started = Job(
+                name,
+                spec,
+                self.engine,
+                companions=self._companions,
+                model_files=self._model_files,
+                trace_file=file,
+            )
         self._jobs[name] = started
         started.on_end(lambda: self._jobs.pop(name, None))
         return started
@@ -222,6 +225,17 @@ class Runtime:
                 cancelled = error
         if cancelled is not None:
             raise cancelled
+
+
+@contextmanager
+def _refusing(method: Method) -> Iterator[None]:
+    """What a method, which is anyone's, raises before any work is `InvalidInput` that names it."""
+    try:
+        yield
+    except PlaitError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InvalidInput(f"the method {method.method!r} cannot be run: {type(error).__name__}: {error}") from error
 
 
 def _model_files(model: str, options: dict[str, Any]) -> dict[str, str]:

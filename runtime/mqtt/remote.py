@@ -21,7 +21,7 @@ from ..methods.base import Method
 from ..passwords import without_password
 from ..runtime import Runtime, check_id
 from ..settled import settled
-from ..trace.trace import check_writable
+from ..trace.trace import writable
 from .address import Address
 from .client_actions import Action, Answered, Began, Happened, Lost, Send, Unreadable
 from .client_state import Jobs
@@ -174,9 +174,7 @@ class RemoteRuntime(Runtime):
         size = len(encode(Offer(epoch=1, job=data)))
         if size > self._link.packet_bytes - 1024:
             raise _too_large(size, self._link.packet_bytes)
-        file = Path(trace_file) if trace_file else None
-        if file is not None:
-            check_writable(file)
+        file = writable(trace_file)
         started = RemoteJob(
             id or name, spec, file, partial(self._cancel, name), partial(self._watch, name), self._state.lease
         )

@@ -44,8 +44,15 @@ from .record import (
 logger = logging.getLogger(__name__)
 
 
-def check_writable(path: Path) -> None:
-    """Raise `InvalidInput` if a trace cannot be written there; makes the folder, and leaves what is there as it is."""
+def writable(file: str | Path | None) -> Path | None:
+    """Where a trace is to be written; None or empty: nowhere. Makes the folder, and leaves what is there as it is.
+    Raises `InvalidInput` if it cannot be written there."""
+    if not file:
+        return None
+    try:
+        path = Path(file)
+    except TypeError:
+        raise InvalidInput(f"the file of a trace is a path, not {type(file).__name__}") from None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         existed = _is_there(path)
@@ -54,6 +61,7 @@ def check_writable(path: Path) -> None:
             path.unlink()
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from None
+    return path
 
 
 def _is_there(path: Path) -> bool:

@@ -350,6 +350,20 @@ async def test_what_is_wrong_is_said_before_any_work(tmp_path):
         assert model.prompts == []
 
 
+async def test_problems_may_come_one_by_one(tmp_path, monkeypatch):
+    load = Countdown.load
+    monkeypatch.setattr(Countdown, "load", lambda self: iter(load(self)))
+    await run(grid(), tmp_path, engine=engine())
+    assert len(rows(tmp_path)) == 12
+
+
+@pytest.mark.parametrize("wrong", [lambda _: 1 / 0, lambda _: sys.exit(), lambda _: None])
+async def test_problems_that_cannot_be_loaded_are_told_by_the_benchmarks_name(wrong, tmp_path, monkeypatch):
+    monkeypatch.setattr(Countdown, "load", wrong)
+    with pytest.raises(InvalidInput, match="^countdown: (ZeroDivisionError|SystemExit|TypeError): "):
+        await run(grid(), tmp_path / "out", engine=engine())
+
+
 async def test_equal_ids_are_refused(tmp_path):
     data = tmp_path / "problems.jsonl"
     data.write_text('{"id": "a", "nums": [1, 2, 3], "target": 6}\n' * 2)

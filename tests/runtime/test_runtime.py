@@ -368,6 +368,39 @@ async def test_an_id_that_no_trace_can_hold_is_refused(id, told):
         assert not runtime.jobs
 
 
+@pytest.mark.parametrize("file", [5, b"a", ["a"]])
+async def test_a_file_that_is_no_path_is_refused(file):
+    async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
+        with pytest.raises(InvalidInput, match=f"a path, not {type(file).__name__}"):
+            await runtime.submit(Sequential(prompt="q"), trace_file=file)
+        assert not runtime.jobs
+
+
+@pytest.mark.parametrize("engine", [42, "countdown"])
+def test_an_engine_that_is_none_is_refused(engine):
+    with pytest.raises(InvalidInput, match=f"engine: this is a {type(engine).__name__}"):
+        Runtime(engine=engine)
+
+
+@pytest.mark.parametrize("name", ["check", "settings"])
+@pytest.mark.parametrize(
+    ("wrong", "told"), [(lambda *_: 1 / 0, "ZeroDivisionError"), (lambda *_: sys.exit(3), "SystemExit: 3")]
+)
+async def test_what_a_method_raises_before_any_work_names_it(name, wrong, told, monkeypatch):
+    monkeypatch.setattr(Odd, name, wrong)
+    async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
+        with pytest.raises(InvalidInput, match=f"the method 'test odd' cannot be run: {told}"):
+            await runtime.submit(Odd())
+        assert not runtime.jobs
+
+
+async def test_settings_are_an_object(monkeypatch):
+    monkeypatch.setattr(Odd, "settings", lambda *_: None)
+    async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
+        with pytest.raises(InvalidInput, match="the method 'test odd' cannot be run: .*not a mapping"):
+            await runtime.submit(Odd())
+
+
 @pytest.mark.parametrize("job", [{"method": {"method": "sequential", "prompt": "q"}}, "q", None, Sequential])
 async def test_what_is_no_job_is_refused(job):
     async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
