@@ -219,13 +219,13 @@ class TracedBranch(Notes):
         self._segments.see([])
 
     def block(self) -> TracedBlock:
-        """A handle on what is being written."""
-        return TracedBlock(self.engine_branch.block(), self._segments.block(self.position))
+        """A handle on what is being written, closed with the job at the latest."""
+        return TracedBlock(self.engine_branch.block(), self._segments.block(self.position), self.scope.state.blocks)
 
     def seal(self) -> TracedBlock:
-        """End what is being written and give a handle on it."""
+        """End what is being written and give a handle on it, closed with the job at the latest."""
         self._leave_to_readers()
-        return TracedBlock(self.engine_branch.seal(), self._segments.seal())
+        return TracedBlock(self.engine_branch.seal(), self._segments.seal(), self.scope.state.blocks)
 
     def arrange(self, blocks: Sequence[TracedBlock]) -> None:
         """Replace the view by these blocks, one behind another, what is being written last."""

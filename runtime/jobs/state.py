@@ -16,7 +16,7 @@ from ..events import BudgetUsed, Event
 from ..result import Usage
 from ..trace.record import SegmentRecord
 from ..trace.trace import Trace
-from ..trace.writer import note_sights
+from ..trace.writer import TracedBlock, note_sights
 from .companions import Companions
 
 E = TypeVar("E", bound=Event)
@@ -86,6 +86,8 @@ class JobState:
         """Trace segments of attached contexts, by what was attached where (`TracedBranch.attach_contexts`)."""
         self.branches: dict[str, OpenBranch] = {}
         """Open branches by id."""
+        self.blocks: set[TracedBlock] = set()
+        """Open blocks. They outlive the scope of their branch: what one part sealed, others may arrange."""
         self.late: list[tuple[SegmentRecord, int, Block]] = []
         """Segments frozen with pending tokens under a view with live spans, and their lengths."""
         self.has_ended = False
@@ -181,6 +183,8 @@ class JobState:
         self.note_late(is_end=True)
         for branch in list(self.branches.values()):
             branch.close()
+        for block in list(self.blocks):
+            block.close()
         self.usage.seconds = self.seconds
         sampled = self._kv_at - self.started
         self.usage.mean_kv_blocks = self._kv_sum / sampled if sampled > 0 else 0.0

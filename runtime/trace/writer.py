@@ -10,12 +10,17 @@ from .record import Piece, SegmentRecord, SpanRecord
 from .trace import Trace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class TracedBlock:
-    """A `Block`, and the spans that say in the trace what it holds."""
+    """A `Block`, and the spans that say in the trace what it holds; closed with its job at the latest."""
 
     block: Block
     spans: tuple[SpanRecord, ...]
+    open_blocks: set[TracedBlock]
+    """Those of its job: it is one of them until it is closed."""
+
+    def __post_init__(self) -> None:
+        self.open_blocks.add(self)
 
     @property
     def tokens(self) -> list[int]:
@@ -24,6 +29,7 @@ class TracedBlock:
     def close(self) -> None:
         """Let go; idempotent."""
         self.block.close()
+        self.open_blocks.discard(self)
 
 
 def note_sights(segment: SegmentRecord, block: Block) -> None:

@@ -119,3 +119,23 @@ async def test_what_late_tokens_saw_is_noted_once_they_are_computed_or_nobody_wi
         ctx.state.finish()
         assert not ctx.state.late
         assert list(segment.seen.values()) == ([[2, 2]] if is_read else [])
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+async def test_blocks_outlive_their_part_and_are_freed_with_the_job_at_the_latest(is_sealed):
+    engine = native()
+    await engine.start()
+    async with context(engine) as ctx:
+
+        async def write(part, token):
+            branch = part.open()
+            branch.extend([token, token])
+            await branch.generate(SamplingParams(max_tokens=0))
+            return branch.seal() if is_sealed else branch.block()
+
+        kept, closed = await ctx.parallel(write, [4, 5])
+        closed.close()
+        assert ctx.state.blocks == {kept}
+        ctx.open().arrange([kept])
+        ctx.state.finish()
+        assert not ctx.state.blocks and engine.block_usage().used == 0
