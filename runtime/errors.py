@@ -16,7 +16,7 @@
     +-- NonFiniteLogits       the model gave NaN or infinite numbers: its weights are damaged, or overflow
     +-- WorkerLost            a process that runs a part of the model has ended, and the engine with it
     +-- ServerFailed          the server that an engine talks to refuses, fails or cannot be reached
-    +-- JobFailed             a worker's job ended by an error that is none of these
+    +-- JobFailed             a job ended by what is none of these: an error on a worker, a wait that others cancelled
 
 Malformed *model output* is never an exception: every method defines an outcome for it. A failing `assert` is a defect
 of plait itself.
@@ -94,4 +94,5 @@ class ServerFailed(PlaitError):
 
 
 class JobFailed(PlaitError):
-    """A job on a worker ended by an error that is not plait's own; the message names it."""
+    """A job on a worker ended by an error that is not plait's own; the message names it. Or what a method waited for
+    was cancelled, and the method was not."""

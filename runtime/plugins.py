@@ -14,8 +14,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -110,16 +109,6 @@ def has_methods(thing: object, protocol: type) -> bool:
         for name, one in vars(protocol).items()
         if isfunction(one) and name[0] != "_"
     )
-
-
-@contextmanager
-def no_exit(what: str) -> Iterator[None]:
-    """Raise `InvalidInput` about `what` where somebody's code inside raises `SystemExit`, which out of a task ends the
-    event loop, and all that runs there beside."""
-    try:
-        yield
-    except SystemExit as error:
-        raise InvalidInput(f"{what} raised SystemExit: {error}") from error
 
 
 @cache

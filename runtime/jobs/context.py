@@ -18,10 +18,10 @@ from typing import Any, Protocol, TypeVar
 from ..engine import Engine
 from ..errors import InvalidBudget, InvalidInput
 from ..events import BranchStarted
-from ..plugins import no_exit
 from ..result import Outcome, check_outcome
 from .branch import AT_A_TIME, TracedBranch
 from .scope import Scope
+from .state import contained
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
@@ -121,7 +121,7 @@ class Context(Scope):
         with branches in it, belongs to its part meanwhile. `parent`: the branch to draw the parts' branches under.
         `nested`: the parts are one level deeper. `until`: once it holds for a result, the other parts are cancelled
         (their entries are None); which ones had finished by then depends on timing. The first exception cancels the
-        other parts and is raised.
+        other parts and is raised: `JobFailed` for a part that was not cancelled, but awaited something that was.
         """
         self.state.check_runs()
         slot = self.next_slot()
@@ -137,7 +137,7 @@ class Context(Scope):
         async def one(index: int, part: Context) -> None:
             nonlocal is_over, num_left
             try:
-                with no_exit("a part of `parallel`"), part.closing(), _lent(items[index], part):
+                with contained(f"part {index} of parallel"), part.closing(), _lent(items[index], part):
                     result = await work(part, items[index])
             finally:
                 num_left -= 1
@@ -203,12 +203,13 @@ class Context(Scope):
                         branch.lockstep(None)
 
     async def run(self, method: Runnable, *, parent: TracedBranch | None = None) -> Outcome:
-        """Run another method inside this one, on the same ledger. Raises what its `check` raises, and
-        `InvalidInput` if it gives no `Outcome`."""
+        """Run another method inside this one, on the same ledger. Raises what its `check` raises, `InvalidInput` if it
+        gives no `Outcome`, and `JobFailed` as `parallel` does."""
         self.state.check_runs()
         method.check(self.engine)
-        with self._part(self.engine, parent) as part:
-            return check_outcome(getattr(method, "method", type(method).__name__), await method.run(part))
+        name = getattr(method, "method", type(method).__name__)
+        with self._part(self.engine, parent) as part, contained(f"the method {name!r}"):
+            return check_outcome(name, await method.run(part))
 
     @contextmanager
     def on(self, engine: Engine, *, parent: TracedBranch | None = None) -> Iterator[Context]:

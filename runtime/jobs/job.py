@@ -14,12 +14,11 @@ from ..engine import Engine
 from ..errors import EngineClosed
 from ..event_queue import EventHub, EventQueue
 from ..events import Done, Event, Failed, Started
-from ..plugins import no_exit
 from ..result import Finish, Outcome, Result, check_outcome
 from ..trace.trace import Trace
 from .companions import Companions
 from .context import Context, Runnable
-from .state import JobState
+from .state import JobState, contained
 
 logger = logging.getLogger(__name__)
 
@@ -184,10 +183,10 @@ class Job:
         )
 
     async def _outcome(self, context: Context) -> Outcome:
-        method = self.spec.method
+        name = self.spec.method.method
         try:
-            with no_exit(f"the method {method.method!r}"):
-                return check_outcome(method.method, await method.run(context))
+            with contained(f"the method {name!r}"):
+                return check_outcome(name, await self.spec.method.run(context))
         except OutOfBudget:
             reason = Finish.CRITICAL_TOKENS if context.critical_left == 0 else Finish.TOTAL_TOKENS
             return Outcome(text="", answer=None, finish=reason)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..budget import Budget
 from ..engine import Block, Engine
-from ..errors import BranchClosed
+from ..errors import BranchClosed, InvalidInput, JobFailed
 from ..event_queue import EventHub
 from ..events import BudgetUsed, Event
 from ..result import Usage
@@ -35,6 +35,22 @@ async def cut_off(at: float | None) -> AsyncIterator[None]:
     except TimeoutError:
         if not limit.expired():
             raise
+
+
+@contextmanager
+def contained(who: str) -> Iterator[None]:
+    """What somebody's code raises inside fails `who` and nothing else: `InvalidInput` for `SystemExit`, which out of a
+    task ends the event loop, and `JobFailed` for a `CancelledError` if nobody has cancelled the current task. What it
+    waited for was: a task group or a job would take that for a cancellation of the task, and report no failure."""
+    try:
+        yield
+    except SystemExit as error:
+        raise InvalidInput(f"{who} raised SystemExit: {error}") from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise JobFailed(f"{who} was not cancelled, but something that it waited for was: {error!r}") from error
 
 
 class OpenBranch(Protocol):

@@ -15,6 +15,7 @@ from plait import (
     Finish,
     InvalidInput,
     InvalidJob,
+    JobFailed,
     JobSpec,
     Method,
     Outcome,
@@ -134,6 +135,39 @@ async def test_cancelling_at_any_point_frees_everything(steps, tmp_path):
     assert trace.end is not None and (trace.end["finish"] == "cancelled") is cancelled
     sampled = sum(len(piece.token_ids) for s in trace.segments for piece in s.pieces if piece.kind == "sampled")
     assert trace.end.get("usage", {"generated_tokens": 0})["generated_tokens"] == sampled
+
+
+class Waiting(Method):
+    """Waits, somewhere inside, for what somebody else has cancelled."""
+
+    method: Literal["test waiting"] = "test waiting"
+    where: str
+
+    async def run(self, ctx):
+        if self.where == "run":
+            await ctx.run(Waiting(where="itself"))
+        if self.where == "parallel":
+            await ctx.parallel(self.part, [0, 1])
+        await self.part(ctx, 1)
+
+    async def part(self, ctx, item):
+        other = asyncio.create_task(asyncio.sleep(60))
+        if item:
+            other.cancel("by others")
+        await other
+
+
+@pytest.mark.parametrize(
+    ("where", "who"),
+    [("itself", "the method 'test waiting'"), ("run", "the method 'test waiting'"), ("parallel", "part 1 of parallel")],
+)
+async def test_waiting_for_what_others_cancelled_is_a_failure_and_no_cancellation(where, who):
+    async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
+        job = await runtime.submit(Waiting(where=where))
+        with pytest.raises(JobFailed, match=f"{who} was not cancelled, but .* CancelledError\\('by others'\\)"):
+            await job
+        last = [event async for event in job][-1]
+        assert isinstance(last, Failed) and not last.cancelled and job.trace.end["finish"] == "failed"
 
 
 async def test_busy_runs_to_its_end_within_the_cancellation_points():
@@ -297,7 +331,7 @@ class Exits(Method):
         await work(ctx, 1)
 
 
-@pytest.mark.parametrize(("is_part", "told"), [(False, "the method 'test exits'"), (True, "a part of `parallel`")])
+@pytest.mark.parametrize(("is_part", "told"), [(False, "the method 'test exits'"), (True, "part 1 of parallel")])
 async def test_a_method_that_exits_fails_alone(is_part, told):
     async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
         job = await runtime.submit(Exits(is_part=is_part))
