@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from ..engine import Engine
-from ..errors import InvalidBudget, InvalidInput
+from ..errors import InvalidInput
 from ..events import BranchStarted
 from ..result import Outcome, check_outcome
 from .branch import AT_A_TIME, TracedBranch
@@ -127,7 +127,7 @@ class Context(Scope):
         slot = self.next_slot()
         limit = None if self.critical_limit is None else max(self.critical_limit - reserve, self.now)
         ledgers = self.ledger.split(len(items), reserve)
-        began = self.now
+        began, around = self.now, self.state.slots_around
         parts: list[Context] = []
         results: list[T | None] = [None] * len(items)
         tasks: list[asyncio.Task[None]] = []
@@ -137,7 +137,12 @@ class Context(Scope):
         async def one(index: int, part: Context) -> None:
             nonlocal is_over, num_left
             try:
-                with contained(f"part {index} of parallel"), part.closing(), _lent(items[index], part):
+                with (
+                    contained(f"part {index} of parallel"),
+                    part.closing(),
+                    _lent(items[index], part),
+                    self.state.inside(around),
+                ):
                     result = await work(part, items[index])
             finally:
                 num_left -= 1
@@ -187,12 +192,10 @@ class Context(Scope):
         each other (`TracedBranch.watch`) depends on nothing else. When the generation of one ends, those of the others
         end in the same pass (`Finish.GANG`). Who has no budget left sits out, and so do those of a part of this
         context's `parallel` that is over until all parts are. Raises `InvalidBudget` if there are more than may decode
-        at a time."""
-        width = self.state.budget.width
-        if width is not None and len(branches) > width:
-            raise InvalidBudget(f"{len(branches)} branches are to step together: budget.width is {width}")
+        at a time, and so do generations of other branches inside if the branches are all that may."""
+        slots = self.state.slots(len(branches))
         gang = ".".join(map(str, (*self.path, self.next_slot())))
-        async with self.state.slots(len(branches)):
+        async with slots:
             try:
                 for branch in branches:
                     branch.lockstep(gang)

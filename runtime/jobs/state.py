@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 from ..budget import Budget
 from ..engine import Block, Engine
-from ..errors import BranchClosed, InvalidInput, JobFailed
+from ..errors import BranchClosed, InvalidBudget, InvalidInput, JobFailed
 from ..event_queue import EventHub
 from ..events import BudgetUsed, Event
 from ..result import Usage
@@ -96,6 +97,8 @@ class JobState:
         """In the event loop's time."""
         self._slots = asyncio.Semaphore(budget.width) if budget.width is not None else None
         self._gang_turn = asyncio.Lock()
+        self._around: Counter[asyncio.Task[Any] | None] = Counter()
+        """Slots that gangs hold which a task is inside of."""
         self.details: dict[str, Any] = {}
         """JSON values for `Result.details`, beside those of the method."""
         self.contexts: dict[tuple[Any, ...], int] = {}
@@ -129,25 +132,56 @@ class JobState:
             raise BranchClosed(f"job {self.job} has ended: await what its method begins before the method returns")
 
     def slot(self) -> AbstractAsyncContextManager[None]:
-        """Held while a branch decodes, so that no more do than the budget's width. The order changes no result."""
+        """Held while a branch decodes, so that no more do than the budget's width. The order changes no result. Raises
+        `InvalidBudget` as `slots` does."""
+        self._check_slots(1, "a branch is to decode")
         return self._slots or nullcontext()
 
+    def slots(self, count: int) -> AbstractAsyncContextManager[None]:
+        """Held while a gang of `count` branches decodes. All are taken in one turn, so that two gangs never hold a part
+        each and wait for the rest. Behind the deadline, when nothing is decoded any more, without them. Raises
+        `InvalidBudget` if the budget's width has less beside those of the gangs around: they would never be free."""
+        self._check_slots(count, f"{count} branches are to step together")
+        return self._hold(count)
+
     @asynccontextmanager
-    async def slots(self, count: int) -> AsyncIterator[None]:
-        """Held while a gang of `count` branches, at most the budget's width, decodes. All are taken in one turn, so
-        that two gangs never hold a part each and wait for the rest."""
+    async def _hold(self, count: int) -> AsyncIterator[None]:
         taken = 0
         try:
             if self._slots is not None:
-                async with self._gang_turn:
+                async with cut_off(self.deadline), self._gang_turn:
                     while taken < count:
                         await self._slots.acquire()
                         taken += 1
-            yield
+            with self.inside(self.slots_around + taken):
+                yield
         finally:
             for _ in range(taken):
                 assert self._slots is not None
                 self._slots.release()
+
+    @property
+    def slots_around(self) -> int:
+        """Slots that gangs hold which the current task is inside of, itself or by the `parallel` it is a part of."""
+        return self._around[asyncio.current_task()]
+
+    @contextmanager
+    def inside(self, slots: int) -> Iterator[None]:
+        """The current task is inside of gangs that hold so many slots."""
+        task, before = asyncio.current_task(), self.slots_around
+        self._around[task] = slots
+        try:
+            yield
+        finally:
+            self._around[task] = before
+            if not before:
+                del self._around[task]
+
+    def _check_slots(self, count: int, what: str) -> None:
+        width, around = self.budget.width, self.slots_around
+        if width is not None and around + count > width:
+            beside = f" beside the {around} whose `lockstep` it is inside of" if around else ""
+            raise InvalidBudget(f"{what}{beside}: budget.width is {width}")
 
     def emit(self, cls: type[E], **values: Any) -> None:
         """Build and send an event; free when nobody reads."""

@@ -302,6 +302,41 @@ async def test_no_more_step_together_than_may_decode():
             assert gangs[4:] == ["3", "3", "3"]
 
 
+@pytest.mark.parametrize("how", ["itself", "part", "part of a part"])
+async def test_what_has_no_place_beside_the_gangs_around_is_refused(how):
+    async with asyncio.timeout(60), context(engine(), width=3) as ctx:
+        one, two, three, four = (start(ctx) for _ in range(4))
+        for branch in (one, two, three, four):
+            branch.lockstep = lambda gang: None
+
+        async def use(part, depth):
+            if depth:
+                return await part.parallel(use, [depth - 1])
+            with pytest.raises(InvalidBudget, match="2 branches .* beside the 2 .* budget.width is 3"):
+                async with part.lockstep([three, four]):
+                    pytest.fail("entered")
+            assert (await three.generate(tokens(1))).finish is Finish.LENGTH
+            async with part.lockstep([three]):
+                with pytest.raises(InvalidBudget, match="a branch is to decode beside the 3 .* budget.width is 3"):
+                    await four.generate(tokens(1))
+            return None
+
+        async with ctx.lockstep([one, two]):
+            await use(ctx, ["itself", "part", "part of a part"].index(how))
+        async with ctx.lockstep([three, four]):
+            pass
+
+
+async def test_a_task_that_was_begun_inside_a_gang_waits_for_its_end():
+    async with asyncio.timeout(60), context(engine(), width=1) as ctx:
+        one, two = start(ctx), start(ctx)
+        one.lockstep = lambda gang: None
+        async with ctx.lockstep([one]):
+            beside = asyncio.create_task(two.generate(tokens(1)))
+            await asyncio.sleep(0)
+        assert (await beside).finish is Finish.LENGTH
+
+
 async def test_companions_are_the_jobs_or_there_are_none():
     async with context(engine()) as ctx:
         with pytest.raises(InvalidInput, match="no other model .'countdown'"):

@@ -96,3 +96,18 @@ async def test_two_gangs_never_hold_a_part_each():
         async with asyncio.timeout(10):
             await asyncio.gather(*(gang() if i % 2 else single() for i in range(20)))
         assert most == 3 and busy == 0
+
+
+async def test_waiting_for_a_gang_ends_at_the_deadline_and_keeps_no_slots():
+    async with asyncio.timeout(60), context(ScriptedEngine(["x"]), width=2) as ctx:
+        state = ctx.state
+
+        async def late():
+            async with state.slots(2):
+                return "entered"
+
+        async with state.slots(1):
+            state.deadline = asyncio.get_running_loop().time() + 0.01
+            assert await asyncio.create_task(late()) == "entered"
+        state.deadline = None
+        assert await late() == "entered" and not state.slots_around
