@@ -236,7 +236,10 @@ class TracedBranch(Notes):
         self._segments.arrange([span for block in blocks for span in block.spans], computed)
 
     def lockstep(self, gang: str | None) -> None:
-        """Step together with the other branches of the gang; None: leave it."""
+        """Step together with the other branches of the gang; None: leave it, though a generation under way, for which
+        it raises `BranchBusy`, ends in step."""
+        if gang is None:
+            self._gang = None
         self.engine_branch.lockstep(gang)
         self._gang, self._home = gang, self.scope
 
@@ -285,15 +288,16 @@ class TracedBranch(Notes):
         """
         if self.is_closed:
             raise BranchClosed(f"branch {self.id} is closed")
+        gang = self._gang
         call = Call(
-            self.scope,
-            self.engine_branch,
-            self.record,
-            self._segments,
-            context_limit=self.context_limit,
-            gang=self._gang,
+            self.scope, self.engine_branch, self.record, self._segments, context_limit=self.context_limit, gang=gang
         )
-        return await call.run(params)
+        try:
+            return await call.run(params)
+        finally:
+            if gang is not None and self._gang is None and not self.is_closed:  # left meanwhile
+                with suppress(BranchBusy, EngineClosed):
+                    self.engine_branch.lockstep(None)
 
     # -- recording ---------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from ..engine import Engine
-from ..errors import InvalidInput
+from ..errors import BranchBusy, EngineClosed, InvalidInput, PlaitError
 from ..events import BranchStarted
 from ..result import Outcome, check_outcome
 from .branch import AT_A_TIME, TracedBranch
@@ -192,18 +192,27 @@ class Context(Scope):
         each other (`TracedBranch.watch`) depends on nothing else. When the generation of one ends, those of the others
         end in the same pass (`Finish.GANG`). Who has no budget left sits out, and so do those of a part of this
         context's `parallel` that is over until all parts are. Raises `InvalidBudget` if there are more than may decode
-        at a time, and so do generations of other branches inside if the branches are all that may."""
+        at a time, and so do generations of other branches inside if the branches are all that may; leaving raises
+        `BranchBusy` if one is still generating, unless an exception is raised already."""
         slots = self.state.slots(len(branches))
         gang = ".".join(map(str, (*self.path, self.next_slot())))
+        inside: list[TracedBranch] = []
+        failed: PlaitError | None = None
         async with slots:
             try:
                 for branch in branches:
                     branch.lockstep(gang)
+                    inside.append(branch)
                 yield
             finally:
-                for branch in branches:
-                    if not branch.is_closed:
-                        branch.lockstep(None)
+                for branch in inside:
+                    try:
+                        if not branch.is_closed:
+                            branch.lockstep(None)
+                    except (BranchBusy, EngineClosed) as error:
+                        failed = failed or error
+            if failed is not None:  # and nothing else, which would say more
+                raise failed
 
     async def run(self, method: Runnable, *, parent: TracedBranch | None = None) -> Outcome:
         """Run another method inside this one, on the same ledger. Raises what its `check` raises, `InvalidInput` if it

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from plait import Finish, InvalidInput, SamplingParams
+from plait import BranchBusy, Finish, InvalidInput, SamplingParams
 from plait.runtime.engines.native.branch import NativeBranch
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
@@ -160,3 +160,43 @@ async def test_members_without_budget_that_are_asked_one_after_another_end_at_on
     async with pair(**{name: 4}) as (ctx, sides), ctx.lockstep(sides):
         await asyncio.gather(*(side.generate(tokens(2)) for side in sides))
         assert [(await side.generate(tokens(5))).finish for side in sides] == [name, name]
+
+
+@pytest.mark.parametrize("cause", [ValueError("the cause"), None])
+async def test_who_decodes_when_a_gang_is_left_hides_no_cause_and_keeps_nobody_in_it(cause):
+    async with pair() as (ctx, sides):
+        with pytest.raises(BranchBusy if cause is None else ValueError, match="is generating|the cause"):
+            async with ctx.lockstep(sides):
+                left = [asyncio.create_task(side.generate(tokens(20 * i))) for i, side in enumerate(sides, 5)]
+                await asyncio.sleep(0)
+                assert all(side.engine_branch.generation is not None for side in sides)
+                if cause is not None:
+                    raise cause
+        left[0].cancel()
+        await asyncio.wait(left[:1])
+        assert sides[0].engine_branch.gang is None
+        assert len((await left[1]).token_ids) == 120
+        assert [len((await side.generate(tokens(3))).token_ids) for side in sides] == [3, 3]
+
+
+async def test_who_is_idle_when_a_gang_is_left_leaves_it_behind_one_that_decodes():
+    async with pair() as (ctx, sides):
+        with pytest.raises(ValueError, match="the cause"):
+            async with ctx.lockstep(sides):
+                left = asyncio.create_task(sides[0].generate(tokens(4)))
+                await asyncio.sleep(0)
+                raise ValueError("the cause")
+        assert (await left).finish is Finish.LENGTH
+        assert all(side.engine_branch.gang is None for side in sides)
+
+
+async def test_a_branch_that_cannot_come_into_a_gang_stays_where_it_is():
+    async with pair() as (ctx, sides), ctx.lockstep(sides[:1]):
+        left = asyncio.create_task(sides[0].generate(tokens(4)))
+        await asyncio.sleep(0)
+        gang = sides[0].engine_branch.gang
+        with pytest.raises(BranchBusy):
+            async with ctx.lockstep(sides[::-1]):
+                pytest.fail("entered")
+        assert (await left).finish is Finish.LENGTH
+        assert [side.engine_branch.gang for side in sides] == [gang, None]
