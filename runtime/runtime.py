@@ -47,7 +47,7 @@ class Runtime:
     `org/name@revision`, `org/name:FILE.gguf`), or `replay:FILE` and other schemes. It is loaded on entering, in a
     thread; `options` go to the loader. `Runtime(engine=...)` takes an engine that exists. Either way the engine is
     started on entering and closed on leaving. Leaving cancels all jobs and waits for them: no task outlives the
-    runtime.
+    runtime. Entered again, it loads its model anew; an engine that was given may be one that cannot be started again.
 
     `Runtime("mqtt://host/pool")` runs them on the workers of a pool instead, with the same operations: `docs/mqtt.md`.
     """
@@ -126,9 +126,9 @@ class Runtime:
 
     async def _open(self) -> None:
         """Make ready for jobs; what raises leaves nothing behind."""
-        if self._engine is None:
+        if self._model is not None:
             model, options = self._model, self._options
-            assert model is not None
+            self._engine = None  # of an earlier time, closed: it need not stay in memory beside the new one
             began = time.perf_counter()
 
             def load() -> Engine:
@@ -146,9 +146,9 @@ class Runtime:
                 kv.block_size,
             )
         try:
-            await self._engine.start()
+            await self.engine.start()
         except BaseException:
-            await self._engine.close()
+            await self.engine.close()
             raise
 
     async def _close(self) -> None:

@@ -503,6 +503,32 @@ async def test_a_runtime_is_entered_again_after_it_was_left_or_did_not_open():
             assert (await (await runtime.submit(Sequential(prompt="q")))).text == "x"
 
 
+async def test_a_runtime_that_is_entered_again_loads_its_model_anew(monkeypatch):
+    class Once(ScriptedEngine):
+        async def start(self):
+            if self.is_closed or len(loaded) == 2:
+                raise EngineClosed("the engine is closed")
+            await super().start()
+
+    loaded = []
+
+    def load(model, options):
+        loaded.append(Once(lambda _: f"{model} {options['kv_tokens']}"))
+        return loaded[-1]
+
+    monkeypatch.setattr("plait.runtime.runtime.load_engine", load)
+    runtime = Runtime("countdown", kv_tokens=512)
+    for is_broken in (False, True, False):
+        if is_broken:
+            with pytest.raises(EngineClosed):
+                await runtime.__aenter__()
+            continue
+        async with runtime:
+            assert (await (await runtime.submit(Sequential(prompt="q")))).text == "countdown 512"
+        assert runtime.engine is loaded[-1]  # for what it has counted
+    assert len(loaded) == 3 and all(engine.is_closed for engine in loaded)
+
+
 async def test_an_engine_that_does_not_start_is_closed():
     class Broken(ScriptedEngine):
         async def start(self):
