@@ -101,7 +101,12 @@ def _read(file: FilePatch, source: Source, where: str) -> Edit:
     old = existing(file.old, source, where)
     text = source.files[old]
     if file.new is None:
-        # That all lines stand there again is not asked for: the name is clear enough.
+        # That all lines stand there again is not asked for: the name is clear enough. An empty one may lack its '-'.
+        if kept := next((hunk for hunk in file.hunks if any(hunk.new)), None):
+            raise EditError(
+                f"{where}, hunk at line {kept.line}: a deleted file has all its lines removed: "
+                f"write +++ b/{old} to keep it"
+            )
         return {old: None}
     new = change(text, [_change(hunk, old, source, where) for hunk in file.hunks])
     if file.new == file.old:

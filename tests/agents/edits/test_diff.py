@@ -121,7 +121,8 @@ def test_renames_and_modes():
     assert FORM.parse(text, source({"a.txt": OLD})) == {"a.txt": None, "n.txt": OLD.replace("a", "A")}
     text = "diff --git a/a.txt b/n.txt\ncopy from a.txt\ncopy to n.txt\n"
     assert FORM.parse(text, source({"a.txt": OLD})) == {"n.txt": OLD}
-    assert FORM.parse("--- a/a.txt\n+++ /dev/null\n", source({"a.txt": OLD})) == {"a.txt": None}
+    for removed in ("", "@@ -1,3 +0,0 @@\n-a\n\n-b\n"):
+        assert FORM.parse(f"--- a/a.txt\n+++ /dev/null\n{removed}", source({"a.txt": OLD})) == {"a.txt": None}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +151,11 @@ def test_renames_and_modes():
         ("--- a/a.txt\n+++ b/a.txt\n@@ -1 +1 @@\n-a\n+b\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n", "both change line 1"),
         ("--- /dev/null\n+++ /dev/null\n", "both names"),
         ("--- /dev/null\n+++ b/n\n@@ -1 +1 @@\n-a\n+b\n", "a new file has one hunk"),
+        (
+            "--- a/a.txt\n+++ /dev/null\n@@ -1 +1 @@\n-a\n+b\n",
+            r"hunk at line 3: a deleted .*: write \+\+\+ b/a.txt to keep",
+        ),
+        ("--- a/a.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n@@ -2 +1 @@\n b\n", "hunk at line 5: a deleted file has"),
     ],
 )
 def test_what_a_model_is_told(text, message):
