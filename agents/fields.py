@@ -22,6 +22,7 @@ from .machines.editing import system_message
 from .predictions import read_systems
 from .repository import Repository, is_test
 from .sandbox.base import Sandbox, parse_sandbox
+from .sandbox.script import check_command
 from .voting import VoteRule
 
 Stage = Literal["relevance", "ranking", "tests", "edits", "selection"]
@@ -141,6 +142,13 @@ class Fields(Method):
         if not isinstance(value, Mapping):
             return value
         return {stage: {"model": model} if isinstance(model, str) else model for stage, model in value.items()}
+
+    @field_validator("check_command")
+    @classmethod
+    def _can_be_started(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value:
+            check_command(value)
+        return value
 
     @field_validator("issue")
     @classmethod

@@ -602,6 +602,8 @@ async def test_wrong_input_is_refused_before_any_work(folder, fields, message):
         {"prices": {"m": {"input": -1, "output": 0}}},
         {"n": 0},
         {"vote": "some"},
+        {"check_command": ("", "-q")},
+        {"check_command": ("a", "b\0c")},
         {"seconds": float("nan")},
     ],
 )

@@ -246,6 +246,7 @@ def test_wrong_input_is_one_line(folder, fix, tmp_path):
     assert "unknown sandbox 'cell'" in refused(fix(folder, sandbox="cell"))
     assert "No closing quotation" in refused(fix(folder, "--check", "run 'x"))
     assert "the command is empty" in refused(fix(folder, "--check", " "))
+    assert "check_command: a command is at least one word" in refused(fix(folder, "--check", "''"))
     assert "--field issue: " in refused(fix(folder, "--field", "issue=other"))
     assert "colour" in refused(fix(folder, "--field", "colour=red"))
     assert "n: " in refused(fix(folder, "--n", "0"))
