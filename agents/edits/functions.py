@@ -50,7 +50,7 @@ Rules:
 - Leave nothing out: the function will hold exactly these lines. Write no "..." and no "rest unchanged".
 - Keep its name and what you do not need to change. Do not repeat functions that stay as they are.
 - A name that the file does not have makes a new function, at the end of that class or file.
-- To change a class outside its methods, write the whole class, named path/of/file.py::Class."""
+- To change a class outside its methods, write the whole class, named path/of/file.py::Class, if you see all of it."""
 
     def parse(self, text: str, source: Source) -> Edit:
         try:

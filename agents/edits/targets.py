@@ -83,6 +83,25 @@ class Scope:
             if one.is_class and f".{one.name}".endswith(f".{name}")
         )
 
+    def covers(self, path: str, one: Definition) -> bool:
+        """Whether all of it was shown, in whatever excerpt."""
+        return any(
+            excerpt.path == path and excerpt.first_line - 1 <= one.head < one.last <= excerpt.first_line - 1 + length
+            for excerpt in self.source.excerpts
+            if (length := len(bare(excerpt.text)))
+        )
+
+    def owners(self, name: str) -> list[tuple[str, Definition]]:
+        """Classes of that name, or whose name ends in it, of which a part was shown."""
+        found = {
+            (excerpt.path, one.first): (excerpt.path, one)
+            for excerpt in self.source.excerpts
+            if excerpt.name is not None and self.path in (None, excerpt.path)
+            for one in self.of(excerpt.path)
+            if one.is_class and excerpt.name.startswith(f"{one.name}.") and f".{one.name}".endswith(f".{name}")
+        }
+        return [pair for pair in found.values() if pair[1].name == name] or list(found.values())
+
     def named(self, name: str, *, exact: bool) -> list[tuple[str, Definition]]:
         """Those of that name; unless `exact`, also those whose name ends in it. Those shown go first."""
         pools = [self.shown()]
@@ -109,9 +128,9 @@ def _is_whole(node: ast.ClassDef, wanted: str | None, scope: Scope) -> bool:
 def _methods(
     block: CodeBlock, node: ast.ClassDef, written: dict[Node, Definition], name: str, scope: Scope
 ) -> Iterator[Target]:
-    found = [(path, one) for path, one in scope.named(name, exact=True) if one.is_class]
+    found = [(path, one) for path, one in scope.named(name, exact=True) if one.is_class] or scope.owners(name)
     if len(found) != 1:
-        raise EditError(f"{block.where}: {_which(name, found, 'class')}")
+        raise EditError(f"{block.where}: {_which_class(name, found)}")
     path, owner = found[0]
     known = {ast.dump(part) for part in owner.node.body}
     for part in node.body:
@@ -133,9 +152,12 @@ def _methods(
         elif isinstance(part, ast.ClassDef):
             yield from _methods(block, part, written, f"{owner.name}.{part.name}", Scope(scope.source, path))
         elif not _says_nothing(part) and ast.dump(part) not in known:
+            how = f"write the whole class, named by a line {path}::{owner.name}"
+            if not scope.covers(path, owner):
+                how = "it was not shown whole, so only its methods can be written"
             raise EditError(
                 f"{block.where}: line {part.lineno} of the block belongs to class {node.name} itself, not to a "
-                f"method: write the whole class, named by a line {path}::{owner.name}"
+                f"method: {how}"
             )
 
 
@@ -151,14 +173,19 @@ def _target(block: CodeBlock, new: Definition, name: str, scope: Scope, *, is_na
         # `path::run` may be a new function of the file, whatever methods of that name there are.
         found = [(path, one) for path, one in found if one.name == name or _first_argument(one) == _first_argument(new)]
     old = _one(block, new, found, scope)
+    if old is not None and new.is_class and not scope.covers(*old):
+        raise EditError(
+            f"{block.where}: class {old[1].name} was not shown whole and cannot be written anew: name each method that "
+            f"changes by a line {old[0]}::{old[1].name}.method above a block of its own"
+        )
     if old is not None:
         return Target(block=block, new=new, path=old[0], name=old[1].name, old=old[1])
     if siblings := _siblings(new, [one for _, one in found]):
         if len({(path, one.name) for path, one in found}) > 1:
-            raise EditError(f"{block.where}: {_which(name, found, 'function')}")
+            raise EditError(f"{block.where}: {_which(name, found)}")
         return Target(block=block, new=new, path=found[0][0], name=siblings[0].name, old=None, siblings=siblings)
     if not is_named or scope.path is None:
-        raise EditError(f"{block.where}: {_which(name, found, 'function')}")
+        raise EditError(f"{block.where}: {_which(name, found)}")
     outer = name.rpartition(".")[0]
     if holders := _holders(new.node.name, outer, scope.of(scope.path)):
         raise EditError(
@@ -207,7 +234,7 @@ def _one(
         lines = {(excerpt.path, excerpt.first_line - 1) for excerpt in scope.source.excerpts if excerpt.name}
         found = [pair for pair in found if (pair[0], pair[1].first) in lines] or found
     if len(found) > 1:
-        raise EditError(f"{block.where}: {_which(new.name, found, 'function')}")
+        raise EditError(f"{block.where}: {_which(new.name, found)}")
     return found[0] if found else None
 
 
@@ -219,8 +246,21 @@ def _siblings(new: Definition, found: Sequence[Definition]) -> list[Definition]:
     return list(found) if new.role else []
 
 
-def _which(name: str, found: Sequence[tuple[str, Definition]], kind: str) -> str:
+def _which(name: str, found: Sequence[tuple[str, Definition]]) -> str:
     if not found:
-        return f"no {kind} {name} was shown: name it by a line path/of/file.py::{name} above the block"
-    listed = ", ".join(f"{path}::{one.name} (line {one.head + 1})" for path, one in found[:5])
-    return f"{name} may be {listed}: name one by a line path/of/file.py::Name above the block, with its decorators"
+        return f"no function {name} was shown: name it by a line path/of/file.py::{name} above the block"
+    return (
+        f"{name} may be {_listed(found)}: name one by a line path/of/file.py::Name above the block, with its decorators"
+    )
+
+
+def _which_class(name: str, found: Sequence[tuple[str, Definition]]) -> str:
+    """Of methods: a line that names the class alone would make it the whole class."""
+    method = f"a line path/of/file.py::{name}.method above the block"
+    if not found:
+        return f"no class {name} was shown: name a method by {method}, a new class by path/of/file.py::{name}"
+    return f"{name} may be {_listed(found)}: name a method by {method}"
+
+
+def _listed(found: Sequence[tuple[str, Definition]]) -> str:
+    return ", ".join(f"{path}::{one.name} (line {one.head + 1})" for path, one in found[:5])

@@ -340,7 +340,6 @@ def test_tabs_and_windows_lines():
         ),
         (fence("def lode(path):\n    pass\n"), (), "no function lode was shown: name it by a line"),
         (fence("def load(path):\n    pass\n"), ("Cart.clear",), "no function load was shown"),
-        (fence("class Nothing:\n    def f(self): pass\n"), (), "no class Nothing was shown"),
         (fence("def f(): pass\n", "shop/cart.py::Nothing.f"), (), "has no class Nothing"),
         (fence("def f(): pass\n", "shop/card.py::f"), (), "no file shop/card.py; did you mean shop/cart.py"),
         (fence("def f(): pass\n", "../cart.py::f"), (), "without '..'"),
@@ -349,6 +348,21 @@ def test_tabs_and_windows_lines():
             fence("class Cart:\n    limit = 4\n    def clear(self): pass\n"),
             (),
             r"line 2 of the block .*shop/cart.py::Cart",
+        ),
+        (
+            fence("class Cart:\n    limit = 4\n    def clear(self): pass\n"),
+            ("Cart.clear",),
+            "line 2 of the block .* not shown whole, so only its methods can be written",
+        ),
+        (
+            fence("class Cart:\n    pass\n", "shop/cart.py::Cart"),
+            ("Cart.clear",),
+            "each .* by a line shop/cart.py::Cart.method",
+        ),
+        (
+            fence("class Nothing:\n    def f(self): pass\n"),
+            (),
+            "name a method by a line path/of/file.py::Nothing.method .*, a new class by path/of/file.py::Nothing",
         ),
         (fence("def clear(self):\n    self.items = []\n"), ("Cart.clear",), "changes nothing"),
         (fence("N = 1\n\ndef load(path):\n    return N\n"), (), r"N is set beside the functions \(line 1 of"),
@@ -468,6 +482,19 @@ def test_a_part_of_a_class_that_was_shown_is_not_the_class():
     head = Excerpt(path="shop/cart.py", name="Cart", first_line=8, text='class Cart:\n    """What it is."""\n')
     here = Source(files={"shop/cart.py": CART}, excerpts=[head])
     assert edited("```python\nclass Cart:\n" + NEW_CLEAR + "```", here) == WANTED
+
+
+def test_a_class_around_methods_is_found_where_one_of_them_was_shown():
+    assert edited(fence("class Cart:\n" + NEW_CLEAR), source("Cart.clear")) == WANTED
+    two = "class Cart:\n    def clear(self): pass\n\n    class Line:\n        def clear(self): pass\n"
+    block = fence("class Line:\n    def clear(self): return 1\n")
+    assert edited(block, source("Cart.Line.clear", text=two)) == f"{two[:-5]}return 1\n"
+    shown = [one for path in ("a.py", "b.py") for one in functions_of(path, two).values() if one.name == "Cart.clear"]
+    here = Source(files={"a.py": two, "b.py": two}, excerpts=shown)
+    with pytest.raises(
+        EditError, match=r"Cart may be a.py::Cart .*, b.py::Cart .* by a line path/of/file.py::Cart.method"
+    ):
+        FORM.parse(fence("class Cart:\n" + NEW_CLEAR), here)
 
 
 @pytest.mark.parametrize(
