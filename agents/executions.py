@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -87,16 +87,17 @@ class Executions:
             if self._deadline is not None:
                 left = self._deadline - asyncio.get_running_loop().time()
                 if left <= 0:
-                    return Execution(exit_code=1, output="", seconds=0.0, ended="timeout")
+                    return Execution(exit_code=1, output="", seconds=0.0, ended="deadline")
                 if is_short := left < limits.seconds:
                     limits = limits.model_copy(update={"seconds": left})
             found = await self._sandbox.run(
                 command, self._snapshot(patch), files=files, inside=not files, limits=limits
             )
         self.count += 1
-        if not (is_short and found.has_timed_out):
-            self._folder.write(f"runs/{key}", asdict(found))
-            self._done[key] = found
+        if is_short and found.has_timed_out:
+            return replace(found, ended="deadline")
+        self._folder.write(f"runs/{key}", asdict(found))
+        self._done[key] = found
         return found
 
     def _kept(self, key: str) -> Execution | None:
@@ -127,6 +128,7 @@ def how(execution: Execution) -> str:
         "memory": "stopped: it used too much memory",
         "disk": "stopped: it wrote too much to disk",
         "patch": "not run: the patch does not apply",
+        "deadline": "not finished: there is no time left",
     }
     return f" ({said[execution.ended]})"
 

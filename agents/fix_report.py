@@ -12,6 +12,8 @@ from rich.text import Text
 
 from ..runtime.printable import printable
 from ..runtime.result import Finish, Result
+from .executions import how
+from .sandbox.base import Execution
 from .voting import REPRODUCED
 
 SHOWN_TESTS = 2
@@ -48,9 +50,8 @@ def report(result: Result, console: Console) -> None:
         if len(tests) > SHOWN_TESTS:
             _say(console, f"    ... and {len(tests) - SHOWN_TESTS} more")
         _say(console, _why(details, chosen))
-        if details.get("check_before"):
-            code = details["check_before"]
-            _say(console, f"the check fails without the patch, too (exit code {code}): it says nothing")
+        if silent := _silent_check(details, chosen):
+            _say(console, f"{silent}: it says nothing")
     if details.get("failed_machines"):
         name, error = next(iter(details["failed_machines"].items()))
         _say(console, f"{len(details['failed_machines'])} trajectories failed: {name}: {error}")
@@ -96,9 +97,21 @@ def _why(details: dict[str, Any], chosen: dict[str, Any]) -> str:
     if details["tests"]:
         found += f"it passes {chosen['votes']} of all {len(details['tests'])} tests; "
     found += f"proposed by {_some(chosen['sources'])}"
-    if not chosen["keeps"]:
+    if chosen["keeps"] is False:
         found += "; the check command fails with it"
     return found
+
+
+def _silent_check(details: dict[str, Any], chosen: dict[str, Any]) -> str:
+    """Why the check command tells nothing of the patch; empty: it does, or there is none."""
+    if chosen["keeps"] is None:
+        return "the check did not come to its end before the deadline"
+    if "check_before" not in details or details["check_before"]["exit_code"] == 0:
+        return ""
+    before = Execution(output="", **details["check_before"])
+    if before.ended == "exit":
+        return f"the check fails without the patch, too (exit code {before.exit_code})"
+    return f"the check does not come to its end without the patch{how(before)}"
 
 
 def _why_not(details: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from .voting import Candidate, reproducing
 def candidate_json(candidate: Candidate, originals: Sequence[Execution]) -> dict[str, Any]:
     """`passed`: numbers of the tests that pass with it. `votes` are those of all tests, `votes_of_reproducing` those of
     tests that show the issue on the original code. `applies`: does the patch? `keeps`: is what the check command checks
-    as it was?"""
+    as it was? None: there was no time to find out."""
     return {
         "patch": candidate.patch,
         "sources": candidate.sources,
@@ -28,6 +28,11 @@ def candidate_json(candidate: Candidate, originals: Sequence[Execution]) -> dict
 def test_json(script: str, original: Execution) -> dict[str, Any]:
     """`exit_code`: on the original code."""
     return {"script": script, "exit_code": original.exit_code}
+
+
+def check_json(before: Execution) -> dict[str, Any]:
+    """How the check command ended on the original code."""
+    return {"exit_code": before.exit_code, "ended": before.ended, "seconds": before.seconds}
 
 
 def trajectory_json(data: Data) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from .machines.selection import SelectionMachine
 from .machines.testing import SYSTEM as TEST_SYSTEM
 from .machines.testing import TestData, TestMachine, first_message
 from .patches import touched
-from .report import candidate_json, test_json, trajectory_json
+from .report import candidate_json, check_json, test_json, trajectory_json
 from .sandbox.base import Execution
 from .selecting import Chosen, block
-from .voting import Candidate, gather, rank, take_results
+from .voting import Candidate, gather, rank, take_check, take_results
 from .work import Work
 
 CONTEXT = "The code of the project that belongs to the issue:\n"
@@ -191,11 +191,9 @@ class Run:
             take_results(candidates, dict(zip(pairs, found, strict=True)))
             if check:
                 before = await run.check(check, "", trunk, on="original")
-                self.work.note("check_before", before.exit_code)
+                self.work.note("check_before", check_json(before))
                 after = await all_of(run.check(check, one.patch, trunk, on=one.sources[0]) for one in candidates)
-                for one, execution in zip(candidates, after, strict=True):
-                    one.applies &= execution.ended != "patch"
-                    one.keeps = before.exit_code != 0 or execution.exit_code == 0
+                take_check(candidates, before, after)
         return originals
 
     async def _select(self, finalists: Sequence[Candidate], scripts: Sequence[str]) -> int | None:

@@ -26,8 +26,8 @@ class Candidate:
     """Numbers of the tests that end with 0 on it."""
     applies: bool = True
     """Does it change files of the original code?"""
-    keeps: bool = True
-    """Does the check command pass on it as it does on the original code?"""
+    keeps: bool | None = True
+    """Does the check command pass on it as it does on the original code? None: there was no time to find out."""
 
     def votes(self, counted: Sequence[int]) -> int:
         return len(set(self.passed) & set(counted))
@@ -58,7 +58,7 @@ def rank(candidates: Sequence[Candidate], originals: Sequence[Execution], rule: 
         candidates,
         key=lambda one: (
             not one.applies,
-            not one.keeps,
+            one.keeps is False,
             -one.votes(counted),
             -len(one.sources),
             len(one.patch),
@@ -73,3 +73,13 @@ def take_results(candidates: Sequence[Candidate], results: Mapping[tuple[int, in
         candidates[number].applies &= execution.ended != "patch"
         if execution.exit_code == PASSED:
             candidates[number].passed.append(test)
+
+
+def take_check(candidates: Sequence[Candidate], before: Execution, after: Sequence[Execution]) -> None:
+    """Fill in who keeps what the check command checks; of none where the deadline cut one of its runs, so that nobody
+    comes behind for want of time."""
+    runs = [before, *after] if before.exit_code == PASSED else [before]
+    is_cut = any(one.ended == "deadline" for one in runs)
+    for candidate, execution in zip(candidates, after, strict=True):
+        candidate.applies &= execution.ended != "patch"
+        candidate.keeps = None if is_cut else before.exit_code != PASSED or execution.exit_code == PASSED

@@ -45,13 +45,13 @@ class Execution:
     """What came of a command."""
 
     exit_code: int
-    """Its own, 128 + n if signal n ended it; 1 if it was killed at a limit or its patch did not apply."""
+    """Its own, 128 + n if signal n ended it; 1 if it was killed, or not begun."""
     output: str
     """Standard output and error together, as written; the middle is cut out where it is too long, and says so."""
     seconds: float
-    ended: Literal["exit", "timeout", "memory", "disk", "patch"] = "exit"
+    ended: Literal["exit", "timeout", "memory", "disk", "patch", "deadline"] = "exit"
     """`exit`: by itself. `timeout`, `memory`, `disk`: killed at that limit. `patch`: never begun, the snapshot's patch
-    does not apply."""
+    does not apply. `deadline`: killed at the job's deadline or not begun any more; sandboxes know nothing of it."""
 
     @property
     def has_timed_out(self) -> bool:

@@ -269,7 +269,7 @@ async def test_a_check_that_a_candidate_breaks_puts_it_behind(folder):
     script = model(edits=[edit(GOOD), edit(WRONG)])
     result, _ = await run(script, folder, check_command=broken, selection_calls=0)
     assert result.details["candidates"][0]["keeps"], "it fails on the original code as well: nobody broke it"
-    assert result.details["check_before"] == 2
+    assert result.details["check_before"] == {"exit_code": 2, "ended": "exit", "seconds": 0.01}
 
 
 async def test_long_files_are_shown_by_their_functions(folder):

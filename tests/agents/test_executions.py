@@ -95,9 +95,11 @@ async def test_what_the_deadline_ends_is_not_kept(tmp_path):
     async with context(ScriptedEngine("")) as ctx:
         branch = ctx.open([2])
         short = executions(tmp_path, keeps=True, deadline=now + 0.1)
-        assert (await short.test("t", "p", branch, on="x")).has_timed_out
-        assert (await short.test("t", "p", branch, on="x")).has_timed_out and STATE["runs"] == 1, "it is over"
-        assert not (await executions(tmp_path, keeps=True).test("t", "p", branch, on="x")).has_timed_out
+        assert (await short.test("t", "p", branch, on="x")).ended == "deadline"
+        assert (await short.test("t", "p", branch, on="x")).ended == "deadline" and STATE["runs"] == 1, "it is over"
+        assert (await executions(tmp_path, keeps=True).test("t", "p", branch, on="x")).ended == "exit"
+        ended = await executions(tmp_path, seconds=0.1, deadline=now + 60).test("t", "p", branch, on="x")
+        assert ended.has_timed_out, "its own limit is none of the deadline's"
 
 
 async def test_one_that_waits_takes_over_from_one_that_is_cancelled(tmp_path):

@@ -312,6 +312,14 @@ def test_a_bare_repository_has_no_files_to_work_on(folder, fix, tmp_path):
     assert (status, patch) == (1, "") and "bare repository" in said and "give a checkout" in said
 
 
-def test_a_check_that_fails_without_the_patch_is_said_to_say_nothing(folder, fix):
-    said = fix(folder, "--check", "check 'passes if: never'")[2]
-    assert "the check fails without the patch, too (exit code 2)" in said
+@pytest.mark.parametrize(
+    ("check", "what"),
+    [
+        ("passes if: never", "the check fails without the patch, too (exit code 2)"),
+        ("ended: timeout", "the check does not come to its end without the patch (stopped after 0 s)"),
+        ("ended: deadline", "the check did not come to its end before the deadline"),
+    ],
+)
+def test_a_check_that_says_nothing_is_said_to_say_nothing(folder, fix, check, what):
+    said = fix(folder, "--check", f"check '{check}'")[2]
+    assert f"{what}: it says nothing\n" in said and "fails with it" not in said

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from plait.agents.sandbox.base import Execution
-from plait.agents.voting import Candidate, gather, rank, reproducing, take_results
+from plait.agents.voting import Candidate, gather, rank, reproducing, take_check, take_results
 
 codes = st.sampled_from([0, 1, 2])
 
@@ -56,3 +57,31 @@ def test_the_first_has_the_most_votes_then_copies_then_is_the_shortest(data):
 
 def test_tests_that_show_the_issue_end_with_2():
     assert reproducing([execution(0), execution(2), execution(1), execution(2)]) == [1, 3]
+
+
+PASSES, FAILS, LONG, CUT = execution(0), execution(1), execution(1, "timeout"), execution(1, "deadline")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "keeps", "first"),
+    [
+        (PASSES, [FAILS, PASSES], [False, True], 1),
+        (PASSES, [LONG, PASSES], [False, True], 1),
+        (FAILS, [FAILS, PASSES], [True, True], 0),
+        (LONG, [FAILS, CUT], [True, True], 0),
+        (PASSES, [CUT, PASSES], [None, None], 0),
+        (PASSES, [FAILS, CUT], [None, None], 0),
+        (CUT, [CUT, CUT], [None, None], 0),
+    ],
+)
+def test_a_check_that_the_deadline_cut_puts_no_candidate_behind_another(before, after, keeps, first):
+    candidates = [Candidate(patch=patch, sources=["s"]) for patch in ("a", "longer")]
+    take_check(candidates, before, after)
+    assert [one.keeps for one in candidates] == keeps
+    assert rank(candidates, [])[0] is candidates[first]
+
+
+def test_a_check_sees_what_does_not_apply():
+    candidates = [Candidate(patch=patch, sources=["s"]) for patch in ("a", "longer")]
+    take_check(candidates, PASSES, [execution(1, "patch"), PASSES])
+    assert [one.applies for one in candidates] == [False, True]

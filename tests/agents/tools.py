@@ -103,7 +103,7 @@ class Model:
 
 class Pretended(Sandbox):
     """Runs nothing: a test script passes where what it says in `# passes if: WORDS` is in the patch, and otherwise ends
-    with 2, or with what `# else: N` says."""
+    with 2, or with what `# else: N` says; `# ended: WAY` is how."""
 
     sandbox: Literal["test_pretended"] = "test_pretended"
 
@@ -119,7 +119,10 @@ class Pretended(Sandbox):
         wanted = re.search(r"passes if: (.*)", text)
         fails = re.search(r"else: (\d+)", text)
         code = 0 if wanted is not None and wanted[1].strip() in snapshot.patch else int(fails[1]) if fails else 2
-        return Execution(exit_code=code, output=f"output {code}\n", seconds=0.01)
+        ended = re.search(r"ended: (\w+)", text)
+        return Execution(
+            exit_code=code, output=f"output {code}\n", seconds=0.01, ended=ended[1] if ended and code else "exit"
+        )
 
 
 SANDBOXES.add(Pretended)
