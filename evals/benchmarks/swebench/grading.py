@@ -124,7 +124,7 @@ class LocalGrader:
 
     async def _run(self, patch: str) -> TestRun:
         """The tests on the commit with a patch, over which the test patch goes."""
-        whole = without(patch, self.instance.test_paths) + self.instance.test_patch
+        whole = joined(without(patch, self.instance.test_paths), self.instance.test_patch)
         limits = self.sandbox.limits.model_copy(update={"seconds": self.seconds, "output_chars": OUTPUT_CHARS})
         command = ("/bin/sh", "-c", self.command)
         try:
@@ -146,6 +146,17 @@ def phrase(tests: Sequence[str], of: int, what: str) -> str:
         return ""
     names = ", ".join(tests[:SHOWN]) + (", ..." if len(tests) > SHOWN else "")
     return f"{len(tests):,} of {of:,} {what}: {names}"
+
+
+def joined(patch: str, test_patch: str) -> str:
+    """Both as one, for git to read the patch as it does alone. A file without a `diff --git` line may tell it that all
+    paths behind have no prefix: what has such files goes behind."""
+    try:
+        lines = test_patch.split("\n")
+        is_git = all(lines[file.line - 1].startswith("diff --git ") for file in read_patch(test_patch))
+    except PatchError:
+        is_git = False
+    return test_patch + patch if is_git else patch + test_patch
 
 
 def without(patch: str, paths: Sequence[str]) -> str:

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plait.agents.git import git
 from plait.agents.sandbox.base import Execution
 from plait.evals.benchmarks.swebench.grading import (
     CannotGrade,
     LocalGrader,
+    joined,
     log_of,
     phrase,
     read_log,
@@ -180,6 +182,22 @@ def test_a_patch_is_cut_by_whole_files(paths, data):
     dropped = data.draw(st.lists(st.sampled_from([*paths, "none.py"])))
     left = [part for path, part in parts.items() if path not in dropped]
     assert without("".join(parts.values()), dropped) == "".join(left)
+
+
+@pytest.mark.parametrize("top", ["", "a/"])
+@pytest.mark.parametrize(
+    "tests", ["diff --git a/tests/t.py b/tests/t.py\n--- a/tests/t.py\n+++ b/tests/t.py", "--- t.py\n+++ t.py"]
+)
+def test_a_patch_is_read_as_if_it_were_alone(tmp_path, top, tests):
+    """Without a `diff --git` line git finds by the first of its files whether paths have a prefix."""
+    hunk = "\n@@ -1 +1 @@\n-1\n+2\n"
+    names = f"--- {top}m.py\n+++ {top.replace('a', 'b')}m.py"
+    patch = (f"diff --git a/m.py b/m.py\n{names}" if top else names) + hunk
+    (tmp_path / "tests").mkdir()
+    for name in ("m.py", "t.py", "tests/t.py"):
+        (tmp_path / name).write_text("1\n")
+    git("apply", "-", folder=tmp_path, stdin=joined(patch, f"{tests}{hunk}").encode(), extra={"GIT_DIR": "/dev/null"})
+    assert (tmp_path / "m.py").read_text() == "2\n"
 
 
 def test_a_renamed_test_file_is_cut_by_both_names():
