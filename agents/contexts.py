@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..runtime.errors import InvalidInput
 from ..runtime.jobs.context import Context
 from .edits.base import Excerpt
 from .fields import CONTEXT_SHARE, Fields
@@ -15,6 +16,7 @@ from .machines.ranking import RankingMachine, merge
 from .machines.relevance import SYSTEM as RELEVANCE_SYSTEM
 from .machines.relevance import RelevanceMachine
 from .machines.wording import quoted
+from .outline import functions
 from .selecting import Chosen, block
 from .work import Work
 
@@ -25,6 +27,38 @@ READERS = 32
 
 LEAST_PART = 32
 """Tokens that a part of the context has, with its frame."""
+
+
+def check_shows(fields: Fields, ctx: Context) -> None:
+    """Raise `InvalidInput` where no part of the repository can be shown, so that all edits would be guesses. Blocks."""
+    texts = fields.source.files()
+    paths = fields.files or [path for path in texts if fields.may_show(path)]
+    if not paths:
+        raise InvalidInput(
+            f"there is nothing to show of {fields.project_name}: no text file but tests ends in "
+            f"{' or '.join(fields.suffixes)}; say which may be shown by `suffixes`, or name them by `files`"
+        )
+    length, tokens, by_functions = _length(ctx), _room(fields, ctx), fields.context != "files"
+    parts = (
+        part
+        for path in paths
+        for part in (Excerpt(path=path, text=texts[path]), *(functions(path, texts[path]) if by_functions else ()))
+    )
+    if tokens < LEAST_PART or not any(length(part) <= tokens for part in parts):
+        raise InvalidInput(
+            f"there is nothing to show of {fields.project_name}: no part of its files fits into the {tokens} tokens of "
+            f"context; see `context_tokens`, and `context`, which may be functions"
+        )
+
+
+def _length(ctx: Context) -> Callable[[Excerpt], int]:
+    """Tokens of a part."""
+    return lambda part: len(ctx.tokenizer.encode(block(part)))
+
+
+def _room(fields: Fields, ctx: Context) -> int:
+    """Tokens that all parts may have."""
+    return min(fields.context_tokens, int(fields.limit(ctx.context_limit) * CONTEXT_SHARE))
 
 
 async def choose(work: Work, ctx: Context) -> Chosen:
@@ -38,10 +72,7 @@ async def choose(work: Work, ctx: Context) -> Chosen:
         order = await _ranked(work, ctx, summaries) or found
         report = {"chosen_by": "relevance" if summaries else "search", "files": len(found), "relevant": len(summaries)}
 
-    def length(part: Excerpt) -> int:
-        return len(ctx.tokenizer.encode(block(part)))
-
-    tokens = min(fields.context_tokens, int(fields.limit(ctx.context_limit) * CONTEXT_SHARE))
+    length, tokens = _length(ctx), _room(fields, ctx)
     chosen = await asyncio.to_thread(
         lambda: pack(_parts(fields, order, tokens, length), length, tokens, most=fields.most_parts)
     )

@@ -80,7 +80,7 @@ class Fields(Method):
     """Files that the relevance stage reads at most, the likeliest by a search for the issue's words first; 0: that
     search alone ranks; None: all."""
     suffixes: tuple[str, ...] = (".py",)
-    """Of files that may be context."""
+    """Of files that may be context, unless `files` names some."""
     context_tokens: int = Field(default=128_000, ge=1, strict=True)
     """Tokens of context at most; less where the model's own context is smaller."""
     file_tokens: int = Field(default=100_000, ge=1, strict=True)

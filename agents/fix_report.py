@@ -37,6 +37,8 @@ def print_patch(patch: str) -> None:
 def report(result: Result, console: Console) -> None:
     """Everything but the patch."""
     details = result.details
+    if not details["context"]["parts"]:
+        _say(console, "the model was shown no code: nothing of what is relevant fits into context_tokens")
     if result.answer is None:
         _say(console, _why_not(details))
     else:

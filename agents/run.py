@@ -11,7 +11,7 @@ from ..runtime.jobs.context import Context, ParallelContexts
 from ..runtime.result import Finish, Outcome
 from .applying import applicable
 from .chat import Chat, shared_prompt
-from .contexts import choose
+from .contexts import check_shows, choose
 from .costs import StageCost
 from .edits.base import Excerpt, Source
 from .executions import all_of
@@ -55,6 +55,7 @@ class Run:
 
     async def _run(self) -> Outcome:
         fields, work = self.fields, self.work
+        await asyncio.to_thread(check_shows, fields, self.ctx)
         if fields.shows_tests:
             chosen = await choose(work, self.ctx)
             tests = await self._tests(self.ctx, chosen)

@@ -591,6 +591,22 @@ async def test_wrong_input_is_refused_before_any_work(folder, fields, message):
 
 
 @pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"suffixes": (".js", ".ts")}, "nothing to show of texttools: no text file but tests ends in .js or .ts; "),
+        ({"context_tokens": 20}, "fits into the 20 tokens of context"),
+        ({"context_tokens": 40, "files": ("texttools/slug.py",)}, "fits into the 40 tokens of context"),
+        ({"context_tokens": 40, "files": ("texttools/slug.py",), "context": "functions"}, "fits into the 40 tokens"),
+    ],
+)
+async def test_a_job_that_can_show_nothing_asks_nothing(folder, fields, message):
+    engine = ScriptedEngine(model(), context_limit=60_000)
+    with pytest.raises(InvalidInput, match=message):
+        await run(None, folder, engine=engine, **fields)
+    assert not engine.prompts
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"issue": ""},

@@ -114,6 +114,16 @@ def test_an_empty_repository_is_refused_before_any_call(fix, tmp_path):
     assert not MODELS["model"].asked
 
 
+def test_files_of_other_languages_are_shown_when_they_are_asked_for(fix, tmp_path):
+    (tmp_path / "js").mkdir()
+    (tmp_path / "js/slug.js").write_text("function slugify() {}\n")
+    status, _, said = fix(tmp_path / "js")
+    assert status == 1 and "\nplait: there is nothing to show of js: no text file but tests ends in .py; " in said
+    assert not MODELS["model"].asked
+    fix(tmp_path / "js", "--field", 'suffixes=[".js"]')
+    assert any("function slugify() {}" in said for said in MODELS["model"].asked)
+
+
 def test_uncommitted_changes_are_worked_on_and_kept(folder, fix):
     (folder / "texttools/slug.py").write_text(SLUG.replace("hyphens", "dashes"))
     (folder / "texttools/new.py").write_text("NEW = 1\n")
