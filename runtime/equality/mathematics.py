@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import cmath
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .numbers import AMOUNT, ANGLE, MAX_CHARS, Reading, decimal, read
-from .process import MathProcess, shared
+from .process import Allowance, MathProcess, shared
 
 SECONDS = 2.0
-"""Limit of one comparison in a vote."""
+"""Limit of one comparison in a vote, in seconds that the process computes."""
 VOTE_SECONDS = 20.0
-"""Limit of all comparisons of a vote; what is not known to be equal by then counts as different."""
+"""Limit of all comparisons of a vote, as above; what is not known to be equal by then counts as different."""
 
 _BASE = re.compile(r"\(?(-?(?:\d[0-9A-Fa-f.]*|[A-F][0-9A-F]*(?=\)?_\{16\})))\)?_\{(?:\\text\{)?(\d+|[a-z]+)\}?\}\Z")
 _BASES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -167,15 +165,15 @@ def _plain_key(reading: Reading) -> _Plain:
 
 def _group(answers: Sequence[_Plain], process: MathProcess) -> dict[str, str]:
     """Label -> label of its group. A group is compared by its first member."""
-    end = time.monotonic() + VOTE_SECONDS
+    allowance = Allowance(process, VOTE_SECONDS)
     groups: list[_Group] = []
     found: dict[str, str] = {}
     for answer in answers:
-        one = _read(answer, process, end)
+        one = _read(answer, allowance)
         if one is None:
             continue
         for group in groups:
-            if _is_same(group, one, process, end):
+            if _is_same(group, one, allowance):
                 found[answer.label] = group.label
                 break
         else:
@@ -183,18 +181,18 @@ def _group(answers: Sequence[_Plain], process: MathProcess) -> dict[str, str]:
     return found
 
 
-def _read(answer: _Plain, process: MathProcess, end: float) -> _Group | None:
+def _read(answer: _Plain, allowance: Allowance) -> _Group | None:
     if answer.text is None:
         kind, _, key = answer.label.partition(" ")
         return _Group(answer.label, kind, key, answer.value, key)
-    reply = _ask(process, {"read": answer.text}, end)
+    reply = allowance.ask({"read": answer.text}, SECONDS)
     if reply is None or reply.get("key") is None:
         return None
     near = None if reply["near"] is None else complex(*reply["near"])
     return _Group(answer.label, reply["kind"], reply["key"], near, answer.text)
 
 
-def _is_same(a: _Group, b: _Group, process: MathProcess, end: float) -> bool:
+def _is_same(a: _Group, b: _Group, allowance: Allowance) -> bool:
     if a.kind != b.kind:
         return False
     if a.key == b.key:
@@ -203,13 +201,8 @@ def _is_same(a: _Group, b: _Group, process: MathProcess, end: float) -> bool:
         return False
     if a.near is not None and b.near is not None and not cmath.isclose(a.near, b.near, rel_tol=1e-9, abs_tol=1e-12):
         return False
-    reply = _ask(process, {"same": a.text, "other": b.text}, end)
+    reply = allowance.ask({"same": a.text, "other": b.text}, SECONDS)
     return reply is not None and reply.get("equal") is True
-
-
-def _ask(process: MathProcess, request: dict[str, str], end: float) -> dict[str, Any] | None:
-    left = end - time.monotonic()
-    return process.ask(request, min(SECONDS, left)) if left > 0 else None
 
 
 def _numeral(body: str) -> tuple[str, str] | None:

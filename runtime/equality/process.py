@@ -2,7 +2,8 @@
 
 math-verify hands what a model wrote to a computer algebra system: a tower of exponents keeps that busy for ever, and
 its own time limit works in a main thread only. So it runs in a child process with limited memory, is given a limited
-number of characters and of seconds, and is replaced when it overruns them.
+number of characters and of seconds, and is replaced when it overruns them. The seconds are those that it computes on a
+request: how long others keep it, or the machine, changes no reply.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import select
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -21,6 +23,8 @@ from ..errors import PlaitError
 
 START_SECONDS = 60.0
 """Importing sympy on a busy machine."""
+PATIENCE = 10.0
+"""Seconds to wait for each that a request may compute, for the case that its process does not get to its limit."""
 
 
 class MathUnavailable(PlaitError):
@@ -35,9 +39,9 @@ class MathProcess:
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, request: dict[str, str], seconds: float) -> dict[str, Any] | None:
-        """The reply, see `worker.answer`; None if there is none in time, or the process died of the request. What the
-        process cannot do gives `{"error": message}`. Starts the process, which is not counted. Raises
-        `MathUnavailable`."""
+        """The reply, see `worker.answer`, with the `seconds` it took; None if it takes more than these, or the process
+        died of the request. What the process cannot do gives `error`, a message. Seconds are those that the process
+        computes; starting it, and waiting for it, is not counted. Raises `MathUnavailable`."""
         with self._lock:
             reply = None
             try:
@@ -45,9 +49,9 @@ class MathProcess:
                     self._start()
                 process = self._process
                 assert process is not None and process.stdin is not None
-                process.stdin.write(json.dumps(request) + "\n")
+                process.stdin.write(json.dumps({**request, "limit": seconds}) + "\n")
                 process.stdin.flush()
-                reply = self._read(seconds)
+                reply = self._read(PATIENCE * seconds)
             except OSError:
                 pass
             finally:  # Interrupted, too: what it says later would be taken for the next reply.
@@ -84,7 +88,7 @@ class MathProcess:
         process = self._process
         assert process is not None and process.stdout is not None
         # One request, one short line in reply: either nothing is there yet or all of it is on its way.
-        ready, _, _ = select.select([process.stdout], [], [], max(0.0, seconds))
+        ready, _, _ = select.select([process.stdout], [], [], seconds)
         line = process.stdout.readline() if ready else ""
         return json.loads(line) if line else None
 
@@ -93,6 +97,24 @@ class MathProcess:
         if process is not None:
             process.kill()
             process.communicate()
+
+
+@dataclass(slots=True)
+class Allowance:
+    """Seconds that several requests have together."""
+
+    process: MathProcess
+    seconds: float
+    """What is left."""
+
+    def ask(self, request: dict[str, str], most: float | None = None) -> dict[str, Any] | None:
+        """As `MathProcess.ask`, within what is left and `most` seconds; None, too, if nothing is left."""
+        limit = self.seconds if most is None else min(most, self.seconds)
+        if limit <= 0:
+            return None
+        reply = self.process.ask(request, limit)
+        self.seconds -= limit if reply is None else reply["seconds"]
+        return reply
 
 
 def is_installed() -> bool:

@@ -1,7 +1,7 @@
 """The mathematics process: reads one JSON request per line, answers with one line; run by `process.MathProcess`.
 
-It has no way to know how long a comparison takes, so it is ended from outside when one takes too long; memory is
-limited from within. Comparisons are math-verify's, made exact: decimals are fractions, and what it compares by the
+It has no way to know how long a comparison takes, so a timer of what it computes ends it when one takes too long;
+memory is limited, too. Comparisons are math-verify's, made exact: decimals are fractions, and what it compares by the
 first 15 decimals, which takes 1/2004! for 1/2006!, is decided by sympy's algebra.
 """
 
@@ -12,7 +12,9 @@ import logging
 import os
 import re
 import resource
+import signal
 import sys
+import time
 from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Any
@@ -190,7 +192,7 @@ class Algebra:
         return None if value is None or value[1] else value[0]
 
 
-def answer(algebra: Algebra, request: dict[str, str]) -> dict[str, object]:
+def answer(algebra: Algebra, request: dict[str, Any]) -> dict[str, object]:
     """`read`: kind, key and value of one formula; `value`: about that of a term; `same`: are two the same? Else: is the
     answer, or what a text says, that of the gold?"""
     if "read" in request:
@@ -228,11 +230,17 @@ def main() -> None:
     print(json.dumps({"ready": True}), file=channel, flush=True)
     # Nobody reads on: a full pipe would stop the process.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # It ends the process, whatever that is at.
     for line in sys.stdin:
+        request = json.loads(line)
+        start = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, request["limit"])
         try:
-            reply = answer(algebra, json.loads(line))
+            reply = answer(algebra, request)
         except (Exception, RecursionError, MemoryError) as error:
             reply = {"error": f"{type(error).__name__}: {error}"[:200]}
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        reply["seconds"] = time.process_time() - start
         print(json.dumps(reply), file=channel, flush=True)
 
 

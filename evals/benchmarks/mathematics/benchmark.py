@@ -43,7 +43,7 @@ class Mathematics(Benchmark):
     instruction: str = INSTRUCTION
     """Text put behind the problem."""
     seconds: float = Field(default=5.0, gt=0)
-    """Seconds that judging one answer may take."""
+    """Seconds that math-verify may compute on one answer; waiting for it is not counted."""
     _grader: MathGrader | None = PrivateAttr(default=None)
 
     def load(self) -> list[Sample]:

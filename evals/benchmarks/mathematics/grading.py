@@ -7,12 +7,11 @@ exactly; all else is math-verify's, in a process that can be stopped.
 from __future__ import annotations
 
 import re
-import time
 from fractions import Fraction
 
 from ....runtime.equality.mathematics import legible, settle
 from ....runtime.equality.numbers import MAX_CHARS, Reading, read
-from ....runtime.equality.process import MathProcess
+from ....runtime.equality.process import Allowance, MathProcess
 from ....runtime.methods.answers import BOX, bare_box, boxes
 from ...benchmark import Verdict
 
@@ -42,7 +41,7 @@ class MathGrader:
     """Judges answers, one at a time; safe to call from several threads."""
 
     def __init__(self, seconds: float = 5.0) -> None:
-        """`seconds`: limit of one judgement."""
+        """`seconds`: limit of one judgement, in those that math-verify computes, not those that it is waited for."""
         self.seconds = seconds
         self._process = MathProcess()
 
@@ -87,14 +86,14 @@ class MathGrader:
             if settled is not None:
                 return _wrong(_shown(given), _unequal(gold))
         extracted = None
-        end = time.monotonic() + self.seconds
+        allowance = Allowance(self._process, self.seconds)
         for given in readings:
             written, asked = legible(given, named=True), legible(right, named=True)
             if written is None or asked is None:
                 continue
             if written == asked:
                 return _correct(right)
-            reply = self._process.ask({"gold": asked, "answer": written}, end - time.monotonic())
+            reply = allowance.ask({"gold": asked, "answer": written})
             if reply is None:
                 return _wrong(_shown(given), f"not judged within {self.seconds:g} s")
             if "error" in reply:

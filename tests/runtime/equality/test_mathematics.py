@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from plait.runtime.equality import mathematics
 from plait.runtime.equality.mathematics import classes
-from plait.runtime.equality.process import MathProcess, MathUnavailable
+from plait.runtime.equality.process import Allowance, MathProcess, MathUnavailable
 from plait.tests.runtime.equality.written import fractions, numbers, surds, wrapped
 
 pytest.importorskip("math_verify")
@@ -149,6 +151,41 @@ def test_comparisons_end(process, monkeypatch):
     assert partition(["7", *hostile, "7.0"], process) == [0, 1, 2, 3, 4, 5, 0]
     assert time.perf_counter() - start < 10
     assert partition(["a" * 1_000_000, "1", "a" * 1_000_000], process) == [0, 1, 0]
+
+
+def test_waiting_for_the_process_takes_no_time_of_a_vote(monkeypatch):
+    start = MathProcess._start
+
+    def late(process):
+        time.sleep(mathematics.VOTE_SECONDS)
+        start(process)
+
+    monkeypatch.setattr(mathematics, "VOTE_SECONDS", 2.0)
+    monkeypatch.setattr(MathProcess, "_start", late)
+    process = MathProcess()
+    assert partition(["x^2+2x+1", "(x+1)^2", "x^3"], process) == [0, 0, 2]
+    process.close()
+
+
+def test_requests_that_share_their_seconds(process):
+    assert process.ask({"read": "x"}, 60) is not None
+    running = process._process
+    allowance = Allowance(process, 60)
+    reply = allowance.ask({"read": "x+1"})
+    assert reply is not None and allowance.seconds == 60 - reply["seconds"] < 60
+    allowance.seconds = 0.0
+    assert allowance.ask({"read": "x"}) is None
+    assert process._process is running and running.poll() is None
+    allowance.seconds = 1.0
+    assert allowance.ask({"read": "9^{9^{9^9}}"}, 0.5) is None and allowance.seconds == 0.5
+    assert process._process is None and running.poll() == -signal.SIGPROF
+
+
+def test_a_process_that_computes_nothing_is_waited_for_in_vain(process, monkeypatch):
+    assert process.ask({"read": "x"}, 60) is not None
+    monkeypatch.setattr("plait.runtime.equality.process.PATIENCE", 0.1)
+    os.kill(process._process.pid, signal.SIGSTOP)
+    assert process.ask({"read": "x+2"}, 1.0) is None and process._process is None
 
 
 @pytest.mark.parametrize("is_started", [True, False])

@@ -11,7 +11,7 @@ import pytest
 
 from plait.evals.benchmarks.mathematics.grading import MathGrader, find_answer
 from plait.runtime.equality.numbers import MAX_CHARS, read
-from plait.runtime.equality.process import MathUnavailable
+from plait.runtime.equality.process import MathProcess, MathUnavailable
 from plait.tests.data import SHARED
 
 LIMIT = 2.0
@@ -369,6 +369,19 @@ def test_the_process_is_replaced_and_ended():
     grader.close()
     grader.close()
     assert second.poll() is not None
+
+
+def test_waiting_for_the_process_takes_no_time_of_a_judgement(monkeypatch):
+    start = MathProcess._start
+
+    def late(process):
+        time.sleep(LIMIT)
+        start(process)
+
+    monkeypatch.setattr(MathProcess, "_start", late)
+    grader = MathGrader(LIMIT)
+    assert grader.grade(r"\{100,200\}", "100,200", "").correct  # the second way to read it
+    grader.close()
 
 
 def test_a_process_that_dies_is_replaced(grader):
