@@ -59,7 +59,7 @@ class LiveCodeBench(Benchmark):
     sandbox: SandboxField
     """What solutions run in: a name (`bubblewrap`, `docker`, `local`), or a table."""
     seconds: float = Field(default=6.0, gt=0)
-    """Wall clock of one test."""
+    """That the program of one test may compute, with its children; five times as long it may take."""
     _empty: tempfile.TemporaryDirectory[str] | None = PrivateAttr(default=None)
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import threading
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 from ....agents.repository import Snapshot
 from ....agents.sandbox.base import Execution, Sandbox
-from .driver import START_SECONDS
+from .driver import PATIENCE, START_SECONDS
 from .problems import Problem, Test
 
 SETUP_SECONDS = 30.0
@@ -23,11 +25,15 @@ ENDED = ["exit", "error", "timeout"]
 """What the driver says of a test."""
 ESCAPED = 6
 """Characters in JSON for a byte of output, at most."""
+_CORES = threading.BoundedSemaphore(
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+)
+"""Solutions run at a time: more of them would only wait for each other, as long as `PATIENCE` lets them."""
 _ERROR = re.compile(r"^([A-Za-z_][\w.]{0,60})(?::|$)", re.ASCII)
 
 
 def grade(problem: Problem, code: str, sandbox: Sandbox, snapshot: Snapshot, seconds: float) -> str:
-    """`correct`, or what is wrong. `seconds`: of one test. Blocks. Raises what the sandbox raises."""
+    """`correct`, or what is wrong. `seconds`: that one test may compute. Blocks. Raises what the sandbox raises."""
     tests = problem.tests()
     rooms = [ROOM_BYTES + 2 * len(test.output.encode()) for test in tests]
     job = {
@@ -40,11 +46,12 @@ def grade(problem: Problem, code: str, sandbox: Sandbox, snapshot: Snapshot, sec
     files |= {"solution.py": code, "job.json": json.dumps(job)}
     limits = sandbox.limits.model_copy(
         update={
-            "seconds": SETUP_SECONDS + len(tests) * (seconds + START_SECONDS),
+            "seconds": SETUP_SECONDS + PATIENCE * len(tests) * (seconds + START_SECONDS),
             "output_chars": 2 * (ESCAPED * sum(rooms) + 1000 * len(tests)),  # It is the beginning that is kept.
         }
     )
-    found = asyncio.run(sandbox.run(("python", "driver.py"), snapshot, files=files, limits=limits))
+    with _CORES:
+        found = asyncio.run(sandbox.run(("python", "driver.py"), snapshot, files=files, limits=limits))
     return _verdict(found, problem, tests, seconds)
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
 import pickle
 import shutil
 import tempfile
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plait import Hogwild, InvalidInput, ScriptedEngine
-from plait.agents.sandbox.base import Execution
+from plait.agents.sandbox.base import Execution, Limits
 from plait.evals import EvalConfig, parse_benchmark, run
+from plait.evals.benchmarks.livecodebench import judging
 from plait.evals.benchmarks.livecodebench.benchmark import fenced
 from plait.evals.benchmarks.livecodebench.judging import _verdict, same_lines, same_value
 from plait.evals.benchmarks.livecodebench.problems import Problem
@@ -237,7 +241,49 @@ def test_hostile_solutions(judge):
         assert judge(code("import socket\nsocket.create_connection(('1.1.1.1', 80), 1)")) == "test 1 of 3: OSError"
 
 
+WAITING = "import time\ntime.sleep(1.5)\n"
+"""Longer than the limit of a test, with the second for starting Python."""
+CHILD = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", "import time\\nwhile time.process_time() < 1.5: pass"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (WAITING + ADD, "correct"),
+        ("import time\ntime.sleep(60)", "test 1 of 3: not within 0.2 s"),
+        (CHILD + ADD, "test 1 of 3: not within 0.2 s"),
+        ("import os\nassert os.environ['OMP_NUM_THREADS'] == '1'\n" + ADD, "correct"),
+    ],
+)
+def test_the_limit_of_a_test_counts_what_it_computes(tmp_path, text, reason):
+    benchmark = bench(tmp_path, STDIN, seconds=0.2)
+    assert benchmark.grade(benchmark.load()[0], None, code(text)).reason == reason
+    benchmark.close()
+
+
 PROBLEM = Problem.model_validate(STDIN)
+
+
+def test_no_more_solutions_run_at_a_time_than_there_are_cores(monkeypatch):
+    class Busy:
+        limits = Limits()
+        running = most = 0
+
+        async def run(self, *given, **named):
+            self.running += 1
+            self.most = max(self.most, self.running)
+            await asyncio.sleep(0.1)
+            self.running -= 1
+            return Execution(exit_code=0, output="", seconds=0.1)
+
+    monkeypatch.setattr(judging, "_CORES", threading.BoundedSemaphore(2))
+    sandbox = Busy()
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: judging.grade(PROBLEM, ADD, sandbox, None, 1.0), range(6)))
+    assert sandbox.most == 2
 
 
 @settings(deadline=None)
