@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
@@ -32,6 +33,8 @@ SLACK = Fraction(101, 100)
 """Times the tolerance, for the rounding of what was rounded."""
 SCALES = (Fraction(1), Fraction(1, 100), Fraction(100))
 _POWER = re.compile(r"([+-]?[\d.]+)(?:\\times|\\cdot|\*)10\^\{?([+-]?\d{1,3})\}?\Z")
+
+_RIGHT = Verdict(correct=True, extracted=None, reason="correct")
 
 
 def _tolerances(error: str | None) -> str | None:
@@ -98,7 +101,11 @@ class OlympiadBench(FromHub):
         return ask("\n".join(filter(None, parts)), method, "boxed", chat=self.chat)
 
     def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
-        row: OlympiadRow = sample.data
+        verdict = self._judged(sample.data, answer, text)
+        # However it was found: right answers look equal.
+        return replace(verdict, extracted=_shown_right(sample.data)) if verdict.correct else verdict
+
+    def _judged(self, row: OlympiadRow, answer: str | None, text: str) -> Verdict:
         # The last line that closes a solution counts where there is one; several boxes on it are one answer.
         text = text[-100 * MAX_CHARS :]
         closing = text.rpartition(CLOSING)[2].partition("\n")[0] if CLOSING in text else ""
@@ -108,14 +115,14 @@ class OlympiadBench(FromHub):
         right, found = numbers(row.gold, row), numbers(given, row)
         if right is not None and found is not None:
             if within(found, right, row.tolerances):
-                return Verdict(correct=True, extracted=_shown(right), reason="correct")
+                return _RIGHT
             return Verdict(correct=False, extracted=_shown(found), reason=f"not equal to {row.gold[:60]}")
         # Roots and the like for decimals. Each takes time: of a longer or shorter list none is looked at.
         right = numbers(row.gold, row, self.grader.value)
         is_as_long = not row.is_multiple_answer or given.count(",") == row.gold.count(",")
         found = numbers(given, row, self.grader.value) if right is not None and is_as_long else None
         if right is not None and found is not None and within(found, right, row.tolerances):
-            return Verdict(correct=True, extracted=row.gold, reason="correct")
+            return _RIGHT
         return self.grader.grade(row.gold, given, text)
 
 
@@ -176,6 +183,11 @@ def within(found: list[Fraction], right: list[Fraction], tolerances: list[Fracti
             return False
         left.remove(hit)
     return True
+
+
+def _shown_right(row: OlympiadRow) -> str:
+    values = numbers(row.gold, row)
+    return row.gold if values is None else _shown(values)
 
 
 def _shown(values: list[Fraction]) -> str:

@@ -225,6 +225,21 @@ def test_olympiad_verdicts(text, changes, correct):
     assert (verdict.reason == "correct") == correct
 
 
+@pytest.mark.parametrize(
+    ("changes", "answers"),
+    [
+        ({"final_answer": ["$1.5$"]}, ["1.5", r"\frac{3}{2}", r"\sqrt{2.25}"]),
+        ({"final_answer": [r"$\frac{\pi}{2}$"], "error": "1e-3"}, ["1.5708", r"\frac{\pi}{2}"]),
+        ({"final_answer": ["$3,1$"], "is_multiple_answer": True}, ["3,1", "1, 3", r"\sqrt{9}, 1", r"\{1, 3\}"]),
+        ({"final_answer": ["$2 x$"]}, ["2x", "x+x"]),
+    ],
+)
+def test_right_answers_to_a_problem_look_equal(changes, answers):
+    verdicts = [judged(rf"\boxed{{{answer}}}", **changes) for answer in answers]
+    assert all(verdict.correct for verdict in verdicts), verdicts
+    assert len({verdict.extracted for verdict in verdicts}) == 1, verdicts
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(-10_000, 10_000), st.integers(-10_000, 10_000), st.integers(0, 500))
 def test_olympiad_tolerance(right, given, tenths):
