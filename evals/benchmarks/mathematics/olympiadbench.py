@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 from ....runtime.equality.numbers import MAX_CHARS, read
 from ...benchmark import Sample, Verdict, ask
 from ...hub import HubSet, hub_rows
-from ...records import Label, Text
+from ...records import Filled, Label, Text
 from .benchmark import FromHub, Row
 from .grading import find_answer
 
@@ -40,18 +40,27 @@ _RIGHT = Verdict(correct=True, extracted=None, reason="correct")
 def _tolerances(error: str | None) -> str | None:
     for part in (error or "").split(","):
         try:
-            Fraction(part.strip() or 0)
+            tolerance = Fraction(part.strip() or 0)
         except (ValueError, ZeroDivisionError):
             raise ValueError(f"{part!r} is no number") from None
+        if tolerance < 0:
+            raise ValueError(f"{part!r} is below 0")
     return error
+
+
+def _bare(answer: str) -> str:
+    """Without the marks of TeX's formulas."""
+    return answer.replace("$", "").strip()
 
 
 class OlympiadRow(Row):
     """An open-ended problem. Theorems to be proved have no `final_answer`, and cannot be judged."""
 
     id: Label = Field(default="", min_length=1)
-    problem: Text = Field(validation_alias="question")
-    answer: list[Text] = Field(validation_alias="final_answer", min_length=1)  # type: ignore[assignment]
+    problem: Annotated[Text, Filled] = Field(validation_alias="question")
+    answer: list[Annotated[Text, AfterValidator(_bare), Filled]] = Field(  # type: ignore[assignment]
+        validation_alias="final_answer", min_length=1
+    )
     context: Text | None = None
     """What several problems of physics have in common."""
     is_multiple_answer: bool = False
@@ -76,7 +85,7 @@ class OlympiadRow(Row):
 
     @property
     def gold(self) -> str:
-        return self.answer[0].replace("$", "").strip()
+        return self.answer[0]
 
 
 class OlympiadBench(FromHub):

@@ -177,6 +177,9 @@ def test_olympiad_files(write):
     ("changes", "message"),
     [
         ({"final_answer": None}, "final_answer: "),
+        ({"final_answer": [" $ $ "]}, r"final_answer\[0\]: there is nothing in it"),
+        ({"question": " "}, "question: there is nothing in it"),
+        ({"error": "1e-3,-1e-3"}, "error: '-1e-3' is below 0"),
         ({"language": "Chinese"}, "language: "),
         ({"error": "small"}, "'small' is no number"),
         ({"error": "1,2,3", "is_multiple_answer": True, "final_answer": ["1,2"]}, "3 tolerances of 2 numbers"),
