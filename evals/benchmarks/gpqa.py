@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 
 from ...runtime.methods.answers import extract
 from ..benchmark import Benchmark, Sample, Verdict, ask
 from ..hub import HubSet, hub_rows
-from ..records import Label, Record, Text, read_rows
+from ..records import Filled, Label, Record, Text, read_rows
 
 LETTERS = "ABCD"
 INSTRUCTION = (
@@ -22,15 +22,25 @@ PATTERN = r"Answer[ \t]*:[ \t]*\$?([A-D])\$?"
 """In letters of either case; a small letter is no choice."""
 
 
+Choice = Annotated[Label, Filled]
+
+
 class Row(Record):
     """A question, under the names of the published files."""
 
     id: Label = Field(default="", min_length=1, validation_alias=AliasChoices("id", "Record ID"))
-    question: Text = Field(min_length=1, validation_alias=AliasChoices("question", "Question"))
-    correct: Label = Field(validation_alias="Correct Answer")
-    wrong_1: Label = Field(validation_alias="Incorrect Answer 1")
-    wrong_2: Label = Field(validation_alias="Incorrect Answer 2")
-    wrong_3: Label = Field(validation_alias="Incorrect Answer 3")
+    question: Annotated[Text, Filled] = Field(validation_alias=AliasChoices("question", "Question"))
+    correct: Choice = Field(validation_alias="Correct Answer")
+    wrong_1: Choice = Field(validation_alias="Incorrect Answer 1")
+    wrong_2: Choice = Field(validation_alias="Incorrect Answer 2")
+    wrong_3: Choice = Field(validation_alias="Incorrect Answer 3")
+
+    @field_validator("wrong_1", "wrong_2", "wrong_3")
+    @classmethod
+    def _not_right(cls, text: str, info: ValidationInfo) -> str:
+        if text.strip() == info.data.get("correct", "").strip():
+            raise ValueError("it is the correct answer too")
+        return text
 
 
 @dataclass(frozen=True, slots=True)

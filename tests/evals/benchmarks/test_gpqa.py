@@ -119,7 +119,10 @@ def test_any_answer_has_a_verdict(answer, text):
     ("changes", "message"),
     [
         ({"Incorrect Answer 2": None}, ":1: Incorrect Answer 2: "),
-        ({"Question": ""}, ":1: Question: "),
+        ({"Question": " "}, ":1: Question: "),
+        ({"Incorrect Answer 3": "Argon "}, ":1: Incorrect Answer 3: it is the correct answer too"),
+        ({"Incorrect Answer 1": " "}, ":1: Incorrect Answer 1: there is nothing in it"),
+        ({"Correct Answer": ""}, ":1: Correct Answer: there is nothing in it"),
         ({"Correct Answer": ["Argon"]}, ":1: Correct Answer: "),
     ],
 )
