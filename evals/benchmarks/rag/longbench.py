@@ -7,14 +7,14 @@ long documents: a prompt that does not fit is an outcome of the job.
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
 from ....runtime.errors import InvalidInput
 from ...benchmark import Benchmark, Sample, Verdict
 from ...hub import HubSet, hub_rows
-from ...records import Label, Record, Text, read_rows
+from ...records import Filled, Label, Record, Text, read_rows
 from .questions import judge
 
 Subset = Literal["narrativeqa", "qasper", "multifieldqa_en", "hotpotqa", "2wikimqa", "musique", "triviaqa"]
@@ -68,9 +68,9 @@ class LongRow(Record):
     """A question over a document."""
 
     id: Label = Field(default="", min_length=1, validation_alias=AliasChoices("id", "_id"))
-    question: Text = Field(validation_alias="input")
+    question: Annotated[Text, Filled] = Field(validation_alias="input")
     context: Text = Field(min_length=1)
-    answers: list[Text] = Field(min_length=1)
+    answers: list[Annotated[Text, Filled]] = Field(min_length=1)
     dataset: Subset
 
     @model_validator(mode="before")

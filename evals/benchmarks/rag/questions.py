@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from ....runtime.methods.sequential import Sequential
 from ...benchmark import Verdict
 from ...extras import Extra
-from ...records import Record, Text, read_rows
+from ...records import Filled, Record, Text, read_rows
 
 INSTRUCTION = "Answer the question from the documents below. Give only the answer, in as few words as possible.\n\n"
 TEMPLATE = "Question: {question}\nAnswer:"
@@ -28,9 +28,9 @@ TEMPLATE = "Question: {question}\nAnswer:"
 class Line(Record):
     """A line of a file of questions."""
 
-    question: Text
+    question: Annotated[Text, Filled]
     contexts: list[Text]
-    answers: list[Text] = Field(min_length=1)
+    answers: list[Annotated[Text, Filled]] = Field(min_length=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,8 @@ def normalise(text: str) -> str:
 
 
 def exact_match(answer: str, accepted: Sequence[str]) -> bool:
-    return any(normalise(answer) == normalise(right) for right in accepted)
+    """Silence is none, even of an answer of which nothing is left (`The The`)."""
+    return bool(answer.strip()) and any(normalise(answer) == normalise(right) for right in accepted)
 
 
 def f1(answer: str, accepted: Sequence[str]) -> float:
@@ -99,7 +100,8 @@ def _overlap(answer: str, right: str) -> tuple[float, float]:
     """Recall and F1."""
     words, wanted = normalise(answer).split(), normalise(right).split()
     if not words or not wanted:
-        return float(words == wanted), float(words == wanted)
+        same = float(words == wanted and bool(answer.strip()))
+        return same, same
     common = sum((Counter(words) & Counter(wanted)).values())
     return common / len(wanted), 2 * common / (len(words) + len(wanted))
 

@@ -97,7 +97,7 @@ def test_overlap(answer, right):
     words, wanted = ([word for word in text.split() if word != "the"] for text in (answer, right))
     common = sum(min(words.count(word), wanted.count(word)) for word in set(words))
     if not words or not wanted:
-        assert f1(answer, [right]) == recall(answer, [right]) == float(words == wanted)
+        assert f1(answer, [right]) == recall(answer, [right]) == float(words == wanted and bool(answer.strip()))
         return
     precision, share = common / len(words), common / len(wanted)
     assert recall(answer, [right]) == pytest.approx(share)
@@ -106,7 +106,13 @@ def test_overlap(answer, right):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"answers": []}, "answers: "), ({"dataset": "gov_report"}, "dataset: "), ({"context": None}, "context: ")],
+    [
+        ({"answers": []}, "answers: "),
+        ({"answers": ["Paris", " "]}, r"answers\[1\]: "),
+        ({"input": ""}, "input: "),
+        ({"dataset": "gov_report"}, "dataset: "),
+        ({"context": None}, "context: "),
+    ],
 )
 def test_wrong_rows(tmp_path, changes, message):
     with pytest.raises(InvalidInput, match=f":1: {message}"):

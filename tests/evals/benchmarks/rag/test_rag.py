@@ -32,6 +32,7 @@ DATA = SHARED / "rag_qa.jsonl"
         ("yes yes no", ["yes"], False, 0.5),
         ("", ["Paris"], False, 0.0),
         ("the", ["a"], True, 1.0),
+        (" ", ["The The"], False, 0.0),
     ],
 )
 def test_exact_match_and_f1_are_squads(answer, accepted, exact, f1):
@@ -44,7 +45,8 @@ def test_rows_are_read_and_wrong_ones_named(tmp_path):
     good = {"id": "a", "question": "q", "contexts": ["x", "y"], "answers": ["z"], "supporting": None}
     file.write_text(json.dumps(good) + "\n")
     assert rag.load(file) == [rag.Row(id="a", question="q", contexts=("x", "y"), answers=("z",))]
-    for wrong in ({**good, "answers": []}, {**good, "contexts": [1]}, {"question": "q"}, [1], "{"):
+    blank = {**good, "question": " "}, {**good, "answers": ["z", ""]}
+    for wrong in (*blank, {**good, "answers": []}, {**good, "contexts": [1]}, {"question": "q"}, [1], "{"):
         file.write_text(json.dumps(good) + "\n" + (wrong if isinstance(wrong, str) else json.dumps(wrong)) + "\n")
         with pytest.raises(plait.InvalidInput, match=":2:"):
             rag.load(file)
