@@ -2,7 +2,7 @@
 
 What solutions may use without importing it is there, in the order of LiveCodeBench's own runner, and so is its limit of
 recursion. A function's arguments are read from standard input, one in JSON a line; its value goes into the file
-descriptor RESULT as JSON. Standard library only.
+descriptor RESULT as JSON, numbers and arrays of numpy as Python's. Standard library only.
 """
 
 from __future__ import annotations
@@ -33,6 +33,13 @@ def run(source: str, name: str) -> dict[str, Any]:
     return module.__dict__
 
 
+def plain(value: Any) -> Any:
+    """What numpy has, in Python's types. Raises `TypeError` for what else JSON has not."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
 def main() -> None:
     source = Path("solution.py").read_text(encoding="utf-8", errors="surrogateescape")
     try:
@@ -46,7 +53,7 @@ def main() -> None:
         target = defined[function] if owner is None else getattr(owner, function)
         value = target(*arguments)
         with os.fdopen(int(result), "w", encoding="utf-8") as file:
-            file.write(json.dumps(value))
+            file.write(json.dumps(value, default=plain))
     except SystemExit:
         pass  # A program that has had its say.
 

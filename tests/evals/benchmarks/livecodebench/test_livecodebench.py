@@ -193,6 +193,9 @@ def test_functions(judge):
         judge(code("def shift(values, by):\n    print('noise')\n    return [v + by for v in values]"), True)
         == "correct"
     )
+    array = "import numpy\ndef shift(values, by):\n    return "
+    assert judge(code(f"{array}numpy.array(values) + by"), True) == "correct"
+    assert judge(code(f"{array}list(numpy.array(values) + by)"), True) == "correct"
     assert judge(code("def shift(values, by):\n    return values"), True) == "test 1 of 1: wrong answer"
     assert judge(code("def other(values, by):\n    return values"), True) == "test 1 of 1: KeyError"
     assert judge(code("def shift(values, by):\n    return {1}"), True) == "test 1 of 1: TypeError"
