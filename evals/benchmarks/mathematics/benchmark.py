@@ -6,8 +6,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AliasChoices, Field, PrivateAttr
+from pydantic import AfterValidator, AliasChoices, Field, PrivateAttr
 
+from ....runtime.errors import InvalidInput
 from ...benchmark import Benchmark, Sample, Verdict, ask
 from ...hub import HubSet, hub_rows
 from ...records import Filled, Label, Record, Text, read_rows
@@ -19,13 +20,19 @@ BOX = r"regex:\\boxed\s*\{"
 """What a step of a tree search holds that answers the problem."""
 
 
+def _level(given: int | str | None) -> int | str | None:
+    number = given.removeprefix("Level ") if isinstance(given, str) else ""
+    return int(number) if number.isdecimal() else given
+
+
 class Row(Record):
     """A problem; the names of the fields differ in the hub's data sets."""
 
     id: Label = Field(default="", min_length=1, validation_alias=AliasChoices("id", "unique_id", "ID"))
     problem: Annotated[Text, Filled] = Field(validation_alias=AliasChoices("problem", "question", "Question"))
     answer: Annotated[Label, Filled] = Field(validation_alias=AliasChoices("answer", "Answer"))
-    level: int | str | None = None
+    level: Annotated[int | str | None, AfterValidator(_level)] = None
+    """Of difficulty; files also write `Level 3` and `"3"`."""
 
     @property
     def gold(self) -> str:
@@ -123,8 +130,11 @@ class Math500(FromHub):
     name: Literal["math500"] = "math500"
     """What configurations call it."""
     hub = HubSet(name="HuggingFaceH4/MATH-500")
-    levels: tuple[int, ...] = ()
+    levels: tuple[Annotated[int, Field(ge=1, le=5)], ...] = ()
     """Of difficulty, from 1 to 5; empty: all."""
 
     def rows(self) -> Sequence[Row]:
-        return [row for row in super().rows() if not self.levels or row.level in self.levels]
+        rows = [row for row in super().rows() if not self.levels or row.level in self.levels]
+        if not rows:
+            raise InvalidInput(f"there is no problem of the levels {list(self.levels)}")
+        return rows

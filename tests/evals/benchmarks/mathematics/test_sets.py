@@ -107,6 +107,18 @@ def test_limo(write):
     benchmark.close()
 
 
+@pytest.mark.parametrize("written", [3, "3", "Level 3"])
+def test_levels(write, written):
+    problem = {"problem": "Find $x$ with $2x=3$.", "answer": "1.5"}
+    data = write([{**problem, "id": "a", "level": written}, {**problem, "id": "b", "level": "Level ?"}])
+    (sample,) = parse_benchmark({"name": "math500", "data": data, "levels": [1, 3]}).load()
+    assert sample.id == "a"
+    with pytest.raises(InvalidInput, match=r"no problem of the levels \[4, 5\]"):
+        parse_benchmark({"name": "math500", "data": data, "levels": [4, 5]}).load()
+    with pytest.raises(InvalidInput, match="levels"):
+        parse_benchmark({"name": "math500", "levels": [9]})
+
+
 def olympiad(**changes):
     return {
         "id": 1606,
