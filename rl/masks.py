@@ -58,7 +58,8 @@ def part_masks(trace: Trace) -> list[TreeMask]:
     for segment in own:
         for view in (segment.view, *(view for _, view in segment.views)):
             for span in view:
-                if span.length != 0:
+                # What is none of the job's own cannot be in a part: `_mask` refuses it, where something of it was seen.
+                if span.length != 0 and span.segment in part:
                     part[find(segment.id)] = find(span.segment)
     parts: dict[int, list[SegmentRecord]] = {}
     for segment in own:
@@ -95,7 +96,12 @@ def _mask(trace: Trace, spans: Sequence[SpanRecord]) -> TreeMask:
             seen = now
             row.append(len(rows) - 1)
         before = [s for s in record.view if s.is_text and s.length]
-        origin = int(firsts[column[before[-1].segment]]) + (before[-1].length or 0) - 1 if before else -1
+        origin = -1
+        if before:
+            place = column.get(before[-1].segment)
+            if place is None:
+                raise _unseen(record, before[-1].segment)
+            origin = int(firsts[place]) + (before[-1].length or 0) - 1
         begin = int(firsts[at])
         source += [origin, *range(begin, begin + lengths[at] - 1)][: lengths[at]]
     records = [trace.segments[span.segment] for span in spans]
@@ -213,7 +219,7 @@ def _reach(
         if not sight.end:
             continue
         if at is None or sight.end > lengths[at]:
-            raise InvalidInput(f"segment {record.id} saw text of segment {sight.segment} that is not in this sequence")
+            raise _unseen(record, sight.segment)
         if sight.group is not None and sight.group[1:] != (1.0, 1.0, 0.0):
             raise InvalidInput(
                 f"segment {record.id} sees segment {sight.segment} as a context weighed by temperature "
@@ -223,6 +229,10 @@ def _reach(
             raise InvalidInput(f"segment {record.id} sees segment {sight.segment} at two places: no mask is it")
         reach[at], shift[at] = max(reach[at], sight.end), sight.shift
     return reach, shift
+
+
+def _unseen(record: SegmentRecord, segment: int) -> InvalidInput:
+    return InvalidInput(f"segment {record.id} saw text of segment {segment} that is not in this sequence")
 
 
 def _sampled(record: SegmentRecord) -> list[bool]:
@@ -239,4 +249,7 @@ def _logprobs(record: SegmentRecord) -> list[float]:
 
 
 def _ints(values: Sequence[Any]) -> Ints:
-    return np.array(values, dtype=np.int32)
+    try:
+        return np.array(values, dtype=np.int32)
+    except OverflowError:
+        raise InvalidInput("positions of more than 32 bits: no model has them") from None

@@ -19,7 +19,7 @@ from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.methods.multiverse.dialects import DIALECTS
 from plait.runtime.methods.multiverse.grammar import TAGS
 from plait.runtime.methods.multiverse.replay import Run, count, layout, replay
-from plait.runtime.trace.record import GroupRecord, Piece, SpanRecord
+from plait.runtime.trace.record import BranchRecord, GroupRecord, Piece, SpanRecord
 from plait.runtime.trace.trace import Trace
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.methods.multiverse.tools import (
@@ -228,6 +228,46 @@ def test_views_that_no_mask_expresses_are_refused():
     cut.new_segment("0", 3, (SpanRecord(segment=0, length=1), SpanRecord(segment=1, length=2)))
     with pytest.raises(InvalidInput, match="not in this sequence"):
         trace_mask(cut, 2)
+
+
+def two(length, *, model=None, tokens=(7, 8), shift=0, **fields):
+    """A segment of a branch of `model`, and one of the job's own that sees so many tokens of it."""
+    trace = Trace()
+    trace.branches["0"] = BranchRecord(id="0", parent=None, origin="open", label="", level=0, model=model)
+    first = trace.new_segment("0", 0, ())
+    second = trace.new_segment("1", 2, (SpanRecord(segment=0, length=length, shift=shift),))
+    for segment, ids in ((first, tokens), (second, (1, 2))):
+        segment.pieces.append(Piece(kind="sampled", token_ids=list(ids), text=""))
+    for name, value in fields.items():
+        setattr(second, name, value)
+    return trace
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        two(2, model="other"),
+        two(2, model="other", views=[(0, ())]),
+        two(None, model="other", seen={0: [1, 2]}),
+    ],
+    ids=["all of it", "before it wrote", "live"],
+)
+def test_text_of_another_model_is_in_no_mask(trace):
+    for masked in (trace_mask, part_masks):
+        with pytest.raises(InvalidInput, match="segment 1 saw text of segment 0 that is not in this sequence"):
+            masked(trace)
+
+
+@pytest.mark.parametrize("trace", [two(None, tokens=(), seen={0: [0, 0]}), two(None, model="other")])
+def test_what_was_watched_and_not_seen_is_in_no_mask(trace):
+    assert trace_mask(trace).token_ids == [1, 2] == part_masks(trace)[0].token_ids
+
+
+@pytest.mark.parametrize("shift", [2**40, -(2**63), 2**63])
+def test_places_that_cannot_be(shift):
+    for masked in (trace_mask, part_masks):
+        with pytest.raises(InvalidInput, match="more than 32 bits"):
+            masked(two(2, shift=shift))
 
 
 # -- one masked forward against decoding -----------------------------------------------------------------------
