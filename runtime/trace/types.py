@@ -36,8 +36,14 @@ class Figures(TypedDict, total=False):
     """Of the last line's `usage`, what is read of it."""
 
     total_tokens: int
+    prompt_tokens: int
+    generated_tokens: int
+    injected_tokens: int
     critical_tokens: int
+    peak_kv_blocks: int
     seconds: float
+    phases: dict[str, float]
+    counts: dict[str, int]
 
 
 class End(_Ended, total=False):

@@ -37,7 +37,10 @@ def recorded():
     found = {name: list(json.loads(json.dumps(list(sample(name).lines())))) for name in NAMES}
     for lines in found.values():
         if lines[-1]["type"] == "end":
-            lines[-1]["usage"] = {"total_tokens": 9, "critical_tokens": 5, "seconds": 0.5}
+            lines[-1]["usage"] = {
+                **dict.fromkeys(("prompt_tokens", "generated_tokens", "injected_tokens", "total_tokens"), 9),
+                **{"critical_tokens": 5, "peak_kv_blocks": 2, "seconds": 0.5, "phases": {"a": 0.5}, "counts": {"b": 1}},
+            }
     assert any("usage" in lines[-1] for lines in found.values())
     return found
 
@@ -84,7 +87,17 @@ def test_a_changed_value(recorded, seed):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("total_tokens", []), ("seconds", "x"), ("seconds", None), ("critical_tokens", 1.5), ("critical_tokens", None)],
+    [
+        *(
+            ("total_tokens", []),
+            ("seconds", "x"),
+            ("seconds", None),
+            ("critical_tokens", 1.5),
+            ("critical_tokens", None),
+        ),
+        *(("prompt_tokens", "5"), ("generated_tokens", None), ("injected_tokens", {}), ("peak_kv_blocks", "2")),
+        *(("phases", {"a": None}), ("phases", [1]), ("counts", {"a": []}), ("counts", None)),
+    ],
 )
 def test_usage_that_is_no_number(recorded, name, value):
     lines = copy.deepcopy(next(lines for lines in recorded.values() if "usage" in lines[-1]))

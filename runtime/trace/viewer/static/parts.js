@@ -54,10 +54,10 @@ function heading(model) {
   const finish = h("span", { className: `status ${finishClass(job)}` }, job.finish ?? "unfinished");
   const figures = [
     plural(model.branches.length, "branch", "branches"),
-    usage.total_tokens !== undefined ? plural(usage.total_tokens, "token") : plural(model.numTokens, "token"),
-    usage.critical_tokens !== undefined ? `${number(usage.critical_tokens)} on the critical path` : null,
+    usage.total_tokens != null ? plural(usage.total_tokens, "token") : plural(model.numTokens, "token"),
+    usage.critical_tokens != null ? `${number(usage.critical_tokens)} on the critical path` : null,
     model.tools.list.length ? plural(model.tools.list.length, "tool call") : null,
-    usage.seconds !== undefined ? seconds(usage.seconds) : null,
+    usage.seconds != null ? seconds(usage.seconds) : null,
   ].filter(Boolean);
   return [
     h("h1", {}, job.method ?? "Trace", h("small", {}, ` on ${job.model || "an unknown model"}`)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -86,6 +87,17 @@ def test_a_browser_draws_it(page, name, dark):
 def test_the_legend_has_what_the_trace_has(page, name, wanted):
     legends = {name: text(page(sample(name)), ".legend"), "samples": text(page(sample("samples")), ".legend")}
     assert wanted in legends[name] and wanted not in legends["samples"]
+
+
+@pytest.mark.parametrize("value", [None, math.nan])
+def test_figures_that_are_not_known_are_left_out(page, value):
+    names = ("total_tokens", "prompt_tokens", "generated_tokens", "injected_tokens", "critical_tokens", "seconds")
+    trace = sample("apr")
+    trace.end["usage"] = dict.fromkeys((*names, "peak_kv_blocks"), value)
+    opened = page(trace)
+    assert text(opened, ".details h2") == "Job" and "Finish" in facts(opened)
+    assert not {"Generated", "Injected", "Prompts", "Critical path", "KV blocks", "Seconds"} & facts(opened).keys()
+    assert "critical" not in text(opened, ".figures")
 
 
 def test_keys_walk_through_branches_and_tokens(page):
