@@ -6,10 +6,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict, is_typeddict
 
 from .errors import InvalidInput
 
@@ -91,6 +94,31 @@ def check_plain(value: object, *, only_json: bool = False, finite: bool = True, 
     if found is not None:
         where, what = found
         raise ValueError(f"{where}: {what}" if where else what)
+
+
+def check_fields(record: object) -> dict[str, Any]:
+    """The fields of a dataclass' instance by their names. Raises `InvalidInput` as `check_types` does."""
+    kind = type(record)
+    values = {field.name: getattr(record, field.name) for field in fields(kind)}  # type: ignore[arg-type]
+    check_types(kind, values)
+    return values
+
+
+def check_types(kind: type, data: dict[str, Any]) -> None:
+    """Raise `InvalidInput` that names the first field of `data` that is not as the class `kind` says."""
+    try:
+        _adapter(kind).validate_python(data, strict=True)
+    except ValidationError as error:
+        where, what = mistakes(error)[0]
+        raise InvalidInput(f"{'.'.join(where.split('.')[:3])}: {what}") from None
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    if is_typeddict(kind):
+        return TypeAdapter(kind)
+    described = TypedDict(kind.__name__, get_type_hints(kind))  # type: ignore[misc]
+    return TypeAdapter(with_config(ConfigDict(arbitrary_types_allowed=True))(described))
 
 
 def mistakes(error: ValidationError, data: object = None) -> list[tuple[str, str]]:

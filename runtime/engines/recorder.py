@@ -23,7 +23,8 @@ from ..engine import (
     Tokenizer,
 )
 from ..errors import InvalidInput, UnsupportedByEngine
-from .replay import FORMAT, View, call_key, chat_given, text_key
+from .recording import FORMAT
+from .replay import View, call_key, chat_given, text_key
 from .text_stream import TextStream
 
 

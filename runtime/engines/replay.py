@@ -14,18 +14,16 @@ import asyncio
 import hashlib
 import json
 import sys
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..engine import Branch, Capabilities, Completion, Constraint, FinishReason, SamplingDefaults, SamplingParams
+from ..engine import Branch, Completion, Constraint, SamplingParams
 from ..errors import InvalidInput, PlaitError
+from .recording import Recording, read
 from .token_branch import BranchEngine, TokenBranch, TokenGeneration
 from .token_engine import TokenEngine
-
-FORMAT = 2
 
 
 def text_key(*parts: object) -> str:
@@ -119,34 +117,19 @@ class ReplayEngine(TokenEngine):
     branch_type = ReplayBranch
 
     def __init__(self, file: str | Path) -> None:
-        """Raises `InvalidInput` when the file is no recording."""
+        """Raises `InvalidInput` when the file is no recording, or a damaged one."""
         self.file = Path(file)
-        self._calls: dict[str, deque[dict[str, Any]]] = {}
-        texts: dict[str, Any] = {}
-        header: dict[str, Any] | None = None
-        try:
-            for line in self.file.read_text(encoding="utf-8").splitlines():
-                record = json.loads(line)
-                if header is None:
-                    header = record
-                elif record["type"] == "call":
-                    self._calls.setdefault(record["key"], deque()).append(record)
-                else:
-                    texts[record["key"]] = record["value"]
-            if header is None or header["format"] != FORMAT:
-                raise ValueError(f"no header of format {FORMAT}")
-            super().__init__(
-                header["engine"],
-                _ReplayedTokenizer(self.file, texts, header),
-                context_limit=header["context_limit"],
-                # What was recorded was checked then: a model may have more tokens than its tokenizer.
-                vocab_size=sys.maxsize,
-                capabilities=replace(Capabilities(**header["capabilities"]), live_views=False),
-                # Recordings from before there were defaults are of engines without any.
-                sampling_defaults=SamplingDefaults(**header.get("sampling_defaults", {})),
-            )
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InvalidInput(f"{self.file}: not a recording of an engine: {error}") from None
+        recording = read(self.file)
+        self._calls = recording.calls
+        super().__init__(
+            recording.header["engine"],
+            _ReplayedTokenizer(self.file, recording),
+            context_limit=recording.header["context_limit"],
+            # What was recorded was checked then: a model may have more tokens than its tokenizer.
+            vocab_size=sys.maxsize,
+            capabilities=replace(recording.capabilities, live_views=False),
+            sampling_defaults=recording.sampling_defaults,
+        )
 
     def check_params(self, params: SamplingParams) -> None:
         """What was recorded was checked then."""
@@ -166,29 +149,30 @@ class ReplayEngine(TokenEngine):
             )
         call = calls.popleft() if len(calls) > 1 else calls[0]
         await asyncio.sleep(0)
-        if "error" in call:
-            raise PlaitError(call["error"])
-        if "interrupted" in call:
-            generation.append(call["interrupted"])
-            await asyncio.get_running_loop().create_future()
-        values = {**call["completion"], "finish_reason": FinishReason(call["completion"]["finish_reason"])}
-        if values["top_logprobs"] is not None:
-            values["top_logprobs"] = [{int(k): v for k, v in top.items()} for top in values["top_logprobs"]]
-        generation.append(values["token_ids"])
-        return Completion(**values)
+        if call.error is not None:
+            raise PlaitError(call.error)
+        tokens = call.interrupted or [] if call.completion is None else call.completion.token_ids
+        most = generation.params.max_tokens
+        if most is not None and len(tokens) > most:
+            raise InvalidInput(f"{self.file} has an answer of {len(tokens)} tokens where {most} were asked for")
+        generation.append(tokens)
+        if call.completion is None:
+            interrupted: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+            return await interrupted
+        return replace(call.completion)  # it may be played again
 
 
 class _ReplayedTokenizer:
-    def __init__(self, file: Path, texts: dict[str, Any], header: dict[str, Any]) -> None:
+    def __init__(self, file: Path, recording: Recording) -> None:
+        header = recording.header
         self._file = file
-        self._texts = texts
+        self._texts = recording.texts
         self.bos_id: int | None = header["bos_id"]
         self.prefix_ids: tuple[int, ...] = tuple(header["prefix_ids"])
         self.byte_ids: frozenset[int] = frozenset(header["byte_ids"])
         self.eos_ids: tuple[int, ...] = tuple(header["eos_ids"])
         self.vocab_size: int = header["vocab_size"]
-        marks = header.get("tool_marks")
-        self.tool_marks: tuple[str, str] | None = (marks[0], marks[1]) if marks else None
+        self.tool_marks = recording.tool_marks
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._find("encode", text)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import InvalidInput
-from ..plain import check_plain
+from ..plain import check_plain, check_types
 from .record import (
     FORMAT,
     BranchRecord,
@@ -24,7 +24,7 @@ from .record import (
     StateRecord,
     ToolRecord,
 )
-from .types import End, Header, check_types, checked
+from .types import End, Header, checked
 
 R = TypeVar("R", ToolRecord, StateRecord)
 

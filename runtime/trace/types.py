@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
-from typing_extensions import TypedDict, is_typeddict
+from typing_extensions import TypedDict
 
 from ..errors import InvalidInput
-from ..plain import mistakes
+from ..plain import check_fields
 
 R = TypeVar("R")
 
@@ -57,27 +54,7 @@ class End(_Ended, total=False):
 
 def checked(record: R) -> R:
     """The record, if its fields are of the types that its class says. Raises `InvalidInput`."""
-    names = fields(type(record))  # type: ignore[arg-type]
-    values = {field.name: getattr(record, field.name) for field in names}
-    check_types(type(record), values)
-    for name, value in values.items():
+    for name, value in check_fields(record).items():
         if isinstance(value, float) and not abs(value) <= MAX_SECONDS:
             raise InvalidInput(f"{name}: {value} s is no time since a job began")
     return record
-
-
-def check_types(kind: type, data: dict[str, Any]) -> None:
-    """Raise `InvalidInput` that names the first field of `data` that is not as the class `kind` says."""
-    try:
-        _adapter(kind).validate_python(data, strict=True)
-    except ValidationError as error:
-        where, what = mistakes(error)[0]
-        raise InvalidInput(f"{'.'.join(where.split('.')[:3])}: {what}") from None
-
-
-@cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    if is_typeddict(kind):
-        return TypeAdapter(kind)
-    described = TypedDict(kind.__name__, get_type_hints(kind))  # type: ignore[misc]
-    return TypeAdapter(with_config(ConfigDict(arbitrary_types_allowed=True))(described))
