@@ -1,14 +1,16 @@
 // What stands around the lanes: the time axis with its grid, the labels at the left, the selected lane's band.
 
-const INDENT = 12, MOST_INDENT = 6;
+const INDENT = 12, MOST_INDENT = 6, MOST_WIDTH = 300, LABEL_FONT = 12;
 const SIGNS = { good: "join", quiet: "faint", bad: "pruned", warn: "injected" };
 
-function labelWidth(model) {
+function labelWidth(ctx, model, palette) {
   let longest = 0;
+  ctx.font = `${LABEL_FONT}px ${palette.sans}`;
   for (let i = 0; i < model.branches.length; i++) {
-    longest = Math.max(longest, model.label(i).length * 6.7 + Math.min(model.depth[i], MOST_INDENT) * INDENT);
+    const { width } = ctx.measureText(clip(model.label(i), MOST_WIDTH));
+    longest = Math.max(longest, width + Math.min(model.depth[i], MOST_INDENT) * INDENT);
   }
-  return Math.round(Math.min(Math.max(longest + 78, 130), 300));
+  return Math.round(Math.min(Math.max(longest + 78, 130), MOST_WIDTH));
 }
 
 function drawGrid(ctx, { camera, palette, axis, width, height }) {
@@ -67,14 +69,14 @@ function drawLabels(ctx, lanes, selection) {
     drawSign(ctx, palette, statusClass(model.status(branch)), row < LABEL_ROW ? left - 8 : x, middle, row);
     if (row < LABEL_ROW) continue;
     const tokens = number(model.sampledOf[branch]);
-    ctx.font = `${row < 15 ? 10 : 12}px ${palette.sans}`;
+    ctx.font = `${row < 15 ? 10 : LABEL_FONT}px ${palette.sans}`;
     ctx.textAlign = "right";
     ctx.fillStyle = palette.faint;
     ctx.fillText(tokens, left - 10, middle + 0.5);
     ctx.textAlign = "left";
     ctx.fillStyle = palette.ink;
-    const room = left - 18 - x - 10 - tokens.length * 6.8;
-    ctx.fillText(clip(model.label(branch), Math.floor(room / 6.4)), x + 10, middle + 0.5);
+    const room = left - 18 - x - 10 - ctx.measureText(tokens).width;
+    ctx.fillText(fitted(ctx, model.label(branch), room), x + 10, middle + 0.5);
   }
   ctx.restore();
   ctx.fillStyle = palette.soft;

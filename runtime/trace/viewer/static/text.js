@@ -28,6 +28,20 @@ function clip(text, chars) {
   return text.length <= chars ? text : `${text.slice(0, Math.max(chars - 1, 0))}\u2026`;
 }
 
+// As much of a text as is drawn in so many pixels with the font that is set: letters are not of one width.
+function fitted(ctx, text, pixels) {
+  const fits = (shown) => ctx.measureText(shown).width <= pixels;
+  const most = clip(text, Math.floor(pixels));
+  if (fits(most)) return most;
+  let [chars, tooMany] = [0, most.length];
+  while (tooMany - chars > 1) {
+    const middle = (chars + tooMany) >> 1;
+    if (fits(clip(text, middle))) chars = middle;
+    else tooMany = middle;
+  }
+  return clip(text, chars);
+}
+
 // The last line of a text that says something, where tools put their result.
 function lastLine(text, chars = 100) {
   return clip(text.trimEnd().slice(-2 * chars).split("\n").at(-1).trim(), chars);

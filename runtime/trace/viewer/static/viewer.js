@@ -20,8 +20,8 @@ class Viewer {
     this.details = new Details(this.parts.details, model, (selection) => this.select(selection));
     element.classList.add("plait-trace");
     element.replaceChildren(...this.parts.all);
-    this.left = labelWidth(model);
     this.#useTheme();
+    this.left = labelWidth(this.parts.canvas.getContext("2d"), model, this.palette);
     this.theme = matchMedia("(prefers-color-scheme: dark)");
     this.onTheme = () => this.#useTheme();
     this.theme.addEventListener("change", this.onTheme);

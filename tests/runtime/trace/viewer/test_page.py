@@ -100,6 +100,34 @@ def test_figures_that_are_not_known_are_left_out(page, value):
     assert "critical" not in text(opened, ".figures")
 
 
+@pytest.mark.parametrize("letter", ["i", "W", "\u6f22", "\U0001f9f5"])
+@pytest.mark.parametrize("count", [3, 60])
+def test_labels_end_before_the_count(page, letter, count):
+    trace = sample("samples")
+    for branch in trace.branches.values():
+        branch.label = letter * count
+    opened = page(trace)
+    opened.evaluate(
+        """(() => {
+          const draw = CanvasRenderingContext2D.prototype.fillText;
+          globalThis.drawn = [];
+          CanvasRenderingContext2D.prototype.fillText = function (text, x, ...place) {
+            const width = this.measureText(text).width;
+            drawn.push([text, this.textAlign === 'right' ? x - width : x, this.textAlign === 'right' ? x : x + width]);
+            return draw.call(this, text, x, ...place);
+          };
+        })()"""
+    )
+    focus(opened)
+    opened.press("ArrowDown")
+    drawn = opened.evaluate("drawn")
+    labels = [i for i, (shown, *_) in enumerate(drawn) if shown.startswith(letter)]
+    assert len(labels) >= len(trace.branches)
+    # The count is drawn just before the label.
+    assert all(drawn[i][2] < drawn[i - 1][1] for i in labels)
+    assert count > 3 or drawn[labels[0]][0] == letter * count
+
+
 def test_keys_walk_through_branches_and_tokens(page):
     opened = page(sample("apr"))
     focus(opened)
