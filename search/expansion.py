@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..runtime.engine import SamplingParams
 from ..runtime.engines.text_stream import REPLACEMENT
@@ -24,6 +25,8 @@ from .node import Node
 class _Written:
     """What was written behind a node."""
 
+    parent: Node
+    """Whose text it goes on with: the node, or one above it where a stop string had begun before its end."""
     text: str
     token_ids: tuple[int, ...]
     finish: Finish
@@ -37,6 +40,13 @@ def is_last(method: SearchFields, node: Node) -> bool:
     return not method.strategy.steps or node.depth >= method.max_depth or node.trajectory_tokens >= method.limit
 
 
+def _uncut(node: Node) -> Node:
+    """Behind which one the step began that goes on behind a node: steps that were cut go on in the next one."""
+    while node.parent is not None and node.finish is Finish.LENGTH:
+        node = node.parent
+    return node
+
+
 class Expansion:
     """Writes steps, or whole samples for strategies without steps."""
 
@@ -46,6 +56,8 @@ class Expansion:
         self._wants_hidden = method.strategy.uses_embeddings and method.step_embedding == HIDDEN
         self._block_size = ctx.engine.block_usage().block_size
         forced = ctx.tokenizer.encode_continuation((), method.conclusion or "")
+        # A string that is both ends a step.
+        self._stops = [stop for stop in method.stop if not method.strategy.steps or stop not in method.delimiters]
         self._reserve = len(forced) + method.conclusion_tokens if forced else 0
 
     async def grow(self, nodes: Sequence[Node], counts: Sequence[int]) -> list[Node]:
@@ -68,12 +80,12 @@ class Expansion:
         children: dict[object, Node] = {}
         for parent, branch, step in zip(parents, branches, written, strict=True):
             assert step is not None
-            key = (parent, step.token_ids, step.text, step.finish) if self._method.merge else branch.id
+            key = (step.parent, step.token_ids, step.text, step.finish) if self._method.merge else branch.id
             if (twin := children.get(key)) is not None and twin.branch is not None:
                 twin.copies += 1
                 branch.prune(f"the same as {twin.branch.id}")
             else:
-                children[key] = self._child(parent, branch, step)
+                children[key] = self._child(branch, step, parent.group)
         return list(children.values())
 
     def _limit(self, node: Node) -> int:
@@ -85,12 +97,11 @@ class Expansion:
     async def _decode(self, _part: Context, branch: TracedBranch, parent: Node) -> _Written:
         method, start = self._method, branch.length - parent.trajectory_tokens
         ends = method.delimiters if method.strategy.steps else ()
-        stops = [stop for stop in method.stop if stop not in ends]
         params = method.sampling(
             self._ctx,
             max_tokens=self._limit(parent),
             constrained=branch.tokens[start:] if method.constraint else (),
-            stop=(*ends, *stops),
+            stop=(*ends, *self._stops),
             include_stop=True,
             hidden_state=self._wants_hidden,
             certainty=method.reward.uses_certainty,
@@ -100,13 +111,9 @@ class Expansion:
         certainty = math.nan if result.certainty is None else result.certainty
         trajectory = branch.tokens[start : branch.length - isinstance(result.stop, int)]
         text = self._text(parent, trajectory, is_complete)
-        # One may stand behind a delimiter in its token.
-        if isinstance(result.stop, str) and (found := find_stop(text, stops)):
-            is_complete, text = True, text[: found[1]]
-            kept, _ = cut(trajectory, parent.trajectory_text + text, "", self._ctx.tokenizer)
-            branch.rewind(start + max(kept, parent.trajectory_tokens))
         tokens = tuple(branch.tokens[start + parent.trajectory_tokens :])
-        return _Written(text, tokens, result.finish, is_complete, result.hidden_state, certainty)
+        step = _Written(parent, text, tokens, result.finish, is_complete, result.hidden_state, certainty)
+        return self._cut(branch, step, trajectory, ends)
 
     def _text(self, parent: Node, trajectory: Sequence[int], is_complete: bool) -> str:
         """What a step adds to the texts above it: all that the tokens spell, what stands behind a delimiter in the last
@@ -131,22 +138,64 @@ class Expansion:
         hidden = None
         if self._wants_hidden and tokens:
             hidden = (await branch.generate(SamplingParams(max_tokens=0, hidden_state=True))).hidden_state
-        return _Written(
-            self._text(parent, branch.tokens[start:], is_complete), tuple(tokens), finish, is_complete, hidden
+        trajectory = branch.tokens[start:]
+        text = self._text(parent, trajectory, is_complete)
+        return self._cut(branch, _Written(parent, text, tuple(tokens), finish, is_complete, hidden), trajectory, ())
+
+    def _cut(self, branch: TracedBranch, step: _Written, trajectory: Sequence[int], ends: tuple[str, ...]) -> _Written:
+        """The step up to where a stop string of the method or a delimiter of `ends` is complete first, whatever step it
+        began in: the engine looks for them in the text of one call. A stop string goes with all that stands behind its
+        beginning, off the steps above too; `trajectory` has the tokens of all of them."""
+        above, certainty, tokenizer = step.parent, step.certainty, self._ctx.tokenizer
+        begun = len(_uncut(above).trajectory_text)
+
+        def found(count: int) -> list[tuple[str, int]]:
+            text = tokenizer.decode(trajectory[:count])
+            return [one for one in (find_stop(text, self._stops), find_stop(text, ends, begun)) if one is not None]
+
+        count = len(trajectory)
+        if not (matches := found(count)):
+            return step
+        # Where the engine stopped it had looked at every token.
+        if step.finish is not Finish.STOP or any(at < len(above.trajectory_text) for _, at in matches):
+            count = bisect_left(range(count), True, above.trajectory_tokens, key=lambda count: bool(found(count)))
+            matches = found(count)
+        stop, at = matches[0]
+        start = branch.length - len(step.token_ids) - above.trajectory_tokens
+        if stop in ends:
+            text = self._text(above, trajectory[:count], False)
+            if step.is_complete and text == step.text:
+                return step
+        else:
+            text = tokenizer.decode(trajectory[:count])[:at]
+            count, _ = cut(trajectory, text, "", tokenizer)
+            while above.parent is not None and len(above.trajectory_text) > at:
+                certainty, above = above.certainty, above.parent
+            count = max(count, above.trajectory_tokens)
+            text = text[len(above.trajectory_text) :]
+        branch.rewind(start + count)
+        return replace(
+            step,
+            parent=above,
+            text=text,
+            token_ids=tuple(trajectory[above.trajectory_tokens : count]),
+            finish=Finish.STOP,
+            is_complete=stop not in ends,
+            certainty=certainty,
         )
 
-    def _child(self, parent: Node, branch: TracedBranch, written: _Written) -> Node:
+    def _child(self, branch: TracedBranch, written: _Written, group: int | None) -> Node:
         """The node of a step; for a whole sample one node per step, of which the last one has the branch."""
         texts = [written.text] if self._method.strategy.steps else self._split(written.text)
-        above = parent
+        parent = above = written.parent
         for text in texts[:-1]:
-            parent = Node(parent=parent, text=text, group=parent.group, certainty=written.certainty)
+            parent = Node(parent=parent, text=text, group=group, certainty=written.certainty)
         node = Node(
             parent=parent,
             text=texts[-1],
             num_tokens=len(written.token_ids),
             blocks=max(1, -(-len(written.token_ids) // self._block_size)),
-            group=parent.group,
+            group=group,
             embedding=written.hidden_state,
             certainty=written.certainty,
             branch=branch,
@@ -161,9 +210,7 @@ class Expansion:
         that was cut goes on in the next one where there can be one, and is looked through with it."""
         if node.finish is Finish.LENGTH and not is_last(self._method, node):
             return False
-        while above.parent is not None and above.finish is Finish.LENGTH:
-            text, above = above.text + text, above.parent
-        return self._method.finishes(text)
+        return self._method.finishes(above.trajectory_text[len(_uncut(above).trajectory_text) :] + text)
 
     def _split(self, text: str) -> list[str]:
         """The steps of a text, delimiters at their ends."""

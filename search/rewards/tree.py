@@ -87,13 +87,17 @@ class TreeScorer:
 
     def _start(self, node: Node) -> Generation | None:
         """Put the step into a branch; None: it is too long for the model."""
-        assert node.parent is not None
-        parent = self._root if node.parent.parent is None else self._branches[node.parent]
-        branch = self._branches[node] = parent.fork(1)[0]
-        before = branch.tokens
-        steps = [step.text for step in node.path]
-        tokens = self._frame.tokens(self._engine.tokenizer, before, self._question, steps, node.is_complete)
-        common = shared(before, tokens)
+        above = node.parent
+        # What was released is read again: a stop string may take off the end of steps above.
+        while above is not None and above not in self._branches:
+            above = above.parent
+        depth = 0 if above is None else above.depth
+        branch = self._branches[node] = (self._root if above is None else self._branches[above]).fork(1)[0]
+        tokens, steps = branch.tokens, [step.text for step in node.path]
+        for end in range(depth + 1, node.depth + 1):
+            is_complete = end == node.depth and node.is_complete
+            tokens = self._frame.tokens(self._engine.tokenizer, tokens, self._question, steps[:end], is_complete)
+        common = shared(branch.tokens, tokens)
         branch.rewind(common)
         try:
             branch.extend(tokens[common:])

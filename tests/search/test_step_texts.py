@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from plait import Finish, ScriptedEngine, TreeSearch
+from plait import Finish, ScriptedEngine, Sequential, TreeSearch
 from plait.runtime.engines.scripted import CharTokenizer
 from plait.search.rewards.base import Reward
 from plait.tests.runtime.tools import run
@@ -93,29 +94,63 @@ async def test_texts_of_steps_are_the_text_of_the_tokens(tokens, delimiters, ste
         assert text == spoken.rstrip("\ufffd") and result.text.startswith(text)
 
 
+def ascii_written():
+    return written(piece for piece in PIECES[2:] if piece.isascii())
+
+
 @settings(deadline=None)
 @given(
-    written(piece for piece in PIECES[2:] if piece.isascii()),
+    ascii_written(),
     st.sampled_from(["rebase", "best_of_n"]),
-    st.sampled_from([("b",), (".;", "q"), ('"',), (";", "a")]),
-    st.sampled_from([(";",), (".", '"')]),
+    st.sampled_from([("b",), (".;", "q"), ('"',), (";", "a"), (";;",), (";a", ";.", '";b'), ("ab.;", "b")]),
+    st.sampled_from([(";",), (".", '"'), ("a;", "q")]),
+    st.integers(1, 6),
 )
-async def test_stop_strings_are_cut_off_and_delimiters_stay(tokens, strategy, stop, delimiters):
-    """The branch is left with the tokens that end before it."""
-    result, decode = await search(tokens, strategy=strategy, delimiters=delimiters, stop=stop)
+@example([PIECES.index(piece) for piece in (b"a", b".", b";", b"q")], "rebase", (".;", "q"), (".", '"'), 6)
+@example([PIECES.index(piece) for piece in (b"a", b";", b";", b"b")], "rebase", (";;",), (".", '"'), 2)
+async def test_stop_strings_are_cut_off_and_delimiters_stay(tokens, strategy, stop, delimiters, step_tokens):
+    """Whatever steps they begin and end in; the branch is left with the tokens that end before it."""
+    fields = {"strategy": strategy, "delimiters": delimiters, "step_tokens": step_tokens}
+    result, _ = await search(tokens, **fields, stop=stop)
     ends = delimiters if strategy == "rebase" else ()
-    assert (result.text, result.finish_reason) == expected(tokens, ends, stop, decode)
+    plain = Sequential(prompt="q", stop=[one for one in stop if one not in ends], max_tokens=99)
+    expected = (await run(plain, None, engine=Fixed(tokens)))[0]
+    assert (result.text, result.finish_reason) == (expected.text, expected.finish_reason)
     text, spoken = Reading.read[-1]
     assert text == result.text and text.startswith(spoken)
 
 
-def expected(tokens, ends, stop, decode):
-    """Of text that is written in one call after another, each up to a delimiter or a stop string."""
-    begun = 0
+@settings(deadline=None)
+@given(ascii_written(), st.sampled_from([(";;",), ('.;"',), (";a", "b"), (".;a",)]), st.integers(1, 4))
+async def test_steps_end_where_a_delimiter_does_that_was_cut_in_two(tokens, delimiters, step_tokens):
+    await search(tokens, strategy="rebase", delimiters=delimiters, step_tokens=step_tokens)
+    decode, begun, cut, texts = PieceTokenizer().decode, 0, 0, []
     for count in range(1, len(tokens) + 1):
-        text = decode(tokens[begun:count])
-        if found := [text.find(end) for end in stop if end in text and end not in ends]:
-            return decode(tokens[:begun]) + text[: min(found)], Finish.STOP
-        if any(end in text for end in ends):
-            begun = count
-    return decode(tokens), Finish.EOS
+        is_delimited = any(end in decode(tokens[begun:count]) for end in delimiters)
+        if is_delimited or count == cut + step_tokens:
+            texts.append(decode(tokens[:count]))
+            begun, cut = count if is_delimited else begun, count
+    # Whether the end itself is a step of its own depends on whether it came in the same call.
+    assert list(dict.fromkeys(text for text, _ in Reading.read)) == list(dict.fromkeys([*texts, decode(tokens)]))
+
+
+@pytest.mark.parametrize("reward", ["judge", {"reward": "prm", "model": "countdown_prm"}])
+async def test_a_stop_string_goes_off_the_steps_it_began_in(reward):
+    """Whoever judges it: the trajectory ends where the string begins, two steps further up."""
+    engine = ScriptedEngine(lambda context: "24-9 ;; #stop; no"[len(context) - 1 :])
+    fields = {"delimiters": (";",), "stop": (";; #stop",), "step_tokens": 3, "width": 2, "merge": False}
+    method = TreeSearch(prompt="q", strategy="rebase", reward=reward, **fields)
+    result, _ = await run(method, None, engine=engine)
+    assert (result.text, result.finish_reason, result.details["finished"]) == ("24-9 ", Finish.STOP, 2)
+
+
+async def test_the_stop_string_of_a_search_ends_what_a_generator_writes():
+    text = "It is 4.\n\nQuestion: What is 3+3?\n\nIt is 6."
+    engine = ScriptedEngine(lambda context: text[len(context) - 1 :])
+    generator = Sequential(prompt="?", max_tokens=10)
+    method = TreeSearch(
+        prompt="q", width=1, strategy="rebase", delimiters=("\n",), reward=Reading(), generator=generator,
+        stop=("\n\nQ",),
+    )  # fmt: skip
+    result, _ = await run(method, None, engine=engine)
+    assert (result.text, result.finish_reason) == ("It is 4.", Finish.STOP)
