@@ -67,7 +67,7 @@ class Expansion:
         branches: list[TracedBranch] = []
         for node, count in zip(nodes, counts, strict=True):
             assert node.branch is not None
-            branches += node.branch.fork(count)
+            branches += await node.branch.fork_many(count)
             parents += [node] * count
             node.branch.close()
             node.branch = None

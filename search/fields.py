@@ -11,7 +11,7 @@ from ..runtime.methods.answers import check_rule, matches
 from ..runtime.methods.base import Decoding, Temperature, Text
 from ..runtime.methods.nesting import Inner
 from ..runtime.methods.prompt import context_text
-from ..runtime.methods.voting import Voting
+from ..runtime.methods.voting import MAX_SAMPLES, Voting
 from .aggregation import Aggregate, Vote
 from .embeddings import parse_embedding
 from .rewards import SelfCertainty, parse_reward
@@ -40,7 +40,7 @@ class SearchFields(Voting):
     """The method's name."""
     strategy: Annotated[Any, BeforeValidator(parse_strategy)] = ETS()
     """`ets`, `rebase`, `beam`, `dvts`, `best_of_n`, by name or as an object with its parameters."""
-    width: int = Field(default=16, ge=1)
+    width: int = Field(default=16, ge=1, le=MAX_SAMPLES)
     """Finished trajectories wanted."""
     reward: Annotated[Any, BeforeValidator(parse_reward)] = SelfCertainty()
     """A reward object, `prm:MODEL`, `judge`, `self_certainty`, or a function `f(question, steps) -> float`; see

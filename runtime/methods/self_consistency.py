@@ -14,10 +14,7 @@ from ..result import Outcome
 from .answers import majority
 from .base import Method, Temperature
 from .nesting import Inner, reading
-from .voting import Voting
-
-MAX_SAMPLES = 1_000_000
-"""Each is a branch, a record in the trace and an event at least: more would fill the memory before the first ends."""
+from .voting import MAX_SAMPLES, Voting
 
 
 class SelfConsistency(Voting):

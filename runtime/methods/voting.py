@@ -12,6 +12,9 @@ from ..equality.process import MathUnavailable, is_installed
 from ..equality.registry import AUTO, Equality, check_equality, labels
 from .sequential import Answering
 
+MAX_SAMPLES = 1_000_000
+"""Each is a branch, a record in the trace and an event at least: more would fill the memory before the first ends."""
+
 EqualityName = Annotated[str, AfterValidator(check_equality)]
 """See `equality.registry`."""
 

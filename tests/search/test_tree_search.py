@@ -21,6 +21,8 @@ from plait import (
     UnsupportedByEngine,
 )
 from plait.runtime.errors import InvalidInput, UnknownModel
+from plait.runtime.jobs.branch import AT_A_TIME, TracedBranch
+from plait.runtime.methods.voting import MAX_SAMPLES
 from plait.search import (
     ETS,
     FunctionReward,
@@ -188,6 +190,14 @@ async def test_beam_keeps_the_best_and_spends_no_more_than_the_width():
     result, engine = await solve(strategy={"strategy": "beam", "beams": 2})
     assert (engine.asked["qa;"], engine.asked["qb;"], engine.asked["qc;"]) == (2, 2, 0)
     assert all(level["samples"] <= 4 for level in result.details["levels"])
+
+
+async def test_a_wide_level_is_forked_with_turns_of_the_event_loop_in_between(monkeypatch):
+    forked, fork = [], TracedBranch._fork
+    monkeypatch.setattr(TracedBranch, "_fork", lambda branch, n, *labels: forked.append(n) or fork(branch, n, *labels))
+    result, _ = await solve({"q": ["a;"], "qa;": ["=1"]}, width=2 * AT_A_TIME + 1)
+    assert result.details["finished"] == 2 * AT_A_TIME + 1
+    assert forked == 2 * [AT_A_TIME, AT_A_TIME, 1]
 
 
 async def test_dvts_keeps_its_subtrees_apart():
@@ -744,6 +754,7 @@ async def test_a_step_of_another_method_is_cut_where_the_search_or_the_model_end
         ({"reward": 3}, InvalidJob, "a reward is a name, an object or a function, not int"),
         ({"embedding": 3}, InvalidJob, "an embedding is a name or a function, not int"),
         ({"width": 0}, InvalidJob, "width"),
+        ({"width": MAX_SAMPLES + 1}, InvalidJob, "width: Input should be less than or equal to 1000000"),
         ({"vote": "loud"}, InvalidJob, "vote"),
         ({"delimiters": ()}, InvalidJob, "delimiters"),
         ({"answer": "guess"}, InvalidJob, "unknown answer rule"),
