@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 _FREE = -1e-4
 """Price of a share of the tree where cost does not count: a tiny gain, so that what costs nothing is kept."""
 _TIE = 1e-9
-"""Taken off the reward per place, so that of equal solutions always the same one is found."""
+"""Taken off the reward per place, so that of equal solutions always the same one is found; less where it would outgrow
+what is gained by keeping what is free."""
 
 Kept = NDArray[np.bool_]
 
@@ -62,7 +63,9 @@ class Programme:
     def gains(self) -> NDArray[np.float64]:
         """(N,): what keeping a candidate adds, its price taken off, ancestors and clusters left out."""
         n = len(self.rewards)
-        return np.asarray(self.rewards, dtype=np.float64) - _TIE * np.arange(n) - self.prices[:n]
+        prices = self.prices[:n]
+        tie = min([_TIE, *(-prices[prices < 0] / n)])
+        return np.asarray(self.rewards, dtype=np.float64) - tie * np.arange(n) - prices
 
     @property
     def num_clusters(self) -> int:
