@@ -40,8 +40,8 @@ class SearchRun:
         self._unfinished: list[Node] = []
         """Cut off before their end; while they could be concluded they have a branch."""
         self._unscored: list[Node] = []
-        """Written, but not scored in time: they have no vote. Those that are whole come before what was cut off, the
-        others are what there is if nothing else is."""
+        """Written, but not scored: they have no vote, and are what there is if nothing else is. Those that are whole
+        and were late for their score come before what was cut off."""
         state = ctx.state
         self._deadline = state.deadline
         self._scored_until = None if state.deadline is None else state.deadline + GRACE * (state.budget.seconds or 0.0)
@@ -102,10 +102,13 @@ class SearchRun:
                 child.branch.prune("no score")
                 self._scorer.release([child])
                 self._ctx.count("unscored_steps")
+                child.score = next((s.score for s in reversed(child.path) if not math.isnan(s.score)), 0.0)
+                child.branch = None
                 if self._is_over:
-                    child.score = next((s.score for s in reversed(child.path) if not math.isnan(s.score)), 0.0)
-                    child.finish, child.branch = Finish.DEADLINE, None
-                    self._unscored.append(child)
+                    child.finish = Finish.DEADLINE
+                elif not child.is_complete:
+                    child.finish = Finish.FAILED
+                self._unscored.append(child)
             else:
                 child.branch.score(child.score)
                 scored.append(child)
@@ -211,8 +214,9 @@ class SearchRun:
         if winner is not None:
             finish = trajectories[winner].finish or Finish.EOS
             return Outcome(text=winner.text, answer=winner.answer, finish=finish, details=details)
-        unscored = [node for node in self._unscored if node.is_complete]
-        left = [*self._finished, *self._unfinished, *unscored] or self._unscored
+        whole = [node for node in self._unscored if node.is_complete]
+        late = [node for node in whole if node.finish is Finish.DEADLINE]
+        left = [*self._finished, *self._unfinished, *late] or whole or self._unscored
         # Before the deadline one that was cut off may still be concluded; behind it nothing goes before what is whole.
         is_late = ctx.is_late
         best = max(left, key=lambda node: (is_late and node.is_complete, node.score), default=None)

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from ...runtime.engine import Branch, Completion, Engine, Generation, SamplingParams
-from ...runtime.errors import PromptTooLong
+from ...runtime.engine import Branch, Completion, Engine, FinishReason, Generation, SamplingParams
+from ...runtime.errors import OutOfBlocks, PromptTooLong
 from ...runtime.jobs.context import Context
 from ..node import Node
 from .frames import Frame, shared
@@ -58,6 +58,10 @@ class TreeScorer:
         """What a scorer that sees every trajectory for the first time would have."""
         self.peak_blocks = 0
         self.scored = 0
+        self.too_long = 0
+        """Of those, steps without a score because the model's context does not hold them."""
+        self.out_of_memory = 0
+        """And because its KV store does not."""
 
     @classmethod
     def of(cls, ctx: Context, engine: Engine, frame: Frame, reader: Reader, question: str) -> TreeScorer:
@@ -75,6 +79,7 @@ class TreeScorer:
                     scores.append(math.nan)
                     continue
                 completion = await generation
+                self.out_of_memory += completion.finish_reason is FinishReason.MEMORY
                 scores.append(self._reader.score(completion))
                 self.prefilled_tokens += completion.prefilled_tokens
         finally:
@@ -86,7 +91,7 @@ class TreeScorer:
         return scores
 
     def _start(self, node: Node) -> Generation | None:
-        """Put the step into a branch; None: it is too long for the model."""
+        """Put the step into a branch; None: it is too long for the model, or for its KV store."""
         above = node.parent
         # What was released is read again: a stop string may take off the end of steps above.
         while above is not None and above not in self._branches:
@@ -101,10 +106,15 @@ class TreeScorer:
         branch.rewind(common)
         try:
             branch.extend(tokens[common:])
+            generation = branch.generate(self._reader.params)
         except PromptTooLong:
+            self.too_long += 1
+            return None
+        except OutOfBlocks:
+            self.out_of_memory += 1
             return None
         self.stateless_tokens += branch.length
-        return branch.generate(self._reader.params)
+        return generation
 
     def release(self, nodes: Sequence[Node]) -> None:
         for node in nodes:
@@ -122,4 +132,6 @@ class TreeScorer:
             "prefilled_tokens": self.prefilled_tokens,
             "stateless_tokens": self.stateless_tokens,
             "peak_kv_blocks": self.peak_blocks,
+            "too_long": self.too_long,
+            "out_of_memory": self.out_of_memory,
         }

@@ -135,6 +135,17 @@ async def test_what_does_not_fit_has_no_score():
         long = Node(parent=first, text=STEPS[1] * 3)
         found = await scorer.score([first])
         assert not math.isnan(found[0]) and math.isnan((await scorer.score([long]))[0])
+        assert (scorer.statistics["too_long"], scorer.statistics["out_of_memory"]) == (1, 0)
+        scorer.close()
+
+
+async def test_what_finds_no_memory_has_no_score():
+    _, folder = language_model()
+    async with running(NativeEngine.load(folder, kv_tokens=32, block_size=16)) as engine:
+        scorer = scorer_of(engine, folder)
+        long = Node(parent=Node(), text=STEPS[1] * 6)
+        assert math.isnan((await scorer.score([long]))[0])
+        assert (scorer.statistics["too_long"], scorer.statistics["out_of_memory"]) == (0, 1)
         scorer.close()
 
 

@@ -465,12 +465,31 @@ async def test_steps_without_a_score_are_asked_for_once_more_and_dropped():
     result, engine = await solve(reward=reward, width=3)
     assert asked.count("b;") == 2 and asked.count("c;") == 2
     assert result.trace.branches["0.1"].pruned == "no score" and result.usage.counts["unscored_steps"] == 1
+    assert result.details["unfinished"] == 1
     assert engine.asked["qb;"] == 0 and engine.asked["qc;"] > 0
 
 
-async def test_nothing_can_be_scored():
-    result, _ = await solve(reward=lambda prompt, steps: None)
-    assert (result.answer, result.text, result.finish_reason) == (None, "", Finish.FAILED)
+@pytest.mark.parametrize(
+    ("scored", "texts", "expected"),
+    [
+        ((), TREE["q"], ("a;", None, Finish.FAILED, 4)),
+        (("a;", "b;", "c;"), TREE["q"], ("a;d;", None, Finish.FAILED, 4)),
+        ((), ["a;", "=7"], ("=7", "7", Finish.EOS, 4)),
+        (("a;",), ["a;", "=7"], ("a;d;", None, Finish.STOP, 6)),
+    ],
+)
+async def test_what_cannot_be_scored_is_the_result_where_nothing_else_is(scored, texts, expected):
+    """What is whole before what is not, and behind everything that has a score."""
+    is_last = "=7" in texts and bool(scored)
+    known = (*scored, "d;", "e;") if is_last else scored
+    result, _ = await solve(
+        {**TREE, "q": texts},
+        reward=lambda prompt, steps: 0.5 if steps[-1] in known else None,
+        max_depth=2 if is_last else 25,
+    )
+    details = result.details
+    assert (result.text, result.answer, result.finish_reason, details["unfinished"]) == expected
+    assert (details["finished"], details["votes"]) == (0, {})
 
 
 async def test_a_whole_sample_with_a_step_that_has_no_score_is_dropped():
