@@ -43,14 +43,21 @@ class TreeScorer:
         priority: int,
         deadline: float | None = None,
     ) -> None:
-        """Raises `PromptTooLong`, and `InvalidInput` if the frame is a chat that cannot be rendered."""
+        """Raises `PromptTooLong` and `OutOfBlocks`, naming the engine, and `InvalidInput` if the frame is a chat that
+        cannot be rendered."""
         self._engine = engine
         self._frame = frame
         self._reader = reader
         self._question = question
         self._job = job
         head = frame.head(engine.tokenizer, question)
-        self._root = engine.open(head, job=job, priority=priority, deadline=deadline)
+        try:
+            self._root = engine.open(head, job=job, priority=priority, deadline=deadline)
+        except (PromptTooLong, OutOfBlocks) as error:  # the policy's own would be told in the same words
+            raise type(error)(
+                f"the reward model {engine.name} has no room for the question: {error} (in its `options`; its context "
+                f"limit is {engine.context_limit} tokens now, and no more than the model was made for)"
+            ) from None
         self._branches: dict[Node, Branch] = {}
         self.prefilled_tokens = 0
         """What the engine computed."""

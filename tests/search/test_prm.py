@@ -15,7 +15,7 @@ from plait.rl.countdown.traces import EOS
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.runtime.engines.native.loader import load_model
-from plait.runtime.errors import InvalidInput
+from plait.runtime.errors import InvalidInput, OutOfBlocks, PromptTooLong
 from plait.search import ETS, PRM
 from plait.search.node import Node
 from plait.search.rewards.frames import Plain
@@ -147,6 +147,21 @@ async def test_what_finds_no_memory_has_no_score():
         assert math.isnan((await scorer.score([long]))[0])
         assert (scorer.statistics["too_long"], scorer.statistics["out_of_memory"]) == (0, 1)
         scorer.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"context_limit": 4}, PromptTooLong, "do not fit the context limit of 4 tokens"),
+        ({"kv_tokens": 16}, OutOfBlocks, "raise kv_tokens"),
+    ],
+)
+async def test_a_question_that_does_not_fit_names_the_reward_model(options, error, message):
+    _, folder = language_model()
+    async with running(NativeEngine.load(folder, **options)) as engine:
+        head = load_head(folder, engine.tokenizer, "+", "-")
+        with pytest.raises(error, match=f"^the reward model {engine.name} has no room for the question: .*{message}"):
+            TreeScorer(engine, Plain(), head, PROMPT * 9, job="j reward", priority=0)
 
 
 @pytest.mark.parametrize("strategy", [ETS(), "rebase", "best_of_n"])
