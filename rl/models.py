@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import torch
 
@@ -16,7 +16,7 @@ from ..runtime.engines.registry import find_model
 from ..runtime.errors import InvalidInput, PlaitError
 from .capped import attention
 from .checkpoints import publish, saving
-from .config import TrainConfig, arguments
+from .config import TrainConfig
 from .tags import add_tags, merge, save
 
 
@@ -59,33 +59,6 @@ def serving_tokenizer(model: Any, tokenizer: Any) -> HFTokenizer:
         if getattr(model, "generation_config", None) is not None:
             model.generation_config.save_pretrained(folder)
         return load_tokenizer(folder)
-
-
-def lora_config(config: TrainConfig, task: str) -> Any:
-    """peft's; None: all weights are trained. `task`: peft's name of what the model is for."""
-    if config.lora is None:
-        return None
-    try:
-        from peft import LoraConfig
-    except ImportError:
-        raise InvalidInput("[lora] needs the package peft: pip install peft") from None
-    # A head that is new is trained as it is, beside the adapter.
-    defaults = {"target_modules": "all-linear"} | ({} if task == "CAUSAL_LM" else {"exclude_modules": ["score"]})
-    found = arguments(LoraConfig, "lora", config.lora, {"task_type": task}, defaults)
-    known = get_args(get_type_hints(LoraConfig)["bias"])
-    if found.bias not in known:  # peft says so only when it makes the model, as of what is not implemented
-        raise InvalidInput(f"[lora]: bias: {found.bias!r} is none of {', '.join(known)}")
-    return found
-
-
-def rows(model: Any, ids: Sequence[int]) -> dict[str, list[int]]:
-    """Rows of the embedding, and of an untied head, to train beside an adapter."""
-    tables = [model.get_input_embeddings()]
-    head = model.get_output_embeddings()
-    if head is not None and head.weight is not tables[0].weight:
-        tables.append(head)
-    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
-    return {names[id(table)]: list(ids) for table in tables}
 
 
 def publish_model(trainer: Any, out: Path, tokenizer: Any, is_main: bool, files: dict[str, str] | None = None) -> None:

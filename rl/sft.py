@@ -24,11 +24,12 @@ from ..runtime.disk import write_whole
 from ..runtime.engines.native.tokenizer import HFTokenizer
 from ..runtime.errors import InvalidInput, UnsupportedModel
 from ..runtime.methods.multiverse.dialects import DIALECTS
+from .adapters import lora_config, rows
 from .checkpoints import checkpoints
 from .config import SFTConfig
 from .curriculum import mixed, shuffled
 from .frames import enable
-from .models import load, lora_config, publish_model, rows, serving_tokenizer
+from .models import load, publish_model, serving_tokenizer
 from .packing import packed
 from .probe import probe
 from .run_folder import RunFolder

@@ -10,6 +10,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 from trl.trainer.sft_trainer import SFTTrainer
 
 from ..runtime.errors import InvalidInput
+from .adapters import check_adapter
 from .checkpoints import SafeCheckpoints
 from .deadline import Deadline
 from .muon import MuonWithAdamW
@@ -103,7 +104,7 @@ def make_trainer(
         callbacks=[] if max_minutes is None else [Deadline(max_minutes)],
     )
     if lora is not None:
-        _check_tied(trainer.accelerator.unwrap_model(trainer.model))
+        check_adapter(trainer.accelerator.unwrap_model(trainer.model))
     trainer.muon = muon
     if trainer.label_smoother is not None:
         trainer.label_smoother = SmootherInPlace(epsilon=args.label_smoothing_factor)
@@ -111,16 +112,6 @@ def make_trainer(
         if type(module).__name__ == "TrainableTokensWrapper":
             module.register_parameter("bias", None)  # TRL's head asks for it, and peft's wrapper has none.
     return trainer
-
-
-def _check_tied(model: Any) -> None:
-    """Raise `InvalidInput` for an adapter of an embedding that is the output matrix too: the head is trained without
-    it, and would be served with it."""
-    from peft.tuners.lora import LoraLayer
-
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if isinstance(embedding, LoraLayer) and head is not None and head.weight is embedding.weight:
-        raise InvalidInput("[lora]: the model's embedding is its output matrix too: train it by modules_to_save")
 
 
 def set_pad(tokenizer: Any, eos_ids: Sequence[int]) -> int:

@@ -17,9 +17,10 @@ from ...runtime.errors import InvalidInput
 from ...runtime.tokenizer import Tokenizer
 from ...search.rewards.frames import check_tag
 from ...search.rewards.prm import MARK
+from ..adapters import lora_config, rows
 from ..checkpoints import checkpoints
 from ..curriculum import shuffled
-from ..models import load, lora_config, publish_model, rows, serving_tokenizer
+from ..models import load, publish_model, serving_tokenizer
 from ..run_folder import RunFolder
 from ..trained import Trained
 from ..trainer_arguments import check_given, refused, trainer_arguments

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainingArguments
 
+from ..adapters import check_adapter
 from ..checkpoints import SafeCheckpoints
 from ..deadline import Deadline
 from ..samples import IGNORED
@@ -47,6 +48,7 @@ def make_trainer(
         from peft import get_peft_model
 
         model = get_peft_model(model, lora)
+        check_adapter(model)
 
     def gather(rows: Sequence[dict[str, int]]) -> dict[str, Any]:
         batch = batch_of([trained[row["number"]] for row in rows], pad)

@@ -575,12 +575,22 @@ def test_wrong_configurations_are_one_error(fields, message, model, tmp_path):
         train(config(model, texts(tmp_path / "t.jsonl"), **fields), tmp_path / "out")
 
 
-@pytest.mark.parametrize("lora", [{"r": 0}, {"target_modules": ["nope"]}, {"target_modules": "[q"}])
-def test_what_peft_refuses_is_one_error_and_nothing_is_trained_or_lost(lora, model, tmp_path):
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"r": 0}, r"\[trainer\], \[lora\]: "),
+        ({"target_modules": ["nope"]}, r"\[trainer\], \[lora\]: "),
+        ({"target_modules": "[q"}, r"\[trainer\], \[lora\]: "),
+        ({"lora_bias": True}, r"^\[lora\]: it cannot be merged .*lora_bias=True"),
+        ({"alora_invocation_tokens": [5, 6]}, r"^\[lora\]: alora_invocation_tokens: .* cannot be merged"),
+        ({"layer_replication": [[0, 2], [0, 2]]}, r"^\[lora\]: layer_replication: .* cannot be merged"),
+    ],
+)
+def test_an_adapter_that_cannot_be_is_one_error_and_nothing_is_trained_or_lost(lora, message, model, tmp_path):
     probed = {"probe": {"prompts": 1}, "source": {"held_out": 1}}
     given = config(model, texts(tmp_path / "t.jsonl"), lora=lora, **probed)
     before = earlier_run(given, tmp_path / "out")
-    with pytest.raises(InvalidInput, match=r"\[trainer\], \[lora\]: "):
+    with pytest.raises(InvalidInput, match=message):
         train(given, tmp_path / "out", fresh=True)
     assert files(tmp_path / "out") == before
 

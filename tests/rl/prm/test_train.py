@@ -204,6 +204,7 @@ def test_two_processes(head, model, tmp_path):
         ({"lora": {"r": 0}}, r"\[lora\]"),
         ({"lora": {"bias": "some"}}, r"\[lora\]: bias: 'some' is none of"),
         ({"head": "classifier", "lora": {"target_modules": ["nope"]}}, r"\[lora\]"),
+        ({"head": "classifier", "lora": {"lora_bias": True}}, r"^\[lora\]: it cannot be merged"),
         ({"max_tokens": 3}, "there is no step to train on; 2"),
         ({"source": {"benchmark": {"name": "countdown"}}}, "only then"),
         ({"source": {"kind": "traces"}}, "benchmark"),
