@@ -10,6 +10,7 @@ from ..runtime.errors import InvalidInput
 from .config import TrainConfig, arguments
 
 UNFIT = {
+    "inference_mode": "nothing would be trained",
     "alora_invocation_tokens": "such an adapter cannot be merged into the model that is served",
     "layer_replication": "layers that share their weights cannot be merged with adapters of their own",
 }
