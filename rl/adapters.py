@@ -31,6 +31,11 @@ def lora_config(config: TrainConfig, task: str) -> Any:
     known = get_args(get_type_hints(LoraConfig)["bias"])
     if found.bias not in known:  # peft says so only when it makes the model, as of what is not implemented
         raise InvalidInput(f"[lora]: bias: {found.bias!r} is none of {', '.join(known)}")
+    start = found.init_lora_weights
+    if isinstance(start, str) and start.startswith("pissa_niter_"):
+        # peft takes it out of the model again when it loads the adapter.
+        why = "what it takes out of the model is drawn at random, so that `adapter/` would be another one when loaded"
+        raise InvalidInput(f'[lora]: init_lora_weights: {start}: {why}; "pissa" is exact')
     for name, why in UNFIT.items():
         if getattr(found, name) not in (None, False):
             raise InvalidInput(f"[lora]: {name}: {why}; leave it out")

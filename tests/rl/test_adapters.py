@@ -12,6 +12,7 @@ from plait.rl.config import TrainConfig
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
+        ({"init_lora_weights": "pissa_niter_2"}, 'init_lora_weights: pissa_niter_2: .* "pissa" is exact'),
         ({"inference_mode": True}, "inference_mode: nothing would be trained"),
     ],
 )
@@ -21,7 +22,13 @@ def test_arguments_that_no_training_can_have_are_refused(lora, message):
 
 
 @pytest.mark.parametrize(
-    "lora", [{"inference_mode": False}, {"alora_invocation_tokens": None}, {"layer_replication": None}]
+    "lora",
+    [
+        {"inference_mode": False},
+        {"init_lora_weights": "pissa"},
+        {"alora_invocation_tokens": None},
+        {"layer_replication": None},
+    ],
 )
 def test_what_peft_does_anyway_may_be_said(lora):
     assert lora_config(TrainConfig(model="m", lora=lora), "CAUSAL_LM") is not None
