@@ -8,13 +8,20 @@ from typing import Any, get_args, get_type_hints
 
 from ..runtime.errors import InvalidInput
 from .config import TrainConfig, arguments
+from .trainer_arguments import refused
 
 UNFIT = {
     "inference_mode": "nothing would be trained",
     "alora_invocation_tokens": "such an adapter cannot be merged into the model that is served",
     "layer_replication": "layers that share their weights cannot be merged with adapters of their own",
+    "eva_config": "nothing here looks at data before it trains",
+    "corda_config": "nothing here looks at data before it trains",
+    "lora_ga_config": "nothing here looks at data before it trains",
 }
 """Arguments that no training here can have, and why."""
+
+FROM_DATA = ("eva", "corda", "lora_ga")
+"""Of `init_lora_weights`: what peft begins with only after a call that looks at data."""
 
 
 def lora_config(config: TrainConfig, task: str) -> Any:
@@ -36,10 +43,26 @@ def lora_config(config: TrainConfig, task: str) -> Any:
         # peft takes it out of the model again when it loads the adapter.
         why = "what it takes out of the model is drawn at random, so that `adapter/` would be another one when loaded"
         raise InvalidInput(f'[lora]: init_lora_weights: {start}: {why}; "pissa" is exact')
+    if start in FROM_DATA:
+        raise InvalidInput(f"[lora]: init_lora_weights: {start}: nothing here looks at data before it trains")
     for name, why in UNFIT.items():
         if getattr(found, name) not in (None, False):
             raise InvalidInput(f"[lora]: {name}: {why}; leave it out")
+    with refused("lora"):
+        scales = {"lora_alpha": found.lora_alpha, **{f"alpha_pattern: {k}": v for k, v in found.alpha_pattern.items()}}
+        for name, scale in scales.items():
+            if not scale > 0:
+                raise InvalidInput(f"[lora]: {name} is {scale}: above 0, or it trains nothing")
     return found
+
+
+def check_modules(lora: Any, model: Any) -> None:
+    """Raise `InvalidInput` where modules are to be trained whole that a model, still without its adapter, has not."""
+    names = [name for name, _ in model.named_modules()]
+    with refused("lora"):
+        unknown = [one for one in lora.modules_to_save or () if not any(name.endswith(one) for name in names)]
+    if unknown:
+        raise InvalidInput(f"[lora]: modules_to_save: the model has no {', '.join(unknown)}")
 
 
 def rows(model: Any, ids: Sequence[int]) -> dict[str, list[int]]:
@@ -53,8 +76,10 @@ def rows(model: Any, ids: Sequence[int]) -> dict[str, list[int]]:
 
 
 def check_adapter(model: Any) -> None:
-    """Raise `InvalidInput` for an adapter, in its model, that would not be served, or not as it is trained."""
+    """Raise `InvalidInput` for an adapter, in its model, that would not be served, or not as it is trained, or not as
+    it is asked for."""
     _check_tied(model)
+    _check_patterns(model)
     _check_merges(model)
 
 
@@ -66,6 +91,19 @@ def _check_tied(model: Any) -> None:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(embedding, LoraLayer) and head is not None and head.weight is embedding.weight:
         raise InvalidInput("[lora]: the model's embedding is its output matrix too: train it by modules_to_save")
+
+
+def _check_patterns(model: Any) -> None:
+    """Ranks and scales of layers that have no adapter."""
+    from peft.tuners.lora import LoraLayer
+    from peft.utils.other import get_pattern_key
+
+    lora, base = model.active_peft_config, model.get_base_model()
+    names = [name for name, module in base.named_modules() if isinstance(module, LoraLayer)]
+    for table in ("rank_pattern", "alpha_pattern"):
+        for key in getattr(lora, table):
+            if all(get_pattern_key((key,), name) != key for name in names):
+                raise InvalidInput(f"[lora]: {table}: no layer with an adapter matches {key}")
 
 
 def _check_merges(model: Any) -> None:

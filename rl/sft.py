@@ -24,7 +24,7 @@ from ..runtime.disk import write_whole
 from ..runtime.engines.native.tokenizer import HFTokenizer
 from ..runtime.errors import InvalidInput, UnsupportedModel
 from ..runtime.methods.multiverse.dialects import DIALECTS
-from .adapters import lora_config, rows
+from .adapters import check_modules, lora_config, rows
 from .checkpoints import checkpoints
 from .config import SFTConfig
 from .curriculum import mixed, shuffled
@@ -90,8 +90,10 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     if is_main:
         counts = f"{len(trained):,} samples to show, {len(held_out):,} held out, {dropped:,} left out"
         print(f"{counts}; {longest:,} tokens at most", flush=True)
-    if lora is not None and tags:
-        lora.trainable_token_indices = rows(model, tags)
+    if lora is not None:
+        check_modules(lora, model)
+        if tags:
+            lora.trainable_token_indices = rows(model, tags)
     ask = _asked(config, held_out)
     is_probed = ask and is_main and (folder.begins_anew or not (out / PROBE).exists())
     if config.pack is not None:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+import torch
 
 from plait import InvalidInput
-from plait.rl.adapters import lora_config
+from plait.rl.adapters import FROM_DATA, check_adapter, check_modules, lora_config
 from plait.rl.config import TrainConfig
+from plait.tests.runtime.engines.native.helpers import tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+"""What peft warns of is its own."""
 
 
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
         ({"init_lora_weights": "pissa_niter_2"}, 'init_lora_weights: pissa_niter_2: .* "pissa" is exact'),
+        *(({"init_lora_weights": one}, f"init_lora_weights: {one}: nothing here looks at data") for one in FROM_DATA),
+        ({"eva_config": {"rho": 2.0}}, "eva_config: nothing here looks at data"),
+        ({"lora_alpha": 0}, "lora_alpha is 0: above 0"),
+        ({"lora_alpha": -8}, "lora_alpha is -8: above 0"),
+        ({"lora_alpha": "8"}, "'>' not supported"),
+        ({"alpha_pattern": {"q_proj": 0}}, "alpha_pattern: q_proj is 0: above 0"),
+        ({"alpha_pattern": ["q_proj"]}, ".*no attribute 'items'"),
         ({"inference_mode": True}, "inference_mode: nothing would be trained"),
     ],
 )
@@ -32,3 +46,37 @@ def test_arguments_that_no_training_can_have_are_refused(lora, message):
 )
 def test_what_peft_does_anyway_may_be_said(lora):
     assert lora_config(TrainConfig(model="m", lora=lora), "CAUSAL_LM") is not None
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"modules_to_save": ["norm", "nonsense", "no"]}, "modules_to_save: the model has no nonsense, no$"),
+        ({"modules_to_save": 3}, "'int' object is not iterable"),
+        ({"rank_pattern": {"q_proj": 2, "nope": 8}}, "rank_pattern: no layer with an adapter matches nope"),
+        ({"alpha_pattern": {"lm_head": 8}}, "alpha_pattern: no layer with an adapter matches lm_head"),
+        ({"rank_pattern": {"k_proj": 2}, "target_modules": ["q_proj"]}, "rank_pattern: .* matches k_proj"),
+        ({"lora_bias": True}, "it cannot be merged"),
+        ({"modules_to_save": ["norm", "model.embed_tokens"]}, ""),
+        (
+            {
+                "rank_pattern": {r"^model\.layers\.0\..*q_proj": 2, "k_proj|v_proj": 4},
+                "alpha_pattern": {"down_proj": 1},
+            },
+            "",
+        ),
+        ({"target_modules": [], "target_parameters": ["q_proj.weight"], "rank_pattern": {"q_proj": 2}}, ""),
+        ({"init_lora_weights": "pissa", "use_dora": True}, ""),
+    ],
+)
+def test_what_holds_for_nothing_in_the_model_is_refused(lora, message):
+    from peft import get_peft_model
+
+    given = lora_config(TrainConfig(model="m", lora={"r": 4, **lora}), "CAUSAL_LM")
+    model, _ = tiny("llama")
+    with pytest.raises(InvalidInput, match=rf"^\[lora\]: {message}") if message else contextlib.nullcontext():
+        check_modules(given, model)
+        model = get_peft_model(model, given)
+        weights = [value.clone() for value in model.parameters()]
+        check_adapter(model)
+        assert all(map(torch.equal, weights, model.parameters()))
