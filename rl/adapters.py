@@ -65,14 +65,21 @@ def check_modules(lora: Any, model: Any) -> None:
         raise InvalidInput(f"[lora]: modules_to_save: the model has no {', '.join(unknown)}")
 
 
-def rows(model: Any, ids: Sequence[int]) -> dict[str, list[int]]:
-    """Rows of the embedding, and of an untied head, to train beside an adapter."""
-    tables = [model.get_input_embeddings()]
-    head = model.get_output_embeddings()
-    if head is not None and head.weight is not tables[0].weight:
-        tables.append(head)
+def train_rows(lora: Any, model: Any, ids: Sequence[int]) -> None:
+    """Let rows of the embedding, and of an untied head, be trained beside an adapter, and those that are asked for."""
     names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
-    return {names[id(table)]: list(ids) for table in tables}
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embedding, output = names[id(table)], names.get(id(head))
+    is_tied = head is not None and head.weight is table.weight
+    found = {embedding: list(ids)} | ({} if head is None or is_tied else {output: list(ids)})
+    with refused("lora"):
+        asked = lora.trainable_token_indices or {}
+        # A list is one of the embedding.
+        for path, some in (asked if isinstance(asked, dict) else {embedding: asked}).items():
+            name = path.rpartition(".")[2]
+            known = found.setdefault(embedding if is_tied and name == output else name, [])
+            known += [one for one in some if one not in known]
+    lora.trainable_token_indices = found
 
 
 def check_adapter(model: Any) -> None:

@@ -42,7 +42,8 @@ class TrainConfig(Spec):
     tags: bool = False
     """Add the control tags of the data's dialects to the vocabulary first (`tags.add_tags`)."""
     lora: dict[str, Any] | None = None
-    """Arguments of `peft.LoraConfig`; None: all weights are trained. With `tags`, the tags' rows are trained too."""
+    """Arguments of `peft.LoraConfig`; None: all weights are trained. With `tags`, the tags' rows are trained too,
+    beside those of `trainable_token_indices`."""
     trainer: dict[str, Any] = Field(default_factory=dict)
     """Arguments of TRL's trainer (`learning_rate`, `max_steps`, `report_to`, ...)."""
 

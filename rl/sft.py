@@ -24,7 +24,7 @@ from ..runtime.disk import write_whole
 from ..runtime.engines.native.tokenizer import HFTokenizer
 from ..runtime.errors import InvalidInput, UnsupportedModel
 from ..runtime.methods.multiverse.dialects import DIALECTS
-from .adapters import check_modules, lora_config, rows
+from .adapters import check_modules, lora_config, train_rows
 from .checkpoints import checkpoints
 from .config import SFTConfig
 from .curriculum import mixed, shuffled
@@ -93,7 +93,7 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     if lora is not None:
         check_modules(lora, model)
         if tags:
-            lora.trainable_token_indices = rows(model, tags)
+            train_rows(lora, model, tags)
     ask = _asked(config, held_out)
     is_probed = ask and is_main and (folder.begins_anew or not (out / PROBE).exists())
     if config.pack is not None:

@@ -17,7 +17,7 @@ from ...runtime.errors import InvalidInput
 from ...runtime.tokenizer import Tokenizer
 from ...search.rewards.frames import check_tag
 from ...search.rewards.prm import MARK
-from ..adapters import check_modules, lora_config, rows
+from ..adapters import check_modules, lora_config, train_rows
 from ..checkpoints import checkpoints
 from ..curriculum import shuffled
 from ..models import load, publish_model, serving_tokenizer
@@ -69,7 +69,7 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
     if lora is not None:
         check_modules(lora, model)
         if added:
-            lora.trainable_token_indices = rows(model, added)
+            train_rows(lora, model, added)
     tokenizer = serving_tokenizer(model, hf_tokenizer)
     labels = (0, 1) if is_classifier else _word_ids(config, tokenizer)
     batch_of = collate(labels)

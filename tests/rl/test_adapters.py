@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from plait import InvalidInput
-from plait.rl.adapters import FROM_DATA, check_adapter, check_modules, lora_config
+from plait.rl.adapters import FROM_DATA, check_adapter, check_modules, lora_config, train_rows
 from plait.rl.config import TrainConfig
 from plait.tests.runtime.engines.native.helpers import tiny
 
@@ -80,3 +80,27 @@ def test_what_holds_for_nothing_in_the_model_is_refused(lora, message):
         weights = [value.clone() for value in model.parameters()]
         check_adapter(model)
         assert all(map(torch.equal, weights, model.parameters()))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    ("asked", "embedding", "head"),
+    [
+        (None, [7, 8], [7, 8]),
+        ([5, 7], [7, 8, 5], [7, 8]),
+        ({"embed_tokens": [5]}, [7, 8, 5], [7, 8]),
+        ({"model.embed_tokens": [5], "lm_head": [6]}, [7, 8, 5], [7, 8, 6]),
+    ],
+)
+def test_rows_that_are_asked_for_are_trained_beside_those_of_tags(asked, embedding, head, tied):
+    given = lora_config(TrainConfig(model="m", lora={"r": 4, "trainable_token_indices": asked}), "CAUSAL_LM")
+    model, _ = tiny("llama", tie_word_embeddings=tied)
+    train_rows(given, model, [7, 8])
+    together = {"embed_tokens": list(dict.fromkeys([*embedding, *head]))}
+    assert given.trainable_token_indices == (together if tied else {"embed_tokens": embedding, "lm_head": head})
+
+
+def test_rows_that_are_none_are_one_error():
+    given = lora_config(TrainConfig(model="m", lora={"trainable_token_indices": 5}), "CAUSAL_LM")
+    with pytest.raises(InvalidInput, match=r"^\[lora\]: "):
+        train_rows(given, tiny("llama")[0], [7, 8])
