@@ -20,8 +20,8 @@ from ..runtime.spec import Spec
 
 T = TypeVar("T")
 
-WRONG = (ValueError, TypeError, ImportError, KeyError, AttributeError, re.error)
-"""What other libraries raise for arguments that are wrong."""
+WRONG = (ValueError, TypeError, ImportError, KeyError, AttributeError, OSError, re.error)
+"""What other libraries raise for arguments that are wrong, or name files that cannot be read."""
 
 
 class TrainConfig(Spec):

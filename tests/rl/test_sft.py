@@ -530,6 +530,7 @@ def test_two_processes(model, tmp_path):
         ({"trainer": {"learnin_rate": 1, "foo": 2}}, "knows no learnin_rate, foo"),
         ({"trainer": {"output_dir": "x"}}, "output_dir: decided by"),
         ({"trainer": {"packing": True}}, "packing: decided by"),
+        ({"trainer": {"accelerator_config": "nofile.json"}}, r"^\[trainer\]: .*nofile\.json"),
         ({"trainer": {"router_aux_loss_coef": 0.1}}, "router_aux_loss_coef: decided by"),
         ({"trainer": {"save_strategy": "never"}}, r"\[trainer\]"),
         ({"trainer": {"learning_rate": "abc"}}, r"^\[trainer\]: "),
