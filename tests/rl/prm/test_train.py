@@ -208,6 +208,7 @@ def test_two_processes(head, model, tmp_path):
         ({"max_tokens": 3}, "there is no step to train on; 2"),
         ({"source": {"benchmark": {"name": "countdown"}}}, "only then"),
         ({"source": {"kind": "traces"}}, "benchmark"),
+        ({"source": {"delimiters": ["\n"]}}, "`delimiters` says where steps of traces end"),
         ({"model": "nothing"}, "no model 'nothing'"),
     ],
 )
