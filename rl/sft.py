@@ -70,8 +70,8 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
 
     # What balances experts is a loss over texts with a mask of two dimensions.
     ours = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None, "router_aux_loss_coef": 0.0}
-    evaluates = any(source.held_out for source in config.data)
-    args = trainer_arguments(Arguments, config, out, batch=1, evaluates=evaluates, **ours)
+    idle = "" if any(source.held_out for source in config.data) else "there is nothing held out to evaluate on"
+    args = trainer_arguments(Arguments, config, out, batch=1, unevaluated=idle, **ours)
     lora = lora_config(config, "CAUSAL_LM")
     is_main = args.process_index == 0
     folder = RunFolder(out=out, config=config, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
@@ -146,6 +146,7 @@ def _samples(config: SFTConfig, tokenizer: HFTokenizer, model: Any) -> tuple[lis
             whole.sequential += part.sequential
     if not len(all_trained):
         why = f"{dropped:,} had more than {config.max_tokens:,} tokens, or nothing to learn among them"
+        why += f", {len(all_held):,} are held out"
         raise InvalidInput(f"there is no sample to train on; {why}")
     if config.curriculum:
         order = mixed(len(all_trained), config.curriculum, config.seed)

@@ -68,11 +68,10 @@ def check_given(config: TrainConfig) -> None:
         raise InvalidInput(f"[trainer]: {', '.join(sorted(given))}: decided by the training's other fields, or fixed")
 
 
-def trainer_arguments(
-    cls: type[T], config: TrainConfig, out: Path, *, batch: int, evaluates: bool = False, **ours: Any
-) -> T:
-    """For samples in the order in which they are given. `batch`: samples of a step, if nobody says; `evaluates`: there
-    is something to evaluate on in between; `ours`: further arguments that are decided. Raises `InvalidInput`."""
+def trainer_arguments(cls: type[T], config: TrainConfig, out: Path, *, batch: int, unevaluated: str, **ours: Any) -> T:
+    """For samples in the order in which they are given. `batch`: samples of a step, if nobody says; `unevaluated`: why
+    nothing is evaluated in between; empty: something may be; `ours`: further arguments that are decided. Raises
+    `InvalidInput`."""
     import torch
 
     has_gpu = torch.cuda.is_available()
@@ -100,8 +99,8 @@ def trainer_arguments(
         **ours,
     }
     found: Any = checked_arguments(cls, config.trainer, decided, defaults)
-    if not evaluates and (found.eval_strategy != "no" or found.eval_on_start):
-        raise InvalidInput("[trainer]: eval_strategy, eval_on_start: there is nothing held out to evaluate on")
+    if unevaluated and (found.eval_strategy != "no" or found.eval_on_start):
+        raise InvalidInput(f"[trainer]: eval_strategy, eval_on_start: {unevaluated}")
     return cast(T, found)
 
 

@@ -101,10 +101,11 @@ def _arguments(config: PRMConfig, out: Path) -> Any:
     from transformers import TrainingArguments
     from trl.trainer.sft_config import SFTConfig
 
+    idle = "what is held out is judged before and after the training only"
     if config.head == "classifier":
-        return trainer_arguments(TrainingArguments, config, out, batch=8)
+        return trainer_arguments(TrainingArguments, config, out, batch=8, unevaluated=idle)
     ours: dict[str, Any] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
-    return trainer_arguments(SFTConfig, config, out, batch=8, **ours)
+    return trainer_arguments(SFTConfig, config, out, batch=8, unevaluated=idle, **ours)
 
 
 def _word_ids(config: PRMConfig, tokenizer: Tokenizer) -> tuple[int, int]:

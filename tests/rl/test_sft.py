@@ -565,6 +565,7 @@ def test_two_processes(model, tmp_path):
         ({"trainer": {"optim": "sgd"}, "muon": True}, "^muon: "),
         ({"trainer": {"adam_beta1": 1.5}, "muon": True}, "betas"),
         ({"max_tokens": 10}, "there is no sample to train on; 6"),
+        ({"source": {"held_out": 9}}, "there is no sample to train on; 0 had .*, 6 are held out"),
         ({"curriculum": [2]}, "curriculum"),
         ({"curriculum": [0.5, 1], "epochs": 3}, "^epochs: .* how many passes there are, 2;"),
         ({"probe": {}}, "`held_out`"),

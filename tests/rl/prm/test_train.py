@@ -198,7 +198,10 @@ def test_two_processes(head, model, tmp_path):
         ({"format": "math_shepherd"}, "must be one token"),
         ({"trainer": {"packing": True}}, "packing: decided by"),
         ({"trainer": {"speed": 1}}, "knows no speed"),
-        ({"trainer": {"eval_strategy": "epoch"}, "source": {"held_out": 1}}, "nothing held out to evaluate on"),
+        (
+            {"trainer": {"eval_strategy": "epoch"}, "source": {"held_out": 1}},
+            "judged before and after the training only",
+        ),
         ({"trainer": {"adam_beta1": 1.5}}, r"\[trainer\]: .*beta"),
         ({"head": "classifier", "trainer": {"adam_beta1": 1.5}}, r"\[trainer\]: .*beta"),
         ({"lora": {"r": 0}}, r"\[lora\]"),
