@@ -77,7 +77,8 @@ class DataConfig(Spec):
     """What becomes of samples longer than `max_tokens`. Those of which nothing to learn is left, as behind a long
     prompt, are dropped either way."""
     held_out: int = Field(default=0, ge=0)
-    """Samples from the end that are not trained; their loss is what TRL calls `eval_loss`."""
+    """Samples from the end that are not trained; their loss is what TRL calls `eval_loss`: a mean of batches, by their
+    samples, so that it depends a little on `per_device_eval_batch_size`."""
 
 
 class ProbeConfig(Spec):
