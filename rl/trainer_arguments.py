@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from inspect import signature
 from pathlib import Path
 from types import UnionType
@@ -28,6 +28,21 @@ OURS = (
 ).split()
 """Those that `[trainer]` must not have: a run that goes on needs the optimizer and its place in the data, and what is
 sent to a hub is first written over the output folder's `config.json`."""
+
+IDLE = (
+    "hub_always_push", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy", "hub_token", "label_names",
+    "length_column_name", "pad_to_multiple_of",
+)  # fmt: skip
+"""Those that would do nothing: nothing is sent to a hub, and batches are made here."""
+
+EVALUATING = (
+    "batch_eval_metrics", "bf16_full_eval", "do_eval", "eval_accumulation_steps", "eval_delay",
+    "eval_do_concat_batches", "eval_steps", "eval_use_gather_object", "fp16_full_eval", "include_for_metrics",
+    "per_device_eval_batch_size", "prediction_loss_only",
+)  # fmt: skip
+"""Those that do nothing where the trainer evaluates nothing."""
+
+BEST = ("load_best_model_at_end", "metric_for_best_model", "greater_is_better")
 
 LEAST = {
     "per_device_train_batch_size": 1,
@@ -68,10 +83,19 @@ def check_given(config: TrainConfig) -> None:
         raise InvalidInput(f"[trainer]: {', '.join(sorted(given))}: decided by the training's other fields, or fixed")
 
 
-def trainer_arguments(cls: type[T], config: TrainConfig, out: Path, *, batch: int, unevaluated: str, **ours: Any) -> T:
+def trainer_arguments(
+    cls: type[T],
+    config: TrainConfig,
+    out: Path,
+    *,
+    batch: int,
+    unevaluated: str,
+    idle: Collection[str] = (),
+    **ours: Any,
+) -> T:
     """For samples in the order in which they are given. `batch`: samples of a step, if nobody says; `unevaluated`: why
-    nothing is evaluated in between; empty: something may be; `ours`: further arguments that are decided. Raises
-    `InvalidInput`."""
+    nothing is evaluated in between; empty: something may be; `idle`: further arguments that would do
+    nothing; `ours`: that are decided. Raises `InvalidInput`."""
     import torch
 
     has_gpu = torch.cuda.is_available()
@@ -98,19 +122,26 @@ def trainer_arguments(cls: type[T], config: TrainConfig, out: Path, *, batch: in
         "use_cpu": not has_gpu,
         **ours,
     }
-    found: Any = checked_arguments(cls, config.trainer, decided, defaults)
+    found: Any = checked_arguments(cls, config.trainer, decided, defaults, idle)
     if unevaluated and (found.eval_strategy != "no" or found.eval_on_start):
         raise InvalidInput(f"[trainer]: eval_strategy, eval_on_start: {unevaluated}")
     return cast(T, found)
 
 
-def checked_arguments(cls: type[T], given: dict[str, Any], ours: dict[str, Any], defaults: dict[str, Any]) -> T:
-    """As `arguments` of `[trainer]`; raises `InvalidInput` also for what a trainer would fail by only later."""
+def checked_arguments(
+    cls: type[T], given: dict[str, Any], ours: dict[str, Any], defaults: dict[str, Any], idle: Collection[str] = ()
+) -> T:
+    """As `arguments` of `[trainer]`; raises `InvalidInput` also for what a trainer would fail by only later, and for
+    what would do nothing, beside `IDLE` those that are `idle`."""
     from transformers.utils.import_utils import is_liger_kernel_available
 
     found: Any = arguments(cls, "trainer", given, ours, defaults)
     hints = get_type_hints(cls)
-    defaults_of = {field.name: field.default for field in fields(cls)}  # type: ignore[arg-type]
+    defaults_of = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(cls)  # type: ignore[arg-type]
+    }
+    changed = [name for name, value in given.items() if value != defaults_of[name]]
     for name, value in given.items():
         if not _is_of(value, hints[name]):
             raise InvalidInput(f"[trainer]: {name}: {value!r} is no {getattr(hints[name], '__name__', hints[name])}")
@@ -121,8 +152,13 @@ def checked_arguments(cls: type[T], given: dict[str, Any], ours: dict[str, Any],
                 raise InvalidInput(f"[trainer]: {name} is {value}: {MOST[name]} at most")
     if found.save_strategy == "steps" and found.save_steps <= 0:
         raise InvalidInput(f'[trainer]: save_steps is {found.save_steps}: save_strategy = "no" is for no checkpoints')
-    if found.save_strategy == "best" and found.eval_strategy == "no":
-        raise InvalidInput("[trainer]: save_strategy: nothing is evaluated, so no checkpoint would be the best")
+    best = [name for name in changed if name in BEST or (name == "save_strategy" and found.save_strategy == "best")]
+    if best and found.eval_strategy == "no":
+        raise InvalidInput(f"[trainer]: {', '.join(best)}: nothing is evaluated, so no checkpoint would be the best")
+    if no_use := [name for name in changed if name in IDLE or name in idle]:
+        raise InvalidInput(f"[trainer]: {', '.join(no_use)} would do nothing here; leave it out")
+    if found.fp16 and found.use_cpu:
+        raise InvalidInput("[trainer]: fp16 would do nothing on a CPU; leave it out")
     _check_reports(getattr(found, "report_to", None) or [])
     if getattr(found, "use_liger_kernel", False) and not is_liger_kernel_available():
         raise InvalidInput("[trainer]: use_liger_kernel needs the package liger-kernel: pip install liger-kernel")

@@ -25,7 +25,7 @@ from ..models import loading
 from ..processes import is_first
 from ..run_folder import RunFolder
 from ..trained import Trained
-from ..trainer_arguments import checked_arguments, refused
+from ..trainer_arguments import EVALUATING, checked_arguments, refused
 from .batch import Shape
 from .config import HELD_OUT, GRPOConfig
 from .curve import CURVE, draw
@@ -140,7 +140,7 @@ def _arguments(config: GRPOConfig, out: Path) -> Any:
         "router_aux_loss_coef": 0.0,
     }
     defaults = {**DEFAULTS, "use_cpu": not torch.cuda.is_available()}
-    return checked_arguments(Arguments, config.trainer, ours, defaults)
+    return checked_arguments(Arguments, config.trainer, ours, defaults, EVALUATING)
 
 
 def _train(

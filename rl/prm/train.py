@@ -23,7 +23,7 @@ from ..curriculum import shuffled
 from ..models import load, publish_model, serving_tokenizer
 from ..run_folder import RunFolder
 from ..trained import Trained
-from ..trainer_arguments import check_given, refused, trainer_arguments
+from ..trainer_arguments import EVALUATING, check_given, refused, trainer_arguments
 from .config import PRMConfig
 from .reading import read_trajectories
 from .samples import Places, StepSample, collate, count, step_samples
@@ -101,11 +101,11 @@ def _arguments(config: PRMConfig, out: Path) -> Any:
     from transformers import TrainingArguments
     from trl.trainer.sft_config import SFTConfig
 
-    idle = "what is held out is judged before and after the training only"
+    why = "what is held out is judged before and after the training only"
     if config.head == "classifier":
-        return trainer_arguments(TrainingArguments, config, out, batch=8, unevaluated=idle)
+        return trainer_arguments(TrainingArguments, config, out, batch=8, unevaluated=why, idle=EVALUATING)
     ours: dict[str, Any] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
-    return trainer_arguments(SFTConfig, config, out, batch=8, unevaluated=idle, **ours)
+    return trainer_arguments(SFTConfig, config, out, batch=8, unevaluated=why, idle=EVALUATING, **ours)
 
 
 def _word_ids(config: PRMConfig, tokenizer: Tokenizer) -> tuple[int, int]:

@@ -558,6 +558,9 @@ def test_two_processes(model, tmp_path):
         ({"trainer": {"save_only_model": True}}, "save_only_model: decided by"),
         ({"trainer": {"ignore_data_skip": True}}, "ignore_data_skip: decided by"),
         ({"trainer": {"save_strategy": "best", "metric_for_best_model": "loss"}}, "nothing is evaluated"),
+        ({"trainer": {"load_best_model_at_end": True, "save_strategy": "no"}}, "load_best_.*: nothing is evaluated"),
+        ({"trainer": {"hub_model_id": "a/b"}}, "hub_model_id would do nothing"),
+        ({"trainer": {"pad_to_multiple_of": 8, "label_names": ["x"]}}, "pad_to_multiple_of, label_names would do noth"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed"),
         ({"lora": {"rank": 3}}, "LoraConfig knows no rank"),
@@ -673,6 +676,17 @@ def test_a_pass_without_a_whole_batch_is_one_error(batch, held_out, model, tmp_p
     with pytest.raises(InvalidInput, match="no whole batch"):
         train(given, tmp_path / "out")
     assert not (tmp_path / "out" / "model").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_half_precision_that_a_cpu_would_ignore_is_refused(model, tmp_path):
+    with pytest.raises(InvalidInput, match="fp16 would do nothing on a CPU"):
+        train(config(model, texts(tmp_path / "t.jsonl"), trainer={"fp16": True}), tmp_path / "out")
+
+
+def test_what_is_so_anyway_may_be_said(model, tmp_path):
+    given = {"hub_strategy": "every_save", "fp16": False, "load_best_model_at_end": False, "max_steps": 1}
+    assert train(config(model, texts(tmp_path / "t.jsonl"), trainer=given), tmp_path / "out").is_finished
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -329,6 +329,8 @@ def test_a_step_with_some_judged_rollouts_goes_on_and_says_what_failed(folder, t
         ({"trainer": {"vllm_mode": "server"}}, "vllm_mode would do nothing"),
         ({"trainer": {"save_strategy": "best"}}, "nothing is evaluated"),
         ({"trainer": {"save_steps": 0}}, "save_steps is 0"),
+        ({"trainer": {"eval_steps": 5, "do_eval": True}}, "eval_steps, do_eval would do nothing"),
+        ({"trainer": {"hub_model_id": "a/b"}}, "hub_model_id would do nothing"),
         ({"trainer": {"metric_for_best_model": "reward"}}, "metric_for_best_model would do nothing"),
         ({"trainer": {"save_only_model": True}}, "save_only_model follows"),
         ({"trainer": {"beta": -0.1}}, "beta is -0.1: 0 at least"),

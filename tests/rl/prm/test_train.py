@@ -202,6 +202,14 @@ def test_two_processes(head, model, tmp_path):
             {"trainer": {"eval_strategy": "epoch"}, "source": {"held_out": 1}},
             "judged before and after the training only",
         ),
+        ({"trainer": {"metric_for_best_model": "loss"}}, "metric_for_best_model: nothing is evaluated"),
+        *(
+            (
+                {"head": head, "trainer": {"per_device_eval_batch_size": 2}},
+                "per_device_eval_batch_size would do nothing",
+            )
+            for head in ("words", "classifier")
+        ),
         ({"trainer": {"adam_beta1": 1.5}}, r"\[trainer\]: .*beta"),
         ({"head": "classifier", "trainer": {"adam_beta1": 1.5}}, r"\[trainer\]: .*beta"),
         ({"lora": {"r": 0}}, r"\[lora\]"),
@@ -212,7 +220,8 @@ def test_two_processes(head, model, tmp_path):
         ({"source": {"benchmark": {"name": "countdown"}}}, "only then"),
         ({"source": {"kind": "traces"}}, "benchmark"),
         ({"source": {"delimiters": ["\n"]}}, "`delimiters` says where steps of traces end"),
-        ({"model": "nothing"}, "no model 'nothing'"),
+        # What is so anyway may be said.
+        ({"trainer": {"eval_delay": 0, "include_for_metrics": []}, "model": "nothing"}, "no model 'nothing'"),
     ],
 )
 def test_wrong_configurations_are_one_error(fields, message, model, tmp_path):
