@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +172,7 @@ def _train(
     # First: the engine's KV lies where the parameters lie now.
     model.to(arguments.device)
     engine = live_engine(model, path, options, packed=config.packed)
-    with suppress(PromptTooLong):  # The others' may be short enough.
-        sampled(config.method).build(config.benchmark, samples[0], None).check(engine)
+    _check_runs(config, samples, engine)
     rollouts = Rollouts(
         engine,
         config.method,
@@ -229,6 +227,18 @@ def _train(
         draw(trainer.state.log_history, out)
     trainer.accelerator.wait_for_everyone()
     return Trained.of(trainer.state, out)
+
+
+def _check_runs(config: GRPOConfig, samples: Sequence[Sample], engine: NativeEngine) -> None:
+    """Raises what is wrong with the method on this engine; prompts may be too long for it, but not all of them."""
+    why = ""
+    for sample in samples:
+        try:
+            sampled(config.method).build(config.benchmark, sample, None).check(engine)
+            return
+        except PromptTooLong as error:
+            why = str(error)
+    raise PromptTooLong(f"none of {len(samples):,} problems can be asked: {why}")
 
 
 def live_engine(model: Any, path: Path, options: NativeOptions, *, packed: bool = True) -> NativeEngine:

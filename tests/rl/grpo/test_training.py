@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from plait import InvalidInput, PlaitError, Runtime, Sequential, Trace
+from plait import InvalidInput, PlaitError, PromptTooLong, Runtime, Sequential, Trace
 from plait.evals.config import MethodConfig
 from plait.rl.checkpoints import STAGING, checkpoints
 from plait.rl.grpo.config import IDLE_ENGINE, GRPOConfig
@@ -400,6 +400,16 @@ def test_a_model_without_weights_is_one_error_and_nothing_of_the_run_before_is_l
     with pytest.raises(InvalidInput, match="model cannot be loaded: .*no file named model"):
         train(given, tmp_path / "out", fresh=True)
     assert files(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(1, False), (64, True)])
+def test_a_context_that_no_prompt_fits_loses_nothing_of_the_run_before(limit, fits, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Rollouts, "run", None)
+    given = config(folder, engine={"kv_tokens": 16384, "context_limit": limit})
+    before = earlier_run(given, tmp_path / "out")
+    with pytest.raises(TypeError if fits else PromptTooLong, match=None if fits else "none of 6 problems can be asked"):
+        train(given, tmp_path / "out", fresh=True)
+    assert (files(tmp_path / "out") == before) != fits
 
 
 def test_a_model_that_finds_no_room_is_one_error_and_the_one_before_stays(folder, tmp_path):
