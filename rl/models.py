@@ -51,6 +51,19 @@ def loading(name: str) -> Iterator[None]:
         raise InvalidInput(f"the model {name} cannot be loaded: {said or type(error).__name__}") from error
 
 
+def check_positions(model: Any, last: int) -> None:
+    """Raises `InvalidInput` for a sample with a last position that a model which learns positions, as GPT-2 does, has
+    not. Others take any."""
+    places = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if places is None or last < places:
+        return
+    words = model.get_input_embeddings()
+    tables = [one.num_embeddings for one in model.modules() if isinstance(one, torch.nn.Embedding) and one is not words]
+    # OPT keeps two rows more in its table.
+    if any(places <= size <= places + 2 for size in tables):
+        raise InvalidInput(f"the model has {places:,} positions, a sample has {last + 1:,}: set max_tokens")
+
+
 def serving_tokenizer(model: Any, tokenizer: Any) -> HFTokenizer:
     """The one that serves."""
     with tempfile.TemporaryDirectory(prefix="plait-") as folder:

@@ -29,7 +29,7 @@ from .checkpoints import checkpoints
 from .config import SFTConfig
 from .curriculum import mixed, shuffled
 from .frames import enable
-from .models import load, publish_model, serving_tokenizer
+from .models import check_positions, load, publish_model, serving_tokenizer
 from .packing import packed
 from .probe import probe
 from .run_folder import RunFolder
@@ -157,8 +157,10 @@ def _samples(config: SFTConfig, tokenizer: HFTokenizer, model: Any) -> tuple[lis
 
 
 def _check_lengths(model: Any, samples: list[Sample]) -> int:
-    """Tokens of the longest. Raises where a model's windows would hide what a mask shows."""
+    """Tokens of the longest. Raises where a model's windows would hide what a mask shows, or it has no such
+    positions."""
     longest = max(map(len, samples))
+    check_positions(model, max(int(sample.mask.positions.max(initial=0)) for sample in samples))
     config = model.config
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"]

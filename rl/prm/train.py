@@ -20,7 +20,7 @@ from ...search.rewards.prm import MARK
 from ..adapters import check_modules, lora_config, train_rows
 from ..checkpoints import checkpoints
 from ..curriculum import shuffled
-from ..models import load, publish_model, serving_tokenizer
+from ..models import check_positions, load, publish_model, serving_tokenizer
 from ..run_folder import RunFolder
 from ..trained import Trained
 from ..trainer_arguments import EVALUATING, check_given, refused, trainer_arguments
@@ -74,6 +74,7 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
     labels = (0, 1) if is_classifier else _word_ids(config, tokenizer)
     batch_of = collate(labels)
     trained, held_out = _samples(config, tokenizer)
+    check_positions(model, max(map(len, [*trained, *held_out])) - 1)
     if is_main:
         told, good = count(trained)
         print(f"{told:,} steps to learn from, {good / told:.0%} good; {count(held_out)[0]:,} held out", flush=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, GPT2Config, LlamaConfig, OPTConfig
 
 from plait import InvalidInput
 from plait.rl.config import TrainConfig
-from plait.rl.models import load, loading
+from plait.rl.models import check_positions, load, loading
 from plait.tests.rl.tools import folder
 
 
@@ -69,3 +70,22 @@ def test_what_we_refuse_ourselves_is_told_as_it_is():
 def test_no_name_is_no_model():
     with pytest.raises(InvalidInput, match="model"):
         TrainConfig(model="")
+
+
+SMALL = {"vocab_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("config", "is_learned"),
+    [
+        (GPT2Config(vocab_size=64, n_positions=64, n_embd=8, n_layer=1, n_head=2), True),
+        (OPTConfig(**SMALL, max_position_embeddings=64, ffn_dim=8, word_embed_proj_dim=8), True),
+        (LlamaConfig(**SMALL, max_position_embeddings=64, intermediate_size=8), False),
+    ],
+    ids=lambda one: getattr(one, "model_type", None),
+)
+def test_positions_beyond_those_that_a_model_learns_are_refused(config, is_learned):
+    model = AutoModelForCausalLM.from_config(config)
+    check_positions(model, 63)
+    with pytest.raises(InvalidInput, match="64 positions, a sample has 65") if is_learned else nullcontext():
+        check_positions(model, 64)

@@ -30,7 +30,17 @@ from plait.runtime.cli.main import main
 from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.runtime.engines.registry import find_model
 from plait.runtime.methods.multiverse.grammar import TAGS
-from plait.tests.rl.tools import REWRITING, SIZE, check_without_room, earlier_run, files, folder, text, texts
+from plait.tests.rl.tools import (
+    REWRITING,
+    SIZE,
+    check_without_room,
+    earlier_run,
+    files,
+    folder,
+    learned_positions,
+    text,
+    texts,
+)
 from plait.tests.test_full_disk import full_at
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -707,6 +717,13 @@ def test_windows_that_hide_what_a_mask_shows_are_refused(tmp_path):
     base = folder(tmp_path / "model", "mistral", sliding_window=16)
     with pytest.raises(UnsupportedModel, match="see 16 tokens"):
         train(config(base, texts(tmp_path / "t.jsonl")), tmp_path / "out")
+
+
+def test_texts_longer_than_the_positions_that_a_model_learns_are_refused(tmp_path):
+    base = learned_positions(tmp_path / "model", 128)
+    with pytest.raises(InvalidInput, match="the model has 128 positions"):
+        train(config(base, texts(tmp_path / "t.jsonl")), tmp_path / "out")
+    assert not (tmp_path / "out" / "config.json").exists()
 
 
 def test_the_command(model, tmp_path, capsys, monkeypatch):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from plait.rl.checkpoints import STAGING
 from plait.rl.run_folder import CONFIG
@@ -54,6 +54,15 @@ def folder(path: Path, family: str = "llama", *, template: str = TEMPLATE, **ove
     model, _ = tiny(family, **{**size, **overrides})
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
+    return path
+
+
+def learned_positions(path: Path, places: int) -> Path:
+    """A folder of a GPT-2, which has a table of them."""
+    folder(path)
+    GPT2LMHeadModel(GPT2Config(vocab_size=SIZE, n_positions=places, n_embd=32, n_layer=1, n_head=2)).save_pretrained(
+        path
+    )
     return path
 
 

@@ -25,7 +25,7 @@ from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.search.node import Node
 from plait.search.rewards.prm import PRM
 from plait.search.rewards.tree import TreeScorer
-from plait.tests.rl.tools import earlier_run, files, folder
+from plait.tests.rl.tools import earlier_run, files, folder, learned_positions
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 """What TRL, peft and accelerate warn of is theirs."""
@@ -227,6 +227,14 @@ def test_two_processes(head, model, tmp_path):
 def test_wrong_configurations_are_one_error(fields, message, model, tmp_path):
     with pytest.raises(plait.PlaitError, match=message):
         train(config(**{"model": model, "data": lines(tmp_path / "s.jsonl", 2), **fields}), tmp_path / "out")
+
+
+@pytest.mark.parametrize("head", ["words", "classifier"])
+def test_steps_longer_than_the_positions_that_a_model_learns_are_refused(head, tmp_path):
+    base = learned_positions(tmp_path / "model", 8)
+    with pytest.raises(InvalidInput, match="the model has 8 positions"):
+        train(config(base, lines(tmp_path / "s.jsonl", 2), head=head), tmp_path / "out")
+    assert not (tmp_path / "out" / "config.json").exists()
 
 
 @pytest.mark.parametrize(
