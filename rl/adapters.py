@@ -49,7 +49,10 @@ def lora_config(config: TrainConfig, task: str) -> Any:
         if getattr(found, name) not in (None, False):
             raise InvalidInput(f"[lora]: {name}: {why}; leave it out")
     with refused("lora"):
-        scales = {"lora_alpha": found.lora_alpha, **{f"alpha_pattern: {k}": v for k, v in found.alpha_pattern.items()}}
+        scales = {
+            "lora_alpha": found.lora_alpha,
+            **{f"alpha_pattern: {k}": v for k, v in (found.alpha_pattern or {}).items()},
+        }
         for name, scale in scales.items():
             if not scale > 0:
                 raise InvalidInput(f"[lora]: {name} is {scale}: above 0, or it trains nothing")
