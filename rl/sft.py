@@ -69,7 +69,11 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     from trl.trainer.sft_config import SFTConfig as Arguments
 
     # What balances experts is a loss over texts with a mask of two dimensions.
-    ours = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None, "router_aux_loss_coef": 0.0}
+    ours: dict[str, Any] = {
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "max_length": None,
+        "router_aux_loss_coef": 0.0,
+    }
     idle = "" if any(source.held_out for source in config.data) else "there is nothing held out to evaluate on"
     args = trainer_arguments(Arguments, config, out, batch=1, unevaluated=idle, **ours)
     lora = lora_config(config, "CAUSAL_LM")

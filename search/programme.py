@@ -65,7 +65,8 @@ class Programme:
         n = len(self.rewards)
         prices = self.prices[:n]
         tie = min([_TIE, *(-prices[prices < 0] / n)])
-        return np.asarray(self.rewards, dtype=np.float64) - tie * np.arange(n) - prices
+        found: NDArray[np.float64] = np.asarray(self.rewards, dtype=np.float64) - tie * np.arange(n) - prices
+        return found
 
     @property
     def num_clusters(self) -> int:

@@ -8,7 +8,7 @@ import shutil
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from plait import CodeMonkeys, Runtime, ScriptedEngine
 from plait.agents.sandbox.base import SANDBOXES, Execution, Sandbox
@@ -119,10 +119,9 @@ class Pretended(Sandbox):
         wanted = re.search(r"passes if: (.*)", text)
         fails = re.search(r"else: (\d+)", text)
         code = 0 if wanted is not None and wanted[1].strip() in snapshot.patch else int(fails[1]) if fails else 2
-        ended = re.search(r"ended: (\w+)", text)
-        return Execution(
-            exit_code=code, output=f"output {code}\n", seconds=0.01, ended=ended[1] if ended and code else "exit"
-        )
+        said = re.search(r"ended: (\w+)", text)
+        ended: Any = said[1] if said and code else "exit"
+        return Execution(exit_code=code, output=f"output {code}\n", seconds=0.01, ended=ended)
 
 
 SANDBOXES.add(Pretended)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, GPT2Config, LlamaConfig, OPTConfig
@@ -72,7 +73,7 @@ def test_no_name_is_no_model():
         TrainConfig(model="")
 
 
-SMALL = {"vocab_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 8}
+SMALL: dict[str, Any] = {"vocab_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 8}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import random
+from typing import Any
 
 import pytest
 
@@ -65,18 +66,24 @@ async def test_a_changed_value(lines, tmp_path, seed):
         str(error).encode()
 
 
+def each(place: tuple[str, ...], *values: Any) -> list[tuple[Any, ...]]:
+    return [(*place, value) for value in values]
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [
-        *(("header", name, value) for name, value in (("context_limit", 0), ("eos_ids", [None]), ("engine", 1))),
-        *(("header", "tool_marks", value) for value in (["<"], [1, 2], 1)),
-        *(("header", "capabilities", value) for value in ({"logprobs": "yes"}, {"flies": True}, [1])),
-        *(("call", "completion", value) for value in (None, [], {})),
-        *(("call", "interrupted", value) for value in ([1.5], [5], None)),
-        *(("call", "key", value) for value in (5, [], None)),
-        *(("encode", "value", value) for value in ("text", ["5"], {}, None, [10**30])),
-        *(("decode", "value", value) for value in ([5], 1, None)),
-        *(("decode", "type", value) for value in ("x", [], None)),
+        ("header", "context_limit", 0),
+        ("header", "eos_ids", [None]),
+        ("header", "engine", 1),
+        *each(("header", "tool_marks"), ["<"], [1, 2], 1),
+        *each(("header", "capabilities"), {"logprobs": "yes"}, {"flies": True}, [1]),
+        *each(("call", "completion"), None, [], {}),
+        *each(("call", "interrupted"), [1.5], [5], None),
+        *each(("call", "key"), 5, [], None),
+        *each(("encode", "value"), "text", ["5"], {}, None, [10**30]),
+        *each(("decode", "value"), [5], 1, None),
+        *each(("decode", "type"), "x", [], None),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_line(recording, kind, name, value):
@@ -88,13 +95,16 @@ def test_a_wrong_value_is_refused_with_its_line(recording, kind, name, value):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("token_ids", value) for value in ({}, "99", [None], [[1]])),
-        *(("text", value) for value in (1, None)),
-        *(("top_logprobs", value) for value in ([], 5, [{"a": 1.0}], {"1": 1.0})),
-        *(("logprobs", value) for value in ([-1.0] * 99, ["x"])),
-        *(("finish_reason", value) for value in ("done", 5, [])),
-        *(("accepted_tokens", value) for value in ("99", 1.5, None)),
-        *(("certainty", "x"), ("hidden_state", 1), ("stop", []), ("unknown", 1)),
+        *each(("token_ids",), {}, "99", [None], [[1]]),
+        *each(("text",), 1, None),
+        *each(("top_logprobs",), [], 5, [{"a": 1.0}], {"1": 1.0}),
+        *each(("logprobs",), [-1.0] * 99, ["x"]),
+        *each(("finish_reason",), "done", 5, []),
+        *each(("accepted_tokens",), "99", 1.5, None),
+        ("certainty", "x"),
+        ("hidden_state", 1),
+        ("stop", []),
+        ("unknown", 1),
     ],
 )
 def test_a_wrong_completion_is_refused_with_its_line(recording, name, value):
