@@ -131,11 +131,19 @@ class Context(Scope):
         parts: list[Context] = []
         results: list[T | None] = [None] * len(items)
         tasks: list[asyncio.Task[None]] = []
+        failures: list[BaseException] = []
         is_over = False
         num_left = len(items)
 
+        def end_others() -> None:
+            nonlocal is_over
+            is_over = True
+            for other in tasks:
+                if other is not asyncio.current_task():
+                    other.cancel()
+
         async def one(index: int, part: Context) -> None:
-            nonlocal is_over, num_left
+            nonlocal num_left
             try:
                 with (
                     contained(f"part {index} of parallel"),
@@ -144,6 +152,13 @@ class Context(Scope):
                     self.state.inside(around),
                 ):
                     result = await work(part, items[index])
+            except (asyncio.CancelledError, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                # Not left to the group, which would cancel this context's task and not take that back.
+                failures.append(error)
+                end_others()
+                return
             finally:
                 num_left -= 1
                 if num_left:  # the last one keeps nobody waiting
@@ -151,10 +166,7 @@ class Context(Scope):
                         branch.sit_out(self, True)
             results[index] = result
             if until is not None and until(result):
-                is_over = True
-                for other in tasks:
-                    if other is not asyncio.current_task():
-                        other.cancel()
+                end_others()
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -175,8 +187,6 @@ class Context(Scope):
                     )
                     parts.append(part)
                     tasks.append(group.create_task(one(index, part)))
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
         finally:
             for ledger in ledgers:
                 self.ledger.give_back(ledger)
@@ -184,6 +194,8 @@ class Context(Scope):
                 self.now = max(self.now, part.now)
             for branch in chain.from_iterable(map(_branches, items)):
                 branch.sit_out(self, False)
+        if failures:
+            raise failures[0]
         return results
 
     @asynccontextmanager

@@ -134,7 +134,7 @@ class JobState:
     def slot(self) -> AbstractAsyncContextManager[None]:
         """Held while a branch decodes, so that no more do than the budget's width. The order changes no result. Raises
         `InvalidBudget` as `slots` does."""
-        self._check_slots(1, "a branch is to decode")
+        self._check_slots(1, "a branch is to generate")
         return self._slots or nullcontext()
 
     def slots(self, count: int) -> AbstractAsyncContextManager[None]:
@@ -153,7 +153,7 @@ class JobState:
                     while taken < count:
                         await self._slots.acquire()
                         taken += 1
-            with self.inside(self.slots_around + taken):
+            with self.inside(taken):
                 yield
         finally:
             for _ in range(taken):
@@ -167,14 +167,14 @@ class JobState:
 
     @contextmanager
     def inside(self, slots: int) -> Iterator[None]:
-        """The current task is inside of gangs that hold so many slots."""
-        task, before = asyncio.current_task(), self.slots_around
-        self._around[task] = slots
+        """The current task is inside of gangs that hold so many slots more."""
+        task = asyncio.current_task()
+        self._around[task] += slots
         try:
             yield
         finally:
-            self._around[task] = before
-            if not before:
+            self._around[task] -= slots
+            if not self._around[task]:
                 del self._around[task]
 
     def _check_slots(self, count: int, what: str) -> None:

@@ -148,7 +148,14 @@ class Waiting(Method):
             await ctx.run(Waiting(where="itself"))
         if self.where == "parallel":
             await ctx.parallel(self.part, [0, 1])
+        if self.where == "behind a failure":
+            with pytest.raises(ZeroDivisionError):
+                await ctx.parallel(self.fail, [0, 1])
         await self.part(ctx, 1)
+
+    async def fail(self, ctx, item):
+        await asyncio.sleep(0.01)  # the method waits for its parts by then
+        return 1 / item
 
     async def part(self, ctx, item):
         other = asyncio.create_task(asyncio.sleep(60))
@@ -159,7 +166,12 @@ class Waiting(Method):
 
 @pytest.mark.parametrize(
     ("where", "who"),
-    [("itself", "the method 'test waiting'"), ("run", "the method 'test waiting'"), ("parallel", "part 1 of parallel")],
+    [
+        ("itself", "the method 'test waiting'"),
+        ("run", "the method 'test waiting'"),
+        ("parallel", "part 1 of parallel"),
+        ("behind a failure", "the method 'test waiting'"),
+    ],
 )
 async def test_waiting_for_what_others_cancelled_is_a_failure_and_no_cancellation(where, who):
     async with Runtime(engine=ScriptedEngine(["x"])) as runtime:

@@ -157,8 +157,8 @@ class NativeEngine:
         if self._thread is None:
             self._mailbox = Mailbox(asyncio.get_running_loop())
             self._thread = threading.Thread(target=self._run, name="plait-engine", daemon=True)
-            atexit.register(self._abandon, self._thread)
             self._thread.start()
+            atexit.register(self._abandon, self._thread)
 
     async def close(self) -> None:
         if is_forked():

@@ -317,13 +317,27 @@ async def test_what_has_no_place_beside_the_gangs_around_is_refused(how):
                     pytest.fail("entered")
             assert (await three.generate(tokens(1))).finish is Finish.LENGTH
             async with part.lockstep([three]):
-                with pytest.raises(InvalidBudget, match="a branch is to decode beside the 3 .* budget.width is 3"):
+                with pytest.raises(InvalidBudget, match="a branch is to generate beside the 3 .* budget.width is 3"):
                     await four.generate(tokens(1))
             return None
 
         async with ctx.lockstep([one, two]):
             await use(ctx, ["itself", "part", "part of a part"].index(how))
         async with ctx.lockstep([three, four]):
+            pass
+
+
+async def test_gangs_are_left_in_any_order():
+    async with asyncio.timeout(60), context(engine(), width=2) as ctx:
+        branches = [start(ctx) for _ in range(2)]
+        for branch in branches:
+            branch.lockstep = lambda gang: None
+        gangs = [ctx.lockstep([branch]) for branch in branches]
+        for gang in gangs:
+            await gang.__aenter__()
+        for gang in gangs:
+            await gang.__aexit__(None, None, None)
+        async with ctx.lockstep(branches):
             pass
 
 
