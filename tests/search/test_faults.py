@@ -8,7 +8,7 @@ import pytest
 from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 
-from plait import Budget, Finish, Runtime, SelfConsistency, Sequential
+from plait import Budget, Finish, InvalidInput, Runtime, SelfConsistency, Sequential
 from plait.runtime.events import Event, Failed
 from plait.runtime.job_spec import JobSpec
 from plait.tests.runtime.engines.native.faults import FAULTS, Injected, fault
@@ -62,7 +62,8 @@ async def submit(runtime, spec):
     """The job; None: the fault came before it."""
     try:
         return await runtime.submit(spec)
-    except Injected:
+    except InvalidInput as error:
+        assert isinstance(error.__cause__, Injected)
         return None
 
 
