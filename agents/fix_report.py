@@ -53,7 +53,7 @@ def report(result: Result, console: Console) -> None:
             _say(console, f"    ... and {len(tests) - SHOWN_TESTS} more")
         _say(console, _why(details, chosen))
         if silent := _silent_check(details, chosen):
-            _say(console, f"{silent}: it says nothing")
+            _say(console, f"{silent}: it says nothing of the patch")
     if details.get("failed_machines"):
         name, error = next(iter(details["failed_machines"].items()))
         _say(console, f"{len(details['failed_machines'])} trajectories failed: {name}: {error}")

@@ -27,7 +27,8 @@ class Candidate:
     applies: bool = True
     """Does it change files of the original code?"""
     keeps: bool | None = True
-    """Does the check command pass on it as it does on the original code? None: there was no time to find out."""
+    """Does the check command pass on it as it does on the original code? None: there was no time to find out, which
+    puts it behind none."""
 
     def votes(self, counted: Sequence[int]) -> int:
         return len(set(self.passed) & set(counted))
@@ -76,10 +77,9 @@ def take_results(candidates: Sequence[Candidate], results: Mapping[tuple[int, in
 
 
 def take_check(candidates: Sequence[Candidate], before: Execution, after: Sequence[Execution]) -> None:
-    """Fill in who keeps what the check command checks; of none where the deadline cut one of its runs, so that nobody
-    comes behind for want of time."""
-    runs = [before, *after] if before.exit_code == PASSED else [before]
-    is_cut = any(one.ended == "deadline" for one in runs)
+    """Fill in who keeps what the check command checks, as far as the deadline let it run."""
     for candidate, execution in zip(candidates, after, strict=True):
         candidate.applies &= execution.ended != "patch"
-        candidate.keeps = None if is_cut else before.exit_code != PASSED or execution.exit_code == PASSED
+        deciding = execution if before.exit_code == PASSED else before
+        is_cut = deciding.ended == "deadline"
+        candidate.keeps = None if is_cut else deciding is before or execution.exit_code == PASSED

@@ -332,4 +332,4 @@ def test_a_bare_repository_has_no_files_to_work_on(folder, fix, tmp_path):
 )
 def test_a_check_that_says_nothing_is_said_to_say_nothing(folder, fix, check, what):
     said = fix(folder, "--check", f"check '{check}'")[2]
-    assert f"{what}: it says nothing\n" in said and "fails with it" not in said
+    assert f"{what}: it says nothing of the patch\n" in said and "fails with it" not in said

@@ -69,13 +69,14 @@ PASSES, FAILS, LONG, CUT = execution(0), execution(1), execution(1, "timeout"), 
         (PASSES, [LONG, PASSES], [False, True], 1),
         (FAILS, [FAILS, PASSES], [True, True], 0),
         (LONG, [FAILS, CUT], [True, True], 0),
-        (PASSES, [CUT, PASSES], [None, None], 0),
-        (PASSES, [FAILS, CUT], [None, None], 0),
+        (PASSES, [CUT, PASSES], [None, True], 0),
+        (PASSES, [FAILS, CUT], [False, None], 1),
+        (PASSES, [FAILS, PASSES, CUT], [False, True, None], 1),
         (CUT, [CUT, CUT], [None, None], 0),
     ],
 )
-def test_a_check_that_the_deadline_cut_puts_no_candidate_behind_another(before, after, keeps, first):
-    candidates = [Candidate(patch=patch, sources=["s"]) for patch in ("a", "longer")]
+def test_a_check_puts_behind_who_is_known_to_fail_and_nobody_whom_the_deadline_cut(before, after, keeps, first):
+    candidates = [Candidate(patch="a" * length, sources=["s"]) for length, _ in enumerate(after, 1)]
     take_check(candidates, before, after)
     assert [one.keeps for one in candidates] == keeps
     assert rank(candidates, [])[0] is candidates[first]
