@@ -16,7 +16,6 @@ from .machines.ranking import RankingMachine, merge
 from .machines.relevance import SYSTEM as RELEVANCE_SYSTEM
 from .machines.relevance import RelevanceMachine
 from .machines.wording import quoted
-from .outline import functions
 from .selecting import Chosen, block
 from .work import Work
 
@@ -32,19 +31,18 @@ LEAST_PART = 32
 def check_shows(fields: Fields, ctx: Context) -> None:
     """Raise `InvalidInput` where no part of the repository can be shown, so that all edits would be guesses. Blocks."""
     texts = fields.source.files()
-    paths = fields.files or [path for path in texts if fields.may_show(path)]
+    named = fields.files or [path for path in texts if fields.may_show(path)]
+    # What is empty shows nothing of others, but may be all that is to be filled.
+    paths = [path for path in named if texts[path].strip()] or fields.files
     if not paths:
         raise InvalidInput(
-            f"there is nothing to show of {fields.project_name}: no text file but tests ends in "
+            f"there is nothing to show of {fields.project_name}: no text file but tests and empty ones ends in "
             f"{' or '.join(fields.suffixes)}; say which may be shown by `suffixes`, or name them by `files`"
         )
-    length, tokens, by_functions = _length(ctx), _room(fields, ctx), fields.context != "files"
-    parts = (
-        part
-        for path in paths
-        for part in (Excerpt(path=path, text=texts[path]), *(functions(path, texts[path]) if by_functions else ()))
-    )
-    if tokens < LEAST_PART or not any(length(part) <= tokens for part in parts):
+    length, tokens = _length(ctx), _room(fields, ctx)
+    # Where a model says which files are relevant, it may be any of them alone.
+    orders = [paths] if fields.files or fields.scan == 0 else [[path] for path in paths]
+    if not any(pack(_parts(fields, order, tokens, length), length, tokens, most=1) for order in orders):
         raise InvalidInput(
             f"there is nothing to show of {fields.project_name}: no part of its files fits into the {tokens} tokens of "
             f"context; see `context_tokens`, and `context`, which may be functions"
@@ -81,8 +79,10 @@ async def choose(work: Work, ctx: Context) -> Chosen:
 
 
 def _parts(fields: Fields, order: Sequence[str], tokens: int, length: Callable[[Excerpt], int]) -> Iterator[Excerpt]:
-    """What may be shown of these files, the likeliest first. Files without functions are shown whole. Blocks."""
+    """What may be shown of these files, the likeliest first and empty ones last, so that they take no room of others.
+    Files without functions are shown whole. Blocks."""
     texts = fields.source.files()
+    order = sorted(order, key=lambda path: not texts[path].strip())
     whole = (Excerpt(path=path, text=texts[path]) for path in order)
     if fields.context == "files":
         yield from whole

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
-from collections import Counter
+from collections import Counter, deque
 from inspect import iscoroutinefunction
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from plait.agents.folder import Folder
 from plait.agents.machines.machine import Machine
 from plait.runtime.methods.nesting import all_inputs
 from plait.search.tree_search import TreeSearch
+from plait.tests.agents.sources import repository
 from plait.tests.agents.tools import (
     GOOD,
     ISSUE,
@@ -40,6 +42,7 @@ CONTEXT = [
     ("^The file ", ["RELEVANCE: Relevant\nSUMMARY: slugs"]),
     ("^Somebody is to fix", ['```json\n["texttools/slug.py"]\n```']),
 ]
+IRRELEVANT = "RELEVANCE: Not Relevant\nSUMMARY: other things"
 DONE = "<done></done>"
 
 
@@ -593,17 +596,59 @@ async def test_wrong_input_is_refused_before_any_work(folder, fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"suffixes": (".js", ".ts")}, "nothing to show of texttools: no text file but tests ends in .js or .ts; "),
+        (
+            {"suffixes": (".js", ".ts")},
+            "nothing to show of texttools: no text file but tests and empty ones ends in .js or .ts",
+        ),
         ({"context_tokens": 20}, "fits into the 20 tokens of context"),
         ({"context_tokens": 40, "files": ("texttools/slug.py",)}, "fits into the 40 tokens of context"),
         ({"context_tokens": 40, "files": ("texttools/slug.py",), "context": "functions"}, "fits into the 40 tokens"),
     ],
 )
 async def test_a_job_that_can_show_nothing_asks_nothing(folder, fields, message):
+    await check_shows_nothing(folder, fields, message)
+
+
+async def check_shows_nothing(tree, fields, message):
     engine = ScriptedEngine(model(), context_limit=60_000)
     with pytest.raises(InvalidInput, match=message):
-        await run(None, folder, engine=engine, **fields)
+        await run(None, tree, engine=engine, **fields)
     assert not engine.prompts
+
+
+LARGE = "def large(x):\n" + "    x = x + 1\n" * 40
+CONTEXT_OF_60 = {"context_tokens": 60, "n": 1, "test_calls": 0, "edit_calls": 1}
+
+
+@pytest.mark.parametrize(
+    ("files", "fields", "message"),
+    [
+        ({"a.py": ""}, {}, "no text file but tests and empty ones ends in .py"),
+        *(({"a.py": "\n", "b.py": LARGE}, {"context": one}, "60 tokens") for one in ("files", "mixed", "functions")),
+        ({"a.py": "", "b.py": LARGE}, {"files": ("a.py", "b.py")}, "60 tokens"),
+        ({"a.py": "A = 1\n", "b.py": LARGE}, {"context": "functions", "scan": 0}, "60 tokens"),
+        ({"a.py": "A = 1\n", "b.py": LARGE}, {"context": "functions", "files": ("a.py", "b.py")}, "60 tokens"),
+    ],
+)
+async def test_what_is_never_shown_is_nothing_to_show(tmp_path, files, fields, message):
+    await check_shows_nothing(repository(tmp_path, files), {**CONTEXT_OF_60, **fields}, message)
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"context": "functions"}, ["a.py"]),
+        ({"context": "mixed", "scan": 0}, ["a.py"]),
+        ({"files": ("empty.py",)}, ["empty.py"]),
+    ],
+)
+async def test_a_small_file_is_shown_beside_a_function_that_does_not_fit(tmp_path, fields, shown):
+    """Where the model finds it alone relevant, or files are shown as well; an empty one where it alone is named."""
+    tree = repository(tmp_path, {"a.py": "A = 1\n", "b.py": LARGE, "empty.py": ""})
+    script = model(edits=["I see none."], again=["None."])
+    script.rules.insert(0, (re.compile("^The file .*(large|empty)", re.DOTALL), deque([IRRELEVANT])))
+    result, _ = await run(script, tree, **CONTEXT_OF_60, **fields)
+    assert [one for one in result.details["context"]["parts"] if one in shown] == shown
 
 
 @pytest.mark.parametrize(

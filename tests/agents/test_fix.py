@@ -118,7 +118,10 @@ def test_files_of_other_languages_are_shown_when_they_are_asked_for(fix, tmp_pat
     (tmp_path / "js").mkdir()
     (tmp_path / "js/slug.js").write_text("function slugify() {}\n")
     status, _, said = fix(tmp_path / "js")
-    assert status == 1 and "\nplait: there is nothing to show of js: no text file but tests ends in .py; " in said
+    assert (
+        status == 1
+        and "\nplait: there is nothing to show of js: no text file but tests and empty ones ends in .py; " in said
+    )
     assert not MODELS["model"].asked
     fix(tmp_path / "js", "--field", 'suffixes=[".js"]')
     assert any("function slugify() {}" in said for said in MODELS["model"].asked)
