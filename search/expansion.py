@@ -113,7 +113,7 @@ class Expansion:
         text = self._text(parent, trajectory, is_complete)
         tokens = tuple(branch.tokens[start + parent.trajectory_tokens :])
         step = _Written(parent, text, tokens, result.finish, is_complete, result.hidden_state, certainty)
-        return self._cut(branch, step, trajectory, ends)
+        return await self._cut(branch, step, trajectory, ends)
 
     def _text(self, parent: Node, trajectory: Sequence[int], is_complete: bool) -> str:
         """What a step adds to the texts above it: all that the tokens spell, what stands behind a delimiter in the last
@@ -127,53 +127,80 @@ class Expansion:
         assert method.generator is not None
         outcome = await go_on(part, method.generator, branch)
         is_complete, text = outcome.finish is Finish.EOS, outcome.text
-        if not is_complete and not text.endswith(method.delimiters):
-            text += method.delimiters[0]
+        delimiter = "" if is_complete or text.endswith(method.delimiters) else method.delimiters[0]
         start = branch.length - parent.trajectory_tokens
-        tokens = tokenizer.encode_continuation(branch.tokens, text)
+        tokens = tokenizer.encode_continuation(branch.tokens, text + delimiter)
+        end = len(tokenizer.decode([*branch.tokens[start:], *tokens])) - len(delimiter)
         room, finish = min(self._limit(parent), branch.room), outcome.finish
         if len(tokens) > room:
             tokens, finish, is_complete = tokens[:room], Finish.LENGTH, False
         branch.extend(tokens)
         hidden = None
         if self._wants_hidden and tokens:
-            hidden = (await branch.generate(SamplingParams(max_tokens=0, hidden_state=True))).hidden_state
+            hidden = await self._hidden_state(branch)
         trajectory = branch.tokens[start:]
         text = self._text(parent, trajectory, is_complete)
-        return self._cut(branch, _Written(parent, text, tuple(tokens), finish, is_complete, hidden), trajectory, ())
+        step = _Written(parent, text, tuple(tokens), finish, is_complete, hidden)
+        return await self._cut(branch, step, trajectory, (), end)
 
-    def _cut(self, branch: TracedBranch, step: _Written, trajectory: Sequence[int], ends: tuple[str, ...]) -> _Written:
-        """The step up to where a stop string of the method or a delimiter of `ends` is complete first, whatever step it
-        began in: the engine looks for them in the text of one call. A stop string goes with all that stands behind its
-        beginning, off the steps above too; `trajectory` has the tokens of all of them."""
+    @staticmethod
+    async def _hidden_state(branch: TracedBranch) -> list[float] | None:
+        """At the end of what stands in a branch."""
+        return (await branch.generate(SamplingParams(max_tokens=0, hidden_state=True))).hidden_state
+
+    async def _cut(
+        self,
+        branch: TracedBranch,
+        step: _Written,
+        trajectory: Sequence[int],
+        ends: tuple[str, ...],
+        end: int | None = None,
+    ) -> _Written:
+        """The step up to where a stop string of the method, or a delimiter of `ends` that began in a step above, is
+        complete first: the engine looks for them in the text of one call. A stop string goes with all that stands
+        behind its beginning, off the steps above too; `trajectory` has the tokens of all of them. Behind `end` stands
+        what nobody wrote. A step that ends its trajectory stays whole, whatever delimiters it has."""
         above, certainty, tokenizer = step.parent, step.certainty, self._ctx.tokenizer
-        begun = len(_uncut(above).trajectory_text)
+        looked_at, begun = len(above.trajectory_text), len(_uncut(above).trajectory_text)
+        # A character that was cut in two began there as well.
+        inside = looked_at + (above.finish is Finish.LENGTH)
 
-        def found(count: int) -> list[tuple[str, int]]:
-            text = tokenizer.decode(trajectory[:count])
-            return [one for one in (find_stop(text, self._stops), find_stop(text, ends, begun)) if one is not None]
+        def first(text: str, stops: Sequence[str], start: int) -> tuple[str, int] | None:
+            """Of what ends in this step."""
+            ones = [find_stop(text, [stop], max(start, looked_at + 1 - len(stop))) for stop in stops]
+            return min((one for one in ones if one is not None), key=lambda one: one[::-1], default=None)
 
-        count = len(trajectory)
-        if not (matches := found(count)):
+        def found(text: str) -> list[tuple[str, int]]:
+            stop, delimiter = first(text[:end], self._stops, 0), first(text, () if step.is_complete else ends, begun)
+            if delimiter is not None and delimiter[1] >= inside:
+                delimiter = None
+            return [one for one in (stop, delimiter) if one is not None]
+
+        def spelt(count: int) -> str:
+            return tokenizer.decode(trajectory[:count])
+
+        if not (matches := found(above.trajectory_text + step.text)):
             return step
-        # Where the engine stopped it had looked at every token.
-        if step.finish is not Finish.STOP or any(at < len(above.trajectory_text) for _, at in matches):
-            count = bisect_left(range(count), True, above.trajectory_tokens, key=lambda count: bool(found(count)))
-            matches = found(count)
+        count = len(trajectory)
+        # Where the engine stopped it had looked at every token for what begins in this step.
+        if step.finish is not Finish.STOP or any(at < inside for _, at in matches):
+            count = bisect_left(range(count), True, above.trajectory_tokens, key=lambda n: bool(found(spelt(n))))
+            matches = found(spelt(count))
         stop, at = matches[0]
         start = branch.length - len(step.token_ids) - above.trajectory_tokens
         if stop in ends:
             text = self._text(above, trajectory[:count], False)
-            if step.is_complete and text == step.text:
-                return step
         else:
-            text = tokenizer.decode(trajectory[:count])[:at]
+            text = spelt(count)[:at]
             count, _ = cut(trajectory, text, "", tokenizer)
             while above.parent is not None and len(above.trajectory_text) > at:
                 certainty, above = above.certainty, above.parent
             count = max(count, above.trajectory_tokens)
             text = text[len(above.trajectory_text) :]
         branch.rewind(start + count)
+        hidden = step.hidden_state
+        if self._wants_hidden and stop in ends and count < len(trajectory):
+            hidden = await self._hidden_state(branch)
         return replace(
             step,
             parent=above,
@@ -181,6 +208,8 @@ class Expansion:
             token_ids=tuple(trajectory[above.trajectory_tokens : count]),
             finish=Finish.STOP,
             is_complete=stop not in ends,
+            hidden_state=hidden,
+            # Of a step that was cut it is that of all its tokens: the engine tells their mean only.
             certainty=certainty,
         )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import pytest
 
 import plait
-from plait import Runtime
+from plait import Runtime, ScriptedEngine
 from plait.search import Node, Selection, Strategy
+from plait.tests.runtime.tools import run
 
 
 class Watching(Strategy):
@@ -46,3 +48,27 @@ async def test_steps_have_the_blocks_and_the_hidden_states_that_are_theirs(gener
     for node in Watching.shown:
         assert node.blocks == max(1, -(-node.num_tokens // size))
         assert len(node.embedding) == width
+
+
+class Counting(ScriptedEngine):
+    """Its hidden states are how many tokens they were computed over."""
+
+    async def complete(self, generation):
+        done = await super().complete(generation)
+        done.hidden_state = [float(generation.branch.length)]
+        return done
+
+
+async def test_the_hidden_state_of_a_step_that_was_cut_knows_nothing_of_what_was_taken_back():
+    Watching.shown.clear()
+    engine = Counting(lambda context: "abc;;longer"[len(context) - 1 :])
+    engine.capabilities = replace(engine.capabilities, hidden_states=True)
+    search = plait.TreeSearch(
+        prompt="q", strategy=Watching(), reward=lambda question, steps: 0.5, width=1, step_tokens=4, delimiters=(";;",)
+    )
+    await run(search, None, engine=engine)
+    assert [node.text for node in Watching.shown][:2] == ["abc;", ";"]
+    prompt = Watching.shown[0].embedding[0] - 4
+    assert [node.embedding[0] - prompt for node in Watching.shown] == [
+        node.trajectory_tokens for node in Watching.shown
+    ]

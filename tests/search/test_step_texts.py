@@ -125,13 +125,43 @@ async def test_stop_strings_are_cut_off_and_delimiters_stay(tokens, strategy, st
 async def test_steps_end_where_a_delimiter_does_that_was_cut_in_two(tokens, delimiters, step_tokens):
     await search(tokens, strategy="rebase", delimiters=delimiters, step_tokens=step_tokens)
     decode, begun, cut, texts = PieceTokenizer().decode, 0, 0, []
-    for count in range(1, len(tokens) + 1):
-        is_delimited = any(end in decode(tokens[begun:count]) for end in delimiters)
-        if is_delimited or count == cut + step_tokens:
-            texts.append(decode(tokens[:count]))
-            begun, cut = count if is_delimited else begun, count
-    # Whether the end itself is a step of its own depends on whether it came in the same call.
+
+    def is_delimited(start, count):
+        return any(end in decode(tokens[start:count]) for end in delimiters)
+
+    while True:
+        counts = range(cut + 1, len(tokens) + 1)
+        called = next((count for count in counts if is_delimited(cut, count) or count == cut + step_tokens), None)
+        if called is None:
+            break  # the policy ended it in this call: what is whole stays whole
+        if (count := next((count for count in counts if is_delimited(begun, count)), called)) <= called:
+            called = count
+        texts.append(decode(tokens[:called]))
+        begun, cut = called if is_delimited(begun, called) else begun, called
     assert list(dict.fromkeys(text for text, _ in Reading.read)) == list(dict.fromkeys([*texts, decode(tokens)]))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "pieces", "delimiter"),
+    [
+        ({"max_depth": 2, "step_tokens": 4}, (b"a", b"b", b"b", b";", b";", b"q"), ";;"),
+        ({"max_tokens": 7, "step_tokens": 4}, (b"a", b"b", b"b", b";", b";", b"q"), ";;"),
+        ({"max_depth": 1}, (b"a", b";\xe2"), ";"),
+    ],
+)
+async def test_a_step_that_the_policy_ended_stays_whole(bounds, pieces, delimiter):
+    """Whatever delimiter is found in it only now: behind it nothing might follow."""
+    tokens = [PIECES.index(piece) for piece in pieces]
+    result, decode = await search(tokens, strategy="rebase", delimiters=(delimiter,), **bounds)
+    assert (result.text, result.finish_reason) == (decode(tokens), Finish.EOS)
+    assert result.details["finished"] == 1 and result.details["votes"]
+
+
+async def test_a_delimiter_of_which_a_character_was_cut_in_two_ends_a_step():
+    """Though the engine, which did not see it whole, stopped at another one behind it."""
+    tokens = [PIECES.index(piece) for piece in (b"a", b";\xe2", b"\x82", b"\xac;", b"b", b"q")]
+    await search(tokens, strategy="rebase", delimiters=("€", "q"), step_tokens=3)
+    assert [text for text, _ in Reading.read][:3] == ["a;", "a;€;", "a;€;bq"]
 
 
 @pytest.mark.parametrize("reward", ["judge", {"reward": "prm", "model": "countdown_prm"}])
@@ -154,3 +184,28 @@ async def test_the_stop_string_of_a_search_ends_what_a_generator_writes():
     )  # fmt: skip
     result, _ = await run(method, None, engine=engine)
     assert (result.text, result.finish_reason) == ("It is 4.", Finish.STOP)
+
+
+@pytest.mark.parametrize(
+    ("stop", "strategy", "delimiters", "expected"),
+    [
+        (("\n",), "rebase", ("\n\n",), "It is 4;\n\nand no m\n\nore."),
+        (("\n\n",), "best_of_n", ("\n\n",), "It is 4;\n\n"),
+        (("\n\n", "END"), "rebase", ("\n\n",), "It is 4;\n\nand no m\n\nore."),
+        ((";\n",), "rebase", ("\n",), "It is 4;\nand no m\nore."),
+        (("\nand",), "rebase", ("\n",), "It is 4;"),
+        ((";\n\nand",), "rebase", ("\n\n",), "It is 4"),
+    ],
+)
+async def test_a_delimiter_behind_what_a_generator_wrote_completes_no_stop_string(stop, strategy, delimiters, expected):
+    """The search put it there; what goes on behind it is looked through with it."""
+
+    def write(context):
+        return "It is 4;and no more."[len(context.replace("\n", "")) - 1 :]
+
+    method = TreeSearch(
+        prompt="q", width=1, strategy=strategy, delimiters=delimiters, stop=stop, reward=Reading(),
+        generator=Sequential(prompt="?", max_tokens=8),
+    )  # fmt: skip
+    result, _ = await run(method, None, engine=ScriptedEngine(write))
+    assert result.text == expected
