@@ -40,8 +40,8 @@ class SearchRun:
         self._unfinished: list[Node] = []
         """Cut off before their end; while they could be concluded they have a branch."""
         self._unscored: list[Node] = []
-        """Written, but not scored: they have no vote, and are what there is if nothing else is. Those that are whole
-        and were late for their score come before what was cut off."""
+        """Written, but not scored: they have no vote, and are the text that there is if nothing else is. Those that are
+        whole and were late for their score come before what was cut off; those that were refused give no answer."""
         state = ctx.state
         self._deadline = state.deadline
         self._scored_until = None if state.deadline is None else state.deadline + GRACE * (state.budget.seconds or 0.0)
@@ -104,10 +104,7 @@ class SearchRun:
                 self._ctx.count("unscored_steps")
                 child.score = next((s.score for s in reversed(child.path) if not math.isnan(s.score)), 0.0)
                 child.branch = None
-                if self._is_over:
-                    child.finish = Finish.DEADLINE
-                elif not child.is_complete:
-                    child.finish = Finish.FAILED
+                child.finish = Finish.DEADLINE if self._is_over else Finish.FAILED
                 self._unscored.append(child)
             else:
                 child.branch.score(child.score)
@@ -223,7 +220,9 @@ class SearchRun:
         if best is None:
             return Outcome(text="", answer=None, finish=Finish.FAILED, details=details)
         text, finish = await self._conclude(best)
-        return Outcome(text=text, answer=extract(method.answer, text), finish=finish, details=details)
+        is_refused = best in self._unscored and best.finish is Finish.FAILED
+        answer = None if is_refused else extract(method.answer, text)
+        return Outcome(text=text, answer=answer, finish=finish, details=details)
 
     async def _conclude(self, node: Node) -> tuple[str, Finish]:
         """Make a trajectory without an answer give one, if the method says how and there is room."""

@@ -474,12 +474,12 @@ async def test_steps_without_a_score_are_asked_for_once_more_and_dropped():
     [
         ((), TREE["q"], ("a;", None, Finish.FAILED, 4)),
         (("a;", "b;", "c;"), TREE["q"], ("a;d;", None, Finish.FAILED, 4)),
-        ((), ["a;", "=7"], ("=7", "7", Finish.EOS, 4)),
+        ((), ["a;", "=7"], ("=7", None, Finish.FAILED, 4)),
         (("a;",), ["a;", "=7"], ("a;d;", None, Finish.STOP, 6)),
     ],
 )
 async def test_what_cannot_be_scored_is_the_result_where_nothing_else_is(scored, texts, expected):
-    """What is whole before what is not, and behind everything that has a score."""
+    """What is whole before what is not, and behind everything that has a score; its answer is refused with it."""
     is_last = "=7" in texts and bool(scored)
     known = (*scored, "d;", "e;") if is_last else scored
     result, _ = await solve(
