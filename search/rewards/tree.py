@@ -65,9 +65,9 @@ class TreeScorer:
         """What a scorer that sees every trajectory for the first time would have."""
         self.peak_blocks = 0
         self.scored = 0
-        self.too_long = 0
-        """Of those, steps without a score because the model's context does not hold them."""
-        self.out_of_memory = 0
+        self.too_long: set[Node] = set()
+        """Steps without a score because the model's context does not hold them, however often they were asked for."""
+        self.out_of_memory: set[Node] = set()
         """And because its KV store does not."""
 
     @classmethod
@@ -81,12 +81,15 @@ class TreeScorer:
         running = [self._start(node) for node in nodes]  # all of them, before the first is awaited
         scores = []
         try:
-            for generation in running:
+            for node, generation in zip(nodes, running, strict=True):
                 if generation is None:
                     scores.append(math.nan)
                     continue
                 completion = await generation
-                self.out_of_memory += completion.finish_reason is FinishReason.MEMORY
+                if completion.finish_reason is FinishReason.MEMORY:
+                    self.out_of_memory.add(node)
+                else:
+                    self.out_of_memory.discard(node)
                 scores.append(self._reader.score(completion))
                 self.prefilled_tokens += completion.prefilled_tokens
         finally:
@@ -115,10 +118,10 @@ class TreeScorer:
             branch.extend(tokens[common:])
             generation = branch.generate(self._reader.params)
         except PromptTooLong:
-            self.too_long += 1
+            self.too_long.add(node)
             return None
         except OutOfBlocks:
-            self.out_of_memory += 1
+            self.out_of_memory.add(node)
             return None
         self.stateless_tokens += branch.length
         return generation
@@ -139,6 +142,6 @@ class TreeScorer:
             "prefilled_tokens": self.prefilled_tokens,
             "stateless_tokens": self.stateless_tokens,
             "peak_kv_blocks": self.peak_blocks,
-            "too_long": self.too_long,
-            "out_of_memory": self.out_of_memory,
+            "too_long": len(self.too_long),
+            "out_of_memory": len(self.out_of_memory),
         }

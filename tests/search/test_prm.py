@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaForTokenClassification
 
-from plait import Runtime, TreeSearch, UnsupportedModel
+from plait import Runtime, ScriptedEngine, TreeSearch, UnsupportedModel
 from plait.rl.countdown.tokenizer import BOS, IDS, PAD, build, save
 from plait.rl.countdown.traces import EOS
 from plait.runtime.engines.native.engine import NativeEngine
@@ -23,6 +23,7 @@ from plait.search.rewards.head import load_head
 from plait.search.rewards.tree import TreeScorer
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.engines.native.test_engine import running
+from plait.tests.runtime.tools import run
 
 SHAPE = {"vocab_size": len(IDS), "eos_token_id": IDS[EOS], "bos_token_id": IDS[BOS], "pad_token_id": IDS[PAD]}
 PROMPT = "step 24 : 63 9 5 2 ;"
@@ -147,6 +148,20 @@ async def test_what_finds_no_memory_has_no_score():
         assert math.isnan((await scorer.score([long]))[0])
         assert (scorer.statistics["too_long"], scorer.statistics["out_of_memory"]) == (0, 1)
         scorer.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"context_limit": 32}, (2, 0)), ({"kv_tokens": 32, "block_size": 16}, (0, 2))],
+)
+async def test_steps_that_do_not_fit_are_counted_once_however_often_they_are_asked_for(options, expected):
+    _, folder = language_model()
+    reward = PRM(model=str(folder), good="+", bad="-", options=options)
+    method = TreeSearch(prompt=PROMPT, strategy="rebase", width=2, merge=False, reward=reward, step_tokens=250)
+    result, _ = await run(method, None, engine=ScriptedEngine([STEPS[0] * 4] * 2))
+    statistics = result.details["reward"]
+    assert (statistics["too_long"], statistics["out_of_memory"]) == expected
+    assert result.usage.counts["unscored_steps"] == sum(expected)
 
 
 @pytest.mark.parametrize(
