@@ -42,9 +42,10 @@ class TreeScorer:
         job: str,
         priority: int,
         deadline: float | None = None,
+        is_policy: bool = False,
     ) -> None:
-        """Raises `PromptTooLong` and `OutOfBlocks`, naming the engine, and `InvalidInput` if the frame is a chat that
-        cannot be rendered."""
+        """`is_policy`: the engine is that of the policy, which judges itself. Raises `PromptTooLong` and `OutOfBlocks`,
+        naming who has no room, and `InvalidInput` if the frame is a chat that cannot be rendered."""
         self._engine = engine
         self._frame = frame
         self._reader = reader
@@ -54,6 +55,8 @@ class TreeScorer:
         try:
             self._root = engine.open(head, job=job, priority=priority, deadline=deadline)
         except (PromptTooLong, OutOfBlocks) as error:  # the policy's own would be told in the same words
+            if is_policy:
+                raise type(error)(f"the policy has no room to judge itself: {error}") from None
             raise type(error)(
                 f"the reward model {engine.name} has no room for the question: {error} (in its `options`; its context "
                 f"limit is {engine.context_limit} tokens now, and no more than the model was made for)"
@@ -74,8 +77,16 @@ class TreeScorer:
     def of(cls, ctx: Context, engine: Engine, frame: Frame, reader: Reader, question: str) -> TreeScorer:
         """For a job, beside its own branches and as urgent as they are."""
         state = ctx.state
-        job = f"{state.job} reward"
-        return cls(engine, frame, reader, question, job=job, priority=state.priority, deadline=state.deadline)
+        return cls(
+            engine,
+            frame,
+            reader,
+            question,
+            job=f"{state.job} reward",
+            priority=state.priority,
+            deadline=state.deadline,
+            is_policy=engine is ctx.engine,
+        )
 
     async def score(self, nodes: Sequence[Node]) -> list[float]:
         running = [self._start(node) for node in nodes]  # all of them, before the first is awaited

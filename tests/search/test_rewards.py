@@ -13,7 +13,7 @@ from plait import Finish, Runtime, SamplingParams, ScriptedEngine, TreeSearch, U
 from plait.rl.countdown.tokenizer import BOS, IDS, PAD, build, save
 from plait.rl.countdown.traces import EOS
 from plait.runtime.engines.native.engine import NativeEngine
-from plait.runtime.errors import InvalidInput
+from plait.runtime.errors import InvalidInput, PromptTooLong
 from plait.search import Judge, SelfCertainty
 from plait.search.node import Node
 from plait.search.rewards.frames import Frame
@@ -127,6 +127,12 @@ async def test_the_policy_judges_itself():
     requests = [prompt for prompt in engine.prompts if "Problem:\nq\n\nSolution:\na;\n\n" in prompt]
     assert requests and "not finished yet" in requests[0]
     assert any("=1" in prompt and "It ends here." in prompt for prompt in engine.prompts)
+
+
+async def test_a_question_that_leaves_the_policy_no_room_to_judge_itself_is_refused():
+    method = TreeSearch(prompt="q", question="q" * 250, strategy="rebase", reward="judge")
+    with pytest.raises(PromptTooLong, match="^the policy has no room to judge itself: [^(]*raise context_limit$"):
+        await run(method, None, engine=ScriptedEngine(["Yes"], context_limit=200))
 
 
 class Thinking(Judging):
