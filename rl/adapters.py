@@ -106,10 +106,16 @@ def _check_tied(model: Any) -> None:
 def _check_patterns(model: Any) -> None:
     """Ranks and scales of layers that have no adapter."""
     from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora.layer import ParamWrapper
     from peft.utils.other import get_pattern_key
 
     lora, base = model.active_peft_config, model.get_base_model()
-    names = [name for name, module in base.named_modules() if isinstance(module, LoraLayer)]
+    # What peft matches of `target_parameters` are names of parameters; wrappers of one module stand in one another.
+    names = [
+        f"{name.replace('.base_layer', '')}.{module.parameter_name}" if isinstance(module, ParamWrapper) else name
+        for name, module in base.named_modules()
+        if isinstance(module, LoraLayer)
+    ]
     for table in ("rank_pattern", "alpha_pattern"):
         for key in getattr(lora, table):
             if all(get_pattern_key((key,), name) != key for name in names):

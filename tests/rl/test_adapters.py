@@ -48,6 +48,10 @@ def test_what_peft_does_anyway_may_be_said(lora):
     assert lora_config(TrainConfig(model="m", lora=lora), "CAUSAL_LM") is not None
 
 
+EXPERTS = {"target_modules": ["q_proj"], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}
+"""Two parameters of one module, which is no layer."""
+
+
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
@@ -65,7 +69,8 @@ def test_what_peft_does_anyway_may_be_said(lora):
             },
             "",
         ),
-        ({"target_modules": [], "target_parameters": ["q_proj.weight"], "rank_pattern": {"q_proj": 2}}, ""),
+        ({**EXPERTS, "rank_pattern": {"experts": 2}}, "rank_pattern: .* matches experts"),
+        ({**EXPERTS, "rank_pattern": {"experts.gate_up_proj": 2}, "alpha_pattern": {"experts.down_proj": 2}}, ""),
         ({"init_lora_weights": "pissa", "use_dora": True}, ""),
     ],
 )
@@ -73,7 +78,7 @@ def test_what_holds_for_nothing_in_the_model_is_refused(lora, message):
     from peft import get_peft_model
 
     given = lora_config(TrainConfig(model="m", lora={"r": 4, **lora}), "CAUSAL_LM")
-    model, _ = tiny("llama")
+    model, _ = tiny("qwen3_moe" if "target_parameters" in lora else "llama")
     with pytest.raises(InvalidInput, match=rf"^\[lora\]: {message}") if message else contextlib.nullcontext():
         check_modules(given, model)
         model = get_peft_model(model, given)
