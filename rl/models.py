@@ -52,13 +52,15 @@ def loading(name: str) -> Iterator[None]:
 
 
 def check_positions(model: Any, last: int) -> None:
-    """Raises `InvalidInput` for a sample with a last position that a model which learns positions, as GPT-2 does, has
-    not. Others take any."""
+    """Raises `InvalidInput` for a sample with a last position that a model with a table of them, learned as GPT-2's or
+    fixed as GPT-J's, has not. Of other limits, as MPT's of its biases, nothing is said."""
     places = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if places is None or last < places:
         return
     words = model.get_input_embeddings()
     tables = [one.num_embeddings for one in model.modules() if isinstance(one, torch.nn.Embedding) and one is not words]
+    # Tables that are no layers of their own; those that are, as XGLM's, grow with what is asked.
+    tables += [len(one) for name, one in model.named_buffers() if name.rpartition(".")[2] == "embed_positions"]
     # OPT keeps two rows more in its table.
     if any(places <= size <= places + 2 for size in tables):
         raise InvalidInput(f"the model has {places:,} positions, a sample has {last + 1:,}: set max_tokens")

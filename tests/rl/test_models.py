@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, GPT2Config, LlamaConfig, OPTConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    CodeGenConfig,
+    GPT2Config,
+    GPTJConfig,
+    LlamaConfig,
+    OPTConfig,
+)
 
 from plait import InvalidInput
 from plait.rl.config import TrainConfig
@@ -74,13 +82,15 @@ def test_no_name_is_no_model():
 
 
 SMALL: dict[str, Any] = {"vocab_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 8}
+TINY = {"vocab_size": 64, "n_positions": 64, "n_embd": 32, "n_layer": 1, "n_head": 4}
 
 
 @pytest.mark.parametrize(
     ("config", "is_learned"),
     [
-        (GPT2Config(vocab_size=64, n_positions=64, n_embd=8, n_layer=1, n_head=2), True),
+        (GPT2Config(**TINY), True),
         (OPTConfig(**SMALL, max_position_embeddings=64, ffn_dim=8, word_embed_proj_dim=8), True),
+        *((one(**TINY, rotary_dim=4), True) for one in (GPTJConfig, CodeGenConfig)),
         (LlamaConfig(**SMALL, max_position_embeddings=64, intermediate_size=8), False),
     ],
     ids=lambda one: getattr(one, "model_type", None),
