@@ -48,15 +48,22 @@ def lora_config(config: TrainConfig, task: str) -> Any:
     for name, why in UNFIT.items():
         if getattr(found, name) not in (None, False):
             raise InvalidInput(f"[lora]: {name}: {why}; leave it out")
-    with refused("lora"):
-        scales = {
-            "lora_alpha": found.lora_alpha,
-            **{f"alpha_pattern: {k}": v for k, v in (found.alpha_pattern or {}).items()},
-        }
-        for name, scale in scales.items():
-            if not scale > 0:
-                raise InvalidInput(f"[lora]: {name} is {scale}: above 0, or it trains nothing")
+    _check_scales(found)
+    if not isinstance(found.modules_to_save, list | tuple | set | None):  # A text would be taken for its characters.
+        raise InvalidInput(f"[lora]: modules_to_save: {found.modules_to_save!r} is no list")
     return found
+
+
+def _check_scales(lora: Any) -> None:
+    for name in ("rank_pattern", "alpha_pattern"):
+        if not isinstance(value := getattr(lora, name), dict):
+            raise InvalidInput(f"[lora]: {name}: {value!r} is no table")
+    patterns = {f"alpha_pattern: {name}": scale for name, scale in lora.alpha_pattern.items()}
+    for name, scale in {"lora_alpha": lora.lora_alpha, **patterns}.items():
+        if not isinstance(scale, int | float):
+            raise InvalidInput(f"[lora]: {name}: {scale!r} is no number")
+        if not scale > 0:
+            raise InvalidInput(f"[lora]: {name} is {scale}: it must be above 0")
 
 
 def check_modules(lora: Any, model: Any) -> None:
