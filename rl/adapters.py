@@ -75,6 +75,25 @@ def check_modules(lora: Any, model: Any) -> None:
         raise InvalidInput(f"[lora]: modules_to_save: the model has no {', '.join(unknown)}")
 
 
+def check_patterns(model: Any) -> None:
+    """Raise `InvalidInput` for ranks and scales of layers that, in a model with its adapter, have none."""
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora.layer import ParamWrapper
+    from peft.utils.other import get_pattern_key
+
+    lora, base = model.active_peft_config, model.get_base_model()
+    # What peft matches of `target_parameters` are names of parameters; wrappers of one module stand in one another.
+    names = [
+        f"{name.replace('.base_layer', '')}.{module.parameter_name}" if isinstance(module, ParamWrapper) else name
+        for name, module in base.named_modules()
+        if isinstance(module, LoraLayer)
+    ]
+    for table in ("rank_pattern", "alpha_pattern"):
+        for key in getattr(lora, table):
+            if all(get_pattern_key((key,), name) != key for name in names):
+                raise InvalidInput(f"[lora]: {table}: no layer with an adapter matches {key}")
+
+
 def train_rows(lora: Any, model: Any, ids: Sequence[int]) -> None:
     """Let rows of the embedding, and of an untied head, be trained beside an adapter, and those that are asked for."""
     names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
@@ -93,10 +112,8 @@ def train_rows(lora: Any, model: Any, ids: Sequence[int]) -> None:
 
 
 def check_adapter(model: Any) -> None:
-    """Raise `InvalidInput` for an adapter, in its model, that would not be served, or not as it is trained, or not as
-    it is asked for."""
+    """Raise `InvalidInput` for an adapter, in its model, that would not be served, or not as it is trained."""
     _check_tied(model)
-    _check_patterns(model)
     _check_merges(model)
 
 
@@ -108,25 +125,6 @@ def _check_tied(model: Any) -> None:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(embedding, LoraLayer) and head is not None and head.weight is embedding.weight:
         raise InvalidInput("[lora]: the model's embedding is its output matrix too: train it by modules_to_save")
-
-
-def _check_patterns(model: Any) -> None:
-    """Ranks and scales of layers that have no adapter."""
-    from peft.tuners.lora import LoraLayer
-    from peft.tuners.lora.layer import ParamWrapper
-    from peft.utils.other import get_pattern_key
-
-    lora, base = model.active_peft_config, model.get_base_model()
-    # What peft matches of `target_parameters` are names of parameters; wrappers of one module stand in one another.
-    names = [
-        f"{name.replace('.base_layer', '')}.{module.parameter_name}" if isinstance(module, ParamWrapper) else name
-        for name, module in base.named_modules()
-        if isinstance(module, LoraLayer)
-    ]
-    for table in ("rank_pattern", "alpha_pattern"):
-        for key in getattr(lora, table):
-            if all(get_pattern_key((key,), name) != key for name in names):
-                raise InvalidInput(f"[lora]: {table}: no layer with an adapter matches {key}")
 
 
 def _check_merges(model: Any) -> None:

@@ -24,7 +24,7 @@ from ..runtime.disk import write_whole
 from ..runtime.engines.native.tokenizer import HFTokenizer
 from ..runtime.errors import InvalidInput, UnsupportedModel
 from ..runtime.methods.multiverse.dialects import DIALECTS
-from .adapters import check_modules, lora_config, train_rows
+from .adapters import check_modules, check_patterns, lora_config, train_rows
 from .checkpoints import checkpoints
 from .config import SFTConfig
 from .curriculum import mixed, shuffled
@@ -74,11 +74,12 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
         "max_length": None,
         "router_aux_loss_coef": 0.0,
     }
-    idle = "" if any(source.held_out for source in config.data) else "there is nothing held out to evaluate on"
-    args = trainer_arguments(Arguments, config, out, batch=1, unevaluated=idle, **ours)
+    folder = RunFolder(out=out, config=config, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
+    anew = folder.begins_anew
+    why = "" if any(source.held_out for source in config.data) else "there is nothing held out to evaluate on"
+    args = trainer_arguments(Arguments, config, out, batch=1, unevaluated=why, anew=anew, **ours)
     lora = lora_config(config, "CAUSAL_LM")
     is_main = args.process_index == 0
-    folder = RunFolder(out=out, config=config, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
     if is_main:
         folder.check()
     from transformers import AutoModelForCausalLM, set_seed
@@ -95,11 +96,12 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
         counts = f"{len(trained):,} samples to show, {len(held_out):,} held out, {dropped:,} left out"
         print(f"{counts}; {longest:,} tokens at most", flush=True)
     if lora is not None:
-        check_modules(lora, model)
+        if anew:
+            check_modules(lora, model)
         if tags:
             train_rows(lora, model, tags)
     ask = _asked(config, held_out)
-    is_probed = ask and is_main and (folder.begins_anew or not (out / PROBE).exists())
+    is_probed = ask and is_main and (anew or not (out / PROBE).exists())
     if config.pack is not None:
         trained = packed(trained, config.pack)
         print(f"{len(trained):,} rows", flush=True)
@@ -121,6 +123,8 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
                 collate,
                 muon=config.muon,
             )
+        if lora is not None and anew:
+            check_patterns(trainer.accelerator.unwrap_model(trainer.model))
         with args.main_process_first():
             if is_main:
                 folder.claim()

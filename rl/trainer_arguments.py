@@ -90,12 +90,12 @@ def trainer_arguments(
     *,
     batch: int,
     unevaluated: str,
-    idle: Collection[str] = (),
+    anew: bool,
     **ours: Any,
 ) -> T:
     """For samples in the order in which they are given. `batch`: samples of a step, if nobody says; `unevaluated`: why
-    nothing is evaluated in between; empty: something may be; `idle`: further arguments that would do
-    nothing; `ours`: that are decided. Raises `InvalidInput`."""
+    nothing is evaluated in between; empty: something may be; `anew`: does the run not go on? `ours`: further arguments
+    that are decided. Raises `InvalidInput`."""
     import torch
 
     has_gpu = torch.cuda.is_available()
@@ -122,26 +122,21 @@ def trainer_arguments(
         "use_cpu": not has_gpu,
         **ours,
     }
-    found: Any = checked_arguments(cls, config.trainer, decided, defaults, idle)
+    found: Any = checked_arguments(cls, config.trainer, decided, defaults)
     if unevaluated and (found.eval_strategy != "no" or found.eval_on_start):
         raise InvalidInput(f"[trainer]: eval_strategy, eval_on_start: {unevaluated}")
+    if anew:
+        check_idle(found, config.trainer, EVALUATING if unevaluated else ())
     return cast(T, found)
 
 
-def checked_arguments(
-    cls: type[T], given: dict[str, Any], ours: dict[str, Any], defaults: dict[str, Any], idle: Collection[str] = ()
-) -> T:
-    """As `arguments` of `[trainer]`; raises `InvalidInput` also for what a trainer would fail by only later, and for
-    what would do nothing, beside `IDLE` those that are `idle`."""
+def checked_arguments(cls: type[T], given: dict[str, Any], ours: dict[str, Any], defaults: dict[str, Any]) -> T:
+    """As `arguments` of `[trainer]`; raises `InvalidInput` also for what a trainer would fail by only later."""
     from transformers.utils.import_utils import is_liger_kernel_available
 
     found: Any = arguments(cls, "trainer", given, ours, defaults)
     hints = get_type_hints(cls)
-    defaults_of = {
-        field.name: field.default if field.default_factory is MISSING else field.default_factory()
-        for field in fields(cls)  # type: ignore[arg-type]
-    }
-    changed = [name for name, value in given.items() if value != defaults_of[name]]
+    defaults_of = _defaults(cls)
     for name, value in given.items():
         if not _is_of(value, hints[name]):
             raise InvalidInput(f"[trainer]: {name}: {value!r} is no {getattr(hints[name], '__name__', hints[name])}")
@@ -152,6 +147,18 @@ def checked_arguments(
                 raise InvalidInput(f"[trainer]: {name} is {value}: {MOST[name]} at most")
     if found.save_strategy == "steps" and found.save_steps <= 0:
         raise InvalidInput(f'[trainer]: save_steps is {found.save_steps}: save_strategy = "no" is for no checkpoints')
+    _check_reports(getattr(found, "report_to", None) or [])
+    if getattr(found, "use_liger_kernel", False) and not is_liger_kernel_available():
+        raise InvalidInput("[trainer]: use_liger_kernel needs the package liger-kernel: pip install liger-kernel")
+    _check_recomputing(found)
+    return cast(T, found)
+
+
+def check_idle(found: Any, given: dict[str, Any], idle: Collection[str]) -> None:
+    """Raises `InvalidInput` for what would do nothing, beside `IDLE` those that are `idle`. For a run that begins: one
+    that goes on may not leave out what it was begun with."""
+    defaults_of = _defaults(type(found))
+    changed = [name for name, value in given.items() if value != defaults_of[name]]
     best = [name for name in changed if name in BEST or (name == "save_strategy" and found.save_strategy == "best")]
     if best and found.eval_strategy == "no":
         raise InvalidInput(f"[trainer]: {', '.join(best)}: nothing is evaluated, so no checkpoint would be the best")
@@ -159,11 +166,13 @@ def checked_arguments(
         raise InvalidInput(f"[trainer]: {', '.join(no_use)} would do nothing here; leave it out")
     if found.fp16 and found.use_cpu:
         raise InvalidInput("[trainer]: fp16 would do nothing on a CPU; leave it out")
-    _check_reports(getattr(found, "report_to", None) or [])
-    if getattr(found, "use_liger_kernel", False) and not is_liger_kernel_available():
-        raise InvalidInput("[trainer]: use_liger_kernel needs the package liger-kernel: pip install liger-kernel")
-    _check_recomputing(found)
-    return cast(T, found)
+
+
+def _defaults(cls: Any) -> dict[str, Any]:
+    return {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(cls)
+    }
 
 
 def _check_recomputing(found: Any) -> None:

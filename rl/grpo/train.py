@@ -24,7 +24,7 @@ from ..models import loading
 from ..processes import is_first
 from ..run_folder import RunFolder
 from ..trained import Trained
-from ..trainer_arguments import EVALUATING, checked_arguments, refused
+from ..trainer_arguments import EVALUATING, check_idle, checked_arguments, refused
 from .batch import Shape
 from .config import HELD_OUT, GRPOConfig
 from .curve import CURVE, draw
@@ -80,6 +80,8 @@ def train(config: GRPOConfig, out: Path, *, fresh: bool = False) -> Trained:
     held_out = [] if config.held_out is None else config.held_out.benchmark.load()
     arguments = _arguments(config, out)
     folder = RunFolder(out=out, config=config, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
+    if folder.begins_anew:
+        check_idle(arguments, config.trainer, EVALUATING)
     if is_first():
         folder.check()
     try:
@@ -139,7 +141,7 @@ def _arguments(config: GRPOConfig, out: Path) -> Any:
         "router_aux_loss_coef": 0.0,
     }
     defaults = {**DEFAULTS, "use_cpu": not torch.cuda.is_available()}
-    return checked_arguments(Arguments, config.trainer, ours, defaults, EVALUATING)
+    return checked_arguments(Arguments, config.trainer, ours, defaults)
 
 
 def _train(

@@ -39,8 +39,6 @@ class StepData(Spec):
     def _graded(self) -> Self:
         if (self.kind == "traces") != (self.benchmark is not None):
             raise ValueError("`benchmark` says what traces are graded by: give it with kind traces, and only then")
-        if self.kind != "traces" and self.delimiters:
-            raise ValueError("`delimiters` says where steps of traces end: `steps` are divided already; leave it out")
         return self
 
 

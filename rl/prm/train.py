@@ -17,13 +17,13 @@ from ...runtime.errors import InvalidInput
 from ...runtime.tokenizer import Tokenizer
 from ...search.rewards.frames import check_tag
 from ...search.rewards.prm import MARK
-from ..adapters import check_modules, lora_config, train_rows
+from ..adapters import check_modules, check_patterns, lora_config, train_rows
 from ..checkpoints import checkpoints
 from ..curriculum import shuffled
 from ..models import check_positions, load, publish_model, serving_tokenizer
 from ..run_folder import RunFolder
 from ..trained import Trained
-from ..trainer_arguments import EVALUATING, check_given, refused, trainer_arguments
+from ..trainer_arguments import check_given, refused, trainer_arguments
 from .config import PRMConfig
 from .reading import read_trajectories
 from .samples import Places, StepSample, collate, count, step_samples
@@ -55,10 +55,13 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     is_classifier = config.head == "classifier"
-    args = _arguments(config, out)
+    folder = RunFolder(out=out, config=config, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
+    anew = folder.begins_anew
+    if anew and any(source.delimiters for source in config.data if source.kind != "traces"):
+        raise InvalidInput("`delimiters` says where steps of traces end: `steps` are divided already; leave it out")
+    args = _arguments(config, out, anew)
     lora = lora_config(config, "TOKEN_CLS" if is_classifier else "CAUSAL_LM")
     is_main = args.process_index == 0
-    folder = RunFolder(out=out, config=config, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
     if is_main:
         folder.check()
     set_seed(config.seed)
@@ -67,7 +70,8 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
     tags = [config.step_tag] if config.tags and config.step_tag else []
     model, hf_tokenizer, added = load(config, kind, tags, **options)
     if lora is not None:
-        check_modules(lora, model)
+        if anew:
+            check_modules(lora, model)
         if added:
             train_rows(lora, model, added)
     tokenizer = serving_tokenizer(model, hf_tokenizer)
@@ -84,6 +88,8 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
             model, args, hf_tokenizer, order, lora, config.max_minutes, tokenizer.eos_ids, batch_of,
             is_classifier=is_classifier,
         )  # fmt: skip
+    if lora is not None and anew:
+        check_patterns(trainer.accelerator.unwrap_model(trainer.model))
     with args.main_process_first():
         if is_main:
             folder.claim()
@@ -97,16 +103,16 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
     return Trained.of(trainer.state, out)
 
 
-def _arguments(config: PRMConfig, out: Path) -> Any:
+def _arguments(config: PRMConfig, out: Path, anew: bool) -> Any:
     """TRL's, or for a classifier transformers'."""
     from transformers import TrainingArguments
     from trl.trainer.sft_config import SFTConfig
 
     why = "what is held out is judged before and after the training only"
     if config.head == "classifier":
-        return trainer_arguments(TrainingArguments, config, out, batch=8, unevaluated=why, idle=EVALUATING)
+        return trainer_arguments(TrainingArguments, config, out, batch=8, unevaluated=why, anew=anew)
     ours: dict[str, Any] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
-    return trainer_arguments(SFTConfig, config, out, batch=8, unevaluated=why, idle=EVALUATING, **ours)
+    return trainer_arguments(SFTConfig, config, out, batch=8, unevaluated=why, anew=anew, **ours)
 
 
 def _word_ids(config: PRMConfig, tokenizer: Tokenizer) -> tuple[int, int]:

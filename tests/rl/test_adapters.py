@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from plait import InvalidInput
-from plait.rl.adapters import FROM_DATA, check_adapter, check_modules, lora_config, train_rows
+from plait.rl.adapters import FROM_DATA, check_adapter, check_modules, check_patterns, lora_config, train_rows
 from plait.rl.config import TrainConfig
 from plait.tests.runtime.engines.native.helpers import tiny
 
@@ -87,6 +87,7 @@ def test_what_holds_for_nothing_in_the_model_is_refused(lora, message):
         check_modules(given, model)
         model = get_peft_model(model, given)
         weights = [value.clone() for value in model.parameters()]
+        check_patterns(model)
         check_adapter(model)
         assert all(map(torch.equal, weights, model.parameters()))
 

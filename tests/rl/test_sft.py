@@ -33,6 +33,7 @@ from plait.runtime.methods.multiverse.grammar import TAGS
 from plait.tests.rl.tools import (
     REWRITING,
     SIZE,
+    check_goes_on,
     check_without_room,
     earlier_run,
     files,
@@ -569,6 +570,7 @@ def test_two_processes(model, tmp_path):
         ({"trainer": {"ignore_data_skip": True}}, "ignore_data_skip: decided by"),
         ({"trainer": {"save_strategy": "best", "metric_for_best_model": "loss"}}, "nothing is evaluated"),
         ({"trainer": {"load_best_model_at_end": True, "save_strategy": "no"}}, "load_best_.*: nothing is evaluated"),
+        ({"trainer": {"per_device_eval_batch_size": 2, "eval_steps": 5}}, "eval_batch_size, eval_steps would do noth"),
         ({"trainer": {"hub_model_id": "a/b"}}, "hub_model_id would do nothing"),
         ({"trainer": {"pad_to_multiple_of": 8, "label_names": ["x"]}}, "pad_to_multiple_of, label_names would do noth"),
         ({"seed": -1}, "seed"),
@@ -630,6 +632,23 @@ def test_an_adapter_of_the_embedding_is_served_as_it_was_trained_or_refused(tied
     untrained = still.model_copy(update={"model": str(base)})
     train(untrained, tmp_path / "before")
     assert loss(tmp_path / "before") != pytest.approx(loss(tmp_path / "out"), abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("idle", "message"),
+    [
+        ({"trainer": {"pad_to_multiple_of": 8}}, "pad_to_multiple_of would do nothing"),
+        ({"trainer": {"per_device_eval_batch_size": 2}}, "per_device_eval_batch_size would do nothing"),
+        ({"trainer": {"metric_for_best_model": "loss"}}, "nothing is evaluated"),
+        ({"lora": {"r": 4, "rank_pattern": {"nope": 2}}}, "no layer with an adapter matches nope"),
+        ({"lora": {"r": 4, "modules_to_save": ["nope"]}}, "the model has no nope"),
+    ],
+)
+def test_a_run_that_was_begun_with_what_does_nothing_goes_on(idle, message, model, tmp_path):
+    data, least = texts(tmp_path / "t.jsonl", 2), {"max_steps": 1}
+    given = config(model, data, trainer=least, **({"lora": {"r": 4}} if "lora" in idle else {}))
+    other = config(model, data, **{**idle, "trainer": {**least, **idle.get("trainer", {})}})
+    check_goes_on(train, given, other, tmp_path / "out", message)
 
 
 def loss(out: Path) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from plait.rl.checkpoints import STAGING
-from plait.rl.run_folder import CONFIG
+from plait.rl.run_folder import CONFIG, write_config
 from plait.runtime.errors import InvalidInput
 from plait.runtime.spec import Spec
 from plait.tests.runtime.engines.native.helpers import tiny
@@ -72,6 +73,18 @@ def earlier_run(config: Spec, out: Path) -> dict[str, str]:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text(content)
     return files(out)
+
+
+def check_goes_on(train: Callable[..., Any], given: Spec, idle: Spec, out: Path, message: str) -> None:
+    """A run that was begun with what does nothing, when that was not refused yet, goes on with it; to begin so is
+    refused, and loses nothing. `given`: the run without it."""
+    train(given, out)
+    write_config(out, idle.model_dump(mode="json"))
+    assert train(idle, out).is_finished
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(InvalidInput, match=message):
+        train(idle, out, fresh=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def files(out: Path) -> dict[str, str]:

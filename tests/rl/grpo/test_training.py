@@ -24,7 +24,7 @@ from plait.runtime.cli.main import main
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.methods.nesting import all_methods
 from plait.tests.rl.grpo.tools import Vowels, judge, save_tiny
-from plait.tests.rl.tools import check_without_room, earlier_run, files
+from plait.tests.rl.tools import check_goes_on, check_without_room, earlier_run, files
 from plait.tests.rl.tools import folder as tiny_folder
 
 APR = {"method": "apr", "max_children": 2, "max_rounds": 2}
@@ -410,6 +410,11 @@ def test_a_context_that_no_prompt_fits_loses_nothing_of_the_run_before(limit, fi
     with pytest.raises(TypeError if fits else PromptTooLong, match=None if fits else "none of 6 problems can be asked"):
         train(given, tmp_path / "out", fresh=True)
     assert (files(tmp_path / "out") == before) != fits
+
+
+def test_a_run_that_was_begun_with_what_does_nothing_goes_on(folder, tmp_path):
+    given, idle = (config(folder, steps=1, traces_every=0, trainer=one) for one in ({}, {"hub_model_id": "a/b"}))
+    check_goes_on(train, given, idle, tmp_path / "out", "hub_model_id would do nothing")
 
 
 def test_a_model_that_finds_no_room_is_one_error_and_the_one_before_stays(folder, tmp_path):

@@ -25,7 +25,7 @@ from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.search.node import Node
 from plait.search.rewards.prm import PRM
 from plait.search.rewards.tree import TreeScorer
-from plait.tests.rl.tools import earlier_run, files, folder, learned_positions
+from plait.tests.rl.tools import check_goes_on, earlier_run, files, folder, learned_positions
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 """What TRL, peft and accelerate warn of is theirs."""
@@ -246,6 +246,23 @@ def test_a_mistake_loses_nothing_of_the_run_before(fields, model, tmp_path):
     with pytest.raises(InvalidInput):
         train(given, tmp_path / "out", fresh=True)
     assert files(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("idle", "message"),
+    [
+        ({"source": {"delimiters": [";"]}}, "`delimiters` says where steps of traces end"),
+        ({"trainer": {"per_device_eval_batch_size": 2}}, "per_device_eval_batch_size would do nothing"),
+        ({"lora": {"r": 4, "alpha_pattern": {"nope": 2}}}, "no layer with an adapter matches nope"),
+        ({"head": "classifier", "lora": {"r": 4, "alpha_pattern": {"nope": 2}}}, "no layer with an adapter matches"),
+    ],
+)
+def test_a_run_that_was_begun_with_what_does_nothing_goes_on(idle, message, model, tmp_path):
+    data, least = lines(tmp_path / "s.jsonl", 3), {"max_steps": 1}
+    kept = {**({"lora": {"r": 4}} if "lora" in idle else {}), "head": idle.get("head", "words")}
+    given = config(model, data, trainer=least, source={"held_out": 1}, **kept)
+    fields = {"trainer": {**least, **idle.get("trainer", {})}, "source": {"held_out": 1, **idle.get("source", {})}}
+    check_goes_on(train, given, config(model, data, **{**idle, **fields}), tmp_path / "out", message)
 
 
 def test_the_command(model, tmp_path, capsys):
