@@ -82,7 +82,7 @@ def test_no_name_is_no_model():
 
 
 SMALL: dict[str, Any] = {"vocab_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 8}
-TINY = {"vocab_size": 64, "n_positions": 64, "n_embd": 32, "n_layer": 1, "n_head": 4}
+TINY: dict[str, Any] = {"vocab_size": 64, "n_positions": 64, "n_embd": 32, "n_layer": 1, "n_head": 4}
 
 
 @pytest.mark.parametrize(
