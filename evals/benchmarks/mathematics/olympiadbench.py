@@ -53,12 +53,18 @@ def _bare(answer: str) -> str:
     return answer.replace("$", "").strip()
 
 
+def _filled(answer: str) -> str:
+    if not _bare(answer):
+        raise ValueError("there is nothing in it")
+    return answer
+
+
 class OlympiadRow(Row):
     """An open-ended problem. Theorems to be proved have no `final_answer`, and cannot be judged."""
 
     id: Label = Field(default="", min_length=1)
     problem: Annotated[Text, Filled] = Field(validation_alias="question")
-    answer: list[Annotated[Text, AfterValidator(_bare), Filled]] = Field(  # type: ignore[assignment]
+    answer: list[Annotated[Text, AfterValidator(_filled)]] = Field(  # type: ignore[assignment]
         validation_alias="final_answer", min_length=1
     )
     context: Text | None = None
@@ -85,7 +91,7 @@ class OlympiadRow(Row):
 
     @property
     def gold(self) -> str:
-        return self.answer[0]
+        return _bare(self.answer[0])
 
 
 class OlympiadBench(FromHub):

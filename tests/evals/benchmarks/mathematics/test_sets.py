@@ -179,6 +179,9 @@ def test_olympiad_files(write):
     benchmark = parse_benchmark({"name": "olympiadbench", "data": write(rows)})
     physics, mathematics = benchmark.load()
     assert (physics.id, physics.reference) == ("1606", "20")
+    assert (
+        physics.data.answer == rows[0]["final_answer"]
+    )  # as it stands there: the digest of the problems is made of it
     (message,) = benchmark.prompt(physics, "sequential")["prompt"]
     assert message["content"].split("\n")[1:] == ["A ball is thrown.", "Find the speed."]
     (message,) = benchmark.prompt(mathematics, "sequential")["prompt"]
