@@ -38,6 +38,17 @@ def _filled(text: str) -> str:
 Filled = AfterValidator(_filled)
 """Of a text: not blank."""
 
+
+def _one_filled(texts: list[str]) -> list[str]:
+    if not any(text.strip() for text in texts):
+        raise ValueError("there is nothing in any of them")
+    return texts
+
+
+Accepted = Annotated[list[Text], Field(min_length=1), AfterValidator(_one_filled)]
+"""Accepted answers. Published lists hold blank ones: these stay, for what is read is part of what an evaluation is told
+by, and nothing equals them."""
+
 Label = Annotated[Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 """A text that files also give as an integer: an id, an answer such as 204."""
 

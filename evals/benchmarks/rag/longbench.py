@@ -14,7 +14,7 @@ from pydantic import AliasChoices, Field, model_validator
 from ....runtime.errors import InvalidInput
 from ...benchmark import Benchmark, Sample, Verdict
 from ...hub import HubSet, hub_rows
-from ...records import Filled, Label, Record, Text, read_rows
+from ...records import Accepted, Filled, Label, Record, Text, read_rows
 from .questions import judge
 
 Subset = Literal["narrativeqa", "qasper", "multifieldqa_en", "hotpotqa", "2wikimqa", "musique", "triviaqa"]
@@ -70,7 +70,7 @@ class LongRow(Record):
     id: Label = Field(default="", min_length=1, validation_alias=AliasChoices("id", "_id"))
     question: Annotated[Text, Filled] = Field(validation_alias="input")
     context: Text = Field(min_length=1)
-    answers: list[Annotated[Text, Filled]] = Field(min_length=1)
+    answers: Accepted
     dataset: Subset
 
     @model_validator(mode="before")

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
-
 from ....runtime.methods.sequential import Sequential
 from ...benchmark import Verdict
 from ...extras import Extra
-from ...records import Filled, Record, Text, read_rows
+from ...records import Accepted, Filled, Record, Text, read_rows
 
 INSTRUCTION = "Answer the question from the documents below. Give only the answer, in as few words as possible.\n\n"
 TEMPLATE = "Question: {question}\nAnswer:"
@@ -30,7 +28,7 @@ class Line(Record):
 
     question: Annotated[Text, Filled]
     contexts: list[Text]
-    answers: list[Annotated[Text, Filled]] = Field(min_length=1)
+    answers: Accepted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +80,8 @@ def normalise(text: str) -> str:
 
 
 def exact_match(answer: str, accepted: Sequence[str]) -> bool:
-    """Silence is none, even of an answer of which nothing is left (`The The`)."""
-    return bool(answer.strip()) and any(normalise(answer) == normalise(right) for right in accepted)
+    """Silence is none, even of an answer of which nothing is left (`The The`), and no answer is silence."""
+    return any(_are_said(answer, right) and normalise(answer) == normalise(right) for right in accepted)
 
 
 def f1(answer: str, accepted: Sequence[str]) -> float:
@@ -96,11 +94,15 @@ def recall(answer: str, accepted: Sequence[str]) -> float:
     return max(_overlap(answer, right)[0] for right in accepted)
 
 
+def _are_said(*texts: str) -> bool:
+    return all(text.strip() for text in texts)
+
+
 def _overlap(answer: str, right: str) -> tuple[float, float]:
     """Recall and F1."""
     words, wanted = normalise(answer).split(), normalise(right).split()
     if not words or not wanted:
-        same = float(words == wanted and bool(answer.strip()))
+        same = float(words == wanted and _are_said(answer, right))
         return same, same
     common = sum((Counter(words) & Counter(wanted)).values())
     return common / len(wanted), 2 * common / (len(words) + len(wanted))

@@ -33,6 +33,8 @@ DATA = SHARED / "rag_qa.jsonl"
         ("", ["Paris"], False, 0.0),
         ("the", ["a"], True, 1.0),
         (" ", ["The The"], False, 0.0),
+        ("the", [" "], False, 0.0),
+        ("Paris", ["", "Paris"], True, 1.0),
     ],
 )
 def test_exact_match_and_f1_are_squads(answer, accepted, exact, f1):
@@ -45,7 +47,9 @@ def test_rows_are_read_and_wrong_ones_named(tmp_path):
     good = {"id": "a", "question": "q", "contexts": ["x", "y"], "answers": ["z"], "supporting": None}
     file.write_text(json.dumps(good) + "\n")
     assert rag.load(file) == [rag.Row(id="a", question="q", contexts=("x", "y"), answers=("z",))]
-    blank = {**good, "question": " "}, {**good, "answers": ["z", ""]}
+    file.write_text(json.dumps({**good, "answers": ["z", ""]}) + "\n")
+    assert rag.load(file)[0].answers == ("z", "")  # as it stands there: the digest of the problems is made of it
+    blank = {**good, "question": " "}, {**good, "answers": ["", " "]}
     for wrong in (*blank, {**good, "answers": []}, {**good, "contexts": [1]}, {"question": "q"}, [1], "{"):
         file.write_text(json.dumps(good) + "\n" + (wrong if isinstance(wrong, str) else json.dumps(wrong)) + "\n")
         with pytest.raises(plait.InvalidInput, match=":2:"):
