@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Sequence
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict, is_typeddict
@@ -124,10 +125,14 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 def mistakes(error: ValidationError, data: object = None) -> list[tuple[str, str]]:
     """(where, what) of each; without the value, which may be a stranger's. `data`: what was looked at, by which names
     of fields are told from those of types; of a value that may be of several types one mistake is told then."""
-    found: dict[Any, list[tuple[bool, Place, str]]] = {}
-    for number, one in enumerate(error.errors(include_url=False, include_context=False, include_input=False)):
-        place, split = _place(one["loc"], data, one["type"] == "missing")
-        told = (one["type"].endswith("_type"), place, one["msg"].removeprefix("Value error, "))
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    # A field may have the name of a type: others of the same value show where that stands.
+    several = {one["loc"][:split] for one in errors if (split := _place(one["loc"], data, one["type"])[1]) is not None}
+    found: dict[Any, list[_Mistake]] = {}
+    for number, one in enumerate(errors):
+        place, split = _place(one["loc"], data, one["type"], several)
+        kind = None if split is None else one["loc"][split]
+        told = _Mistake(kind, place, one["type"], one["msg"].removeprefix("Value error, "))
         found.setdefault(number if split is None else place[:split], []).append(told)
     return [_told(ways) for ways in found.values()]
 
@@ -138,35 +143,56 @@ def first_mistake(error: ValidationError, data: object = None) -> str:
     return f"{where}: {what}" if where else what
 
 
-def _place(path: Place, data: Any, is_missing: bool) -> tuple[Place, int | None]:
+class _Mistake(NamedTuple):
+    kind: int | str | None
+    """Name of the type that the value was taken for, where it may be of several."""
+    place: Place
+    type: str
+    """pydantic's."""
+    text: str
+
+    @property
+    def is_type(self) -> bool:
+        return self.type.endswith("_type")
+
+
+def _place(path: Place, data: Any, type: str, several: Container[Place] = ()) -> tuple[Place, int | None]:
     """The names and numbers in the path of a mistake that lead into `data`, or to what is missing there, and how many
-    stand in front of the first name of a type; None: there is none."""
+    stand in front of the first name of a type; None: there is none. `several`: places behind which one stands."""
     if data is None:
         return path, None
     place: list[int | str] = []
     split = None
     for number, part in enumerate(path):
+        if number == len(place) and path[:number] in several:
+            split = number
+            continue
         if isinstance(data, dict) and part in data:
             data = data[part]
         elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
             data = data[part]
-        elif not (is_missing and number == len(path) - 1):
+        elif part == "[key]":  # pydantic's, where it is the name itself that is wrong
+            break
+        elif not (type == "missing" and number == len(path) - 1):
             split = len(place) if split is None else split
             continue
         place.append(part)
     return tuple(place), split
 
 
-def _told(ways: Sequence[tuple[bool, Place, str]]) -> tuple[str, str]:
-    """Of the mistakes of one value, by the types that it may be of, that of the type which fits best: what is wrong
-    inside it, or else not its type; if it fits none, what all of them ask for."""
-    deepest = max(len(place) for _, place, _ in ways)
-    best = [one for one in ways if len(one[1]) == deepest]
-    is_type, where, what = min(best, key=lambda one: one[0])
-    if is_type:
-        others = dict.fromkeys(text for _, place, text in best if place == where and text != what)
-        what = " or ".join([what, *(text.removeprefix("Input should be ") for text in others)])
-    return ".".join(map(str, where)), what
+def _told(ways: Sequence[_Mistake]) -> tuple[str, str]:
+    """Of the mistakes of one value, by the types that it may be of, that of the type which fits best, deepest inside
+    and with the fewest: what is there rather than what is not, and rather not its type; if it fits none, what all of
+    them ask for."""
+    deepest = max(len(one.place) for one in ways)
+    best = [one for one in ways if len(one.place) == deepest]
+    number = Counter(one.kind for one in ways)
+    first = min(best, key=lambda one: (number[one.kind], one.type == "missing", one.is_type))
+    what = first.text
+    if first.is_type:
+        others = dict.fromkeys(one.text for one in best if one.is_type and one.place == first.place)
+        what = " or ".join([what, *(text.removeprefix("Input should be ") for text in others if text != what)])
+    return ".".join(map(str, first.place)), what
 
 
 def _mistake(value: object, depth: int, only_json: bool, finite: bool, whole: bool) -> tuple[str, str] | None:

@@ -8,10 +8,11 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from plait import Budget, JobSpec, PlaitError, SelfConsistency, Sequential, parse_job
 from plait.runtime.errors import InvalidInput, InvalidJob
-from plait.runtime.plain import MAX_DEPTH, check_plain, json_text, parse_json, read_object
+from plait.runtime.plain import MAX_DEPTH, check_plain, json_text, mistakes, parse_json, read_object
 
 SOUND = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**64) + 1, 2**64 - 1), st.floats(allow_nan=False, allow_infinity=False),
@@ -168,3 +169,42 @@ def test_all_values_are_json(value, is_ascii):
 
     text = json_text(value, is_ascii=is_ascii)
     assert (text.isascii() or not is_ascii) and same(value, json.loads(text, parse_constant=no_number))
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Number(Part):
+    x: int
+
+
+class Several(Part):
+    y: list[Number | str]
+
+
+class Holder(Part):
+    one: Number | Several | None = None
+    named: dict[int, Number] = {}
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"one": {"x": "s"}}, [("one.x", "Input should be a valid integer")]),
+        ({"one": {}}, [("one.x", "Field required")]),
+        ({"one": {"z": 1}}, [("one.z", "Extra inputs are not permitted")]),
+        ({"one": {"x": 1, "y": 5}}, [("one.y", "Extra inputs are not permitted")]),
+        ({"one": {"y": [{"x": "s"}, 5]}}, [("one.y.0.x", "Input should be a valid integer")]),
+        # Fields that are called like a type.
+        ({"one": {"x": 1, "Number": 5}}, [("one.Number", "Extra inputs are not permitted")]),
+        ({"one": {"Number": {"x": 5}}}, [("one.Number", "Extra inputs are not permitted")]),
+        ({"named": {"s": {"x": "s"}}}, [("named.s", "integer"), ("named.s.x", "Input should be a valid integer")]),
+    ],
+)
+def test_of_a_value_of_several_types_one_mistake_is_told(data, told):
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(Holder).validate_python(data)
+    found = mistakes(caught.value, data)
+    assert [where for where, _ in found] == [where for where, _ in told]
+    assert all(wanted in what for (_, what), (_, wanted) in zip(found, told, strict=True))
