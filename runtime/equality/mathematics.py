@@ -16,7 +16,8 @@ from .process import Allowance, MathProcess, shared
 SECONDS = 2.0
 """Limit of one comparison in a vote, in seconds that the process computes."""
 VOTE_SECONDS = 20.0
-"""Limit of all comparisons of a vote, as above; what is not known to be equal by then counts as different."""
+"""Limit of all comparisons of a vote, as above; what is not known to be equal by then, or once several have taken too
+long (`Allowance.overruns`), counts as different."""
 
 _BASE = re.compile(r"\(?(-?(?:\d[0-9A-Fa-f.]*|[A-F][0-9A-F]*(?=\)?_\{16\})))\)?_\{(?:\\text\{)?(\d+|[a-z]+)\}?\}\Z")
 _BASES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")

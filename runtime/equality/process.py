@@ -14,6 +14,7 @@ import select
 import subprocess
 import sys
 import threading
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -25,6 +26,9 @@ START_SECONDS = 60.0
 """Importing sympy on a busy machine."""
 PATIENCE = 10.0
 """Seconds to wait for each that a request may compute, for the case that its process does not get to its limit."""
+
+ABANDONED: ContextVar[threading.Event | None] = ContextVar("plait_abandoned", default=None)
+"""Set once nobody waits any more for what this thread asks for."""
 
 
 class MathUnavailable(PlaitError):
@@ -41,8 +45,12 @@ class MathProcess:
     def ask(self, request: dict[str, str], seconds: float) -> dict[str, Any] | None:
         """The reply, see `worker.answer`, with the `seconds` it took; None if it takes more than these, or the process
         died of the request. What the process cannot do gives `error`, a message. Seconds are those that the process
-        computes; starting it, and waiting for it, is not counted. Raises `MathUnavailable`."""
+        computes; starting it, and waiting for it, is not counted. None without asking once the caller is `ABANDONED`.
+        Raises `MathUnavailable`."""
         with self._lock:
+            # Here and not before, for others may have kept the process long.
+            if (abandoned := ABANDONED.get()) is not None and abandoned.is_set():
+                return None
             reply = None
             try:
                 if self._process is None:
@@ -106,14 +114,19 @@ class Allowance:
     process: MathProcess
     seconds: float
     """What is left."""
+    overruns: int = 3
+    """Requests without a reply that are left: each costs a start of the process, which others wait for and no seconds
+    count."""
 
     def ask(self, request: dict[str, str], most: float | None = None) -> dict[str, Any] | None:
-        """As `MathProcess.ask`, within what is left and `most` seconds; None, too, if nothing is left."""
+        """As `MathProcess.ask`, within what is left and `most` seconds; None, too, if nothing is left, of
+        seconds or of overruns."""
         limit = self.seconds if most is None else min(most, self.seconds)
-        if limit <= 0:
+        if limit <= 0 or self.overruns == 0:
             return None
         reply = self.process.ask(request, limit)
         self.seconds -= limit if reply is None else reply["seconds"]
+        self.overruns -= reply is None
         return reply
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator
 
-from ..equality.process import MathUnavailable, is_installed
+from ..equality.process import ABANDONED, MathUnavailable, is_installed
 from ..equality.registry import AUTO, Equality, check_equality, labels
 from .sequential import Answering
 
@@ -33,7 +34,16 @@ class Voting(Answering):
         jobs of the event loop go on meanwhile."""
         if self._rule()[0] == "text":
             return self.settle_now(answers, count)
-        return await asyncio.to_thread(self.settle_now, answers, count)
+        abandoned = threading.Event()
+
+        def work() -> tuple[T, dict[str, str]]:
+            ABANDONED.set(abandoned)
+            return self.settle_now(answers, count)
+
+        try:
+            return await asyncio.to_thread(work)
+        finally:  # Of a job that is cancelled the thread is still at it.
+            abandoned.set()
 
     def settle_now(self, answers: Sequence[str | None], count: Callable[[Equality], T]) -> tuple[T, dict[str, str]]:
         """As `settle`; blocks."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from contextvars import copy_context
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from plait.runtime.equality import mathematics
 from plait.runtime.equality.mathematics import classes
-from plait.runtime.equality.process import Allowance, MathProcess, MathUnavailable
+from plait.runtime.equality.process import ABANDONED, Allowance, MathProcess, MathUnavailable
 from plait.tests.runtime.equality.written import fractions, numbers, surds, wrapped
 
 pytest.importorskip("math_verify")
@@ -165,6 +167,27 @@ def test_waiting_for_the_process_takes_no_time_of_a_vote(monkeypatch):
     process = MathProcess()
     assert partition(["x^2+2x+1", "(x+1)^2", "x^3"], process) == [0, 0, 2]
     process.close()
+
+
+def test_a_vote_that_takes_too_long_again_and_again_is_over(monkeypatch):
+    starts = []
+    start = MathProcess._start
+    monkeypatch.setattr(mathematics, "SECONDS", 0.2)
+    monkeypatch.setattr(MathProcess, "_start", lambda process: starts.append(start(process)))
+    process = MathProcess()
+    hostile = [rf"9^{{9^{{9^{{9^{k}}}}}}}+x" for k in range(8)]
+    assert partition([*hostile, "7", "7.0"], process) == [*range(9), 8]
+    assert len(starts) == 3
+    process.close()
+
+
+def test_a_request_that_nobody_waits_for_is_not_made(monkeypatch):
+    monkeypatch.setattr(MathProcess, "_start", lambda self: pytest.fail("started"))
+    abandoned = threading.Event()
+    abandoned.set()
+    context = copy_context()
+    context.run(ABANDONED.set, abandoned)
+    assert context.run(MathProcess().ask, {"read": "x"}, 60) is None
 
 
 def test_requests_that_share_their_seconds(process):

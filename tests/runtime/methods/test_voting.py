@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -119,6 +120,25 @@ def parity():
     registry.register_equality("parity", lambda answers: [int(answer) % 2 for answer in answers])
     yield
     del registry.EQUALITIES._things["parity"]
+
+
+async def test_what_a_cancelled_vote_has_begun_is_told_so(monkeypatch):
+    """Its thread goes on; what that asks the process for, nobody waits for."""
+    begun, seen = threading.Event(), []
+    method = SelfConsistency(prompt="p", n=2, answer="boxed", equal="numbers")
+
+    def count(equal):
+        begun.set()
+        abandoned = process.ABANDONED.get()
+        seen.append(abandoned is not None and abandoned.wait(60))
+
+    vote = asyncio.create_task(method.settle(["1", "2"], count))
+    await asyncio.to_thread(begun.wait)
+    vote.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await vote
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert seen == [True] and process.ABANDONED.get() is None
 
 
 async def test_an_equality_of_ones_own_by_name(parity):
