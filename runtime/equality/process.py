@@ -26,6 +26,8 @@ START_SECONDS = 60.0
 """Importing sympy on a busy machine."""
 PATIENCE = 10.0
 """Seconds to wait for each that a request may compute, for the case that its process does not get to its limit."""
+LONGEST = 1e6
+"""Seconds of a request, whatever is asked for: timers take no more than so many."""
 
 ABANDONED: ContextVar[threading.Event | None] = ContextVar("plait_abandoned", default=None)
 """Set once nobody waits any more for what this thread asks for."""
@@ -47,6 +49,7 @@ class MathProcess:
         died of the request. What the process cannot do gives `error`, a message. Seconds are those that the process
         computes; starting it, and waiting for it, is not counted. None without asking once the caller is `ABANDONED`.
         Raises `MathUnavailable`."""
+        seconds = min(seconds, LONGEST)
         with self._lock:
             # Here and not before, for others may have kept the process long.
             if (abandoned := ABANDONED.get()) is not None and abandoned.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -188,6 +189,11 @@ def test_a_request_that_nobody_waits_for_is_not_made(monkeypatch):
     context = copy_context()
     context.run(ABANDONED.set, abandoned)
     assert context.run(MathProcess().ask, {"read": "x"}, 60) is None
+
+
+@pytest.mark.parametrize("seconds", [1e9, math.inf])
+def test_any_limit_is_taken(process, seconds):
+    assert process.ask({"read": "x"}, seconds) is not None
 
 
 def test_requests_that_share_their_seconds(process):
