@@ -10,6 +10,7 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from pydantic import Field, PrivateAttr
 
@@ -23,7 +24,7 @@ from ...benchmark import Benchmark, Sample, Verdict, ask
 from ...hub import HubSet, hub_rows
 from ...records import read_rows
 from ...sandboxes import SandboxField
-from .judging import grade
+from .judging import AT_ONCE, grade
 from .problems import Problem
 
 SYSTEM = (
@@ -62,6 +63,9 @@ class LiveCodeBench(Benchmark):
     """That the program of one test may compute, with its children; five times as long it may take."""
     _empty: tempfile.TemporaryDirectory[str] | None = PrivateAttr(default=None)
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = PrivateAttr(
+        default_factory=WeakKeyDictionary
+    )
 
     def load(self) -> list[Sample]:
         if self.data is None:
@@ -99,9 +103,11 @@ class LiveCodeBench(Benchmark):
     async def judge(
         self, sample: Sample, method: Method, answer: str | None, text: str, details: Mapping[str, Any]
     ) -> Verdict:
-        if isinstance(method, Hogwild) and method.answer == "code":  # it is out of its fence
-            return await asyncio.to_thread(self._verdict, sample, answer)
-        return await super().judge(sample, method, answer, text, details)
+        # Solutions wait here for their turn and not in threads, which cannot be cancelled.
+        async with self._turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)):
+            if isinstance(method, Hogwild) and method.answer == "code":  # it is out of its fence
+                return await asyncio.to_thread(self._verdict, sample, answer)
+            return await super().judge(sample, method, answer, text, details)
 
     def _verdict(self, sample: Sample, code: str | None) -> Verdict:
         if code is None or not code.strip():

@@ -25,10 +25,9 @@ ENDED = ["exit", "error", "timeout"]
 """What the driver says of a test."""
 ESCAPED = 6
 """Characters in JSON for a byte of output, at most."""
-_CORES = threading.BoundedSemaphore(
-    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-)
+AT_ONCE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """Solutions run at a time: more of them would only wait for each other, as long as `PATIENCE` lets them."""
+_CORES = threading.BoundedSemaphore(AT_ONCE)
 _ERROR = re.compile(r"^([A-Za-z_][\w.]{0,60})(?::|$)", re.ASCII)
 
 

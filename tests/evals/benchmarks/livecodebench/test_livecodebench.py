@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait import Hogwild, InvalidInput, ScriptedEngine
+from plait import Hogwild, InvalidInput, ScriptedEngine, Sequential
 from plait.agents.sandbox.base import Execution, Limits
 from plait.evals import EvalConfig, parse_benchmark, run
 from plait.evals.benchmarks.livecodebench import judging
@@ -287,6 +287,33 @@ def test_no_more_solutions_run_at_a_time_than_there_are_cores(monkeypatch):
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda _: judging.grade(PROBLEM, ADD, sandbox, None, 1.0), range(6)))
     assert sandbox.most == 2
+
+
+def test_a_solution_that_waits_for_its_turn_can_be_cancelled(tmp_path, monkeypatch):
+    begun, go_on, runs = threading.Event(), threading.Event(), []
+
+    def held(*given):
+        runs.append(given)
+        begun.set()
+        go_on.wait()
+        return "correct"
+
+    async def cancel():
+        solutions = [benchmark.judge(sample, Sequential(prompt="p"), None, code(ADD), {}) for _ in range(3)]
+        tasks = [asyncio.create_task(solution) for solution in solutions]
+        await asyncio.to_thread(begun.wait)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        go_on.set()
+
+    monkeypatch.setattr("plait.evals.benchmarks.livecodebench.benchmark.AT_ONCE", 1)
+    monkeypatch.setattr("plait.evals.benchmarks.livecodebench.benchmark.grade", held)
+    benchmark = bench(tmp_path, STDIN)
+    (sample,) = benchmark.load()
+    asyncio.run(cancel())  # It waits for all threads.
+    assert len(runs) == 1
+    benchmark.close()
 
 
 @settings(deadline=None)
