@@ -20,8 +20,6 @@ from typing import IO, Any
 
 START_SECONDS = 1.0
 """For starting Python, besides a test's own time."""
-PATIENCE = 5
-"""Seconds to wait for each that a test may compute: a program that sleeps ends too."""
 SHOWN_BYTES = 2000
 
 
@@ -49,7 +47,7 @@ def run(job: dict[str, Any], number: int) -> dict[str, Any]:
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 1)),
         )
         try:
-            code = process.wait(PATIENCE * limit)
+            code = process.wait(job["patience"] * limit)
         except subprocess.TimeoutExpired:
             return {"test": number, "ended": "timeout"}
         finally:

@@ -14,11 +14,13 @@ from typing import Any
 
 from ....agents.repository import Snapshot
 from ....agents.sandbox.base import Execution, Sandbox
-from .driver import PATIENCE, START_SECONDS
+from .driver import START_SECONDS
 from .problems import Problem, Test
 
 SETUP_SECONDS = 30.0
 """Of a whole run, besides its tests."""
+PATIENCE = 5
+"""Seconds to wait for each that a test may compute: a program that sleeps ends too."""
 ROOM_BYTES = 10_000
 """That an output may have besides twice the right one's."""
 ENDED = ["exit", "error", "timeout"]
@@ -38,6 +40,7 @@ def grade(problem: Problem, code: str, sandbox: Sandbox, snapshot: Snapshot, sec
     job = {
         "function": problem.function,
         "seconds": seconds,
+        "patience": PATIENCE,
         "tests": [{"input": test.input, "room": room} for test, room in zip(tests, rooms, strict=True)],
     }
     here = Path(__file__).parent

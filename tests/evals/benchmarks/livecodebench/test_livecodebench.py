@@ -253,15 +253,16 @@ subprocess.run([sys.executable, "-c", "import time\\nwhile time.process_time() <
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "patience", "reason"),
     [
-        (WAITING + ADD, "correct"),
-        ("import time\ntime.sleep(60)", "test 1 of 3: not within 0.2 s"),
-        (CHILD + ADD, "test 1 of 3: not within 0.2 s"),
-        ("import os\nassert os.environ['OMP_NUM_THREADS'] == '1'\n" + ADD, "correct"),
+        (WAITING + ADD, 100, "correct"),
+        ("import time\ntime.sleep(60)", 1, "test 1 of 3: not within 0.2 s"),
+        (CHILD + ADD, 100, "test 1 of 3: not within 0.2 s"),
+        ("import os\nassert os.environ['OMP_NUM_THREADS'] == '1'\n" + ADD, 100, "correct"),
     ],
 )
-def test_the_limit_of_a_test_counts_what_it_computes(tmp_path, text, reason):
+def test_the_limit_of_a_test_counts_what_it_computes(tmp_path, monkeypatch, text, patience, reason):
+    monkeypatch.setattr(judging, "PATIENCE", patience)
     benchmark = bench(tmp_path, STDIN, seconds=0.2)
     assert benchmark.grade(benchmark.load()[0], None, code(text)).reason == reason
     benchmark.close()
