@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..runtime.errors import InvalidInput
 from ..runtime.jobs.branch import TracedBranch
-from ..runtime.plain import mistakes
+from ..runtime.mistakes import mistakes
 from .folder import Folder
 from .repository import Snapshot
 from .sandbox.base import Execution, Sandbox

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.base import Method
 from ..runtime.methods.registry import METHODS
-from ..runtime.plain import mistakes
+from ..runtime.mistakes import mistakes
 from ..runtime.spec import Spec
 from .paths import absolute
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ..runtime.errors import InvalidInput
-from ..runtime.plain import first_mistake
+from ..runtime.mistakes import first_mistake
 from .extras import Extra
 from .trees import Thread
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InvalidBudget, PlaitError
-from .plain import check_plain, mistakes
+from .mistakes import mistakes
+from .plain import check_plain
 
 
 class OutOfBudget(PlaitError):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from .errors import InvalidInput
-from .plain import mistakes
+from .mistakes import mistakes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InvalidInput, InvalidJob, PlaitError
-from .plain import check_plain, mistakes
+from .mistakes import mistakes
+from .plain import check_plain
 from .plugins import Registry
 
 T = TypeVar("T", bound="Spec")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...runtime.errors import InvalidInput
-from ...runtime.plain import mistakes
+from ...runtime.mistakes import mistakes
 from ...runtime.result import Finish
 from ..chat import Answer, Chat, Message
 from ..executions import Executions

@@ -12,7 +12,8 @@ from typing_extensions import TypedDict
 
 from ..engine import Capabilities, Completion, FinishReason, SamplingDefaults
 from ..errors import InvalidInput
-from ..plain import check_fields, check_plain, check_types
+from ..mistakes import check_fields, check_types
+from ..plain import check_plain
 
 FORMAT = 2
 

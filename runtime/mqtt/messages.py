@@ -21,7 +21,8 @@ from pydantic import (
 )
 
 from ..errors import InvalidInput
-from ..plain import check_plain, first_mistake, whole
+from ..mistakes import first_mistake
+from ..plain import check_plain, whole
 from ..printable import printable
 
 MAX_ID = 64

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from ..plain import first_mistake, mistakes
+from ..mistakes import first_mistake, mistakes
 from .problems import Refused
 
 B = TypeVar("B", bound="Given")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import InvalidInput
-from ..plain import check_plain, check_types
+from ..mistakes import check_types
+from ..plain import check_plain
 from .record import (
     FORMAT,
     BranchRecord,

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from typing_extensions import TypedDict
 
 from ..errors import InvalidInput
-from ..plain import check_fields
+from ..mistakes import check_fields
 
 R = TypeVar("R")
 

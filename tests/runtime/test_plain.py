@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from plait import Budget, JobSpec, PlaitError, SelfConsistency, Sequential, parse_job
 from plait.runtime.errors import InvalidInput, InvalidJob
-from plait.runtime.plain import MAX_DEPTH, check_plain, json_text, mistakes, parse_json, read_object
+from plait.runtime.mistakes import mistakes
+from plait.runtime.plain import MAX_DEPTH, check_plain, json_text, parse_json, read_object
 
 SOUND = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**64) + 1, 2**64 - 1), st.floats(allow_nan=False, allow_infinity=False),

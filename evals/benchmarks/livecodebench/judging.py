@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import threading
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -29,7 +28,6 @@ ESCAPED = 6
 """Characters in JSON for a byte of output, at most."""
 AT_ONCE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """Solutions run at a time: more of them would only wait for each other, as long as `PATIENCE` lets them."""
-_CORES = threading.BoundedSemaphore(AT_ONCE)
 _ERROR = re.compile(r"^([A-Za-z_][\w.]{0,60})(?::|$)", re.ASCII)
 
 
@@ -52,8 +50,7 @@ def grade(problem: Problem, code: str, sandbox: Sandbox, snapshot: Snapshot, sec
             "output_chars": 2 * (ESCAPED * sum(rooms) + 1000 * len(tests)),  # It is the beginning that is kept.
         }
     )
-    with _CORES:
-        found = asyncio.run(sandbox.run(("python", "driver.py"), snapshot, files=files, limits=limits))
+    found = asyncio.run(sandbox.run(("python", "driver.py"), snapshot, files=files, limits=limits))
     return _verdict(found, problem, tests, seconds)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import InvalidInput
-from ...plain import mistakes
+from ...mistakes import mistakes
 
 Whole = Annotated[int, Field(ge=0, lt=2**31)]
 Step = Annotated[int, Field(ge=1, lt=2**31)]

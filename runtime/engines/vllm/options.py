@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, Field, ValidationError
 
 from ...errors import InvalidInput
-from ...plain import mistakes
+from ...mistakes import mistakes
 from ...printable import printable
 from ...spec import Spec
 from ..registry import find_model

@@ -11,14 +11,13 @@ import shutil
 import tempfile
 import threading
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plait import Hogwild, InvalidInput, ScriptedEngine, Sequential
-from plait.agents.sandbox.base import Execution, Limits
+from plait.agents.sandbox.base import Execution
 from plait.evals import EvalConfig, parse_benchmark, run
 from plait.evals.benchmarks.livecodebench import judging
 from plait.evals.benchmarks.livecodebench.benchmark import fenced
@@ -269,25 +268,6 @@ def test_the_limit_of_a_test_counts_what_it_computes(tmp_path, monkeypatch, text
 
 
 PROBLEM = Problem.model_validate(STDIN)
-
-
-def test_no_more_solutions_run_at_a_time_than_there_are_cores(monkeypatch):
-    class Busy:
-        limits = Limits()
-        running = most = 0
-
-        async def run(self, *given, **named):
-            self.running += 1
-            self.most = max(self.most, self.running)
-            await asyncio.sleep(0.1)
-            self.running -= 1
-            return Execution(exit_code=0, output="", seconds=0.1)
-
-    monkeypatch.setattr(judging, "_CORES", threading.BoundedSemaphore(2))
-    sandbox = Busy()
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda _: judging.grade(PROBLEM, ADD, sandbox, None, 1.0), range(6)))
-    assert sandbox.most == 2
 
 
 def test_a_solution_that_waits_for_its_turn_can_be_cancelled(tmp_path, monkeypatch):
