@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 
@@ -87,6 +89,16 @@ def test_in_a_process(script):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout) == (0, "ended"), done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_an_engine_that_is_closed_is_let_go():
+    """Nor does the end of the process wait for it any more."""
+    runtime = Runtime("countdown", kv_tokens=4096)
+    async with runtime:
+        engine = weakref.ref(runtime.engine)
+    del runtime
+    gc.collect()
+    assert engine() is None
 
 
 async def other_loop(call):
