@@ -147,6 +147,10 @@ async def test_what_finds_no_memory_has_no_score():
         long = Node(parent=Node(), text=STEPS[1] * 6)
         assert math.isnan((await scorer.score([long]))[0])
         assert (scorer.statistics["too_long"], scorer.statistics["out_of_memory"]) == (0, 1)
+        scorer.release([long])
+        long.text = STEPS[0]  # as where there is room meanwhile
+        assert not math.isnan((await scorer.score([long]))[0])
+        assert scorer.statistics["out_of_memory"] == 0
         scorer.close()
 
 
