@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from ..runtime.engine import Engine
 from ..runtime.engines.model_digest import model_digest, option_digests
-from ..runtime.errors import InvalidInput, OutOfBlocks, PlaitError, PromptTooLong
+from ..runtime.errors import OutOfBlocks, PromptTooLong
 from ..runtime.methods.nesting import all_inputs
+from ..runtime.plugins import blaming
 from ..runtime.runtime import Runtime
 from .benchmark import Benchmark, ProblemUnusable, Sample, check_samples
 from .config import EvalConfig
@@ -25,7 +25,7 @@ TRIED = 3
 
 def read_problems(config: EvalConfig) -> list[Sample]:
     """Raises `InvalidInput`."""
-    with _naming(config.benchmark.name):
+    with blaming(config.benchmark.name):
         samples = list(config.benchmark.load())
     check_samples(samples)
     return samples
@@ -49,7 +49,7 @@ def all_settings(config: EvalConfig, samples: list[Sample], engine: Engine | Non
 def _inputs(config: EvalConfig, samples: list[Sample]) -> dict[str, str]:
     """Fingerprints of what the benchmark, the methods and the engine read besides. Raises what is wrong with a
     method."""
-    with _naming(_place(config.benchmark, samples[0])):
+    with blaming(_place(config.benchmark, samples[0])):
         found = dict(config.benchmark.inputs(samples))
         found |= {f"engine.{name}": files for name, files in option_digests(config.engine).items()}
         for place, method in enumerate(config.methods):
@@ -62,7 +62,7 @@ async def try_one(evaluation: Evaluation, runtime: Runtime, samples: Sequence[Sa
     """Raise what is wrong with all methods, all problems or the benchmark, found out by a problem that can be used."""
     benchmark = evaluation.config.benchmark
     sample = await _usable(benchmark, samples)
-    with _naming(_place(benchmark, sample)):
+    with blaming(_place(benchmark, sample)):
         for method in evaluation.config.methods:
             try:
                 built = await asyncio.to_thread(method.build, benchmark, sample, evaluation.windows[0])
@@ -77,7 +77,7 @@ async def _usable(benchmark: Benchmark, samples: Sequence[Sample]) -> Sample:
     errors = []
     for sample in distinct[:: -(-len(distinct) // TRIED)]:
         try:
-            with _naming(_place(benchmark, sample)):
+            with blaming(_place(benchmark, sample)):
                 await benchmark.prepare(sample)
             return sample
         except ProblemUnusable as error:
@@ -87,14 +87,3 @@ async def _usable(benchmark: Benchmark, samples: Sequence[Sample]) -> Sample:
 
 def _place(benchmark: Benchmark, sample: Sample) -> str:
     return f"{benchmark.name}, problem {sample.id!r}"
-
-
-@contextmanager
-def _naming(place: str) -> Iterator[None]:
-    """What a benchmark, which is anyone's, raises is `InvalidInput` that names it, and the problem if it is by one."""
-    try:
-        yield
-    except PlaitError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InvalidInput(f"{place}: {type(error).__name__}: {error}") from error

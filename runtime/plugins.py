@@ -14,7 +14,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -22,7 +23,7 @@ from inspect import isfunction
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from .errors import InvalidInput
+from .errors import InvalidInput, PlaitError
 
 T = TypeVar("T")
 
@@ -109,6 +110,18 @@ def has_methods(thing: object, protocol: type) -> bool:
         for name, one in vars(protocol).items()
         if isfunction(one) and name[0] != "_"
     )
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """What code that may be anyone's raises inside is `InvalidInput` that says `what` it is of; plait's own errors stay
+    as they are."""
+    try:
+        yield
+    except PlaitError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InvalidInput(f"{what}: {type(error).__name__}: {error}") from error
 
 
 @cache

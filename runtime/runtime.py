@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Container
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -17,13 +16,13 @@ from .engine import Engine, Tokenizer
 from .engines.loading import load_in_thread
 from .engines.model_digest import model_digest, option_digests
 from .engines.registry import load_engine
-from .errors import EngineClosed, InvalidInput, InvalidJob, PlaitError
+from .errors import EngineClosed, InvalidInput, InvalidJob
 from .job_spec import JobSpec
 from .jobs.companions import Companions
 from .jobs.job import Job
 from .methods.base import Method
 from .plain import check_plain
-from .plugins import Registry, has_methods, is_subclass
+from .plugins import Registry, blaming, has_methods, is_subclass
 from .trace.trace import writable
 
 logger = logging.getLogger(__name__)
@@ -179,14 +178,15 @@ class Runtime:
         """
         self._check_open()
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
-        with _refusing(spec.method):
+        method = f"the method {spec.method.method!r} cannot be run"
+        with blaming(method):
             self.check(spec.method)
         check_id(id)
         name = id or self._new_id(self._jobs)
         if name in self._jobs:
             raise InvalidJob(f"a job {name!r} is running")
         file = writable(trace_file)
-        with _refusing(spec.method):  # it is asked for its settings
+        with blaming(method):  # it is asked for its settings
             started = Job(
                 name,
                 spec,
@@ -225,17 +225,6 @@ class Runtime:
                 cancelled = error
         if cancelled is not None:
             raise cancelled
-
-
-@contextmanager
-def _refusing(method: Method) -> Iterator[None]:
-    """What a method, which is anyone's, raises before any work is `InvalidInput` that names it."""
-    try:
-        yield
-    except PlaitError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InvalidInput(f"the method {method.method!r} cannot be run: {type(error).__name__}: {error}") from error
 
 
 def _model_files(model: str, options: dict[str, Any]) -> dict[str, str]:

@@ -12,8 +12,8 @@ from importlib.metadata import version
 from rich.console import Console
 from rich.logging import RichHandler
 
-from ..errors import InvalidInput, PlaitError
-from ..plugins import import_plugin
+from ..errors import PlaitError
+from ..plugins import blaming, import_plugin
 from .command import COMMANDS, Command, summary
 from .exit_status import exit_status
 
@@ -92,15 +92,9 @@ def _command(name: str) -> tuple[Command, str]:
     """The command and its summary. Raises `InvalidInput` also for one that fails when it is asked what it takes."""
     command = COMMANDS.find(name)
     assert command is not None
-    try:
+    with blaming(f"{COMMANDS.called(name)} cannot say what it takes"):
         command.add_arguments(argparse.ArgumentParser(parents=[_common()]))
         return command, summary(command)
-    except PlaitError:
-        raise
-    except (Exception, SystemExit) as error:  # Whatever somebody's command raises.
-        raise InvalidInput(
-            f"{COMMANDS.called(name)} cannot say what it takes: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _literal(text: str) -> str:

@@ -178,8 +178,8 @@ class JobState:
                 del self._around[task]
 
     def _check_slots(self, count: int, what: str) -> None:
-        width, around = self.budget.width, self.slots_around
-        if width is not None and around + count > width:
+        width = self.budget.width
+        if width is not None and (around := self.slots_around) + count > width:
             beside = f" beside the {around} whose `lockstep` it is inside of" if around else ""
             raise InvalidBudget(f"{what}{beside}: budget.width is {width}")
 

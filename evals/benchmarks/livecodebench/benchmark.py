@@ -17,6 +17,7 @@ from pydantic import Field, PrivateAttr
 from ....agents.git import git
 from ....agents.repository import Repository
 from ....agents.sandbox.base import Sandbox
+from ....runtime.engines.native.threads import usable_cores
 from ....runtime.errors import InvalidInput
 from ....runtime.methods.base import Method
 from ....runtime.methods.hogwild.method import Hogwild
@@ -24,9 +25,11 @@ from ...benchmark import Benchmark, Sample, Verdict, ask
 from ...hub import HubSet, hub_rows
 from ...records import read_rows
 from ...sandboxes import SandboxField
-from .judging import AT_ONCE, grade
+from .judging import grade
 from .problems import Problem
 
+AT_ONCE = usable_cores()
+"""Solutions run at a time: more of them would only wait for each other, as long as patience lets them."""
 SYSTEM = (
     "You are an expert Python programmer. You will be given a question (problem specification) and will generate a "
     "correct Python program that matches the specification and passes all tests."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
@@ -26,8 +25,6 @@ ENDED = ["exit", "error", "timeout"]
 """What the driver says of a test."""
 ESCAPED = 6
 """Characters in JSON for a byte of output, at most."""
-AT_ONCE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-"""Solutions run at a time: more of them would only wait for each other, as long as `PATIENCE` lets them."""
 _ERROR = re.compile(r"^([A-Za-z_][\w.]{0,60})(?::|$)", re.ASCII)
 
 

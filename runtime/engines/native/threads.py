@@ -36,9 +36,14 @@ def settle_threads(ops: LayerOps) -> int:
     return chosen
 
 
+def usable_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _cores() -> int:
-    """That this process may use; no more than OMP_NUM_THREADS."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Of these no more than OMP_NUM_THREADS."""
+    cores = usable_cores()
     named = os.environ.get("OMP_NUM_THREADS", "")
     return min(cores, int(named)) if named.isdecimal() and int(named) else cores
 
