@@ -161,9 +161,12 @@ class Expansion:
         behind its beginning, off the steps above too; `trajectory` has the tokens of all of them. Behind `end` stands
         what nobody wrote. A step that ends its trajectory stays whole, whatever delimiters it has."""
         above, certainty, tokenizer = step.parent, step.certainty, self._ctx.tokenizer
-        looked_at, begun = len(above.trajectory_text), len(_uncut(above).trajectory_text)
-        # A character that was cut in two began there as well.
-        inside = looked_at + (above.finish is Finish.LENGTH)
+        is_cut = above.finish is Finish.LENGTH
+        if not self._stops and not is_cut:
+            return step
+        before = above.trajectory_text
+        looked_at, begun = len(before), len(_uncut(above).trajectory_text)
+        inside = looked_at + is_cut  # A character that was cut in two began there as well.
 
         def first(text: str, stops: Sequence[str], start: int) -> tuple[str, int] | None:
             """Of what ends in this step."""
@@ -179,7 +182,7 @@ class Expansion:
         def spelt(count: int) -> str:
             return tokenizer.decode(trajectory[:count])
 
-        if not (matches := found(above.trajectory_text + step.text)):
+        if not (matches := found(before + step.text)):
             return step
         count = len(trajectory)
         # Where the engine stopped it had looked at every token for what begins in this step.
