@@ -94,8 +94,9 @@ class ContextTier:
     def _compute_fingerprint(self) -> str | None:
         engine = self._engine
         # The layers: which frequencies a RoPE type uses may depend on the context limit.
-        settings: tuple[object, ...] = engine.model.dtype, engine.pool.block_size, engine.model.config.layers
-        if engine.pool.dtype != engine.model.dtype:
+        model = engine.model
+        settings: tuple[object, ...] = model.dtype, model.arithmetic, engine.pool.block_size, model.config.layers
+        if engine.pool.dtype != model.dtype:
             settings += (engine.pool.dtype,)
         if engine.options.weights is not None:
             settings += (engine.options.weights,)

@@ -43,6 +43,11 @@ class LayerOps(Protocol):
         """Norms, lanes, type and device; matrices have no rows where they are kept in another form."""
         ...
 
+    @property
+    def arithmetic(self) -> str:
+        """By what they compute: others round otherwise."""
+        ...
+
     def embed(self, tokens: Tensor) -> Tensor:
         """(N,) int64 -> (N, C). With lanes a row is one token in one lane, the lane varying fastest."""
         ...
@@ -150,6 +155,11 @@ class Model:
         self._prefixes = None if weights.lanes is None else Prefixes(weights.lanes)
         self._impl: Impl = "torch" if impl == "torch" else "auto"
         self._num_threads = num_threads
+
+    @property
+    def arithmetic(self) -> str:
+        """What the last bits of keys and values depend on beside weights, tokens and types."""
+        return f"{self.ops.arithmetic}, attention {self._impl}, {self.device.type}"
 
     def refresh(self) -> None:
         """Follow the parameters of a live model that changed in place, where there are copies of them. Raises

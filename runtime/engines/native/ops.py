@@ -158,6 +158,11 @@ class KernelOps:
         """See `LayerOps`."""
         return self.packed.left
 
+    @property
+    def arithmetic(self) -> str:
+        """See `LayerOps`."""
+        return f"kernels {self.work.type} by {self.library.plait_panel()}"
+
     def refresh(self, weights: Weights) -> None:
         """Pack weights that changed."""
         self.packed.refresh(weights)

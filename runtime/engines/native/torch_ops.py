@@ -18,6 +18,8 @@ class TorchOps:
     `_norm_projections` and `_project`.
     """
 
+    arithmetic = "torch"
+
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         self._config = config
         self.weights = weights

@@ -22,6 +22,8 @@ processors busy."""
 class GpuOps:
     """`LayerOps` for families in which `choose_ops` finds no gap. Numbers are rounded where `TorchOps` rounds them."""
 
+    arithmetic = "triton"
+
     def __init__(self, config: ModelConfig, weights: Weights, *, is_invariant: bool = True) -> None:
         """Matrices of one input are laid side by side, for one product; other weights are used where they are.
         `is_invariant`: a row's bits do not depend on the other rows."""

@@ -21,11 +21,12 @@ import pytest
 import torch
 
 import plait
-from plait.runtime.engines.native import context_files, forks
+from plait.runtime.engines.native import context_files, forks, ops
 from plait.runtime.engines.native import engine as native_engine
 from plait.runtime.engines.native.context_files import ContextFiles
 from plait.runtime.engines.native.context_tier import ContextTier
 from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.native.kernels import BFLOAT16, FLOAT32_HALVED
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.engines.registry import MODELS
@@ -43,7 +44,7 @@ TOTAL = sum(map(len, CONTEXTS))
 async def run(store: Path, *methods: plait.Method, folder: Path = FOLDER, **options) -> list[plait.Result]:
     """Jobs on a new engine that keeps contexts in `store`; all are written when it returns."""
     chosen = NativeOptions(**{"kv_tokens": 4096, "contexts": store, **options})
-    model = load_model(folder, weight_type=chosen.weights)
+    model = load_model(folder, weight_type=chosen.weights, dtype=chosen.dtype, impl=chosen.impl)
     engine = NativeEngine(model, Numbers(61), chosen, name="tiny", source=folder)
     async with plait.Runtime(engine=engine) as runtime:
         results = [await (await runtime.submit(method)) for method in methods]
@@ -105,6 +106,21 @@ async def test_other_weights_dtypes_and_prefixes_find_nothing(tmp_path):
     assert [r.usage.reused_tokens for r in (weights, prefix, blocks, *rounded)] == [0] * 5
     (again,) = await run(tmp_path, ask(CONTEXTS), weights="int8")
     assert again.usage.reused_tokens == TOTAL and logprobs(again) == logprobs(rounded[0])
+
+
+@pytest.mark.parametrize("other", ["plain torch", "another product"])
+async def test_other_arithmetic_finds_nothing(tmp_path, monkeypatch, other):
+    """As on another processor, or without the kernels: last bits of keys and values are not the same."""
+    monkeypatch.setattr(ops, "fastest", lambda library: BFLOAT16)
+    (expected,) = await run(tmp_path, ask(CONTEXTS), dtype=torch.bfloat16)
+    if other == "another product":
+        monkeypatch.setattr(ops, "fastest", lambda library: FLOAT32_HALVED)
+    impl = "torch" if other == "plain torch" else "auto"
+    (result,) = await run(tmp_path, ask(CONTEXTS), dtype=torch.bfloat16, impl=impl)
+    assert result.usage.reused_tokens == 0
+    monkeypatch.setattr(ops, "fastest", lambda library: BFLOAT16)
+    (again,) = await run(tmp_path, ask(CONTEXTS), dtype=torch.bfloat16)
+    assert again.usage.reused_tokens == TOTAL and logprobs(again) == logprobs(expected)
 
 
 async def test_files_that_changed_since_the_model_was_loaded_switch_contexts_on_disk_off(tmp_path, caplog):
