@@ -86,15 +86,20 @@ test-vllm: $(VLLM)/.installed
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VLLM)/bin/pytest --timeout 600 -n $(TEST_WORKERS) --dist loadfile $(VLLM_TESTS)
 
 # torch first and by its exact version, so that pip never resolves it to a CUDA build.
+define install
+$(call environment,$(VENV))
+$(BIN)/pip install -q torch==2.13.0
+$(BIN)/pip install -q -e '$(1)'
+endef
+
 $(VENV)/.core: pyproject.toml setup.py $(KERNELS)
-	$(call environment,$(VENV))
-	$(BIN)/pip install -q torch==2.13.0
-	$(BIN)/pip install -q -e .
+	$(call install,.)
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.core
-	$(BIN)/pip install -q -e '.[dev]'
-	touch $@
+# It does what .core does by itself: after it everything, the kernels too, would be built again.
+$(VENV)/.dev: pyproject.toml setup.py $(KERNELS)
+	$(call install,.[dev])
+	touch $(VENV)/.core $@
 
 # The extra's packages alone: plait itself, and with it torch, is not needed.
 $(DOCS)/.installed: pyproject.toml
