@@ -67,12 +67,32 @@ def _check_scales(lora: Any) -> None:
 
 
 def check_modules(lora: Any, model: Any) -> None:
-    """Raise `InvalidInput` where modules are to be trained whole that a model, still without its adapter, has not."""
+    """Raise `InvalidInput` where modules are to be trained whole that a model, still without its adapter, has not, or
+    rows that it would not serve as they are trained."""
     names = [name for name, _ in model.named_modules()]
     with refused("lora"):
         unknown = [one for one in lora.modules_to_save or () if not any(name.endswith(one) for name in names)]
     if unknown:
         raise InvalidInput(f"[lora]: modules_to_save: the model has no {', '.join(unknown)}")
+    _check_tied_rows(lora, model)
+
+
+def _check_tied_rows(lora: Any, model: Any) -> None:
+    """An embedding that is the output matrix too: peft trains rows of the head beside an embedding that stays, and a
+    head as a whole beside rows of the embedding, though one matrix is served."""
+    embedding, output, is_tied = _tables(model)
+    if not is_tied or output is None:
+        return
+    path = next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
+    with refused("lora"):
+        rows = {name.rpartition(".")[2] for name in _asked_rows(lora, embedding)}
+        is_whole = any(path.endswith(one) for one in lora.modules_to_save or ())
+    why = "the model's embedding is its output matrix too"
+    if output in rows:
+        raise InvalidInput(f"[lora]: trainable_token_indices: {output}: {why}: name {embedding}")
+    if rows and is_whole:
+        trained = "rows of it, those of tags or of trainable_token_indices, are to be trained"
+        raise InvalidInput(f"[lora]: modules_to_save: {output}: {why}, and {trained}: leave one of them out")
 
 
 def check_patterns(model: Any) -> None:
@@ -96,19 +116,28 @@ def check_patterns(model: Any) -> None:
 
 def train_rows(lora: Any, model: Any, ids: Sequence[int]) -> None:
     """Let rows of the embedding, and of an untied head, be trained beside an adapter, and those that are asked for."""
-    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
-    table, head = model.get_input_embeddings(), model.get_output_embeddings()
-    embedding, output = names[id(table)], names.get(id(head))
-    is_tied = head is not None and head.weight is table.weight
-    found = {embedding: list(ids)} | ({} if head is None or is_tied else {output: list(ids)})
+    embedding, output, is_tied = _tables(model)
+    found = {embedding: list(ids)} | ({} if output is None or is_tied else {output: list(ids)})
     with refused("lora"):
-        asked = lora.trainable_token_indices or {}
-        # A list is one of the embedding.
-        for path, some in (asked if isinstance(asked, dict) else {embedding: asked}).items():
+        for path, some in _asked_rows(lora, embedding).items():
             name = path.rpartition(".")[2]
             known = found.setdefault(embedding if is_tied and name == output else name, [])
             known += [one for one in some if one not in known]
     lora.trainable_token_indices = found
+
+
+def _tables(model: Any) -> tuple[str, str | None, bool]:
+    """What the embedding and the head, if there is one, are called, and whether they are one matrix."""
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    is_tied = head is not None and head.weight is table.weight
+    return names[id(table)], names.get(id(head)), is_tied
+
+
+def _asked_rows(lora: Any, embedding: str) -> dict[str, Any]:
+    """Module -> the rows of it that are to be trained; a list is one of the embedding."""
+    asked = lora.trainable_token_indices or {}
+    return asked if isinstance(asked, dict) else {embedding: asked}
 
 
 def check_adapter(model: Any) -> None:

@@ -96,10 +96,10 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
         counts = f"{len(trained):,} samples to show, {len(held_out):,} held out, {dropped:,} left out"
         print(f"{counts}; {longest:,} tokens at most", flush=True)
     if lora is not None:
-        if anew:
-            check_modules(lora, model)
         if tags:
             train_rows(lora, model, tags)
+        if anew:
+            check_modules(lora, model)
     ask = _asked(config, held_out)
     is_probed = ask and is_main and (anew or not (out / PROBE).exists())
     if config.pack is not None:

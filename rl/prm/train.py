@@ -70,10 +70,10 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
     tags = [config.step_tag] if config.tags and config.step_tag else []
     model, hf_tokenizer, added = load(config, kind, tags, **options)
     if lora is not None:
-        if anew:
-            check_modules(lora, model)
         if added:
             train_rows(lora, model, added)
+        if anew:
+            check_modules(lora, model)
     tokenizer = serving_tokenizer(model, hf_tokenizer)
     labels = (0, 1) if is_classifier else _word_ids(config, tokenizer)
     batch_of = collate(labels)

@@ -6,6 +6,7 @@ import contextlib
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from plait import InvalidInput
 from plait.rl.adapters import FROM_DATA, check_adapter, check_modules, check_patterns, lora_config, train_rows
@@ -108,6 +109,46 @@ def test_rows_that_are_asked_for_are_trained_beside_those_of_tags(asked, embeddi
     train_rows(given, model, [7, 8])
     together = {"embed_tokens": list(dict.fromkeys([*embedding, *head]))}
     assert given.trainable_token_indices == (together if tied else {"embed_tokens": embedding, "lm_head": head})
+
+
+@pytest.mark.parametrize(
+    ("lora", "tags", "message"),
+    [
+        ({"trainable_token_indices": {"lm_head": [5]}}, [], "trainable_token_indices: lm_head: .* name embed_tokens"),
+        ({"trainable_token_indices": {"embed_tokens": [5], "lm_head": [5]}}, [], "trainable_token_indices: lm_head: "),
+        ({"trainable_token_indices": {"lm_head": [5]}}, [7], None),
+        ({"trainable_token_indices": [5]}, [], None),
+        (
+            {"trainable_token_indices": [5], "modules_to_save": ["lm_head"]},
+            [],
+            "modules_to_save: lm_head: .*rows of it",
+        ),
+        ({"modules_to_save": ["lm_head"]}, [7], "modules_to_save: lm_head: .*rows of it"),
+        ({"modules_to_save": ["lm_head"]}, [], None),
+    ],
+)
+def test_rows_of_a_matrix_that_is_two_are_served_as_they_are_trained_or_refused(lora, tags, message, tmp_path):
+    from peft import get_peft_model
+
+    given = lora_config(TrainConfig(model="m", lora={"r": 4, **lora}), "CAUSAL_LM")
+    model, _ = tiny("llama", tie_word_embeddings=True)
+    if tags:
+        train_rows(given, model, tags)
+    if message is not None:
+        with pytest.raises(InvalidInput, match=rf"^\[lora\]: {message}"):
+            check_modules(given, model)
+        return
+    check_modules(given, model)
+    model = get_peft_model(model, given)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight += torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) / 10
+    ids = torch.tensor([[5, 7, 9]])
+    trained = model(ids).logits
+    model.merge_and_unload().save_pretrained(tmp_path)
+    served = AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(served(ids).logits, trained, rtol=1e-3, atol=1e-4)
 
 
 def test_rows_that_are_none_are_one_error():

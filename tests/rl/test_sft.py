@@ -621,6 +621,9 @@ def test_an_adapter_of_the_embedding_is_served_as_it_was_trained_or_refused(tied
     if tied:
         with pytest.raises(InvalidInput, match=r"^\[lora\]: .*modules_to_save"):
             train(given, tmp_path / "out")
+        whole = {"lora": {"r": 4, "modules_to_save": ["lm_head"]}, "tags": True}
+        with pytest.raises(InvalidInput, match=r"^\[lora\]: modules_to_save: lm_head: .* rows of it"):
+            train(given.model_copy(update=whole), tmp_path / "out")
         given = given.model_copy(
             update={"lora": {**lora, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}}
         )
