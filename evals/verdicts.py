@@ -1,4 +1,4 @@
-"""`judge`: a benchmark's verdict, as it can be kept. Benchmarks are anyone's; what they return is checked here."""
+"""`judge`: a benchmark's verdict, as it can be kept. Benchmarks are anyone's; what they return is `checked` here."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ from .rows import check_types
 async def judge(
     benchmark: Benchmark, sample: Sample, method: Method, answer: str | None, text: str, details: Mapping[str, Any]
 ) -> Verdict:
-    """The benchmark's verdict with NumPy's numbers as Python's. Raises `InvalidInput` that names benchmark, problem and
-    field where it is none, or holds what cannot be kept; and whatever the benchmark raises."""
-    given: object = await benchmark.judge(sample, method, answer, text, details)
+    """The benchmark's verdict, `checked`; raises whatever else the benchmark raises."""
+    return checked(benchmark, sample, await benchmark.judge(sample, method, answer, text, details))
+
+
+def checked(benchmark: Benchmark, sample: Sample, given: object) -> Verdict:
+    """What a benchmark gave as its verdict, with NumPy's numbers as Python's. Raises `InvalidInput` that names
+    benchmark, problem and field where it is none, or holds what cannot be kept."""
     try:
         return _checked(given)
     except InvalidInput as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ...evals.benchmark import Benchmark, Sample
 from ...evals.failures import failure
+from ...evals.verdicts import checked
+from ...evals.verdicts import judge as judged
 from ...runtime.engine import Tokenizer
 from ...runtime.methods.answers import extract
 from ...runtime.methods.base import Method
@@ -15,13 +17,13 @@ from .credit import Told
 from .judges import Judge, Thread
 
 
-def outcome(benchmark: Benchmark, sample: Sample, result: Result) -> tuple[float | None, str]:
-    """1.0 for a right answer, 0.0 for a wrong one, None where the machine failed the job; and the grader's reason. May
-    block."""
+async def outcome(benchmark: Benchmark, sample: Sample, method: Method, result: Result) -> tuple[float | None, str]:
+    """1.0 for a right answer, 0.0 for a wrong one, None where the machine failed the job; and the grader's reason.
+    Raises as `evals.verdicts.judge` does."""
     failed = failure(result.trace)
     if failed is not None:
         return None, failed[1]
-    verdict = benchmark.grade(sample, result.answer, result.text)
+    verdict = await judged(benchmark, sample, method, result.answer, result.text, result.details)
     return float(verdict.correct), verdict.reason
 
 
@@ -37,7 +39,8 @@ def told(sample: Sample, trace: Trace, tokenizer: Tokenizer, judge: Judge) -> di
 def grown(
     benchmark: Benchmark, sample: Sample, method: Method, trace: Trace, tokenizer: Tokenizer
 ) -> dict[str, float | None]:
-    """The grade of every leaf that ended on its own: the samples of a vote, the trajectories of a search. May block."""
+    """The grade of every leaf that ended on its own: the samples of a vote, the trajectories of a search. May block;
+    raises as `evals.verdicts.checked` does."""
     if not isinstance(method, Answering):
         return {}
     inner = {record.parent for record in trace.branches.values()}
@@ -48,7 +51,8 @@ def grown(
         if not is_leaf or record.pruned is not None or trace.model_of(record.id) is not None:
             continue
         text = _thread(trace, record.id, tokenizer).text
-        found[record.id] = float(benchmark.grade(sample, extract(method.answer, text), text).correct)
+        verdict = checked(benchmark, sample, benchmark.grade(sample, extract(method.answer, text), text))
+        found[record.id] = float(verdict.correct)
     return found
 
 

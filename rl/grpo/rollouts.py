@@ -15,9 +15,10 @@ from ...evals.benchmark import Benchmark, Sample
 from ...evals.config import MethodConfig
 from ...runtime.budget import Budget
 from ...runtime.engines.native.engine import NativeEngine
-from ...runtime.errors import EngineClosed, PromptTooLong
+from ...runtime.errors import EngineClosed, PlaitError, PromptTooLong
 from ...runtime.methods.base import Method
 from ...runtime.methods.registry import METHODS
+from ...runtime.plugins import blaming
 from ...runtime.result import Result, Usage
 from ...runtime.runtime import Runtime
 from ...runtime.trace.trace import Trace
@@ -49,8 +50,8 @@ class Rollout:
     sample: Sample
     trace: Trace
     outcome: float | None
-    """1.0 right, 0.0 wrong, None: nobody can say, since it took too long, its prompt was too long for the model, or the
-    machine failed it."""
+    """1.0 right, 0.0 wrong, None: nobody can say, since it took too long, its prompt was too long for the model, the
+    machine failed it, or the benchmark gave no verdict."""
     reason: str
     reward: float | None
     """The outcome, with what there is for being fast."""
@@ -137,19 +138,31 @@ class Rollouts:
             trace = Trace() if job is None else job.trace
             reason = "timeout" if limit.expired() else f"{type(error).__name__}: {error}"
             return Rollout(sample=sample, trace=trace, outcome=None, reason=reason, reward=None, usage=None)
-        return await asyncio.to_thread(self._judged, request, method, result)
+        try:
+            # What a benchmark raises is as little a judgement of the model.
+            with blaming(f"{request.benchmark.name} on {sample.id!r}"):
+                return await self._judged(request, method, result)
+        except PlaitError as error:
+            return Rollout(
+                sample=sample,
+                trace=result.trace,
+                outcome=None,
+                reason=f"no verdict: {error}",
+                reward=None,
+                usage=result.usage,
+            )
 
-    def _judged(self, request: Request, method: Method, result: Result) -> Rollout:
+    async def _judged(self, request: Request, method: Method, result: Result) -> Rollout:
         benchmark, sample, trace = request.benchmark, request.sample, result.trace
         usage, tokenizer = result.usage, self.engine.tokenizer
-        right, reason = outcome(benchmark, sample, result)
+        right, reason = await outcome(benchmark, sample, method, result)
         is_judged = right is not None and not request.is_greedy and self._mode != "shared"
         children: dict[str, credit.Told] = {}
         leaves: dict[str, float | None] = {}
         if is_judged and self._judge is not None:
-            children = told(sample, trace, tokenizer, self._judge)
+            children = await asyncio.to_thread(told, sample, trace, tokenizer, self._judge)
         if is_judged and self._mode == "tree":
-            leaves = grown(benchmark, sample, method, trace, tokenizer)
+            leaves = await asyncio.to_thread(grown, benchmark, sample, method, trace, tokenizer)
         return Rollout(
             sample=sample,
             trace=trace,

@@ -6,13 +6,17 @@ import asyncio
 import dataclasses
 import json
 import math
+import re
 import shutil
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from plait import InvalidInput, PlaitError, PromptTooLong, Runtime, Sequential, Trace
+from plait.evals.benchmark import Verdict
 from plait.evals.config import MethodConfig
 from plait.rl.checkpoints import STAGING, checkpoints
 from plait.rl.grpo.config import IDLE_ENGINE, GRPOConfig
@@ -270,6 +274,62 @@ def test_a_prompt_that_is_too_long_is_neither_right_nor_wrong(folder):
     with Rollouts(live_engine(model, folder, NativeOptions.of({"kv_tokens": 1024})), MethodConfig(fields=APR)) as made:
         (one,) = made.run([Request(benchmark=benchmark, sample=sample, seed=0)])
     assert (one.outcome, one.reward, one.usage) == (None, None, None) and one.reason.startswith("PromptTooLong: ")
+
+
+def verdict(correct) -> Verdict:
+    return Verdict(correct=correct, extracted=None, reason="said")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (ValueError("boom"), "test_vowels on '0': ValueError: boom"),
+        (SystemExit("boom"), "test_vowels on '0': SystemExit: boom"),
+        (PlaitError("the sandbox is gone"), "the sandbox is gone"),
+        (verdict("0.7"), "the verdict of test_vowels on '0': .*correct: "),
+        (verdict(math.nan), "the verdict of test_vowels on '0': .*correct: "),
+        (None, "the verdict of test_vowels on '0': it should be a Verdict, not NoneType"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("mode", ["shared", "tree"])
+def test_without_a_verdict_a_rollout_is_neither_right_nor_wrong(mode, given, reason, folder, monkeypatch):
+    """That of the whole answer, or of a leaf behind it."""
+    grade, asked = Vowels.grade, Counter[str]()
+
+    def odd(self, sample, answer, text):
+        asked[sample.id] += 1
+        if sample.id != "0" or (mode == "tree" and asked[sample.id] == 1):
+            return grade(self, sample, answer, text)
+        if isinstance(given, BaseException):
+            raise given
+        return given
+
+    monkeypatch.setattr(Vowels, "grade", odd)
+    benchmark = Vowels()
+    requests = [Request(benchmark=benchmark, sample=sample, seed=0) for sample in benchmark.load()]
+    method = MethodConfig(fields={"method": "self_consistency", "n": 2})
+    engine = live_engine(AutoModelForCausalLM.from_pretrained(folder), folder, NativeOptions.of({"kv_tokens": 4096}))
+    with Rollouts(engine, method, mode=mode) as made:
+        first, *others = made.run(requests)
+    assert (first.outcome, first.reward, first.told, first.grown) == (None, None, {}, {})
+    assert re.match(f"no verdict: {reason}", first.reason) and first.usage.total_tokens and first.trace.segments
+    assert {one.outcome for one in others} <= {0.0, 1.0} and all(bool(one.grown) == (mode == "tree") for one in others)
+
+
+def test_a_benchmark_that_judges_is_not_asked_to_grade(folder, monkeypatch):
+    """It is given the method and the result's details."""
+
+    async def judge(self, sample, method, answer, text, details):
+        return dataclasses.replace(verdict(np.bool_(True)), reason=f"{method.method}: {sorted(details)}")
+
+    monkeypatch.setattr(Vowels, "judge", judge)
+    monkeypatch.setattr(Vowels, "grade", None)
+    benchmark = Vowels()
+    engine = live_engine(AutoModelForCausalLM.from_pretrained(folder), folder, NativeOptions.of({"kv_tokens": 4096}))
+    with Rollouts(engine, MethodConfig(fields={"method": "self_consistency", "n": 2})) as made:
+        (one,) = made.run([Request(benchmark=benchmark, sample=benchmark.load()[0], seed=0)])
+    assert one.outcome == one.reward == 1.0 and re.match(r"self_consistency: \[.*'votes'", one.reason)
 
 
 def test_a_step_without_any_judged_rollout_ends_the_run_and_says_why(folder, tmp_path):
