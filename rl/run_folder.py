@@ -46,11 +46,27 @@ class RunFolder:
     def check(self) -> None:
         """Raise `InvalidInput` unless it can be made, or is that of a run of this kind, and, to go on, of this one."""
         make_folder(self.out)
+        self._check_model()
         least = [name for name, field in type(self.config).model_fields.items() if field.is_required()]
         known = own_config(self.out, type(self.config).model_fields, least, self._written(models=True))
         if known is not None and not self.begins_anew:
             advice = "give another --out, or --fresh to begin anew"
             check_same(self.out, known, self._fields(), self.may_change, advice=advice)
+
+    def _check_model(self) -> None:
+        """Raise `InvalidInput` where the model to begin from is one that the run removes or writes over: going on, it
+        would not be there, or be trained already."""
+        model = self._fields()["model"]
+        try:
+            path = Path(model).resolve()
+        except (OSError, RuntimeError, ValueError):  # A name that no file can have, or links in a circle.
+            return
+        out = self.out.resolve()
+        places = [out / one.relative_to(self.out) for one in self._written(models=True)]
+        if any(path.is_relative_to(place) for place in places):
+            raise InvalidInput(
+                f"the model {model} lies where {self.out} is to hold what is trained: give another --out"
+            )
 
     def claim(self) -> None:
         """Write the configuration down; where the run begins anew, remove what another one left first."""

@@ -31,7 +31,7 @@ OTHERS: list[tuple[Callable[..., Spec], dict[str, Any]]] = [
 
 
 def claim(out, fresh=False, **fields) -> None:
-    config = TrainConfig(model="m", **fields)
+    config = TrainConfig(**{"model": "m", **fields})
     folder = RunFolder(out=out, config=config, may_change=["threads"], outcomes=OUTCOMES, fresh=fresh)
     before = content(out)
     folder.check()
@@ -138,6 +138,37 @@ def test_what_no_run_made_is_not_written_over(name, fresh, tmp_path):
     (tmp_path / name).mkdir()
     (tmp_path / name / "file").write_text("")
     kept(tmp_path, f"holds {name}, but no {CONFIG}", fresh)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize(
+    ("model", "is_refused"),
+    [
+        ("out/model", True),
+        ("./other/../out/checkpoint-2", True),
+        ("link/adapter", True),
+        ("link/model/part", True),
+        ("out/notes", False),
+        ("other", False),
+        ("\0", False),
+        ("m" * 5000, False),
+    ],
+)
+def test_a_model_that_the_run_writes_over_is_not_begun_from(model, is_refused, fresh, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = Path("out")
+    left(out, checkpoint=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to(out)
+    (out / "model" / "part").mkdir()
+    (out / CONFIG).write_text(TrainConfig(model=model).model_dump_json())
+    if is_refused:
+        before = content(out)
+        with pytest.raises(InvalidInput, match=f"the model {model} lies where out is to hold .*: give another --out"):
+            claim(out, fresh, model=model)
+        assert content(out) == before
+    else:
+        claim(out, fresh, model=model)
 
 
 def test_a_folder_without_a_name_is_refused(capsys):
