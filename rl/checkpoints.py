@@ -37,6 +37,7 @@ class SafeCheckpoints(_Base):
         epochs, steps = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, trial
         )
+        self._note_best()
         # transformers asks how many steps there were only behind the next one.
         return (num_train_epochs if self.state.global_step >= max_steps else epochs), steps
 
@@ -55,7 +56,7 @@ class SafeCheckpoints(_Base):
             finally:
                 self._is_staging = False
             self.accelerator.wait_for_everyone()
-            self._note_best(out, name)
+            self._note_best(name)
             if self.args.should_save:
                 self.state.save_to_json(str(staging / name / "trainer_state.json"))
                 publish(staging / name, out / name)
@@ -69,11 +70,13 @@ class SafeCheckpoints(_Base):
                         shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
-    def _note_best(self, out: Path, name: str) -> None:
-        """transformers takes the best checkpoint to be where it has just been written; it will not be there."""
-        best = f"{PREFIX}{self.state.best_global_step}"
-        if best == name or (out / best).is_dir():
-            self.state.best_model_checkpoint = str((out / best).absolute())
+    def _note_best(self, written: str | None = None) -> None:
+        """The best checkpoint is one of the output folder's. transformers takes it to be where it has just been
+        `written`, and will not be, or where it was before the folder was moved."""
+        assert self.args.output_dir is not None
+        place = Path(self.args.output_dir, best := f"{PREFIX}{self.state.best_global_step}")
+        if best == written or place.is_dir():
+            self.state.best_model_checkpoint = str(place.absolute())
 
 
 @contextmanager

@@ -482,10 +482,10 @@ def test_old_checkpoints_go(limit, kept, model, tmp_path):
     assert [path.name for path in checkpoints(tmp_path / "out")] == [f"{PREFIX}{step}" for step in kept]
 
 
-@pytest.mark.parametrize("lora", [None, {"r": 2}])
-def test_the_best_checkpoint_is_published(lora, model, tmp_path, monkeypatch):
-    """Not the last one; also where the best one is of a run before. The best is the one with the highest loss here,
-    which is the first on every processor."""
+@pytest.mark.parametrize(("lora", "is_moved"), [(None, False), ({"r": 2}, True)])
+def test_the_best_checkpoint_is_published(lora, is_moved, model, tmp_path, monkeypatch):
+    """Not the last one; also where the best one is of a run before, and the folder was moved since. The best is the one
+    with the highest loss here, which is the first on every processor."""
     monkeypatch.chdir(tmp_path)
     often = {"eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
     trainer = {**often, "load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
@@ -494,12 +494,14 @@ def test_the_best_checkpoint_is_published(lora, model, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     out = tmp_path / "out"
+    if is_moved:
+        out = out.rename(tmp_path / "elsewhere" / "moved")
     done = train(given, out)
     state = json.loads((out / "trainer_state.json").read_text())
     losses = {entry["step"]: entry["eval_loss"] for entry in reversed(state["log_history"]) if "eval_loss" in entry}
     best = out / f"{PREFIX}{max(losses, key=losses.__getitem__)}"
     assert done.steps == 4 and best == checkpoints(out)[0] == out / f"{PREFIX}1"
-    for place in (out, *checkpoints(out)):
+    for place in (out, *checkpoints(out)[is_moved:]):  # The first one was written before.
         assert json.loads((place / "trainer_state.json").read_text())["best_model_checkpoint"] == str(best)
     name = "model.safetensors" if lora is None else "adapter_model.safetensors"
     kept, published = (load_file(path / name) for path in (best, out / ("model" if lora is None else "adapter")))
