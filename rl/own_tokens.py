@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from ..runtime.engine import Tokenizer
 from ..runtime.engines.text_stream import REPLACEMENT
@@ -11,8 +12,13 @@ from ..runtime.errors import InvalidInput
 from ..runtime.trace.record import Piece
 from ..runtime.trace.trace import Trace
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 LOOKED_AT = 64
 """Pieces of a trace."""
+PIECES = "trace_pieces"
+"""Column of a data set of samples: in the first row of each trace, what tells whose token ids these are."""
 
 
 def check_ids(token_ids: Sequence[int], size: int) -> None:
@@ -27,10 +33,42 @@ def check_spelling(trace: Trace, tokenizer: Tokenizer) -> None:
 
     Most, as engines differ in how they spell special tokens, the blank in front of a text, and halves of characters.
     """
+    _check_pieces(_looked_at(trace), tokenizer)
+
+
+def pieces_column(trace: Trace) -> list[dict[str, Any]]:
+    """What `check_spelling` looks at, as a value of the column `PIECES`."""
+    return [{"token_ids": piece.token_ids, "text": piece.text} for piece in _looked_at(trace)]
+
+
+def check_column(rows: Dataset, tokenizer: Tokenizer) -> None:
+    """Raises `InvalidInput` as `check_spelling` does of the traces of a data set, as far as it holds their `PIECES`."""
+    if PIECES not in rows.column_names:
+        return
+    for number, row in enumerate(rows.select_columns([PIECES])):
+        try:
+            _check_pieces([_piece(value) for value in row[PIECES] or ()], tokenizer)
+        except (TypeError, KeyError):
+            raise InvalidInput(f"sample {number}: `{PIECES}` holds no pieces of a trace") from None
+        except InvalidInput as error:
+            raise InvalidInput(f"sample {number}: {error}") from None
+
+
+def _piece(value: Any) -> Piece:
+    token_ids, text = value["token_ids"], value["text"]
+    if not isinstance(text, str) or not all(isinstance(one, int) and 0 <= one < 2**31 for one in token_ids):
+        raise TypeError
+    return Piece(kind="prompt", token_ids=token_ids, text=text)
+
+
+def _looked_at(trace: Trace) -> list[Piece]:
     own = (segment for segment in trace.segments if trace.model_of(segment.branch) is None)
     spelled = (piece for segment in own for piece in segment.pieces if _letters(piece.text))
-    agree = [_is_spelled(piece, tokenizer) for piece in islice(spelled, LOOKED_AT)]
-    if 2 * sum(agree) < len(agree):
+    return list(islice(spelled, LOOKED_AT))
+
+
+def _check_pieces(pieces: Sequence[Piece], tokenizer: Tokenizer) -> None:
+    if 2 * sum(_is_spelled(piece, tokenizer) for piece in pieces) < len(pieces):
         raise InvalidInput("its token ids spell other texts with this model's tokenizer: it is of another model")
 
 

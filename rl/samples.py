@@ -7,6 +7,7 @@ token (a prompt that was forked, a text that was rewound), every branch but the 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,14 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..runtime.engine import Tokenizer
 from ..runtime.errors import InvalidInput
 from ..runtime.trace.trace import Trace
 from .frames import frames
 from .masks import part_masks
+from .own_tokens import PIECES, check_column, pieces_column
 from .tree_mask import Ints, TreeMask
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 IGNORED = -100
 """A label that no loss is taken of."""
@@ -183,13 +188,15 @@ def trace_samples(trace: Trace) -> list[Sample]:
 
 def trace_dataset(paths: Iterable[str | Path], *, max_tokens: int | None = None) -> Dataset:
     """The samples of trace files, as a data set of `datasets`: columns as in `Sample.row`, and `trace` (the file),
-    `part`, `method` and `answer`. `max_tokens`: longer samples are left out.
+    `part`, `method`, `answer` and `own_tokens.PIECES`. `max_tokens`: longer samples are left out. Warns where they
+    are of several models.
 
     Raises `InvalidInput` naming the file, and where no sample is left.
     """
     from datasets import Dataset
 
     rows: list[dict[str, Any]] = []
+    models: set[str] = set()
     too_long = 0
     for path in paths:
         trace = Trace.load(path)
@@ -208,18 +215,23 @@ def trace_dataset(paths: Iterable[str | Path], *, max_tokens: int | None = None)
             if max_tokens is None or len(sample) <= max_tokens
         ]
         too_long += len(samples) - len(fitting)
-        rows += fitting
+        rows += [{**row, PIECES: [] if place else pieces_column(trace)} for place, row in enumerate(fitting)]
+        if fitting and trace.header["model"] is not None:
+            models.add(trace.header["model"])
     if not rows:
         raise InvalidInput(
             f"no sample is left: {too_long:,} have more than {max_tokens:,} tokens"
             if too_long
             else "the traces hold no sample"
         )
+    if len(models) > 1:
+        logger.warning("the traces are of several models, and their tokens may be, too: %s", ", ".join(sorted(models)))
     return Dataset.from_list(rows)
 
 
-def saved_samples(folder: str | Path) -> Iterator[Sample]:
-    """Those of a saved data set. Raises `InvalidInput`, naming the one that is none."""
+def saved_samples(folder: str | Path, tokenizer: Tokenizer | None = None) -> Iterator[Sample]:
+    """Those of a saved data set. Raises `InvalidInput`, naming the one that is none, or not of this tokenizer's tokens
+    as far as the data set tells."""
     from datasets import Dataset
 
     try:
@@ -229,9 +241,12 @@ def saved_samples(folder: str | Path) -> Iterator[Sample]:
         raise InvalidInput(f"no saved data set: {error}") from None
     except IndexError:
         raise InvalidInput("the saved data set is empty") from None
-    if missing := {*(f.name for f in fields(TreeMask)), "target", "segments"} - set(columns):
+    needed = {*(f.name for f in fields(TreeMask)), "target", "segments"}
+    if missing := needed - set(columns):
         raise InvalidInput(f"a saved data set of samples has columns {', '.join(sorted(missing))}")
-    for number, row in enumerate(rows.with_format("numpy")):
+    if tokenizer is not None:
+        check_column(rows, tokenizer)
+    for number, row in enumerate(rows.select_columns(sorted(needed)).with_format("numpy")):
         try:
             yield Sample.from_row(row)
         except InvalidInput as error:

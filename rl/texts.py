@@ -113,7 +113,7 @@ def read_samples(
             trace = Trace.load(path) if is_trace else None
             try:
                 for number, sample in enumerate(
-                    saved_samples(path) if trace is None else _own_samples(trace, tokenizer)
+                    saved_samples(path, tokenizer) if trace is None else _own_samples(trace, tokenizer)
                 ):
                     _check_fits(sample, number, size or tokenizer.vocab_size, places)
                     found.add(sample, None, max_tokens, config.too_long)

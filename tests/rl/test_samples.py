@@ -29,6 +29,7 @@ from plait import (
 )
 from plait.rl.frames import enable
 from plait.rl.masks import part_masks, text_mask
+from plait.rl.own_tokens import PIECES
 from plait.rl.samples import IGNORED, Sample, collate, saved_samples, trace_dataset, trace_samples
 from plait.rl.tree_mask import TreeMask
 from plait.runtime.cli.main import main
@@ -376,6 +377,18 @@ def test_options_that_an_action_does_not_take_are_refused(action, options, messa
     assert status and message in capsys.readouterr().err and not (tmp_path / "set").exists()
 
 
+async def test_traces_of_several_models_are_told(tmp_path, caplog):
+    trace = await served("voting")
+    for name in ("one", "other"):
+        trace.header["model"] = name
+        trace.save(tmp_path / f"{name}.jsonl")
+    trace_dataset([tmp_path / "one.jsonl", tmp_path / "one.jsonl"])
+    assert not caplog.records
+    trace_dataset([tmp_path / "one.jsonl", tmp_path / "other.jsonl"])
+    (record,) = caplog.records
+    assert record.getMessage().endswith("several models, and their tokens may be, too: one, other")
+
+
 async def test_traces_are_exported(tmp_path, capsys):
     (await served("apr")).save(tmp_path / "one.jsonl.gz")
     command = ["data", "export", str(tmp_path / "one.jsonl.gz"), "--out", str(tmp_path / "set")]
@@ -386,3 +399,4 @@ async def test_traces_are_exported(tmp_path, capsys):
     assert "cannot write" in capsys.readouterr().err
     found = datasets.load_from_disk(str(tmp_path / "set"))
     assert [row["part"] for row in found] == [0, 1, 2] and Sample.from_row(found[0]).is_trained.any()
+    assert [bool(row[PIECES]) for row in found] == [True, False, False]

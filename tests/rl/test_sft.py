@@ -22,7 +22,7 @@ from plait import InvalidInput, Multiverse, Runtime, SelfConsistency, Sequential
 from plait.rl.checkpoints import PREFIX, STAGING, checkpoints
 from plait.rl.config import DataConfig, SFTConfig
 from plait.rl.curriculum import MULTIVERSE, mixed, shuffled
-from plait.rl.own_tokens import check_spelling
+from plait.rl.own_tokens import PIECES, check_spelling
 from plait.rl.samples import IGNORED, collate, trace_dataset, trace_samples
 from plait.rl.sft import train
 from plait.rl.texts import chat_samples, read_samples, text_sample
@@ -154,21 +154,44 @@ def sampled(model, tmp_path_factory) -> Path:
     return path
 
 
-def test_traces_of_another_model_are_refused(sampled, model, tmp_path):
-    source = DataConfig(kind="traces", paths=(str(sampled),))
-    tokenizer = load_tokenizer(model)
-    (own,) = read_samples(source, tokenizer, 4096, SIZE).parallel
-    assert own.is_trained.sum() > 30
-    with pytest.raises(InvalidInput, match=r"own\.jsonl\.gz: .*another model"):
-        read_samples(source, load_tokenizer(find_model("countdown").path), 4096, SIZE)
+@pytest.mark.parametrize("kind", ["traces", "samples"])
+def test_traces_of_another_model_are_refused(kind, sampled, model, tmp_path):
+    """Also as samples, whose data set holds a trace of the other model behind."""
+    other = tmp_path / "other"
     # The same tokens with other ids, as many of them.
     data = json.loads((model / "tokenizer.json").read_text())
     plain = [token for token, id in data["model"]["vocab"].items() if id > 2]
     data["model"]["vocab"] |= dict(zip(plain, range(len(plain) + 2, 2, -1), strict=True))
-    shutil.copytree(model, tmp_path / "other")
-    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(data))
+    shutil.copytree(model, other)
+    (other / "tokenizer.json").write_text(json.dumps(data))
+    path = sampled
+    if kind == "samples":
+        trace_dataset([sampled]).save_to_disk(str(path := tmp_path / "own.saved"))
+    source = DataConfig(kind=kind, paths=(str(path),))
+    (own,) = read_samples(source, load_tokenizer(model), 4096, SIZE).parallel
+    assert own.is_trained.sum() > 30
+    with pytest.raises(InvalidInput, match=r"own\..*: .*another model"):
+        read_samples(source, load_tokenizer(find_model("countdown").path), 4096, SIZE)
     with pytest.raises(InvalidInput, match="spell other texts"):
-        read_samples(source, load_tokenizer(tmp_path / "other"), 4096, SIZE)
+        read_samples(source, load_tokenizer(other), 4096, SIZE)
+
+
+def test_saved_samples_tell_whose_tokens_they_are_if_they_can(sampled, model, tmp_path):
+    from datasets import Dataset, concatenate_datasets
+
+    def read(rows) -> int:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        rows.save_to_disk(str(folder))
+        return len(read_samples(DataConfig(kind="samples", paths=(str(folder),)), tokenizer, 4096, SIZE))
+
+    tokenizer, found = load_tokenizer(model), trace_dataset([sampled])
+    (pieces,) = found[PIECES]
+    before = found.remove_columns(PIECES)  # as it was written before there was such a column
+    assert read(before) == 1 and read(concatenate_datasets([before, found])) == 2
+    wrong = [{**piece, "text": piece["text"][::-1] + "x"} for piece in pieces]
+    for value, message in ((wrong, "spell other texts"), ([3], "no pieces of a trace"), ([{"text": "x"}], "no pieces")):
+        with pytest.raises(InvalidInput, match=f"sample 1: .*{message}"):
+            read(concatenate_datasets([before, Dataset.from_list([{**found[0], PIECES: value}])]))
 
 
 def test_traces_may_be_spelled_a_little_otherwise(sampled, model):
