@@ -4,7 +4,7 @@
     plait chat model.gguf --method sc8 --option weights=int4
 
 Answers appear as they are written; a method with several threads shows its tree meanwhile and its answer in the end.
-/reset forgets the conversation, /quit or the end of the input ends it, Ctrl-C stops an answer.
+/reset forgets the conversation, /quit or the end of the input ends it, Ctrl-C stops an answer, SIGTERM both.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ..methods.registry import parse_method
 from ..methods.sequential import Sequential
 from ..printable import printable
 from ..runtime import Runtime
+from .exit_status import is_terminated
 from .live import watch
 from .options import add_engine_options, engine_options, method_of
 
@@ -142,27 +143,33 @@ def _say(text: str, console: Console) -> None:
 
 @contextmanager
 def _interruptible(job: Job) -> Iterator[None]:
-    """Ctrl-C cancels the job and nothing else."""
+    """Ctrl-C cancels the job and nothing else; SIGTERM, which does the same, ends the conversation then."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, job.cancel)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+        if is_terminated():
+            raise KeyboardInterrupt
 
 
 def _lines(notes: Console) -> Iterator[str]:
     """What is typed or piped in, without empty lines. Nothing else goes on meanwhile, so waiting may block."""
+    # asyncio's handler of the model's loading would wait for the line.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not sys.stdin.isatty():
         yield from _piped(notes)
         return
     with suppress(ImportError):
         import readline  # noqa: F401  # lines can be edited and come back
     while True:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             line = input("> ")
         except KeyboardInterrupt:
+            if is_terminated():
+                notes.print()
+                raise
             notes.print("\n/quit ends the conversation")
             continue
         except UnicodeDecodeError as error:

@@ -44,6 +44,12 @@ def exit_status(run: Callable[[], int | None]) -> int:
             return 130
 
 
+def is_terminated() -> bool:
+    """Has SIGTERM come, for the command that runs? For one that Ctrl-C does not end."""
+    handler = signal.getsignal(signal.SIGTERM)
+    return isinstance(handler, _Termination) and handler.has_come
+
+
 def _open_closed() -> None:
     """Standard streams that were closed when the process began lead nowhere, in the order of their numbers."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -83,6 +89,16 @@ class _Stream:
                 raise
 
 
+class _Termination:
+    """Handles SIGTERM by what Ctrl-C does."""
+
+    has_come = False
+
+    def __call__(self, *_: object) -> None:
+        self.has_come = True
+        signal.raise_signal(signal.SIGINT)
+
+
 @contextmanager
 def _ending_like_interrupt() -> Iterator[None]:
     """SIGTERM does what Ctrl-C does: jobs are cancelled, their traces saved, what they hold is freed."""
@@ -95,7 +111,7 @@ def _ending_like_interrupt() -> Iterator[None]:
         # As for what a shell starts in the background. It is to end all the same, and asyncio ends jobs in good order
         # only where this is the handler.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _Termination())
     try:
         yield
     finally:

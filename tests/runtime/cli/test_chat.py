@@ -20,7 +20,7 @@ CODE = r"""
 import argparse, sys
 import plait
 from plait.runtime.cli import chat
-from plait.runtime.errors import PlaitError
+from plait.runtime.cli.exit_status import exit_status
 
 def write(context):
     last = context.split("<user>")[-1].split("\n")[0]
@@ -41,10 +41,7 @@ def load(rest, options):
 plait.register_scheme("script", load)
 parser = argparse.ArgumentParser()
 chat.add_arguments(parser)
-try:
-    sys.exit(chat.run(parser.parse_args(sys.argv[1:])))
-except PlaitError as error:
-    sys.exit(f"plait: {error}")
+sys.exit(exit_status(lambda: chat.run(parser.parse_args(sys.argv[1:]))))
 """
 
 
@@ -77,6 +74,31 @@ def test_a_system_message_and_a_method_with_threads():
     code, out, err = piped("hello\n", "script:x", "--system", "be brief", "--method", "sc3:max_tokens=400")
     assert (code, out) == (0, "[1] you said hello\n")
     assert "4 threads" in err  # the tree in one line, where it is no terminal
+
+
+@pytest.mark.parametrize(
+    ("lines", "seen", "notes"),
+    [
+        ("hello\nlong\nnever\n", "endless endless", "(stopped)\n"),  # in the midst of an answer
+        ("hello\n", "[1] you said hello\n", ""),  # while it waits for a line
+    ],
+)
+@pytest.mark.parametrize("interrupted", [signal.default_int_handler, signal.SIG_IGN])  # the latter behind a shell's &
+def test_sigterm_ends_a_conversation_through_a_pipe(lines, seen, notes, interrupted):
+    with subprocess.Popen(
+        [sys.executable, "-c", CODE, "script:x"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, interrupted),
+    ) as process:  # fmt: skip
+        process.stdin.write(lines.encode())
+        process.stdin.flush()
+        out = b""
+        while seen.encode() not in out:
+            out += (more := os.read(process.stdout.fileno(), 4096))
+            assert more, process.stderr.read()
+        process.terminate()
+        assert process.wait(60) == 130  # its input has not ended
+        assert process.stderr.read().decode() == notes and b"never" not in process.stdout.read()
 
 
 def test_plain_text_goes_on():
@@ -198,6 +220,24 @@ def test_on_a_terminal(start):
     terminal.wait_for("> ")
     terminal.type("\x04")
     assert terminal.status() == 0
+
+
+@pytest.mark.parametrize("method", ["sequential", "sc4"])
+def test_sigterm_in_the_midst_of_an_answer_ends_a_conversation_on_a_terminal(method, start):
+    terminal = start("script:x", "--method", method)
+    terminal.wait_for("> ")
+    terminal.type("long\n")
+    terminal.wait_for("endless endless" if method == "sequential" else "running")
+    os.kill(terminal.pid, signal.SIGTERM)
+    assert terminal.status() == 130
+
+
+def test_sigterm_at_the_prompt_ends_a_conversation_on_a_terminal(start):
+    terminal = start("script:x")
+    terminal.wait_for("> ")
+    os.kill(terminal.pid, signal.SIGTERM)
+    terminal.type("\n")  # it may have come before Python's wait for a key, and is seen with the next key then
+    assert terminal.status() == 130
 
 
 def test_the_tree_on_a_terminal(start):
