@@ -12,7 +12,6 @@ import atexit
 import json
 import select
 import subprocess
-import sys
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..errors import PlaitError
+from ..python_process import import_environment, python_command
 
 START_SECONDS = 60.0
 """Importing sympy on a busy machine."""
@@ -77,7 +77,8 @@ class MathProcess:
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker"],
+            python_command("-m", f"{__package__}.worker"),
+            env=import_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -90,10 +91,9 @@ class MathProcess:
             process.kill()
             _, errors = process.communicate()
             self._process = None
-            raise MathUnavailable(
-                "math-verify does not start; is it installed? pip install 'plait[evals]'. "
-                + (errors.strip().splitlines() or ["no message"])[-1]
-            )
+            reason = (errors.strip().splitlines() or ["no message"])[-1]
+            advice = "" if is_installed() else " (pip install 'plait[evals]')"
+            raise MathUnavailable(f"math-verify does not start: {reason}{advice}")
 
     def _read(self, seconds: float) -> dict[str, Any] | None:
         process = self._process

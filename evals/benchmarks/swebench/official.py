@@ -7,13 +7,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, STDOUT
 from contextlib import suppress
 from pathlib import Path
 
 from ....agents.sandbox.process import unhurried
+from ....runtime.python_process import python_command
 from .grading import CannotGrade, Grade, phrase
 from .instances import Instance
 
@@ -33,7 +33,7 @@ def has_docker() -> bool:
     """Does a daemon answer to the harness's own client? Blocks for seconds."""
     ask = "import docker; docker.from_env(timeout=10).ping()"
     # In another process: the client leaves its socket open when it fails.
-    done = subprocess.run([sys.executable, "-c", ask], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    done = subprocess.run(python_command("-c", ask), stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return done.returncode == 0
 
 
@@ -87,8 +87,7 @@ async def _run(folder: Path, id: str, seconds: float) -> str:
     words = [word for option, value in options.items() for word in (f"--{option}", value)]
     with (folder / "output.txt").open("wb") as file:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-c", _HARNESS, *words),
+            *python_command("-c", _HARNESS, *words),
             cwd=folder,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdin=DEVNULL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from contextvars import copy_context
@@ -234,7 +235,22 @@ def test_a_request_that_is_interrupted_leaves_no_reply_to_the_next(is_started, m
     process.close()
 
 
+def test_nothing_in_the_working_folder_is_run(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('this is run')")
+    monkeypatch.chdir(tmp_path)
+    process = MathProcess()
+    assert partition(["x+1", "1+x"], process) == [0, 0]
+    process.close()
+
+
+def test_a_process_that_does_not_start_says_why(monkeypatch):
+    monkeypatch.setattr("plait.runtime.equality.process.__package__", "plait.runtime.nowhere")
+    with pytest.raises(MathUnavailable, match=r"does not start: .*No module named 'plait\.runtime\.nowhere'\)$"):
+        classes([r"\sqrt{2}", "x"], MathProcess())
+
+
 def test_a_process_that_does_not_start_says_what_to_install(monkeypatch):
     monkeypatch.setattr("plait.runtime.equality.process.__package__", "plait.runtime.nowhere")
+    monkeypatch.setitem(sys.modules, "math_verify", None)
     with pytest.raises(MathUnavailable, match=r"pip install 'plait\[evals\]'"):
         classes([r"\sqrt{2}", "x"], MathProcess())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 import torch
 
 from ....errors import WorkerLost
+from ....python_process import import_environment, python_command
 from .collectives import Collectives, open_store
 from .messages import READY, Forward, Start
 
@@ -41,7 +41,8 @@ class Workers:
     def start(self, orders: Sequence[Start]) -> None:
         for order in orders:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.worker"],
+                python_command("-m", f"{__package__}.worker"),
+                env=import_environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 # An interrupt from the terminal is for this process, which closes what it has to.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from fractions import Fraction
 
@@ -394,6 +395,7 @@ def test_a_process_that_dies_is_replaced(grader):
 
 def test_without_math_verify_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr("plait.runtime.equality.process.__package__", "plait.runtime.nowhere")
+    monkeypatch.setitem(sys.modules, "math_verify", None)
     with pytest.raises(MathUnavailable, match=r"pip install 'plait\[evals\]'"):
         MathGrader().grade("2", None, r"\boxed{\sqrt4}")
 

@@ -111,6 +111,13 @@ async def _cancelled(stand_in):
         await task
 
 
+def test_the_working_folder_answers_for_no_daemon(monkeypatch, tmp_path):
+    (tmp_path / "docker.py").write_text("open('ran', 'w')")
+    monkeypatch.chdir(tmp_path)
+    official.has_docker()
+    assert not (tmp_path / "ran").exists()
+
+
 async def test_the_harness_itself_takes_what_it_is_given(monkeypatch, tmp_path):
     """Without a daemon it comes as far as asking for one."""
     pytest.importorskip("swebench")

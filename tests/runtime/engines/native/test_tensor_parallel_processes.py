@@ -57,7 +57,11 @@ async def _completion(generation: Generation) -> Completion:
     return await generation
 
 
-async def test_an_option_of_the_runtime_and_nothing_left_behind() -> None:
+async def test_an_option_of_the_runtime_and_nothing_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pickle.py").write_text("raise SystemExit('what is in the working folder is run')")
+    monkeypatch.chdir(tmp_path)
     threads = threading.active_count()
     apr = plait.APR(prompt="apr 24 : 9 8 7 2 ;", dialect="compact")
     texts = []
