@@ -31,6 +31,7 @@ from ..runtime.cli.options import (
     engine_options,
     named_path,
     parse_field,
+    utf8,
     with_job_options,
 )
 from ..runtime.disk import check_apart
@@ -138,7 +139,10 @@ async def _brief(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
 def _issue(given: str) -> str:
     """A name is a file's; several words may be either."""
     is_text = len(given.split()) > 1 and not _is_file(given)
-    text = given if is_text else read_text(given)
+    try:
+        text = utf8(given) if is_text else read_text(given)
+    except UnicodeError as error:
+        raise InvalidInput(f"the issue cannot be read: {error}") from None
     if not text.strip():
         raise InvalidInput("the issue is empty: say what is wrong, and what should happen instead")
     return text

@@ -24,7 +24,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..runtime.cli.options import add_engine_options, engine_options, method_of, named_path, parse_field
+from ..runtime.cli.options import add_engine_options, engine_options, method_of, named_path, parse_field, utf8
 from ..runtime.errors import InvalidInput
 from . import runner
 from .benchmark import benchmark_names
@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repos", metavar="DIR", help="of swebench: a folder of local git mirrors")
     parser.add_argument("--count", type=int, help="problems at most")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of the benchmark")
-    parser.add_argument("--method", action="append", metavar="NAME[:FIELD=VALUE,...]", help="may be repeated")
+    parser.add_argument(
+        "--method", type=utf8, action="append", metavar="NAME[:FIELD=VALUE,...]", help="may be repeated"
+    )
     parser.add_argument("--window", action="append", type=int, metavar="TOKENS", help="context window; may be repeated")
     parser.add_argument("--model", help="as for Runtime: a name, a folder, a GGUF file, a pool (countdown)")
     parser.add_argument("--seed", type=int)

@@ -30,15 +30,17 @@ from ..printable import printable
 from ..runtime import Runtime
 from .exit_status import is_terminated
 from .live import watch
-from .options import add_engine_options, engine_options, method_of
+from .options import add_engine_options, engine_options, method_of, utf8
 
 HELP = "/reset forgets the conversation, /quit ends it, Ctrl-C stops an answer"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a shipped model, a folder, a GGUF file, a name of the hub or scheme:rest")
-    parser.add_argument("--method", default="sequential", metavar="NAME[:FIELD=VALUE,...]", help="or sc8 (sequential)")
-    parser.add_argument("--system", help="a system message to begin with")
+    parser.add_argument(
+        "--method", type=utf8, default="sequential", metavar="NAME[:FIELD=VALUE,...]", help="or sc8 (sequential)"
+    )
+    parser.add_argument("--system", type=utf8, help="a system message to begin with")
     parser.add_argument("--plain", action="store_true", help="no chat template: the model continues the text")
     parser.add_argument("--seed", type=int, default=0)
     add_engine_options(parser)

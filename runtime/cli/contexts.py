@@ -18,7 +18,7 @@ from ..methods.sequential import Sequential
 from ..printable import printable
 from ..runtime import Runtime
 from .files import read_text
-from .options import add_engine_options, engine_options, named_path
+from .options import add_engine_options, engine_options, named_path, utf8
 from .table import table
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--model", required=True, help="as for Runtime: a name, a folder, a GGUF file")
     add.add_argument("--instruction", default="", help="as in the jobs that are to find them")
     add.add_argument("--chat", action="store_true", help="for jobs whose prompt is a chat")
-    add.add_argument("--system", help="the chat's system message")
+    add.add_argument("--system", type=utf8, help="the chat's system message")
     add_engine_options(add)
     drop = actions.add_parser("drop", help="delete them")
     drop.add_argument("names", nargs="*", help="beginnings of names, as the list shows them")

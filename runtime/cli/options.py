@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ def positive(text: str) -> int:
     if number < 1:
         raise ValueError(f"{number} is not positive")
     return number
+
+
+def utf8(text: str) -> str:
+    """A text that a model is to read, for `argparse`: it is UTF-8 where the locale's encoding does not have it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # Python keeps such bytes as halves of characters.
+        return os.fsencode(text).decode()
+    return text
 
 
 def named_path(text: str) -> Path:

@@ -28,13 +28,15 @@ from ..result import Result
 from ..runtime import Runtime
 from .files import read_text
 from .live import watch
-from .options import add_engine_options, add_job_options, engine_options, method_of, named_path, with_job_options
+from .options import add_engine_options, add_job_options, engine_options, method_of, named_path, utf8, with_job_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", type=named_path, nargs="?", help="a JSON file, or - for standard input; or --prompt")
-    parser.add_argument("--prompt", metavar="TEXT", help="in place of a job: what the model reads first")
-    parser.add_argument("--method", metavar="NAME[:FIELD=VALUE,...]", help="for --prompt; or sc8 (sequential)")
+    parser.add_argument("--prompt", type=utf8, metavar="TEXT", help="in place of a job: what the model reads first")
+    parser.add_argument(
+        "--method", type=utf8, metavar="NAME[:FIELD=VALUE,...]", help="for --prompt; or sc8 (sequential)"
+    )
     parser.add_argument("--model", default="countdown", help="as for Runtime: a name, folder, GGUF file (countdown)")
     parser.add_argument("--trace", type=named_path, help="write the trace to this file")
     parser.add_argument("--contexts", type=named_path, help="folder of encoded contexts, to read and to add to")

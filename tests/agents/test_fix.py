@@ -237,6 +237,8 @@ def test_the_issue(folder, fix, tmp_path, monkeypatch):
     assert issue(str(file)) == "It is in a file.\n"
     assert issue("It is here. " * 1000) == "It is here. " * 1000
     monkeypatch.setattr("sys.stdin", io.StringIO("It comes from standard input."))
+    assert issue("It is \udcc3\udca9.") == "It is é."  # as Python reads it where the locale's encoding is ASCII
+    assert "the issue cannot be read" in refused(fix(folder, issue="It is \udcff."))
     assert issue("-") == "It comes from standard input."
     assert "cannot read no-such-file.md" in refused(fix(folder, issue="no-such-file.md"))
     assert "cannot read" in refused(fix(folder, issue=str(tmp_path)))

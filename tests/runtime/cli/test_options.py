@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from plait import Budget, InvalidBudget, InvalidInput, Sequential
 from plait.runtime.cli.command import COMMANDS
-from plait.runtime.cli.main import _parser, main
+from plait.runtime.cli.main import _parser, main, parse
 from plait.runtime.cli.options import (
     add_engine_options,
     add_job_options,
@@ -78,6 +78,27 @@ def parsed(*arguments):
     add_engine_options(parser)
     add_job_options(parser)
     return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize("text", ["é", "\udcc3\udca9"])  # as Python reads it where the locale's encoding is ASCII
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["run", "--prompt"],
+        ["run", "--method"],
+        ["chat", "m", "--system"],
+        ["chat", "m", "--method"],
+        ["contexts", "add", "f", "--model", "m", "--system"],
+        ["eval", "--method"],
+    ],
+)
+def test_texts_are_utf_8_whatever_the_locale_says(line, text, capsys):
+    assert "é" in sum(
+        (value if isinstance(value, list) else [value] for value in vars(parse([*line, text])).values()), []
+    )
+    with pytest.raises(SystemExit):
+        parse([*line, "\udcff"])
+    assert f"argument {line[-1]}: invalid utf8 value: '\\udcff'" in capsys.readouterr().err
 
 
 def test_engine_options_are_what_was_given():
