@@ -28,6 +28,7 @@ def kernels(name: str, folder: str, *sources: str) -> Extension:
 
 
 setup(
+    script_name="setup.py",  # so that it is no module of plait, in whose folder it is
     packages=["plait", *(f"plait.{name}" for name in find_packages(exclude=["build*", "tests*"]))],
     ext_modules=[
         kernels("plait.attention._kernels", "attention/csrc", "span_attention.cpp", "rope_and_store.cpp"),

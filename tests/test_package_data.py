@@ -1,9 +1,14 @@
-"""What belongs to an installed plait beside its code."""
+"""What belongs to an installed plait beside its code, and to its source distribution."""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,27 +16,60 @@ import pytest
 import plait
 
 ROOT = Path(plait.__file__).parent
-PACKAGED = """
-import os
-from distutils.core import run_setup
+BUILD = """
+import sys
+from setuptools import build_meta
 
-dist = run_setup("setup.py", stop_after="init")
-dist.parse_config_files()
-build = dist.get_command_obj("build_py")
-build.ensure_finalized()
-build.manifest_files = {}
-for package in dist.packages:
-    print(*map(os.path.relpath, build.find_data_files(package, build.get_package_dir(package))), sep="\\n")
+folder = sys.argv[1]
+build_meta.build_wheel(folder)
+build_meta.build_sdist(folder)
 """
+LINK = re.compile(r"\]\((?!\w+:|#)([^)#]+)")
+
+pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what is in the tree is asked of git")
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what is in the tree is asked of git")
-def test_every_file_of_a_package_is_installed_with_it():
-    def printed(*command: str) -> set[str]:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        return {line for line in done.stdout.splitlines() if line.strip()}
+def tracked(*paths: str) -> set[str]:
+    listed = subprocess.check_output(["git", "ls-files", "-z", "--", *paths], cwd=ROOT, text=True)
+    return {name for name in listed.split("\0") if name and (ROOT / name).exists()}
 
-    tracked = printed("git", "ls-files", "--", *(f"{path.parent.name}/" for path in ROOT.glob("[a-z]*/__init__.py")))
-    data = {name for name in tracked if not name.startswith("tests/") and not name.endswith((".py", ".md"))}
-    data |= {name for name in printed("git", "ls-files", "models") if not name.endswith(".md")}
-    assert data and not data - printed(sys.executable, "-W", "ignore", "-c", "import setuptools\n" + PACKAGED)
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a wheel, without kernels, and a source distribution, as tools that build packages make them."""
+    tree, folder = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("built")
+    for name in tracked():
+        if not name.startswith("tests/"):
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, tree / name)
+    no_compiler = {"CC": "false", "CXX": "false"}
+    command = [sys.executable, "-P", "-W", "ignore", "-c", BUILD, str(folder)]
+    subprocess.run(command, cwd=tree, env={**os.environ, **no_compiler}, capture_output=True, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path) -> set[str]:
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        return set(wheel.namelist())
+
+
+def test_every_file_of_a_package_is_installed_with_it(installed: set[str]) -> None:
+    data = tracked(*(f"{path.parent.name}/" for path in ROOT.glob("[a-z]*/__init__.py")))
+    data = {name for name in data if not name.startswith("tests/") and not name.endswith((".py", ".md"))}
+    data |= {name for name in tracked("models") if not name.endswith(".md")}
+    assert data and not {f"plait/{name}" for name in data} - installed
+
+
+def test_nothing_that_only_the_tree_needs_is_installed(installed: set[str]) -> None:
+    own = {name.removeprefix("plait/") for name in installed if name.startswith("plait/")}
+    assert {name for name in own if "/" not in name} == {"__init__.py", "__main__.py", "py.typed"}
+    assert not {name for name in own if name.startswith(("docs/", "tests/", "requirements/"))}
+
+
+def test_the_source_distribution_has_what_the_readme_leads_to(built: Path) -> None:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as source:
+        names = {name.partition("/")[2] for name in source.getnames()}
+    linked = set(LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
+    assert "rl/README.md" in linked and not linked - names
+    assert not {"CHANGELOG.md", "SECURITY.md", "Makefile", "mkdocs.yml", *tracked("docs")} - names
