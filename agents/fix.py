@@ -36,7 +36,7 @@ from ..runtime.cli.options import (
 )
 from ..runtime.disk import check_apart
 from ..runtime.errors import InvalidInput
-from ..runtime.events import Done, Event
+from ..runtime.events import AnyEvent, Done
 from ..runtime.job_spec import JobSpec
 from ..runtime.result import Result
 from ..runtime.runtime import Runtime
@@ -130,7 +130,7 @@ async def _run(spec: JobSpec, options: argparse.Namespace, console: Console) -> 
         return await job
 
 
-async def _brief(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+async def _brief(events: AsyncIterator[AnyEvent]) -> AsyncIterator[AnyEvent]:
     """The events, without the patch: it is shown afterwards."""
     async for event in events:
         yield replace(event, answer="a patch") if isinstance(event, Done) and event.answer is not None else event

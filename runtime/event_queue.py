@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from .events import BranchEvent, BudgetUsed, Event, Text
+from .events import AnyEvent, BranchEvent, BudgetUsed, Text
 
 
 class EventQueue:
     """Unread events of one reader; iterate it until the job's last event."""
 
     def __init__(self) -> None:
-        self._pending: deque[Event] = deque()
+        self._pending: deque[AnyEvent] = deque()
         self._open_text: dict[str, int] = {}
         """Branch -> running number of its unread `Text` that may still grow."""
         self._budget: int | None = None
@@ -30,7 +30,7 @@ class EventQueue:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def put(self, event: Event) -> None:
+    def put(self, event: AnyEvent) -> None:
         """Add an event, or grow the unread one that it continues."""
         if isinstance(event, Text):
             self._put_text(event)
@@ -63,7 +63,7 @@ class EventQueue:
         self._ended = True
         self._ready.set()
 
-    def get_nowait(self) -> Event | None:
+    def get_nowait(self) -> AnyEvent | None:
         """The oldest unread event, or None."""
         if not self._pending:
             return None
@@ -75,10 +75,10 @@ class EventQueue:
         self._taken += 1
         return event
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[AnyEvent]:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> AnyEvent:
         while True:
             event = self.get_nowait()
             if event is not None:
@@ -94,7 +94,7 @@ class EventHub:
 
     def __init__(self) -> None:
         self._queues: list[EventQueue] = []
-        self._last: Event | None = None
+        self._last: AnyEvent | None = None
         """Set once the job ended: late readers get it, and nothing else."""
 
     @property
@@ -114,11 +114,11 @@ class EventHub:
         if queue in self._queues:
             self._queues.remove(queue)
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: AnyEvent) -> None:
         for queue in self._queues:
             queue.put(event)
 
-    def end(self, last: Event) -> None:
+    def end(self, last: AnyEvent) -> None:
         """Emit the job's last event and close all queues. Only the first call counts."""
         if self._last is not None:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, dataclass, field
 from dataclasses import fields as dataclass_fields
 from functools import cache
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, Literal, TypeAlias, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -34,14 +34,14 @@ class BranchEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started(Event):
-    type = "started"
+    type: ClassVar[Literal["started"]] = "started"
     method: str
     model: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchStarted(BranchEvent):
-    type = "branch_started"
+    type: ClassVar[Literal["branch_started"]] = "branch_started"
     parent: str | None
     """The branch it was forked from or spawned by."""
     label: str
@@ -50,7 +50,7 @@ class BranchStarted(BranchEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text(BranchEvent):
-    type = "text"
+    type: ClassVar[Literal["text"]] = "text"
     text: str
     tokens: int
 
@@ -59,7 +59,7 @@ class Text(BranchEvent):
 class Stopped(BranchEvent):
     """One generation of the branch ended."""
 
-    type = "stopped"
+    type: ClassVar[Literal["stopped"]] = "stopped"
     reason: str
     """A `Finish` value."""
     tokens: int
@@ -68,13 +68,13 @@ class Stopped(BranchEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forked(BranchEvent):
-    type = "forked"
+    type: ClassVar[Literal["forked"]] = "forked"
     children: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merged(BranchEvent):
-    type = "merged"
+    type: ClassVar[Literal["merged"]] = "merged"
     children: tuple[str, ...]
 
 
@@ -82,7 +82,7 @@ class Merged(BranchEvent):
 class Joined(BranchEvent):
     """Results of other branches were put into this one as text."""
 
-    type = "joined"
+    type: ClassVar[Literal["joined"]] = "joined"
     children: tuple[str, ...]
     found: tuple[str, ...]
     """Those of the children that handed back a result."""
@@ -91,7 +91,7 @@ class Joined(BranchEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored(BranchEvent):
-    type = "scored"
+    type: ClassVar[Literal["scored"]] = "scored"
     score: float
 
 
@@ -99,20 +99,20 @@ class Scored(BranchEvent):
 class Pruned(BranchEvent):
     """The branch was given up before it ended by itself."""
 
-    type = "pruned"
+    type: ClassVar[Literal["pruned"]] = "pruned"
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolStarted(BranchEvent):
-    type = "tool_started"
+    type: ClassVar[Literal["tool_started"]] = "tool_started"
     tool: str
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFinished(BranchEvent):
-    type = "tool_finished"
+    type: ClassVar[Literal["tool_finished"]] = "tool_finished"
     tool: str
     ok: bool
     output: str
@@ -122,7 +122,7 @@ class ToolFinished(BranchEvent):
 class ToolCalled(BranchEvent):
     """The model asked for a tool; whoever gave it the tools may run it."""
 
-    type = "tool_called"
+    type: ClassVar[Literal["tool_called"]] = "tool_called"
     tool: str
     arguments: dict[str, Any]
 
@@ -131,20 +131,20 @@ class ToolCalled(BranchEvent):
 class StateEntered(BranchEvent):
     """What the branch belongs to, a state machine, went over into another state."""
 
-    type = "state_entered"
+    type: ClassVar[Literal["state_entered"]] = "state_entered"
     state: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetUsed(Event):
-    type = "budget"
+    type: ClassVar[Literal["budget"]] = "budget"
     total_tokens: int
     critical_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done(Event):
-    type = "done"
+    type: ClassVar[Literal["done"]] = "done"
     answer: str | None
     reason: str
     total_tokens: int
@@ -155,33 +155,32 @@ class Done(Event):
 class Failed(Event):
     """The job ended without a result; `cancelled` tells a cancellation from an error."""
 
-    type = "failed"
+    type: ClassVar[Literal["failed"]] = "failed"
     error: str
     cancelled: bool
 
 
-_CLASSES: tuple[type[Event], ...] = (
-    Started,
-    BranchStarted,
-    Text,
-    Stopped,
-    Forked,
-    Merged,
-    Joined,
-    Scored,
-    Pruned,
-    ToolStarted,
-    ToolFinished,
-    ToolCalled,
-    StateEntered,
-    BudgetUsed,
-    Done,
-    Failed,
+AnyBranchEvent: TypeAlias = (
+    BranchStarted
+    | Text
+    | Stopped
+    | Forked
+    | Merged
+    | Joined
+    | Scored
+    | Pruned
+    | ToolStarted
+    | ToolFinished
+    | ToolCalled
+    | StateEntered
 )
-EVENT_TYPES: dict[str, type[Event]] = {cls.type: cls for cls in _CLASSES}
+AnyEvent: TypeAlias = Started | AnyBranchEvent | BudgetUsed | Done | Failed
+"""What a job tells: `event.type`, `isinstance` and `match` all say to a type checker which one it is."""
+
+EVENT_TYPES: dict[str, type[AnyEvent]] = {cls.type: cls for cls in get_args(AnyEvent)}
 
 
-def parse_event(data: dict[str, Any]) -> Event:
+def parse_event(data: dict[str, Any]) -> AnyEvent:
     """The event that `to_json` wrote; raises `InvalidInput` for anything else."""
     if not isinstance(data, dict):
         raise InvalidInput(f"an event is a JSON object, not {type(data).__name__}")

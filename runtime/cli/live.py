@@ -16,10 +16,10 @@ from rich.text import Text as Line
 from rich.tree import Tree
 
 from ..events import (
+    AnyEvent,
     BranchStarted,
     BudgetUsed,
     Done,
-    Event,
     Failed,
     Joined,
     Merged,
@@ -100,7 +100,7 @@ class JobView:
         self._threads: dict[str, _Thread] = {}
         self._roots: list[_Thread] = []
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: AnyEvent) -> None:
         """Take in one event."""
         self.seconds = max(self.seconds, event.time)
         match event:
@@ -222,7 +222,7 @@ def _call(tool: ToolStarted) -> str:
     return " ".join([tool.tool, *short])
 
 
-async def watch(events: AsyncIterable[Event], *, title: str = "", console: Console | None = None) -> JobView:
+async def watch(events: AsyncIterable[AnyEvent], *, title: str = "", console: Console | None = None) -> JobView:
     """Draw a job until its last event: live in a terminal, else one line at the end."""
     console = console or Console()
     view = JobView(title)

@@ -13,7 +13,7 @@ from ..budget import Budget, Ledger, OutOfBudget
 from ..engine import Engine
 from ..errors import EngineClosed
 from ..event_queue import EventHub, EventQueue
-from ..events import Done, Event, Failed, Started
+from ..events import AnyEvent, Done, Failed, Started
 from ..result import Finish, Outcome, Result, check_outcome
 from ..trace.trace import Trace
 from .companions import Companions
@@ -116,7 +116,7 @@ class Job:
         self._check_loop()
         return self._task.__await__()
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[AnyEvent]:
         self._check_loop()
         # Subscribes now and not at the first step, so that nothing in between is missed.
         return _read(self._hub, self._hub.subscribe())
@@ -149,7 +149,7 @@ class Job:
         context = Context(state, ledger=Ledger(spec.budget.total_tokens), critical_limit=spec.budget.critical_tokens)
         state.emit(Started, method=spec.method.method, model=self._engine.name)
         end: dict[str, Any] = {"finish": Finish.FAILED.value, "answer": None}
-        last: Event | None = None
+        last: AnyEvent | None = None
         try:
             outcome = await self._outcome(context)
             details = {**state.details, **outcome.details}
@@ -213,7 +213,7 @@ class Job:
                 self.trace.save_or_warn(self._trace_file)
 
 
-async def _read(hub: EventHub, queue: EventQueue) -> AsyncIterator[Event]:
+async def _read(hub: EventHub, queue: EventQueue) -> AsyncIterator[AnyEvent]:
     try:
         async for event in queue:
             yield event

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from ..budget import Ledger, OutOfBudget
 from ..engine import Capabilities, Engine, Tokenizer
-from ..events import BranchEvent
+from ..events import AnyBranchEvent
 from .state import JobState, OpenBranch
-
-BranchEventT = TypeVar("BranchEventT", bound=BranchEvent)
 
 
 class Scope:
@@ -139,7 +137,7 @@ class Scope:
         with self.state.phase(name):
             yield
 
-    def emit(self, cls: type[BranchEventT], **values: Any) -> None:
+    def emit(self, cls: type[AnyBranchEvent], **values: Any) -> None:
         """Announce an event of a branch."""
         self.state.emit(cls, **values)
 

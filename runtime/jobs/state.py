@@ -7,20 +7,18 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from ..budget import Budget
 from ..engine import Block, Engine
 from ..errors import BranchClosed, InvalidBudget, InvalidInput, JobFailed
 from ..event_queue import EventHub
-from ..events import BudgetUsed, Event
+from ..events import AnyEvent, BudgetUsed
 from ..result import Usage
 from ..trace.record import SegmentRecord
 from ..trace.trace import Trace
 from ..trace.writer import TracedBlock, note_sights
 from .companions import Companions
-
-E = TypeVar("E", bound=Event)
 
 KV_SAMPLE_SECONDS = 0.005
 """Between two samples of a job's KV blocks."""
@@ -183,7 +181,7 @@ class JobState:
             beside = f" beside the {around} whose `lockstep` it is inside of" if around else ""
             raise InvalidBudget(f"{what}{beside}: budget.width is {width}")
 
-    def emit(self, cls: type[E], **values: Any) -> None:
+    def emit(self, cls: type[AnyEvent], **values: Any) -> None:
         """Build and send an event; free when nobody reads."""
         if self.hub.has_readers:
             self.hub.emit(cls(job=self.job, time=self.seconds, **values))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InvalidInput, JobFailed, PlaitError
 from ..event_queue import EventHub
-from ..events import Done, Event, Failed, parse_event
+from ..events import AnyEvent, Done, Failed, parse_event
 from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..result import Finish, Result
@@ -49,12 +49,12 @@ class RemoteJob(Job):
         self._patience = patience
         self._hub = EventHub()
         self._trace_file = trace_file
-        self._last: Event | None = None
+        self._last: AnyEvent | None = None
         self._data: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(), name=f"plait remote job {id}")
         self._task.add_done_callback(self._ended)
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[AnyEvent]:
         events = super().__aiter__()
         self._watch()
         return events
@@ -127,7 +127,7 @@ class RemoteJob(Job):
     def _finish(self, error: BaseException | None) -> None:
         seconds = 0.0 if self._last is None else self._last.time
         if isinstance(error, asyncio.CancelledError):
-            last: Event = Failed(job=self.id, time=seconds, error=str(error) or "cancelled", cancelled=True)
+            last: AnyEvent = Failed(job=self.id, time=seconds, error=str(error) or "cancelled", cancelled=True)
             self.trace.end = self.trace.end or {"finish": Finish.CANCELLED.value, "answer": None}
         elif error is not None:
             text = f"{type(error).__name__}: {error}"

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..event_queue import EventQueue
-from ..events import Event
+from ..events import AnyEvent
 from ..job_spec import parse_job
 from ..jobs.job import Job
 from ..runtime import Runtime
@@ -64,7 +64,7 @@ class Serving:
             await asyncio.wait([self._telling], timeout=seconds)
 
 
-async def _tell_all(events: AsyncIterator[Event], tell: Tell) -> None:
+async def _tell_all(events: AsyncIterator[AnyEvent], tell: Tell) -> None:
     """No faster than the broker takes them: what waits grows together meanwhile."""
     queue = EventQueue()
     reading = asyncio.create_task(_read(events, queue))
@@ -82,7 +82,7 @@ async def _tell_all(events: AsyncIterator[Event], tell: Tell) -> None:
         await asyncio.gather(reading, return_exceptions=True)
 
 
-async def _read(events: AsyncIterator[Event], queue: EventQueue) -> None:
+async def _read(events: AsyncIterator[AnyEvent], queue: EventQueue) -> None:
     try:
         async for event in events:
             queue.put(event)
@@ -90,6 +90,6 @@ async def _read(events: AsyncIterator[Event], queue: EventQueue) -> None:
         queue.end()
 
 
-def _data(event: Event) -> dict[str, Any]:
+def _data(event: AnyEvent) -> dict[str, Any]:
     """Without the job's name, which is the client's own there. Not by `to_json`: that goes into values of any depth."""
     return {"type": event.type} | {one.name: getattr(event, one.name) for one in fields(event) if one.name != "job"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..events import BranchEvent, BranchStarted, Event, Pruned, Stopped, Text
+from ..events import AnyEvent, BranchEvent, BranchStarted, Pruned, Stopped, Text
 
 TAIL = 200
 """Characters at the end of a thread's text that are shown."""
@@ -20,7 +20,7 @@ class Threads:
         self.tokens = 0
         """Of all texts."""
 
-    def add(self, event: Event) -> None:
+    def add(self, event: AnyEvent) -> None:
         if not isinstance(event, BranchEvent):
             return
         new = {"id": event.branch, "parent": None, "label": "", "tokens": 0, "text": "", "state": "open"}

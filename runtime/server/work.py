@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, Literal
 
-from ..events import Event
+from ..events import AnyEvent
 from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..result import Result
@@ -33,7 +33,7 @@ class Work:
         self.job: Job | None = None
         self.result: Result | None = None
         self.error: BaseException | None = None
-        self.events: list[Event] = []
+        self.events: list[AnyEvent] = []
         self.threads = Threads()
         self.task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -48,7 +48,7 @@ class Work:
             return self.job.cancel(reason)  # What it says last is still read.
         return not self.is_over and self.task is not None and self.task.cancel(reason)
 
-    def add(self, event: Event) -> None:
+    def add(self, event: AnyEvent) -> None:
         self.events.append(event)
         self.threads.add(event)
         self.tell()
@@ -67,7 +67,7 @@ class Work:
         while not self.is_over:
             await self._news.wait()
 
-    async def follow(self, after: int = 0, pulse: float | None = None) -> AsyncIterator[tuple[int, Event] | None]:
+    async def follow(self, after: int = 0, pulse: float | None = None) -> AsyncIterator[tuple[int, AnyEvent] | None]:
         """Numbered events behind number `after`, until the last one; None after every `pulse` seconds without one."""
         number = max(after, 0)
         while True:

@@ -7,6 +7,7 @@ import pytest
 from plait import InvalidInput
 from plait.runtime.events import (
     EVENT_TYPES,
+    AnyEvent,
     BranchEvent,
     BranchStarted,
     BudgetUsed,
@@ -45,6 +46,12 @@ TEXT = {"type": "text", "job": "j", "time": 1.0, "branch": "0", "text": "a", "to
 def test_unknown_events_are_refused(data):
     with pytest.raises(InvalidInput):
         parse_event(data)
+
+
+def test_the_type_says_to_a_type_checker_which_event_it_is() -> None:
+    events: list[AnyEvent] = [parse_event(TEXT), BudgetUsed(job="j", time=0.0, total_tokens=3, critical_tokens=2)]
+    assert [event.text for event in events if event.type == "text"] == ["a"]
+    assert [event.total_tokens for event in events if event.type in ("budget", "done")] == [3]
 
 
 def test_every_event_type_has_its_own_name():
