@@ -22,7 +22,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from ..runtime.errors import InvalidInput
-from ..runtime.spec import Spec
+from ..runtime.spec import Several, Spec
 
 DONE = "plait.json"
 """Written last into an environment: one without it was never finished."""
@@ -61,7 +61,7 @@ class Environment(Spec):
 
     python: str | None = None
     """An interpreter, or the folder of a virtual environment; None: the interpreter that runs plait."""
-    paths: tuple[TreePath, ...] | None = None
+    paths: Several[TreePath] | None = None
     """Folders of the repository on PYTHONPATH; None: `src` and `lib` if they hold packages, and the root."""
     variables: Variables = {}
     """Further environment variables."""
@@ -79,7 +79,7 @@ class Interpreter(Spec):
 
     executable: str
     """What to start."""
-    folders: tuple[str, ...]
+    folders: Several[str]
     """Everything it reads, besides what belongs to the system."""
     version: str
     """Such as `3.9`."""
@@ -117,11 +117,11 @@ class Recipe(Spec):
 
     python: Annotated[str, AfterValidator(lambda version: _check_version(version))]
     """Version such as `3.9`."""
-    packages: tuple[str, ...] = ()
+    packages: Several[str] = ()
     """Requirements, pinned (`attrs==23.1.0`)."""
-    paths: tuple[TreePath, ...] | None = None
+    paths: Several[TreePath] | None = None
     """See `Environment`."""
-    build: tuple[str, ...] = ()
+    build: Several[str] = ()
     """Shell commands after the packages are there, in the environment's folder with its programs first on PATH."""
     variables: Variables = {}
     """See `Environment`; the build has them, too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -57,13 +57,13 @@ class Executions:
         """A test script on the repository with a patch. `on`, `test`: what the trace calls these two."""
         return await self._run(("python", SCRIPT), {SCRIPT: script}, patch, branch, {"test": test or "own", "on": on})
 
-    async def check(self, command: tuple[str, ...], patch: str, branch: TracedBranch, *, on: str) -> Execution:
+    async def check(self, command: Sequence[str], patch: str, branch: TracedBranch, *, on: str) -> Execution:
         """A command inside the repository with a patch."""
         return await self._run(command, {}, patch, branch, {"command": " ".join(command), "on": on})
 
     async def _run(
         self,
-        command: tuple[str, ...],
+        command: Sequence[str],
         files: dict[str, str],
         patch: str,
         branch: TracedBranch,
@@ -81,7 +81,7 @@ class Executions:
             call.output = f"exit code {found.exit_code}{how(found)}\n{shorten(found.output)}"
         return found
 
-    async def _execute(self, key: str, command: tuple[str, ...], files: dict[str, str], patch: str) -> Execution:
+    async def _execute(self, key: str, command: Sequence[str], files: dict[str, str], patch: str) -> Execution:
         async with self._slots:
             limits, is_short = self._limits, False
             if self._deadline is not None:

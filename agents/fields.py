@@ -16,7 +16,7 @@ from ..runtime.jobs.context import Context
 from ..runtime.methods.base import Method, Temperature
 from ..runtime.methods.nesting import Inner, all_inputs, reading
 from ..runtime.price import Price
-from ..runtime.spec import Spec
+from ..runtime.spec import Several, Spec
 from .edits.base import FORMS, EditForm
 from .machines.editing import system_message
 from .predictions import read_systems
@@ -74,12 +74,12 @@ class Fields(Method):
     of the functions each, dealt out so that the likelier ones are seen more often."""
     functions: int = Field(default=4, ge=1, strict=True)
     """Functions that are chosen, of a file with `mixed`, else in all."""
-    files: tuple[str, ...] = ()
+    files: Several[str] = ()
     """Paths that make up the context; empty: the relevance and ranking stages choose."""
     scan: int | None = Field(default=None, ge=0, strict=True)
     """Files that the relevance stage reads at most, the likeliest by a search for the issue's words first; 0: that
     search alone ranks; None: all."""
-    suffixes: tuple[str, ...] = (".py",)
+    suffixes: Several[str] = (".py",)
     """Of files that may be context, unless `files` names some."""
     context_tokens: int = Field(default=128_000, ge=1, strict=True)
     """Tokens of context at most; less where the model's own context is smaller."""
@@ -94,7 +94,7 @@ class Fields(Method):
     """Show the context to the test trajectories too; the paper does not."""
     vote: VoteRule = "all"
     """Whose votes count: of all tests, or of those that show the issue on the original code."""
-    check_command: tuple[str, ...] = ()
+    check_command: Several[str] = ()
     """Run inside the repository, before and after: candidates on which it fails where it passed come last
     (`("python", "-m", "pytest", "-q")`)."""
     temperature: Temperature | None = 0.5
@@ -190,7 +190,7 @@ class Fields(Method):
 
     def may_show(self, path: str) -> bool:
         """May the file be context?"""
-        return path.endswith(self.suffixes) and not is_test(path)
+        return path.endswith(tuple(self.suffixes)) and not is_test(path)
 
     def foreign(self) -> list[tuple[str, str]]:
         """(System, patch) of the candidates of other systems, each with a last newline: without it git takes the last

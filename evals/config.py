@@ -15,7 +15,7 @@ from ..runtime.errors import InvalidInput
 from ..runtime.methods.base import Method
 from ..runtime.methods.registry import parse_method
 from ..runtime.mqtt.address import refuse_password
-from ..runtime.spec import Spec
+from ..runtime.spec import Several, Spec
 from .benchmark import Benchmark, Sample, parse_benchmark
 from .fields import describe, json_fields, method_class, method_fields
 from .paths import absolute_fields, absolute_model, absolute_paths
@@ -90,16 +90,16 @@ class EvalConfig(Spec):
 
     benchmark: Annotated[SerializeAsAny[Benchmark], BeforeValidator(_benchmark)]
     """The problems: an object, or a dict with its `name` and fields."""
-    methods: Annotated[tuple[MethodConfig, ...], BeforeValidator(_methods)]
+    methods: Annotated[Several[MethodConfig], BeforeValidator(_methods)]
     """Dicts, methods, their classes or `MethodConfig`s. The first one is what the others are compared with. Lists in a
     dict are sweeps where the field takes no list: `temperature = [0, 0.6]` is two methods; see `sweep.expand`."""
     model: str = "countdown"
     """As for `Runtime`."""
     engine: dict[str, Any] = Field(default_factory=dict)
     """Options of the model's loader (`kv_tokens = 131072`)."""
-    windows: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    windows: Several[Annotated[int, Field(ge=1)]] = ()
     """Context windows in tokens; empty: the methods' own limits."""
-    budgets: tuple[Budget, ...] = (Budget(),)
+    budgets: Several[Budget] = (Budget(),)
     """Limits of one job; every method runs within each of them."""
     seed: int = 0
     """What the seeds of all jobs are made of."""

@@ -16,7 +16,7 @@ from pydantic import Field
 from ..runtime.disk import own_file
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.multiverse.replay import Positions
-from ..runtime.spec import Spec
+from ..runtime.spec import Several, Spec
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class DataConfig(Spec):
     trained, calls of tools included, behind the row's `tools`. `traces`: trace files of `plait`; what the model sampled
     is trained. `samples`: folders of `datasets` with the columns of `Sample.row`, as `plait data export` writes
     them."""
-    paths: tuple[str, ...] = Field(min_length=1)
+    paths: Several[str] = Field(min_length=1)
     """Files, or folders of samples, relative to the configuration's folder; `*` and environment variables
     (`$PLAIT_DATA/texts.jsonl`) may stand in them. What begins with a variable is relative to the working folder."""
     suffix: str = ""
@@ -99,7 +99,7 @@ class ProbeConfig(Spec):
 class SFTConfig(TrainConfig):
     """Supervised training. Raises `InvalidInput`."""
 
-    data: tuple[DataConfig, ...] = Field(min_length=1)
+    data: Several[DataConfig] = Field(min_length=1)
     """Where samples come from."""
     max_tokens: Annotated[int, Field(ge=2)] = 4096
     """Of a sample."""
@@ -111,7 +111,7 @@ class SFTConfig(TrainConfig):
     model learns from less, above all from nothing. Without `lora`, and not sharded."""
     epochs: int = Field(default=1, ge=1)
     """Passes over the samples, each in an order of its own; without `curriculum`."""
-    curriculum: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
+    curriculum: Several[Annotated[float, Field(ge=0, le=1)]] = ()
     """Share of the samples that are shown with blocks in each of several passes; the others are shown without
     (`sequential`). Multiverse's: 0, 0, 0.1, 0.5, 0.5, 0.9, 1, 1."""
 

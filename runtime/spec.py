@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
+from types import GenericAlias, NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema
 
 from .errors import InvalidInput, InvalidJob, PlaitError
 from .mistakes import mistakes
@@ -15,6 +16,7 @@ from .plain import check_plain
 from .plugins import Registry
 
 T = TypeVar("T", bound="Spec")
+Item = TypeVar("Item")
 
 _NAMES: dict[object, str] = {
     int: "a valid integer",
@@ -22,6 +24,18 @@ _NAMES: dict[object, str] = {
     bool: "a valid boolean",
     str: "a valid string",
 }
+
+
+class _AsTuple:
+    """In a field's type: what pydantic makes of it is a tuple."""
+
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return handler(GenericAlias(tuple, (*get_args(source), ...)))
+
+
+Several: TypeAlias = Annotated[Sequence[Item], _AsTuple]
+"""A field's type that says what may be given, a list or a tuple; what is kept is a tuple."""
 
 
 class Spec(BaseModel):
@@ -61,7 +75,7 @@ def _mistyped(cls: type[Spec], data: dict[str, Any]) -> Iterator[tuple[str, str]
     path that no file can have."""
     for name, value in data.items():
         field = cls.model_fields.get(name)
-        kinds = () if field is None else get_args(field.annotation) or (field.annotation,)
+        kinds = () if field is None else _kinds(field.annotation)
         if Path in kinds and isinstance(value, str | Path) and "\0" in str(value):
             yield name, "no path has a NUL in it"
         if field is None or type(value) not in _NAMES:
@@ -71,6 +85,10 @@ def _mistyped(cls: type[Spec], data: dict[str, Any]) -> Iterator[tuple[str, str]
             type(value) in kinds or (type(value) is int and float in kinds)
         ):
             yield name, f"Input should be {' or '.join(wanted)}"
+
+
+def _kinds(annotation: object) -> tuple[object, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 class Kinds(Registry[type[T]]):

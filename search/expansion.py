@@ -127,7 +127,7 @@ class Expansion:
         assert method.generator is not None
         outcome = await go_on(part, method.generator, branch)
         is_complete, text = outcome.finish is Finish.EOS, outcome.text
-        delimiter = "" if is_complete or text.endswith(method.delimiters) else method.delimiters[0]
+        delimiter = "" if is_complete or text.endswith(tuple(method.delimiters)) else method.delimiters[0]
         start = branch.length - parent.trajectory_tokens
         tokens = tokenizer.encode_continuation(branch.tokens, text + delimiter)
         end = len(tokenizer.decode([*branch.tokens[start:], *tokens])) - len(delimiter)
@@ -153,7 +153,7 @@ class Expansion:
         branch: TracedBranch,
         step: _Written,
         trajectory: Sequence[int],
-        ends: tuple[str, ...],
+        ends: Sequence[str],
         end: int | None = None,
     ) -> _Written:
         """The step up to where a stop string of the method, or a delimiter of `ends` that began in a step above, is

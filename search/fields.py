@@ -12,6 +12,7 @@ from ..runtime.methods.base import Decoding, Temperature, Text
 from ..runtime.methods.nesting import Inner
 from ..runtime.methods.prompt import context_text
 from ..runtime.methods.voting import MAX_SAMPLES, Voting
+from ..runtime.spec import Several
 from .aggregation import Aggregate, Vote
 from .embeddings import parse_embedding
 from .rewards import SelfCertainty, parse_reward
@@ -51,9 +52,9 @@ class SearchFields(Voting):
     """What strategies tell different steps by: `hidden` (the mean of the hidden states the policy wrote the step
     from), `sentence-transformers:MODEL`, or a function `f(texts) -> vectors`. None: what the strategy says, which is
     `hidden` but for ETS as its paper ran it."""
-    delimiters: tuple[Text, ...] = Field(default=("\n\n",), min_length=1)
+    delimiters: Several[Text] = Field(default=("\n\n",), min_length=1)
     """Strings that end a step; they stay in its text."""
-    finished: Annotated[tuple[Text, ...], BeforeValidator(_phrases)] = ()
+    finished: Annotated[Several[Text], BeforeValidator(_phrases)] = ()
     """What ends a trajectory with the step that holds it: texts, or `regex:PATTERN`; looked for in what the policy
     writes, not in the prompt. A pattern whose search takes too long finds nothing. Its own end and `stop` end it in any
     case."""

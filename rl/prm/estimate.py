@@ -76,7 +76,7 @@ def _leaves(
     method = parse_method(trace.header["method"])
     if trace.joins or getattr(method, "generator", None) is not None:
         raise InvalidInput(f"what the branches of this {method.method} wrote are parts of answers, not trajectories")
-    ends = tuple(delimiters) or (method.delimiters if isinstance(method, TreeSearch) else ())
+    ends = tuple(delimiters or (method.delimiters if isinstance(method, TreeSearch) else ()))
     if not isinstance(method, Answering) or not ends:
         raise InvalidInput(
             f"what ends a step of {method.method}? give `delimiters`; methods that answer once have steps"

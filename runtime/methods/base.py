@@ -15,7 +15,7 @@ from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
 from ..result import Outcome
 from ..sampling import MAX_PENALTY, check_stop, check_temperature
-from ..spec import Spec
+from ..spec import Several, Spec
 from .constraints import AnyConstraint
 from .contexts import WithContexts, check_room
 from .prompt import Prompt, chat_messages, prompt_tokens
@@ -97,9 +97,9 @@ class Decoding(WithContexts, Method):
     """Leave out tokens less likely than this share of the likeliest one; 0: off."""
     repetition_penalty: float | None = Field(default=None, ge=1 / MAX_PENALTY, le=MAX_PENALTY, strict=True)
     """Divides the logits of tokens that stand in the context already (multiplies negative ones); 1: off."""
-    stop: Annotated[tuple[Text, ...], AfterValidator(check_stop)] = ()
+    stop: Annotated[Several[Text], AfterValidator(check_stop)] = ()
     """Strings that end a generation; they are cut off."""
-    stop_token_ids: tuple[Token, ...] = ()
+    stop_token_ids: Several[Token] = ()
     """Tokens that end a generation, as an end of sequence does."""
     constraint: AnyConstraint | None = None
     """What the model's text must look like: a JSON schema, regular expression, list of choices or grammar (see

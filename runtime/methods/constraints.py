@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from ..constraint import Constraint
 from ..errors import InvalidInput
-from ..spec import Spec
+from ..spec import Several, Spec
 
 
 class TextConstraint(Spec):
@@ -61,7 +61,7 @@ class ChoiceConstraint(TextConstraint):
 
     constraint: Literal["choice"] = "choice"
     """The kind's name."""
-    choices: tuple[Annotated[str, Field(strict=True)], ...] = Field(min_length=1, fail_fast=True)
+    choices: Several[Annotated[str, Field(strict=True)]] = Field(min_length=1, fail_fast=True)
     """The texts, with the spaces that they begin with where the model writes some."""
 
     def plain(self) -> Constraint:

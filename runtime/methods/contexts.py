@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..engine import Engine, Tokenizer
 from ..errors import InvalidInput, OutOfBlocks, PromptTooLong, UnsupportedByEngine
 from ..jobs.context import ParallelContexts
+from ..spec import Several
 from .place import find_place
 from .prompt import Prompt
 
@@ -72,7 +73,7 @@ class WithContexts(BaseModel):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    contexts: tuple[str | tuple[TokenId, ...] | Example, ...] = ()
+    contexts: Several[str | tuple[TokenId, ...] | Example] = ()
     """Documents or examples: text (a blank line is put behind it), an object with `question` and `answer`, or token ids
     as they are. Empty ones are left out. In parallel encoding their order means nothing, and one that is given twice
     counts once."""

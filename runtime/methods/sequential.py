@@ -12,6 +12,7 @@ from ..events import ToolCalled
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
 from ..result import Finish, Outcome
+from ..spec import Several
 from .answers import check_rule, extract
 from .base import Decoding
 from .constraints import AnyConstraint
@@ -80,7 +81,7 @@ class Sequential(Answering):
 
     method: Literal["sequential"] = "sequential"
     """The method's name."""
-    tools: tuple[Tool, ...] = ()
+    tools: Several[Tool] = ()
     """What the model may call, for chats with models whose template has tools."""
     tool_choice: str = "auto"
     """`auto`: the model decides; `none`: it is not told of them; `required`: it calls some, by a constraint; a tool's

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from plait import (
     APR,
     Budget,
+    ChoiceConstraint,
+    Hogwild,
     InvalidInput,
+    InvalidJob,
     JobSpec,
     Method,
     PlaitError,
@@ -20,6 +23,8 @@ from plait import (
     ScriptedEngine,
     SelfConsistency,
     Sequential,
+    Tool,
+    TreeSearch,
     parse_job,
     register,
     register_scheme,
@@ -39,6 +44,26 @@ def test_jobs_are_json_and_back(method):
     assert parse_job(text) == parse_job(json.loads(text)) == parse_job(text.encode()) == spec
     assert JobSpec.model_validate_json(text) == spec
     assert type(parse_job(text).method) is type(method)
+
+
+def test_lists_are_taken_and_kept_as_tuples() -> None:
+    facts = ["a"]  # With its type, since a list of them is no list of what else contexts may be.
+    search = TreeSearch(
+        prompt="x", contexts=facts, stop=["b"], stop_token_ids=[3], delimiters=[";"], finished="regex:c"
+    )
+    assert search == TreeSearch(
+        prompt="x", contexts=("a",), stop=("b",), stop_token_ids=(3,), delimiters=(";",), finished=("regex:c",)
+    )
+    team = Hogwild(prompt="x", workers=["Ann"], openers=["d"], answer_at=[5])
+    assert team == Hogwild(prompt="x", workers=("Ann",), openers=("d",), answer_at=(5,))
+    assert Sequential(prompt="x", tools=[Tool(name="t")]).tools == (Tool(name="t"),)
+    assert ChoiceConstraint(choices=["a"]).choices == ("a",)
+
+
+@pytest.mark.parametrize("wrong", [{"stop": "a"}, {"stop": 3}, {"workers": "Ann"}, {"workers": 2.5}, {"openers": "a"}])
+def test_what_is_no_list_is_refused_as_such(wrong):
+    with pytest.raises(InvalidJob, match="should be a valid tuple"):
+        Hogwild(prompt="x", **wrong)
 
 
 def test_defaults():

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, AliasChoices, Field, PrivateAttr
 
 from ....runtime.errors import InvalidInput
+from ....runtime.spec import Several
 from ...benchmark import Benchmark, Sample, Verdict, ask
 from ...hub import HubSet, hub_rows
 from ...records import Filled, Label, Record, Text, read_rows
@@ -130,7 +131,7 @@ class Math500(FromHub):
     name: Literal["math500"] = "math500"
     """What configurations call it."""
     hub = HubSet(name="HuggingFaceH4/MATH-500")
-    levels: tuple[Annotated[int, Field(ge=1, le=5)], ...] = ()
+    levels: Several[Annotated[int, Field(ge=1, le=5)]] = ()
     """Of difficulty, from 1 to 5; empty: all."""
 
     def rows(self) -> Sequence[Row]:

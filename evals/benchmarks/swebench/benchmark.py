@@ -20,6 +20,7 @@ from ....agents.sandbox.base import SANDBOXES, Sandbox, parse_sandbox
 from ....runtime.disk import cache_folder
 from ....runtime.errors import InvalidInput
 from ....runtime.methods.base import Method
+from ....runtime.spec import Several
 from ...benchmark import Answered, Benchmark, Sample, Verdict
 from ...extras import Extra
 from ...trajectories import figures
@@ -46,7 +47,7 @@ class SweBench(Benchmark):
     """Data set of the Hugging Face hub, read by `datasets` where there is no `data`."""
     split: str = "test"
     """Its split."""
-    instances: tuple[str, ...] = ()
+    instances: Several[str] = ()
     """Ids of those that are taken; empty: all."""
     repos: Path | None = None
     """Folder of local git mirrors, found as `owner__name`, `owner+name/repo`, `owner/name` or `name`, with or without

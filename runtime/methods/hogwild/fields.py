@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from ...engine import Tokenizer
+from ...spec import Several
 from ..base import Decoding, Token
 from ..prompt import chat_messages
 from .finishers import CONCLUSION, FINISHERS, Accepts, TeamAnswer
@@ -46,7 +47,7 @@ class HogwildFields(Decoding):
     unconstrained: ClassVar[str | None] = "its workers' steps stand among each other's, without an end of their own"
     max_tokens: int | None = Field(default=None, ge=1, strict=True)
     """Forward passes at most, which are tokens that each worker samples; None: 8192."""
-    workers: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+    workers: Annotated[Several[str], BeforeValidator(_names)] = Field(
         default=DEFAULT_NAMES[:2], min_length=1, max_length=MAX_WORKERS
     )
     """Names, or how many."""
@@ -67,7 +68,7 @@ class HogwildFields(Decoding):
     chat; `reply`: behind the prompt, where the reply begins."""
     headers: bool = True
     """Headings for past steps, the others' work and one's own; encoded on their own, without what stands before."""
-    openers: tuple[str, ...] | None = None
+    openers: Several[str] | None = None
     """What each worker's text begins with, its prefix included; None: a greeting, behind a blank line from the second
     worker on where there are more than two."""
     self_check: str = SELF_CHECK
@@ -98,7 +99,7 @@ class HogwildFields(Decoding):
     greedily behind it. None: leave it. `code` and `choice` have defaults of their own."""
     conclusion_tokens: int = Field(default=64, ge=1)
     """New tokens after `conclusion` at most (`code`: 1024, `choice`: 16); kept back from the budget and the context."""
-    answer_at: tuple[Annotated[int, Field(ge=1, strict=True)], ...] = ()
+    answer_at: Several[Annotated[int, Field(ge=1, strict=True)]] = ()
     """Forward passes after which to take an answer too, as the run would have given it with these `max_tokens`:
     `Result.details["answers"]`. Each may need a conclusion, for which budget is kept back."""
     resume: dict[str, tuple[Token, ...]] = Field(default_factory=dict)
