@@ -50,8 +50,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	@# The root is the package: mypy needs a folder in which it is called plait, whatever the checkout is called.
+	@# Beside it the Python of the documentation, which a user checks as strictly.
 	mkdir -p $(VENV)/mypy && ln -sfn "$(CURDIR)" $(VENV)/mypy/plait
-	MYPYPATH=$(VENV)/mypy $(BIN)/mypy -p plait
+	$(BIN)/python tests/pages.py $(VENV)/mypy/pages
+	MYPYPATH=$(VENV)/mypy $(BIN)/mypy -p plait -p pages
 
 # The reference is read out of the source, nothing is imported: it needs the package by its name, not installed. Whoever
 # reads walks the whole folder, so it holds links to the package's parts and none to the root, which holds this folder.
