@@ -20,9 +20,9 @@ from .errors import EngineClosed, InvalidInput, InvalidJob
 from .job_spec import JobSpec
 from .jobs.companions import Companions
 from .jobs.job import Job
-from .methods.base import Method
+from .methods.base import Method, blaming_method
 from .plain import check_plain
-from .plugins import Registry, blaming, has_methods, is_subclass
+from .plugins import Registry, has_methods, is_subclass
 from .trace.trace import writable
 
 logger = logging.getLogger(__name__)
@@ -178,15 +178,14 @@ class Runtime:
         """
         self._check_open()
         spec = JobSpec.of(job, budget=budget, seed=seed, priority=priority, metadata=metadata)
-        method = f"the method {spec.method.method!r} cannot be run"
-        with blaming(method):
+        with blaming_method(spec.method):
             self.check(spec.method)
         check_id(id)
         name = id or self._new_id(self._jobs)
         if name in self._jobs:
             raise InvalidJob(f"a job {name!r} is running")
         file = writable(trace_file)
-        with blaming(method):  # it is asked for its settings
+        with blaming_method(spec.method):  # it is asked for its settings
             started = Job(
                 name,
                 spec,

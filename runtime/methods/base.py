@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Self
 
@@ -13,6 +14,7 @@ from ..engine import Engine, SamplingParams, Tokenizer
 from ..errors import InvalidInput
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
+from ..plugins import blaming
 from ..result import Outcome
 from ..sampling import MAX_PENALTY, check_stop, check_temperature
 from ..spec import Several, Spec
@@ -71,6 +73,11 @@ class Method(Spec):
         """What decides about answers beside the fields, such as what is in files that they name, by name: an evaluation
         goes on only while it stays. The same for every problem. Raises `InvalidInput` when it cannot be read."""
         return {}
+
+
+def blaming_method(method: Method) -> AbstractContextManager[None]:
+    """`blaming`, of what a method's own code is asked before it runs."""
+    return blaming(f"the method {method.method!r} cannot be run")
 
 
 class Decoding(WithContexts, Method):

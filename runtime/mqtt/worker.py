@@ -15,7 +15,7 @@ from typing import Any
 from ..engine import Tokenizer
 from ..errors import BrokerUnreachable, InvalidInput, JobFailed, PlaitError
 from ..job_spec import parse_job
-from ..methods.base import Decoding
+from ..methods.base import Decoding, blaming_method
 from ..methods.prompt import LONG_PROMPT
 from ..plain import whole
 from ..runtime import Runtime
@@ -243,7 +243,9 @@ class Worker:
     def _refusal(self, data: dict[str, Any]) -> bytes | None:
         """What keeps this worker from a job, as its answer; None: nothing that is known before it is begun."""
         try:
-            parse_job(data).method.check(self._runtime.engine)
+            method = parse_job(data).method
+            with blaming_method(method):
+                method.check(self._runtime.engine)
         except BaseException as error:  # Whatever a job of a stranger raises, be it a panic of a compiled library.
             answer = pack_error(error, None)
             return answer if len(answer) <= self._desk.chunk_bytes else None

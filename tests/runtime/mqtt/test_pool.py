@@ -449,6 +449,14 @@ async def test_errors_are_those_of_the_local_runtime(broker):
         assert result.trace is job.trace and job.trace.header["settings"]["job"] == "mine"
 
 
+async def test_what_a_methods_check_raises_is_that_of_the_local_runtime(broker, monkeypatch):
+    monkeypatch.setattr(Sequential, "check", lambda *_: 1 / 0)
+    async with worker(broker), Runtime(broker.url()) as remote, Runtime(engine=ScriptedEngine([])) as local:
+        for runtime in (remote, local):
+            with pytest.raises(InvalidInput, match="^the method 'sequential' cannot be run: ZeroDivisionError"):
+                await (await runtime.submit(SEQUENTIAL))
+
+
 async def test_ids_that_are_drawn_are_none_that_were_given(broker):
     async with Runtime(broker.url()) as remote:
         jobs = [await remote.submit(SEQUENTIAL, id=id) for id in ("job-2", None, "job-4", None)]
