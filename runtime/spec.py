@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema
 from .errors import InvalidInput, InvalidJob, PlaitError
 from .mistakes import mistakes
 from .plain import check_plain
-from .plugins import Registry
+from .plugins import Registry, blaming
 
 T = TypeVar("T", bound="Spec")
 Item = TypeVar("Item")
@@ -122,7 +122,8 @@ class Kinds(Registry[type[T]]):
         cls = self.find(name)
         if cls is None:
             raise InvalidJob(self.unknown(name))
-        return cls(**data)
+        with blaming(f"{self.called(str(name))} cannot be made"):  # by validators of anyone's
+            return cls(**data)
 
     def _name(self, cls: type[T]) -> str | None:
         found = cls.model_fields.get(self.field) if isinstance(cls, type) and issubclass(cls, Spec) else None

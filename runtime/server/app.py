@@ -157,4 +157,5 @@ def _add_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(Exception)
     async def internal(request: Request, error: Exception) -> Response:
-        return JSONResponse(body(500, "internal error"), 500)
+        # Behind an error that nobody expected the connection is closed: the client is not to send its next request there.
+        return JSONResponse(body(500, "internal error"), 500, {"Connection": "close"})

@@ -16,7 +16,7 @@ from ..engine import Engine
 from ..errors import InvalidInput, PlaitError
 from ..events import Failed, Text
 from ..job_spec import JobSpec
-from ..methods.base import Decoding, Method
+from ..methods.base import Decoding, Method, blaming_method
 from ..methods.nesting import all_methods, fan_out
 from ..methods.prompt import LONG_PROMPT, Prompt
 from ..methods.registry import METHODS
@@ -67,7 +67,7 @@ class Service:
         for spec in specs:
             method = spec.method
             if isinstance(method, Decoding) and _is_long(method.prompt):
-                with suppress(PlaitError):
+                with suppress(Exception):
                     await self._aside(method.tokens, self.runtime.engine.tokenizer)
 
     async def parse(self, raw: bytes) -> Any:
@@ -95,13 +95,16 @@ class Service:
         before any work: `Refused` where it is too much, else as by `Runtime.submit`. `keep`: they can be looked at
         after their end. `headers`: of the request; if they name a span, the jobs' are in it."""
         engine = self.runtime.engine
-        for spec in specs:
-            self.check_method(spec.method)
-            spec.method.check(engine)
-        self._admit(client, len(specs))
         budgets = [capped(spec.budget, self.settings.limits) for spec in specs]
-        wanted = [_spending(spec.method, budget, engine) for spec, budget in zip(specs, budgets, strict=True)]
-        reserved = client.reserve(wanted, max(fan_out(spec.method) for spec in specs))
+        wanted: list[int | None] = []
+        widest = 1
+        for spec, budget in zip(specs, budgets, strict=True):
+            widest = max(widest, self.check_method(spec.method))
+            with blaming_method(spec.method):
+                spec.method.check(engine)
+                wanted.append(_spending(spec.method, budget, engine))
+        self._admit(client, len(specs))
+        reserved = client.reserve(wanted, widest)
         self._forget()
         works = []
         for spec, budget, asked, got in zip(specs, budgets, wanted, reserved, strict=True):
@@ -151,16 +154,18 @@ class Service:
             allowed = ", ".join(self.settings.methods)
             raise Refused(403, f"this server does not allow the method {name!r}; it allows {allowed}")
 
-    def check_method(self, method: Method) -> None:
-        """Raise what a method, and those inside it, may not ask for here."""
+    def check_method(self, method: Method) -> int:
+        """Its `fan_out`. Raises what a method, and those inside it, may not ask for here."""
         for one in all_methods(method):
             self._allow(one.method)
             # Python's regular expressions may take for ever, and would stop the server for all.
             rule = getattr(one, "answer", None)
             if isinstance(rule, str) and rule.startswith("regex:"):
                 raise InvalidInput("the server takes no answer rules by regular expression: take another one")
-        if (asked := fan_out(method)) > (most := self.settings.max_samples):
-            raise InvalidInput(f"{asked} branches side by side are asked for: the server allows {most}")
+        with blaming_method(method):
+            if (asked := fan_out(method)) > (most := self.settings.max_samples):
+                raise InvalidInput(f"{asked} branches side by side are asked for: the server allows {most}")
+        return asked
 
     def find(self, client: Client, id: str) -> Work:
         """A kept job of this client. Raises `Refused`."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import model_validator
 
 import plait
 from plait.runtime.engines.registry import load_engine
 from plait.runtime.engines.scripted import CharTokenizer
 from plait.runtime.methods.nesting import all_methods
+from plait.runtime.methods.prompt import LONG_PROMPT
+from plait.runtime.methods.registry import METHODS
 from plait.runtime.methods.words import method_of
 from plait.runtime.server.problems import Refused
 from plait.runtime.server.requests import ChatBody, CompletionBody
@@ -213,3 +216,71 @@ def test_numbers_beyond_all_reason_are_refused_at_once(field):
     name = {"workers": "hogwild", "num_paths": "multiverse", "n": "self_consistency"}[field]
     with pytest.raises(plait.InvalidJob, match=field):
         plait.parse_method({"method": name, "prompt": PROMPT, field: 10**9})
+
+
+class Odd(plait.Answering):
+    """A method with mistakes in its code."""
+
+    method: Literal["odd"] = "odd"
+    wrong: str = ""
+    """What raises."""
+
+    @model_validator(mode="after")
+    def _validate(self):
+        self._fail("validator")
+        return self
+
+    @property
+    def fan_out(self):
+        self._fail("fan_out")
+        return 1
+
+    def tokens(self, tokenizer):
+        self._fail("tokens")
+        return super().tokens(tokenizer)
+
+    def check(self, engine):
+        self._fail("check")
+        super().check(engine)
+
+    def most_tokens(self, engine):
+        self._fail("most_tokens")
+
+    def _fail(self, where):
+        if self.wrong == where:
+            raise KeyError("mine")
+
+    async def run(self, ctx):
+        raise NotImplementedError
+
+
+@pytest.fixture
+def odd(monkeypatch):
+    """Its name, which is known meanwhile."""
+    monkeypatch.setitem(METHODS._things, "odd", Odd)
+    return "odd"
+
+
+@pytest.mark.parametrize("wrong", ["validator", "fan_out", "tokens", "check", "most_tokens"])
+async def test_what_a_methods_code_raises_is_told_to_who_asks_for_it(odd, wrong):
+    method = {"method": odd, "prompt": "x" * 3 * LONG_PROMPT, "wrong": wrong}
+    async with serving(engine=plait.ScriptedEngine(["x"], context_limit=1 << 20), methods=(odd,)) as served:
+        async with served.http() as http:
+            for path, body in (
+                ("/v1/jobs", {"method": method}),
+                ("/v1/completions", {"model": "countdown", "prompt": method["prompt"], "method": method}),
+            ):
+                answer = await http.post(path, json=body)
+                assert answer.status_code == 400, path
+                assert answer.json()["error"]["message"].startswith("the method 'odd' cannot be "), path
+                assert answer.json()["error"]["message"].endswith(": KeyError: 'mine'"), path
+        assert not served.service.works
+
+
+async def test_behind_an_unexpected_error_the_connection_is_closed_as_is_said(served, monkeypatch):
+    monkeypatch.setattr(served.service, "start", lambda *_, **__: 1 / 0)
+    async with served.http() as http:
+        for _ in range(3):
+            answer = await http.post("/v1/jobs", json={"method": {"method": "sequential", "prompt": PROMPT}})
+            assert answer.status_code == 500 and answer.json()["error"]["message"] == "internal error"
+            assert answer.headers["connection"] == "close"
