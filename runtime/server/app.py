@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +27,8 @@ from .requests import Body, ChatBody, CompletionBody
 from .service import Service
 from .streams import NO_BUFFER, answer_stream, cancel, finish, unless_gone
 from .work import Work
+
+logger = logging.getLogger(__name__)
 
 B = TypeVar("B", bound=Body)
 
@@ -99,6 +102,8 @@ async def _complete(
 
 def _add_models(app: FastAPI, service: Service) -> None:
     began = int(time.time())
+    left_out: set[str] = set()
+    """What the log has told of already."""
 
     def entry(name: str) -> dict[str, Any]:
         limit = service.runtime.engine.context_limit
@@ -111,12 +116,16 @@ def _add_models(app: FastAPI, service: Service) -> None:
             for spec in asked.specs(service.model, service.runtime.engine.tokenizer, service.allow):
                 service.check_method(spec.method)
         except PlaitError as error:
-            raise Refused(404, str(error), code="model_not_found") from None
+            # The cause is what anybody's code raised, if it did.
+            raise Refused(404, str(error), code="model_not_found") from error.__cause__
 
     def is_served(name: str) -> bool:
         try:
             check(name)
-        except Refused:
+        except Refused as refusal:
+            if refusal.__cause__ is not None and name not in left_out:
+                left_out.add(name)
+                logger.warning("%s is left out of the models: %s", name, refusal)
             return False
         return True
 
@@ -157,5 +166,5 @@ def _add_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(Exception)
     async def internal(request: Request, error: Exception) -> Response:
-        # Behind an error that nobody expected the connection is closed: the client is not to send its next request there.
+        # uvicorn closes the connection behind an error that nobody expected: no next request is to be sent there.
         return JSONResponse(body(500, "internal error"), 500, {"Connection": "close"})

@@ -277,6 +277,19 @@ async def test_what_a_methods_code_raises_is_told_to_who_asks_for_it(odd, wrong)
         assert not served.service.works
 
 
+@pytest.mark.parametrize("wrong", ["validator", "fan_out"])
+async def test_a_method_with_a_mistake_is_left_out_of_the_models_alone(odd, wrong, monkeypatch, caplog):
+    monkeypatch.setattr(Odd, "_fail", lambda self, where: 1 / 0 if where == wrong else None)
+    async with serving(methods=(odd, "sequential", "code_monkeys")) as served, served.http() as http:
+        for _ in range(2):
+            found = (await http.get("/v1/models")).json()["data"]
+            assert [one["id"] for one in found] == ["countdown", "countdown:sequential"]
+        answer = await http.get("/v1/models/countdown:odd")
+        assert answer.status_code == 404 and "ZeroDivisionError" in answer.text
+    (told,) = [one.getMessage() for one in caplog.records if "left out" in one.message]
+    assert "countdown:odd" in told and "ZeroDivisionError" in told
+
+
 async def test_behind_an_unexpected_error_the_connection_is_closed_as_is_said(served, monkeypatch):
     monkeypatch.setattr(served.service, "start", lambda *_, **__: 1 / 0)
     async with served.http() as http:
