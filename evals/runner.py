@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from ..runtime.engine import Engine
-from ..runtime.errors import EngineClosed, InvalidInput, PromptTooLong
+from ..runtime.errors import EngineClosed, InvalidInput, PromptTooLong, told
 from ..runtime.jobs.job import Job
 from ..runtime.methods.base import Method
 from ..runtime.result import Result
@@ -129,13 +129,13 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
     try:
         await config.benchmark.prepare(sample)
     except (Exception, SystemExit) as error:  # One problem's failure is data; the others go on.
-        reason = f"{type(error).__name__}: {error}"
+        reason = told(error)
         return Unit(key=key, rows=tuple(_no_result(w, "failed", reason, None, "") for w in evaluation.windows))
     for window in evaluation.windows:
         try:
             built = method.build(config.benchmark, sample, window)
         except (Exception, SystemExit) as error:
-            rows.append(_no_result(window, "failed", f"no job: {type(error).__name__}: {error}", None, ""))
+            rows.append(_no_result(window, "failed", f"no job: {told(error)}", None, ""))
             continue
         narrowed = None
         if last is not None and window is not None:
@@ -144,7 +144,7 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
             try:
                 rows.append(await _narrowed(evaluation, sample, built, last[1], window, narrowed))
             except (Exception, SystemExit) as error:
-                rows.append(_no_result(window, "failed", f"no verdict: {type(error).__name__}: {error}", None, ""))
+                rows.append(_no_result(window, "failed", f"no verdict: {told(error)}", None, ""))
             continue
         trace = _trace(evaluation, key, method, window)
         last, job = None, None
@@ -167,7 +167,7 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
             if limit.expired():
                 rows.append(_no_result(window, "timeout", f"no result within {config.timeout} s", job, trace))
             else:
-                rows.append(_no_result(window, "failed", f"{type(error).__name__}: {error}", job, trace))
+                rows.append(_no_result(window, "failed", told(error), job, trace))
         else:
             failed = failure(result.trace)
             if failed is not None:
@@ -176,7 +176,7 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
             try:
                 row = await _row(evaluation, sample, built, window, result, trace)
             except (Exception, SystemExit) as error:
-                reason = f"no verdict: {type(error).__name__}: {error}"
+                reason = f"no verdict: {told(error)}"
                 rows.append(_no_result(window, "failed", reason, job, trace))
                 continue
             rows.append(row)

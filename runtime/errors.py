@@ -96,3 +96,16 @@ class ServerFailed(PlaitError):
 class JobFailed(PlaitError):
     """A job on a worker ended by an error that is not plait's own; the message names it. Or what a method waited for
     was cancelled, and the method was not."""
+
+
+def told(error: BaseException) -> str:
+    """The type of an error, and what it says."""
+    return f"{type(error).__name__}: {message(error)}"
+
+
+def message(error: BaseException) -> str:
+    """What an error says, which may be anybody's; something of ours where that raises."""
+    try:
+        return str(error)
+    except Exception:
+        return "it cannot say what is wrong"

@@ -23,7 +23,7 @@ from inspect import isfunction
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from .errors import InvalidInput, PlaitError
+from .errors import InvalidInput, PlaitError, told
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ class Registry(Generic[T]):
         try:
             thing: T = entry.load()
         except (Exception, SystemExit) as error:  # Whatever importing somebody's module raises.
-            raise InvalidInput(f"{called} cannot be loaded ({entry.value}): {type(error).__name__}: {error}") from error
+            raise InvalidInput(f"{called} cannot be loaded ({entry.value}): {told(error)}") from error
         if not self._fits(entry.name, thing):
             raise InvalidInput(f"{called} is not {self._expected} ({entry.value})")
         return thing
@@ -121,7 +121,7 @@ def blaming(what: str) -> Iterator[None]:
     except PlaitError:
         raise
     except (Exception, SystemExit) as error:
-        raise InvalidInput(f"{what}: {type(error).__name__}: {error}") from error
+        raise InvalidInput(f"{what}: {told(error)}") from error
 
 
 @cache
@@ -152,7 +152,7 @@ def import_plugin(name: str) -> None:
         else:
             _run_file(Path(name).resolve())
     except (Exception, SystemExit) as error:  # Whatever a user's module raises.
-        raise InvalidInput(f"cannot import {name}: {type(error).__name__}: {error}") from error
+        raise InvalidInput(f"cannot import {name}: {told(error)}") from error
     logger.info("imported %s", name)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ..engine import Branch, Completion, FinishReason, Generation, SamplingParams
 from ..engines.text_stream import TextStream
-from ..errors import NonFiniteLogits
+from ..errors import NonFiniteLogits, told
 from ..events import Stopped, Text
 from ..result import Finish, Generated
 from ..trace.record import BranchRecord, Piece
@@ -66,7 +66,7 @@ class Call:
             raise
         except Exception as error:
             scope.count("non_finite_logits", isinstance(error, NonFiniteLogits))
-            self.record.error = f"{type(error).__name__}: {error}"
+            self.record.error = told(error)
             raise
         finally:
             # Interrupted or failed: what was sampled is in the branch all the same.
@@ -188,5 +188,5 @@ class Call:
         try:
             return self.scope.tokenizer.decode(tokens)
         except Exception as error:
-            self.record.error = self.record.error or f"{type(error).__name__}: {error}"
+            self.record.error = self.record.error or told(error)
             return ""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..budget import Budget, Ledger, OutOfBudget
 from ..engine import Engine
-from ..errors import EngineClosed
+from ..errors import EngineClosed, told
 from ..event_queue import EventHub, EventQueue
 from ..events import AnyEvent, Done, Failed, Started
 from ..result import Finish, Outcome, Result, check_outcome
@@ -160,7 +160,7 @@ class Job:
             last = Failed(job=self.id, time=state.seconds, error=reason, cancelled=True)
             raise
         except BaseException as error:
-            end["error"] = f"{type(error).__name__}: {error}"
+            end["error"] = told(error)
             last = Failed(job=self.id, time=state.seconds, error=end["error"], cancelled=False)
             raise
         finally:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..errors import told
 from ..events import Scored, StateEntered, ToolFinished, ToolStarted
 from ..trace.record import BranchRecord, StateRecord, ToolRecord
 from .scope import Scope
@@ -47,7 +48,7 @@ class Notes:
             yield record
             record.ended = scope.state.seconds
         except BaseException as error:
-            record.ok, record.output = False, f"{type(error).__name__}: {error}"
+            record.ok, record.output = False, told(error)
             raise
         finally:
             scope.emit(ToolFinished, branch=self.id, tool=tool, ok=record.ok, output=record.output)

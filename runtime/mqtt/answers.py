@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from .. import errors
-from ..errors import InvalidInput, JobFailed, PlaitError
+from ..errors import InvalidInput, JobFailed, PlaitError, message
 from ..result import Finish, Result, Usage
 from ..trace.trace import Trace
 from .messages import Malformed
@@ -23,7 +23,7 @@ def pack_result(result: Result) -> bytes:
 
 
 def pack_error(error: BaseException, trace: Trace | None) -> bytes:
-    return _pack({"error": {"type": type(error).__name__, "message": str(error)}}, trace)
+    return _pack({"error": {"type": type(error).__name__, "message": message(error)}}, trace)
 
 
 def pack_cancelled(reason: str, trace: Trace) -> bytes:
@@ -74,10 +74,10 @@ def read_error(head: dict[str, Any]) -> PlaitError:
     found = head.get("error")
     if not isinstance(found, dict):
         return Malformed("malformed answer: neither a result nor an error")
-    name, message = str(found.get("type")), str(found.get("message"))
+    name, text = str(found.get("type")), str(found.get("message"))
     cls = getattr(errors, name, None)
     if isinstance(cls, type) and issubclass(cls, PlaitError):
-        return cls(message)
+        return cls(text)
     if name == Malformed.__name__:
-        return InvalidInput(message)
-    return JobFailed(f"{name}: {message}")
+        return InvalidInput(text)
+    return JobFailed(f"{name}: {text}")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInput, JobFailed, PlaitError
+from ..errors import InvalidInput, JobFailed, PlaitError, told
 from ..event_queue import EventHub
 from ..events import AnyEvent, Done, Failed, parse_event
 from ..job_spec import JobSpec
@@ -130,7 +130,7 @@ class RemoteJob(Job):
             last: AnyEvent = Failed(job=self.id, time=seconds, error=str(error) or "cancelled", cancelled=True)
             self.trace.end = self.trace.end or {"finish": Finish.CANCELLED.value, "answer": None}
         elif error is not None:
-            text = f"{type(error).__name__}: {error}"
+            text = told(error)
             last = Failed(job=self.id, time=seconds, error=text, cancelled=False)
             self.trace.end = self.trace.end or {"finish": Finish.FAILED.value, "answer": None, "error": text}
         else:

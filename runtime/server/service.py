@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ..budget import Budget
 from ..engine import Engine
-from ..errors import InvalidInput, PlaitError
+from ..errors import InvalidInput, PlaitError, told
 from ..events import Failed, Text
 from ..job_spec import JobSpec
 from ..methods.base import Decoding, Method, blaming_method
@@ -247,7 +247,7 @@ class Service:
         assert task is not None
         error = None if task.cancelled() else task.exception()
         if work.job is None:  # Its readers are told what the job would have told them.
-            reason = "cancelled before it started" if error is None else f"{type(error).__name__}: {error}"
+            reason = "cancelled before it started" if error is None else told(error)
             work.add(Failed(job=work.id, time=0.0, error=reason, cancelled=error is None))
         if task.cancelled():
             work.end("cancelled")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -326,6 +327,32 @@ async def test_half_a_character_that_a_model_wrote_costs_neither_result_nor_trac
     assert (end["answer"], end["details"]) == ("?", {"votes": {"?": 1}})
 
 
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def mute():
+    raise Mute
+
+
+@pytest.mark.parametrize("in_tool", [False, True])
+async def test_an_error_that_cannot_say_what_is_wrong_is_told_by_its_type(in_tool, monkeypatch):
+    async def raises(self, ctx):
+        with ctx.open([5]).tool("t") if in_tool else nullcontext():
+            raise Mute
+
+    monkeypatch.setattr(Odd, "run", raises)
+    async with Runtime(engine=ScriptedEngine(["x"])) as runtime:
+        job = await runtime.submit(Odd())
+        events = [event async for event in job]
+        with pytest.raises(Mute):
+            await job
+    assert isinstance(events[-1], Failed) and job.trace.end["finish"] == "failed"
+    told = [events[-1].error, job.trace.end["error"], *(tool.output for tool in job.trace.tools)]
+    assert told == ["Mute: it cannot say what is wrong"] * (3 if in_tool else 2)
+
+
 class Exits(Method):
     """Ends the process, or would like to."""
 
@@ -430,7 +457,12 @@ def test_an_engine_that_is_none_is_refused(engine):
 
 @pytest.mark.parametrize("name", ["check", "settings"])
 @pytest.mark.parametrize(
-    ("wrong", "told"), [(lambda *_: 1 / 0, "ZeroDivisionError"), (lambda *_: sys.exit(3), "SystemExit: 3")]
+    ("wrong", "told"),
+    [
+        (lambda *_: 1 / 0, "ZeroDivisionError"),
+        (lambda *_: sys.exit(3), "SystemExit: 3"),
+        (lambda *_: mute(), "Mute: it cannot say"),
+    ],
 )
 async def test_what_a_method_raises_before_any_work_names_it(name, wrong, told, monkeypatch):
     monkeypatch.setattr(Odd, name, wrong)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...errors import InvalidInput
+from ...errors import InvalidInput, told
 from ...plugins import Registry, has_methods
 
 
@@ -94,7 +94,7 @@ def find_dialect(name: str) -> Dialect:
     try:
         dialect = make()
     except Exception as error:  # Whatever somebody's class raises.
-        raise InvalidInput(f"{_dialects.called(name)} cannot be made: {type(error).__name__}: {error}") from error
+        raise InvalidInput(f"{_dialects.called(name)} cannot be made: {told(error)}") from error
     if not has_methods(dialect, Dialect):
         raise InvalidInput(f"{_dialects.called(name)} makes {type(dialect).__name__}, and no Dialect")
     return dialect
