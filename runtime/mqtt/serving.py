@@ -50,7 +50,9 @@ class Serving:
             await job.wait()
             await self._told(1.0)
             return pack_cancelled(str(error) or "cancelled", job.trace)
-        except Exception as error:
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise  # Nothing can be waited for any more, or is to be.
+        except BaseException as error:  # a panic of a compiled library, too
             await self._told(1.0)
             return pack_error(error, job.trace)
         finally:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from ..engine import Tokenizer
-from ..errors import BrokerUnreachable, InvalidInput, JobFailed, PlaitError
+from ..errors import BrokerUnreachable, InvalidInput, JobFailed, PlaitError, told
 from ..job_spec import parse_job
 from ..methods.base import Decoding, blaming_method
 from ..methods.prompt import LONG_PROMPT
@@ -277,9 +277,11 @@ class Worker:
             answer = await serving.answer(self._runtime, f"{key[0]}.{key[1]}.{epoch}", data)
         except asyncio.CancelledError as error:
             answer = pack_cancelled(str(error) or "cancelled", _empty(data))
-        except Exception as error:  # Whatever a job of a stranger raises: it is its answer.
-            logger.debug("job %s of %s failed: %r", key[1], key[0], error)
+        except BaseException as error:  # Whatever a job of a stranger raises: it is its answer.
+            logger.debug("job %s of %s failed: %s", key[1], key[0], told(error))
             answer = pack_error(error, None)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
         finally:
             self._tasks.pop((key, epoch), None)
             self._serving.pop((key, epoch), None)

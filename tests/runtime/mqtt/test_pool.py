@@ -449,6 +449,27 @@ async def test_errors_are_those_of_the_local_runtime(broker):
         assert result.trace is job.trace and job.trace.header["settings"]["job"] == "mine"
 
 
+async def test_whatever_a_job_fails_by_is_its_answer(broker, monkeypatch):
+    """A panic of a compiled library is no `Exception`, either."""
+
+    class Panic(BaseException):
+        pass
+
+    async def run(self, ctx):
+        raise raised
+
+    monkeypatch.setattr(Sequential, "run", run)
+    async with worker(broker), Runtime(broker.url()) as remote:
+        for raised in (GeneratorExit("gone"), Panic("gone"), ValueError("gone")):
+            told = f"{type(raised).__name__}: gone"
+            job = await remote.submit(SEQUENTIAL)
+            with pytest.raises(JobFailed, match=f"^{told}$"):
+                await asyncio.wait_for(job, 10)
+            assert job.epoch == 1
+            if not isinstance(raised, GeneratorExit):  # It leaves no time for a trace.
+                assert job.trace.end["error"] == told
+
+
 async def test_what_a_methods_check_raises_is_that_of_the_local_runtime(broker, monkeypatch):
     monkeypatch.setattr(Sequential, "check", lambda *_: 1 / 0)
     async with worker(broker), Runtime(broker.url()) as remote, Runtime(engine=ScriptedEngine([])) as local:
