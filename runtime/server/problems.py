@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import InvalidInput, OutOfBlocks, PlaitError, UnsupportedByEngine
+from ..errors import InvalidInput, OutOfBlocks, PlaitError, UnsupportedByEngine, told
 
 
 class Refused(PlaitError):
@@ -41,3 +41,8 @@ def as_refusal(error: BaseException) -> Refused:
     if isinstance(error, PlaitError):
         return Refused(500, str(error), code=type(error).__name__)
     return Refused(500, "internal error")
+
+
+def as_event(error: BaseException) -> str:
+    """The same, as a `Failed` event tells it."""
+    return told(error) if isinstance(error, PlaitError) else str(as_refusal(error))

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..budget import Budget
 from ..engine import Engine
-from ..errors import InvalidInput, PlaitError, told
+from ..errors import InvalidInput, PlaitError
 from ..events import Failed, Text
 from ..job_spec import JobSpec
 from ..methods.base import Decoding, Method, blaming_method
@@ -25,7 +26,7 @@ from ..trace.spans import send_spans
 from .bodies import check_lengths, parse_json
 from .keys import Client, Keys
 from .metrics import Metrics
-from .problems import Refused
+from .problems import Refused, as_event
 from .settings import ServerSettings
 from .work import Work
 
@@ -216,6 +217,7 @@ class Service:
         job = await self.runtime.submit(work.spec, id=work.id)
         work.job, work.state = job, "running"
         seen = False
+        failed: Failed | None = None
         try:
             async for event in job:
                 if isinstance(event, Text):
@@ -223,11 +225,18 @@ class Service:
                         self.metrics.first.labels(work.spec.method.method).observe(time.time() - work.created)
                     seen = True
                     self.tokens += event.tokens
-                work.add(event)
+                if isinstance(event, Failed) and not event.cancelled:
+                    failed = event  # It says more than clients are told.
+                else:
+                    work.add(event)
             work.result = await job
         except asyncio.CancelledError as error:
             job.cancel(str(error) or "cancelled")
             await job.wait()
+            raise
+        except BaseException as error:
+            if failed is not None:
+                work.add(replace(failed, error=as_event(error)))
             raise
         finally:
             self._account(work)
@@ -247,7 +256,7 @@ class Service:
         assert task is not None
         error = None if task.cancelled() else task.exception()
         if work.job is None:  # Its readers are told what the job would have told them.
-            reason = "cancelled before it started" if error is None else told(error)
+            reason = "cancelled before it started" if error is None else as_event(error)
             work.add(Failed(job=work.id, time=0.0, error=reason, cancelled=error is None))
         if task.cancelled():
             work.end("cancelled")

@@ -13,6 +13,7 @@ from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..result import Result
 from .keys import Client
+from .problems import as_refusal
 from .threads import Threads
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -95,6 +96,6 @@ class Work:
             "method": self.spec.method.method,
             "seed": self.spec.seed,
             "events": len(self.events),
-            "error": None if self.error is None else (str(self.error) or type(self.error).__name__),
+            "error": None if self.error is None else (str(as_refusal(self.error)) or type(self.error).__name__),
             "usage": usage,
         }

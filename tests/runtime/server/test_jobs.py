@@ -155,6 +155,34 @@ async def test_ended_jobs_are_kept_for_a_time_whatever_the_clock_is_set_to(clock
     assert (found.status_code == 200) == is_kept
 
 
+@pytest.mark.parametrize(
+    ("raised", "status", "message", "event"),
+    [
+        (KeyError("boom"), 500, "internal error", "internal error"),
+        (plait.JobFailed("no luck"), 500, "no luck", "JobFailed: no luck"),
+        (plait.InvalidInput("no luck"), 400, "no luck", "InvalidInput: no luck"),
+    ],
+)
+async def test_what_a_job_fails_by_is_told_in_the_same_words_everywhere(
+    served, monkeypatch, raised, status, message, event
+):
+    async def run(self, ctx):
+        raise raised
+
+    monkeypatch.setattr(plait.Sequential, "run", run)
+    method = {"method": "sequential", "prompt": "?"}
+    async with served.http() as http:
+        id = (await http.post("/v1/jobs", json={"method": method})).json()["id"]
+        assert (await ended(http, id))["error"] == message
+        assert [one.error for _, one in await events(http, id) if one.type == "failed"] == [event]
+        result = await http.get(f"/v1/jobs/{id}/result")
+        asked = {"model": "countdown", "prompt": "?", "method": method}
+        completion = await http.post("/v1/completions", json=asked)
+        for answer in (result, completion):
+            assert (answer.status_code, answer.json()["error"]["message"]) == (status, message)
+        assert served.used == 0
+
+
 async def test_malformed_jobs(served):
     bodies = [b"", b"{", b"[" * 100_000, b"[]", b"{}", b'{"method": {"method": "none"}}', b"\xff", b'{"method": 3}']
     async with served.http() as http:
