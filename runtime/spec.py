@@ -42,7 +42,14 @@ class Spec(BaseModel):
     """Immutable data without unknown fields, whose texts, numbers and depth are bounded (`check_plain`). Wrong fields
     raise one `PlaitError` that names them all."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_by_name=True,  # as well as by an alias: it is by their names that fields are written
+        validate_by_alias=True,
+    )
 
     refusal: ClassVar[type[PlaitError]] = InvalidJob
     """What wrong fields raise."""

@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import AliasChoices, Field
 
 from plait import (
     APR,
@@ -29,6 +30,8 @@ from plait import (
     register,
     register_scheme,
 )
+from plait.runtime.methods import registry
+from plait.runtime.methods.nesting import reading
 
 METHODS = [
     Sequential(prompt="x", stop=("a", "b"), answer="boxed", conclusion="so"),
@@ -64,6 +67,23 @@ def test_lists_are_taken_and_kept_as_tuples() -> None:
 def test_what_is_no_list_is_refused_as_such(wrong):
     with pytest.raises(InvalidJob, match="should be a valid tuple"):
         Hogwild(prompt="x", **wrong)
+
+
+@pytest.mark.parametrize("alias", [{"alias": "search_depth"}, {"validation_alias": AliasChoices("search_depth", "d")}])
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_a_field_with_an_alias_is_known_by_both_names(alias, is_inside, monkeypatch):
+    class Aliased(Sequential):
+        method: Literal["aliased"] = "aliased"
+        depth: int = Field(default=2, **alias)
+
+    monkeypatch.setitem(registry.METHODS._things, "aliased", Aliased)
+    method = Aliased(prompt="x", search_depth=4)
+    assert method == Aliased(prompt="x", depth=4)
+    spec = JobSpec(method=SelfConsistency(prompt="x", generator=method) if is_inside else method)
+    assert parse_job(spec.model_dump(mode="json")) == spec
+    assert reading(method, "y").depth == 4
+    with pytest.raises(InvalidInput, match="depths: Extra"):
+        Aliased(prompt="x", depths=4)
 
 
 def test_defaults():
