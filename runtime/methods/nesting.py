@@ -70,7 +70,9 @@ def _parts(value: object) -> Iterator[tuple[object, object]]:
 
 def reading(method: Method, prompt: Prompt) -> Method:
     """`method` with this prompt in the place of its own. Raises `InvalidJob` if it takes none."""
-    values: dict[str, Any] = {**method.model_dump(), "prompt": prompt if isinstance(prompt, str) else list(prompt)}
+    # Not a dump, in which fields may be left out or be written as something else.
+    values: dict[str, Any] = {name: getattr(method, name) for name in type(method).model_fields}
+    values["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
     if isinstance(method, Decoding):
         values |= {"chat": False, "system": None}  # it is a chat already, if it is to be one
     return type(method)(**values)

@@ -25,6 +25,7 @@ from ..trace.trace import writable
 from .address import Address
 from .client_actions import Action, Answered, Began, Happened, Lost, Send, Unreadable
 from .client_state import Jobs
+from .job_data import job_data
 from .link import MIN_PACKET_BYTES, Link
 from .messages import BEAT, MAX_EPOCH, REPORT, Malformed, Offer, decode, encode, is_id
 from .options import MAX_PACKET_BYTES, check_seconds, check_whole
@@ -169,8 +170,7 @@ class RemoteRuntime(Runtime):
         check_id(id)
         if id in self._ids:
             raise InvalidJob(f"a job {id!r} is running")
-        data = spec.model_dump(mode="json")
-        data["budget"] = spec.budget.model_dump(exclude_none=True)
+        data = job_data(spec)
         size = len(encode(Offer(epoch=1, job=data)))
         if size > self._link.packet_bytes - 1024:
             raise _too_large(size, self._link.packet_bytes)
