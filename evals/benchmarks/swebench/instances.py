@@ -6,7 +6,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 
 from ....agents.patches import touched
 from ....agents.unified import PatchError, read_patch
@@ -28,6 +28,11 @@ def _listed(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _ended(patch: str) -> str:
+    """With a last newline: without it git takes the last hunk for a broken one."""
+    return patch if patch.endswith("\n") else f"{patch}\n"
+
+
 Tests = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 
 
@@ -42,7 +47,7 @@ class Instance(Record):
     problem_statement: Text = Field(min_length=1)
     patch: Text = ""
     """The fix that was made; grading does not need it."""
-    test_patch: Text = Field(min_length=1)
+    test_patch: Annotated[Text, AfterValidator(_ended)] = Field(min_length=1)
     FAIL_TO_PASS: Tests = Field(min_length=1)
     """Without one, changing nothing would resolve the issue."""
     PASS_TO_PASS: Tests

@@ -73,6 +73,12 @@ def test_a_missing_field_is_named(tmp_path):
         read(tmp_path, {name: value for name, value in ROW.items() if name != "test_patch"})
 
 
+def test_a_test_patch_has_a_last_newline(tmp_path):
+    """Whatever goes behind it, git reads its last hunk as a whole one."""
+    (instance,) = read(tmp_path, {**ROW, "test_patch": ROW["test_patch"].removesuffix("\n")})
+    assert instance.test_patch == ROW["test_patch"]
+
+
 def test_files_of_the_test_patch():
     removed = "diff --git a/old_test.py b/old_test.py\ndeleted file mode 100644\n"
     removed += "--- a/old_test.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n"
