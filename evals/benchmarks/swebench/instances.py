@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 
-from ....agents.patches import touched
+from ....agents.patches import is_empty, touched
 from ....agents.unified import PatchError, read_patch
 from ...hub import HubSet, hub_rows
-from ...records import Record, Text, read_rows
+from ...records import Filled, Record, Text, read_rows
 
 NO_TESTS = (".json", ".png", ".csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
 """Files of a test patch that are data for tests."""
@@ -28,8 +28,17 @@ def _listed(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _named(tests: tuple[str, ...]) -> tuple[str, ...]:
+    """No run gives a test without a name, so nothing would resolve the issue."""
+    if not all(test.strip() for test in tests):
+        raise ValueError("a test has no name")
+    return tests
+
+
 def _ended(patch: str) -> str:
     """With a last newline: without it git takes the last hunk for a broken one."""
+    if is_empty(patch):
+        raise ValueError("it is no patch of any file")
     return patch if patch.endswith("\n") else f"{patch}\n"
 
 
@@ -44,16 +53,17 @@ class Instance(Record):
     """Owner and name."""
     version: Text = ""
     base_commit: Text = Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")
-    problem_statement: Text = Field(min_length=1)
+    problem_statement: Annotated[Text, Filled]
     patch: Text = ""
     """The fix that was made; grading does not need it."""
-    test_patch: Annotated[Text, AfterValidator(_ended)] = Field(min_length=1)
-    FAIL_TO_PASS: Tests = Field(min_length=1)
+    test_patch: Annotated[Text, AfterValidator(_ended)]
+    FAIL_TO_PASS: Annotated[Tests, AfterValidator(_named)] = Field(min_length=1)
     """Without one, changing nothing would resolve the issue."""
     PASS_TO_PASS: Tests
     image: Text = ""
     log_parser: Text = ""
-    eval_type: Text = ""
+    eval_type: Literal["", "pass_and_fail", "fail_only"] = ""
+    """What the harness takes for failing; empty: `pass_and_fail`."""
     eval_script: Text = ""
 
     @property

@@ -148,7 +148,7 @@ def test_grading_without_a_loop(tiny):
 
 def spec(parser, repo="acme/x"):
     pytest.importorskip("swebench")
-    row = {"repo": repo, "base_commit": "0" * 40, "problem_statement": "?", "test_patch": "?"}
+    row = {"repo": repo, "base_commit": "0" * 40, "problem_statement": "?", "test_patch": diff("t.py", "", "1\n")}
     row |= {"instance_id": "x-1", "FAIL_TO_PASS": ["a"], "PASS_TO_PASS": []}
     return test_spec(Instance.model_validate(row), parser)
 

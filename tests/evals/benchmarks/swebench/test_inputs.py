@@ -60,7 +60,14 @@ def test_rows_of_both_formats(tmp_path):
         ({"FAIL_TO_PASS": []}, "rows.jsonl:1: FAIL_TO_PASS: "),
         ({"FAIL_TO_PASS": "[]"}, "rows.jsonl:1: FAIL_TO_PASS: "),
         ({"FAIL_TO_PASS": [1]}, r"rows.jsonl:1: FAIL_TO_PASS\[0\]: "),
+        ({"FAIL_TO_PASS": [""]}, "rows.jsonl:1: FAIL_TO_PASS: a test has no name: "),
+        ({"FAIL_TO_PASS": '["a", " "]'}, "rows.jsonl:1: FAIL_TO_PASS: a test has no name: "),
         ({"problem_statement": ""}, "rows.jsonl:1: problem_statement: "),
+        ({"problem_statement": " \n"}, "rows.jsonl:1: problem_statement: there is nothing in it"),
+        ({"test_patch": ""}, "rows.jsonl:1: test_patch: it is no patch of any file: "),
+        ({"test_patch": " \n"}, "rows.jsonl:1: test_patch: it is no patch of any file: "),
+        ({"test_patch": "garbage"}, "rows.jsonl:1: test_patch: it is no patch of any file: "),
+        ({"eval_type": "fail"}, "rows.jsonl:1: eval_type: this should be .*'pass_and_fail' or 'fail_only'"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path, change, message):
