@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -19,13 +20,22 @@ START, END = ">>>>> Start Test Output", ">>>>> End Test Output"
 """Around the tests' command in an evaluation script, and around their output in a log."""
 
 
-def _listed(value: Any) -> Any:
-    """Lists of tests are published as JSON in a string."""
+def _parsed(value: Any, what: str) -> Any:
+    """`what` is published as JSON in a string, too."""
     try:
-        value = json.loads(value) if isinstance(value, str) else value
+        return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
-        raise ValueError("a list of tests is a list, or one as JSON in a string") from None
+        raise ValueError(f"{what}, or one as JSON in a string") from None
+
+
+def _listed(value: Any) -> Any:
+    value = _parsed(value, "a list of tests is a list")
     return tuple(value) if isinstance(value, list) else value
+
+
+def _assets(value: Any) -> Any:
+    """As the harness reads it: most rows have none."""
+    return _parsed(value or "{}", "it is an object") or {}
 
 
 def _named(tests: tuple[str, ...]) -> tuple[str, ...]:
@@ -46,7 +56,7 @@ Tests = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 
 
 class Instance(Record):
-    """One issue. The last four fields are those of rows for the official harness since its version 5."""
+    """One issue. The last five fields are those of rows for the official harness since its version 5."""
 
     id: Text = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", validation_alias=AliasChoices("instance_id", "id"))
     repo: Text = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*$")
@@ -65,6 +75,13 @@ class Instance(Record):
     eval_type: Literal["", "pass_and_fail", "fail_only"] = ""
     """What the harness takes for failing; empty: `pass_and_fail`."""
     eval_script: Text = ""
+    image_assets: Annotated[dict[str, Any], BeforeValidator(_assets)] = {}
+    """Of SWE-bench Multimodal: `test_patch` and `patch` -> the images of it, `path` and `url`, which the harness puts
+    beside the tests."""
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # An evaluation knows its problems by these: most have no images, and stay what they were before there were any.
+        return ((name, value) for name, value in super().__repr_args__() if name != "image_assets" or value)
 
     @property
     def is_official(self) -> bool:

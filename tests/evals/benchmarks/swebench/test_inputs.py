@@ -67,6 +67,8 @@ def test_rows_of_both_formats(tmp_path):
         ({"test_patch": ""}, "rows.jsonl:1: test_patch: it is no patch of any file: "),
         ({"test_patch": " \n"}, "rows.jsonl:1: test_patch: it is no patch of any file: "),
         ({"test_patch": "garbage"}, "rows.jsonl:1: test_patch: it is no patch of any file: "),
+        ({"image_assets": "x.png"}, "rows.jsonl:1: image_assets: it is an object, or one as JSON in a string"),
+        ({"image_assets": ["x.png"]}, "rows.jsonl:1: image_assets: "),
         ({"eval_type": "fail"}, "rows.jsonl:1: eval_type: this should be .*'pass_and_fail' or 'fail_only'"),
     ],
 )

@@ -12,6 +12,7 @@ from plait import InvalidInput
 from plait.evals.benchmarks.swebench import official
 from plait.evals.benchmarks.swebench.grading import CannotGrade
 from plait.evals.benchmarks.swebench.instances import Instance
+from plait.evals.environment import digest
 from plait.tests.evals.benchmarks.swebench.test_inputs import ROW, SCRIPT
 from plait.tests.evals.benchmarks.swebench.tools import benchmark
 
@@ -154,3 +155,18 @@ async def test_who_grades(tiny, monkeypatch):
 def test_the_row_is_as_it_is_published():
     row = {"instance_id": INSTANCE.id, **INSTANCE.model_dump(mode="json")}
     assert json.loads(json.dumps(row)).items() >= {**OFFICIAL, "FAIL_TO_PASS": ["tests/t.py::test_a[1-x y]"]}.items()
+
+
+ASSETS = {"test_patch": [{"path": "tests/expected.png", "url": "https://example.org/expected.png"}], "patch": []}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(ASSETS, ASSETS), (json.dumps(ASSETS), ASSETS), (None, {}), ("", {}), ("null", {}), ({}, {})],
+)
+def test_the_harness_gets_the_images_that_no_patch_can_carry(given, expected):
+    harness = pytest.importorskip("swebench.harness.utils")
+    instance = Instance.model_validate({**OFFICIAL, "image_assets": given})
+    row = json.loads(json.dumps({"instance_id": instance.id, **instance.model_dump()}))
+    assert harness.make_test_spec(row).image_assets == expected
+    assert (digest(instance) == digest(INSTANCE)) is (not expected), "rows without images stay the problems they were"
