@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ....agents.patches import is_empty
 from ....agents.repository import Repository
 from ....agents.sandbox.base import Execution, Sandbox
 from ....agents.unified import PatchError, read_patch
@@ -82,17 +83,32 @@ class LocalGrader:
 
     async def baseline(self) -> Baseline:
         """Raises `CannotGrade` where the environment does not run the tests."""
-        run = await self._run("")
+        run = await self._run("", is_checked=False)
         found = report(run.statuses or {}, self.spec)
-        is_silent = run.statuses is None
-        if run.problem or is_silent or (self.instance.PASS_TO_PASS and not found["PASS_TO_PASS"]["success"]):
-            failed = "the log shows no run of them" if is_silent else "none of the tests passes that pass elsewhere"
-            what = {"patch": "the test patch does not apply", "": failed}
-            how = what.get(run.problem, f"they were stopped: {run.problem} ({self.seconds:g} s at most)")
-            raise CannotGrade(f"{self.instance.id}: the tests do not run here without any patch: {how}\n{run.tail}")
-        return Baseline(
-            failing=frozenset(found["PASS_TO_PASS"]["failure"]), passing=frozenset(found["FAIL_TO_PASS"]["success"])
-        )
+        if failed := await self._failure(run, found["PASS_TO_PASS"]["success"]):
+            raise CannotGrade(f"{self.instance.id}: the tests do not run here without any patch: {failed}\n{run.tail}")
+        passing = () if run.statuses is None else found["FAIL_TO_PASS"]["success"]
+        return Baseline(failing=frozenset(found["PASS_TO_PASS"]["failure"]), passing=frozenset(passing))
+
+    async def _failure(self, run: TestRun, kept: Sequence[str]) -> str:
+        """What keeps the environment from grading, by the run without any patch; empty: nothing does. `kept`: tests of
+        PASS_TO_PASS that pass in it."""
+        if run.problem == "patch":
+            return "the test patch does not apply"
+        if run.problem:
+            return f"they were stopped: {run.problem} ({self.seconds:g} s at most)"
+        if run.statuses is not None:
+            is_broken = bool(self.instance.PASS_TO_PASS) and not kept
+            return "none of the tests passes that pass elsewhere" if is_broken else ""
+        if self.instance.PASS_TO_PASS:
+            return "the log shows no run of them"
+        # Where no test has to go on passing, it may be the fix that lets any of them start.
+        return "" if await self._runs_with_the_fix() else "the log shows no run of them, nor with the fix that was made"
+
+    async def _runs_with_the_fix(self) -> bool:
+        """Does a test pass with the row's own fix? Not known without one."""
+        run = TestRun(statuses=None) if is_empty(self.instance.patch) else await self._run(self.instance.patch)
+        return run.statuses is not None and bool(report(run.statuses, self.spec)["FAIL_TO_PASS"]["success"])
 
     async def grade(self, patch: str, baseline: Baseline, *, excuse: bool) -> Grade:
         """`excuse`: leave out tests of PASS_TO_PASS that fail without any patch."""
@@ -122,8 +138,8 @@ class LocalGrader:
             resolved=resolved, reason="; ".join(["resolved" if resolved else "unresolved", *filter(None, said)])
         )
 
-    async def _run(self, patch: str) -> TestRun:
-        """The tests on the commit with a patch, over which the test patch goes."""
+    async def _run(self, patch: str, *, is_checked: bool = True) -> TestRun:
+        """The tests on the commit with a patch, over which the test patch goes. `is_checked`: see `log_of`."""
         whole = joined(without(patch, self.instance.test_paths), self.instance.test_patch)
         limits = self.sandbox.limits.model_copy(update={"seconds": self.seconds, "output_chars": OUTPUT_CHARS})
         command = ("/bin/sh", "-c", self.command)
@@ -136,7 +152,7 @@ class LocalGrader:
         tail = execution.output[-1000:]
         if execution.ended != "exit":
             return TestRun(statuses=None, problem=execution.ended, tail=tail)
-        statuses = await asyncio.to_thread(read_log, log_of(execution), self.spec)
+        statuses = await asyncio.to_thread(read_log, log_of(execution, is_checked=is_checked), self.spec)
         return TestRun(statuses=statuses, tail=tail)
 
 
@@ -182,11 +198,12 @@ def without(patch: str, paths: Sequence[str]) -> str:
 # -- what the swebench package does ------------------------------------------------------------------------------
 
 
-def log_of(execution: Execution) -> str:
-    """A log as the harness writes it. Marks that the code under test printed are none."""
+def log_of(execution: Execution, *, is_checked: bool = True) -> str:
+    """A log as the harness writes it. Marks that the code under test printed are none. `is_checked`: a run that fails
+    must show a test that fails, else a patch forged it; runners do not call a file that they cannot import a test."""
     output = execution.output.replace(MARK, ">>>> >")
-    harness = _harness()
-    return f"{START}\n{output}\n{END}\n{harness.TEST_EXIT_CODE}: {execution.exit_code}\n"
+    code = f"{_harness().TEST_EXIT_CODE}: {execution.exit_code}\n" if is_checked else ""
+    return f"{START}\n{output}\n{END}\n{code}"
 
 
 def read_log(log: str, spec: Any) -> dict[str, str] | None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait.agents.git import git
+from plait.agents.patches import make_patch
 from plait.agents.sandbox.base import Execution
 from plait.evals.benchmarks.swebench.grading import (
     CannotGrade,
@@ -20,7 +21,16 @@ from plait.evals.benchmarks.swebench.grading import (
 )
 from plait.evals.benchmarks.swebench.instances import Instance
 from plait.evals.benchmarks.swebench.recipes import TestRecipe
-from plait.tests.evals.benchmarks.swebench.tools import PATCHES, SLUG_TESTS, benchmark, clamp_patch, diff
+from plait.tests.evals.benchmarks.swebench.tools import (
+    CLAMP,
+    CLAMP_PATH,
+    CLAMP_TESTS,
+    PATCHES,
+    SLUG_TESTS,
+    benchmark,
+    clamp_patch,
+    diff,
+)
 
 TESTS = "tests/test_slug.py"
 MACHINE = f"{TESTS}::test_other_machine"
@@ -108,6 +118,36 @@ async def test_an_environment_without_the_tests_gives_no_verdict(tiny):
     bench = benchmark(folder, [{**rows["numbertools"], "test_patch": diff("checks/check_clamp.py", "a\n", "b\n")}])
     with pytest.raises(CannotGrade, match="the test patch does not apply"):
         await bench.prepare(bench.load()[0])
+
+
+# Tests that cannot be imported before the fix.
+NEEDING = CLAMP_TESTS.replace("clamp, mean", "clamp, mean, double")
+DOUBLE = diff(CLAMP_PATH, CLAMP, CLAMP + "\n\ndef double(x):\n    return 2 * x\n")
+
+
+async def test_tests_that_only_the_fix_lets_start_are_graded(tiny):
+    """All of them, where no test has to go on passing."""
+    folder, rows = tiny
+    row = {**rows["numbertools"], "FAIL_TO_PASS": ["test_low", "test_mean"], "PASS_TO_PASS": [], "patch": DOUBLE}
+    row["test_patch"] = diff("checks/check_clamp.py", CLAMP_TESTS, NEEDING)
+    fixed, other = await verdicts(benchmark(folder, [row]), DOUBLE, PATCHES["numbertools"]["gold"])
+    assert (fixed.correct, fixed.reason) == (True, "resolved (local)")
+    assert (other.correct, other.reason) == (False, "unresolved: the log shows no run of the tests (local)")
+    for change in ({"patch": ""}, {"PASS_TO_PASS": ["test_mean"], "FAIL_TO_PASS": ["test_low"]}):
+        bench = benchmark(folder, [{**row, **change}])
+        with pytest.raises(CannotGrade, match="the log shows no run of them"):
+            await bench.prepare(bench.load()[0])
+
+
+async def test_a_file_that_only_the_fix_lets_start_leaves_the_others_results(tiny):
+    """The run fails, and no test that the log names does."""
+    folder, rows = tiny
+    new = "from numbertools import double\n\n\ndef test_double():\n    assert double(2) == 4\n"
+    row = {**rows["numbertools"], "FAIL_TO_PASS": ["test_double"], "patch": DOUBLE}
+    changed = diff("checks/check_clamp.py", CLAMP_TESTS, CLAMP_TESTS.replace("== 2", "== 2.0"))
+    row["test_patch"] = changed + make_patch({}, {"checks/check_more.py": new})
+    (verdict,) = await verdicts(benchmark(folder, [row]), DOUBLE)
+    assert (verdict.correct, verdict.reason) == (True, "resolved (local)")
 
 
 async def test_tests_that_do_not_run_here_are_run_once(tiny, monkeypatch):

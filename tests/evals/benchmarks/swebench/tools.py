@@ -84,7 +84,12 @@ failed = 0
 for path in sys.argv[1:]:
     spec = importlib.util.spec_from_file_location("tests", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ImportError:
+        print(path, "Failed to import [FAIL]")
+        failed += 1
+        continue
     for name in [name for name in vars(module) if name.startswith("test_")]:
         try:
             getattr(module, name)()
