@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from .base import Edit, EditError, EditForm, NothingFound, Source
 from .finish import finish
-from .lines import Change, bare, change
+from .lines import Change, bare, change, file_lines
 from .paths import existing, fresh, regular
 from .search import not_found, positions
 
@@ -123,7 +123,7 @@ def _read(block: _Block, source: Source, edit: Edit, changes: dict[str, list[Cha
         edit[fresh(path, source, where)] = "".join(line + "\n" for line in new)
         return
     path = existing(path, source, where)
-    lines = bare(source.files[path])
+    lines = file_lines(source.files[path])
     if not old and not lines:
         changes.setdefault(path, []).append(Change(first=0, last=0, lines=new, where=where))
         return

@@ -9,7 +9,7 @@ from ..unified import FilePatch, Hunk, PatchError, read_patch
 from .base import Edit, EditError, EditForm, EditWithModes, NothingFound, Source
 from .fences import fences
 from .finish import finish
-from .lines import Change, bare, change
+from .lines import Change, change, file_lines
 from .paths import existing, fresh
 from .search import not_found, positions
 
@@ -117,7 +117,7 @@ def _read(file: FilePatch, source: Source, where: str) -> Edit:
 
 def _change(hunk: Hunk, path: str, source: Source, where: str) -> Change:
     where = f"{where}, hunk at line {hunk.line}"
-    lines = bare(source.files[path])
+    lines = file_lines(source.files[path])
     if not hunk.old:
         if lines:
             raise EditError(f"{where}: it has no unchanged or removed line that says where it belongs")

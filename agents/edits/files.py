@@ -9,7 +9,7 @@ from typing import ClassVar
 from .base import Edit, EditError, EditForm, NothingFound, Source
 from .fences import fences
 from .finish import finish
-from .lines import Change, bare, change
+from .lines import Change, bare, change, file_lines
 from .names import read_name
 from .paths import existing, fresh, regular
 
@@ -113,4 +113,4 @@ def _whole(path: str, lines: list[str], source: Source, where: str) -> str:
     if not any(excerpt.path == path and excerpt.name is None for excerpt in source.excerpts):
         raise EditError(f"{where}: {path} is there already, and was not shown whole: it cannot be written anew")
     old = source.files[path]
-    return change(old, [Change(first=0, last=len(bare(old)), lines=lines)])
+    return change(old, [Change(first=0, last=len(file_lines(old)), lines=lines)])

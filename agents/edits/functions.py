@@ -9,7 +9,7 @@ from ..definitions import Node
 from .base import Edit, EditError, EditForm, NothingFound, Source
 from .code_block import CodeBlock, code_blocks
 from .finish import finish
-from .lines import Change, bare, change
+from .lines import Change, change, file_lines
 from .paths import existing
 from .rewriting import appended, beside, imported, rewritten
 from .targets import Scope, Target, find
@@ -78,7 +78,7 @@ Rules:
 
 
 def _change(target: Target, source: Source) -> Change:
-    lines = bare(source.files[target.path])
+    lines = file_lines(source.files[target.path])
     if target.old is not None:
         return rewritten(target, lines)
     return beside(target, lines) if target.siblings else appended(target, lines)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .base import EditError
+
+MARK = "\ufeff"
+"""The byte order mark that a file may begin with: no text of its first line, and no edit takes it away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +37,18 @@ def bare(text: str) -> list[str]:
     return [line[:-1].removesuffix("\r") if line.endswith("\n") else line for line in split(text)]
 
 
+def file_lines(text: str) -> list[str]:
+    """The lines of a file without their ends, and without the byte order mark."""
+    return bare(text.removeprefix(MARK))
+
+
 def change(text: str, changes: Sequence[Change]) -> str:
     """The text with all changes, which are all relative to it; what they leave as it is keeps its bytes. Raises
     `EditError` where two of them touch the same line."""
+    if text.startswith(MARK):
+        return MARK + change(
+            text[1:], [replace(one, lines=one.lines if one.first else unmarked(one.lines)) for one in changes]
+        )
     pieces, lines = split(text), bare(text)
     real = [one for one in changes if one.ends is not None or lines[one.first : one.last] != list(one.lines)]
     ordered = sorted(real, key=lambda one: (one.first, one.last))
@@ -63,6 +75,11 @@ def change(text: str, changes: Sequence[Change]) -> str:
     if last_one.ends:
         return whole if whole.endswith("\n") else whole + end
     return whole.removesuffix("\n").removesuffix("\r") if whole.endswith("\n") else whole
+
+
+def unmarked(lines: Sequence[str]) -> list[str]:
+    """Lines as a model wrote them, without the byte order mark that it may have copied."""
+    return [line.removeprefix(MARK) if number == 0 else line for number, line in enumerate(lines)]
 
 
 def _trimmed(lines: Sequence[str], one: Change) -> tuple[int, int, list[str]]:

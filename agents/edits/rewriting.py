@@ -10,7 +10,7 @@ from itertools import groupby
 from ..definitions import Definition, Node, bound_names, parse
 from .base import EditError
 from .code_block import CodeBlock
-from .lines import Change, bare
+from .lines import Change, file_lines
 from .targets import Target
 
 _ENCODING = re.compile(r"^[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")  # PEP 263.
@@ -122,7 +122,7 @@ def _place(text: str) -> int:
     what only the first lines may say: the interpreter and the encoding."""
     tree = parse(text)
     at = 0
-    for number, line in enumerate(bare(text)[:2], start=1):
+    for number, line in enumerate(file_lines(text)[:2], start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             break
         if (number == 1 and line.startswith("#!")) or _ENCODING.match(line):

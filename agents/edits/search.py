@@ -6,27 +6,28 @@ import re
 from collections.abc import Sequence
 
 from .base import Source
-from .lines import bare, quote
+from .lines import file_lines, quote, unmarked
 
 
 def positions(wanted: Sequence[str], lines: Sequence[str]) -> list[int]:
-    """Where all of the wanted lines begin, from 0; exact."""
+    """Where all of the wanted lines begin, from 0; exact, but for a byte order mark copied with the first line."""
     if not wanted:
         return []
     first, count = wanted[0], len(wanted)
-    return [
+    found = [
         at
         for at in range(len(lines) - count + 1)
         if lines[at] == first and list(lines[at : at + count]) == list(wanted)
     ]
+    return found or [0] * (list(lines[:count]) == unmarked(wanted))
 
 
 def not_found(wanted: Sequence[str], path: str, source: Source) -> str:
     """What to say of lines that a file does not hold."""
-    lines = bare(source.files[path])
+    lines = file_lines(source.files[path])
     message = f"these lines are not in {path}"
     others = [other for other in source.shown if other != path and other in source.files]
-    holding = [other for other in others if positions(wanted, bare(source.files[other]))]
+    holding = [other for other in others if positions(wanted, file_lines(source.files[other]))]
     if holding:
         return f"{message}, but in {', '.join(holding[:3])}"
     at = _nearest(wanted, lines)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..definitions import Definition, Node, definitions, parse
 from .base import EditError, Source
 from .code_block import CodeBlock
-from .lines import bare
+from .lines import bare, file_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class Scope:
         if path not in self._files:
             text = self.source.files.get(path, "") if path.endswith((".py", ".pyi")) else ""
             tree = parse(text)
-            self._files[path] = [] if tree is None else definitions(tree, bare(text))
+            self._files[path] = [] if tree is None else definitions(tree, file_lines(text))
         return self._files[path]
 
     def shown(self) -> list[tuple[str, Definition]]:

@@ -70,3 +70,37 @@ def test_programs_stay_programs(tmp_path):
     git(tmp_path, "apply", "--cached", "-", stdin=patch.encode())
     listed = [line.split() for line in git(tmp_path, "ls-files", "--stage").splitlines()]
     assert {path: mode for mode, _, _, path in listed} == {"bin/run.sh": "100755", "new.sh": "100755", "text": "100644"}
+
+
+MARK = "\ufeff"
+"""A byte order mark."""
+FIRST = "def f():\n    return 1\n"
+MARKED = {
+    "blocks": (
+        "<edit>\n<<<< SEARCH m.py\n{}def f():\n    return 1\n"
+        "==========\n{}def g():\n    return 1\n>>>> REPLACE\n</edit>"
+    ),
+    "functions": "m.py::f\n```python\n{}@cache\ndef f():\n    return 1\n```",
+    "files": '<edit>\n<file path="m.py">\n{}def g():\n    return 1\n</file>\n</edit>',
+    "diff": "<edit>\n--- a/m.py\n+++ b/m.py\n@@ -1,2 +1,2 @@\n-{}def f():\n+{}def g():\n     return 1\n</edit>",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "copied"), [*((name, "") for name in MARKED), *((name, MARK) for name in ("blocks", "diff", "files"))]
+)
+def test_a_byte_order_mark_stays_and_is_no_text_of_the_first_line(name, copied):
+    source = Source(files={"m.py": MARK + FIRST}, excerpts=[Excerpt(path="m.py", text=MARK + FIRST)])
+    edit = read_edit(FORMS.find(name)(), MARKED[name].replace("{}", copied), source)
+    first = "@cache\ndef f():" if name == "functions" else "def g():"
+    assert edit == {"m.py": f"{MARK}{first}\n    return 1\n"}
+    plain = Source(files={"m.py": FIRST}, excerpts=[Excerpt(path="m.py", text=FIRST)])
+    edit = read_edit(FORMS.find(name)(), MARKED[name].replace("{}", ""), plain)
+    assert edit == {"m.py": f"{first}\n    return 1\n"}
+
+
+@pytest.mark.parametrize("form", ["blocks", "diff"])
+def test_a_mark_does_not_hide_which_lines_are_meant(form):
+    source = Source(files={"m.py": MARK + FIRST}, excerpts=[Excerpt(path="m.py", text=MARK + FIRST)])
+    with pytest.raises(EditError, match="Line 2 of them differs"):
+        read_edit(FORMS.find(form)(), MARKED[form].replace("{}", "").replace("    return 1", "    return 10"), source)
