@@ -62,7 +62,8 @@ class Environment(Spec):
     python: str | None = None
     """An interpreter, or the folder of a virtual environment; None: the interpreter that runs plait."""
     paths: Several[TreePath] | None = None
-    """Folders of the repository on PYTHONPATH; None: `src` and `lib` if they hold packages, and the root."""
+    """Folders of the repository on PYTHONPATH; None: `src` and `lib` if they hold packages, the root, then the two if
+    they hold other Python modules, and none that is called as one of Python's own."""
     variables: Variables = {}
     """Further environment variables."""
 

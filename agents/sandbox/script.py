@@ -16,6 +16,7 @@ import io
 import math
 import os
 import re
+import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,9 @@ from ..repository import Snapshot
 from .base import Execution, Limits, SandboxFailed
 from .process import Watched
 from .tree import FILE_BYTES
+
+_OWN = sorted(name for name in sys.stdlib_module_names if not name.startswith("_"))
+"""Modules of Python."""
 
 
 def patch_bytes(snapshot: Snapshot) -> bytes:
@@ -114,13 +118,21 @@ def _python_path(tree: str, paths: Sequence[str] | None) -> list[str]:
         joined = ":".join(f"{tree}/{quote(path)}" if path != "." else tree for path in paths)
         return [f"export PYTHONPATH={joined}"] if paths else []
     return [
-        "path=",
+        "first= last=",
         "for folder in src lib; do",
-        f"  for package in {tree}/$folder/*/__init__.py; do",
-        f'    if test -e "$package"; then path=$path{tree}/$folder:; break; fi',
+        f"  has={tree}/$folder",
+        '  for package in "$has"/*/__init__.py; do',
+        '    if test -e "$package"; then first=$first$has:; continue 2; fi',
         "  done",
+        # Single modules and namespace packages. A folder whose name has a dot, as in `lib` of a virtual environment, is
+        # none of these; one that is a package itself, or would hide a module of Python, was not meant to be searched.
+        '  if test -e "$has/__init__.py"; then continue; fi',
+        f'  for name in {" ".join(_OWN)}; do if test -e "$has/$name.py"; then continue 2; fi; done',
+        "  module=$(find \"$has/\" -mindepth 1 -type d -name '*.*' -prune -o -name '*.py' -print -quit 2>/dev/null)",
+        '  if test -n "$module"; then last=$last:$has; fi',
         "done",
-        f"export PYTHONPATH=$path{tree}",
+        # Behind the root: what was found there stays what it was.
+        f"export PYTHONPATH=$first{tree}$last",
     ]
 
 

@@ -93,6 +93,34 @@ async def test_packages_of_the_tree_are_importable_before_those_of_the_environme
     assert (await python(chosen, snapshot, text)).output == "1 it's $HOME\nnone\n"
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "is_found"),
+    [
+        ("src/alone.py", "alone", True),
+        ("lib/alone.py", "alone", True),
+        ("src/space/inner/__init__.py", "space.inner", True),
+        ("src/a/b/c/d.py", "a.b.c.d", True),
+        ("lib/python3.11/site-packages/other.py", "other", False),
+        ("src/__init__.py", "src", True),
+    ],
+)
+async def test_modules_below_src_and_lib_are_importable(sandbox, tmp_path, path, name, is_found):
+    files = {path: "", "root.py": "FROM = 'root'\n", f"{path.partition('/')[0]}/root.py": "FROM = 'below'\n"}
+    if not is_found:
+        del files["lib/root.py"]
+    here = make_repository(tmp_path / "it's here", files)
+    text = f"import os, root; print(root.FROM, len(os.environ['PYTHONPATH'].split(':')))\nimport {name}"
+    done = await python(sandbox, here, text)
+    count = 1 if path in ("src/__init__.py", "lib/python3.11/site-packages/other.py") else 2
+    assert done.output.splitlines()[0] == f"root {count}" and (done.exit_code == 0) is is_found
+
+
+async def test_a_folder_that_would_hide_a_module_of_python_is_not_searched(sandbox, tmp_path):
+    here = make_repository(tmp_path / "repository", {"src/types.py": "1 / 0\n", "src/logging.py": "1 / 0\n"})
+    done = await python(sandbox, here, "import logging, enum, src.types")
+    assert done.output.splitlines()[-1] == "ZeroDivisionError: division by zero" and "src/types.py" in done.output
+
+
 async def test_variables_are_a_fixed_few(sandbox, snapshot, monkeypatch):
     monkeypatch.setenv("PLAIT_SECRET", "x")
     done = await python(sandbox, snapshot, "import os; print(*sorted(os.environ))")
@@ -174,7 +202,7 @@ async def test_when_plait_is_killed_its_commands_die(snapshot):
 
 async def test_twenty_at_once_share_nothing(sandbox, snapshot):
     text = (
-        "import os, time\nme = os.environ['PYTHONPATH'].split(':')[-1]\n"
+        "import os, time, b\nme = os.path.dirname(b.__file__)\n"
         "for folder in ('.', me, os.path.expanduser('~'), os.environ.get('TMPDIR', '/tmp')):\n"
         "    assert not os.path.exists(folder + '/mine'), folder\n    open(folder + '/mine', 'w').write('{n}')\n"
         "time.sleep(0.5)\n"
