@@ -86,7 +86,7 @@ class Fields(Method):
     file_tokens: int = Field(default=100_000, ge=1, strict=True)
     """Longer files are never read."""
     context_limit: int | None = Field(default=None, ge=1, strict=True)
-    """Tokens one conversation may span; None: the model's own limit."""
+    """Tokens one conversation may span, methods that give answers in it included; None: the model's own limit."""
     encoding: Literal["sequential", "parallel"] = "sequential"
     """`parallel`: the parts of the context are encoded each on its own (APE, arXiv 2502.05431), so that their order and
     choice cost nothing; needs an engine with parallel contexts."""
@@ -179,7 +179,7 @@ class Fields(Method):
         self.sandbox.check()
         for stage, generator in self.generators.items():
             if stage not in self.models:
-                reading(generator, engine.tokenizer.encode(self.issue)).check(engine)
+                reading(generator, engine.tokenizer.encode(self.issue), self.context_limit).check(engine)
         if "edits" not in self.models:
             self.check_engine(engine)
 

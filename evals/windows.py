@@ -3,14 +3,16 @@
 Three cases are exact (arXiv 2504.15466 draws its curves over context windows from one run each, counting as failed what
 does not fit; that is exact only where nothing that does not fit can still succeed):
 
-- independent lines (`Sequential`, `SelfConsistency`) without a forced conclusion: sampling depends on seed, branch and
-  position alone, so the smaller window's text is a prefix;
-- `APR` whose threads all stayed within the window: it would have run the same;
+- independent lines (`Sequential`, `SelfConsistency`) without a forced conclusion or a generator: sampling depends on
+  seed, branch and position alone, so the smaller window's text is a prefix;
+- those, and `APR`, which stayed within the window, with room for a conclusion: they would have run the same, and so
+  would methods of these three inside them;
 - `Hogwild` whose workers and conclusion would have had room.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +21,9 @@ from ..runtime.methods.answers import extract, majority
 from ..runtime.methods.apr.method import APR
 from ..runtime.methods.base import Decoding, Method
 from ..runtime.methods.hogwild.method import Hogwild
+from ..runtime.methods.nesting import all_methods
 from ..runtime.methods.self_consistency import SelfConsistency
-from ..runtime.methods.sequential import Sequential
+from ..runtime.methods.sequential import Answering, Sequential
 from ..runtime.result import Finish, Result
 from ..runtime.trace.trace import Trace
 
@@ -44,12 +47,16 @@ def narrow(method: Method, result: Result, window: int, tokenizer: Tokenizer | N
     """The outcome with `context_limit=window`, or None where only running it tells: without a tokenizer, that is
     wherever something is cut. May block: answers vote."""
     usage = result.usage
-    if result.finish_reason.is_budget or (isinstance(method, Decoding) and method.contexts):
+    parts = list(all_methods(method))
+    if result.finish_reason.is_budget or any(isinstance(part, Decoding) and part.contexts for part in parts):
+        return None
+    inner = parts[1:]
+    if not all(isinstance(part, (Sequential, SelfConsistency, APR)) for part in inner):
         return None
     if isinstance(method, Hogwild):
         fits = result.details["context"] <= window
     else:
-        fits = longest_context(result.trace) + usage.rolled_back_tokens < window
+        fits = longest_context(result.trace) + usage.rolled_back_tokens + _kept_back(parts) < window
     if fits:
         if isinstance(method, (Sequential, SelfConsistency, APR, Hogwild)):
             return Narrowed(
@@ -62,12 +69,19 @@ def narrow(method: Method, result: Result, window: int, tokenizer: Tokenizer | N
                 details=result.details,
             )
         return None
-    if tokenizer is None:
+    # Where another method gives the samples, the text and the answer are what it makes of its own.
+    if tokenizer is None or inner:
         return None
     # Tokens behind a stop string were dropped, and in the smaller window some might not have come.
     if isinstance(method, (Sequential, SelfConsistency)) and method.conclusion is None and not usage.rolled_back_tokens:
         return _cut(method, result.trace, window, tokenizer)
     return None
+
+
+def _kept_back(parts: Sequence[Method]) -> int:
+    """Tokens at most that a text leaves free for its conclusion, whether that comes or not; none is less than a byte."""
+    conclusions = [part for part in parts if isinstance(part, Answering) and part.conclusion is not None]
+    return max((part.conclusion_tokens + len((part.conclusion or "").encode()) for part in conclusions), default=0)
 
 
 def longest_context(trace: Trace) -> int:

@@ -36,7 +36,7 @@ class TreeSearch(SearchFields):
                     f"the reward {self.reward.reward!r} judges by how the policy samples a step: with a generator "
                     "take another one"
                 )
-            reading(self.generator, self.tokens(engine.tokenizer)).check(engine)
+            reading(self.generator, self.tokens(engine.tokenizer), self.context_limit).check(engine)
 
     async def run(self, ctx: Context) -> Outcome:
         prompt = self.tokens(ctx.tokenizer)

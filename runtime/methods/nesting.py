@@ -68,10 +68,18 @@ def _parts(value: object) -> Iterator[tuple[object, object]]:
     return ((name, part) for name, part in parts if not isinstance(part, str | int | float | None))
 
 
-def reading(method: Method, prompt: Prompt) -> Method:
-    """`method` with this prompt in the place of its own. Raises `InvalidJob` if it takes none."""
+def least_limit(*limits: int | None) -> int | None:
+    """The least of those that are set."""
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def reading(method: Method, prompt: Prompt, limit: int | None) -> Method:
+    """`method` with this prompt in the place of its own, and a `context_limit`, if it has one, of at most `limit`.
+    Raises `InvalidJob` if it takes no prompt."""
     # Not a dump, in which fields may be left out or be written as something else.
     values: dict[str, Any] = {name: getattr(method, name) for name in type(method).model_fields}
+    if "context_limit" in values:
+        values["context_limit"] = least_limit(values["context_limit"], limit)
     values["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
     if isinstance(method, Decoding):
         values |= {"chat": False, "system": None}  # it is a chat already, if it is to be one
@@ -79,10 +87,10 @@ def reading(method: Method, prompt: Prompt) -> Method:
 
 
 async def go_on(ctx: Context, method: Method, branch: TracedBranch) -> Outcome:
-    """What the method writes behind what a branch has read, drawn under it; the branch stays as it is. A text that
-    leaves the method no room is an outcome."""
+    """What the method writes behind what a branch has read, drawn under it and within its context limit; the branch
+    stays as it is. A text that leaves the method no room is an outcome."""
     try:
-        return await ctx.run(reading(method, branch.tokens), parent=branch)
+        return await ctx.run(reading(method, branch.tokens, branch.context_limit), parent=branch)
     except PromptTooLong:
         return Outcome(text="", answer=None, finish=Finish.CONTEXT)
     except OutOfBlocks:

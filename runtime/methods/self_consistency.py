@@ -47,17 +47,20 @@ class SelfConsistency(Voting):
     def check(self, engine: Engine) -> None:
         super().check(engine)
         if self.generator is not None:
-            reading(self.generator, self.messages or self.prompt).check(engine)
+            self._sampler(self.generator).check(engine)
 
     async def run(self, ctx: Context) -> Outcome:
         if self.generator is not None:
-            return await self._vote(await self._run(ctx, reading(self.generator, self.messages or self.prompt)))
+            return await self._vote(await self._run(ctx, self._sampler(self.generator)))
         root = self.open(ctx, self.tokens(ctx.tokenizer))
         with ctx.phase("prefill"):
             await root.generate(SamplingParams(max_tokens=0))
         with ctx.phase("samples"):
             samples = await ctx.parallel(self._sample, await root.fork_many(self.n))
         return await self._vote([sample for sample in samples if sample is not None])
+
+    def _sampler(self, generator: Method) -> Method:
+        return reading(generator, self.messages or self.prompt, self.context_limit)
 
     async def _vote(self, samples: Sequence[Outcome]) -> Outcome:
         answers = [sample.answer for sample in samples]

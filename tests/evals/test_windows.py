@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from plait import APR, Budget, Multiverse, Runtime, SelfConsistency, Sequential
+from plait import APR, Budget, Hogwild, Multiverse, Runtime, ScriptedEngine, SelfConsistency, Sequential
 from plait.evals import MethodConfig
 from plait.evals.benchmarks.countdown.benchmark import Countdown
 from plait.evals.windows import longest_context, narrow
@@ -18,7 +18,10 @@ METHODS = [
     {"method": "self_consistency", "n": 3},
     {"method": "self_consistency", "n": 3, "temperature": 0.0},
     {"method": "apr"},
+    {"method": "self_consistency", "n": 3, "generator": {"method": "sequential", "prompt": "-", "answer": "countdown"}},
 ]
+CUT = METHODS[:3]
+"""Those whose text in a smaller window is a prefix."""
 WINDOWS = [9, 20, 60, 130]
 
 
@@ -38,10 +41,10 @@ async def test_narrowed_equals_run(benchmark, fields):
     async with Runtime("countdown") as runtime:
         derived, seen = await compare(runtime, benchmark, fields, 400, WINDOWS)
     assert derived >= 6
-    assert seen == ({True} if fields["method"] == "apr" else {True, False})
+    assert seen == ({True, False} if fields in CUT else {True})
 
 
-@pytest.mark.parametrize("fields", METHODS, ids=lambda fields: fields["method"])
+@pytest.mark.parametrize("fields", METHODS[:4], ids=lambda fields: fields["method"])
 async def test_narrowed_equals_run_in_the_papers_language(fields):
     fields = {**fields, "sub_call_budget": 3} if fields["method"] == "apr" else fields
     paper = Countdown(language="paper", count=4, token_budget=1024)
@@ -50,6 +53,20 @@ async def test_narrowed_equals_run_in_the_papers_language(fields):
         derived, seen = await compare(runtime, paper, fields, 4000, [30, 200, 600, 1500, 3000])
     assert derived >= 6
     assert seen == ({True} if fields["method"] == "apr" else {True, False})
+
+
+async def test_a_conclusion_needs_room_whether_it_comes_or_not():
+    async with Runtime(
+        engine=ScriptedEngine(lambda text: "so be it" if text.endswith("so ") else "x" * 100)
+    ) as runtime:
+        method = Sequential(prompt="p", answer="boxed", conclusion="so ", conclusion_tokens=20, context_limit=400)
+        _, larger = await outcome(runtime, method)
+        longest = longest_context(larger.trace)
+        for window in range(longest - 1, longest + 30):
+            narrowed = narrow(method, larger, window, runtime.tokenizer)
+            expected, _ = await outcome(runtime, method.model_copy(update={"context_limit": window}))
+            assert narrowed is None or narrowed.text == expected[1], window
+        assert narrowed is not None
 
 
 async def compare(runtime, benchmark, fields, largest, windows):
@@ -88,6 +105,7 @@ async def test_what_would_run_differently_is_not_derived(benchmark):
             (Sequential(prompt=prompt, context_limit=400), length, {}),
             (Sequential(prompt=prompt, context_limit=400), 200, {"total_tokens": 20}),
             (APR(prompt=prompt, dialect="compact", context_limit=400), 60, {}),
+            (SelfConsistency(prompt=prompt, n=2, generator=Hogwild(prompt="-", workers=1), context_limit=400), 399, {}),
             (SelfConsistency(prompt=prompt, n=2, conclusion="answer"), 60, {}),
             (Multiverse(prompt=prompt, context_limit=400), 60, {}),
         ]:

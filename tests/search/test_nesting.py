@@ -295,6 +295,26 @@ async def test_children_of_any_method_hand_back_its_answer():
     assert all(b.level == 1 for b in result.trace.branches.values() if b.parent in join.children)
 
 
+@pytest.mark.parametrize("own", [None, 400])
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("holder", [SelfConsistency, APR, TreeSearch])
+async def test_what_a_thread_may_span_holds_for_methods_inside(holder, depth, own):
+    generator = Sequential(prompt="-", context_limit=own)
+    if depth == 2:
+        generator = SelfConsistency(prompt="-", n=2, generator=generator)
+    more = {APR: {"dialect": "test_calls"}, TreeSearch: {"width": 1, "reward": by_length, "strategy": "beam"}}
+    method = holder(prompt="q", generator=generator, context_limit=40, max_tokens=50, **more.get(holder, {}))
+    result = await solve(method, lambda text: "ab!go " if holder is APR and text.endswith("q") else "z" * 100)
+    longest = max(len(s) + sum(span.length or 0 for span in s.view) for s in result.trace.segments)
+    assert longest == 40
+
+
+async def test_the_limit_of_a_method_inside_holds_where_it_is_less():
+    inner = Sequential(prompt="-", context_limit=40)
+    result = await solve(SelfConsistency(prompt="q", n=1, generator=inner, context_limit=400), ["z" * 100])
+    assert result.finish_reason is Finish.CONTEXT and len(result.text) == 40 - len(["<s>", "q"])
+
+
 async def test_a_trajectory_that_fills_the_context_of_its_generator_ends():
     inner = Sequential(prompt="-", context_limit=8, stop=(";",))
     method = TreeSearch(prompt="q", generator=inner, width=1, reward=by_length, strategy="beam", delimiters=(";",))

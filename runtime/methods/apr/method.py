@@ -90,7 +90,7 @@ class APR(Decoding):
             raise InvalidInput("sub_call_budget goes in front of a text prompt; this prompt is not text")
         super().check(engine)
         if self.generator is not None:
-            reading(self.generator, self.tokens(engine.tokenizer)).check(engine)
+            reading(self.generator, self.tokens(engine.tokenizer), self.context_limit).check(engine)
 
     def tokens(self, tokenizer: Tokenizer) -> list[int]:
         if self.sub_call_budget is None:
