@@ -13,6 +13,7 @@ from ..runtime.budget import Budget
 from ..runtime.disk import own_file
 from ..runtime.errors import InvalidInput
 from ..runtime.methods.base import Method
+from ..runtime.methods.nesting import least_limit
 from ..runtime.methods.registry import parse_method
 from ..runtime.mqtt.address import refuse_password
 from ..runtime.spec import Several, Spec
@@ -61,10 +62,14 @@ class MethodConfig(Spec):
         return self.label or describe(self.fields)
 
     def build(self, benchmark: Benchmark, sample: Sample, window: int | None) -> Method:
-        """The method for one problem. Raises `InvalidJob`."""
-        limit = {} if window is None else {"context_limit": window}
-        given = benchmark.prompt(sample, self.fields["method"])
-        return parse_method({**given, **limit, **self.fields})
+        """The method for one problem, with the window as its `context_limit` unless its own is less. Raises
+        `InvalidJob`."""
+        fields = {**benchmark.prompt(sample, self.fields["method"]), **self.fields}
+        method = parse_method(fields)
+        if window is None:
+            return method
+        own = getattr(method, "context_limit", None)
+        return parse_method({**fields, "context_limit": least_limit(own, window)})
 
 
 def _benchmark(value: object) -> object:
@@ -98,7 +103,8 @@ class EvalConfig(Spec):
     engine: dict[str, Any] = Field(default_factory=dict)
     """Options of the model's loader (`kv_tokens = 131072`)."""
     windows: Several[Annotated[int, Field(ge=1)]] = ()
-    """Context windows in tokens; empty: the methods' own limits."""
+    """Context windows in tokens, for methods inside methods too; a method's own `context_limit` holds where it is less.
+    Empty: the methods' own limits alone."""
     budgets: Several[Budget] = (Budget(),)
     """Limits of one job; every method runs within each of them."""
     seed: int = 0

@@ -79,7 +79,7 @@ def narrow(method: Method, result: Result, window: int, tokenizer: Tokenizer | N
 
 
 def _kept_back(parts: Sequence[Method]) -> int:
-    """Tokens at most that a text leaves free for its conclusion, whether that comes or not; none is less than a byte."""
+    """Tokens at most that a text leaves free for its conclusion, whether it comes or not; none is less than a byte."""
     conclusions = [part for part in parts if isinstance(part, Answering) and part.conclusion is not None]
     return max((part.conclusion_tokens + len((part.conclusion or "").encode()) for part in conclusions), default=0)
 

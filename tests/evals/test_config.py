@@ -185,6 +185,15 @@ def test_what_is_no_json_is_said_at_once(changes, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("own", "window", "limit"), [(None, None, None), (80, None, 80), (None, 60, 60), (80, 60, 60), (80, 400, 80)]
+)
+def test_a_window_holds_unless_the_methods_own_limit_is_less(own, window, limit):
+    benchmark = grid().benchmark
+    fields = {"method": "sequential"} if own is None else {"method": "sequential", "context_limit": own}
+    assert MethodConfig(fields=fields).build(benchmark, benchmark.load()[0], window).context_limit == limit
+
+
 def test_a_method_config_alone_is_checked_too():
     with pytest.raises(InvalidInput, match="malformed method: .*max_token: Extra"):
         MethodConfig(fields={"method": "sequential", "max_token": 3})
