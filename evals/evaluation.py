@@ -56,6 +56,6 @@ class Evaluation:
                         sample=sample.id,
                         method=method.name,
                         place=place,
-                        model=self.config.model,
+                        model=self.store.settings["model"],
                         answer=row.extracted,
                     )

@@ -19,6 +19,8 @@ from .evaluation import Evaluation
 
 FILES = ("model_files", "inputs")
 """Settings that are fingerprints of files."""
+ENGINE = ("model", "model_files")
+"""Settings that an engine's name takes the place of, where one is given as an object."""
 TRIED = 3
 """Problems at most that are looked at for one that can be used."""
 
@@ -37,11 +39,12 @@ def settings_but_files(config: EvalConfig, samples: list[Sample]) -> dict[str, A
 
 
 def all_settings(config: EvalConfig, samples: list[Sample], engine: Engine | None) -> dict[str, Any]:
-    """Everything that decides about the results."""
+    """Everything that decides about the results. `engine`: runs for `config.model`, whose place its name takes."""
     inputs = _inputs(config, samples)
+    ran = {"model_files": model_digest(config.model)} if engine is None else dict.fromkeys(ENGINE, engine.name)
     return {
         **settings_but_files(config, samples),
-        "model_files": model_digest(config.model) if engine is None else engine.name,
+        **ran,
         **({"inputs": inputs} if inputs else {}),
     }
 

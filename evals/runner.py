@@ -49,9 +49,10 @@ async def run(
 ) -> Path:
     """Run what is missing of the evaluation in the folder `out`, then write its report; returns the report's path.
 
-    `engine`: run on this one instead of `config.model`. Being killed loses the jobs in flight; so does being cancelled,
-    which writes the report of what is done. Calling it again goes on. Raises `InvalidInput` when the folder holds an
-    evaluation with other settings, and whatever is wrong with the model, the problems or a method, before any work.
+    `engine`: run on this one instead of `config.model`, under its name. Being killed loses the jobs in flight; so does
+    being cancelled, which writes the report of what is done. Calling it again goes on. Raises `InvalidInput` when the
+    folder holds an evaluation with other settings, and whatever is wrong with the model, the problems or a method,
+    before any work.
     """
     # Drawing or fetching problems may take minutes: other work of the event loop goes on meanwhile.
     samples = await asyncio.to_thread(read_problems, config)

@@ -134,6 +134,8 @@ class Store:
     def check(self, settings: dict[str, Any]) -> None:
         """Raise `InvalidInput` that says what differs from the settings the folder was made with."""
         old, new = _that_matters(self.settings), _that_matters(json.loads(json.dumps(settings)))
+        if _same_engine(old, new):
+            old = {**old, "model": new["model"]}
         if new.get("timeout", math.inf) > old.get("timeout", math.inf):
             new["timeout"] = old["timeout"]  # What ended within less would have ended within more.
         changed = differences(old, new)
@@ -196,6 +198,13 @@ def _that_matters(settings: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(engine, dict):
         return settings
     return {**settings, "engine": {name: value for name, value in engine.items() if name not in CAPACITY}}
+
+
+def _same_engine(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Was it run on the same object? Then the configuration's model, in folders that name it and in a configuration
+    alone, says nothing."""
+    name = new.get("model_files")
+    return name is not None and name == old.get("model_files") and name in (old.get("model"), new.get("model"))
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

@@ -13,6 +13,8 @@ import pytest
 from plait import InvalidInput, InvalidJob, OutOfBlocks, Sequential, Trace, UnsupportedByEngine
 from plait.evals import EvalConfig, run
 from plait.evals.benchmarks.countdown.benchmark import Countdown
+from plait.evals.evaluation import Evaluation
+from plait.evals.export import records
 from plait.evals.failures import failure
 from plait.evals.preflight import all_settings, read_problems
 from plait.evals.runner import job_seed, report_so_far
@@ -84,6 +86,25 @@ async def test_a_grown_grid_is_another_evaluation(tmp_path):
     with pytest.raises(InvalidInput, match="problems: "):
         await run(grid(benchmark={"name": "countdown", "numbers": 3, "count": 6, "seed": 1}), tmp_path, engine=engine())
     await run(grid(concurrency=1), tmp_path, engine=engine())
+
+
+async def test_an_engine_of_ones_own_goes_by_its_name(tmp_path):
+    report = await run(grid(), tmp_path, engine=engine())
+    assert read_settings(tmp_path)["settings"]["model"] == "scripted"
+    assert "model scripted" in report.read_text() and "model scripted" in report.with_suffix(".md").read_text()
+    evaluation = Evaluation(grid(), Store(tmp_path).read(), read_problems(grid()))
+    assert {row["model"] for row in records(tmp_path)} == {one.model for one in evaluation.answers()} == {"scripted"}
+    report_so_far(grid(), tmp_path)
+    # As it was written before.
+    path = tmp_path / "settings.json"
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({**kept, "settings": {**kept["settings"], "model": "countdown"}}))
+    report_so_far(grid(), tmp_path)
+    await run(grid(), tmp_path, engine=engine())
+    assert read_settings(tmp_path) == kept
+    for other in (engine(name="another"), None):
+        with pytest.raises(InvalidInput, match="model_files: "):
+            await run(grid(), tmp_path, engine=other)
 
 
 @pytest.mark.parametrize("cls", [Countdown, Sequential])
