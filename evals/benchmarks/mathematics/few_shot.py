@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from pydantic import Field, PrivateAttr
@@ -26,12 +27,14 @@ class FewShot(Mathematics):
     shots: int = Field(default=0, ge=0)
     """Worked examples in front of each problem, as GSM8K's problems are commonly put to models that are not chatty:
     `Question: ... Answer: ...`, the answer behind `####`. They are the job's contexts, so a method's `encoding` says
-    how they are read: `sequential`, or `parallel` (APE). 0: the problem alone, with `instruction`."""
+    how they are read: `sequential`, or `parallel` (APE). None of them is among the problems. 0: the problem alone, with
+    `instruction`."""
     _shown: list[str] | None = PrivateAttr(default=None)
 
     @abstractmethod
-    def examples(self) -> Sequence[tuple[str, str]]:
-        """Problems with their solutions, which end with `#### ANSWER`. Raises `InvalidInput`."""
+    def examples(self) -> Iterable[tuple[str, str]]:
+        """Problems with their solutions, which end with `#### ANSWER`; those that are asked are left out. Raises
+        `InvalidInput`."""
 
     def load(self) -> list[Sample]:
         samples = super().load()
@@ -45,9 +48,12 @@ class FewShot(Mathematics):
         if not self.shots:
             return []
         if self._shown is None:
-            shown = self.examples()[: self.shots]
+            asked = {_words(row.problem) for row in self.rows()}
+            shown = list(islice((one for one in self.examples() if _words(one[0]) not in asked), self.shots))
             if len(shown) < self.shots:
-                raise InvalidInput(f"shots: there are {len(shown)} examples, not {self.shots}")
+                raise InvalidInput(
+                    f"shots: there are {len(shown)} examples, not {self.shots}, that are none of the problems"
+                )
             self._shown = [f"Question: {problem}\nAnswer: {solution}" for problem, solution in shown]
         return self._shown
 
@@ -68,3 +74,8 @@ class FewShot(Mathematics):
         if not self.shots or answer is None:
             return super().grade(sample, answer, text)
         return self.grader.grade(sample.data, answer, text)
+
+
+def _words(problem: str) -> str:
+    """What tells problems apart: spaces and lines do not."""
+    return " ".join(problem.split())

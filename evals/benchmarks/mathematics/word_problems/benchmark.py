@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Literal
 
@@ -33,7 +33,7 @@ class WordProblems(FewShot):
             for number, problem in enumerate(drawn)
         ]
 
-    def examples(self) -> Sequence[tuple[str, str]]:
-        # Never a problem of `validation`; where training problems are asked, another seed keeps them apart.
-        drawn = islice(problems("train", -1 - self.seed), self.shots)
-        return [(problem.question, "\n".join([*problem.steps, f"{MARK} {problem.answer}"])) for problem in drawn]
+    def examples(self) -> Iterator[tuple[str, str]]:
+        # Never a problem of `validation`; where training problems are asked, another seed gives others.
+        for problem in problems("train", -1 - self.seed):
+            yield problem.question, "\n".join([*problem.steps, f"{MARK} {problem.answer}"])

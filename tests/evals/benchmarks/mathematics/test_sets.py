@@ -48,9 +48,9 @@ def test_gsm8k_solutions_have_a_marked_answer(write, answer):
 
 
 def test_shots_are_contexts(write):
-    benchmark = parse_benchmark(
-        {"name": "gsm8k", "data": write(GSM), "train": write(GSM[1:], "train.jsonl"), "shots": 2, "chat": False}
-    )
+    asked = {**GSM[0], "question": GSM[0]["question"] + "\n"}
+    train = write([asked, *GSM[1:]], "train.jsonl")
+    benchmark = parse_benchmark({"name": "gsm8k", "data": write(GSM[:1]), "train": train, "shots": 2, "chat": False})
     sample = benchmark.load()[0]
     fields = benchmark.prompt(sample, "sequential")
     assert fields["prompt"] == "Question: Ann has 2 hens and buys 3. How many?\nAnswer:"
@@ -71,8 +71,8 @@ def test_shots_are_contexts(write):
         search.question == sample.question and search.finishes(" so\n#### $5\n\n") and not search.finishes("2 + 3 = 5")
     )
     assert extract(search.answer, " so\n#### $5\n\n") == "5"
-    with pytest.raises(InvalidInput, match="there are 3 examples, not 4"):
-        parse_benchmark({"name": "gsm8k", "data": write(GSM), "train": write(GSM, "t.jsonl"), "shots": 4}).load()
+    with pytest.raises(InvalidInput, match="there are 2 examples, not 3, that are none of the problems"):
+        parse_benchmark({"name": "gsm8k", "data": benchmark.data, "train": train, "shots": 3}).load()
 
 
 async def test_in_context_learning_needs_no_data(tmp_path):
