@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from .columns import baseline, difference, interval, percent
 from .summary import Cell
 
+NO_BUDGET = "no budget"
+"""What a budget without limits is called."""
+
 
 def headline(cells: Sequence[Cell], first: str, budgets: Sequence[str], done: int, total: int) -> str:
     """Two sentences. `first`: the method that the others are compared with; `done`: entries of the grid, of `total`."""
@@ -20,7 +23,9 @@ def _best(cells: Sequence[Cell], first: str, budgets: Sequence[str]) -> str:
         return "There is no verdict yet."
     best = max(judged, key=lambda cell: cell.accuracy or 0.0)  # of equals the first, in the smallest window
     place = "" if best.window is None else f" in a window of {best.window:,} tokens"
-    place += f" within {budgets[best.budget]}" if len(budgets) > 1 else ""
+    if len(budgets) > 1:
+        budget = budgets[best.budget]
+        place += " without a budget" if budget == NO_BUDGET else f" within {budget}"
     of = f"{best.correct:,} of {best.num_judged:,}" if best.correct else f"none of {best.num_judged:,}"
     compared = difference(best, baseline(cells, best, first))
     than = f"; less {first}: {compared}" if compared else ""

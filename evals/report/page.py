@@ -17,7 +17,7 @@ from ...runtime.trace.viewer.page import embed
 from ..evaluation import Evaluation
 from .columns import Column, columns, interval, percent
 from .extras import curves, notes, parts_html, parts_table
-from .headline import headline
+from .headline import NO_BUDGET, headline
 from .plots import Point, Series, line_plot
 from .samples import full_traces, packed, samples_data, traces
 from .settings import phrase, settings_html
@@ -59,8 +59,7 @@ class Report:
         )
         self.cells.sort(key=lambda c: (c.budget, self.methods.index(c.method), c.window or 0))
         self.budgets = [
-            ", ".join(f"{name} {value:g}" for name, value in budget.model_dump(exclude_none=True).items())
-            or "no budget"
+            ", ".join(f"{name} {value:g}" for name, value in budget.model_dump(exclude_none=True).items()) or NO_BUDGET
             for budget in config.budgets
         ]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 520, 320
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 46
 COLOURS = 8
 """Classes c0 ... c7 of the style sheet; further series begin again, with other marks."""
 
@@ -58,6 +58,9 @@ def line_plot(series: Sequence[Series], *, x_label: str, is_logarithmic: bool) -
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text class="label" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    turned = f'x="12" y="{middle}" transform="rotate(-90 12 {middle})"'
+    parts.append(f'<text class="label" {turned} text-anchor="middle">accuracy</text>')
     for one in series:
         places = [(x_scale(point.x), y_scale(point.y), point) for point in one.points]
         variant = f" v{one.variant}" if one.variant else ""

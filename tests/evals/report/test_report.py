@@ -148,7 +148,7 @@ def test_the_first_line_says_what_came_out(folder):
     text = (folder / "report.html").read_text()
     line = re.search('<p id="headline">(.*?)</p>', text)[1]
     assert line.startswith(
-        "sequential is best: 1 of 3, 33.3 % (6.1 - 79.2) in a window of 300 tokens within no budget."
+        "sequential is best: 1 of 3, 33.3 % (6.1 - 79.2) in a window of 300 tokens without a budget."
     )
     assert line.endswith("All 18 runs are done, none failed.")
     assert re.search(r'<p class="m">Run of \d{4}-\d\d-\d\d, \d\d:\d\d UTC</p>', text)

@@ -75,8 +75,9 @@ def test_a_plot_places_its_points():
     points = [Point(x=x, y=y, low=y - 0.1, high=y + 0.1, note="n") for x, y in [(64, 0.2), (256, 0.6)]]
     plot = line_plot([Series(name="a & b", index=9, points=tuple(points))], x_label="<x>", is_logarithmic=True)
     (x1, y1), (x2, y2) = (map(float, place.split(",")) for place in re.search('points="([^"]*)"', plot)[1].split())
-    assert (x1, x2) == (52, 504) and y1 > y2
+    assert (x1, x2) == (64, 504) and y1 > y2
     assert 'class="series c1"' in plot and plot.count("<rect") == 2 and "a &amp; b: n" in plot and "<x>" not in plot
+    assert re.findall('<text class="label"[^>]*>([^<]*)<', plot) == ["&lt;x&gt;", "accuracy"]
     assert line_plot([], x_label="x", is_logarithmic=False) == ""
 
 
