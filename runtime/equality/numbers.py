@@ -1,8 +1,8 @@
 """`numbers`: exact values of numbers as answers write them; needs no library and no process.
 
-Integers, decimals (`.5`, `1.5E3`, `0.\\overline{3}`, `0.\\dot{3}`, `0.(3)`), `a/b`, `\\frac{a}{b}`, mixed numbers
-(`11 5/6`), percent, thousands separators, currencies in front and units or words behind, which are left out, and `x = `
-before any of them.
+Integers, decimals (`.5`, `1.5E3`, `1e20`, `1e-05`, `0.\\overline{3}`, `0.\\dot{3}`, `0.(3)`), `a/b`, `\\frac{a}{b}`,
+mixed numbers (`11 5/6`), percent, thousands separators, currencies in front and units or words behind, which are left
+out, and `x = ` or `Answer: ` before any of them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ _FRACTION = re.compile(
 )
 _MIXED = re.compile(r"(\d+)(?:(\\frac\{\d+\}\{\d+\})| (\d+/\d+))\Z")
 _PLAIN = re.compile(rf"{_DECIMAL}\Z")
-_LABEL = re.compile(r"\\text\{[^{}\\]*(?::|=|\bis|\bare)\}(?=.)|\\approx(?![A-Za-z])|=")
-"""What an answer may begin with: `\\text{The answer is}`, `=`."""
+_SCIENTIFIC = re.compile(rf"{_SIGN}\d+(?:\.\d+)?e(?:\d{{1,3}}|[+-]\d{{2,3}})\Z")
+"""With a small e where that can be no letter: `2e-3` may be 2e less 3."""
+_LABEL = re.compile(r"\\text\{[^{}\\]*(?::|=|\bis|\bare)\}(?=.)|\\approx(?![A-Za-z])|=|(?:[Ff]inal)?[Aa]nswer:(?=.)")
+"""What an answer may begin with: `\\text{The answer is}`, `=`, `Answer:`."""
 _NAME = re.compile(
     r"([A-Za-z](?:_\{?\w+\}?)?(?:'+|\^\{-1\}(?=\())?(?:\([a-z]\))?|\\frac\{d[a-z]\}\{d[a-z]\}|\\[a-z]+)=(?!.*=)",
     re.DOTALL,
 )
-_CURRENCY = re.compile(r"([+-]?)(?:\\\$|\\pounds|[£€])")
+_CODES = "USD|EUR|GBP"
+_CURRENCY = re.compile(rf"([+-]?)(?:\\\$|\\pounds|[£€]|(?:{_CODES}|\\text\{{(?:{_CODES})\}})(?=[+-]?[\d.]))")
 _PERCENT = re.compile(r"(?:%|\\text\{(?:percent|per cent|%)\}|(?<=\d)percent)\Z")
 _NOUNS = (
     "degree|deg|radian|rad|cent|dollar|euro|pound|inche|inch|in|foot|feet|ft|yard|yd|mile|mph|km/h|mm|cm|dm|km|meter|metre"
@@ -43,7 +46,7 @@ _NOUNS = (
 )
 _NAMED_UNIT = r"\\text\{[^{}]*\}(?:\^\{-?\d\}|\^\{\\circ\})?"
 _UNIT = re.compile(
-    rf"(?:{_NAMED_UNIT}(?:(?:/|\\cdot)?{_NAMED_UNIT})*|\^\{{(?:\\circ|o)\}}[CF]?|(?<=\d)(?:\\\$|[£€¢])"
+    rf"(?:{_NAMED_UNIT}(?:(?:/|\\cdot)?{_NAMED_UNIT})*|\^\{{(?:\\circ|o)\}}[CF]?|(?<=\d)(?:\\\$|[£€¢]|{_CODES})"
     r"|\\operatorname\{[a-z]+\}|(?<=\d)(?:th|\^\{(?:\\text\{)?(?:th|st|nd|rd)\}{1,2})"
     rf"|(?<=[\d}}])(?:square|sq|cubic|cu)?(?:{_NOUNS})(?:s|es)?(?:\^\{{\d\}})?)\Z"
 )
@@ -122,6 +125,8 @@ def _taken_apart(form: str) -> Reading:
             body, scale = body[: match.start()], _SCALES[match[1] or match[2]]
         else:
             body = _bare(body) or body
+    if _SCIENTIFIC.match(body):
+        body = body.replace("e", "E")
     return Reading(
         form=form, name=name, body=body, is_percent=is_percent, number=_number(body), words=words, scale=scale
     )

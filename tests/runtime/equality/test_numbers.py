@@ -75,12 +75,25 @@ def test_long_answers_of_words_are_read_at_once():
         (r"7\,\mathrm{x\,s}", None), (r"7\text{ sec}", "7"), (r"7\text{ million dollars}", "7000000"),
         (r"7\text{ inches of rain}", "7"), ("=7", "7"), ("x = = 7", None), ("2⅔", "8/3"), ("x=⅛", "1/8"),
         ("1 234", "1234"),
-        ("", None), ("(1,000)", None), ("1.2.3", None), ("1e5", None),
+        ("", None), ("(1,000)", None), ("1.2.3", None), ("1e5", "100000"), ("1e-5", None), ("e5", None), ("2e5x", None),
+        (r"\text{USD }5", "5"), ("-EUR 2.5", "-2.5"), ("USD", None), ("USD x", None), ("Answer:", None),
         ("-1.5E3", "-1500"), ("1E2/3", "100/3"), ("2E-3", "1/500"), ("2E", None), ("9" * 2000, None),
     ],
 )  # fmt: skip
 def test_values(text, value):
     assert read(text).value == (None if value is None else Fraction(value)) if len(text) < 1000 else key(text) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_as_programs_print_them(number):
+    assert read(repr(number)).value == Fraction(repr(number))
+
+
+@given(
+    st.integers(0, 10**6), st.sampled_from(["USD", "EUR", "GBP"]), st.sampled_from(["", "Answer: ", "Final answer: "])
+)
+def test_a_code_of_money_stands_on_either_side(number, code, label):
+    assert read(f"{label}{code} {number}").value == read(f"{label}{number} {code}").value == number
 
 
 @given(st.text(max_size=30) | st.text("0123456789./\\{}frac,-%x= ", max_size=15))
