@@ -142,10 +142,12 @@ class TracedBranch(Notes):
         if len(labels) > n or not all(isinstance(label, str) for label in labels):
             raise InvalidInput(f"labels must be {n} texts at most for {n} branches, not {labels!r:.200}")
         self._leave_to_readers()
+        forks = self.engine_branch.fork(n)
+        self._segments.freeze()
         view, packed_at = self._segments.view(), self._segments.packed_at
         names = [*labels, *[""] * (n - len(labels))]
         children = []
-        for branch, label in zip(self.engine_branch.fork(n), names, strict=True):
+        for branch, label in zip(forks, names, strict=True):
             limit = self.context_limit
             child = TracedBranch(
                 self.scope, branch, parent=self.id, label=label, context_limit=limit, origin="fork", view=view,
@@ -160,7 +162,7 @@ class TracedBranch(Notes):
         for branch in (self, *branches):
             branch._leave_to_readers()
         self.engine_branch.merge([branch.engine_branch for branch in branches])
-        self._segments.see([span for branch in branches for span in branch._segments.written()])
+        self._segments.see(self._taken_over(branches))
         children = tuple(branch.id for branch in branches)
         now = self.scope.state.seconds
         self._note_join(children, children, segment=None, step=self.scope.now, time=now)
@@ -173,9 +175,8 @@ class TracedBranch(Notes):
         for branch in (self, *branches):
             branch._leave_to_readers()
         self.engine_branch.attach([b.engine_branch for b in branches], temperature=temperature, scale=scale, bias=bias)
-        spans = [span for branch in branches for span in branch._segments.written()]
         group = self.scope.state.trace.new_group(temperature, scale, bias)
-        self._segments.see([replace(span, group=group) for span in spans])
+        self._segments.see([replace(span, group=group) for span in self._taken_over(branches)])
 
     def attach_contexts(
         self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
@@ -216,7 +217,7 @@ class TracedBranch(Notes):
         """Let the next token go to `position`."""
         self._leave_to_readers()
         self.engine_branch.seek(position)
-        self._segments.see([])
+        self._segments.freeze()
 
     def block(self) -> TracedBlock:
         """A handle on what is being written, closed with the job at the latest."""
@@ -262,6 +263,13 @@ class TracedBranch(Notes):
             self.record.closed = self.scope.state.seconds
         self.engine_branch.close()
         self.scope.state.branches.pop(self.id, None)
+
+    @staticmethod
+    def _taken_over(branches: Sequence[TracedBranch]) -> list[SpanRecord]:
+        """What the branches wrote since their fork, which ends there."""
+        for branch in branches:
+            branch._segments.freeze()
+        return [span for branch in branches for span in branch._segments.written()]
 
     @property
     def looks_on(self) -> bool:

@@ -2,9 +2,10 @@
 
 A branch's text is kept as *segments*, exactly as the engine's algebra has it: a segment is an append-only run of tokens
 at consecutive positions, all written under one view. A branch starts a new segment whenever its view changes (rewind,
-merge, watch, attach; its birth). So the record says of every token, the forgotten ones included, at which position it
-stood and which other tokens it attended to: its segment's view, then the segment itself, causally. Attention masks and
-training rows are derived from that, never stored.
+merge, watch, attach; its birth) or others take over what it wrote (fork; being merged or attached). So the record says
+of every token, the forgotten ones included, at which position it stood and which other tokens it attended to: its
+segment's view, then the segment itself, causally. Attention masks and training rows are derived from that, never
+stored.
 
 On disk a trace is one JSON Lines file, plain or compressed by gzip: a header, one line per branch, segment, join, use
 of a tool and state, and an end line; see `save`.

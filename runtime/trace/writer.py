@@ -104,6 +104,10 @@ class SegmentWriter:
         if self._own is not None and len(self._own):
             self._own = None
 
+    def freeze(self) -> None:
+        """End what is being written, which others are about to take over: the next token opens a new segment."""
+        self.see([])
+
     def block(self, position: int) -> tuple[SpanRecord, ...]:
         """What `Branch.block` covers."""
         own = self.own(position)
@@ -111,7 +115,7 @@ class SegmentWriter:
 
     def seal(self) -> tuple[SpanRecord, ...]:
         """What `Branch.seal` covers; the next token opens a new segment."""
-        self.see([])
+        self.freeze()
         self._own = None
         spans = self._unsealed()
         self._sealed = len(self._front)

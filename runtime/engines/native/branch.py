@@ -279,11 +279,12 @@ class NativeBranch:
 
     def _contributions(self, branches: Sequence[Branch]) -> tuple[list[Span], int]:
         """The text spans each branch wrote since it was forked from this one, and the furthest next position."""
+        others = [self._same_engine(branch) for branch in branches]
+        for other in others:
+            check_forked(other.path, other.parent, self)
         spans: list[Span] = []
         position = 0
-        for branch in branches:
-            other = self._same_engine(branch)
-            check_forked(other.path, other.parent, self)
+        for other in others:
             other.view.freeze()
             spans += other.view.written()
             position = max(position, other.position)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from plait import APR, Finish, InvalidBudget, Runtime, SamplingParams, SelfConsistency
+from plait import APR, Finish, InvalidBudget, InvalidInput, Runtime, SamplingParams, SelfConsistency
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.trace.sights import sights
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
+from plait.tests.runtime.engines.native.test_views import Mirror, Row, Seen, dense_logits
 from plait.tests.runtime.tools import context
 
 HF_MODEL, FOLDER = tiny("llama")
@@ -23,34 +26,33 @@ def engine(**options):
     return NativeEngine(load_model(FOLDER), IdTokenizer(131, (130,)), NativeOptions(kv_tokens=8192, **options))
 
 
-def masked_logprobs(trace):
-    """Log-probabilities of all sampled tokens by one dense forward over the whole trace, mask from the views alone."""
-    places = [(segment.id, i) for segment in trace.segments for i in range(len(segment))]
-    starts = dict(zip(places, range(len(places)), strict=True))
-    looked = [[{s.segment: s.end for s in seen} for seen in sights(trace, segment)] for segment in trace.segments]
-
-    def visible(query, key):
-        segment, index = query
-        if segment == key[0]:
-            return key[1] <= index
-        return key[1] < looked[segment][index].get(key[0], 0) if index < len(looked[segment]) else False
-
-    mask = torch.tensor([[visible(query, key) for key in places] for query in places])
-    tokens = [token for segment in trace.segments for token in segment.token_ids]
-    positions = [trace.segments[segment].position + i for segment, i in places]
+def recompute(hf_model, trace) -> tuple[list[float], list[float]]:
+    """(found, recorded) log-probabilities of all sampled tokens: one dense forward over the whole trace, each token
+    seeing what the views say."""
+    mirror = Mirror()
+    first = {}
+    for segment in trace.segments:
+        first[segment.id] = len(mirror.rows)
+        mirror.rows += [Row(token, segment.position + i, [], [], []) for i, token in enumerate(segment.token_ids)]
+    for segment in trace.segments:
+        for i, seen in enumerate(sights(trace, segment)):
+            row = mirror.rows[first[segment.id] + i]
+            row.sees = [
+                Seen(first[s.segment] + j, s.shift, s.group and (s.group.id, s.group.temperature, s.group.scale))
+                for s in seen
+                for j in range(s.end)
+            ]
+            row.sees += [Seen(first[segment.id] + j) for j in range(i)]
     with torch.no_grad():
-        logits = HF_MODEL(
-            torch.tensor([tokens]), attention_mask=mask[None, None], position_ids=torch.tensor([positions])
-        ).logits[0]
-    logprobs = logits.log_softmax(-1)
+        logprobs = dense_logits(hf_model, mirror).log_softmax(-1)
     found, recorded = [], []
     for segment in trace.segments:
         # What predicts a segment's first token is the last token of its view.
-        before = [starts[span.segment, span.length - 1] for span in segment.view if span.is_text][-1:]
-        for piece, first in zip(segment.pieces, offsets(segment), strict=True):
+        before = [first[span.segment] + span.length - 1 for span in segment.view if span.is_text][-1:]
+        for piece, offset in zip(segment.pieces, offsets(segment), strict=True):
             for i, token in enumerate(piece.token_ids):
                 if piece.kind == "sampled":
-                    at = starts[segment.id, first + i] - 1 if first + i else before[0]
+                    at = first[segment.id] + offset + i - 1 if offset + i else before[0]
                     found.append(logprobs[at, token].item())
                     recorded.append(piece.logprobs[i])
     return found, recorded
@@ -62,7 +64,7 @@ def offsets(segment):
 
 
 def check(trace):
-    found, recorded = masked_logprobs(trace)
+    found, recorded = recompute(HF_MODEL, trace)
     torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=TOLERANCE)
     rows = trace.for_training()
     assert [p for row in rows for p, m in zip(row.logprobs, row.mask, strict=True) if m] == recorded
@@ -119,6 +121,89 @@ async def test_random_trees(script):
             trace = ctx.state.trace
             assert [t for s in spans for t in trace.segments[s.segment].token_ids[: s.length]] == branch.tokens
         check(trace)
+
+
+arrangements = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["extend", "generate", "fork", "merge", "attach", "contexts", "watch", "rewind", "block", "seal", "arrange"]
+        ),
+        st.integers(0, 5),
+        st.integers(0, 8),
+    ),
+    min_size=3,
+    max_size=14,
+)
+
+
+def can_see(before, spans):
+    """Is no segment seen twice? No mask can hold that."""
+    names = [span.segment for span in (*before, *spans)]
+    return len(set(names)) == len(names)
+
+
+@settings(deadline=None, max_examples=20)
+@example([("fork", 0, 0), ("arrange", 0, 0)])
+@example([("seal", 0, 0), ("arrange", 1, 1), ("fork", 1, 0), ("arrange", 1, 2)])
+@example([("fork", 0, 0), ("extend", 2, 3), ("merge", 0, 0), ("arrange", 2, 0)])
+@example([("fork", 0, 0), ("extend", 2, 3), ("attach", 0, 0), ("arrange", 2, 0)])
+@example([("block", 0, 0), ("arrange", 1, 1), ("fork", 0, 0), ("extend", 0, 4), ("generate", 1, 3)])
+@given(arrangements)
+async def test_random_arrangements(script):
+    """Views that are put together anew, of blocks that are sealed, still being written, or taken over meanwhile."""
+    native = engine()
+    await native.start()
+    async with context(native) as ctx:
+        branches = [ctx.open([3, 1, 4, 1, 5]), ctx.open([9, 2, 6])]
+        blocks = []
+
+        def params(tokens):
+            return SamplingParams(max_tokens=tokens, temperature=1.0, logprobs=0, ignore_eos=True)
+
+        for name, which, amount in script:
+            branch = branches[which % len(branches)]
+            with suppress(InvalidInput):  # of what a view does not allow nothing is done, here or in the trace
+                if name == "extend":
+                    branch.extend([(amount * 7 + i) % 130 for i in range(amount)])
+                elif name == "fork":
+                    branches += branch.fork(1 + amount % 2)
+                elif name in ("merge", "attach"):
+                    children = [b for b in branches if b.record.parent == branch.id][:2]
+                    spans = [span for child in children for span in child._segments.written()]
+                    if (
+                        can_see(branch._segments.view(), spans)
+                        and branch.position + sum(span.length for span in spans) < 200
+                    ):
+                        branch.merge(children) if name == "merge" else branch.attach(children, temperature=0.8)
+                elif name == "contexts" and not branch.looks_on:  # what they saw live, no trace says
+                    branch.attach_contexts([[amount, 3], [7, amount, 8]], scale=0.9)
+                elif name == "watch":
+                    other = branches[amount % len(branches)]
+                    if can_see(branch._segments.view(), other._segments.block(other.position)[-1:]):
+                        branch.watch(other)
+                elif name == "rewind":
+                    branch.rewind(max(branch.length - amount, 0))
+                elif name == "block":
+                    blocks.append(branch.block())
+                elif name == "seal":
+                    blocks.append(branch.seal())
+                elif name == "arrange":
+                    some = [blocks[(amount + i) % len(blocks)] for i in range(amount % 3 if blocks else 0)]
+                    if can_see(branch._segments.block(branch.position), [s for one in some for s in one.spans]):
+                        branch.arrange(some)
+            if name not in ("block", "seal", "rewind"):
+                branch.extend([amount])  # there must be a token to go on from
+                await branch.generate(params(2))
+            trace = ctx.state.trace
+            spans = branch._segments.view()
+            text = [t for s in spans if s.is_text for t in trace.segments[s.segment].token_ids[: s.length]]
+            assert text == branch.tokens
+        for block in blocks:
+            told = [t for s in block.spans if s.group is None for t in trace.segments[s.segment].token_ids[: s.length]]
+            # What was rewound is gone from a handle, and stays in the trace.
+            assert block.tokens == told or any(name == "rewind" for name, *_ in script)
+        found, recorded = recompute(HF_MODEL, trace)
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=TOLERANCE)
 
 
 async def test_methods_on_a_real_model():

@@ -31,11 +31,10 @@ from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.methods.hogwild import conclusion, finishers
 from plait.runtime.methods.hogwild.finishers import Finisher
 from plait.runtime.methods.hogwild.method import sampled_tokens
-from plait.runtime.trace.sights import sights
 from plait.tests.runtime.engines.native.helpers import tiny
-from plait.tests.runtime.engines.native.test_views import Mirror, Row, Seen, dense_logits
 from plait.tests.runtime.methods.hogwild.oracle import Naive, ToyTokenizer, hogwild
 from plait.tests.runtime.tools import context
+from plait.tests.runtime.trace.test_native_trace import recompute
 
 TOKENIZER = ToyTokenizer()
 NAMES = ("A", "B", "H", "W")
@@ -146,31 +145,6 @@ def expected_rows(result, workers: int) -> int:
     return usage.prompt_tokens + usage.injected_tokens + usage.generated_tokens - result.details["steps"] - workers
 
 
-def recompute(family: str, trace) -> tuple[list[float], list[float]]:
-    """(found, recorded) log-probabilities of all sampled tokens: one dense forward over the whole trace."""
-    mirror = Mirror()
-    first = {}
-    for segment in trace.segments:
-        first[segment.id] = len(mirror.rows)
-        mirror.rows += [Row(token, segment.position + i, [], [], []) for i, token in enumerate(segment.token_ids)]
-    for segment in trace.segments:
-        for i, seen in enumerate(sights(trace, segment)):
-            row = mirror.rows[first[segment.id] + i]
-            row.sees = [Seen(first[s.segment] + j, s.shift) for s in seen for j in range(s.end)]
-            row.sees += [Seen(first[segment.id] + j) for j in range(i)]
-    with torch.no_grad():
-        logprobs = dense_logits(MODELS[family][0], mirror).log_softmax(-1)
-    found, recorded = [], []
-    for segment in trace.segments:
-        at = first[segment.id]
-        for piece in segment.pieces:
-            if piece.kind == "sampled":
-                found += [logprobs[at + i - 1, token].item() for i, token in enumerate(piece.token_ids)]
-                recorded += piece.logprobs
-            at += len(piece.token_ids)
-    return found, recorded
-
-
 TRACED = [
     ("llama", {"workers": 2, "passes": 60}),
     ("qwen3", {"workers": 3, "passes": 50, "join_at": {"B": 7, "H": 20}, "leave_at": {"A": 30}}),
@@ -187,7 +161,7 @@ async def test_one_masked_forward_over_the_trace_gives_the_logits_of_decoding(fa
     result, rows = await run(job(**fields, temperature=1.0), family=family, seed=4)
     result.trace.save(tmp_path / "trace.jsonl")
     trace = Trace.load(tmp_path / "trace.jsonl")
-    found, recorded = recompute(family, trace)
+    found, recorded = recompute(MODELS[family][0], trace)
     assert len(recorded) == result.usage.generated_tokens > 50
     torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=1e-4)
     if "leave_at" not in fields:
@@ -445,7 +419,7 @@ async def test_traces_of_arranged_views_that_are_forked_rewound_and_arranged_aga
         await three.generate(params)
         trace = ctx.state.trace
         assert not ctx.state.late
-        found, recorded = recompute("llama", trace)
+        found, recorded = recompute(MODELS["llama"][0], trace)
         assert len(recorded) == 6 * 8
         torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=1e-4)
         for block in (common, sealed, *live.values()):
@@ -471,7 +445,7 @@ async def test_traces_of_branches_that_watch_each_other_and_are_rewound(dropped)
         await asyncio.gather(one.generate(params), two.generate(params))
         await one.generate(params)
         trace = ctx.state.trace
-        found, recorded = recompute("llama", trace)
+        found, recorded = recompute(MODELS["llama"][0], trace)
         assert len(recorded) == 5 * 6
         torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=1e-4)
     await native.close()
@@ -493,7 +467,7 @@ async def test_traces_of_branches_that_look_on_and_stop_at_strings():
         trace, usage = ctx.state.trace, ctx.state.usage
         assert usage.rolled_back_tokens > 2
         assert len([s for s in trace.segments_of(one.id) if len(s)]) == 1
-        found, recorded = recompute("llama", trace)
+        found, recorded = recompute(MODELS["llama"][0], trace)
         torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=1e-4)
     await native.close()
     assert native.block_usage().used == 0
