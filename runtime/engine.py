@@ -197,8 +197,9 @@ class Branch(Protocol):
         self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
         """See these texts as one group, as `attach` does: each encoded on its own behind this branch's view, all from
-        the same position on. What was encoded before is reused. Raises `PromptTooLong` and `UnsupportedByEngine`;
-        needs `parallel_contexts`."""
+        the same position on. What was encoded before is reused. Raises `PromptTooLong`, `UnsupportedByEngine`, and
+        `InvalidInput` in an arranged view: attach them first, `seal`, and arrange that block. Needs
+        `parallel_contexts`."""
         ...
 
     def seek(self, position: int) -> None:

@@ -16,7 +16,7 @@ from ...errors import BranchBusy, BranchClosed, InvalidInput
 from ..branch_checks import check_contexts, check_fork, check_forked, check_ids, check_position, check_prompt
 from ..constraints.matcher import Compiler
 from .blocks import NativeBlock, spans_of
-from .checks import check_arrangement, check_blocks, check_rewind, group_of
+from .checks import check_arrangement, check_blocks, check_has_positions, check_rewind, group_of
 from .context_tier import ContextTier
 from .generation import NativeGeneration
 from .sampling import branch_seed
@@ -186,6 +186,7 @@ class NativeBranch:
         with self.engine.lock:
             self._check_idle()
             view, store = self.view, self.view.store
+            check_has_positions(view, "contexts cannot be encoded")
             check_contexts(contexts, view.position, self.context_limit, self.engine.vocab_size)
             check_blocks("the contexts", sum(-(-len(text) // store.block_size) for text in contexts), store.num_blocks)
             segments = view.attach_contexts(contexts, group)

@@ -24,6 +24,11 @@ def check_rewind(view: View, length: int) -> None:
         raise InvalidInput("an arranged view can be rewound within its own segment only")
 
 
+def check_has_positions(view: View, what: str) -> None:
+    if view.is_packed:
+        raise InvalidInput(f"{what} in an arranged view, whose spans are read one behind another wherever they stand")
+
+
 def check_arrangement(view: View, spans: Sequence[Span]) -> None:
     own = view.own
     if any(span.segment is own for span in spans):
