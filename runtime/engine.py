@@ -182,7 +182,8 @@ class Branch(Protocol):
         ...
 
     def watch(self, branch: Branch, shift: int = 0) -> None:
-        """See `branch`'s own segment live, its positions moved by `shift`; it stays in front of the own segment."""
+        """See `branch`'s own segment live, its positions moved by `shift`; it stays in front of the own segment. In an
+        arranged view, where positions do not matter, a shift is `InvalidInput`."""
         ...
 
     def attach(
@@ -204,7 +205,8 @@ class Branch(Protocol):
 
     def seek(self, position: int) -> None:
         """Let the next token go to `position`. What is written from there on overlaps what stands there already, as
-        the paths of a Multiverse block do; raises `InvalidInput` outside 0 .. the context limit."""
+        the paths of a Multiverse block do; raises `InvalidInput` outside 0 .. the context limit, and in an arranged
+        view, which is read one behind another whatever the positions."""
         ...
 
     def block(self) -> Block:

@@ -203,6 +203,8 @@ class NativeBranch:
             other = self._same_engine(branch)
             if other is self:
                 raise InvalidInput("a branch cannot watch itself")
+            if shift:
+                check_has_positions(self.view, "what is watched cannot be shifted")
             target = other.view.show()
             self.view.freeze()
             self.view.append([Span(target, 0, None, shift)])
@@ -217,6 +219,7 @@ class NativeBranch:
         with self.engine.lock:
             self._check_idle()
             check_position(position, self.context_limit)
+            check_has_positions(self.view, "there is no position to seek")
             self.view.freeze()
             self.view.next_position = position
 

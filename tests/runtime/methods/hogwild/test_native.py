@@ -370,7 +370,11 @@ async def test_blocks_of_other_branches_only_and_only_in_arranged_views():
     assert (two.position, two.length, own.tokens) == (len(PROMPT) + 3, len(PROMPT) + 3, [1, 2, 3])
     with pytest.raises(InvalidInput, match="own segment"):
         two.rewind(len(PROMPT) - 1)
-    no_positions = (lambda: two.attach_contexts([[7, 8], [9]]),)
+    no_positions = (
+        lambda: two.attach_contexts([[7, 8], [9]]),
+        lambda: two.seek(two.position + 3),
+        lambda: two.watch(one, 3),
+    )
     for operation in no_positions:
         with pytest.raises(InvalidInput, match="in an arranged view"):
             operation()
