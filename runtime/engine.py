@@ -182,8 +182,8 @@ class Branch(Protocol):
         ...
 
     def watch(self, branch: Branch, shift: int = 0) -> None:
-        """See `branch`'s own segment live, its positions moved by `shift`; it stays in front of the own segment. In an
-        arranged view, where positions do not matter, a shift is `InvalidInput`."""
+        """See `branch`'s own segment live, until that ends as `block` says, its positions moved by `shift`; it stays in
+        front of the own segment. In an arranged view, where positions do not matter, a shift is `InvalidInput`."""
         ...
 
     def attach(
@@ -211,7 +211,9 @@ class Branch(Protocol):
 
     def block(self) -> Block:
         """A handle on what is being written, to be watched by others through `arrange`: all that was written since the
-        view was last arranged or sealed, and what will be until the next `seal`."""
+        view was last arranged or sealed, and what will be until that ends: with `seal`, and, once there is a token of
+        it, when the view changes (`seek`, `rewind`, `merge`, `attach`, `attach_contexts`, `watch`) or others take it
+        over (`fork`; being merged or attached). What is written then is in a block made then."""
         ...
 
     def seal(self) -> Block:

@@ -220,7 +220,8 @@ class TracedBranch(Notes):
         self._segments.freeze()
 
     def block(self) -> TracedBlock:
-        """A handle on what is being written, closed with the job at the latest."""
+        """A handle on what is being written, until that ends as `engine.Branch.block` says; closed with the job at the
+        latest."""
         return TracedBlock(self.engine_branch.block(), self._segments.block(self.position), self.scope.state.blocks)
 
     def seal(self) -> TracedBlock:

@@ -320,7 +320,7 @@ class View:
             self.open_segment(is_joined=kept > 0 or span.is_joined).tokens.extend(text[kept:])
 
     def block(self) -> list[Span]:
-        """What was written since the view was last arranged or sealed, and what will be until it is sealed."""
+        """What was written since the view was last arranged or sealed, and what will be in the own segment."""
         live = Span(self.show(), 0, None)
         return [*self._unsealed(), live]
 

@@ -139,3 +139,35 @@ async def test_blocks_outlive_their_part_and_are_freed_with_the_job_at_the_lates
         ctx.open().arrange([kept])
         ctx.state.finish()
         assert not ctx.state.blocks and engine.block_usage().used == 0
+
+
+@pytest.mark.parametrize(
+    ("end", "is_empty"),
+    [
+        (lambda ctx, branch: branch.fork(1), False),
+        (lambda ctx, branch: branch.seek(branch.position + 5), False),
+        (lambda ctx, branch: branch.rewind(branch.length - 1), False),
+        (lambda ctx, branch: branch.merge([]), False),
+        (lambda ctx, branch: branch.attach([]), False),
+        (lambda ctx, branch: branch.attach_contexts([[7]]), False),
+        (lambda ctx, branch: branch.watch(ctx.open([4])), False),
+        (lambda ctx, branch: ctx.root.merge([branch]), False),
+        (lambda ctx, branch: branch.seal(), False),
+        (lambda ctx, branch: branch.fork(1), True),
+        (lambda ctx, branch: branch.seek(branch.position + 5), True),
+    ],
+)
+async def test_a_handle_grows_until_what_is_being_written_ends(end, is_empty):
+    async with context(native()) as ctx:
+        ctx.root = ctx.open([1, 2])
+        (branch,) = ctx.root.fork(1)
+        block = branch.block()
+        branch.extend([] if is_empty else [4, 5, 6])
+        end(ctx, branch)
+        ended = block.tokens
+        branch.extend([8, 9])
+        assert block.tokens == ([8, 9] if is_empty else ended)
+        segments = ctx.state.trace.segments
+        told = [token for span in block.spans for token in segments[span.segment].token_ids[: span.length]]
+        assert told[: len(block.tokens)] == block.tokens and len(told) == (2 if is_empty else 3)
+        assert branch.seal().tokens[-2:] == [8, 9]
