@@ -67,6 +67,8 @@ class TracedBranch(Notes):
         """Whoever runs it holds the slots of all its members, those too that sit out."""
         self._home = scope
         """Whose it was when it came into its gang; a part of `parallel` that it is lent to meanwhile is another."""
+        self._calls: list[Call] = []
+        """Those under way."""
         self._segments = SegmentWriter(state.trace, self.id, view, packed_at)
         state.trace.branches[self.id] = self.record
         state.branches[self.id] = self
@@ -262,6 +264,9 @@ class TracedBranch(Notes):
         """Free the branch; idempotent."""
         if self.record.closed is None:
             self.record.closed = self.scope.state.seconds
+        if not self.scope.state.has_ended:  # else the books are closed, too
+            for call in self._calls:
+                call.keep()
         self.engine_branch.close()
         self.scope.state.branches.pop(self.id, None)
 
@@ -301,9 +306,11 @@ class TracedBranch(Notes):
         call = Call(
             self.scope, self.engine_branch, self.record, self._segments, context_limit=self.context_limit, gang=gang
         )
+        self._calls.append(call)
         try:
             return await call.run(params)
         finally:
+            self._calls.remove(call)
             if gang is not None and self._gang is None and not self.is_closed:  # left meanwhile
                 with suppress(BranchBusy, EngineClosed):
                     self.engine_branch.lockstep(None)

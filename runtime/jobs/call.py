@@ -41,6 +41,15 @@ class Call:
         """Text that was announced so far; None: nobody reads."""
         self._announced = 0
         """Its tokens."""
+        self._length: int | None = None
+        """Of the branch when the generation began."""
+        self._left: list[int] = []
+        """What was sampled when the branch was closed."""
+
+    def keep(self) -> None:
+        """The branch is about to be closed: what was sampled is spent and recorded all the same."""
+        if self._length is not None:
+            self._left = self.branch.tokens[self._length :]
 
     async def run(self, params: SamplingParams) -> Generated:
         scope, state = self.scope, self.scope.state
@@ -55,7 +64,7 @@ class Call:
         looks_on = self.segments.is_live and scope.capabilities.live_views
         watched = self.branch.block() if looks_on else None
         reserved = scope.reserve(limit)
-        length, position = self.branch.length, self.branch.position
+        self._length, position = self.branch.length, self.branch.position
         step, began = scope.now, state.seconds
         ended = Finish.FAILED
         completion: Completion | None = None
@@ -70,7 +79,7 @@ class Call:
             raise
         finally:
             # Interrupted or failed: what was sampled is in the branch all the same.
-            result = self._generated(completion, ended) if completion else self._partial(length, ended)
+            result = self._generated(completion, ended) if completion else self._partial(self._length, ended)
             used = len(result.token_ids)
             scope.settle(reserved, used)
             state.usage.generated_tokens += used
@@ -158,7 +167,7 @@ class Call:
     def _partial(self, length: int, finish: Finish) -> Generated:
         """What an interrupted generation left in the branch."""
         is_closed = self.record.id not in self.scope.state.branches
-        tokens = [] if is_closed else self.branch.tokens[length:]
+        tokens = self._left if is_closed else self.branch.tokens[length:]
         return Generated(text=self._spell(tokens), token_ids=tokens, finish=finish)
 
     def _stopped(self, result: Generated) -> Generated:

@@ -7,10 +7,16 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from plait import Finish, SamplingParams, ScriptedEngine
+from plait import BranchClosed, Finish, SamplingParams, ScriptedEngine
 from plait.runtime.engine import Completion
+from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.native.loader import load_model
+from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.events import Stopped, Text
+from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
 from plait.tests.runtime.tools import context
+
+MODEL = load_model(tiny()[1])
 
 COSTS = ["prefilled_tokens", "reused_tokens", "preemptions", "drafted_tokens", "accepted_tokens"]
 
@@ -113,3 +119,31 @@ async def test_text_is_announced_token_by_token_and_the_end_behind_it():
         assert texts == [("a", 1), ("b", 1), ("c", 1), ("d", 1)]
         assert (event.reason, event.tokens) == ("eos", 5)
         await call
+
+
+@pytest.mark.parametrize("end", ["close", "prune"])
+@pytest.mark.parametrize("is_native", [True, False])
+async def test_what_was_sampled_before_the_branch_was_closed_is_spent_and_recorded(is_native, end):
+    engine = (
+        NativeEngine(MODEL, IdTokenizer(MODEL.vocab_size), NativeOptions(kv_tokens=4096))
+        if is_native
+        else ScriptedEngine(lambda _: "abc", ends=False, seconds_per_token=1e-3)
+    )
+    await engine.start()
+    async with context(engine, total_tokens=1000) as ctx:
+        reader = ctx.state.hub.subscribe()
+        branch = ctx.open([4])
+        call = asyncio.create_task(branch.generate(SamplingParams(ignore_eos=True)))
+        announced = 0
+        async for event in reader:
+            announced += event.tokens if isinstance(event, Text) else 0
+            if announced >= 3:
+                break
+        branch.close() if end == "close" else branch.prune("enough")
+        with pytest.raises(BranchClosed):
+            await call
+        announced += sum(event.tokens for event in iter(reader.get_nowait, None) if isinstance(event, Text))
+        used = ctx.state.usage.generated_tokens
+        assert used == ctx.ledger.spent == 1000 - ctx.ledger.left == ctx.now >= announced >= 3
+        sampled = [piece for segment in ctx.state.trace.segments for piece in segment.pieces if piece.kind == "sampled"]
+        assert [len(piece.token_ids) for piece in sampled] == [used]
