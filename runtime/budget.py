@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import InvalidBudget, PlaitError
+from .errors import InvalidBudget, InvalidInput, PlaitError
 from .mistakes import mistakes
 from .plain import check_plain
 
@@ -68,6 +68,14 @@ class Budget(BaseModel):
                 raise InvalidBudget(f"budget.{name} is {value}: it must be positive (leave it out for no limit)")
         if self.depth is not None and self.depth < 0:
             raise InvalidBudget(f"budget.depth is {self.depth}: it must be 0 (no spawning) or more")
+
+
+def check_shares(reserve: int, parts: int = 1) -> None:
+    """What is to be kept back and the rest divided by. Raises `InvalidInput`."""
+    if type(reserve) is not int or reserve < 0:
+        raise InvalidInput(f"reserve is a number of tokens, 0 or more, not {reserve!r:.200}")
+    if type(parts) is not int or parts < 1:
+        raise InvalidInput(f"the ledger is shared by 1 part or more, not {parts!r:.200}")
 
 
 class Ledger:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol, TypeVar
 
+from ..budget import check_shares
 from ..engine import Engine
 from ..errors import BranchBusy, EngineClosed, InvalidInput, PlaitError
 from ..events import BranchStarted
@@ -122,8 +123,10 @@ class Context(Scope):
         `nested`: the parts are one level deeper. `until`: once it holds for a result, the other parts are cancelled
         (their entries are None); which ones had finished by then depends on timing. The first exception cancels the
         other parts and is raised: `JobFailed` for a part that was not cancelled, but awaited something that was.
+        `InvalidInput` if `reserve` is less than nothing.
         """
         self.state.check_runs()
+        check_shares(reserve)
         slot = self.next_slot()
         limit = None if self.critical_limit is None else max(self.critical_limit - reserve, self.now)
         ledgers = self.ledger.split(len(items), reserve)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..budget import Ledger, OutOfBudget
+from ..budget import Ledger, OutOfBudget, check_shares
 from ..engine import Capabilities, Engine, Tokenizer
 from ..events import AnyBranchEvent
 from .state import JobState, OpenBranch
@@ -92,7 +92,9 @@ class Scope:
         return depth is None or self.level < depth
 
     def share(self, parts: int, reserve: int = 0) -> int | None:
-        """Tokens each of `parts` would get from `parallel`, by the tighter of both ledgers; None: no limit."""
+        """Tokens each of `parts` would get from `parallel`, by the tighter of both ledgers; None: no limit. Raises
+        `InvalidInput` for less than one part, and for less than nothing that is kept back."""
+        check_shares(reserve, parts)
         shares = []
         if self.ledger.left is not None:
             shares.append(max(self.ledger.left - reserve, 0) // parts)

@@ -438,3 +438,20 @@ async def test_memory_is_sampled():
     async with context(engine()) as ctx:
         await start(ctx).generate(tokens(40))
         assert ctx.state.usage.peak_kv_blocks == 3  # 42 tokens in blocks of 16
+
+
+@pytest.mark.parametrize("reserve", [-1, 2.0, "2", None, True])
+async def test_what_is_kept_back_is_a_number_of_tokens(reserve):
+    async with context(engine(), total_tokens=20, critical_tokens=9) as ctx:
+        with pytest.raises(InvalidInput, match="reserve is a number of tokens, 0 or more"):
+            await ctx.parallel(start, ["a", "b"], reserve=reserve)
+        with pytest.raises(InvalidInput, match="reserve is a number of tokens, 0 or more"):
+            ctx.share(2, reserve)
+        assert ctx.ledger.left == 20 and ctx.share(2, 2) == 7
+
+
+@pytest.mark.parametrize("parts", [0, -1, 1.5])
+async def test_shares_are_those_of_one_part_or_more(parts):
+    async with context(engine()) as ctx:
+        with pytest.raises(InvalidInput, match="1 part or more"):
+            ctx.share(parts)
