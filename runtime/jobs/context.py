@@ -121,9 +121,9 @@ class Context(Scope):
         on both ledgers for what comes after; unused tokens come back at the end. An item that is a branch, or a tuple
         with branches in it, belongs to its part meanwhile. `parent`: the branch to draw the parts' branches under.
         `nested`: the parts are one level deeper. `until`: once it holds for a result, the other parts are cancelled
-        (their entries are None); which ones had finished by then depends on timing. The first exception cancels the
-        other parts and is raised: `JobFailed` for a part that was not cancelled, but awaited something that was.
-        `InvalidInput` if `reserve` is less than nothing.
+        (their entries are None); which ones had finished by then depends on timing. The first exception, be it of
+        `until`, cancels the other parts and is raised: `JobFailed` for a part that was not cancelled, but awaited
+        something that was. `InvalidInput` if `reserve` is less than nothing.
         """
         self.state.check_runs()
         check_shares(reserve)
@@ -148,13 +148,10 @@ class Context(Scope):
         async def one(index: int, part: Context) -> None:
             nonlocal num_left
             try:
-                with (
-                    contained(f"part {index} of parallel"),
-                    part.closing(),
-                    _lent(items[index], part),
-                    self.state.inside(around),
-                ):
-                    result = await work(part, items[index])
+                with contained(f"part {index} of parallel"):
+                    with part.closing(), _lent(items[index], part), self.state.inside(around):
+                        result = await work(part, items[index])
+                    is_last = until is not None and bool(until(result))
             except (asyncio.CancelledError, KeyboardInterrupt):
                 raise
             except BaseException as error:
@@ -168,7 +165,7 @@ class Context(Scope):
                     for branch in _branches(items[index]):
                         branch.sit_out(self, True)
             results[index] = result
-            if until is not None and until(result):
+            if is_last:
                 end_others()
 
         try:

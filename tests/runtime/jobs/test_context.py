@@ -241,6 +241,27 @@ async def test_until_cancels_the_rest():
         assert finishes == ["cancelled", "length", "cancelled"]
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(InvalidInput("mine"), InvalidInput), (KeyError("mine"), KeyError), (SystemExit("mine"), InvalidInput)],
+)
+async def test_what_until_raises_is_the_parts_error(error, kind):
+    scripted = engine("x" * 1000)
+    async with context(scripted, total_tokens=3000) as ctx:
+
+        async def part(inner, n):
+            return len((await start(inner).generate(tokens(n))).token_ids)
+
+        def until(n):
+            raise error
+
+        with pytest.raises(kind, match="mine"):
+            await ctx.parallel(part, [900, 3, 900], until=until)
+        finishes = [record.finish for record in ctx.state.trace.branches.values()]
+        assert finishes == ["cancelled", "length", "cancelled"] and not scripted.branches
+        assert ctx.ledger.left == 3000 - ctx.state.usage.total_tokens
+
+
 async def test_many_parts_keep_their_order_and_share_the_loop():
     """Begun at most 32 in a turn of the loop, so that others have a turn in between."""
     async with context(engine("ab"), total_tokens=100 * 50) as ctx:
