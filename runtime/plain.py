@@ -60,6 +60,15 @@ def kept(value: object, depth: int = MAX_DEPTH) -> Any:
     return [kept(part, depth - 1) for part in value]
 
 
+def as_kept(value: object) -> Any:
+    """What a JSON file would hold of the value, as `kept` leaves it, apart from it. Raises `ValueError` for what is no
+    JSON."""
+    try:
+        return json.loads(json.dumps(kept(value)))
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
 def json_text(value: object, *, is_ascii: bool = True) -> str:
     """Without blanks, and with null in the place of numbers that are not finite, which JSON has not. In ASCII halves of
     characters stand there as escapes."""

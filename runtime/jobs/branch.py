@@ -22,7 +22,7 @@ from ..result import Generated
 from ..trace.record import BranchRecord, JoinRecord, Piece, SpanRecord
 from ..trace.writer import SegmentWriter, TracedBlock
 from .call import Call
-from .notes import Notes
+from .notes import Notes, check_text
 from .scope import Scope
 
 AT_A_TIME = 32
@@ -255,7 +255,8 @@ class TracedBranch(Notes):
                 self.engine_branch.lockstep(None if sits else self._gang)
 
     def prune(self, reason: str) -> None:
-        """Give the branch up and close it."""
+        """Give the branch up and close it. Raises `InvalidInput` if the reason is no text."""
+        check_text("a reason", reason)
         self.record.pruned = reason
         self.scope.emit(Pruned, branch=self.id, reason=reason)
         self.close()

@@ -21,6 +21,7 @@ from ..errors import BranchBusy, EngineClosed, InvalidInput, PlaitError
 from ..events import BranchStarted
 from ..result import Outcome, check_outcome
 from .branch import AT_A_TIME, TracedBranch
+from .notes import check_text
 from .scope import Scope
 from .state import contained
 
@@ -65,10 +66,11 @@ class Context(Scope):
         """A branch with a context of its own. `tokens` is its prompt, which no ledger counts; `contexts` are attached
         in the midst of it.
 
-        Raises `PromptTooLong`, and `BranchClosed` once the job has ended. The branch is closed with the context at the
-        latest.
+        Raises `PromptTooLong`, `InvalidInput` for a label that is no text, and `BranchClosed` once the job has ended.
+        The branch is closed with the context at the latest.
         """
         self.state.check_runs()
+        check_text("a label", label)
         limit = min(context_limit or self.context_limit, self.context_limit)
         first = len(tokens) if contexts is None else contexts.at
         branch = self.engine.open(

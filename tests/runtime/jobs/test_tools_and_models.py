@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import numpy
 import pytest
+import torch
 
 from plait import SamplingParams, ScriptedEngine
 from plait.rl.masks import trace_mask
@@ -51,6 +55,55 @@ async def test_scores_are_recorded_and_told():
         told = list(iter(reader.get_nowait, None))
         assert branch.record.scores == [0.25, 1.5]
         assert [(type(one), one.branch, one.score) for one in told] == [(Scored, "0", 0.25), (Scored, "0", 1.5)]
+
+
+@pytest.mark.parametrize("score", [1, True, numpy.float32(0.5), torch.tensor(0.5), Fraction(1, 3), float("inf")])
+async def test_whatever_is_a_number_is_a_score(score, tmp_path):
+    async with context(ScriptedEngine(["x"])) as ctx:
+        ctx.open([4]).score(score)
+        ctx.state.trace.save(tmp_path / "t.jsonl")
+        (found,) = Trace.load(tmp_path / "t.jsonl").branches["0"].scores
+        assert type(found) is float and found == float(score)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        lambda branch: branch.score("0.5"),
+        lambda branch: branch.score(None),
+        lambda branch: branch.score(torch.tensor([0.5, 1.0])),
+        lambda branch: branch.score(10**400),
+        lambda branch: branch.enter(None),
+        lambda branch: branch.prune(5),
+        lambda branch: branch.scope.open([4], label=5),
+        lambda branch: branch.tool(5).__enter__(),
+        lambda branch: branch.tool("x", a=object()).__enter__(),
+        lambda branch: branch.tool("x", a=[{"b": torch.tensor(1.0)}]).__enter__(),
+    ],
+)
+async def test_what_no_trace_can_hold_is_refused_when_it_is_said(note, tmp_path):
+    async with context(ScriptedEngine(["x"])) as ctx:
+        with pytest.raises(InvalidInput, match="is a number|is a text|are JSON values"):
+            note(ctx.open([4]))
+        ctx.state.trace.save(tmp_path / "t.jsonl")
+        again = Trace.load(tmp_path / "t.jsonl")
+        assert list(again.branches) == ["0"] and not again.tools and not again.states
+
+
+async def test_what_a_tool_is_given_and_gives_back_can_be_read_again(tmp_path):
+    async with context(ScriptedEngine(["x"])) as ctx:
+        branch, cases = ctx.open([4]), [1, (2, 3)]
+        with branch.tool("x", cases=cases, by={1: numpy.float64(0.5)}) as call:
+            cases.clear()
+            call.ok = numpy.bool_(True)
+        with pytest.raises(InvalidInput, match="the output of a tool is a text, not 5"), branch.tool("x") as call:
+            call.ok, call.output = True, 5
+        trace = ctx.state.trace
+        trace.save(tmp_path / "t.jsonl")
+        assert Trace.load(tmp_path / "t.jsonl").tools == trace.tools
+        first, second = trace.tools
+        assert first.arguments == {"cases": [1, [2, 3]], "by": {"1": 0.5}} and first.ok is True
+        assert (second.ok, second.outcome, second.output[:12]) == (False, "interrupted", "InvalidInput")
 
 
 async def test_a_part_on_another_model_is_in_the_books():
