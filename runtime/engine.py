@@ -64,7 +64,8 @@ class Completion:
     token_ids: list[int]
     """Sampled tokens that stayed in the branch, EOS or stop token included."""
     text: str
-    """Decoded `token_ids` without EOS, stop token and (unless `include_stop`) the stop string."""
+    """Decoded `token_ids` without EOS, stop token and (unless `include_stop`) the stop string. With `include_stop` it
+    ends with the stop string, while the last of `token_ids` may go on behind it."""
     finish_reason: FinishReason
     stop: str | int | None = None
     """The stop string or token id that ended it."""

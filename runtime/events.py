@@ -50,6 +50,9 @@ class BranchStarted(BranchEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text(BranchEvent):
+    """What a branch wrote, as it comes: whole tokens. Where a stop string is kept (`include_stop`), the last of them
+    may go on behind it, as in the branch and the trace; `Generated.text` ends with the string."""
+
     type: ClassVar[Literal["text"]] = "text"
     text: str
     tokens: int
