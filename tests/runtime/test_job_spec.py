@@ -73,8 +73,8 @@ def test_what_is_no_list_is_refused_as_such(wrong):
 @pytest.mark.parametrize("is_inside", [False, True])
 def test_a_field_with_an_alias_is_known_by_both_names(alias, is_inside, monkeypatch):
     class Aliased(Sequential):
-        method: Literal["aliased"] = "aliased"
-        depth: int = Field(default=2, **alias)
+        method: Literal["aliased"] = "aliased"  # type: ignore[assignment]
+        depth: int = Field(default=2, **alias)  # type: ignore[misc]
 
     monkeypatch.setitem(registry.METHODS._things, "aliased", Aliased)
     method = Aliased(prompt="x", search_depth=4)

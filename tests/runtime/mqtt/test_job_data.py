@@ -107,14 +107,14 @@ def test_what_cannot_be_read_here_is_left_to_the_workers(monkeypatch):
     """They may know methods that this process has not registered."""
 
     class Fragile(Odd):
-        method: Literal["fragile"] = "fragile"
+        method: Literal["fragile"] = "fragile"  # type: ignore[assignment]
 
         @computed_field
         def length(self) -> int:
             return 1
 
     class Breaking(Odd):
-        method: Literal["breaking"] = "breaking"
+        method: Literal["breaking"] = "breaking"  # type: ignore[assignment]
 
         @model_validator(mode="before")
         @classmethod
