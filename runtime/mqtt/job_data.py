@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
@@ -63,7 +63,7 @@ def _are_equal(one: Any, other: Any) -> bool:
     try:
         if bool(one == other):
             return True
-        is_odd = bool(one != one) or type(one).__eq__ == object.__eq__
+        is_odd = bool(one != one) or cast(object, type(one).__eq__) is object.__eq__
     except Exception:  # whatever anybody's equality raises
         is_odd = True
     return is_odd and type(one) is type(other) and not isinstance(one, BaseModel | dict | list | tuple)
