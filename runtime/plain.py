@@ -61,10 +61,10 @@ def kept(value: object, depth: int = MAX_DEPTH) -> Any:
 
 
 def as_kept(value: object) -> Any:
-    """What a JSON file would hold of the value, as `kept` leaves it, apart from it. Raises `ValueError` for what is no
-    JSON."""
+    """What a JSON file would hold of the value, as `kept` leaves it, apart from it; in the place of what is no JSON its
+    text. Raises `ValueError` for names that JSON has not."""
     try:
-        return json.loads(json.dumps(kept(value)))
+        return json.loads(json.dumps(kept(value), default=str))
     except TypeError as error:
         raise ValueError(str(error)) from None
 

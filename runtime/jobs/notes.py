@@ -54,13 +54,13 @@ class Notes:
     @contextmanager
     def tool(self, tool: str, **arguments: Any) -> Iterator[ToolRecord]:
         """Use a tool inside: fill in `ok` and `output`. Both ends are announced and recorded; left by an exception, it
-        has failed. Raises `InvalidInput` for arguments that are no JSON, and an output that is no text."""
+        has failed. Arguments that are no JSON are noted as text. Raises `InvalidInput` for an output that is none."""
         scope = self.scope
         check_text("the name of a tool", tool)
         try:
             arguments = as_kept(arguments)
         except ValueError as error:
-            raise InvalidInput(f"the arguments of tool {tool!r:.200} are JSON values: {error}") from None
+            raise InvalidInput(f"the arguments of tool {tool!r:.200}: {error}") from None
         record = ToolRecord(branch=self.id, tool=tool, arguments=arguments, began=scope.state.seconds, step=scope.now)
         scope.state.trace.tools.append(record)
         scope.emit(ToolStarted, branch=self.id, tool=tool, arguments=arguments)

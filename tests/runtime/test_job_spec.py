@@ -81,7 +81,7 @@ def test_a_field_with_an_alias_is_known_by_both_names(alias, is_inside, monkeypa
     assert method == Aliased(prompt="x", depth=4)
     spec = JobSpec(method=SelfConsistency(prompt="x", generator=method) if is_inside else method)
     assert parse_job(spec.model_dump(mode="json")) == spec
-    assert reading(method, "y").depth == 4
+    assert reading(method, "y", None).depth == 4
     with pytest.raises(InvalidInput, match="depths: Extra"):
         Aliased(prompt="x", depths=4)
 

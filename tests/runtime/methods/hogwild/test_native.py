@@ -273,7 +273,7 @@ async def test_a_full_context_stops_or_drops_the_oldest_steps():
     dropped, _ = await run(job(2, 200, overflow="drop", **fields))
     assert dropped.finish_reason is Finish.LENGTH and dropped.details["passes"] == 200
     assert dropped.usage.counts["dropped_steps"] > 3
-    found, recorded = recompute("llama", dropped.trace)
+    found, recorded = recompute(MODELS["llama"][0], dropped.trace)
     torch.testing.assert_close(torch.tensor(found), torch.tensor(recorded), rtol=0, atol=1e-4)
 
 
