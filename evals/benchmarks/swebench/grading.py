@@ -42,6 +42,8 @@ class TestRun:
 
     statuses: Mapping[str, str] | None
     """Test -> `PASSED`, `FAILED`, ...; None: there is nothing to be read."""
+    named: Mapping[str, str] | None = None
+    """What the log names, where the run failed and none of that did, so that `statuses` is None."""
     problem: str = ""
     """Why not: `timeout` and the like, `patch`; empty: the log shows no run of tests."""
     tail: str = ""
@@ -83,26 +85,33 @@ class LocalGrader:
 
     async def baseline(self) -> Baseline:
         """Raises `CannotGrade` where the environment does not run the tests."""
-        run = await self._run("", is_checked=False)
-        found = report(run.statuses or {}, self.spec)
-        if failed := await self._failure(run, found["PASS_TO_PASS"]["success"]):
+        run = await self._run("")
+        statuses = run.named if run.statuses is None else run.statuses
+        found = report(statuses or {}, self.spec)
+        if failed := await self._failure(run, statuses is not None, found["PASS_TO_PASS"]["success"]):
             raise CannotGrade(f"{self.instance.id}: the tests do not run here without any patch: {failed}\n{run.tail}")
-        passing = () if run.statuses is None else found["FAIL_TO_PASS"]["success"]
+        passing = () if statuses is None else found["FAIL_TO_PASS"]["success"]
         return Baseline(failing=frozenset(found["PASS_TO_PASS"]["failure"]), passing=frozenset(passing))
 
-    async def _failure(self, run: TestRun, kept: Sequence[str]) -> str:
-        """What keeps the environment from grading, by the run without any patch; empty: nothing does. `kept`: tests of
-        PASS_TO_PASS that pass in it."""
+    async def _failure(self, run: TestRun, is_shown: bool, kept: Sequence[str]) -> str:
+        """What keeps the environment from grading, by the run without any patch; empty: nothing does. `is_shown`: the
+        log names tests. `kept`: tests of PASS_TO_PASS that pass in it."""
         if run.problem == "patch":
             return "the test patch does not apply"
         if run.problem:
             return f"they were stopped: {run.problem} ({self.seconds:g} s at most)"
+        if self.instance.PASS_TO_PASS and not kept:
+            return "none of the tests passes that pass elsewhere" if is_shown else "the log shows no run of them"
         if run.statuses is not None:
-            is_broken = bool(self.instance.PASS_TO_PASS) and not kept
-            return "none of the tests passes that pass elsewhere" if is_broken else ""
-        if self.instance.PASS_TO_PASS:
-            return "the log shows no run of them"
-        # Where no test has to go on passing, it may be the fix that lets any of them start.
+            return ""
+        # It may be the fix that lets any of them start, or a file of them.
+        if is_shown:
+            is_broken = not is_empty(self.instance.patch) and not await self._runs_with_the_fix()
+            return (
+                "they fail and no test does, and none of FAIL_TO_PASS passes with the fix that was made"
+                if is_broken
+                else ""
+            )
         return "" if await self._runs_with_the_fix() else "the log shows no run of them, nor with the fix that was made"
 
     async def _runs_with_the_fix(self) -> bool:
@@ -138,8 +147,8 @@ class LocalGrader:
             resolved=resolved, reason="; ".join(["resolved" if resolved else "unresolved", *filter(None, said)])
         )
 
-    async def _run(self, patch: str, *, is_checked: bool = True) -> TestRun:
-        """The tests on the commit with a patch, over which the test patch goes. `is_checked`: see `log_of`."""
+    async def _run(self, patch: str) -> TestRun:
+        """The tests on the commit with a patch, over which the test patch goes."""
         whole = joined(without(patch, self.instance.test_paths), self.instance.test_patch)
         limits = self.sandbox.limits.model_copy(update={"seconds": self.seconds, "output_chars": OUTPUT_CHARS})
         command = ("/bin/sh", "-c", self.command)
@@ -152,8 +161,11 @@ class LocalGrader:
         tail = execution.output[-1000:]
         if execution.ended != "exit":
             return TestRun(statuses=None, problem=execution.ended, tail=tail)
-        statuses = await asyncio.to_thread(read_log, log_of(execution, is_checked=is_checked), self.spec)
-        return TestRun(statuses=statuses, tail=tail)
+        statuses = await asyncio.to_thread(read_log, log_of(execution), self.spec)
+        named = None
+        if statuses is None:
+            named = await asyncio.to_thread(read_log, log_of(execution, is_checked=False), self.spec)
+        return TestRun(statuses=statuses, named=named, tail=tail)
 
 
 def phrase(tests: Sequence[str], of: int, what: str) -> str:

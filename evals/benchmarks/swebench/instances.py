@@ -65,7 +65,7 @@ class Instance(Record):
     base_commit: Text = Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")
     problem_statement: Annotated[Text, Filled]
     patch: Text = ""
-    """The fix that was made. Grading needs it where PASS_TO_PASS is empty and no test starts without it."""
+    """The fix that was made. Local grading looks whether it works here where tests do not start without it."""
     test_patch: Annotated[Text, AfterValidator(_ended)]
     FAIL_TO_PASS: Annotated[Tests, AfterValidator(_named)] = Field(min_length=1)
     """Without one, changing nothing would resolve the issue."""

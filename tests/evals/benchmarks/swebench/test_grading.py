@@ -146,8 +146,24 @@ async def test_a_file_that_only_the_fix_lets_start_leaves_the_others_results(tin
     row = {**rows["numbertools"], "FAIL_TO_PASS": ["test_double"], "patch": DOUBLE}
     changed = diff("checks/check_clamp.py", CLAMP_TESTS, CLAMP_TESTS.replace("== 2", "== 2.0"))
     row["test_patch"] = changed + make_patch({}, {"checks/check_more.py": new})
-    (verdict,) = await verdicts(benchmark(folder, [row]), DOUBLE)
-    assert (verdict.correct, verdict.reason) == (True, "resolved (local)")
+    for change in ({}, {"PASS_TO_PASS": []}, {"patch": ""}):
+        (verdict,) = await verdicts(benchmark(folder, [{**row, **change}]), DOUBLE)
+        assert (verdict.correct, verdict.reason) == (True, "resolved (local)")
+
+
+@pytest.mark.parametrize("kept", [["test_low", "test_mean"], []])
+async def test_a_file_that_the_fix_does_not_let_start_gives_no_verdict(tiny, kept):
+    """It is the environment that lacks something, not a patch."""
+    folder, rows = tiny
+    new = (
+        "import no_such_dependency\nfrom numbertools import double\n\n\ndef test_double():\n    assert double(2) == 4\n"
+    )
+    row = {**rows["numbertools"], "FAIL_TO_PASS": ["test_double"], "PASS_TO_PASS": kept, "patch": DOUBLE}
+    changed = diff("checks/check_clamp.py", CLAMP_TESTS, CLAMP_TESTS.replace("== 2", "== 2.0"))
+    row["test_patch"] = changed + make_patch({}, {"checks/check_more.py": new})
+    bench = benchmark(folder, [row])
+    with pytest.raises(CannotGrade, match="do not run here.*none of FAIL_TO_PASS passes with the fix that was made"):
+        await bench.prepare(bench.load()[0])
 
 
 async def test_tests_that_do_not_run_here_are_run_once(tiny, monkeypatch):
