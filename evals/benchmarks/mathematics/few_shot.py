@@ -48,11 +48,12 @@ class FewShot(Mathematics):
         if not self.shots:
             return []
         if self._shown is None:
-            asked = {_words(row.problem) for row in self.rows()}
+            asked = {_words(row.problem) for row in self.rows()[: self.count]}
             shown = list(islice((one for one in self.examples() if _words(one[0]) not in asked), self.shots))
             if len(shown) < self.shots:
                 raise InvalidInput(
-                    f"shots: there are {len(shown)} examples, not {self.shots}, that are none of the problems"
+                    f"shots: there are {len(shown)} examples, not {self.shots}, that are none of the problems: "
+                    "ask fewer of them (`count`), or take examples from elsewhere (`train` of gsm8k)"
                 )
             self._shown = [f"Question: {problem}\nAnswer: {solution}" for problem, solution in shown]
         return self._shown

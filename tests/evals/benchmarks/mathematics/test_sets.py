@@ -71,8 +71,21 @@ def test_shots_are_contexts(write):
         search.question == sample.question and search.finishes(" so\n#### $5\n\n") and not search.finishes("2 + 3 = 5")
     )
     assert extract(search.answer, " so\n#### $5\n\n") == "5"
-    with pytest.raises(InvalidInput, match="there are 2 examples, not 3, that are none of the problems"):
+    with pytest.raises(
+        InvalidInput, match="there are 2 examples, not 3, that are none of the problems: ask fewer.*`count`.*`train`"
+    ):
         parse_benchmark({"name": "gsm8k", "data": benchmark.data, "train": train, "shots": 3}).load()
+
+
+def test_shots_of_the_file_that_is_asked_are_those_beyond_count(write):
+    fields = {"name": "gsm8k", "data": write(GSM), "train": write(GSM, "train.jsonl"), "shots": 1}
+    benchmark = parse_benchmark({**fields, "count": 1})
+    (sample,) = benchmark.load()
+    assert benchmark.prompt(sample, "sequential")["contexts"] == [
+        f"Question: {GSM[1]['question']}\nAnswer: {GSM[1]['answer']}"
+    ]
+    with pytest.raises(InvalidInput, match="there are 0 examples, not 1"):
+        parse_benchmark(fields).load()
 
 
 async def test_in_context_learning_needs_no_data(tmp_path):
