@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ..benchmark import Row
 from ..few_shot import MARK, FewShot
-from .problems import MOST, Split, problems
+from .problems import MOST, Problem, Split, problems
 
 
 class WordProblems(FewShot):
@@ -27,13 +27,17 @@ class WordProblems(FewShot):
     """What our own problems are drawn with."""
 
     def source(self) -> Sequence[Row]:
-        drawn = islice(problems(self.split, self.seed), self.count)
         return [
             Row(id=f"{self.split}-{self.seed}-{number}", problem=problem.question, answer=str(problem.answer))
-            for number, problem in enumerate(drawn)
+            for number, problem in enumerate(self._drawn())
         ]
 
+    def _drawn(self) -> Iterator[Problem]:
+        return islice(problems(self.split, self.seed), self.count)
+
     def examples(self) -> Iterator[tuple[str, str]]:
-        # Never a problem of `validation`; where training problems are asked, another seed gives others.
+        # Never a problem of `validation`. Of training problems another seed gives some again, under other names.
+        asked = {problem.key for problem in self._drawn()} if self.split == "train" and self.data is None else set()
         for problem in problems("train", -1 - self.seed):
-            yield problem.question, "\n".join([*problem.steps, f"{MARK} {problem.answer}"])
+            if problem.key not in asked:
+                yield problem.question, "\n".join([*problem.steps, f"{MARK} {problem.answer}"])

@@ -13,6 +13,8 @@ from plait import InvalidInput, ScriptedEngine, TreeSearch, extract
 from plait.evals import EvalConfig, parse_benchmark, run
 from plait.evals.benchmarks.mathematics.grading import MathGrader
 from plait.evals.benchmarks.mathematics.olympiadbench import OlympiadRow, instruction
+from plait.evals.benchmarks.mathematics.word_problems.benchmark import WordProblems
+from plait.evals.benchmarks.mathematics.word_problems.problems import problems
 
 GSM = [
     {"question": "Ann has 2 hens and buys 3. How many?", "answer": "She has 2+3=<<2+3=5>>5.\n#### 5"},
@@ -86,6 +88,15 @@ def test_shots_of_the_file_that_is_asked_are_those_beyond_count(write):
     ]
     with pytest.raises(InvalidInput, match="there are 0 examples, not 1"):
         parse_benchmark(fields).load()
+
+
+def test_shots_are_not_the_problems_under_other_names_either():
+    benchmark = WordProblems(split="train", count=2000, seed=2, shots=32)
+    benchmark.load()
+    asked = {problem.key for problem in problems("train", 2)}
+    shown = "\n".join(benchmark.inputs([])["examples"])
+    others = [problem for problem in problems("train", -3) if problem.question in shown]
+    assert len(others) == 32 and not asked & {problem.key for problem in others}
 
 
 async def test_in_context_learning_needs_no_data(tmp_path):
