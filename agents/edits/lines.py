@@ -46,8 +46,9 @@ def change(text: str, changes: Sequence[Change]) -> str:
     """The text with all changes, which are all relative to it; what they leave as it is keeps its bytes. Raises
     `EditError` where two of them touch the same line."""
     if text.startswith(MARK):
+        old = file_lines(text)
         return MARK + change(
-            text[1:], [replace(one, lines=one.lines if one.first else unmarked(one.lines)) for one in changes]
+            text[1:], [replace(one, lines=one.lines if one.first else unmarked(one.lines, old)) for one in changes]
         )
     pieces, lines = split(text), bare(text)
     real = [one for one in changes if one.ends is not None or lines[one.first : one.last] != list(one.lines)]
@@ -77,9 +78,10 @@ def change(text: str, changes: Sequence[Change]) -> str:
     return whole.removesuffix("\n").removesuffix("\r") if whole.endswith("\n") else whole
 
 
-def unmarked(lines: Sequence[str]) -> list[str]:
-    """Lines as a model wrote them, without the byte order mark that it may have copied."""
-    return [line.removeprefix(MARK) if number == 0 else line for number, line in enumerate(lines)]
+def unmarked(lines: Sequence[str], old: Sequence[str]) -> list[str]:
+    """Lines as a model wrote them, without the byte order mark that it may have copied; lines of the file, `old`, that
+    begin with one themselves keep it."""
+    return [line[1:] if line.startswith(MARK) and line not in old else line for line in lines]
 
 
 def _trimmed(lines: Sequence[str], one: Change) -> tuple[int, int, list[str]]:

@@ -19,7 +19,7 @@ def positions(wanted: Sequence[str], lines: Sequence[str]) -> list[int]:
         for at in range(len(lines) - count + 1)
         if lines[at] == first and list(lines[at : at + count]) == list(wanted)
     ]
-    return found or [0] * (list(lines[:count]) == unmarked(wanted))
+    return found or [0] * (list(lines[:count]) == unmarked(wanted, lines))
 
 
 def not_found(wanted: Sequence[str], path: str, source: Source) -> str:

@@ -99,6 +99,28 @@ def test_a_byte_order_mark_stays_and_is_no_text_of_the_first_line(name, copied):
     assert edit == {"m.py": f"{first}\n    return 1\n"}
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("blocks", "<<<< SEARCH m.py\n{}def f():\n==========\nimport os\n{}def f():\n>>>> REPLACE"),
+        ("files", '<file path="m.py">\nimport os\n{}def f():\n    return 1\n</file>'),
+        ("diff", "--- a/m.py\n+++ b/m.py\n@@ -1,2 +1,3 @@\n+import os\n {}def f():\n     return 1"),
+    ],
+)
+def test_a_mark_that_is_copied_is_dropped_behind_new_lines_too(name, text):
+    source = Source(files={"m.py": MARK + FIRST}, excerpts=[Excerpt(path="m.py", text=MARK + FIRST)])
+    answer = f"<edit>\n{text.replace('{}', MARK)}\n</edit>"
+    assert read_edit(FORMS.find(name)(), answer, source) == {"m.py": f"{MARK}import os\n{FIRST}"}
+
+
+def test_marks_inside_a_file_stay():
+    """Where files were put one behind another."""
+    old = f"{MARK}a\n{MARK}b\n"
+    source = Source(files={"m.txt": old}, excerpts=[Excerpt(path="m.txt", text=old)])
+    answer = f'<edit>\n<file path="m.txt">\n{MARK}a\n{MARK}b\nc\n</file>\n</edit>'
+    assert read_edit(FORMS.find("files")(), answer, source) == {"m.txt": f"{old}c\n"}
+
+
 @pytest.mark.parametrize("form", ["blocks", "diff"])
 def test_a_mark_does_not_hide_which_lines_are_meant(form):
     source = Source(files={"m.py": MARK + FIRST}, excerpts=[Excerpt(path="m.py", text=MARK + FIRST)])
