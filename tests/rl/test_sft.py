@@ -22,7 +22,7 @@ from plait import InvalidInput, Multiverse, Runtime, SelfConsistency, Sequential
 from plait.rl.checkpoints import PREFIX, STAGING, checkpoints
 from plait.rl.config import DataConfig, SFTConfig
 from plait.rl.curriculum import MULTIVERSE, mixed, shuffled
-from plait.rl.own_tokens import PIECES, check_spelling
+from plait.rl.own_tokens import PIECES, check_column, check_spelling
 from plait.rl.samples import IGNORED, collate, trace_dataset, trace_samples
 from plait.rl.sft import train
 from plait.rl.texts import chat_samples, read_samples, text_sample
@@ -192,6 +192,9 @@ def test_saved_samples_tell_whose_tokens_they_are_if_they_can(sampled, model, tm
     for value, message in ((wrong, "spell other texts"), ([3], "no pieces of a trace"), ([{"text": "x"}], "no pieces")):
         with pytest.raises(InvalidInput, match=f"sample 1: .*{message}"):
             read(concatenate_datasets([before, Dataset.from_list([{**found[0], PIECES: value}])]))
+    many = concatenate_datasets([before] * 1001 + [Dataset.from_list([{**found[0], PIECES: wrong}])])
+    with pytest.raises(InvalidInput, match="sample 1001: .*spell other texts"):
+        check_column(many, tokenizer)
 
 
 def test_traces_may_be_spelled_a_little_otherwise(sampled, model):
