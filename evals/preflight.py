@@ -9,16 +9,20 @@ from typing import Any
 from ..runtime.engine import Engine
 from ..runtime.engines.model_digest import model_digest, option_digests
 from ..runtime.errors import OutOfBlocks, PromptTooLong
-from ..runtime.methods.nesting import all_inputs
+from ..runtime.methods.nesting import all_inputs, all_methods
 from ..runtime.plugins import blaming
 from ..runtime.runtime import Runtime
 from .benchmark import Benchmark, ProblemUnusable, Sample, check_samples
 from .config import EvalConfig
 from .environment import digest, samples_digest
 from .evaluation import Evaluation
+from .fields import method_class, read_fields
 
 FILES = ("model_files", "inputs")
 """Settings that are fingerprints of files."""
+WINDOWS = "windows_hold"
+"""Setting of grids whose rows meant something else when windows held neither where a method's own context limit is
+larger nor for methods inside methods."""
 ENGINE = ("model", "model_files")
 """Settings that an engine's name takes the place of, where one is given as an object."""
 TRIED = 3
@@ -46,7 +50,17 @@ def all_settings(config: EvalConfig, samples: list[Sample], engine: Engine | Non
         **settings_but_files(config, samples),
         **ran,
         **({"inputs": inputs} if inputs else {}),
+        **({WINDOWS: "for larger limits and methods inside, too"} if _windows_replace_limits(config) else {}),
     }
+
+
+def _windows_replace_limits(config: EvalConfig) -> bool:
+    """Does a window hold in the place of a method's own limit, or for methods inside it?"""
+    if not config.windows:
+        return False
+    least = min(config.windows)
+    given = [read_fields(method_class(method.fields), method.fields) for method in config.methods]
+    return any((getattr(one, "context_limit", None) or 0) > least or any(all_methods(one)) for one in given)
 
 
 def _inputs(config: EvalConfig, samples: list[Sample]) -> dict[str, str]:

@@ -29,7 +29,7 @@ from .evaluation import Evaluation
 from .failures import failure
 from .names import slug
 from .passes import with_passes
-from .preflight import FILES, all_settings, read_problems, settings_but_files, try_one
+from .preflight import FILES, WINDOWS, all_settings, read_problems, settings_but_files, try_one
 from .progress import progress
 from .report import write_report
 from .rows import Key, Measured, Row, Unit
@@ -82,8 +82,10 @@ def report_so_far(config: EvalConfig, out: str | Path) -> Path:
     """
     samples = read_problems(config)
     store = Store(Path(out)).read()
-    # Files may have moved since, and the model be another engine than the settings name: what is done is done.
-    store.check({**settings_but_files(config, samples), **{name: store.settings.get(name) for name in FILES}})
+    # Files may have moved since, the model be another engine than the settings name, and windows have meant something
+    # else: what is done is done.
+    kept = {name: store.settings.get(name) for name in (*FILES, WINDOWS)}
+    store.check({**settings_but_files(config, samples), **kept})
     if not store.units:
         raise InvalidInput(f"nothing is done in {out}: there is nothing to report")
     return _write(Evaluation(config, store, samples))

@@ -153,6 +153,32 @@ def nested(method):
     return {"method": "self_consistency", "generator": {**method, "prompt": "?"}}
 
 
+@pytest.mark.parametrize(
+    ("method", "windows", "is_other"),
+    [
+        ({"method": "sequential", "context_limit": 301}, [400, 300], True),
+        ({"method": "self_consistency", "generator": {"method": "sequential", "prompt": "?"}}, [300], True),
+        ({"method": "sequential", "context_limit": 300}, [300, 400], False),
+        ({"method": "sequential"}, [300], False),
+        ({"method": "sequential", "context_limit": 301}, [], False),
+    ],
+)
+async def test_windows_that_held_less_before_are_not_mixed_with_those_of_now(method, windows, is_other, tmp_path):
+    config = grid(methods=[method], windows=windows)
+    await run(config, tmp_path, engine=engine())
+    await run(config, tmp_path, engine=engine())
+    path = tmp_path / "settings.json"
+    kept = json.loads(path.read_text())
+    assert (kept["settings"].pop("windows_hold", None) is not None) == is_other
+    path.write_text(json.dumps(kept))  # as it was written before
+    if is_other:
+        with pytest.raises(InvalidInput, match="windows_hold: nothing before"):
+            await run(config, tmp_path, engine=engine())
+    else:
+        await run(config, tmp_path, engine=engine())
+    assert report_so_far(config, tmp_path).exists(), "what is done is done"
+
+
 async def test_results_of_other_windows_are_refused_as_damaged(tmp_path):
     report = await run(grid(windows=[300]), tmp_path, engine=engine())
     report.unlink()
