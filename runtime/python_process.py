@@ -17,6 +17,10 @@ def import_environment() -> dict[str, str]:
     """This process's environment, for a Python that imports from the folders that this one does, however they came onto
     its path."""
     home = Path(__file__).parents[2]
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # It was removed: a relative one leads nowhere.
+        here = Path()
     # A relative one is the working folder, or in it; plait itself may have been found there.
-    folders = [folder for folder in map(Path, sys.path) if folder.is_absolute() or folder.absolute() == home]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(folder.absolute()) for folder in folders)}
+    folders = [str(here / path) for path in map(Path, sys.path) if path.is_absolute() or here / path == home]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}

@@ -63,7 +63,7 @@ class MathProcess:
                 process.stdin.write(json.dumps({**request, "limit": seconds}) + "\n")
                 process.stdin.flush()
                 reply = self._read(PATIENCE * seconds)
-            except OSError:
+            except OSError:  # It died, before it had the request or of it.
                 pass
             finally:  # Interrupted, too: what it says later would be taken for the next reply.
                 if reply is None:
@@ -76,16 +76,19 @@ class MathProcess:
             self._stop()
 
     def _start(self) -> None:
-        self._process = subprocess.Popen(
-            python_command("-m", f"{__package__}.worker"),
-            env=import_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                python_command("-m", f"{__package__}.worker"),
+                env=import_environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise MathUnavailable(f"math-verify does not start: {error}") from error
         if self._read(START_SECONDS) is None:
             process = self._process
             process.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +42,10 @@ def test_plait_may_be_in_the_working_folder(found: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(HOME)
     monkeypatch.setattr(sys, "path", ["", *(folder for folder in sys.path if folder != str(HOME))])
     assert import_environment()["PYTHONPATH"].split(os.pathsep)[0] == str(HOME)
+
+
+def test_a_working_folder_that_was_removed_is_left_out(found: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", ["", "somewhere", str(HOME), *sys.path, str(found)])
+    shutil.rmtree(Path.cwd())
+    said = subprocess.check_output(python_command("-c", ASK), env=import_environment(), text=True)
+    assert said.split()[2] == str(found / "extra.py")

@@ -249,6 +249,12 @@ def test_a_process_that_does_not_start_says_why(monkeypatch):
         classes([r"\sqrt{2}", "x"], MathProcess())
 
 
+def test_a_process_that_the_system_does_not_start_says_why(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(MathUnavailable, match=r"does not start: .*'/nowhere/python'$"):
+        classes([r"\sqrt{2}", "x"], MathProcess())
+
+
 def test_a_process_that_does_not_start_says_what_to_install(monkeypatch):
     monkeypatch.setattr("plait.runtime.equality.process.__package__", "plait.runtime.nowhere")
     monkeypatch.setitem(sys.modules, "math_verify", None)
