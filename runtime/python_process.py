@@ -23,4 +23,5 @@ def import_environment() -> dict[str, str]:
         here = Path()
     # A relative one is the working folder, or in it; plait itself may have been found there.
     folders = [str(here / path) for path in map(Path, sys.path) if path.is_absolute() or here / path == home]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    # With a separator in its name a folder would be read as several others, the working folder maybe among them.
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(name for name in folders if os.pathsep not in name)}

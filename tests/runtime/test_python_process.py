@@ -49,3 +49,10 @@ def test_a_working_folder_that_was_removed_is_left_out(found: Path, monkeypatch:
     shutil.rmtree(Path.cwd())
     said = subprocess.check_output(python_command("-c", ASK), env=import_environment(), text=True)
     assert said.split()[2] == str(found / "extra.py")
+
+
+def test_a_folder_whose_name_holds_the_separator_is_left_out(found: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = f"{found}{os.pathsep}{Path.cwd()}"  # The second of what it would be read as is the working folder.
+    monkeypatch.setattr(sys, "path", [split, str(HOME), *sys.path, str(found)])
+    said = subprocess.check_output(python_command("-c", ASK), env=import_environment(), text=True)
+    assert said.split() == [sys.modules["json"].__file__, plait.__file__, str(found / "extra.py")]
