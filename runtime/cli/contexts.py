@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = actions.add_parser("add", help="encode text files, each as one context")
     add.add_argument("files", type=named_path, nargs="+")
     add.add_argument("--model", required=True, help="as for Runtime: a name, a folder, a GGUF file")
-    add.add_argument("--instruction", default="", help="as in the jobs that are to find them")
+    add.add_argument("--instruction", type=utf8, default="", help="as in the jobs that are to find them")
     add.add_argument("--chat", action="store_true", help="for jobs whose prompt is a chat")
     add.add_argument("--system", type=utf8, help="the chat's system message")
     add_engine_options(add)

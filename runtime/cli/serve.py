@@ -24,7 +24,7 @@ from ..passwords import without_password
 from ..runtime import Runtime
 from ..server.settings import ServerSettings
 from .files import read_text
-from .options import add_engine_options, engine_options, named_path, parse_field
+from .options import add_engine_options, engine_options, named_path, parse_field, utf8
 
 KEYS = "PLAIT_API_KEYS"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -32,7 +32,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a shipped model, a folder, a GGUF file, a name of the hub or scheme:rest")
-    parser.add_argument("--name", help="what clients call the model (its last part)")
+    parser.add_argument("--name", type=utf8, help="what clients call the model (its last part)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument(

@@ -14,7 +14,7 @@ import signal
 
 from ..errors import InvalidInput
 from ..runtime import Runtime
-from .options import add_engine_options, engine_options, named_path
+from .options import add_engine_options, engine_options, named_path, utf8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--broker", required=True, metavar="URL", help="mqtt://HOST/POOL or mqtts://USER@HOST:PORT/POOL"
     )
     parser.add_argument("--jobs", type=int, default=4, metavar="N", help="jobs that run at once (4)")
-    parser.add_argument("--name", help="the worker's MQTT client id (random)")
-    parser.add_argument("--prefix", default="plait", help="of all topics (plait)")
+    parser.add_argument("--name", type=utf8, help="the worker's MQTT client id (random)")
+    parser.add_argument("--prefix", type=utf8, default="plait", help="of all topics (plait)")
     parser.add_argument("--ca-file", type=named_path, help="certificates that the broker's is checked against")
     parser.add_argument("--cert-file", type=named_path, help="the worker's own certificate")
     parser.add_argument("--key-file", type=named_path, help="and its key")

@@ -20,7 +20,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
-from ....runtime.cli.options import add_engine_options, engine_options, positive
+from ....runtime.cli.options import add_engine_options, engine_options, positive, utf8
 from ....runtime.cli.table import table
 from ....runtime.engine import Engine, SamplingParams
 from ....runtime.engines.registry import find_model
@@ -113,8 +113,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="JSON Lines with question, contexts and answers")
     parser.add_argument("--count", type=positive, default=20, help="rows at most (20)")
     parser.add_argument("--by", choices=["perplexity", "answer"], default="perplexity")
-    parser.add_argument("--instruction", default=INSTRUCTION)
-    parser.add_argument("--template", default=TEMPLATE, help="{question} is replaced")
+    parser.add_argument("--instruction", type=utf8, default=INSTRUCTION)
+    parser.add_argument("--template", type=utf8, default=TEMPLATE, help="{question} is replaced")
     parser.add_argument("--chat", action="store_true", help="use the model's chat template")
     parser.add_argument("--write", action="store_true", help="keep the best pair in the model's folder")
     add_engine_options(parser)

@@ -89,6 +89,12 @@ def parsed(*arguments):
         ["chat", "m", "--system"],
         ["chat", "m", "--method"],
         ["contexts", "add", "f", "--model", "m", "--system"],
+        ["contexts", "add", "f", "--model", "m", "--instruction"],
+        ["calibrate-ape", "m", "--data", "f", "--instruction"],
+        ["calibrate-ape", "m", "--data", "f", "--template"],
+        ["serve", "m", "--name"],
+        ["worker", "m", "--broker", "mqtt://h/p", "--name"],
+        ["worker", "m", "--broker", "mqtt://h/p", "--prefix"],
         ["eval", "--method"],
     ],
 )
