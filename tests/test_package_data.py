@@ -77,3 +77,4 @@ def test_the_source_distribution_has_what_the_readme_leads_to(built: Path) -> No
     linked = set(LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
     assert "rl/README.md" in linked and not linked - names
     assert not {"CHANGELOG.md", "SECURITY.md", "Makefile", "mkdocs.yml", *tracked("docs")} - names
+    assert not {name for name in names if name.startswith("tests/")}
