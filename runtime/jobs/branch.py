@@ -263,8 +263,9 @@ class TracedBranch(Notes):
 
     def close(self) -> None:
         """Free the branch; idempotent."""
-        if self.record.closed is None:
-            self.record.closed = self.scope.state.seconds
+        if self.is_closed:  # its calls may be under way still: they keep what was there the first time
+            return
+        self.record.closed = self.scope.state.seconds
         if not self.scope.state.has_ended:  # else the books are closed, too
             for call in self._calls:
                 call.keep()

@@ -121,14 +121,34 @@ async def test_text_is_announced_token_by_token_and_the_end_behind_it():
         await call
 
 
-@pytest.mark.parametrize("end", ["close", "prune"])
+def close(branch):
+    branch.close()
+
+
+def prune(branch):
+    branch.prune("enough")
+
+
+def prune_and_close(branch):
+    branch.prune("enough")
+    branch.close()
+
+
+def endless(is_native):
+    if is_native:
+        return NativeEngine(MODEL, IdTokenizer(MODEL.vocab_size), NativeOptions(kv_tokens=4096))
+    return ScriptedEngine(lambda _: "abc", ends=False, seconds_per_token=1e-3)
+
+
+def sampled(ctx):
+    pieces = [piece for segment in ctx.state.trace.segments for piece in segment.pieces]
+    return [len(piece.token_ids) for piece in pieces if piece.kind == "sampled"]
+
+
+@pytest.mark.parametrize("end", [close, prune, prune_and_close])
 @pytest.mark.parametrize("is_native", [True, False])
 async def test_what_was_sampled_before_the_branch_was_closed_is_spent_and_recorded(is_native, end):
-    engine = (
-        NativeEngine(MODEL, IdTokenizer(MODEL.vocab_size), NativeOptions(kv_tokens=4096))
-        if is_native
-        else ScriptedEngine(lambda _: "abc", ends=False, seconds_per_token=1e-3)
-    )
+    engine = endless(is_native)
     await engine.start()
     async with context(engine, total_tokens=1000) as ctx:
         reader = ctx.state.hub.subscribe()
@@ -139,11 +159,31 @@ async def test_what_was_sampled_before_the_branch_was_closed_is_spent_and_record
             announced += event.tokens if isinstance(event, Text) else 0
             if announced >= 3:
                 break
-        branch.close() if end == "close" else branch.prune("enough")
+        end(branch)
         with pytest.raises(BranchClosed):
             await call
         announced += sum(event.tokens for event in iter(reader.get_nowait, None) if isinstance(event, Text))
         used = ctx.state.usage.generated_tokens
         assert used == ctx.ledger.spent == 1000 - ctx.ledger.left == ctx.now >= announced >= 3
-        sampled = [piece for segment in ctx.state.trace.segments for piece in segment.pieces if piece.kind == "sampled"]
-        assert [len(piece.token_ids) for piece in sampled] == [used]
+        assert sampled(ctx) == [used]
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+async def test_what_was_sampled_before_a_part_pruned_its_branch_is_spent_and_recorded(is_native):
+    engine = endless(is_native)
+    await engine.start()
+    async with context(engine, total_tokens=1000) as ctx:
+        reader = ctx.state.hub.subscribe()
+
+        async def work(part, _):
+            branch = part.open([4])
+            call = asyncio.create_task(branch.generate(SamplingParams(ignore_eos=True)))
+            while not isinstance(await anext(reader), Text):
+                pass
+            branch.prune("enough")
+            return call  # the part closes the branch once more before it ends
+
+        (call,) = await ctx.parallel(work, [0])
+        with pytest.raises(BranchClosed):
+            await call
+        assert sampled(ctx) == [ctx.state.usage.generated_tokens]
