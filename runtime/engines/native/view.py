@@ -45,6 +45,8 @@ class View:
         """Of the next token, as long as the own segment is empty."""
         self._known = 0
         """`num_known`, unless what is computed tells."""
+        self._rewound_to = 0
+        """Tokens of the text that were there before what is being written began, if that was by a rewind."""
         store.hold(spans, job)
 
     # -- questions ---------------------------------------------------------------------------------------------
@@ -141,9 +143,24 @@ class View:
         """The own segment, for others to look at. They see all that is open, so none of it stays found elsewhere; and
         what is rewound is gone for them too, so nobody else may rely on it (`KVStore.match`)."""
         own = self.open_segment()
+        if self._rewound_to > self.length - self.num_open:
+            own = self._end_rewound()
         if own.is_joined or own.pins:
             own = self._anew(own)
         own.due = max(own.due, self.num_known)
+        return own
+
+    def _end_rewound(self) -> Segment:
+        """A rewind ended what was being written, which went on in its segment as long as nobody could tell. What was
+        written since, in a segment of its own."""
+        since, known = self.tokens[self._rewound_to :], self.num_known
+        ended = self._rewound_to - (self.length - self.num_open)
+        self.cut(self._rewound_to)
+        self.freeze()
+        self.close_own()
+        own = self.open_segment()
+        own.tokens.extend(since)
+        self._known = max(known - ended, 0)
         return own
 
     def _anew(self, own: Segment) -> Segment:
@@ -279,6 +296,7 @@ class View:
             return
         is_observed = self._is_observed
         self.cut(length)
+        self._rewound_to = length
         if is_observed:
             self.freeze()
             self.close_own()
@@ -340,6 +358,7 @@ class View:
             self.next_position = 0
         self.replace((*spans, *kept))
         self.base = self.num_sealed = len(spans)
+        self._rewound_to = 0
         self.is_packed = True
         if own is not None:
             # What is there was computed under the view as it was; from here on the new one counts.
