@@ -42,7 +42,7 @@ def fastest(library: ctypes.CDLL) -> int:
     place for the file: tile registers if there are any, else BFLOAT16."""
     there = candidates(library)
     try:
-        path, key = cache_folder("arithmetic.json"), _key(library)
+        path, key = cache_folder("arithmetic.json"), build_key(library)
         known = _read(path)
         for arithmetic, name in NAMES.items():
             if known.get(key) == name and arithmetic in there:
@@ -99,8 +99,9 @@ def choose(*measurements: Mapping[int, float]) -> int:
     return best if is_clear else BFLOAT16
 
 
-def _key(library: ctypes.CDLL) -> str:
-    """Of this build and this processor."""
+@functools.cache
+def build_key(library: ctypes.CDLL) -> str:
+    """Of this build and this processor: what they compute they compute alike, bit for bit."""
     processor = platform.processor()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()

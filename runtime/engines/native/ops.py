@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....attention import Impl
 from ...errors import InvalidInput
-from .arithmetic import fastest
+from .arithmetic import build_key, fastest
 from .config import ModelConfig
 from .families import LayerNorms
 from .integers import GROUP, WeightType
@@ -161,7 +161,7 @@ class KernelOps:
     @property
     def arithmetic(self) -> str:
         """See `LayerOps`."""
-        return f"kernels {self.work.type} by {self.library.plait_panel()}"
+        return f"kernels {self.work.type} of {build_key(self.library)}"
 
     def refresh(self, weights: Weights) -> None:
         """Pack weights that changed."""

@@ -158,7 +158,7 @@ def test_a_file_of_no_use_is_measured_again(folder: Path, text: str, monkeypatch
     monkeypatch.setattr(arithmetic, "candidates", lambda _: (BFLOAT16, FLOAT32_HALVED))
     monkeypatch.setattr(arithmetic, "measure", lambda _: {BFLOAT16: 1.0, FLOAT32_HALVED: 0.1})
     folder.mkdir()
-    written = text.replace("KEY", arithmetic._key(_library()))
+    written = text.replace("KEY", arithmetic.build_key(_library()))
     (folder / "arithmetic.json").write_bytes(written.encode("latin-1"))
     assert arithmetic.fastest(_library()) == FLOAT32_HALVED
     assert "float32" in json.loads((folder / "arithmetic.json").read_text()).values()

@@ -108,7 +108,7 @@ async def test_other_weights_dtypes_and_prefixes_find_nothing(tmp_path):
     assert again.usage.reused_tokens == TOTAL and logprobs(again) == logprobs(rounded[0])
 
 
-@pytest.mark.parametrize("other", ["plain torch", "another product"])
+@pytest.mark.parametrize("other", ["plain torch", "another product", "another build"])
 async def test_other_arithmetic_finds_nothing(tmp_path, monkeypatch, other):
     """As on another processor, or without the kernels: last bits of keys and values are not the same."""
     monkeypatch.setattr(ops, "fastest", lambda library: BFLOAT16)
@@ -116,7 +116,10 @@ async def test_other_arithmetic_finds_nothing(tmp_path, monkeypatch, other):
     if other == "another product":
         monkeypatch.setattr(ops, "fastest", lambda library: FLOAT32_HALVED)
     impl = "torch" if other == "plain torch" else "auto"
-    (result,) = await run(tmp_path, ask(CONTEXTS), dtype=torch.bfloat16, impl=impl)
+    with monkeypatch.context() as patch:
+        if other == "another build":
+            patch.setattr(ops, "build_key", lambda library: "another")
+        (result,) = await run(tmp_path, ask(CONTEXTS), dtype=torch.bfloat16, impl=impl)
     assert result.usage.reused_tokens == 0
     monkeypatch.setattr(ops, "fastest", lambda library: BFLOAT16)
     (again,) = await run(tmp_path, ask(CONTEXTS), dtype=torch.bfloat16)
