@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InvalidBudget, InvalidInput, PlaitError
 from .mistakes import mistakes
-from .plain import check_plain
+from .plain import as_int, check_plain
 
 
 class OutOfBudget(PlaitError):
@@ -70,12 +70,15 @@ class Budget(BaseModel):
             raise InvalidBudget(f"budget.depth is {self.depth}: it must be 0 (no spawning) or more")
 
 
-def check_shares(reserve: int, parts: int = 1) -> None:
-    """What is to be kept back and the rest divided by. Raises `InvalidInput`."""
-    if type(reserve) is not int or reserve < 0:
+def check_shares(reserve: int, parts: int = 1, *, least: int = 1) -> tuple[int, int]:
+    """What is to be kept back and the number of parts, `least` or more, that the rest is divided by, as plain numbers.
+    Raises `InvalidInput`."""
+    kept, count = as_int(reserve), as_int(parts)
+    if kept is None or kept < 0:
         raise InvalidInput(f"reserve is a number of tokens, 0 or more, not {reserve!r:.200}")
-    if type(parts) is not int or parts < 1:
-        raise InvalidInput(f"the ledger is shared by 1 part or more, not {parts!r:.200}")
+    if count is None or count < least:
+        raise InvalidInput(f"the ledger is shared by {least} part or more, not {parts!r:.200}")
+    return kept, count
 
 
 class Ledger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,16 @@ MAX_DEPTH = 64
 """Of lists and objects in each other."""
 MAX_WHOLE = 2**64 - 1
 """Of a whole number, either way."""
+
+
+def as_int(value: object) -> int | None:
+    """The whole number that the value is, of whatever type; None if it is none. True and False are none."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def parse_json(text: str | bytes, name: str) -> Any:

@@ -128,7 +128,7 @@ class Context(Scope):
         something that was. `InvalidInput` if `reserve` is less than nothing.
         """
         self.state.check_runs()
-        check_shares(reserve)
+        reserve, _ = check_shares(reserve)
         slot = self.next_slot()
         limit = None if self.critical_limit is None else max(self.critical_limit - reserve, self.now)
         ledgers = self.ledger.split(len(items), reserve)

@@ -93,8 +93,9 @@ class Scope:
 
     def share(self, parts: int, reserve: int = 0) -> int | None:
         """Tokens each of `parts` would get from `parallel`, by the tighter of both ledgers; None: no limit. Raises
-        `InvalidInput` for less than one part, and for less than nothing that is kept back."""
-        check_shares(reserve, parts)
+        `InvalidInput` for less than one part of what is limited, and for less than nothing that is kept back."""
+        is_limited = self.ledger.left is not None or self.critical_limit is not None
+        reserve, parts = check_shares(reserve, parts, least=1 if is_limited else 0)
         shares = []
         if self.ledger.left is not None:
             shares.append(max(self.ledger.left - reserve, 0) // parts)

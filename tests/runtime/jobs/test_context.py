@@ -473,6 +473,6 @@ async def test_what_is_kept_back_is_a_number_of_tokens(reserve):
 
 @pytest.mark.parametrize("parts", [0, -1, 1.5])
 async def test_shares_are_those_of_one_part_or_more(parts):
-    async with context(engine()) as ctx:
+    async with context(engine(), total_tokens=20) as ctx:
         with pytest.raises(InvalidInput, match="1 part or more"):
             ctx.share(parts)

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
+import numpy
 import pytest
 
 from plait import ScriptedEngine
 from plait.tests.runtime.tools import context
 
 
+class Few(IntEnum):
+    TWO = 2
+
+
+@pytest.mark.parametrize("two", [numpy.int64(2), Few.TWO])
+async def test_whole_numbers_of_any_type_share(two):
+    async with context(ScriptedEngine(["x"]), total_tokens=10, critical_tokens=7) as ctx:
+        assert (type(ctx.share(two, two)), ctx.share(two, two)) == (int, 4)
+        lefts = await ctx.parallel(left, ["a", "b"], reserve=two)
+        assert [(type(number), number) for number in (*lefts, ctx.ledger.left)] == [(int, 4), (int, 4), (int, 10)]
+
+
+async def left(part, _):
+    return part.ledger.left
+
+
 @pytest.mark.parametrize(
     ("limits", "parts", "reserve", "share"),
     [
         ({}, 3, 0, None),
+        ({}, 0, 0, None),
         ({"total_tokens": 10}, 3, 0, 3),
         ({"total_tokens": 10}, 3, 4, 2),
         ({"total_tokens": 10}, 1, 10, 0),
