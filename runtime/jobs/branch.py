@@ -22,8 +22,8 @@ from ..result import Generated
 from ..trace.record import BranchRecord, JoinRecord, Piece, SpanRecord
 from ..trace.writer import SegmentWriter, TracedBlock
 from .call import Call
-from .notes import Notes, check_text
-from .scope import Scope
+from .notes import Notes
+from .scope import Scope, check_text
 
 AT_A_TIME = 32
 """Branches or parts that are begun in one turn of the event loop: thousands of them must not hold it up."""
@@ -116,8 +116,12 @@ class TracedBranch(Notes):
     def join(self, tokens: Sequence[int], children: Mapping[str, bool]) -> None:
         """`extend` by text that carries the results of other branches.
 
-        `children`: their ids, and whether each handed back a result.
+        `children`: their ids, and whether each handed back a result. Raises `InvalidInput` for what is no branch of the
+        job.
         """
+        unknown = [name for name in children if name not in self.scope.state.trace.branches]
+        if unknown:
+            raise InvalidInput(f"{unknown[0]!r:.200} is joined, which is no branch of this job")
         names, found = tuple(children), tuple(name for name in children if children[name])
         step = self.scope.now
         piece = self._inject(tokens)

@@ -21,8 +21,7 @@ from ..errors import BranchBusy, EngineClosed, InvalidInput, PlaitError
 from ..events import BranchStarted
 from ..result import Outcome, check_outcome
 from .branch import AT_A_TIME, TracedBranch
-from .notes import check_text
-from .scope import Scope
+from .scope import Scope, check_text
 from .state import contained
 
 T = TypeVar("T")

@@ -10,13 +10,7 @@ from ..errors import InvalidInput, told
 from ..events import Scored, StateEntered, ToolFinished, ToolStarted
 from ..plain import as_kept
 from ..trace.record import BranchRecord, StateRecord, ToolRecord
-from .scope import Scope
-
-
-def check_text(what: str, value: object) -> None:
-    """Nothing else can be read back from a trace there. Raises `InvalidInput`."""
-    if not isinstance(value, str):
-        raise InvalidInput(f"{what} is a text, not {value!r:.200}")
+from .scope import Scope, check_text
 
 
 class Notes:

@@ -11,8 +11,16 @@ from typing import Any
 
 from ..budget import Ledger, OutOfBudget, check_shares
 from ..engine import Capabilities, Engine, Tokenizer
+from ..errors import InvalidInput
 from ..events import AnyBranchEvent
+from ..plain import as_int
 from .state import JobState, OpenBranch
+
+
+def check_text(what: str, value: object) -> None:
+    """Nothing else can be read back from a trace there. Raises `InvalidInput`."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"{what} is a text, not {value!r:.200}")
 
 
 class Scope:
@@ -130,13 +138,18 @@ class Scope:
         usage.critical_tokens = max(usage.critical_tokens, self.now)
 
     def count(self, name: str, n: int = 1) -> None:
-        """Add to `Usage.counts`."""
-        if n:
-            self.state.usage.counts[name] += n
+        """Add to `Usage.counts`. Raises `InvalidInput` for a name that is no text, or a number that is not whole."""
+        check_text("what is counted", name)
+        number = int(n) if isinstance(n, bool) else as_int(n)
+        if number is None:
+            raise InvalidInput(f"{name!r:.200} is counted in whole numbers, not {n!r:.200}")
+        if number:
+            self.state.usage.counts[name] += number
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time the block under `Usage.phases[name]`."""
+        """Time the block under `Usage.phases[name]`. Raises `InvalidInput` for a name that is no text."""
+        check_text("a phase", name)
         with self.state.phase(name):
             yield
 

@@ -53,4 +53,6 @@ async def test_what_is_counted_is_in_the_usage_and_nothing_is_not():
         ctx.count("seen")
         ctx.count("seen", 2)
         ctx.count("never", 0)
-        assert dict(ctx.state.usage.counts) == {"seen": 3}
+        ctx.count("seen", numpy.int64(2))
+        ctx.count("so", True)
+        assert [(name, type(n), n) for name, n in ctx.state.usage.counts.items()] == [("seen", int, 5), ("so", int, 1)]

@@ -79,15 +79,21 @@ async def test_whatever_is_a_number_is_a_score(score, tmp_path):
         lambda branch: branch.scope.open([4], label=5),
         lambda branch: branch.tool(5).__enter__(),
         lambda branch: branch.tool("x", a=[{(1, 2): 3}]).__enter__(),
+        lambda branch: branch.join([5], {"nobody": True}),
+        lambda branch: branch.join([5], {5: True}),
+        lambda branch: branch.scope.count((1, 2)),
+        lambda branch: branch.scope.count("x", 1.5),
+        lambda branch: branch.scope.phase((1, 2)).__enter__(),
     ],
 )
 async def test_what_no_trace_can_hold_is_refused_when_it_is_said(note, tmp_path):
     async with context(ScriptedEngine(["x"])) as ctx:
-        with pytest.raises(InvalidInput, match="is a number|is a text|keys must be"):
+        with pytest.raises(InvalidInput, match="is a number|is a text|keys must be|is joined|is counted"):
             note(ctx.open([4]))
         ctx.state.trace.save(tmp_path / "t.jsonl")
         again = Trace.load(tmp_path / "t.jsonl")
-        assert list(again.branches) == ["0"] and not again.tools and not again.states
+        assert list(again.branches) == ["0"] and not again.tools and not again.states and not again.joins
+        assert not ctx.ledger.spent and not ctx.state.usage.counts and not ctx.state.usage.phases
 
 
 async def test_what_a_tool_is_given_and_gives_back_can_be_read_again(tmp_path):
