@@ -72,12 +72,24 @@ def kept(value: object, depth: int = MAX_DEPTH) -> Any:
 
 
 def as_kept(value: object) -> Any:
-    """What a JSON file would hold of the value, as `kept` leaves it, apart from it; in the place of what is no JSON its
-    text. Raises `ValueError` for names that JSON has not."""
+    """What a JSON file would hold of the value, as `kept` leaves it, apart from it; in the place of what is no JSON the
+    number that it is to NumPy, or its text. Raises `ValueError` for names that JSON has not."""
     try:
-        return json.loads(json.dumps(kept(value), default=str))
+        return json.loads(json.dumps(kept(value), default=_stand_in))
     except TypeError as error:
         raise ValueError(str(error)) from None
+
+
+def _stand_in(value: object) -> Any:
+    """For what is no JSON: the number that a NumPy scalar holds, or a tensor of no dimensions, else its text."""
+    if getattr(value, "shape", None) == ():
+        try:
+            number = value.item()  # type: ignore[attr-defined]
+        except Exception:  # whatever somebody's type raises
+            return str(value)
+        if isinstance(number, int | float):
+            return kept(number)
+    return str(value)
 
 
 def json_text(value: object, *, is_ascii: bool = True) -> str:

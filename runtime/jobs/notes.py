@@ -48,7 +48,8 @@ class Notes:
     @contextmanager
     def tool(self, tool: str, **arguments: Any) -> Iterator[ToolRecord]:
         """Use a tool inside: fill in `ok` and `output`. Both ends are announced and recorded; left by an exception, it
-        has failed. Arguments that are no JSON are noted as text. Raises `InvalidInput` for an output that is none."""
+        has failed. Arguments that are no JSON are noted as text, NumPy numbers as numbers. Raises `InvalidInput` for an
+        output that is no text."""
         scope = self.scope
         check_text("the name of a tool", tool)
         try:

@@ -96,10 +96,13 @@ async def test_what_no_trace_can_hold_is_refused_when_it_is_said(note, tmp_path)
         assert not ctx.ledger.spent and not ctx.state.usage.counts and not ctx.state.usage.phases
 
 
+OTHERS = [Path("a/b"), {1}, numpy.int64(5), numpy.float32(0.5), numpy.bool_(True), torch.tensor(3)]
+
+
 async def test_what_a_tool_is_given_and_gives_back_can_be_read_again(tmp_path):
     async with context(ScriptedEngine(["x"])) as ctx:
         branch, cases = ctx.open([4]), [1, (2, 3)]
-        with branch.tool("x", cases=cases, by={1: numpy.float64(0.5)}, others=[Path("a/b"), {1}]) as call:
+        with branch.tool("x", cases=cases, by={1: numpy.float64(0.5)}, others=OTHERS) as call:
             cases.clear()
             call.ok = numpy.bool_(True)
         with pytest.raises(InvalidInput, match="the output of a tool is a text, not 5"), branch.tool("x") as call:
@@ -109,7 +112,8 @@ async def test_what_a_tool_is_given_and_gives_back_can_be_read_again(tmp_path):
         assert Trace.load(tmp_path / "t.jsonl").tools == trace.tools
         first, second = trace.tools
         assert (
-            first.arguments == {"cases": [1, [2, 3]], "by": {"1": 0.5}, "others": ["a/b", "{1}"]} and first.ok is True
+            first.arguments == {"cases": [1, [2, 3]], "by": {"1": 0.5}, "others": ["a/b", "{1}", 5, 0.5, True, 3]}
+            and first.ok is True
         )
         assert (second.ok, second.outcome, second.output[:12]) == (False, "interrupted", "InvalidInput")
 
