@@ -175,7 +175,8 @@ class Trace:
         return "".join(piece.text for segment in self.segments_of(branch) for piece in segment.pieces)
 
     def for_training(self) -> list[TrainingRow]:
-        """One row per segment in which the job's own model sampled something."""
+        """One row per segment in which the job's own model sampled something. What a branch writes on behind a fork is
+        a segment of its own, and so a row more."""
         own = (segment for segment in self.segments if self.model_of(segment.branch) is None)
         return [self._row(segment) for segment in own if any(piece.kind == "sampled" for piece in segment.pieces)]
 
