@@ -114,8 +114,8 @@ class Decoding(WithContexts, Method):
     logprobs: bool = True
     """Record the model's log-probability of every sampled token in the trace, where the engine can."""
     context_limit: int | None = Field(default=None, ge=1)
-    """Tokens one thread may span, prompt included, also of methods inside this one, whose own limits hold where they
-    are less; None: the engine's own limit."""
+    """Tokens one thread may span, prompt included, also of methods inside this one that have this field, whose own
+    limits hold where they are less; None: the engine's own limit."""
 
     bound: ClassVar[int] = 4096
     """Takes the place of `max_tokens` where that is None, so that no job runs on to the end of a long context by
