@@ -12,7 +12,7 @@ from ..job_spec import parse_job
 from ..plain import json_text
 from .answers import failure
 from .json_text import JsonAnswer
-from .problems import Refused
+from .problems import Refused, as_event
 from .service import Service
 from .streams import COMMENT, NO_BUFFER, PULSE, sse
 from .work import Work
@@ -76,8 +76,14 @@ def add_jobs(app: FastAPI, service: Service) -> None:
             raise Refused(409, f"the job is {work.state}: there is no whole trace", code="not_ended")
         if work.job is None:
             raise Refused(404, "the job ended before it began: there is no trace", code="no_trace")
-        lines = (json_text(line) + "\n" for line in work.job.trace.lines())
+        lines = (json_text(_told(work, line)) + "\n" for line in work.job.trace.lines())
         return StreamingResponse(lines, media_type="application/jsonl")
+
+
+def _told(work: Work, line: dict[str, Any]) -> dict[str, Any]:
+    """A line of the trace; its last one tells what the job failed by in the words of the `failed` event."""
+    failed = work.error is not None and line["type"] == "end" and "error" in line
+    return {**line, "error": as_event(work.error)} if failed else line
 
 
 async def _events(work: Work, after: int) -> AsyncIterator[str]:

@@ -175,6 +175,8 @@ async def test_what_a_job_fails_by_is_told_in_the_same_words_everywhere(
         id = (await http.post("/v1/jobs", json={"method": method})).json()["id"]
         assert (await ended(http, id))["error"] == message
         assert [one.error for _, one in await events(http, id) if one.type == "failed"] == [event]
+        trace = (await http.get(f"/v1/jobs/{id}/trace")).text.splitlines()
+        assert json.loads(trace[-1])["error"] == event
         result = await http.get(f"/v1/jobs/{id}/result")
         asked = {"model": "countdown", "prompt": "?", "method": method}
         completion = await http.post("/v1/completions", json=asked)
