@@ -7,7 +7,8 @@ from pathlib import Path
 from types import GenericAlias, NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 from .errors import InvalidInput, InvalidJob, PlaitError
@@ -80,8 +81,9 @@ class Spec(BaseModel):
 def _mistyped(cls: type[Spec], data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What pydantic would take for a number or a truth value and is none: "4", 1.0 or true for an integer; and for a
     path that no file can have."""
+    fields = {given: field for name, field in cls.model_fields.items() for given in (name, *_aliases(field))}
     for name, value in data.items():
-        field = cls.model_fields.get(name)
+        field = fields.get(name)
         kinds = () if field is None else _kinds(field.annotation)
         if Path in kinds and isinstance(value, str | Path) and "\0" in str(value):
             yield name, "no path has a NUL in it"
@@ -92,6 +94,12 @@ def _mistyped(cls: type[Spec], data: dict[str, Any]) -> Iterator[tuple[str, str]
             type(value) in kinds or (type(value) is int and float in kinds)
         ):
             yield name, f"Input should be {' or '.join(wanted)}"
+
+
+def _aliases(field: FieldInfo) -> list[str]:
+    """What else than its name JSON may call it."""
+    alias = field.validation_alias
+    return [one for one in (alias.choices if isinstance(alias, AliasChoices) else [alias]) if isinstance(one, str)]
 
 
 def _kinds(annotation: object) -> tuple[object, ...]:

@@ -84,6 +84,10 @@ def test_a_field_with_an_alias_is_known_by_both_names(alias, is_inside, monkeypa
     assert reading(method, "y", None).depth == 4
     with pytest.raises(InvalidInput, match="depths: Extra"):
         Aliased(prompt="x", depths=4)
+    for wrong in ("4", 4.0, True):
+        for name in ("depth", "search_depth"):
+            with pytest.raises(InvalidJob, match=f"{name}: Input should be a valid integer"):
+                Aliased(prompt="x", **{name: wrong})
 
 
 def test_defaults():
