@@ -120,11 +120,15 @@ class Kinds(Registry[type[T]]):
         )
 
     def add(self, cls: type[T]) -> None:
-        """Make a class known. Raises `InvalidInput` without a name, or with one that is taken."""
+        """Make a class known. Raises `InvalidInput` without a name, or with one that is taken, and where a field has
+        another's name as its alias."""
         name = self._name(cls)
         if name is None:
             named = getattr(cls, "__name__", repr(cls))
             raise InvalidInput(f"{named}.{self.field} needs its name as default: {self.field}: Literal['x'] = 'x'")
+        for one, field in cls.model_fields.items():
+            if shared := {*_aliases(field)} & (cls.model_fields.keys() - {one}):  # JSON could not say which is meant
+                raise InvalidInput(f"{cls.__name__}: {shared.pop()!r} is the alias of {one} and another field's name")
         self.register(name, cls)
 
     def make(self, data: object) -> T:

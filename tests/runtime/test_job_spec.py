@@ -124,6 +124,17 @@ def test_a_method_name_is_taken_once():
             pass
 
 
+def test_an_alias_is_no_other_fields_name():
+    class Range(Sequential):
+        method: Literal["range"] = "range"  # type: ignore[assignment]
+        low: int = Field(1, alias="lo")
+        lo: int = Field(5, alias="low")
+
+    with pytest.raises(InvalidInput, match="Range: 'lo' is the alias of low and another field's name"):
+        register(Range)
+    assert "range" not in registry.METHODS.names()
+
+
 async def test_schemes_can_be_added():
     register_scheme("echo", lambda rest, options: ScriptedEngine([rest], **options))
     async with Runtime("echo:hello", context_limit=77) as runtime:
