@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
-from ..runtime.errors import EngineClosed, PlaitError
+from ..runtime.errors import EngineClosed, PlaitError, told
 from ..runtime.jobs.branch import TracedBranch
 from ..runtime.jobs.context import Context, ParallelContexts
 from .chat import Chat, shared_prompt
@@ -88,7 +88,7 @@ class Work:
             except EngineClosed:
                 raise
             except PlaitError as error:
-                self.failed[machine.name] = f"{type(error).__name__}: {error}"
+                self.failed[machine.name] = told(error)
                 scope.count("failed_machines")
             finally:
                 branch.close()

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from ...evals.benchmark import Benchmark, Sample
 from ...evals.config import MethodConfig
+from ...runtime import errors
 from ...runtime.budget import Budget
 from ...runtime.engines.native.engine import NativeEngine
 from ...runtime.errors import EngineClosed, PlaitError, PromptTooLong
@@ -136,7 +137,7 @@ class Rollouts:
             if job is None and not isinstance(error, PromptTooLong):
                 raise
             trace = Trace() if job is None else job.trace
-            reason = "timeout" if limit.expired() else f"{type(error).__name__}: {error}"
+            reason = "timeout" if limit.expired() else errors.told(error)
             return Rollout(sample=sample, trace=trace, outcome=None, reason=reason, reward=None, usage=None)
         try:
             # What a benchmark raises is as little a judgement of the model.

@@ -19,6 +19,8 @@ from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Any
 
+from ..errors import told
+
 MEMORY = 2 << 30
 """Bytes of address space."""
 MAX_KEY = 1000
@@ -238,7 +240,7 @@ def main() -> None:
         try:
             reply = answer(algebra, request)
         except (Exception, RecursionError, MemoryError) as error:
-            reply = {"error": f"{type(error).__name__}: {error}"[:200]}
+            reply = {"error": told(error)[:200]}
         signal.setitimer(signal.ITIMER_PROF, 0)
         reply["seconds"] = time.process_time() - start
         print(json.dumps(reply), file=channel, flush=True)

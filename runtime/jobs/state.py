@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..budget import Budget
 from ..engine import Block, Engine
-from ..errors import BranchClosed, InvalidBudget, InvalidInput, JobFailed
+from ..errors import BranchClosed, InvalidBudget, InvalidInput, JobFailed, told
 from ..event_queue import EventHub
 from ..events import AnyEvent, BudgetUsed
 from ..result import Usage
@@ -44,7 +44,7 @@ def contained(who: str) -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        raise InvalidInput(f"{who} raised SystemExit: {error}") from error
+        raise InvalidInput(f"{who} raised {told(error)}") from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():

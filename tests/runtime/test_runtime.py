@@ -28,6 +28,7 @@ from plait import (
 )
 from plait.runtime.engines.replay import ReplayEngine
 from plait.runtime.events import Done, Failed, Stopped, Text
+from plait.runtime.jobs.state import contained
 from plait.tests.runtime.tools import Busy, run
 
 
@@ -351,6 +352,14 @@ async def test_an_error_that_cannot_say_what_is_wrong_is_told_by_its_type(in_too
     assert isinstance(events[-1], Failed) and job.trace.end["finish"] == "failed"
     told = [events[-1].error, job.trace.end["error"], *(tool.output for tool in job.trace.tools)]
     assert told == ["Mute: it cannot say what is wrong"] * (3 if in_tool else 2)
+
+
+def test_an_exit_that_cannot_say_what_is_wrong_is_told_by_its_type():
+    class MuteExit(Mute, SystemExit):
+        pass
+
+    with pytest.raises(InvalidInput, match="x raised MuteExit: it cannot say what is wrong"), contained("x"):
+        raise MuteExit
 
 
 class Exits(Method):
