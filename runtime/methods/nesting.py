@@ -76,8 +76,9 @@ def least_limit(*limits: int | None) -> int | None:
 def reading(method: Method, prompt: Prompt, limit: int | None) -> Method:
     """`method` with this prompt in the place of its own, and a `context_limit`, if it has one, of at most `limit`.
     Raises `InvalidJob` if it takes no prompt."""
-    # Not a dump, in which fields may be left out or be written as something else.
-    values: dict[str, Any] = {name: getattr(method, name) for name in type(method).model_fields}
+    # What validators have made of a field goes back to what they take; a dump leaves out what is excluded from it.
+    left_out = {name for name, field in type(method).model_fields.items() if field.exclude}
+    values = {**method.model_dump(), **{name: getattr(method, name) for name in left_out}}
     if "context_limit" in values:
         values["context_limit"] = least_limit(values["context_limit"], limit)
     values["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
