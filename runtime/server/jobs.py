@@ -82,8 +82,9 @@ def add_jobs(app: FastAPI, service: Service) -> None:
 
 def _told(work: Work, line: dict[str, Any]) -> dict[str, Any]:
     """A line of the trace; its last one tells what the job failed by in the words of the `failed` event."""
-    failed = work.error is not None and line["type"] == "end" and "error" in line
-    return {**line, "error": as_event(work.error)} if failed else line
+    if work.error is None or line["type"] != "end" or "error" not in line:
+        return line
+    return {**line, "error": as_event(work.error)}
 
 
 async def _events(work: Work, after: int) -> AsyncIterator[str]:
