@@ -137,7 +137,7 @@ async def test_rows_of_before_are_read(tmp_path):
             del row["extra"]
     results.write_text("".join(json.dumps(unit) + "\n" for unit in units))
     kept = json.loads((tmp_path / "settings.json").read_text())
-    kept["settings"]["model_files"] = None
+    kept["settings"] |= {"model": config().model, "model_files": None}
     (tmp_path / "settings.json").write_text(json.dumps(kept))
     table = report_so_far(config(), tmp_path).with_suffix(".md").read_text()
     assert "wit" not in table and "talk |" not in table and "| a |" in table

@@ -50,7 +50,7 @@ async def test_the_right_edit_is_chosen_and_resolves(tiny, tmp_path):
         assert row.extra.parts["edits"]["output"] > 0
     predictions = {one.instance_id: one for one in read_predictions(tmp_path / "out" / "predictions.jsonl")}
     assert predictions.keys() == set(IDS.values())
-    assert all(one.model_name_or_path == "plait monkeys, countdown" for one in predictions.values())
+    assert all(one.model_name_or_path == "plait monkeys, scripted" for one in predictions.values())
     assert "+        raise ValueError(" in predictions[IDS["texttools"]].model_patch
     assert predictions[IDS["numbertools"]].model_patch.endswith("\n")
     table = report.with_suffix(".md").read_text()
