@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from types import GenericAlias, NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar, Union, get_args, get_origin
@@ -81,7 +82,7 @@ class Spec(BaseModel):
 def _mistyped(cls: type[Spec], data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What pydantic would take for a number or a truth value and is none: "4", 1.0 or true for an integer; and for a
     path that no file can have."""
-    fields = {given: field for name, field in cls.model_fields.items() for given in (name, *_aliases(field))}
+    fields = _fields(cls)
     for name, value in data.items():
         field = fields.get(name)
         kinds = () if field is None else _kinds(field.annotation)
@@ -94,6 +95,12 @@ def _mistyped(cls: type[Spec], data: dict[str, Any]) -> Iterator[tuple[str, str]
             type(value) in kinds or (type(value) is int and float in kinds)
         ):
             yield name, f"Input should be {' or '.join(wanted)}"
+
+
+@cache
+def _fields(cls: type[Spec]) -> dict[str, FieldInfo]:
+    """By all that JSON may call them."""
+    return {given: field for name, field in cls.model_fields.items() for given in (name, *_aliases(field))}
 
 
 def _aliases(field: FieldInfo) -> list[str]:
