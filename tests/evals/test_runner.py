@@ -105,6 +105,12 @@ async def test_an_engine_of_ones_own_goes_by_its_name(tmp_path):
     for other in (engine(name="another"), None):
         with pytest.raises(InvalidInput, match="model_files: "):
             await run(grid(), tmp_path, engine=other)
+    # Another model of the same files is another one all the same.
+    loaded = {**kept["settings"], "model": "a", "model_files": "0123"}
+    path.write_text(json.dumps({**kept, "settings": loaded}))
+    Store(tmp_path).read().check(loaded)
+    with pytest.raises(InvalidInput, match="model: "):
+        Store(tmp_path).read().check({**loaded, "model": "b"})
 
 
 @pytest.mark.parametrize("cls", [Countdown, Sequential])

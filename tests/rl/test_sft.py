@@ -532,6 +532,11 @@ def test_the_best_checkpoint_is_published(lora, is_moved, model, tmp_path, monke
     name = "model.safetensors" if lora is None else "adapter_model.safetensors"
     kept, published = (load_file(path / name) for path in (best, out / ("model" if lora is None else "adapter")))
     assert all(torch.equal(kept[name], published[name]) for name in published)
+    if is_moved:  # once more, where nothing is left to be trained and no checkpoint written
+        out = out.rename(tmp_path / "again")
+        train(given, out)
+        published = load_file(out / "adapter" / "adapter_model.safetensors")
+        assert all(torch.equal(kept[name], published[name]) for name in published)
 
 
 def test_two_processes(model, tmp_path):
