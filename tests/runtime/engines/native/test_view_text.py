@@ -108,3 +108,14 @@ def test_a_view_has_its_text_whatever_it_shares(steps: list[list[int] | tuple[st
         view.close()
     texts.store.check_integrity()
     assert texts.store.usage().used == 0
+
+
+def test_of_what_is_shown_behind_a_rewind_no_more_is_due_than_was_computed() -> None:
+    texts = Texts()
+    texts.open([1, 2, 1, 2])
+    (view,) = texts.views
+    for name, amount in (("compute", 0), ("rewind", 3), ("write", 0), ("write", 1)):
+        texts.apply(name, 0, amount)
+    own = view.show()
+    assert own.tokens == [1, 2] and view.tokens == texts.texts[0]
+    assert own.due == view.num_known == 0
