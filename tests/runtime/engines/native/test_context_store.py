@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import logging
 import multiprocessing
 import os
@@ -11,9 +12,8 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import plait
-from plait.runtime.engines.native import context_files, forks, ops
+from plait.runtime.engines.native import context_files, ops
 from plait.runtime.engines.native import engine as native_engine
 from plait.runtime.engines.native.context_files import ContextFiles
 from plait.runtime.engines.native.context_tier import ContextTier
@@ -37,6 +37,7 @@ from plait.tests.runtime.engines.native.test_contexts import Numbers, ask, asser
 FOLDER = tiny("qwen3", vocab_size=61)[1]
 OTHER = tiny("qwen3", vocab_size=61, seed=1)[1]
 CONTEXTS = [text(seed, 20 + 7 * seed) for seed in range(3)]
+# For what writes files only: to compute, a fork would wait for the threads that its parent had.
 FORK = multiprocessing.get_context("fork")
 TOTAL = sum(map(len, CONTEXTS))
 
@@ -74,23 +75,20 @@ async def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def _alone(target: Callable[..., None], *args: Any) -> None:
-    """In a forked process: it may load a model of its own, since one thread computes in these tests."""
-    forks._owner.clear()
-    target(*args)
-
-
-def _first(store: Path, queue: SimpleQueue[Any]) -> None:
-    (result,) = asyncio.run(run(store, ask(CONTEXTS)))
-    queue.put((result.usage.reused_tokens, logprobs(result)))
+FIRST = """
+import asyncio, json, sys
+from pathlib import Path
+from plait.tests.runtime.engines.native.test_context_store import CONTEXTS, ask, logprobs, run
+(result,) = asyncio.run(run(Path(sys.argv[1]), ask(CONTEXTS)))
+print(json.dumps([result.usage.reused_tokens, logprobs(result)]))
+"""
 
 
 async def test_another_process_takes_them_from_disk(tmp_path):
-    queue = FORK.SimpleQueue()
-    process = FORK.Process(target=_alone, args=(_first, tmp_path, queue))
-    process.start()
-    reused, expected = await asyncio.to_thread(queue.get)
-    process.join()
+    command = [sys.executable, "-c", FIRST, tmp_path]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    reused, expected = json.loads(done.stdout)
     assert reused == 0
     (warm,) = await run(tmp_path, ask(CONTEXTS))
     assert warm.usage.reused_tokens == TOTAL
@@ -282,7 +280,7 @@ def _killed_in_a_write(store: Path) -> None:
 
 def test_a_writer_that_is_killed_leaves_nothing_wrong(tmp_path):
     assert write(tmp_path, b"1")
-    process = FORK.Process(target=_alone, args=(_killed_in_a_write, tmp_path))
+    process = FORK.Process(target=_killed_in_a_write, args=(tmp_path,))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -302,7 +300,7 @@ def _write_for_ever(store: Path) -> None:
 def test_writers_killed_at_any_moment_leave_whole_files(tmp_path, caplog):
     rng = random.Random(0)
     for _ in range(6):
-        process = FORK.Process(target=_alone, args=(_write_for_ever, tmp_path))
+        process = FORK.Process(target=_write_for_ever, args=(tmp_path,))
         process.start()
         time.sleep(0.03 + 0.1 * rng.random())
         os.kill(process.pid, signal.SIGKILL)
@@ -321,7 +319,7 @@ def _write_often(store: Path) -> None:
 
 def test_two_writers_of_one_context_and_a_reader(tmp_path, caplog):
     write(tmp_path, b"x")
-    writers = [FORK.Process(target=_alone, args=(_write_often, tmp_path)) for _ in range(2)]
+    writers = [FORK.Process(target=_write_often, args=(tmp_path,)) for _ in range(2)]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
