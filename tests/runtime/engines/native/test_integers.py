@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
+from collections.abc import Callable
+from ctypes import CDLL
 from pathlib import Path
 from typing import Any
 
@@ -254,15 +257,26 @@ def test_tiny_and_large_activations(kind: WeightType) -> None:
         assert ((got - want).norm(dim=-1) <= 0.03 * want.norm(dim=-1) + 0.03 * want.shape[-1] ** 0.5).all()
 
 
-OTHER_MACHINES: tuple[list[str], ...] = ([], ["-mssse3"], ["-mavx"], ["-mavx2", "-mfma", "-mf16c"])
+OTHER_MACHINES = ((), ("-mssse3",), ("-mavx",), ("-mavx2", "-mfma", "-mf16c"))
 """Other vector widths, other products of bytes or none."""
 
 
-@pytest.mark.parametrize("flags", [*OTHER_MACHINES, ["-mavx2", "-fsanitize=undefined", "-fno-sanitize-recover"]])
-def test_kernels_built_for_any_machine(tmp_path: Path, flags: list[str]) -> None:
-    target = tmp_path / "plain.so"
-    build(LAYERS, target, *flags)
-    library = open_library(target)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], CDLL]:
+    """The kernels by the compiler's flags, built once each."""
+
+    @functools.cache
+    def build_once(flags: tuple[str, ...]) -> CDLL:
+        target = tmp_path_factory.mktemp("built") / "plain.so"
+        build(LAYERS, target, *flags)
+        return open_library(target)
+
+    return build_once
+
+
+@pytest.mark.parametrize("flags", [*OTHER_MACHINES, ("-mavx2", "-fsanitize=undefined", "-fno-sanitize-recover")])
+def test_kernels_built_for_any_machine(built: Callable[[tuple[str, ...]], CDLL], flags: tuple[str, ...]) -> None:
+    library = built(flags)
     shape = {"hidden": 50, "inner": 70}
     tokens, attended = _inputs(_config(**shape), 7)
     weights = _weights(_config(**shape), torch.float32, bias=True)
@@ -277,12 +291,11 @@ def test_kernels_built_for_any_machine(tmp_path: Path, flags: list[str]) -> None
 
 @pytest.mark.parametrize("flags", [None, *OTHER_MACHINES])
 @pytest.mark.parametrize("kind", TYPES)
-def test_largest_sums(tmp_path: Path, kind: WeightType, flags: list[str] | None) -> None:
+def test_largest_sums(
+    built: Callable[[tuple[str, ...]], CDLL], kind: WeightType, flags: tuple[str, ...] | None
+) -> None:
     """All inputs of a group and all its integers as large as they come: no sum overflows, whatever its width."""
-    library = None
-    if flags is not None:
-        build(LAYERS, tmp_path / "plain.so", *flags)
-        library = open_library(tmp_path / "plain.so")
+    library = None if flags is None else built(flags)
     weights = _weights(_config(hidden=96), torch.float32)
     ones = torch.ones_like(weights.layers[0].q.weight)
     ones[:, ::GROUP] = 0  # the minimum
