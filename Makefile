@@ -44,9 +44,10 @@ MUTANT_FLAGS ?=
 demo: $(VENV)/.core
 	$(BIN)/plait demo
 
-# One thread: the tensors are small, and two threads that wait for each other on a busy machine are many times slower.
+# One thread: the tensors are small, and two threads that wait for each other on a busy machine are many times slower. What
+# Python compiles is kept, also where the environment says it is not: hundreds of processes are started.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --max-worker-restart 0
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --max-worker-restart 0
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
