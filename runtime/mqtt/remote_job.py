@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InvalidInput, JobFailed, PlaitError, told
 from ..event_queue import EventHub
@@ -14,10 +15,13 @@ from ..events import AnyEvent, Done, Failed, parse_event
 from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..result import Finish, Result
+from ..settled import settled
 from ..trace.trace import Trace
 from .answers import read_error, read_result, unpack
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class RemoteJob(Job):
@@ -85,9 +89,11 @@ class RemoteJob(Job):
                 data = await asyncio.shield(self._data)
             except asyncio.CancelledError as cancelled:
                 error = cancelled
-                await self._stop(str(cancelled) or "cancelled")
+                # Cancelled again, as all jobs are on leaving the runtime, it still waits for its worker.
+                with suppress(asyncio.CancelledError):
+                    await _to_the_end(self._stop(str(cancelled) or "cancelled"))
                 raise
-            return await self._read(data)
+            return await _to_the_end(self._read(data))
         except BaseException as raised:
             error = error or raised
             raise
@@ -114,7 +120,7 @@ class RemoteJob(Job):
 
     async def _stop(self, reason: str) -> None:
         """Have the worker cancel the job, and take its trace; not for ever if it is not heard of."""
-        if not self._cancel(reason):
+        if not self._cancel(reason) and not self._data.done():
             return
         try:
             async with asyncio.timeout(self._patience):
@@ -152,3 +158,10 @@ class RemoteJob(Job):
             total_tokens=usage.get("total_tokens", 0),
             critical_tokens=usage.get("critical_tokens", 0),
         )
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives. A cancellation meanwhile is raised once that has ended."""
+    task = asyncio.create_task(work)
+    await settled([task])
+    return task.result()

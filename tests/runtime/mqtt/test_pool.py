@@ -41,8 +41,11 @@ from plait.runtime.events import Done, Failed, Started, Stopped, Text, ToolStart
 pytest.importorskip("aiomqtt")
 
 from plait.benchmarks.mosquitto import MOSQUITTO, Broker, start_worker, stranger
+from plait.runtime.job_spec import JobSpec
 from plait.runtime.methods.prompt import LONG_PROMPT
+from plait.runtime.mqtt import remote_job
 from plait.runtime.mqtt.address import Address, refuse_password
+from plait.runtime.mqtt.answers import pack_result
 from plait.runtime.mqtt.link import Link
 from plait.runtime.mqtt.messages import Beat, Chunk, Claim, Events, Grant, Offer, encode
 from plait.runtime.mqtt.serving import EVENT_SECONDS, _tell_all
@@ -286,6 +289,43 @@ async def test_a_cancelled_job_frees_its_worker(broker):
         last = [event async for event in events][-1]
         assert isinstance(last, Failed) and last.cancelled
         assert job.trace.end["finish"] == "cancelled" and job.trace.segments
+
+
+async def test_a_job_that_is_cancelled_again_waits_for_its_worker_and_has_its_trace(broker):
+    engine = ScriptedEngine(lambda _: "x" * 3000, seconds_per_token=0.01)
+    async with worker(broker, engine=engine):
+        async with Runtime(broker.url()) as remote:
+            job = await remote.submit(Sequential(prompt="q", max_tokens=3000))
+            events = aiter(job)
+            while not isinstance(await anext(events), Text):
+                pass
+            job.cancel("first")
+            await asyncio.sleep(0)
+            job.cancel("again")
+            await asyncio.sleep(0)  # Leaving cancels it once more.
+        assert not engine.branches and job.trace.segments
+        with pytest.raises(asyncio.CancelledError, match="first"):
+            await job
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+async def test_a_job_that_is_cancelled_as_its_answer_is_read_has_its_trace(steps, monkeypatch):
+    def slow(data, unpack=remote_job.unpack):
+        time.sleep(0.05)
+        return unpack(data)
+
+    monkeypatch.setattr(remote_job, "unpack", slow)
+    async with Runtime(engine=ScriptedEngine("x")) as rt:
+        result = await (await rt.submit(SEQUENTIAL))
+    job = remote_job.RemoteJob("j", JobSpec.of(SEQUENTIAL), None, lambda reason: False, lambda: None, 3.0)
+    await asyncio.sleep(0)
+    job.answered(pack_result(result))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    job.cancel("enough")
+    with pytest.raises(asyncio.CancelledError, match="enough"):
+        await job
+    assert structure(job.trace) == structure(result.trace)
 
 
 async def until(holds):
