@@ -40,5 +40,6 @@ class Companions:
 
     async def close(self) -> None:
         """Close them all; idempotent."""
+        self._locks.clear()  # A lock belongs to the first event loop in which somebody waited for it.
         while self._engines:
             await self._engines.popitem()[1].close()

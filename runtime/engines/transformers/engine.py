@@ -52,7 +52,8 @@ class TransformersEngine(TokenEngine):
         )
         self.model = model
         self._constraints = Compiler(tokenizer, name)
-        self._turn = asyncio.Lock()
+        self._turn: asyncio.Lock
+        """Of the event loop in which the engine was started."""
         self._thread: ThreadPoolExecutor | None = None
         self._caches: list[tuple[list[int], Any]] = []
         """Tokens and what was computed for them, those used last at the end."""
@@ -60,6 +61,7 @@ class TransformersEngine(TokenEngine):
     async def start(self) -> None:
         await super().start()
         if self._thread is None:
+            self._turn = asyncio.Lock()
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="plait-transformers")
             logger.warning("%s runs on transformers, one branch at a time: it is slow", self.name)
 

@@ -184,6 +184,19 @@ async def test_a_companion_that_cannot_be_loaded_is_tried_again(loader):
     await companions.close()
 
 
+def test_companions_are_asked_for_together_in_one_event_loop_after_another(loader):
+    loader.seconds = 0.01
+    companions = Companions()
+
+    async def use():
+        await asyncio.gather(*(companions.get("slow:x") for _ in range(2)))
+        await companions.close()
+
+    for _ in range(2):
+        asyncio.run(use())
+    assert loader.started == 2
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from typing import Any
@@ -123,6 +124,18 @@ async def test_samples_are_seeded_and_branches_differ():
             branches = rt.engine.open([0, 5], seed=seed).fork(2)
             found.append([(await branch.generate(params)).token_ids for branch in branches])
     assert found[0] == found[1] != found[2] and found[0][0] != found[0][1]
+
+
+def test_branches_run_together_in_one_event_loop_after_another():
+    engine = load_engine("transformers:countdown", {})
+
+    async def use():
+        async with Runtime(engine=engine):
+            branches = engine.open([0, 5]).fork(2)
+            done = await asyncio.gather(*(branch.generate(SamplingParams(max_tokens=2)) for branch in branches))
+        return [one.token_ids for one in done]
+
+    assert asyncio.run(use()) == asyncio.run(use())
 
 
 def test_probabilities_are_cut_as_asked_for():
