@@ -101,6 +101,7 @@ class RemoteRuntime(Runtime):
 
     async def _open(self) -> None:
         """Raises `BrokerUnreachable`."""
+        self._state.workers.clear()  # Of an earlier time.
         topic = self.address.topic
         self._link = Link(
             self.address,

@@ -369,6 +369,17 @@ async def test_a_client_that_leaves_is_forgotten_at_once(broker, monkeypatch):
         await until(lambda: not one._desk.beat().jobs)
 
 
+async def test_a_pool_that_is_opened_again_knows_no_worker_of_the_last_time(broker):
+    remote = Runtime(broker.url())
+    async with worker(broker), remote:
+        await until(lambda: remote.workers)
+    broker.stop()
+    (broker.folder / "mosquitto.db").unlink()  # It would tell what the client missed.
+    broker.start()
+    async with remote:
+        assert remote.workers == []
+
+
 async def test_a_worker_that_is_cancelled_begins_no_more(broker):
     engine = ScriptedEngine(lambda _: "x" * 3000, seconds_per_token=0.01)
     async with Runtime(engine=engine) as local, Runtime(broker.url()) as remote:
