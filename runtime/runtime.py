@@ -99,7 +99,11 @@ class Runtime:
         return list(self._jobs.values())
 
     async def __aenter__(self) -> Self:
-        """Raises `InvalidInput` where it has been entered and not been left."""
+        """Raises `InvalidInput` where it has been entered and not been left, or where no asyncio event loop runs."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise InvalidInput("a runtime needs a running asyncio event loop: `asyncio.run(main())`") from None
         if self._is_entered:
             raise InvalidInput("the runtime has been entered already: share it, or make one for each `async with`")
         self._is_entered = True
@@ -108,7 +112,7 @@ class Runtime:
         except BaseException:
             self._is_entered = False
             raise
-        self._is_open, self._loop = True, asyncio.get_running_loop()
+        self._is_open, self._loop = True, loop
         return self
 
     async def __aexit__(

@@ -536,6 +536,12 @@ async def test_a_runtime_that_has_been_entered_is_not_entered_again_until_it_is_
         await runtime.__aenter__()
 
 
+def test_a_runtime_needs_an_event_loop_of_asyncio():
+    """Another library's, such as trio's, drives coroutines like this."""
+    with pytest.raises(InvalidInput, match="asyncio event loop"):
+        Runtime(engine=slow()).__aenter__().send(None)
+
+
 async def test_a_runtime_is_entered_again_after_it_was_left_or_did_not_open():
     class Broken(ScriptedEngine):
         is_broken = True
