@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, ClassVar, TypeVar
 
@@ -46,20 +47,21 @@ class Strategy(Spec):
 
 
 def select(strategy: Strategy, frontier: Frontier) -> Selection:
-    """The strategy's choice. Raises `InvalidInput` for one that the search cannot follow."""
+    """The strategy's choice, each count an `int`. Raises `InvalidInput` for one that the search cannot follow."""
     selection = strategy.select(frontier)
     chose = f"the strategy {strategy.strategy!r} chose"
     if not isinstance(selection, Selection):
         raise InvalidInput(f"{chose} {type(selection).__name__}, which is no Selection")
     found: Any = selection.counts
-    counts: list[Any] = list(found) if isinstance(found, Iterable) else [None]
-    if not all(isinstance(count, Integral) and int(count) >= 0 for count in counts):
+    given: list[Any] = list(found) if isinstance(found, Iterable) else [None]
+    if not all(isinstance(count, Integral) and int(count) >= 0 for count in given):
         raise InvalidInput(f"{chose} counts that are no whole numbers from 0: {str(found)[:200]}")
+    counts = [int(count) for count in given]  # engines take no other kind, such as NumPy's
     if len(counts) != len(frontier.nodes):
         raise InvalidInput(f"{chose} {len(counts)} counts for {len(frontier.nodes)} candidates")
     if sum(counts) > frontier.budget:
         raise InvalidInput(f"{chose} {sum(counts)} continuations, and {frontier.budget} are left of the width")
-    return selection
+    return replace(selection, counts=counts)
 
 
 def register_strategy(cls: type[S]) -> type[S]:

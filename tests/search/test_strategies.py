@@ -57,12 +57,10 @@ def test_what_is_no_choice_is_refused(fields, message):
         select(Saying(**fields), frontier(2, 4))
 
 
-def test_counts_may_be_an_arrays():
-    class Counting(Saying):
-        def select(self, frontier):
-            return Selection(counts=np.array([1, 3]))
-
-    assert list(select(Counting(), frontier(2, 4)).counts) == [1, 3]
+@pytest.mark.parametrize("given", [np.array([1, 3]), np.array([1, 3], np.uint8), (True, np.int32(3))])
+def test_counts_may_be_an_arrays(given):
+    counts = select(Saying(whole=Selection(counts=given)), frontier(2, 4)).counts
+    assert counts == [1, 3] and {type(count) for count in counts} == {int}
 
 
 async def test_a_search_ends_with_what_is_wrong_with_its_strategy():
