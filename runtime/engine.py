@@ -58,7 +58,25 @@ class FinishReason(StrEnum):
 
 
 @dataclass(slots=True, kw_only=True)
-class Completion:
+class Costs:
+    """What one `generate` call cost."""
+
+    prefilled_tokens: int = 0
+    """Pending tokens whose KV this call computed."""
+    reused_tokens: int = 0
+    """Pending tokens whose KV was found in the prefix index."""
+    preemptions: int = 0
+    """Times it had to wait for KV blocks that others needed more."""
+    drafted_tokens: int = 0
+    """Guesses that were verified together with the token before them."""
+    accepted_tokens: int = 0
+    """Of those, the tokens that were sampled, each of which saved a forward pass."""
+    rolled_back: int = 0
+    """Tokens sampled past a stop string and dropped again; they cost compute but are in no ledger."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Completion(Costs):
     """What one `generate` call produced."""
 
     token_ids: list[int]
@@ -78,18 +96,6 @@ class Completion:
     certainty: float | None = None
     """Self-certainty (arXiv 2502.18581, section 3): how far the model's distributions, from which `token_ids` were
     sampled, are from the uniform one, KL(uniform || p) in nats, averaged over the tokens. None without tokens."""
-    prefilled_tokens: int = 0
-    """Pending tokens whose KV this call computed."""
-    reused_tokens: int = 0
-    """Pending tokens whose KV was found in the prefix index."""
-    preemptions: int = 0
-    """Times it had to wait for KV blocks that others needed more."""
-    drafted_tokens: int = 0
-    """Guesses that were verified together with the token before them."""
-    accepted_tokens: int = 0
-    """Of those, the tokens that were sampled, each of which saved a forward pass."""
-    rolled_back: int = 0
-    """Tokens sampled past a stop string and dropped again; they cost compute but are in no ledger."""
 
 
 class Generation(Protocol):
@@ -100,6 +106,12 @@ class Generation(Protocol):
     back (a stop string could have begun) are held back until they are certain. Cancelling the awaiting task, or leaving
     the loop through `aclose`, stops the generation; the branch keeps what was sampled so far.
     """
+
+    @property
+    def costs(self) -> Costs:
+        """So far: what is counted where no completion comes, because it was stopped or failed. Without the forward pass
+        that was under way then."""
+        ...
 
     def __await__(self) -> Generator[Any, None, Completion]: ...
     def __aiter__(self) -> AsyncIterator[int]: ...

@@ -91,6 +91,7 @@ def test_public_names_are_pinned():
         "Completion",
         "Constraint",
         "Context",
+        "Costs",
         "Decoding",
         "Dialect",
         "Engine",

@@ -16,6 +16,7 @@ from ..engine import (
     Capabilities,
     Completion,
     Constraint,
+    Costs,
     Engine,
     Generation,
     SamplingDefaults,
@@ -240,6 +241,10 @@ class _RecordedGeneration:
         async for token in self._generation:
             yield token
         await self._result()
+
+    @property
+    def costs(self) -> Costs:
+        return self._generation.costs
 
     async def aclose(self) -> None:
         await self._generation.aclose()

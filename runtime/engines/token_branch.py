@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
 from typing import Any, Protocol
 
-from ..engine import Block, Branch, Capabilities, Completion, SamplingParams, Tokenizer
+from ..engine import Block, Branch, Capabilities, Completion, Costs, SamplingParams, Tokenizer
 from ..errors import BranchBusy, BranchClosed, InvalidInput, UnsupportedByEngine
 from .branch_checks import (
     check_contexts,
@@ -213,6 +213,8 @@ class TokenGeneration:
         self.branch = branch
         self.params = params
         self.start = branch.length
+        self.costs = Costs()
+        """As far as `complete` says."""
         self._shown = TokenFeed()
         """New tokens that iteration may give out: no stop string can take them back."""
         self._task = asyncio.create_task(branch.engine.complete(self))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
-from ..engine import Branch, Completion, FinishReason, Generation, SamplingParams
+from ..engine import Branch, Completion, Costs, FinishReason, Generation, SamplingParams
 from ..engines.text_stream import TextStream
 from ..errors import NonFiniteLogits, told
 from ..events import Stopped, Text
@@ -37,6 +37,7 @@ class Call:
         self.segments = segments
         self.context_limit = context_limit
         self.gang = gang
+        self._generation: Generation | None = None
         self._streamed: str | None = None
         """Text that was announced so far; None: nobody reads."""
         self._announced = 0
@@ -80,6 +81,9 @@ class Call:
         finally:
             # Interrupted or failed: what was sampled is in the branch all the same.
             result = self._generated(completion, ended) if completion else self._partial(self._length, ended)
+            # Engines of others may have no costs but those of a completion.
+            costs: Costs = getattr(self._generation, "costs", Costs())
+            self._count(completion or costs)
             used = len(result.token_ids)
             scope.settle(reserved, used)
             state.usage.generated_tokens += used
@@ -108,22 +112,21 @@ class Call:
     async def _decode(self, params: SamplingParams, cause: Finish) -> tuple[Completion | None, Finish]:
         """Run the engine; (None, DEADLINE) when the deadline came first."""
         state = self.scope.state
-        generation = None
         try:
             # Whoever runs a gang holds the slots of all its members.
             slot = nullcontext() if self.gang is not None else state.slot()
             async with asyncio.timeout_at(state.deadline), slot:
-                generation = self.branch.generate(params)
+                self._generation = self.branch.generate(params)
                 if state.hub.has_readers:
-                    await self._stream(generation, params)
-                completion = await generation
+                    await self._stream(self._generation, params)
+                completion = await self._generation
         except TimeoutError:
             if not state.is_late:
                 raise
             return None, Finish.DEADLINE
         finally:
-            if generation is not None:
-                await generation.aclose()
+            if self._generation is not None:
+                await self._generation.aclose()
         at_limit = completion.finish_reason in (FinishReason.LENGTH, FinishReason.CONTEXT)
         return completion, cause if at_limit else Finish(completion.finish_reason.value)
 
@@ -145,14 +148,17 @@ class Call:
             tokens = max(len(result.token_ids) - self._announced, 0)
             self.scope.emit(Text, branch=self.record.id, text=rest, tokens=tokens)
 
-    def _generated(self, completion: Completion, finish: Finish) -> Generated:
+    def _count(self, costs: Costs) -> None:
         usage = self.scope.state.usage
-        usage.prefilled_tokens += completion.prefilled_tokens
-        usage.reused_tokens += completion.reused_tokens
-        usage.preemptions += completion.preemptions
-        usage.drafted_tokens += completion.drafted_tokens
-        usage.accepted_tokens += completion.accepted_tokens
-        usage.rolled_back_tokens += completion.rolled_back
+        usage.prefilled_tokens += costs.prefilled_tokens
+        usage.reused_tokens += costs.reused_tokens
+        usage.preemptions += costs.preemptions
+        usage.drafted_tokens += costs.drafted_tokens
+        usage.accepted_tokens += costs.accepted_tokens
+        usage.rolled_back_tokens += costs.rolled_back
+
+    @staticmethod
+    def _generated(completion: Completion, finish: Finish) -> Generated:
         return Generated(
             text=completion.text,
             token_ids=completion.token_ids,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ...engine import Completion, FinishReason, SamplingParams, Tokenizer
+from ...engine import Completion, Costs, FinishReason, SamplingParams, Tokenizer
 from ...errors import BranchClosed, InvalidInput, NonFiniteLogits
 from ..constraints.matcher import Matcher, dead_end
 from ..token_feed import TokenFeed
@@ -129,6 +129,16 @@ class NativeGeneration:
         return self._is_plain and (scores or not is_scored(self.params))
 
     @property
+    def costs(self) -> Costs:
+        return Costs(
+            prefilled_tokens=self.num_prefilled,
+            reused_tokens=self.num_reused,
+            preemptions=self.num_preemptions,
+            drafted_tokens=self.num_drafted,
+            accepted_tokens=self.num_accepted,
+        )
+
+    @property
     def wants_logits(self) -> bool:
         """Is the row of the branch's last token to be computed, even if its keys and values are there?"""
         return self.limit > 0 or self.params.hidden_state
@@ -221,12 +231,7 @@ class NativeGeneration:
             top_logprobs=self.top_logprobs if self.params.logprobs else None,
             hidden_state=torch.stack(self.hidden).mean(0).tolist() if self.hidden else None,
             certainty=sum(self.certainties) / len(self.certainties) if self.certainties else None,
-            prefilled_tokens=self.num_prefilled,
-            reused_tokens=self.num_reused,
-            preemptions=self.num_preemptions,
-            drafted_tokens=self.num_drafted,
-            accepted_tokens=self.num_accepted,
-            rolled_back=rolled_back,
+            **asdict(replace(self.costs, rolled_back=rolled_back)),
         )
         return Delivery(self, self.sampled[self._num_delivered :], completion)
 

@@ -45,8 +45,6 @@ class _Sample(Scores):
     """What one generation got so far."""
 
     finish: str | None = None
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
     done: asyncio.Event = field(default_factory=asyncio.Event)
     """All tokens are there."""
 
@@ -146,8 +144,8 @@ class OpenAIEngine(TokenEngine):
         if sample.finish == "length" and done.stop is None and done.finish_reason is FinishReason.EOS:
             # The server counts other tokens than this engine does.
             done.finish_reason = FinishReason.LENGTH
-        done.prefilled_tokens = sample.prompt_tokens - sample.cached_tokens
-        done.reused_tokens = sample.cached_tokens
+        done.prefilled_tokens = generation.costs.prefilled_tokens
+        done.reused_tokens = generation.costs.reused_tokens
         return done
 
     # -- requests ----------------------------------------------------------------------------------------------
@@ -193,8 +191,9 @@ class OpenAIEngine(TokenEngine):
                     account.is_answered = True
                     if chunk.usage is not None:
                         account.said = chunk.usage
-                        sample.prompt_tokens = chunk.usage.prompt_tokens or 0
-                        sample.cached_tokens = chunk.usage.cached_tokens
+                        cached = chunk.usage.cached_tokens
+                        generation.costs.prefilled_tokens = (chunk.usage.prompt_tokens or 0) - cached
+                        generation.costs.reused_tokens = cached
                     for token in self._tokens(chunk, branch, sample):
                         last = token
                         account.written += 1

@@ -39,9 +39,6 @@ logger = logging.getLogger(__name__)
 class _Sample(Scores):
     """What one generation got so far."""
 
-    prompt_tokens = 0
-    cached_tokens = 0
-    """Of those, found in the prefix cache."""
     is_full = False
     """vLLM ended it: at the window of the model, whatever the positions say."""
 
@@ -109,7 +106,7 @@ class VllmEngine(TokenEngine):
     async def complete(self, generation: TokenGeneration) -> Completion:
         sample = _Sample()
         if generation.params.max_tokens == 0:
-            await self._prefill(generation, sample)
+            await self._prefill(generation)
         async with (
             aclosing(self._sample(generation, sample)) as sampled,
             aclosing(self._followed(generation, sampled)) as tokens,
@@ -118,8 +115,8 @@ class VllmEngine(TokenEngine):
         if sample.is_full:
             done.finish_reason = FinishReason.CONTEXT
         sample.write(done, generation.params)
-        done.prefilled_tokens = sample.prompt_tokens - sample.cached_tokens
-        done.reused_tokens = sample.cached_tokens
+        done.prefilled_tokens = generation.costs.prefilled_tokens
+        done.reused_tokens = generation.costs.reused_tokens
         return done
 
     async def _followed(
@@ -133,14 +130,14 @@ class VllmEngine(TokenEngine):
                 raise InvalidInput(dead_end(branch.path, matcher))
             yield token
 
-    async def _prefill(self, generation: TokenGeneration, sample: _Sample) -> None:
+    async def _prefill(self, generation: TokenGeneration) -> None:
         """Compute what is pending; vLLM samples one token at least, which is dropped."""
         tokens = generation.branch.tokens
         if tokens and len(tokens) < self.context_limit:
             params = self._params(generation, SamplingParams(), 1)
             async with aclosing(self._outputs(generation, tokens, params)) as outputs:
                 async for output in outputs:
-                    _count(output, sample)
+                    _count(output, generation)
 
     async def _sample(self, generation: TokenGeneration, sample: _Sample) -> AsyncGenerator[int, None]:
         branch, params = generation.branch, generation.params
@@ -164,9 +161,11 @@ class VllmEngine(TokenEngine):
         most = max(1, min(limit - len(given), room))
         wanted = self._params(generation, params, most, scores_prompt=bool(given), written=params.forced)
         async with aclosing(self._outputs(generation, tokens, wanted)) as outputs:
+            is_counted = False
             async for output in outputs:
-                if not sample.prompt_tokens:
-                    _count(output, sample)
+                if not is_counted:
+                    is_counted = True
+                    _count(output, generation)
                     for token, scores in zip(given, (output.prompt_logprobs or ())[-len(given) :], strict=False):
                         _score(token, scores, params, sample)
                         yield token
@@ -236,9 +235,10 @@ class VllmEngine(TokenEngine):
             raise InvalidInput(f"{self.name}: vLLM does not take this request: {message(error)}") from error
 
 
-def _count(output: RequestOutput, sample: _Sample) -> None:
-    sample.prompt_tokens = len(output.prompt_token_ids or ())
-    sample.cached_tokens = output.num_cached_tokens or 0
+def _count(output: RequestOutput, generation: TokenGeneration) -> None:
+    cached = output.num_cached_tokens or 0
+    generation.costs.prefilled_tokens = len(output.prompt_token_ids or ()) - cached
+    generation.costs.reused_tokens = cached
 
 
 def _new(output: RequestOutput) -> Iterator[tuple[int, Any]]:

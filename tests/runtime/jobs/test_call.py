@@ -7,14 +7,16 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from plait import BranchClosed, Finish, SamplingParams, ScriptedEngine
+from plait import BranchClosed, Costs, Finish, SamplingParams, ScriptedEngine
 from plait.runtime.engine import Completion
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.events import Stopped, Text
 from plait.tests.runtime.engines.native.helpers import IdTokenizer, tiny
+from plait.tests.runtime.engines.native.stepped import Stepped
 from plait.tests.runtime.tools import context
+from plait.tests.search.tools import pass_time
 
 MODEL = load_model(tiny()[1])
 
@@ -38,6 +40,62 @@ async def test_all_that_calls_cost_is_added_up():
             used = asdict(ctx.state.usage)
             assert [used[name] for name in COSTS] == [calls * number for number in range(1, 6)]
             assert (used["rolled_back_tokens"], used["generated_tokens"]) == (9 * calls, 2 * calls)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_what_a_call_cost_that_was_cut_is_added_up_where_the_engine_tells(tells):
+    costs = Costs(**{name: number for number, name in enumerate(COSTS, start=1)}, rolled_back=6)
+
+    class Endless(ScriptedEngine):
+        async def complete(self, generation):
+            if tells:
+                generation.costs = costs
+            else:
+                del generation.costs
+            pass_time(2000)
+            return await super().complete(generation)
+
+    async with context(Endless(lambda _: "abc", ends=False), seconds=1000) as ctx:
+        assert (await ctx.open([4]).generate(SamplingParams())).finish is Finish.DEADLINE
+        used = asdict(ctx.state.usage)
+        assert [used[name] for name in [*COSTS, "rolled_back_tokens"]] == [number * tells for number in range(1, 7)]
+
+
+def cancel(call, branch, stepped):
+    call.cancel()
+
+
+def close_branch(call, branch, stepped):
+    branch.close()
+
+
+def break_engine(call, branch, stepped):
+    stepped.native.mailbox.put(stepped.scheduler.fail(RuntimeError("lost")))
+
+
+@pytest.mark.parametrize("passes", [0, 1, 3, 4, 6])
+@pytest.mark.parametrize("cut", [cancel, close_branch, break_engine])
+async def test_what_a_generation_computed_before_it_was_cut_is_counted_once(cut, passes):
+    stepped = Stepped(prefill_chunk=16)
+    async with context(stepped.native) as ctx:
+        prompt = [3 + i % 90 for i in range(50)]
+        usage = ctx.state.usage
+
+        async def run(branch, count):
+            call = asyncio.create_task(branch.generate(SamplingParams(max_tokens=5, ignore_eos=True)))
+            await asyncio.sleep(0)
+            stepped.step(count)
+            return call
+
+        first, second = ctx.open(prompt).fork(2)
+        call = await run(first, passes)
+        cut(call, first, stepped)
+        await asyncio.gather(call, return_exceptions=True)
+        assert usage.prefilled_tokens == min(16 * passes, 50) and usage.reused_tokens == 0
+        await (await run(second, 12))  # goes on with the same prompt
+        assert (usage.prefilled_tokens, usage.reused_tokens) == (50, 0)
+        await (await run(ctx.open(prompt), 12))  # finds it
+        assert usage.prefilled_tokens + usage.reused_tokens == 100 and usage.reused_tokens >= 48
 
 
 @pytest.mark.parametrize(
