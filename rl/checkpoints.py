@@ -27,9 +27,19 @@ else:
 
 class SafeCheckpoints(_Base):
     """A mixin for transformers' `Trainer`. A checkpoint is in the output folder whole or not at all, and the one
-    before goes only when it is there. A run that goes on from behind its last step makes none."""
+    before goes only when it is there. A run that goes on from behind its last step makes none.
+    `train_loss` of one that goes on is the mean over all steps, too, or left out unless each loss was logged."""
 
     _is_staging = False
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "train_loss" in logs and self._initial_global_step:
+            # transformers takes the mean over the steps of this start.
+            del logs["train_loss"]
+            losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
+            if len(losses) == self.state.global_step:
+                logs["train_loss"] = sum(losses) / len(losses)
+        super().log(logs, start_time)
 
     def _init_training_state(
         self, max_steps: int, num_update_steps_per_epoch: int, num_train_epochs: int, checkpoint: str | None, trial: Any

@@ -41,6 +41,7 @@ from plait.tests.rl.tools import (
     learned_positions,
     text,
     texts,
+    train_loss,
 )
 from plait.tests.test_full_disk import full_at
 
@@ -465,6 +466,20 @@ def test_a_finished_run_only_publishes_again(steps, model, tmp_path):
     assert (again.steps, again.is_finished, again.losses) == (steps, True, first.losses)
     assert all(map(torch.equal, weights(tmp_path), trained))
     assert [path.name for path in checkpoints(tmp_path)] == [f"{PREFIX}{steps}"]
+
+
+@pytest.mark.parametrize("strategy", ["steps", "no"])
+def test_the_loss_of_a_run_that_went_on_is_of_all_steps_or_left_out(strategy, model, tmp_path):
+    trainer = {"max_steps": 3, "logging_strategy": strategy}
+    given = config(model, texts(tmp_path / "t.jsonl"), trainer=trainer)
+    train(given.model_copy(update={"max_minutes": 1e-5}), tmp_path)
+    first = train_loss(tmp_path)
+    assert first is not None
+    losses = train(given, tmp_path).losses.values()
+    assert train_loss(tmp_path) == (pytest.approx(sum(losses) / 3) if losses else None) != first
+    went_on = train_loss(tmp_path)
+    train(given, tmp_path)
+    assert train_loss(tmp_path) == went_on, "there was nothing left to do"
 
 
 def test_time_that_is_up_ends_with_a_checkpoint_and_a_model(model, tmp_path):

@@ -87,6 +87,13 @@ def check_goes_on(train: Callable[..., Any], given: Spec, idle: Spec, out: Path,
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+def train_loss(out: Path) -> float | None:
+    """What a run says of all its steps, if it does."""
+    history = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    (told,) = [entry for entry in history if "train_runtime" in entry]
+    return told.get("train_loss")
+
+
 def files(out: Path) -> dict[str, str]:
     """What is in all files below."""
     return {str(path.relative_to(out)): path.read_text() for path in out.rglob("*") if path.is_file()}

@@ -25,7 +25,7 @@ from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.search.node import Node
 from plait.search.rewards.prm import PRM
 from plait.search.rewards.tree import TreeScorer
-from plait.tests.rl.tools import check_goes_on, earlier_run, files, folder, learned_positions
+from plait.tests.rl.tools import check_goes_on, earlier_run, files, folder, learned_positions, train_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 """What TRL, peft and accelerate warn of is theirs."""
@@ -118,11 +118,13 @@ def test_a_run_goes_on_to_the_same_losses(head, model, tmp_path):
     (tmp_path / "out" / STAGING / f"{PREFIX}6").mkdir(parents=True)  # as a kill leaves it
     resumed = train(config(model, data, **fields), tmp_path / "out")
     assert resumed.losses == straight.losses and len(straight.losses) == 4
+    whole = pytest.approx(sum(straight.losses.values()) / 4)
+    assert train_loss(tmp_path / "straight") == whole and train_loss(tmp_path / "out") == whole
     weights = [load_file(tmp_path / one / "model" / "model.safetensors") for one in ("straight", "out")]
     assert all((value == weights[1][name]).all() for name, value in weights[0].items())
     # There is nothing left to do.
     again = train(config(model, data, **fields), tmp_path / "out")
-    assert (again.steps, again.losses) == (4, straight.losses)
+    assert (again.steps, again.losses) == (4, straight.losses) and train_loss(tmp_path / "out") == whole
     published = load_file(tmp_path / "out" / "model" / "model.safetensors")
     assert all((value == published[name]).all() for name, value in weights[0].items())
     with pytest.raises(InvalidInput, match="made with other seed"):
