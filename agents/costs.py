@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from ..runtime.price import Price
+from .folder import Folder
 
 
-@dataclass(slots=True, kw_only=True)
-class StageCost:
+class StageCost(BaseModel):
     """Tokens of all calls of one stage. A call reads its whole conversation: `cached` is what was read before, by an
     earlier call of the conversation or by the one it was forked from."""
 
+    model_config = ConfigDict(extra="forbid")
+
+    stage: str = Field("", exclude=True)
     model: str
     calls: int = 0
     input: int = 0
@@ -27,24 +32,38 @@ class StageCost:
     def at(self, price: Price) -> float:
         return price.of(input=self.input, cached=self.cached, output=self.output)
 
+    def save(self, folder: Folder) -> None:
+        """For `Costs.load`."""
+        folder.write(f"costs/{self.stage}", self.model_dump())
+
 
 @dataclass(slots=True, kw_only=True)
 class Costs:
-    """The book of one job."""
+    """The book of one job: of all its runs, if it has a folder."""
 
     prices: Mapping[str, Price]
     """By model, or by stage."""
+    folder: Folder = field(default_factory=lambda: Folder(None))
     stages: dict[str, StageCost] = field(default_factory=dict)
+
+    def load(self, names: Iterable[str]) -> None:
+        """Go on with what earlier runs saved of these stages. Raises `InvalidInput` if it is damaged."""
+        for name in names:
+            kept = self.folder.read_as(StageCost, f"costs/{name}")
+            if kept is not None:
+                kept.stage = name
+                self.stages[name] = kept
 
     @contextmanager
     def stage(self, name: str, model: str) -> Iterator[StageCost]:
-        """The stage's account, its clock running inside."""
-        account = self.stages.setdefault(name, StageCost(model=model))
+        """The stage's account, its clock running inside; it is saved in the end."""
+        account = self.stages.setdefault(name, StageCost(stage=name, model=model))
         began = perf_counter()
         try:
             yield account
         finally:
             account.seconds += perf_counter() - began
+            account.save(self.folder)
 
     def to_json(self) -> dict[str, Any]:
         """The stages, their sum, and money where all prices are known."""
@@ -54,8 +73,8 @@ class Costs:
             price = self.prices.get(name, self.prices.get(stage.model))
             money = None if price is None else stage.at(price)
             total = None if money is None or total is None else total + money
-            seconds = round(stage.seconds, 3)
-            found["stages"][name] = asdict(stage) | {"seconds": seconds} | ({} if money is None else {"price": money})
+            row = stage.model_dump() | {"seconds": round(stage.seconds, 3)}
+            found["stages"][name] = row if money is None else {**row, "price": money}
         for name in ("calls", "input", "cached", "output"):
             found[name] = sum(getattr(stage, name) for stage in self.stages.values())
         return found if total is None or not self.stages else {**found, "price": total}

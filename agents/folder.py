@@ -3,6 +3,7 @@
 HASH/                 one job, by what makes it the same one
   job.json            that
   states/NAME.json    each state machine, as it was after its last transition
+  costs/STAGE.json    what a stage cost, as it was then
   runs/HASH.json      every execution, by what was run on what
 """
 
@@ -13,10 +14,15 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from ..runtime.disk import lock, replace_file, writing
 from ..runtime.errors import InvalidInput
+from ..runtime.mistakes import mistakes
+
+R = TypeVar("R", bound=BaseModel)
 
 
 class Folder:
@@ -63,6 +69,14 @@ class Folder:
             return None
         except (OSError, ValueError, RecursionError) as error:
             raise InvalidInput(f"{file} is damaged: {error}; remove it to do that part again") from None
+
+    def read_as(self, record: type[R], name: str) -> R | None:
+        """`read`, as a record. Raises `InvalidInput` for what is none."""
+        kept = self.read(name)
+        try:
+            return None if kept is None else record.model_validate(kept)
+        except ValidationError as error:
+            raise InvalidInput(f"{self.path}: {name}.json is damaged: {mistakes(error)[0][1]}") from None
 
     def write(self, name: str, value: Any) -> None:
         """Keep a value: it is on disk, whole, when this returns. Raises `InvalidInput` if the disk does not take it;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 from ..runtime.jobs.context import Context, ParallelContexts
 from ..runtime.result import Finish, Outcome
@@ -15,7 +15,7 @@ from .contexts import check_shows, choose
 from .costs import StageCost
 from .edits.base import Excerpt, Source
 from .executions import all_of
-from .fields import Fields
+from .fields import Fields, Stage
 from .machines.editing import EditData, EditMachine
 from .machines.machine import BUDGET, LATE, MEMORY
 from .machines.selection import SYSTEM as SELECTION_SYSTEM
@@ -45,6 +45,7 @@ class Run:
     async def run(self) -> Outcome:
         job = {} if self.fields.folder is None else await asyncio.to_thread(self._identity)
         with self.work.folder.open(job):
+            self.work.costs.load(get_args(Stage))
             return await self._run()
 
     def _identity(self) -> dict[str, Any]:

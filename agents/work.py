@@ -27,7 +27,7 @@ class Work:
         self.fields = fields
         self.ctx = ctx
         self.folder = Folder(fields.folder)
-        self.costs = Costs(prices=fields.prices)
+        self.costs = Costs(prices=fields.prices, folder=self.folder)
         self.executions = Executions(
             fields.sandbox,
             fields.source.snapshot,

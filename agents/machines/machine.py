@@ -6,10 +6,9 @@ from abc import ABC
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ...runtime.errors import InvalidInput
-from ...runtime.mistakes import mistakes
 from ...runtime.result import Finish
 from ..chat import Answer, Chat, Message
 from ..executions import Executions
@@ -94,11 +93,7 @@ class Machine(ABC, Generic[D]):
     @staticmethod
     def kept(record: type[D], folder: Folder, name: str) -> D | None:
         """What the folder holds of a machine. Raises `InvalidInput` if that is damaged."""
-        kept = folder.read(f"states/{name}")
-        try:
-            return None if kept is None else record.model_validate(kept)
-        except ValidationError as error:
-            raise InvalidInput(f"{folder.path}: states/{name}.json is damaged: {mistakes(error)[0][1]}") from None
+        return folder.read_as(record, f"states/{name}")
 
     def _check(self, kept: D) -> None:
         where = f"{self._folder.path}: states/{self.name}.json is damaged"
@@ -122,6 +117,7 @@ class Machine(ABC, Generic[D]):
         self.data.states.append(state)
         self.data.messages = list(self.chat.messages)
         if state not in WANTS:
+            self.chat.cost.save(self._folder)  # First: what a kill makes be asked again was paid all the same.
             self._folder.write(f"states/{self.name}", self.data.model_dump(mode="json"))
         self.chat.branch.enter(state)
 

@@ -380,8 +380,9 @@ async def test_a_job_killed_in_any_state_goes_on_from_there(folder, tmp_path, mo
 
     def killing(self, name, value):
         nonlocal count
-        count += 1
-        if when == "after" or count < at:
+        is_cost = name.startswith("costs/")  # written in front of a state
+        count += not is_cost
+        if count < at or (when == "after" and not is_cost):
             write(self, name, value)
         if count >= at:
             raise Killed
@@ -401,10 +402,29 @@ async def test_a_job_killed_in_any_state_goes_on_from_there(folder, tmp_path, mo
         result, _ = await run(None, folder, engine=second, folder=path, **fields)
         assert (result.answer, result.details["candidates"]) == (expected.answer, expected.details["candidates"])
         assert histories(result) == histories(expected)
+        assert result.details["costs"]["calls"] >= expected.details["costs"]["calls"], "of both runs"
         made = len(first.prompts) + len(second.prompts)
         assert made <= len(whole.prompts) + 5, "at most the calls in flight are made again"
         at += 1
     assert at > 25
+
+
+async def test_costs_are_those_of_all_runs(folder, tmp_path):
+    async def costs() -> dict:
+        engine = ScriptedEngine(stateless, context_limit=60_000)
+        result, _ = await run(None, folder, engine=engine, n=1, folder=tmp_path / "f")
+        found = result.details["costs"]
+        assert all(stage.pop("seconds") >= 0 for stage in found["stages"].values())
+        return found
+
+    first = await costs()
+    assert first["calls"] and await costs() == first, "nothing was asked again"
+    edits = next((tmp_path / "f").glob("*/costs/edits.json"))
+    edits.write_text('{"calls": 1}')
+    with pytest.raises(InvalidInput, match="edits.json is damaged"):
+        await costs()
+    edits.unlink()  # as in a folder from before they were kept
+    assert (await costs())["stages"]["edits"]["calls"] == 0
 
 
 KILL = """

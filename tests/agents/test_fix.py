@@ -291,8 +291,9 @@ def test_it_goes_on_from_its_folder(folder, fix, tmp_path):
     _, first, said = fix(folder, "--folder", str(job))
     assert "the same command with --apply does that, without asking the model again" in said
     RUNS.clear()
+    assert "cost: 8 model calls" in said
     status, again, said = fix(folder, "--folder", str(job), "--apply", edits=["I have forgotten it."])
-    assert status == 0 and again == first and not RUNS and "cost: 0 model calls" in said
+    assert status == 0 and again == first and not RUNS and "cost: 8 model calls" in said, "those of the first time"
     assert "raise ValueError" in (folder / "texttools/slug.py").read_text()
     assert "10 model calls" in fix(folder, "--folder", str(job))[2], "the files are other ones now: another job"
 
