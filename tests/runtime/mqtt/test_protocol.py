@@ -428,7 +428,7 @@ def test_all_that_have_queued_a_job_are_told_to_drop_it():
 
 @given(priorities=st.lists(st.integers(-2, 2), max_size=20), data=st.data())
 def test_jobs_go_by_priority_and_then_in_turn_also_when_they_come_back(priorities, data):
-    jobs = Jobs("c", lease=3.0)
+    jobs = Jobs("c", lease=3.0, max_epochs=1000)
     for i, priority in enumerate(priorities):
         list(jobs.submit(f"j{i}", {}, priority, 0.0))
     left = sorted(range(len(priorities)), key=lambda i: (-priorities[i], i))
