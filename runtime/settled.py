@@ -1,10 +1,12 @@
-"""`settled`: wait for tasks to the end, also where that is cancelled."""
+"""Wait for work to the end, also where that is cancelled: `settled` for tasks, `unhurried` for what one gives."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def settled(tasks: Iterable[asyncio.Future[Any]]) -> None:
@@ -23,3 +25,10 @@ async def settled(tasks: Iterable[asyncio.Future[Any]]) -> None:
             task.exception()  # Retrieved.
     if cancelled is not None:
         raise cancelled
+
+
+async def unhurried(work: Coroutine[Any, Any, T]) -> T:
+    """What the work gives, finished though this task be cancelled meanwhile; then be cancelled."""
+    task = asyncio.ensure_future(work)
+    await settled([task])
+    return task.result()

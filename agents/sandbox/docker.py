@@ -21,10 +21,11 @@ from typing import Literal
 from pydantic import Field
 
 from ...runtime.errors import InvalidInput
+from ...runtime.settled import unhurried
 from ..environments import Variables
 from ..repository import Snapshot
 from .base import SCRATCH, TREE, Execution, Limits, Sandbox, SandboxFailed
-from .process import Killed, Watched, unhurried, watch
+from .process import Killed, Watched, watch
 from .script import apply_lines, check_command, execution, files_archive, patch_bytes
 
 CONDA = "/opt/miniconda3/envs/testbed"

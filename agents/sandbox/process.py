@@ -7,12 +7,12 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ...runtime.settled import settled
+from ...runtime.settled import unhurried
 from .base import Limits, SandboxFailed
 from .output import Output
 
@@ -126,13 +126,6 @@ async def watch(
             seconds=0.0 if begun is None else max(0.0, finished - begun),
             killed=killed,
         )
-
-
-async def unhurried(work: Coroutine[Any, Any, T]) -> T:
-    """Finish the work though this task be cancelled meanwhile; then be cancelled."""
-    task = asyncio.ensure_future(work)
-    await settled([task])
-    return task.result()
 
 
 async def acquire(stack: contextlib.AsyncExitStack, make: Callable[[], T], release: Callable[[T], None]) -> T:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import InvalidInput, JobFailed, PlaitError, told
 from ..event_queue import EventHub
@@ -15,13 +15,11 @@ from ..events import AnyEvent, Done, Failed, parse_event
 from ..job_spec import JobSpec
 from ..jobs.job import Job
 from ..result import Finish, Result
-from ..settled import settled
+from ..settled import unhurried
 from ..trace.trace import Trace
 from .answers import read_error, read_result, unpack
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class RemoteJob(Job):
@@ -91,9 +89,9 @@ class RemoteJob(Job):
                 error = cancelled
                 # Cancelled again, as all jobs are on leaving the runtime, it still waits for its worker.
                 with suppress(asyncio.CancelledError):
-                    await _to_the_end(self._stop(str(cancelled) or "cancelled"))
+                    await unhurried(self._stop(str(cancelled) or "cancelled"))
                 raise
-            return await _to_the_end(self._read(data))
+            return await unhurried(self._read(data))
         except BaseException as raised:
             error = error or raised
             raise
@@ -158,10 +156,3 @@ class RemoteJob(Job):
             total_tokens=usage.get("total_tokens", 0),
             critical_tokens=usage.get("critical_tokens", 0),
         )
-
-
-async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives. A cancellation meanwhile is raised once that has ended."""
-    task = asyncio.create_task(work)
-    await settled([task])
-    return task.result()

@@ -12,8 +12,8 @@ from asyncio.subprocess import DEVNULL, STDOUT
 from contextlib import suppress
 from pathlib import Path
 
-from ....agents.sandbox.process import unhurried
 from ....runtime.python_process import python_command
+from ....runtime.settled import unhurried
 from .grading import CannotGrade, Grade, phrase
 from .instances import Instance
 
