@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from ..runtime.price import Price
 from .folder import Folder
@@ -20,7 +20,7 @@ class StageCost(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    stage: str = Field("", exclude=True)
+    stage: str
     model: str
     calls: int = 0
     input: int = 0
@@ -51,7 +51,6 @@ class Costs:
         for name in names:
             kept = self.folder.read_as(StageCost, f"costs/{name}")
             if kept is not None:
-                kept.stage = name
                 self.stages[name] = kept
 
     @contextmanager
@@ -73,7 +72,7 @@ class Costs:
             price = self.prices.get(name, self.prices.get(stage.model))
             money = None if price is None else stage.at(price)
             total = None if money is None or total is None else total + money
-            row = stage.model_dump() | {"seconds": round(stage.seconds, 3)}
+            row = stage.model_dump(exclude={"stage"}) | {"seconds": round(stage.seconds, 3)}
             found["stages"][name] = row if money is None else {**row, "price": money}
         for name in ("calls", "input", "cached", "output"):
             found[name] = sum(getattr(stage, name) for stage in self.stages.values())

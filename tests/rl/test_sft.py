@@ -468,15 +468,16 @@ def test_a_finished_run_only_publishes_again(steps, model, tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == [f"{PREFIX}{steps}"]
 
 
-@pytest.mark.parametrize("strategy", ["steps", "no"])
-def test_the_loss_of_a_run_that_went_on_is_of_all_steps_or_left_out(strategy, model, tmp_path):
-    trainer = {"max_steps": 3, "logging_strategy": strategy}
-    given = config(model, texts(tmp_path / "t.jsonl"), trainer=trainer)
+@pytest.mark.parametrize(
+    ("logging", "is_told"), [({}, True), ({"logging_steps": 2}, False), ({"logging_strategy": "no"}, False)]
+)
+def test_the_loss_of_a_run_that_went_on_is_of_all_steps_or_left_out(logging, is_told, model, tmp_path):
+    given = config(model, texts(tmp_path / "t.jsonl"), trainer={"max_steps": 3, **logging})
     train(given.model_copy(update={"max_minutes": 1e-5}), tmp_path)
     first = train_loss(tmp_path)
     assert first is not None
     losses = train(given, tmp_path).losses.values()
-    assert train_loss(tmp_path) == (pytest.approx(sum(losses) / 3) if losses else None) != first
+    assert train_loss(tmp_path) == (pytest.approx(sum(losses) / 3) if is_told else None) != first
     went_on = train_loss(tmp_path)
     train(given, tmp_path)
     assert train_loss(tmp_path) == went_on, "there was nothing left to do"
