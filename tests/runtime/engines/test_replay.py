@@ -121,6 +121,15 @@ async def test_interruptions_are_interrupted_again(tmp_path):
     assert second.text == first.text != "" and second.finish_reason == first.finish_reason == "deadline"
 
 
+async def test_what_a_call_costs_that_is_cut_is_what_the_engine_says(tmp_path):
+    recorder = Recorder(scripted(lambda _: "word " * 2000, seconds_per_token=0.001), tmp_path / "file")
+    generation = recorder.open([5]).generate(SamplingParams())
+    generation._generation.costs.prefilled_tokens = 3
+    assert generation.costs.prefilled_tokens == 3
+    await generation.aclose()
+    await recorder.close()
+
+
 async def test_top_logprobs_survive(tmp_path):
     class Detailed(ScriptedEngine):
         async def complete(self, generation):
