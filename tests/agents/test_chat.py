@@ -23,7 +23,7 @@ def opened(ctx, messages, sampling, cost):
 async def test_a_conversation_is_what_the_template_makes_of_it_and_grows():
     engine = ScriptedEngine(["one", "two", "three"])
     async with context(engine) as ctx:
-        cost = StageCost(model="m")
+        cost = StageCost(stage="s", model="m")
         chat = opened(ctx, SYSTEM, SamplingParams(), cost)
         assert [(await chat.ask(text)).text for text in ("A?", "B?", "C?")] == ["one", "two", "three"]
         expected = "<system>Be kind.\n<user>A?\n<assistant>one"
@@ -39,7 +39,7 @@ async def test_a_conversation_is_what_the_template_makes_of_it_and_grows():
 async def test_forks_share_what_was_read_and_go_their_own_ways():
     engine = ScriptedEngine(lambda text: text[-14:-12])
     async with context(engine) as ctx:
-        cost = StageCost(model="m")
+        cost = StageCost(stage="s", model="m")
         chat = opened(ctx, SYSTEM, SamplingParams(), cost)
         chat.read("the same question of all")
         await chat.prefill()
@@ -63,7 +63,7 @@ class Merging(CharTokenizer):
 async def test_where_the_template_writes_it_otherwise_it_is_read_anew_from_there():
     engine = ScriptedEngine(["xay", "done"], tokenizer=Merging())
     async with context(engine) as ctx:
-        chat = opened(ctx, [], SamplingParams(), StageCost(model="m"))
+        chat = opened(ctx, [], SamplingParams(), StageCost(stage="s", model="m"))
         await chat.ask("Q")
         await chat.ask("R")
         assert engine.prompts[1] == "<user>Q\n<AssistAnt>xAy\n<user>R\n<AssistAnt>".replace("<user>", "<user>")
@@ -71,7 +71,7 @@ async def test_where_the_template_writes_it_otherwise_it_is_read_anew_from_there
 
 async def test_what_a_model_thinks_is_no_part_of_its_answer():
     async with context(ScriptedEngine(["<think>Is <done></done> right?</think>\nNo."])) as ctx:
-        chat = opened(ctx, SYSTEM, SamplingParams(), StageCost(model="m"))
+        chat = opened(ctx, SYSTEM, SamplingParams(), StageCost(stage="s", model="m"))
         assert (await chat.ask("q")).text == "\nNo." and "<think>" in chat.messages[-1]["content"]
 
 
@@ -97,7 +97,7 @@ async def test_an_answer_may_be_about_thinking(opened_by, thoughts, answer):
     said = f"{'<think>' if opened_by == 'model' else ''}{thoughts}</think>\n{answer}"
     tokenizer = Opening() if opened_by == "template" else CharTokenizer()
     async with context(ScriptedEngine([said], tokenizer=tokenizer)) as ctx:
-        chat = opened(ctx, SYSTEM, SamplingParams(), StageCost(model="m"))
+        chat = opened(ctx, SYSTEM, SamplingParams(), StageCost(stage="s", model="m"))
         assert (await chat.ask("q")).text == f"\n{answer}"
 
 
@@ -121,7 +121,7 @@ async def test_an_answer_may_be_about_thinking(opened_by, thoughts, answer):
 )
 async def test_thoughts_end_where_no_edit_is(text, answer):
     async with context(ScriptedEngine([text])) as ctx:
-        chat = opened(ctx, SYSTEM, SamplingParams(), StageCost(model="m"))
+        chat = opened(ctx, SYSTEM, SamplingParams(), StageCost(stage="s", model="m"))
         assert (await chat.ask("q")).text == answer
 
 
@@ -131,7 +131,7 @@ async def test_thoughts_end_where_no_edit_is(text, answer):
 )
 async def test_want_of_tokens_is_an_answer_and_nothing_was_said(limits, finish):
     async with context(ScriptedEngine("x" * 5), **limits) as ctx:
-        chat = opened(ctx, SYSTEM, SamplingParams(), StageCost(model="m"))
+        chat = opened(ctx, SYSTEM, SamplingParams(), StageCost(stage="s", model="m"))
         found = [await chat.ask("q") for _ in range(4)]
         assert found[-1].finish is finish and found[-1].text == "" and found[-1].is_cut
         said = sum(1 for one in found if one.text)
@@ -141,7 +141,7 @@ async def test_want_of_tokens_is_an_answer_and_nothing_was_said(limits, finish):
 async def test_a_window_that_is_full_is_an_answer():
     engine = ScriptedEngine("x" * 20, context_limit=300)
     async with context(engine) as ctx:
-        chat = opened(ctx, SYSTEM, SamplingParams(), StageCost(model="m"))
+        chat = opened(ctx, SYSTEM, SamplingParams(), StageCost(stage="s", model="m"))
         found = [await chat.ask("q" * 40) for _ in range(4)]
         assert found[0].text and found[-1].finish is Finish.CONTEXT
         assert len(chat.branch.tokens) <= 300
@@ -163,7 +163,7 @@ async def test_real_templates_are_followed_token_for_token(name):
     engine = load_engine(str(folder), {"kv_tokens": 4096})
     await engine.start()
     async with context(engine) as ctx:
-        chat = opened(ctx, SYSTEM, GREEDY, StageCost(model="m"))
+        chat = opened(ctx, SYSTEM, GREEDY, StageCost(stage="s", model="m"))
         prefix = shared_prompt(SYSTEM, engine.tokenizer)
         for text in ("Name three colours.", "\n\n  And\ttwo more?\n", "é 🎉"):
             said = [*chat.messages, {"role": "user", "content": text}]
