@@ -103,24 +103,27 @@ async def _run(options: argparse.Namespace, fields: dict[str, object]) -> None:
                 except PlaitError as error:
                     notes.print(f"{printable(str(error))} (/reset begins anew)", style="red")
                 else:
-                    conversation.add(line, answer)
+                    if answer is not None:
+                        conversation.add(line, answer)
 
 
-async def _answer(runtime: Runtime, method: Method, seed: int, console: Console, notes: Console) -> str:
-    """Answer on the terminal; returns what is to be remembered of it."""
+async def _answer(runtime: Runtime, method: Method, seed: int, console: Console, notes: Console) -> str | None:
+    """Answer on the terminal; returns what is to be remembered of it; None: it was stopped before anything came."""
     job = await runtime.submit(method, seed=seed)
     with _interruptible(job):
         if isinstance(method, Sequential):
             return await _stream(job, console, notes)
         await watch(aiter(job), console=notes)
-        with suppress(asyncio.CancelledError):
+        try:
             result = await job
-            _say(result.text + "\n", console)
-            return result.text
-    return ""
+        except asyncio.CancelledError:
+            notes.print("(stopped)")
+            return None
+        _say(result.text + "\n", console)
+        return result.text
 
 
-async def _stream(job: Job, console: Console, notes: Console) -> str:
+async def _stream(job: Job, console: Console, notes: Console) -> str | None:
     said = ""
     async for event in job:
         if isinstance(event, Text):
@@ -131,7 +134,7 @@ async def _stream(job: Job, console: Console, notes: Console) -> str:
         result = await job
     except asyncio.CancelledError:
         notes.print("(stopped)")
-        return said
+        return said or None
     if result.finish_reason.is_truncated:
         notes.print(f"(ended: {result.finish_reason})")
     return result.text

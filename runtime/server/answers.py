@@ -96,6 +96,7 @@ class Answer(ABC):
             "plait": {
                 "critical_tokens": max((usage.critical_tokens for usage in usages), default=0),
                 "injected_tokens": sum(usage.injected_tokens for usage in usages),
+                "rolled_back_tokens": sum(usage.rolled_back_tokens for usage in usages),
                 "branches": sum(usage.branches for usage in usages),
                 "preemptions": sum(usage.preemptions for usage in usages),
                 "peak_kv_blocks": sum(usage.peak_kv_blocks for usage in usages),

@@ -27,6 +27,7 @@ _MEANINGS = {
     408: "Headers or body did not come in time",
     409: "The job has not ended, or was cancelled",
     413: "The body is too large",
+    415: "The body is compressed",
     429: "The key's jobs or tokens are used up",
     500: "A mistake of the server's",
     503: "Too many wait, or the server is shutting down",
@@ -72,7 +73,7 @@ def _document(app: FastAPI, service: Service) -> Json:
         for verb, operation in operations.items():
             status, kinds, errors = _ANSWERS[verb, path]
             is_open = path in OPEN
-            common = (408, 413) if is_open else (401, 408, 413)
+            common = (408, 413, 415) if is_open else (401, 408, 413, 415)
             content = {kind: {"schema": _ref(name) if name else _TEXT} for kind, name in kinds.items()}
             operation["responses"] = {str(status): {"description": "What was asked for", "content": content}}
             for code in sorted({*errors, *common}):

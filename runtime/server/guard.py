@@ -60,6 +60,9 @@ class Guard:
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The body; None: the client has gone. Raises `Refused`."""
         settings = self.service.settings
+        if (_header(scope, b"content-encoding") or "identity").strip().lower() != "identity":
+            status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+            raise Refused(status, "compressed bodies are not taken: send it as it is", code="body_compressed")
         large = Refused(413, f"the body is larger than {settings.max_body} bytes", code="body_too_large")
         length = _header(scope, b"content-length")
         if length is not None and length.isdecimal() and int(length[:20]) > settings.max_body:

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from ..errors import InvalidInput
 from .problems import Refused
@@ -53,10 +54,11 @@ class Keys:
     """Clients by their keys, which are kept as digests; without any, all callers are one client."""
 
     def __init__(self, lines: Iterable[str] = (), *, max_jobs: int = 16) -> None:
-        """Lines `NAME KEY [jobs=N] [tokens=N]`, empty ones and those after `#` apart. Raises `InvalidInput`."""
+        """Lines `NAME KEY [jobs=N] [tokens=N]`, empty ones apart and what follows a word that begins with `#`. Raises
+        `InvalidInput`."""
         self._clients: list[tuple[bytes, Client]] = []
         for number, line in enumerate(lines, 1):
-            if words := line.partition("#")[0].split():
+            if words := list(takewhile(lambda word: not word.startswith("#"), line.split())):
                 self._add(number, words, max_jobs)
         self._anyone = None if self._clients else Client(name="anyone", max_jobs=max_jobs)
 

@@ -119,14 +119,22 @@ class Matcher:
         count = min(self._size, len(mask))
         mask[:count] = np.unpackbits(bits, count=count, bitorder="little")
         if self._is_open:
-            mask[[token for token in mask.nonzero()[0].tolist() if not self._leads_on(token)]] = False
+            mask[self._dead_ends(mask.nonzero()[0].tolist())] = False
         mask[self._stop_ids] = self.is_complete
 
-    def _leads_on(self, token: int) -> bool:
-        """Does any token go on behind this one?"""
-        ahead = self._matcher.deep_copy()
-        # EOS is none of the constraint's, and ends the text.
-        return not ahead.try_consume_tokens([token]) or (any(ahead.compute_bitmask()) and not ahead.is_error())
+    def _dead_ends(self, tokens: Sequence[int]) -> list[int]:
+        """Those that no token goes on behind."""
+        found, ahead = [], self._matcher.deep_copy()
+        for token in tokens:
+            # EOS is none of the constraint's, and ends the text.
+            if ahead.try_consume_tokens([token]):
+                if not any(ahead.compute_bitmask()) or ahead.is_error():
+                    found.append(token)
+                if not ahead.is_error():
+                    ahead.rollback(1)  # a third of what another copy takes
+            if ahead.is_error():
+                ahead = self._matcher.deep_copy()
+        return found
 
     def take(self, tokens: Sequence[int]) -> int:
         """Go on behind these tokens, as far as they are allowed; how many are."""

@@ -249,8 +249,10 @@ def test_the_tree_on_a_terminal(start):
     terminal.type("long\n")
     terminal.wait_for("running")
     terminal.type("\x03")
-    terminal.wait_for("cancelled")
+    terminal.wait_for("(stopped)")
     terminal.wait_for("> ")
+    terminal.type("and\n")
+    terminal.wait_for("[2] you said and\r\n> ")  # there is no question without an answer
     terminal.type("/quit\n")
     assert terminal.status() == 0
 

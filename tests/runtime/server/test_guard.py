@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 import signal
@@ -160,6 +161,7 @@ def test_keys_are_told_apart():
     keys = Keys(["ann first", "bob second jobs=3"])
     assert keys.find("Bearer first").name == "ann"
     assert keys.find("bearer second").max_jobs == 3
+    assert Keys(["# a comment", "ann a#b # and another"]).find("Bearer a#b").name == "ann"
     for wrong in (None, "", "Bearer", "Bearer  ", "Basic first", "Bearer firs", "Bearer \udcff"):
         with pytest.raises(Refused):
             keys.find(wrong)
@@ -207,8 +209,11 @@ async def test_bodies():
         for content in (b"", b"{", b"[]", b"\xff\xfe", b"[" * 900):
             answer = await http.post("/v1/completions", content=content)
             assert answer.status_code == 400 and answer.json()["error"]["message"], content[:20]
+        packed = await http.post("/v1/completions", content=gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
+        plain = await http.post("/v1/completions", json=ASK, headers={"Content-Encoding": "identity"})
         nowhere = await http.get("/v2/nothing")
     assert large.status_code == chunked.status_code == 413
+    assert (packed.status_code, packed.json()["error"]["code"], plain.status_code) == (415, "body_compressed", 200)
     assert nowhere.status_code == 404 and nowhere.json()["error"]["type"] == "not_found_error"
 
 

@@ -136,11 +136,14 @@ async def test_log_probabilities_come_in_one_part_of_a_stream(served, path, stop
     asked = {"messages": [{"role": "user", "content": PROMPT}]} if is_chat else {"prompt": PROMPT}
     body = {"model": "countdown", "max_tokens": 3, "temperature": 0, "stop": stop, "logprobs": is_chat or 0, **asked}
     async with served.http() as http:
-        whole = (await http.post(f"/v1/{path}", json=body)).json()["choices"][0]["logprobs"]
+        answer = (await http.post(f"/v1/{path}", json=body)).json()
+        whole, usage = answer["choices"][0]["logprobs"], answer["usage"]
         lines = (await http.post(f"/v1/{path}", json={**body, "stream": True})).text.split("\n")
     parts = [json.loads(line[6:])["choices"][0]["logprobs"] for line in lines if line.startswith("data: {")]
     assert whole is not None and [part for part in parts if part is not None] == [whole]
-    assert (len(whole["content" if is_chat else "tokens"]) == 0) == (stop == " 8")
+    shown, first = len(whole["content" if is_chat else "tokens"]), stop == " 8"
+    assert (shown == 0) == first and usage["completion_tokens"] == shown
+    assert usage["plait"]["rolled_back_tokens"] == first
 
 
 async def test_chat_with_log_probabilities(served):
