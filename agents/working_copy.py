@@ -7,10 +7,11 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from ..runtime.disk import writing
 from ..runtime.errors import InvalidInput
-from .applying import refuse_links
+from .applying import checked_paths
 from .git import GitError, git
 from .repository import Repository
 
@@ -44,8 +45,8 @@ def working_copy(path: Path | str, *, max_bytes: int = 500_000_000) -> Iterator[
 def apply(path: Path | str, patch: str | None) -> None:
     """Put a patch into the files of a checkout or of any other folder: all of it, or none.
 
-    Raises `InvalidInput` where there is none (the answer of a job without a candidate), where it does not fit, makes
-    what is no plain file, or changes, moves or copies a symbolic link.
+    Raises `InvalidInput` where there is none (the answer of a job without a candidate), where it does not fit or cannot
+    be written, makes what is no plain file, or changes, moves or copies a symbolic link.
     """
     if patch is None:
         raise InvalidInput("there is no patch to apply: the job found no candidate")
@@ -56,10 +57,49 @@ def apply(path: Path | str, patch: str | None) -> None:
     options = ("apply", "--whitespace=nowarn")
     try:
         git(*options, "--check", "-", folder=folder, stdin=data, extra=extra)
-        refuse_links(data, lambda path: (folder / path).is_symlink(), folder=folder, extra=extra)
-        git(*options, "-", folder=folder, stdin=data, extra=extra)
+        paths = checked_paths(
+            data,
+            is_link=lambda path: (folder / path).is_symlink(),
+            is_file=lambda path: os.path.lexists(folder / path) and not (folder / path).is_dir(),
+            below=lambda path: _below(folder, path),
+            folder=folder,
+            extra=extra,
+        )
+        with writing(folder), _all_or_none(folder, paths):
+            git(*options, "-", folder=folder, stdin=data, extra=extra)
     except GitError as error:
         raise InvalidInput(f"the patch does not fit {folder}: {'; '.join(str(error).splitlines())}") from None
+
+
+def _below(folder: Path, path: PurePosixPath) -> Iterator[PurePosixPath]:
+    """The files below a folder inside another; none below a file."""
+    for one in (folder / path).rglob("*"):
+        if one.is_symlink() or not one.is_dir():
+            yield PurePosixPath(one.relative_to(folder))
+
+
+@contextmanager
+def _all_or_none(folder: Path, paths: Iterable[PurePosixPath]) -> Iterator[None]:
+    """If what is done inside to these files fails, as on a full disk, put back what was there."""
+    # Shortest first: folders before what is in them.
+    places = sorted({folder / one for path in paths for one in (path, *path.parents)})
+    folders = [place for place in places if place.is_dir()]
+    files = {place: (place.stat().st_mode, place.read_bytes()) for place in places if place.is_file()}
+    try:
+        yield
+    except BaseException:
+        for place in reversed(places):
+            if os.path.lexists(place) and place not in (folders if place.is_dir() else files):
+                place.rmdir() if place.is_dir() else place.unlink()
+        for place in folders:
+            place.mkdir(exist_ok=True)
+        for place, (mode, data) in files.items():
+            # What git did not come to need not be writable.
+            if not place.is_file() or place.read_bytes() != data:
+                place.write_bytes(data)
+            if place.stat().st_mode != mode:
+                place.chmod(mode)
+        raise
 
 
 def _check_named(named: Path, folder: Path, paths: Sequence[str]) -> None:

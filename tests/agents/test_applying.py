@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plait import InvalidInput
+from plait.agents import working_copy
 from plait.agents.applying import applicable
+from plait.agents.git import GitError
 from plait.agents.repository import Repository
 from plait.agents.working_copy import apply
 from plait.tests.agents.sources import git, repository, tree, write
@@ -120,3 +122,71 @@ def test_blanks_at_the_ends_of_lines_apply_whatever_a_checkout_says_of_them(tmp_
     assert applicable(Repository(folder), [patch]) == [True]
     apply(folder, patch)
     assert tree(folder) == {"a.txt": b"y \n"}
+
+
+def added(path: str) -> str:
+    return f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+new\n"
+
+
+def removed(path: str) -> str:
+    return f"diff --git a/{path} b/{path}\ndeleted file mode 100644\n--- a/{path}\n+++ /dev/null\n@@ -1 +0,0 @@\n-y\n"
+
+
+def moved(way: str, old: str, new: str) -> str:
+    return f"diff --git a/{old} b/{new}\nsimilarity index 100%\n{way} from {old}\n{way} to {new}\n"
+
+
+@pytest.mark.parametrize("is_git", [True, False])
+@pytest.mark.parametrize(
+    ("patch", "fits"),
+    [
+        (added("b.py/x"), False),
+        (added("b.py/x/y"), False),
+        (added("dir"), False),
+        (moved("copy", "b.py", "b.py/x"), False),
+        (added("n") + added("n/x"), False),
+        (removed("dir/c") + added("dir"), False),
+        (removed("b.py") + added("b.py/x"), True),
+        (added("b.py/x") + removed("b.py"), True),
+        (moved("rename", "b.py", "b.py/x"), True),
+        (removed("dir/c") + removed("dir/d/e") + added("dir"), True),
+    ],
+)
+def test_a_file_where_a_folder_has_to_be_keeps_all_of_a_patch_out(tmp_path, is_git, patch, fits):
+    before = {"a.txt": "x\n", "b.py": "y\n", "dir/c": "y\n", "dir/d/e": "y\n"}
+    folder = tmp_path / "here"
+    if is_git:
+        assert applicable(Repository(repository(folder, before)), [FIT + patch]) == [fits]
+    else:
+        write(folder, before)
+    if fits:
+        apply(folder, FIT + patch)
+        assert tree(folder)["a.txt"] == b"y\n"
+    else:
+        with pytest.raises(InvalidInput, match="the patch makes"):
+            apply(folder, FIT + patch)
+        assert tree(folder) == {name: text.encode() for name, text in before.items()}
+
+
+def test_what_cannot_be_written_to_the_end_is_put_back(tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    before = {"a.txt": "x\n", "dir/b": "y\n", "last/run": "y\n"}
+    write(folder, before)
+    (folder / "dir/b").chmod(0o755)
+    (folder / "empty").mkdir()
+    real = working_copy.git
+
+    def stopping(*arguments, **options):
+        done = real(*arguments, **options)
+        if "--check" in arguments or "apply" not in arguments:
+            return done
+        (folder / "last/run").write_text("ha")
+        raise GitError("no space left on device")
+
+    monkeypatch.setattr(working_copy, "git", stopping)
+    mode = "diff --git a/last/run b/last/run\nold mode 100644\nnew mode 100755\n"
+    with pytest.raises(InvalidInput, match="no space left"):
+        apply(folder, FIT + removed("dir/b") + added("new/deep/c") + added("empty") + mode)
+    assert tree(folder) == {name: text.encode() for name, text in before.items()}
+    assert sorted(one.name for one in folder.iterdir()) == ["a.txt", "dir", "empty", "last"]
+    assert [(folder / name).stat().st_mode & 0o111 for name in ("dir/b", "last/run")] == [0o111, 0]
