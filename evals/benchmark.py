@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from pydantic import Field
 
 from ..runtime.errors import InvalidInput, PlaitError
 from ..runtime.methods.base import Method
+from ..runtime.plugins import blaming
 from ..runtime.spec import Kinds, Spec
 from .extras import Extra
 
@@ -36,15 +38,22 @@ class Sample:
     """The benchmark's own."""
 
 
-def check_samples(samples: Sequence[Sample]) -> None:
+def check_samples(samples: Sequence[object]) -> None:
     """Raise `InvalidInput` unless there are problems, with ids that differ and texts that can be written."""
     if not samples:
         raise InvalidInput("the benchmark holds no problems")
     places: dict[str, int] = {}
     for number, sample in enumerate(samples, start=1):
+        if not isinstance(sample, Sample):
+            raise InvalidInput(f"problem {number}: it is no Sample, but of type {type(sample).__name__}")
         for name in ("id", "question", "reference"):
+            value: object = getattr(sample, name)
+            if value is None and name == "reference":
+                continue
+            if not isinstance(value, str):
+                raise InvalidInput(f"problem {number}: {name}: it is no text, but of type {type(value).__name__}")
             try:
-                (getattr(sample, name) or "").encode()
+                value.encode()
             except UnicodeEncodeError:
                 raise InvalidInput(f"problem {number}: {name}: it holds half a surrogate pair") from None
         if sample.id in places:
@@ -161,6 +170,30 @@ def register_benchmark(cls: type[B]) -> type[B]:
     with one that is taken."""
     _benchmarks.add(cls)
     return cls
+
+
+def read_problems(benchmark: Benchmark) -> list[Sample]:
+    """Its problems, checked. Raises `InvalidInput`, which names the benchmark where it is not its own."""
+    with blaming(benchmark.name):
+        samples = list(benchmark.load())
+    try:
+        check_samples(samples)
+    except InvalidInput as error:
+        raise InvalidInput(f"{benchmark.name}: {error}") from None
+    return samples
+
+
+@contextmanager
+def closing(benchmark: Benchmark) -> Iterator[None]:
+    """Close it in the end. What its `close` raises is `InvalidInput` that names it, and hides no other exception."""
+    try:
+        yield
+    except BaseException:
+        with suppress(InvalidInput), blaming(benchmark.name):
+            benchmark.close()
+        raise
+    with blaming(benchmark.name):
+        benchmark.close()
 
 
 def benchmark_names() -> list[str]:

@@ -12,7 +12,7 @@ from ..runtime.errors import OutOfBlocks, PromptTooLong
 from ..runtime.methods.nesting import all_inputs, all_methods
 from ..runtime.plugins import blaming
 from ..runtime.runtime import Runtime
-from .benchmark import Benchmark, ProblemUnusable, Sample, check_samples
+from .benchmark import Benchmark, ProblemUnusable, Sample
 from .config import EvalConfig
 from .environment import digest, samples_digest
 from .evaluation import Evaluation
@@ -27,14 +27,6 @@ ENGINE = ("model", "model_files")
 """Settings that an engine's name takes the place of, where one is given as an object."""
 TRIED = 3
 """Problems at most that are looked at for one that can be used."""
-
-
-def read_problems(config: EvalConfig) -> list[Sample]:
-    """Raises `InvalidInput`."""
-    with blaming(config.benchmark.name):
-        samples = list(config.benchmark.load())
-    check_samples(samples)
-    return samples
 
 
 def settings_but_files(config: EvalConfig, samples: list[Sample]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,18 @@ from ..runtime.engine import Engine
 from ..runtime.errors import EngineClosed, InvalidInput, PromptTooLong, told
 from ..runtime.jobs.job import Job
 from ..runtime.methods.base import Method
+from ..runtime.plugins import blaming
 from ..runtime.result import Result
 from ..runtime.runtime import Runtime
 from ..runtime.trace.trace import Trace
-from .benchmark import Sample
+from .benchmark import Sample, closing, read_problems
 from .config import EvalConfig, MethodConfig
 from .environment import environment
 from .evaluation import Evaluation
 from .failures import failure
 from .names import slug
 from .passes import with_passes
-from .preflight import FILES, WINDOWS, all_settings, read_problems, settings_but_files, try_one
+from .preflight import FILES, WINDOWS, all_settings, settings_but_files, try_one
 from .progress import progress
 from .report import write_report
 from .rows import Key, Measured, Row, Unit
@@ -55,23 +57,22 @@ async def run(
     before any work.
     """
     # Drawing or fetching problems may take minutes: other work of the event loop goes on meanwhile.
-    samples = await asyncio.to_thread(read_problems, config)
-    await asyncio.to_thread(config.benchmark.check_ready, samples)
+    samples = await asyncio.to_thread(read_problems, config.benchmark)
+    with blaming(config.benchmark.name):
+        await asyncio.to_thread(config.benchmark.check_ready, samples)
     settings = await asyncio.to_thread(all_settings, config, samples, engine)
-    with Store(Path(out)) as store:
+    with Store(Path(out)) as store, closing(config.benchmark):
+        store.open(settings, environment(), retry_failed=retry_failed)
+        evaluation = Evaluation(config, store, samples)
         try:
-            store.open(settings, environment(), retry_failed=retry_failed)
-            evaluation = Evaluation(config, store, samples)
-            try:
-                if any(key not in store.units for key, _, _ in evaluation.entries()):
-                    async with _runtime(config, engine) as runtime:
-                        await _run_missing(evaluation, runtime, console)
-            except BaseException:
-                if store.units:
+            if any(key not in store.units for key, _, _ in evaluation.entries()):
+                async with _runtime(config, engine) as runtime:
+                    await _run_missing(evaluation, runtime, console)
+        except BaseException:
+            if store.units:
+                with suppress(InvalidInput):  # What stopped the jobs is what is said.
                     _write(evaluation)
-                raise
-        finally:
-            config.benchmark.close()
+            raise
         return _write(evaluation)
 
 
@@ -80,7 +81,7 @@ def report_so_far(config: EvalConfig, out: str | Path) -> Path:
 
     Returns the report's path. Raises `InvalidInput` as `run` does, and when nothing is done.
     """
-    samples = read_problems(config)
+    samples = read_problems(config.benchmark)
     store = Store(Path(out)).read()
     # Files may have moved since, the model be another engine than the settings name, and windows have meant something
     # else: what is done is done.
@@ -92,9 +93,12 @@ def report_so_far(config: EvalConfig, out: str | Path) -> Path:
 
 
 def _write(evaluation: Evaluation) -> Path:
-    """All that is made of what is done; the report's path."""
-    evaluation.config.benchmark.export(evaluation.store.folder, list(evaluation.answers()))
-    return write_report(evaluation)
+    """All that is made of what is done, the report first; the report's path."""
+    report = write_report(evaluation)
+    benchmark = evaluation.config.benchmark
+    with blaming(benchmark.name):
+        benchmark.export(evaluation.store.folder, list(evaluation.answers()))
+    return report
 
 
 def _runtime(config: EvalConfig, engine: Engine | None) -> Runtime:

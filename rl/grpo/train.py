@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...evals.benchmark import Sample, check_samples
+from ...evals.benchmark import Sample, read_problems
 from ...runtime.engines.native.engine import NativeEngine
 from ...runtime.engines.native.gguf_tokenizer import load_tokenizer
 from ...runtime.engines.native.loader import from_transformers
@@ -69,15 +69,14 @@ def train(config: GRPOConfig, out: Path, *, fresh: bool = False) -> Trained:
     path = find_model(config.model).path
     if not path.is_dir():
         raise InvalidInput(f"{config.model} is a file: what is trained has to be a folder in Hugging Face's layout")
-    samples = config.benchmark.load()  # perhaps from the hub
-    check_samples(samples)
+    samples = read_problems(config.benchmark)  # perhaps from the hub
     if len(samples) < config.prompts:
         raise InvalidInput(f"{len(samples)} problems are not enough for steps of {config.prompts}")
     method = sampled(config.method).build(config.benchmark, samples[0], None)
     _check_trainable(method)
     if config.credit == "tree":
         _check_graded(method)
-    held_out = [] if config.held_out is None else config.held_out.benchmark.load()
+    held_out = [] if config.held_out is None else read_problems(config.held_out.benchmark)
     arguments = _arguments(config, out)
     folder = RunFolder(out=out, config=config, may_change=MAY_CHANGE, outcomes=OUTCOMES, fresh=fresh)
     if folder.begins_anew:

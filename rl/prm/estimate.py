@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...evals.benchmark import Benchmark, Sample
+from ...evals.benchmark import Benchmark, Sample, read_problems
 from ...runtime.errors import InvalidInput, PlaitError
 from ...runtime.methods.answers import extract
 from ...runtime.methods.base import Method
@@ -40,7 +40,7 @@ def estimate(paths: Iterable[Path], benchmark: Benchmark, delimiters: Sequence[s
     Raises `InvalidInput` naming a file that is of no problem of the benchmark, or of a method without steps or whose
     branches write parts of answers: it has a generator, or joins them.
     """
-    samples = {sample.id: sample for sample in benchmark.load()}
+    samples = {sample.id: sample for sample in read_problems(benchmark)}
     leaves: list[_Leaf] = []
     try:
         for path in paths:

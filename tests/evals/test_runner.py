@@ -12,11 +12,12 @@ import pytest
 
 from plait import InvalidInput, InvalidJob, OutOfBlocks, Sequential, Trace, UnsupportedByEngine
 from plait.evals import EvalConfig, run
+from plait.evals.benchmark import Sample, read_problems
 from plait.evals.benchmarks.countdown.benchmark import Countdown
 from plait.evals.evaluation import Evaluation
 from plait.evals.export import records
 from plait.evals.failures import failure
-from plait.evals.preflight import all_settings, read_problems
+from plait.evals.preflight import all_settings
 from plait.evals.runner import job_seed, report_so_far
 from plait.evals.store import Store, read_settings
 from plait.runtime.engine import BlockUsage
@@ -92,7 +93,7 @@ async def test_an_engine_of_ones_own_goes_by_its_name(tmp_path):
     report = await run(grid(), tmp_path, engine=engine())
     assert read_settings(tmp_path)["settings"]["model"] == "scripted"
     assert "model scripted" in report.read_text() and "model scripted" in report.with_suffix(".md").read_text()
-    evaluation = Evaluation(grid(), Store(tmp_path).read(), read_problems(grid()))
+    evaluation = Evaluation(grid(), Store(tmp_path).read(), read_problems(grid().benchmark))
     assert {row["model"] for row in records(tmp_path)} == {one.model for one in evaluation.answers()} == {"scripted"}
     report_so_far(grid(), tmp_path)
     # As it was written before.
@@ -142,7 +143,7 @@ async def test_another_model_beside_the_first_is_another_evaluation(place, confi
     other = tmp_path / "other"
     shutil.copytree(MODELS / "countdown_prm", other)
     chosen = grid(**config(str(other)))
-    samples = read_problems(chosen)
+    samples = read_problems(chosen.benchmark)
     before = all_settings(chosen, samples, engine())
     assert all_settings(chosen, samples, engine()) == before
     (other / "prm.json").write_text('{"format": "plain", "good": "24", "bad": "25"}')
@@ -415,6 +416,57 @@ async def test_problems_that_cannot_be_loaded_are_told_by_the_benchmarks_name(wr
     monkeypatch.setattr(Countdown, "load", wrong)
     with pytest.raises(InvalidInput, match="^countdown: (ZeroDivisionError|SystemExit|TypeError): "):
         await run(grid(), tmp_path / "out", engine=engine())
+
+
+@pytest.mark.parametrize(
+    ("sample", "told"),
+    [
+        ({"id": "b"}, "it is no Sample, but of type dict"),
+        (Sample(id="b", question="?", reference=2), "reference: it is no text, but of type int"),
+        (Sample(id=2, question="?"), "id: it is no text, but of type int"),
+        (Sample(id=None, question="?"), "id: it is no text, but of type NoneType"),
+        (Sample(id="b", question=[{"role": "user"}]), "question: it is no text, but of type list"),
+    ],
+)
+async def test_problems_that_are_none_are_told_by_number_and_field(sample, told, tmp_path, monkeypatch):
+    monkeypatch.setattr(Countdown, "load", lambda _: [Sample(id="a", question="?"), sample])
+    with pytest.raises(InvalidInput, match=f"^countdown: problem 2: {told}$"):
+        await run(grid(), tmp_path / "out", engine=engine())
+
+
+def broken(*_):
+    raise RuntimeError("no database")
+
+
+async def test_a_benchmark_that_is_not_ready_is_told_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(Countdown, "check_ready", broken)
+    with pytest.raises(InvalidInput, match="^countdown: RuntimeError: no database$"):
+        await run(grid(), tmp_path / "out", engine=engine())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["export", "close"])
+async def test_a_benchmark_that_fails_in_the_end_costs_no_report(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(Countdown, name, broken)
+    with pytest.raises(InvalidInput, match="^countdown: RuntimeError: no database$"):
+        await run(grid(), tmp_path, engine=engine())
+    assert (tmp_path / "report.html").exists() and len(rows(tmp_path)) == 12
+
+
+@pytest.mark.parametrize("name", ["export", "close"])
+async def test_what_stopped_the_jobs_is_said_and_not_what_a_benchmark_raises_then(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(Countdown, name, broken)
+    add = Store.add
+
+    def full(self, unit):
+        if self.units:
+            raise KeyError("full")
+        add(self, unit)
+
+    monkeypatch.setattr(Store, "add", full)
+    with pytest.raises(KeyError, match="full"):
+        await run(grid(), tmp_path, engine=engine())
+    assert (tmp_path / "report.html").exists()
 
 
 async def test_equal_ids_are_refused(tmp_path):
