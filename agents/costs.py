@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from ..runtime.price import Price
 from .folder import Folder
@@ -28,12 +28,18 @@ class StageCost(BaseModel):
     output: int = 0
     seconds: float = 0.0
     """Wall time from the stage's beginning to its end; stages may overlap."""
+    _counted_at: float | None = PrivateAttr(default=None)
+    """Until when `seconds` are counted, while the clock runs."""
 
     def at(self, price: Price) -> float:
         return price.of(input=self.input, cached=self.cached, output=self.output)
 
     def save(self, folder: Folder) -> None:
         """For `Costs.load`."""
+        if self._counted_at is not None:
+            now = perf_counter()
+            self.seconds += now - self._counted_at
+            self._counted_at = now
         folder.write(f"costs/{self.stage}", self.model_dump())
 
 
@@ -57,12 +63,12 @@ class Costs:
     def stage(self, name: str, model: str) -> Iterator[StageCost]:
         """The stage's account, its clock running inside; it is saved in the end."""
         account = self.stages.setdefault(name, StageCost(stage=name, model=model))
-        began = perf_counter()
+        account._counted_at = perf_counter()
         try:
             yield account
         finally:
-            account.seconds += perf_counter() - began
             account.save(self.folder)
+            account._counted_at = None
 
     def to_json(self) -> dict[str, Any]:
         """The stages, their sum, and money where all prices are known."""

@@ -51,6 +51,10 @@ class Executions:
         self.count = 0
         """That were really run."""
 
+    def load(self) -> None:
+        """Go on with the count of earlier runs of the job: what they kept."""
+        self.count = self._folder.count("runs")
+
     async def test(
         self, script: str, patch: str, branch: TracedBranch, *, on: str, test: str | None = None
     ) -> Execution:

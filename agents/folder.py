@@ -78,6 +78,10 @@ class Folder:
         except ValidationError as error:
             raise InvalidInput(f"{self.path}: {name}.json is damaged: {mistakes(error)[0][1]}") from None
 
+    def count(self, part: str) -> int:
+        """How many values there are whose names begin with `part/`."""
+        return 0 if self.path is None else sum(1 for _ in (self.path / part).glob("*.json"))
+
     def write(self, name: str, value: Any) -> None:
         """Keep a value: it is on disk, whole, when this returns. Raises `InvalidInput` if the disk does not take it;
         what was there stays."""

@@ -46,6 +46,7 @@ class Run:
         job = {} if self.fields.folder is None else await asyncio.to_thread(self._identity)
         with self.work.folder.open(job):
             self.work.costs.load(get_args(Stage))
+            self.work.executions.load()
             return await self._run()
 
     def _identity(self) -> dict[str, Any]:

@@ -403,6 +403,7 @@ async def test_a_job_killed_in_any_state_goes_on_from_there(folder, tmp_path, mo
         assert (result.answer, result.details["candidates"]) == (expected.answer, expected.details["candidates"])
         assert histories(result) == histories(expected)
         assert result.details["costs"]["calls"] >= expected.details["costs"]["calls"], "of both runs"
+        assert result.details["executions"] == expected.details["executions"], "of both runs"
         made = len(first.prompts) + len(second.prompts)
         assert made <= len(whole.prompts) + 5, "at most the calls in flight are made again"
         at += 1
@@ -415,8 +416,10 @@ async def test_costs_are_those_of_all_runs(folder, tmp_path):
         result, _ = await run(None, folder, engine=engine, n=1, folder=tmp_path / "f")
         found = result.details["costs"]
         assert all(stage.pop("seconds") >= 0 for stage in found["stages"].values())
+        executions.append(result.details["executions"])
         return found
 
+    executions: list[int] = []
     first = await costs()
     assert first["calls"] and await costs() == first, "nothing was asked again"
     edits = next((tmp_path / "f").glob("*/costs/edits.json"))
@@ -425,6 +428,7 @@ async def test_costs_are_those_of_all_runs(folder, tmp_path):
         await costs()
     edits.unlink()  # as in a folder from before they were kept
     assert (await costs())["stages"]["edits"]["calls"] == 0
+    assert executions[0] and set(executions) == {executions[0]}
 
 
 KILL = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plait.agents.costs import Costs
+from plait.agents.folder import Folder
 from plait.runtime.price import Price
 
 
@@ -34,3 +35,20 @@ def test_a_stage_that_is_entered_again_goes_on():
         with costs.stage("edits", "m") as stage:
             stage.calls += 1
     assert costs.to_json()["stages"]["edits"]["calls"] == 2 and stage.seconds > 0
+
+
+def test_the_time_of_a_stage_that_is_killed_is_counted_up_to_what_was_saved_last(tmp_path, monkeypatch):
+    times = iter([10.0, 13.0, 14.0, 20.0, 22.0])
+    monkeypatch.setattr("plait.agents.costs.perf_counter", lambda: next(times))
+    folder = Folder(tmp_path)
+    with folder.open({}):
+        with Costs(prices={}, folder=folder).stage("edits", "m") as stage:
+            stage.save(folder)
+            kept = folder.read("costs/edits")  # what a kill here would leave
+        assert (kept["seconds"], stage.seconds) == (3, 4)
+        folder.write("costs/edits", kept)
+        again = Costs(prices={}, folder=folder)
+        again.load(["edits"])
+        with again.stage("edits", "m") as stage:
+            pass
+        assert stage.seconds == folder.read("costs/edits")["seconds"] == 5
