@@ -86,17 +86,17 @@ def chunks(
         least = loads.index(min(loads))
         parts[least].append(row)
         loads[least] += row.cost(shape.token_cost)
-    # Weights of 1 in the mean: metrics that TRL divides by their sum are then means over tokens.
-    total = sum(one.weight * len(one.call.tokens) for one in calls)
-    factor = sum(len(one.call.tokens) for one in calls) / total if total else 1.0
-    return [_chunk(forest, calls, part, factor, rollouts, shape) for part in parts]
+    return [_chunk(forest, calls, part, rollouts, shape) for part in parts]
 
 
 def _chunk(
-    forest: Forest, calls: Sequence[Credited], rows: Sequence[Row], factor: float, rollouts: float, shape: Shape
+    forest: Forest, calls: Sequence[Credited], rows: Sequence[Row], rollouts: float, shape: Shape
 ) -> dict[str, Any]:
     numbers = [i for row in rows for i in row.calls]
     own = [calls[i] for i in numbers]
+    # Weights of 1 in the chunk's mean: TRL divides sums of metrics by those of weights, but by 1 at least.
+    total = sum(one.weight * len(one.call.tokens) for one in own)
+    factor = sum(len(one.call.tokens) for one in own) / total if total else 1.0
     local = {number: place for place, number in enumerate(numbers)}
     placed = [replace(row, calls=[local[i] for i in row.calls]) for row in rows]
     if own:

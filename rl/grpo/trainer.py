@@ -2,7 +2,7 @@
 
 What is TRL's own stays: its loop, optimiser, loss, metrics, logging and checkpoints. Private methods are replaced
 (hence the exact version in `pyproject.toml`): where the batches come from, how log-probabilities are computed, which
-tokens count as uncertain, and what of a reference model is saved.
+tokens count as uncertain and which calls as off the policy, and what of a reference model is saved.
 """
 
 from __future__ import annotations
@@ -184,9 +184,14 @@ class ThreadTrainer(Quiet, CheckedOptimizer, SafeCheckpoints, GRPOTrainer):
         self._scored = logps.detach()
         return logps, entropies, None
 
+    # Masks are 0 and 1 in TRL; in ours are the tokens' weights, which say how much a token counts, not which.
+
     def get_high_entropy_mask(self, entropies: Tensor, mask: Tensor, threshold: float) -> Tensor:
-        """TRL compares with entropies times the mask, in which the tokens' weights are."""
         return super().get_high_entropy_mask(entropies, mask > 0, threshold)
+
+    @staticmethod
+    def get_off_policy_mask(*args: Any, mask: Tensor, **kwargs: Any) -> Tensor:
+        return GRPOTrainer.get_off_policy_mask(*args, mask=mask > 0, **kwargs)
 
     # -- the reference model, where it follows the one that is trained ----------------------------------------------
 

@@ -176,6 +176,49 @@ def test_tokens_of_high_entropy_are_those_whatever_they_weigh(threshold, folder,
     assert torch.equal(found, is_token & (entropies >= entropies[is_token].quantile(threshold)))
 
 
+@pytest.mark.parametrize(("weights", "count"), [("calls", 1), ("calls", 8), ("tokens", 1)])
+def test_calls_are_off_the_policy_by_the_mean_over_their_tokens_whatever_they_weigh(weights, count, folder, tmp_path):
+    """A wrong rollout of many short calls, every other one sampled far off, and right ones of a single call."""
+    short, right = 20, 7
+    each = [([8 + i % 8, 1], [-1.0 if i % 2 else -4.0] * 2) for i in range(short)]
+    writers = [TraceWriter() for _ in range(1 + right)]
+    for writer, sampled in zip(writers, [each] + [[([9], [-1.0])]] * right, strict=True):
+        top = writer.segment(writer.branch("0"), ([0, 6], None))
+        for i, one in enumerate(sampled):
+            writer.segment(writer.branch(f"0.{i}", "0"), one, view=[(top, 2)])
+    group = [
+        Rollout(sample=SAMPLE, trace=one.trace, outcome=reward, reason="", reward=reward, usage=None)
+        for one, reward in zip(writers, [0.0] + [1.0] * right, strict=True)
+    ]
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
+    shape = Shape(share=False, token_cost=1, row_tokens=64, pass_tokens=64)
+    trainer = trainer_of(
+        model, folder, tmp_path, shape, gradient_accumulation_steps=count, off_policy_mask_threshold=1.0
+    )
+    trainer.current_gradient_accumulation_steps = count
+    forest = Forest()
+    parts = chunks(forest, credited(forest, [group], "shared", scale="none", weights=weights), count, len(group), shape)
+    for part in parts:  # Or the means that TRL tells of it are too small where they are light.
+        assert float(part["tool_mask"].sum()) == pytest.approx(int(part["completion_mask"].sum()))
+    total = sum(float(trainer._compute_loss(model, part).detach()) for part in parts)
+
+    rate = right / len(group)
+    calls = [(*one, -rate, 1 / short) for one in each] + [([9], [-1.0], 1 - rate, 1.0)] * right
+    tokens = sum(len(one[0]) for one in calls)
+    golden, kept = 0.0, 0
+    for ids, old, advantage, share in calls:
+        with torch.no_grad():
+            own = model(torch.tensor([[0, 6, *ids]])).logits[0, 1:-1].log_softmax(-1)[range(len(ids)), ids]
+        if advantage < 0 and float((torch.tensor(old) - own).mean()) > 1.0:
+            continue
+        kept += 1
+        ratio = (own - torch.tensor(old)).exp()
+        loss = -torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+        golden += share * float(loss.mean()) / len(group) if weights == "calls" else float(loss.sum()) / tokens
+    assert right < kept < len(calls)
+    assert total == pytest.approx(golden, abs=1e-6)
+
+
 def test_a_rollout_that_nobody_could_judge_counts_in_the_mean_and_teaches_nothing():
     made = rollouts("shared")
     unknown = Rollout(sample=SAMPLE, trace=made[1].trace, outcome=None, reason="timeout", reward=None, usage=None)
