@@ -34,7 +34,7 @@ def lora_config(config: TrainConfig, task: str) -> Any:
         raise InvalidInput("[lora] needs the package peft: pip install peft") from None
     # A head that is new is trained as it is, beside the adapter.
     defaults = {"target_modules": "all-linear"} | ({} if task == "CAUSAL_LM" else {"exclude_modules": ["score"]})
-    found = arguments(LoraConfig, "lora", config.lora, {"task_type": task}, defaults)
+    found = arguments(LoraConfig, "lora", config.lora, {"task_type": task, "peft_type": "LORA"}, defaults)
     known = get_args(get_type_hints(LoraConfig)["bias"])
     if found.bias not in known:  # peft says so only when it makes the model, as of what is not implemented
         raise InvalidInput(f"[lora]: bias: {found.bias!r} is none of {', '.join(known)}")
@@ -67,14 +67,39 @@ def _check_scales(lora: Any) -> None:
 
 
 def check_modules(lora: Any, model: Any) -> None:
-    """Raise `InvalidInput` where modules are to be trained whole that a model, still without its adapter, has not, or
-    rows that it would not serve as they are trained."""
+    """Raise `InvalidInput` where modules, parameters or rows are to be trained that a model, still without its adapter,
+    has not, or rows that it would not serve as they are trained."""
     names = [name for name, _ in model.named_modules()]
+    parameters = [f".{name}" for name, _ in model.named_parameters(remove_duplicate=False)]
     with refused("lora"):
-        unknown = [one for one in lora.modules_to_save or () if not any(name.endswith(one) for name in names)]
-    if unknown:
-        raise InvalidInput(f"[lora]: modules_to_save: the model has no {', '.join(unknown)}")
+        unknown = {
+            "modules_to_save": [
+                one for one in lora.modules_to_save or () if not any(name.endswith(one) for name in names)
+            ],
+            # peft says nothing of these beside others, and no more than a warning if there are no others.
+            "target_parameters": [
+                one for one in lora.target_parameters or () if not any(name.endswith(f".{one}") for name in parameters)
+            ],
+        }
+    for field, some in unknown.items():
+        if some:
+            raise InvalidInput(f"[lora]: {field}: the model has no {', '.join(map(str, some))}")
+    with refused("lora"):
+        _check_rows(lora, model)
     _check_tied_rows(lora, model)
+
+
+def _check_rows(lora: Any, model: Any) -> None:
+    """peft and torch fail by a row that there is not as they make the model, or in the first step."""
+    for path, rows in _asked_rows(lora, _tables(model)[0]).items():
+        modules = [module for name, module in model.named_modules() if name.endswith(path)]
+        if not modules:
+            raise InvalidInput(f"[lora]: trainable_token_indices: the model has no {path}")
+        # Sizes that hold where a weight is divided among processes.
+        size = min(getattr(module, "num_embeddings", None) or module.out_features for module in modules)
+        if odd := [row for row in rows if type(row) is not int or not 0 <= row < size]:
+            why = f"{path} has {size:,} rows, from 0 on, and no {', '.join(map(repr, odd))}"
+            raise InvalidInput(f"[lora]: trainable_token_indices: {why}")
 
 
 def _check_tied_rows(lora: Any, model: Any) -> None:

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
         ({"modules_to_save": "lm_head"}, "modules_to_save: 'lm_head' is no list"),
         ({"modules_to_save": 3}, "modules_to_save: 3 is no list"),
         ({"inference_mode": True}, "inference_mode: nothing would be trained"),
+        ({"peft_type": "IA3"}, "peft_type: decided by the training's other fields, or fixed"),
     ],
 )
 def test_arguments_that_no_training_can_have_are_refused(lora, message):
@@ -62,6 +63,19 @@ EXPERTS = {"target_modules": ["q_proj"], "target_parameters": ["experts.gate_up_
     [
         ({"modules_to_save": ["norm", "nonsense", "no"]}, "modules_to_save: the model has no nonsense, no$"),
         ({"modules_to_save": [3]}, "endswith"),
+        ({"target_parameters": ["nonsense", "eight", "q_proj.weight"]}, "target_parameters: .* no nonsense, eight$"),
+        *(
+            ({"trainable_token_indices": asked}, f"trainable_token_indices: {message}$")
+            for asked, message in (
+                ([5, 99999], r"embed_tokens has \S+ rows, from 0 on, and no 99999"),
+                ([-1, 2.5, "a", True], "embed_tokens has .* no -1, 2.5, 'a', True"),
+                ({"model.embed_tokens": [99999]}, "model.embed_tokens has .* no 99999"),
+                ({"embed_tokens": [5], "lm_head": [-1]}, "lm_head has .* no -1"),
+                ({"nonsense": [5]}, "the model has no nonsense"),
+            )
+        ),
+        ({"trainable_token_indices": {"norm": [5]}}, ".* no attribute"),
+        ({"trainable_token_indices": {"embed_tokens": [0, 5], "lm_head": [5]}}, ""),
         ({"rank_pattern": {"q_proj": 2, "nope": 8}}, "rank_pattern: no layer with an adapter matches nope"),
         ({"alpha_pattern": {"lm_head": 8}}, "alpha_pattern: no layer with an adapter matches lm_head"),
         ({"rank_pattern": {"k_proj": 2}, "target_modules": ["q_proj"]}, "rank_pattern: .* matches k_proj"),
