@@ -190,8 +190,16 @@ class ThreadTrainer(Quiet, CheckedOptimizer, SafeCheckpoints, GRPOTrainer):
         return super().get_high_entropy_mask(entropies, mask > 0, threshold)
 
     @staticmethod
-    def get_off_policy_mask(*args: Any, mask: Tensor, **kwargs: Any) -> Tensor:
-        return GRPOTrainer.get_off_policy_mask(*args, mask=mask > 0, **kwargs)
+    def get_off_policy_mask(
+        advantages: Tensor,
+        per_token_logps: Tensor,
+        sampling_per_token_logps: Tensor,
+        mask: Tensor,
+        off_policy_threshold: float,
+    ) -> Tensor:
+        return GRPOTrainer.get_off_policy_mask(
+            advantages, per_token_logps, sampling_per_token_logps, mask > 0, off_policy_threshold
+        )
 
     # -- the reference model, where it follows the one that is trained ----------------------------------------------
 
