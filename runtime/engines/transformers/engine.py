@@ -140,16 +140,19 @@ class TransformersEngine(TokenEngine):
         known, cache = self._cache_for(tokens)
         ids = torch.tensor([tokens[known:]], device=self.model.device)
         out = self.model(input_ids=ids, past_key_values=cache, use_cache=True)
-        self._caches.append((tokens, out.past_key_values))
-        del self._caches[:-KEPT]
+        if (cache := getattr(out, "past_key_values", None)) is not None:  # not all models give one
+            self._caches.append((tokens, cache))
+            del self._caches[:-KEPT]
         logits: torch.Tensor = out.logits[0, -1].float().cpu()
         return logits
 
     def _cache_for(self, tokens: list[int]) -> tuple[int, Any]:
-        """The longest cache of a beginning of these tokens that leaves at least one. It is taken, not copied, by the
-        branch that is alone in going on from it."""
+        """The longest cache of a beginning of these tokens that leaves at least one, and just one to recurrent layers:
+        many forget their state where they read more. It is taken, not copied, by the branch that is alone in going on
+        from it."""
         held = [(len(known), i) for i, (known, _) in enumerate(self._caches) if tokens[: len(known)] == known]
-        held = [(size, i) for size, i in held if size < len(tokens)]
+        longest = len(tokens) - 1
+        held = [(size, i) for size, i in held if size == longest or size < longest and not self.model._is_stateful]
         if not held:
             return 0, None
         size, i = max(held)

@@ -11,7 +11,19 @@ import pytest
 import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    JambaConfig,
+    MambaConfig,
+    OPTConfig,
+    OPTForCausalLM,
+    RecurrentGemmaConfig,
+    RwkvConfig,
+)
 
 from plait import (
     APR,
@@ -44,11 +56,23 @@ MODELS = {
         )
     ),
 }  # fmt: skip
+RECURRENT = {
+    "jamba": lambda: JambaConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, intermediate_size=32,
+        attn_layer_period=2, attn_layer_offset=1, num_experts=1, mamba_d_state=4, use_mamba_kernels=False, **SIZES,
+    ),
+    "mamba": lambda: MambaConfig(hidden_size=32, num_hidden_layers=2, **SIZES),
+    "recurrent_gemma": lambda: RecurrentGemmaConfig(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, intermediate_size=96,
+        lru_width=32, attention_window_size=16, **SIZES,
+    ),
+    "rwkv": lambda: RwkvConfig(hidden_size=32, attention_hidden_size=32, num_hidden_layers=2, **SIZES),
+}  # fmt: skip
 
 
-def saved(tmp_path, name):
+def saved(tmp_path, make):
     torch.manual_seed(3)
-    model = MODELS[name]().eval()
+    model = make().eval()
     model.save_pretrained(tmp_path)
     words = {f"w{i}": i for i in range(40)}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w2"))
@@ -67,7 +91,7 @@ async def test_what_needs_views_is_refused_at_submit():
 
 @pytest.mark.parametrize("name", MODELS)
 async def test_families_that_the_native_engine_does_not_know(tmp_path, name, caplog):
-    model = saved(tmp_path, name)
+    model = saved(tmp_path, MODELS[name])
     with pytest.raises(UnsupportedModel):
         load_engine(tmp_path, {})
     prompt = [5, 9, 7, 3]
@@ -89,6 +113,29 @@ async def test_families_that_the_native_engine_does_not_know(tmp_path, name, cap
         first.rewind(6)
         again = await first.generate(SamplingParams(max_tokens=10, ignore_eos=True))
         assert again.token_ids == one.token_ids[2:]
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+async def test_recurrent_layers_read_all_that_is_put_behind_what_they_know(tmp_path, name):
+    def wide():  # Each token changes much in these.
+        model = AutoModelForCausalLM.from_config(RECURRENT[name]())
+        for weights in model.parameters():
+            if weights.dim() > 1:
+                torch.nn.init.normal_(weights, std=0.25)
+        return model
+
+    model = saved(tmp_path, wide)
+    params = SamplingParams(max_tokens=3, ignore_eos=True, logprobs=0)
+    async with Runtime(f"transformers:{tmp_path}") as rt:
+        branch = rt.engine.open([5, 9, 7, 3])
+        await branch.generate(params)
+        (child,) = branch.fork(1)
+        child.extend([8, 6, 4])
+        told = (await child.generate(params)).logprobs
+    ids = torch.tensor([child.tokens])
+    with torch.no_grad():
+        logits = torch.log_softmax(model(ids, use_cache=False).logits[0], -1)
+    assert told == pytest.approx([float(logits[i - 1, ids[0, i]]) for i in (10, 11, 12)], abs=1e-4)
 
 
 @pytest.mark.parametrize(
