@@ -30,6 +30,7 @@ class BranchEngine(Protocol):
     name: str
     tokenizer: Tokenizer
     vocab_size: int
+    context_limit: int
     capabilities: Capabilities
     branches: set[TokenBranch]
     """Open ones."""

@@ -35,10 +35,18 @@ def request_seed(branch: TokenBranch) -> int:
     return int.from_bytes(blake2b(place.encode(), digest_size=4).digest()) >> 1
 
 
-async def decode(generation: TokenGeneration, source: AsyncIterator[int]) -> Completion:
-    """Take tokens from `source` until the generation's parameters end it."""
+def text_room(branch: TokenBranch) -> int:
+    """Tokens that still fit where the model reads all of the branch from the left: merged branches lie side by side by
+    their positions, but one behind another in its window."""
+    return max(0, min(branch.context_limit - branch.position, branch.engine.context_limit - branch.length))
+
+
+async def decode(generation: TokenGeneration, source: AsyncIterator[int], room: int | None = None) -> Completion:
+    """Take tokens from `source` until the generation's parameters end it, or after `room` tokens: as many as positions
+    leave, if nothing is said."""
     params, branch = generation.params, generation.branch
-    room = branch.context_limit - branch.position
+    if room is None:
+        room = branch.context_limit - branch.position
     limit = room if params.max_tokens is None else min(room, params.max_tokens)
     at_limit = FinishReason.LENGTH if limit == params.max_tokens else FinishReason.CONTEXT
     if limit == 0:

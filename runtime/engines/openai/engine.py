@@ -22,7 +22,7 @@ from ..constraints.matcher import check_text
 from ..native.gguf_tokenizer import load_tokenizer
 from ..registry import find_model
 from ..token_branch import TokenBranch, TokenGeneration
-from ..token_decoding import Scores, decode, request_seed
+from ..token_decoding import Scores, decode, request_seed, text_room
 from ..token_engine import TokenEngine
 from .chunks import Chunk, Whole
 from .dialect import Dialect
@@ -136,7 +136,7 @@ class OpenAIEngine(TokenEngine):
     async def complete(self, generation: TokenGeneration) -> Completion:
         sample = _Sample()
         async with aclosing(self._sample(generation, sample)) as tokens:
-            done = await decode(generation, tokens)
+            done = await decode(generation, tokens, text_room(generation.branch))
             sample.done.set()
             if not isinstance(done.stop, str):
                 await _last_words(tokens)
@@ -179,8 +179,9 @@ class OpenAIEngine(TokenEngine):
 
     async def _request(self, generation: TokenGeneration, sample: _Sample) -> AsyncGenerator[int, None]:
         branch, params = generation.branch, generation.params
-        room = branch.context_limit - branch.position
-        limit = room if params.max_tokens is None else min(room, params.max_tokens - len(generation.new))
+        limit = text_room(branch)
+        if params.max_tokens is not None:
+            limit = min(limit, params.max_tokens - len(generation.new))
         body = self.dialect.body(params, max_tokens=limit, seed=request_seed(branch))
         body |= {"model": self.model, **self._prompt(branch.tokens, self.dialect)}
         finish, last, text, whole = None, None, "", Whole()

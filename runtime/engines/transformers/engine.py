@@ -27,7 +27,7 @@ from ..native.sampling import branch_seed, certainty, uniform
 from ..native.tokenizer import HFTokenizer
 from ..registry import find_model
 from ..token_branch import TokenBranch, TokenGeneration
-from ..token_decoding import Scores, decode
+from ..token_decoding import Scores, decode, text_room
 from ..token_engine import TokenEngine
 from .logits import shape
 
@@ -82,7 +82,7 @@ class TransformersEngine(TokenEngine):
     async def complete(self, generation: TokenGeneration) -> Completion:
         scores = Scores()
         async with aclosing(self._sample(generation, scores)) as tokens:
-            done = await decode(generation, tokens)
+            done = await decode(generation, tokens, text_room(generation.branch))
         scores.write(done, generation.params)
         return done
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from plait import (
     APR,
     Finish,
+    FinishReason,
     Hogwild,
     InvalidInput,
     JsonConstraint,
@@ -436,6 +437,18 @@ async def test_nothing_is_asked_for_what_is_forced_or_only_read():
         assert (await branch.generate(SamplingParams(max_tokens=0))).token_ids == []
         assert (await branch.generate(SamplingParams(max_tokens=2, forced=(7, 8, 9)))).token_ids == [7, 8]
         assert len(api.requests) == before
+
+
+async def test_merged_branches_end_at_the_window_of_the_server():
+    async with served({"tokenizer": "countdown", "context_limit": 64}) as (remote, api, _):
+        root = remote.engine.open([5] * 10)
+        paths = root.fork(2)
+        for path in paths:
+            path.extend([6] * 25)
+        root.merge(paths)
+        done = await root.generate(SamplingParams(max_tokens=20, ignore_eos=True))
+        assert (len(done.token_ids), done.finish_reason) == (4, FinishReason.CONTEXT)
+        assert api.requests[-1]["max_tokens"] == 4
 
 
 async def test_no_more_requests_at_once_than_allowed():

@@ -27,6 +27,7 @@ from transformers import (
 
 from plait import (
     APR,
+    FinishReason,
     Hogwild,
     InvalidInput,
     Runtime,
@@ -113,6 +114,21 @@ async def test_families_that_the_native_engine_does_not_know(tmp_path, name, cap
         first.rewind(6)
         again = await first.generate(SamplingParams(max_tokens=10, ignore_eos=True))
         assert again.token_ids == one.token_ids[2:]
+
+
+async def test_merged_branches_end_at_the_window_of_the_model(tmp_path):
+    saved(tmp_path, MODELS["gpt2"])
+    params = SamplingParams(max_tokens=20, ignore_eos=True)
+    async with Runtime(f"transformers:{tmp_path}") as rt:
+        root = rt.engine.open([5] * 10)
+        paths = root.fork(2)
+        for path in paths:
+            path.extend([6] * 25)
+        root.merge(paths)
+        assert root.length == 60 and root.position == 35
+        done = await root.generate(params)
+        assert (len(done.token_ids), done.finish_reason) == (4, FinishReason.CONTEXT)
+        assert (await root.generate(params)).finish_reason is FinishReason.CONTEXT
 
 
 @pytest.mark.parametrize("name", RECURRENT)
