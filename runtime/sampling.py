@@ -67,7 +67,8 @@ class SamplingParams:
     """Divides the logits of tokens in the branch's view if positive, else multiplies them (arXiv 1909.05858, section
     4.1); from 1e-6 to 1e6, 1: off."""
     stop: tuple[str, ...] = ()
-    """Strings, none of them empty, that end generation; they may span tokens. What was generated past the string is
+    """Strings, none of them empty, that end generation; they may span tokens. Of those that one token completes
+    the one that begins first counts, of several that begin there the one listed first. What was generated past it is
     rolled back."""
     include_stop: bool = False
     """True: the branch keeps the stop string (as the shortest run of tokens that holds it). False: the branch is rolled

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from operator import itemgetter
 
 from ..engine import Completion, FinishReason, SamplingParams
 from .text_stream import TextStream, num_whole
@@ -73,9 +74,9 @@ async def decode(generation: TokenGeneration, source: AsyncIterator[int], room: 
 
 
 def find_stop(text: str, stops: Sequence[str], start: int = 0) -> tuple[str, int] | None:
-    """The stop string that begins first in the text from `start` on, and where."""
-    found = [(at, stop) for stop in stops if (at := text.find(stop, max(start, 0))) >= 0]
-    return (min(found)[1], min(found)[0]) if found else None
+    """The stop string that begins first in the text from `start` on (of several the one listed first), and where."""
+    found = [(stop, at) for stop in stops if (at := text.find(stop, max(start, 0))) >= 0]
+    return min(found, key=itemgetter(1), default=None)
 
 
 def pending_stop(text: str, stops: Sequence[str]) -> int:

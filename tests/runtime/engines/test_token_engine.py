@@ -73,6 +73,9 @@ async def test_the_stop_that_begins_first_wins():
     for engine in (chars("xaby z"), words("xaby z")):
         done = await opened(engine).generate(SamplingParams(stop=("b", "ab")))
         assert (done.stop, done.text) == ("ab", "x")
+    for stops in (("ab", "aba"), ("aba", "ab")):
+        done = await opened(words("xaba z")).generate(SamplingParams(stop=stops, include_stop=True))
+        assert (done.stop, done.text) == (stops[0], "x" + stops[0])
 
 
 async def test_limits():
