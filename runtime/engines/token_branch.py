@@ -74,6 +74,7 @@ class TokenBranch:
         self._inherited = 0
         """Leading tokens that came with the fork."""
         self._forks = 0
+        self._num_cut = 0
         self.generation: TokenGeneration | None = None
 
     @property
@@ -87,6 +88,11 @@ class TokenBranch:
     @property
     def position(self) -> int:
         return self._position
+
+    @property
+    def num_written(self) -> int:
+        """Tokens so far, with those that were cut: what is drawn by it is another draw after a rewind."""
+        return self.length + self._num_cut
 
     def extend(self, tokens: Sequence[int]) -> None:
         self._check_idle()
@@ -174,6 +180,7 @@ class TokenBranch:
     def _cut(self, length: int) -> None:
         if length < self.length:
             self._position = self._positions[length]
+            self._num_cut += self.length - length
             del self._tokens[length:], self._positions[length:]
             self._inherited = min(self._inherited, length)
 

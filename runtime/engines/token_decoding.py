@@ -32,7 +32,7 @@ class Scores:
 
 def request_seed(branch: TokenBranch) -> int:
     """31 bits for a server that seeds requests, by the call's place in the job: branches draw differently."""
-    place = f"{branch.seed}:{branch.path}:{branch.length}"
+    place = f"{branch.seed}:{branch.path}:{branch.num_written}"
     return int.from_bytes(blake2b(place.encode(), digest_size=4).digest()) >> 1
 
 

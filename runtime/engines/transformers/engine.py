@@ -109,7 +109,7 @@ class TransformersEngine(TokenEngine):
             elif params.temperature == 0:
                 token = int(chances.argmax())
             else:
-                draw = uniform(seed, branch.position)
+                draw = uniform(seed, branch.num_written)
                 token = min(int(np.searchsorted(chances.double().cumsum(-1).numpy(), draw)), len(chances) - 1)
                 if chances[token] == 0:  # rounding at the very end of the distribution
                     token = int(chances.nonzero()[-1])

@@ -22,7 +22,7 @@ from plait import (
 )
 from plait.runtime.engines.scripted import CharTokenizer, ScriptedEngine, WordTokenizer
 from plait.runtime.engines.text_stream import TextStream
-from plait.runtime.engines.token_decoding import decode, find_stop, pending_stop
+from plait.runtime.engines.token_decoding import decode, find_stop, pending_stop, request_seed
 
 
 def chars(*texts, **options):
@@ -173,6 +173,17 @@ async def test_fork_merge_rewind_positions():
     parallel.attach([])
     parallel.watch(left)
     assert (parallel.length, parallel.position) == (1, 7)
+
+
+async def test_a_request_after_a_rewind_has_another_seed():
+    branch = opened(chars("abc", "abc"))
+    seeds = [request_seed(branch)]
+    for _ in range(2):
+        await branch.generate()
+        branch.rewind(6)
+        seeds.append(request_seed(branch))
+    assert branch.length == 6 and len(set(seeds)) == 3
+    assert seeds[0] == request_seed(opened(chars()))
 
 
 async def test_seek_moves_the_next_token_and_live_views_are_refused():

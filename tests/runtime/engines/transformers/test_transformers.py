@@ -186,7 +186,12 @@ async def test_samples_are_seeded_and_branches_differ():
         for seed in (1, 1, 2):
             branches = rt.engine.open([0, 5], seed=seed).fork(2)
             found.append([(await branch.generate(params)).token_ids for branch in branches])
+        branch, again = branches[0], []
+        for _ in range(3):
+            branch.rewind(2)
+            again.append(tuple((await branch.generate(params)).token_ids))
     assert found[0] == found[1] != found[2] and found[0][0] != found[0][1]
+    assert len(set(again)) == 3
 
 
 def test_branches_run_together_in_one_event_loop_after_another():
