@@ -419,16 +419,17 @@ async def test_problems_that_cannot_be_loaded_are_told_by_the_benchmarks_name(wr
 
 
 @pytest.mark.parametrize(
-    ("sample", "told"),
+    ("fields", "told"),
     [
-        ({"id": "b"}, "it is no Sample, but of type dict"),
-        (Sample(id="b", question="?", reference=2), "reference: it is no text, but of type int"),
-        (Sample(id=2, question="?"), "id: it is no text, but of type int"),
-        (Sample(id=None, question="?"), "id: it is no text, but of type NoneType"),
-        (Sample(id="b", question=[{"role": "user"}]), "question: it is no text, but of type list"),
+        ({}, "it is no Sample, but of type dict"),
+        ({"id": "b", "question": "?", "reference": 2}, "reference: it is no text, but of type int"),
+        ({"id": 2, "question": "?"}, "id: it is no text, but of type int"),
+        ({"id": None, "question": "?"}, "id: it is no text, but of type NoneType"),
+        ({"id": "b", "question": [{"role": "user"}]}, "question: it is no text, but of type list"),
     ],
 )
-async def test_problems_that_are_none_are_told_by_number_and_field(sample, told, tmp_path, monkeypatch):
+async def test_problems_that_are_none_are_told_by_number_and_field(fields, told, tmp_path, monkeypatch):
+    sample = Sample(**fields) if fields else fields
     monkeypatch.setattr(Countdown, "load", lambda _: [Sample(id="a", question="?"), sample])
     with pytest.raises(InvalidInput, match=f"^countdown: problem 2: {told}$"):
         await run(grid(), tmp_path / "out", engine=engine())
