@@ -64,6 +64,8 @@ class Runtime:
     def __init__(self, model: str | Path | None = None, *, engine: Engine | None = None, **options: Any) -> None:
         if (model is None) == (engine is None):
             raise InvalidInput("give either a model or an engine: Runtime('countdown') or Runtime(engine=...)")
+        if model is not None and not isinstance(model, (str, Path)):
+            raise InvalidInput(f"model: this is a {type(model).__name__}, no name; an engine is Runtime(engine=...)")
         if engine is not None and options:
             raise InvalidInput(f"options {', '.join(options)} are for loading a model; this engine is loaded already")
         if engine is not None and not has_methods(engine, Engine):

@@ -27,7 +27,7 @@ class Answering(Decoding):
     """Fields of methods whose answer is taken out of a text."""
 
     answer: AnswerRule = "text"
-    """`text`, `boxed`, `countdown`, `path` or `regex:PATTERN`; see `answers`."""
+    """`text`, `boxed`, `countdown`, `equations`, `path` or `regex:PATTERN`; see `answers`."""
     conclusion: str | None = None
     """Text put in when a generation ends without an answer, to make the model give one (`\\nFinal answer: \\boxed{`).
     None: leave it. With a constraint it is put in always: the constraint then holds for what the model writes behind

@@ -88,9 +88,5 @@ def _told(work: Work, line: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _events(work: Work, after: int) -> AsyncIterator[str]:
-    async for item in work.follow(after, PULSE):
-        if item is None:
-            yield COMMENT
-        else:
-            number, event = item
-            yield sse(event.to_json(), id=number, event=event.type)
+    async for some in work.follow(after, PULSE):
+        yield "".join(sse(event.to_json(), id=number, event=event.type) for number, event in some) or COMMENT

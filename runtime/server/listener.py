@@ -116,7 +116,9 @@ def bound(host: str, port: int) -> list[socket.socket]:
 
 
 def _bound(family: int, address: Any) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
+    # Asyncio has what is written sent at once only where a socket says that it is TCP's. Else the second part of an
+    # answer waits until the first one is acknowledged, which clients put off for 40 ms.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -90,6 +90,7 @@ async def answer_stream(answer: Answer, *, usage: bool) -> AsyncIterator[str]:
                 left -= 1
             else:
                 yield part
+                await asyncio.sleep(0)  # Many parts may be there already: others get their turn.
             if part is None and (broken := next((w for w in answer.works if w.is_over and not w.result), None)):
                 yield sse(failure(broken)[1])
                 return
@@ -110,13 +111,14 @@ async def _read(answer: Answer, work: Work, parts: asyncio.Queue[str | None]) ->
     choices = [_Streamed(method) for _ in range(count)]
     for n in range(count):
         parts.put_nowait(sse(answer.chunk(first + n, answer.delta("", begins=True))))
-    async for item in work.follow(pulse=PULSE):
-        if item is None:
+    async for some in work.follow(pulse=PULSE):
+        if not some:
             parts.put_nowait(COMMENT)
-        elif isinstance(method, Sampled) and isinstance(event := item[1], Text):
-            n = 0 if count == 1 else int(event.branch.rpartition(".")[2])
-            for delta in choices[n].push(event.text, answer):
-                parts.put_nowait(sse(answer.chunk(first + n, delta)))
+        for _, event in some:
+            if isinstance(method, Sampled) and isinstance(event, Text):
+                n = 0 if count == 1 else int(event.branch.rpartition(".")[2])
+                for delta in choices[n].push(event.text, answer):
+                    parts.put_nowait(sse(answer.chunk(first + n, delta)))
     if work.result is not None:
         for n, (choice, tail) in enumerate(answer.choices(work)):
             for delta in choices[n].rest(choice, answer):

@@ -16,6 +16,8 @@ from .keys import Client
 from .problems import as_refusal
 from .threads import Threads
 
+AT_A_TIME = 32
+"""Events that are read in one turn of the event loop: thousands of a job that has ended must not hold it up."""
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
@@ -68,13 +70,15 @@ class Work:
         while not self.is_over:
             await self._news.wait()
 
-    async def follow(self, after: int = 0, pulse: float | None = None) -> AsyncIterator[tuple[int, AnyEvent] | None]:
-        """Numbered events behind number `after`, until the last one; None after every `pulse` seconds without one."""
+    async def follow(self, after: int = 0, pulse: float | None = None) -> AsyncIterator[list[tuple[int, AnyEvent]]]:
+        """Numbered events behind number `after`, until the last one, some at a time; none after every `pulse` seconds
+        without one."""
         number = max(after, 0)
         while True:
-            while number < len(self.events):
-                number += 1
-                yield number, self.events[number - 1]
+            while some := self.events[number : number + AT_A_TIME]:
+                yield list(enumerate(some, number + 1))
+                number += len(some)
+                await asyncio.sleep(0)  # Others get their turn, and whoever reads may have gone.
             if self.is_over:
                 return
             news, got = self._news, False
@@ -82,7 +86,7 @@ class Work:
                 async with asyncio.timeout(pulse):
                     got = await news.wait()
             if not got:
-                yield None
+                yield []
 
     def summary(self) -> dict[str, Any]:
         """Its state as JSON."""

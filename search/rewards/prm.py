@@ -56,7 +56,10 @@ class PRM(Reward):
         from ...runtime.engines.native.gguf_tokenizer import load_tokenizer
         from ...runtime.engines.native.options import read_options
 
-        read_options(self.options)
+        try:
+            read_options(self.options)
+        except InvalidInput as error:  # the runtime's own have the same names
+            raise InvalidInput(f"reward model {self.model}: {error}") from None
         path = find_model(self.model).path
         self._load(path, load_tokenizer(path))
 

@@ -462,6 +462,11 @@ def test_an_engine_that_is_none_is_refused(engine):
         Runtime(engine=engine)
 
 
+def test_an_engine_in_the_place_of_a_name_is_told_its_own():
+    with pytest.raises(InvalidInput, match=r"this is a ScriptedEngine, no name; an engine is Runtime\(engine="):
+        Runtime(ScriptedEngine(["x"]))
+
+
 @pytest.mark.parametrize("name", ["check", "settings"])
 @pytest.mark.parametrize(
     ("wrong", "told"),

@@ -183,6 +183,12 @@ async def test_a_question_that_does_not_fit_names_the_reward_model(options, erro
             TreeScorer(engine, Plain(), head, PROMPT * 9, job="j reward", priority=0)
 
 
+def test_an_option_that_is_refused_is_told_as_the_reward_models():
+    _, folder = language_model()
+    with pytest.raises(InvalidInput, match=f"^reward model {folder}: device 'nowhere' cannot be used here"):
+        PRM(model=str(folder), good="+", bad="-", options={"device": "nowhere"}).check(ScriptedEngine(["x"]))
+
+
 @pytest.mark.parametrize("strategy", [ETS(), "rebase", "best_of_n"])
 async def test_a_search_frees_the_reward_models_memory(strategy):
     _, folder = language_model()

@@ -161,6 +161,16 @@ async def test_a_client_that_takes_an_answer_slowly_gets_all_of_it(monkeypatch):
         assert slow_clients(served) == 0
 
 
+async def test_what_is_written_is_sent_at_once():
+    """And does not wait for the client to acknowledge the part before."""
+    async with serving() as served, connections(served, 1, b""):
+        while not served.listener.server_state.connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        (connection,) = served.listener.server_state.connections
+        taken = connection.transport.get_extra_info("socket")
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_what_is_no_http_is_told_so_in_json():
     async with serving() as served:
         told = await raw(served, b"\x16\x03\x01\r\n\r\n")

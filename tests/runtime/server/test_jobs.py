@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,9 @@ import plait
 from plait.runtime.engines.loading import load_in_thread
 from plait.runtime.engines.registry import load_engine
 from plait.runtime.events import parse_event
-from plait.runtime.server import service
+from plait.runtime.server import jobs, service
+from plait.runtime.server.streams import sse
+from plait.runtime.server.work import AT_A_TIME
 
 from .conftest import serving
 from .test_guard import LONG
@@ -129,6 +132,30 @@ async def test_who_makes_room_for_others_is_counted():
     times = answer["usage"]["plait"]["preemptions"]
     assert times > 0
     assert f'plait_preemptions_total{{method="sequential"}} {times}.0' in metrics
+
+
+async def test_reading_the_events_of_a_long_job_holds_nobody_up(served, monkeypatch):
+    """Nor does it go on when the reader has gone."""
+    loop, told, turns = asyncio.get_running_loop(), [], []
+    monkeypatch.setattr(jobs, "sse", lambda *event, **how: told.append(len(turns)) or sse(*event, **how))
+
+    def turn():
+        turns.append(loop.call_soon(turn))
+
+    async with served.http() as http:
+        id = (await http.post("/v1/jobs", json=JOB)).json()["id"]
+        await ended(http, id)
+    work = served.service.works[id]
+    work.events *= 20_000 // len(work.events)
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    turn()
+    writer.write(f"GET /v1/jobs/{id}/events HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+    await reader.readexactly(2000)
+    writer.transport.abort()
+    while served.listener.server_state.tasks:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    turns[-1].cancel()
+    assert max(Counter(told).values()) <= AT_A_TIME and len(told) < len(work.events) / 2
 
 
 async def test_ended_jobs_are_kept_by_number():
