@@ -410,17 +410,17 @@ def test_experts_are_trained_without_what_balances_them(tmp_path):
 # -- going on --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [{"lora": {"r": 4, "lora_dropout": 0.2}}, {"muon": True}], ids=["lora", "muon"])
-def test_a_killed_run_goes_on_to_the_same_losses(kind, model, tmp_path):
+def test_killed_runs_go_on_to_the_same_losses(model, tmp_path):
     """6 steps, against 3, a kill in the middle of the next, and the rest; with dropout, so that randomness counts."""
     data = texts(tmp_path / "t.jsonl")
-    fields = {
-        **kind,
-        "trainer": {"save_steps": 3, "lr_scheduler_type": "cosine"},
-        "seed": 5,
+    kinds = {"lora": {"lora": {"r": 4, "lora_dropout": 0.2}}, "muon": {"muon": True}}
+    configs = {
+        name: config(model, data, **kind, trainer={"save_steps": 3, "lr_scheduler_type": "cosine"}, seed=5)
+        for name, kind in kinds.items()
     }
-    straight = train(config(model, data, **fields), tmp_path / "straight")
-    (tmp_path / "c.json").write_text(config(model, data, **fields).model_dump_json())
+    for name, one in configs.items():
+        (tmp_path / f"{name}.json").write_text(one.model_dump_json())
+    # One start for both: what they import takes longer than they do.
     script = (
         "import os, signal, sys\n"
         "from plait.rl import sft, trainer\n"
@@ -431,24 +431,33 @@ def test_a_killed_run_goes_on_to_the_same_losses(kind, model, tmp_path):
         "    return step(self, *args, **options)\n"
         "trainer.SampleTrainer.training_step = killed\n"
         "from pathlib import Path\n"
-        "sft.train(SFTConfig.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))\n"
+        "for name in sys.argv[1:]:\n"
+        "    if not (child := os.fork()):\n"
+        "        sft.train(SFTConfig.model_validate_json(Path(f'{name}.json').read_text()), Path('killed', name))\n"
+        "        os._exit(0)\n"
+        "    assert os.waitpid(child, 0)[1] == signal.SIGKILL\n"
     )
-    out = tmp_path / "killed"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script, tmp_path / "c.json", out], env=environment())
-    assert done.returncode == -signal.SIGKILL
+    command = [sys.executable, "-W", "ignore", "-c", script, *configs]
+    subprocess.run(command, env=environment(), cwd=tmp_path, check=True)
+    for name, one in configs.items():
+        check_going_on(one, tmp_path / "straight" / name, tmp_path / "killed" / name)
+
+
+def check_going_on(given, straight, out):
+    whole = train(given, straight)
     assert [path.name for path in checkpoints(out)] == [f"{PREFIX}3"] and not (out / "model").exists()
     # A kill while a checkpoint was written leaves something of it.
     (out / STAGING / f"{PREFIX}6").mkdir(parents=True)
-    resumed = train(config(model, data, **fields), out)
-    assert resumed.losses == straight.losses and len(straight.losses) == 6
+    resumed = train(given, out)
+    assert resumed.losses == whole.losses and len(whole.losses) == 6
     assert not (out / STAGING).exists()
     straight_count, count = (
         [entry.get("num_tokens") for entry in json.loads((one / "trainer_state.json").read_text())["log_history"]]
-        for one in (tmp_path / "straight", out)
+        for one in (straight, out)
     )
     assert straight_count == count
-    weights = [load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "straight", out)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    trained = [load_file(folder / "model" / "model.safetensors") for folder in (straight, out)]
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
 
 
 def environment() -> dict[str, str]:
