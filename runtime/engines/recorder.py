@@ -219,7 +219,7 @@ class _RecordedGeneration:
         try:
             completion = await self._generation
         except Exception as error:
-            self._record(error=f"{type(error).__name__}: {error}")
+            self._record(error=f"{type(error).__name__}: {error}", costs=self._costs())
             raise
         self._record(completion=asdict(completion))
         return completion
@@ -249,7 +249,11 @@ class _RecordedGeneration:
     async def aclose(self) -> None:
         await self._generation.aclose()
         if not self._is_recorded:
-            self._record(interrupted=self._branch.tokens[self._start :])
+            self._record(interrupted=self._branch.tokens[self._start :], costs=self._costs())
+
+    def _costs(self) -> dict[str, Any]:
+        # Engines of others may have none.
+        return asdict(getattr(self._generation, "costs", Costs()))
 
 
 class _RecordedTokenizer:

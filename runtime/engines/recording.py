@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from typing_extensions import TypedDict
 
-from ..engine import Capabilities, Completion, FinishReason, SamplingDefaults
+from ..engine import Capabilities, Completion, Costs, FinishReason, SamplingDefaults
 from ..errors import InvalidInput
 from ..mistakes import check_fields, check_types
 from ..plain import check_plain
@@ -37,6 +37,7 @@ class _Call(TypedDict, total=False):
     completion: dict[str, Any]
     error: str
     interrupted: list[int]
+    costs: dict[str, Any]
 
 
 class _Tokens(TypedDict):
@@ -60,6 +61,8 @@ class Call:
     error: str | None = None
     interrupted: list[int] | None = None
     """What had been written by then."""
+    costs: Costs = field(default_factory=Costs)
+    """Of one without a completion."""
 
 
 @dataclass(slots=True)
@@ -126,7 +129,9 @@ def _call(data: dict[str, Any]) -> Call:
         completion=_completion(**data["completion"]) if "completion" in data else None,
         error=data.get("error"),
         interrupted=data.get("interrupted"),
+        costs=Costs(**data.get("costs", {})),
     )
+    check_fields(call.costs)
     if [call.completion, call.error, call.interrupted].count(None) != 2:
         raise InvalidInput("a call has one of: completion, error, interrupted")
     return call

@@ -148,6 +148,7 @@ class ReplayEngine(TokenEngine):
                 "recorded"
             )
         call = calls.popleft() if len(calls) > 1 else calls[0]
+        generation.costs = call.costs
         await asyncio.sleep(0)
         if call.error is not None:
             raise PlaitError(call.error)

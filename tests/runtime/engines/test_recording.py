@@ -80,6 +80,7 @@ def each(place: tuple[str, ...], *values: Any) -> list[tuple[Any, ...]]:
         *each(("header", "capabilities"), {"logprobs": "yes"}, {"flies": True}, [1]),
         *each(("call", "completion"), None, [], {}),
         *each(("call", "interrupted"), [1.5], [5], None),
+        *each(("call", "costs"), {"preemptions": "1"}, {"sleep": 1}, None),
         *each(("call", "key"), 5, [], None),
         *each(("encode", "value"), "text", ["5"], {}, None, [10**30]),
         *each(("decode", "value"), [5], 1, None),

@@ -114,11 +114,17 @@ async def test_failures_fail_again(tmp_path):
 
 
 async def test_interruptions_are_interrupted_again(tmp_path):
-    slow = scripted(lambda _: "word " * 2000, seconds_per_token=0.001)
+    class Slow(ScriptedEngine):
+        async def complete(self, generation):
+            generation.costs.prefilled_tokens = 7
+            return await super().complete(generation)
+
+    slow = Slow(lambda _: "word " * 2000, seconds_per_token=0.001)
     limits = {"budget": Budget(seconds=0.05)}
     first, _ = await submit(Recorder(slow, tmp_path / "file"), Sequential(prompt="q"), **limits)
     second, _ = await submit(ReplayEngine(tmp_path / "file"), Sequential(prompt="q"), **limits)
     assert second.text == first.text != "" and second.finish_reason == first.finish_reason == "deadline"
+    assert second.usage.prefilled_tokens == first.usage.prefilled_tokens == 7
 
 
 async def test_what_a_call_costs_that_is_cut_is_what_the_engine_says(tmp_path):
