@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..runtime.engine import SamplingParams
+from ..runtime.engines.sampled_text import find_stop
 from ..runtime.engines.text_stream import REPLACEMENT
-from ..runtime.engines.token_decoding import find_stop
 from ..runtime.jobs.branch import TracedBranch
 from ..runtime.jobs.context import Context
 from ..runtime.methods.nesting import go_on

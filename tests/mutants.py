@@ -64,7 +64,7 @@ TESTS = {
     ],
     "runtime/engines/native/branch.py": [*_STORE, f"{_NATIVE}/test_contexts.py", f"{_NATIVE}/test_views.py", _HOGWILD],
     "runtime/engines/native/results.py": [*_STEPS, f"{_NATIVE}/test_faults.py", f"{_NATIVE}/test_drafting.py"],
-    "runtime/engines/native/sampled_text.py": [f"{_NATIVE}/test_sampled_text.py", f"{_NATIVE}/test_engine.py"],
+    "runtime/engines/sampled_text.py": ["tests/runtime/engines/test_sampled_text.py", f"{_NATIVE}/test_engine.py"],
     "runtime/engines/native/key_ranges.py": [f"{_NATIVE}/test_key_ranges.py"],
     "attention/int8.py": ["tests/attention/test_int8.py"],
     "runtime/engines/native/sampling.py": [f"{_NATIVE}/test_sampling.py"],

@@ -1,22 +1,14 @@
-"""`TextStream`: tokens to text, one at a time; `num_whole`: text to tokens again."""
+"""Tokens to text, one at a time: as nothing can change it any more (`TextStream`), and as it reads so far
+(`IncrementalDecoder`)."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from ..engine import Tokenizer
 
 REPLACEMENT = "\ufffd"
 """What decoders write for bytes that are no whole character yet."""
-
-
-def num_whole(ends: Sequence[int], at: int) -> int:
-    """Tokens whose text ends at `at` characters or before, without the first ones of a character that only a later one
-    makes whole. `ends`: where the text of each token ends."""
-    count = bisect_right(ends, at)
-    last = ends[count - 1] if count else 0
-    return bisect_left(ends, last) + 1 if last else 0
 
 
 class TextStream:
@@ -51,6 +43,38 @@ class TextStream:
         self._known, self._count = len(self._tail), 0
         self._before = self._tokenizer.decode(self._tail)
         return fresh, count
+
+
+class IncrementalDecoder:
+    """Text of a growing token sequence as it reads so far, in pieces that never hold half a character: what stop
+    strings are looked for in. A byte token (`Tokenizer.byte_ids`) is read with those so far, whatever may follow it;
+    what readers are shown is `TextStream`'s, which waits until nothing can change it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._window: list[int] = []
+        """The tokens of the last two completed pieces and those since: enough for what a decoder makes of a token to
+        depend on its neighbours (a leading space that only the first token loses)."""
+        self._last_piece = 0
+        """Where in the window the last completed piece begins."""
+        self._emitted = 0
+        """Characters of the window's text that were returned."""
+        self.is_whole = True
+        """Is all text returned so far? Else the last token may end inside a character, whatever it began with."""
+
+    def push(self, token_id: int) -> str:
+        """The text that this token completes; empty while a character is incomplete."""
+        self._window.append(token_id)
+        text = self._tokenizer.decode(self._window)
+        piece = text.rstrip(REPLACEMENT)[self._emitted :]
+        self.is_whole = not text.endswith(REPLACEMENT)
+        if piece and self.is_whole:
+            del self._window[: self._last_piece]
+            self._last_piece = len(self._window)
+            self._emitted = len(self._tokenizer.decode(self._window))
+        else:
+            self._emitted += len(piece)
+        return piece
 
 
 def piecewise(tokenizer: Tokenizer, token_ids: Sequence[int], text: str) -> list[int]:

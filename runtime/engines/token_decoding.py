@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from operator import itemgetter
 
 from ..engine import Completion, FinishReason, SamplingParams
-from .text_stream import TextStream, num_whole
+from .sampled_text import Match, SampledText
 from .token_branch import TokenBranch, TokenGeneration
 
 
@@ -53,48 +51,33 @@ async def decode(generation: TokenGeneration, source: AsyncIterator[int], room: 
     if limit == 0:
         return _completion(generation, at_limit)
     eos_ids = () if params.ignore_eos else branch.engine.tokenizer.eos_ids
-    stream, text = TextStream(branch.engine.tokenizer), ""
-    ends: list[int] = []
-    """Where the text of each new token ends."""
-    longest = max(map(len, params.stop), default=0)
+    text = SampledText(branch.engine.tokenizer, params.stop, include_stop=params.include_stop) if params.stop else None
+    count = certain = 0
     async for token in source:
         generation.append([token])
+        count += 1
         if token in params.stop_token_ids:
             return _completion(generation, FinishReason.STOP, token)
         if token in eos_ids:
             return _completion(generation, FinishReason.EOS, token)
-        text += stream.push(token)[0]
-        if found := find_stop(text, params.stop, (ends[-1] if ends else 0) - longest):
-            return _stopped_at(generation, text, [*ends, len(text)], *found)
-        ends.append(len(text))
-        if len(ends) == limit:
+        if text is None:
+            certain = count
+        else:
+            if match := text.push(token):
+                return _stopped_at(generation, text, match)
+            certain = text.num_certain(certain)
+        if count == limit:
             return _completion(generation, at_limit)
-        generation.show(num_whole(ends, len(text) - pending_stop(text, params.stop)))
+        generation.show(certain)
     return _completion(generation, FinishReason.EOS)
 
 
-def find_stop(text: str, stops: Sequence[str], start: int = 0) -> tuple[str, int] | None:
-    """The stop string that begins first in the text from `start` on (of several the one listed first), and where."""
-    found = [(stop, at) for stop in stops if (at := text.find(stop, max(start, 0))) >= 0]
-    return min(found, key=itemgetter(1), default=None)
-
-
-def pending_stop(text: str, stops: Sequence[str]) -> int:
-    """Characters at the end that may yet turn out to begin a stop string."""
-    return max(
-        (n for stop in stops for n in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:n])), default=0
-    )
-
-
-def _stopped_at(generation: TokenGeneration, text: str, ends: list[int], stop: str, at: int) -> Completion:
-    if generation.params.include_stop:
-        at += len(stop)
-        keep = bisect_left(ends, at) + 1
-    else:
-        keep = num_whole(ends, at)
+def _stopped_at(generation: TokenGeneration, text: SampledText, match: Match) -> Completion:
+    tokens = generation.new
+    keep = text.num_kept(match, tokens)
     generation.keep(keep)
-    completion = _completion(generation, FinishReason.STOP, stop)
-    completion.text, completion.rolled_back = text[:at], len(ends) - keep
+    completion = _completion(generation, FinishReason.STOP, match.stop)
+    completion.text, completion.rolled_back = text.cut(match, tokens), len(tokens) - keep
     return completion
 
 

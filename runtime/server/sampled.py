@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ..engine import Engine, SamplingParams, Tokenizer
 from ..engines.constraints.vocabulary import Spelling
-from ..engines.native.tokenizer import IncrementalDecoder
+from ..engines.text_stream import IncrementalDecoder
 from ..errors import InvalidInput, UnsupportedByEngine
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context

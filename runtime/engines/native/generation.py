@@ -14,9 +14,9 @@ from torch import Tensor
 from ...engine import Completion, Costs, FinishReason, SamplingParams, Tokenizer
 from ...errors import BranchClosed, InvalidInput, NonFiniteLogits
 from ..constraints.matcher import Matcher, dead_end
+from ..sampled_text import Match, SampledText
 from ..token_feed import TokenFeed
 from .drafting import Drafter
-from .sampled_text import Match, SampledText
 from .sampling import is_scored, is_simple
 from .view import View
 

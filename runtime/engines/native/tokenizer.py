@@ -1,4 +1,4 @@
-"""`HFTokenizer`: the tokenizer of a model folder; `IncrementalDecoder`: its text, token by token."""
+"""`HFTokenizer`: the tokenizer of a model folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import jinja2
 import tokenizers
 
-from ...engine import Tokenizer
 from ...errors import InvalidInput
 from .chat_roles import render_whole, with_known_roles
 from .chat_templates import read_templates
@@ -21,7 +20,6 @@ from .patience import within
 from .special_tokens import NAMES, add_special_tokens, optional_json
 from .spelling import token_bytes
 
-_UNDECODED = "\ufffd"
 TOOL_MARKS = ("<tool_call>", "</tool_call>")
 """Around calls as Qwen2.5's, Qwen3's and Hermes' templates have them."""
 TEMPLATE_SECONDS = 3.0
@@ -233,38 +231,6 @@ class HFTokenizer:
             role = messages[left_out].get("role")
             raise InvalidInput(f"the chat template leaves out message {left_out}, whose role is {role!r}")
         return text
-
-
-class IncrementalDecoder:
-    """Text of a growing token sequence as it reads so far, in pieces that never hold half a character: what stop
-    strings are looked for in. A byte token (`Tokenizer.byte_ids`) is read with those so far, whatever may follow it;
-    what readers are shown is `TextStream`'s, which waits until nothing can change it."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._window: list[int] = []
-        """The tokens of the last two completed pieces and those since: enough for what a decoder makes of a token to
-        depend on its neighbours (a leading space that only the first token loses)."""
-        self._last_piece = 0
-        """Where in the window the last completed piece begins."""
-        self._emitted = 0
-        """Characters of the window's text that were returned."""
-        self.is_whole = True
-        """Is all text returned so far? Else the last token may end inside a character, whatever it began with."""
-
-    def push(self, token_id: int) -> str:
-        """The text that this token completes; empty while a character is incomplete."""
-        self._window.append(token_id)
-        text = self._tokenizer.decode(self._window)
-        piece = text.rstrip(_UNDECODED)[self._emitted :]
-        self.is_whole = not text.endswith(_UNDECODED)
-        if piece and self.is_whole:
-            del self._window[: self._last_piece]
-            self._last_piece = len(self._window)
-            self._emitted = len(self._tokenizer.decode(self._window))
-        else:
-            self._emitted += len(piece)
-        return piece
 
 
 def _ids(value: Any, where: str) -> list[int]:

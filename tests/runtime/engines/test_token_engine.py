@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plait import (
@@ -20,9 +23,11 @@ from plait import (
     SamplingParams,
     UnsupportedByEngine,
 )
+from plait.runtime.engines.native.generation import NativeGeneration
 from plait.runtime.engines.scripted import CharTokenizer, ScriptedEngine, WordTokenizer
 from plait.runtime.engines.text_stream import TextStream
-from plait.runtime.engines.token_decoding import decode, find_stop, pending_stop, request_seed
+from plait.runtime.engines.token_decoding import decode, request_seed
+from plait.tests.runtime.engines.native.tokenizer_kinds import KINDS, ours
 
 
 def chars(*texts, **options):
@@ -300,12 +305,82 @@ def test_tokenizers_give_texts_back(text):
         assert tokenizer.decode(tokenizer.encode_continuation((), text)) == text
 
 
-@given(st.text("ab", max_size=12), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
-def test_pending_text_is_the_longest_beginning_of_a_stop(text, stops):
-    found, pending = find_stop(text, stops), pending_stop(text, stops)
-    if found:
-        assert text[found[1] :].startswith(found[0])
-    assert any(stop.startswith(text[len(text) - pending :]) for stop in stops) or pending == 0
+async def test_a_stop_of_byte_tokens_is_seen_with_the_token_that_completes_it():
+    """Llama-2's newline is one. A text that is written step by step loses and gains nothing."""
+    tokenizer = ours("byte fallback, space by the pre-tokenizer")
+    whole = "one\n\ntwo\n\nthree"
+    engine = ScriptedEngine(lambda context: whole[len(context) - len("Answer:") :], tokenizer=tokenizer)
+    branch = engine.open(tokenizer.encode("Answer:"))
+    params = SamplingParams(stop=("\n\n",), include_stop=True)
+    assert [(await branch.generate(params)).text for _ in range(2)] == ["one\n\n", "two\n\n"]
+    assert tokenizer.decode(branch.tokens) == "<s> Answer:one\n\ntwo\n\n"
+    (newline,) = tokenizer.encode_continuation(branch.tokens, "\n")
+    done = await branch.generate(SamplingParams(stop=("\n",), max_tokens=1, forced=(newline,)))
+    assert (done.finish_reason, done.token_ids, done.rolled_back) == (FinishReason.STOP, [], 1)
+
+
+class Given(ScriptedEngine):
+    """Samples the tokens it is given, and notes how many of them may be shown after each."""
+
+    async def complete(self, generation):
+        self.shown = []
+
+        async def source():
+            for token in self.given:
+                yield token
+                self.shown.append(len(generation._shown))
+
+        return await decode(generation, source())
+
+
+def by_native(tokenizer, tokens, params):
+    """The completion that the native engine makes of them, and how many may be shown after each."""
+    view = SimpleNamespace(length=1, position=1, tokens=[0])
+    branch = SimpleNamespace(view=view, reused_tokens=0, context_limit=100)
+    loop = asyncio.get_running_loop()
+    generation = NativeGeneration(branch, params, tokenizer=tokenizer, loop=loop, lock=nullcontext(), abort=print)
+    generation.is_streamed = True
+    counts, shown = [], 0
+    for token in tokens:
+        delivery = generation.push(token, -0.5, None, None)
+        if delivery is not None and delivery.is_last:
+            return delivery.completion, counts
+        shown += len(delivery.tokens) if delivery is not None else 0
+        counts.append(shown)
+    raise AssertionError("no end")
+
+
+@pytest.mark.parametrize("name", KINDS)
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.one_of(st.sampled_from(["a", " ", " 👩", "\ufffd", " stop", "\u00e9", "\n", "\u4e16"]), st.integers(3, 299)),
+        max_size=12,
+    ),
+    st.lists(st.sampled_from(["\n", "\n\n", " stop", "a", "\u00e9", "\u4e16", "\U0001f469", "op\n"]), max_size=3),
+    st.booleans(),
+    st.lists(st.integers(0, 299), max_size=3),
+    st.integers(1, 16),
+)
+async def test_texts_end_as_on_the_native_engine(name, pieces, stops, include, stop_ids, limit):
+    """Of tokens of any kind the same stay, are shown and are spelled."""
+    tokenizer = ours(name)
+    tokens = tokenizer.encode("a")
+    for piece in pieces:
+        is_id = isinstance(piece, int)
+        tokens += [piece % tokenizer.vocab_size] if is_id else tokenizer.encode_continuation(tokens, piece)
+    tokens.append(tokenizer.eos_ids[0])
+    stop_ids = [id % tokenizer.vocab_size for id in stop_ids]
+    params = SamplingParams(stop=stops, include_stop=include, stop_token_ids=stop_ids, max_tokens=limit, logprobs=0)
+    expected, shown = by_native(tokenizer, tokens, params)
+    engine = Given([], tokenizer=tokenizer)
+    engine.given = tokens
+    branch = engine.open([0])
+    generation = branch.generate(params)
+    done = await generation
+    assert replace(done, top_logprobs=None) == replace(expected, top_logprobs=None)
+    assert engine.shown == shown
+    assert branch.tokens == [0, *done.token_ids] and [token async for token in generation] == done.token_ids
 
 
 class BytesTokenizer(CharTokenizer):

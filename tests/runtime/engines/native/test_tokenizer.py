@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from plait.runtime.engines.native.tokenizer import HFTokenizer, IncrementalDecoder
+from plait.runtime.engines.native.tokenizer import HFTokenizer
+from plait.runtime.engines.text_stream import IncrementalDecoder
 from plait.runtime.errors import InvalidInput
 
 TEXTS = [

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
 
-from ...engine import Tokenizer
-from ..text_stream import REPLACEMENT, num_whole
-from .tokenizer import IncrementalDecoder
+from ..engine import Tokenizer
+from .text_stream import REPLACEMENT, IncrementalDecoder
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A stop string, and the character that it begins at."""
 
     stop: str
     at: int
+
+
+def find_stop(text: str, stops: Sequence[str], start: int = 0) -> Match | None:
+    """The stop string that begins first in the text from `start` on, of several the one listed first."""
+    found = [Match(stop, at) for stop in stops if (at := text.find(stop, max(start, 0))) >= 0]
+    return min(found, key=attrgetter("at"), default=None)
 
 
 class SampledText:
@@ -28,6 +33,7 @@ class SampledText:
         """`include_stop`: does a stop string stay?"""
         self._tokenizer = tokenizer
         self._stops = stops
+        self._longest = max(map(len, stops), default=0)
         self._include_stop = include_stop
         self._decoder = IncrementalDecoder(tokenizer)
         self._text = ""
@@ -43,18 +49,13 @@ class SampledText:
         self._ends.append(len(self._text))
         whole = self._whole_ends[-1] if self._whole_ends else 0
         self._whole_ends.append(len(self._text) if self._decoder.is_whole else whole)
-        found: Match | None = None
-        for stop in self._stops:
-            at = self._text.find(stop, max(0, before - len(stop)))
-            if at >= 0 and (found is None or at < found.at):
-                found = Match(stop, at)
-        return found
+        return find_stop(self._text, self._stops, before - self._longest)
 
     def num_kept(self, match: Match, tokens: Sequence[int]) -> int:
         """How many of the tokens, all that were pushed, stay at a stop."""
         if self._include_stop:
             return next(i + 1 for i, end in enumerate(self._ends) if end >= match.at + len(match.stop))
-        count, certain = bisect_right(self._ends, match.at), num_whole(self._whole_ends, match.at)
+        count, certain = bisect_right(self._ends, match.at), self._num_whole(match.at)
         # What looked like the bytes of an unfinished character may have been one that the model wrote: U+FFFD.
         text = self.cut(match, tokens)
         while count > certain and not text.startswith(self._tokenizer.decode(tokens[:count])):
@@ -76,4 +77,11 @@ class SampledText:
                 if self._text.endswith(stop[:n]):
                     pending = n
                     break
-        return max(num_known, num_whole(self._whole_ends, len(self._text) - pending))
+        return max(num_known, self._num_whole(len(self._text) - pending))
+
+    def _num_whole(self, at: int) -> int:
+        """Tokens whose text ends at `at` characters or before, without the first ones of a character that only a later
+        one makes whole."""
+        count = bisect_right(self._whole_ends, at)
+        last = self._whole_ends[count - 1] if count else 0
+        return bisect_left(self._whole_ends, last) + 1 if last else 0

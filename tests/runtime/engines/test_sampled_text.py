@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from plait.runtime.engines.native.sampled_text import SampledText
 from plait.runtime.engines.native.tokenizer import HFTokenizer
+from plait.runtime.engines.sampled_text import SampledText
 from plait.tests import real
 from plait.tests.runtime.engines.native.helpers import IdTokenizer
 from plait.tests.runtime.engines.native.tokenizer_kinds import KINDS, ours
