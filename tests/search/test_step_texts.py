@@ -146,7 +146,6 @@ async def test_steps_end_where_a_delimiter_does_that_was_cut_in_two(tokens, deli
     [
         ({"max_depth": 2, "step_tokens": 4}, (b"a", b"b", b"b", b";", b";", b"q"), ";;"),
         ({"max_tokens": 7, "step_tokens": 4}, (b"a", b"b", b"b", b";", b";", b"q"), ";;"),
-        ({"max_depth": 1}, (b"a", b";\xe2"), ";"),
     ],
 )
 async def test_a_step_that_the_policy_ended_stays_whole(bounds, pieces, delimiter):
