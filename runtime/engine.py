@@ -196,7 +196,8 @@ class Branch(Protocol):
 
     def watch(self, branch: Branch, shift: int = 0) -> None:
         """See `branch`'s own segment live, until that ends as `block` says, its positions moved by `shift`; it stays in
-        front of the own segment. In an arranged view, where positions do not matter, a shift is `InvalidInput`."""
+        front of the own segment. In an arranged view, where positions do not matter, a shift is `InvalidInput`. Needs
+        `live_views`."""
         ...
 
     def attach(
@@ -204,7 +205,7 @@ class Branch(Protocol):
     ) -> None:
         """See what each branch wrote since its fork, as one group with APE's temperature and scale (arXiv 2502.05431,
         section 4); the next position follows the furthest of them. `bias` is added to the log of the group's weight:
-        log b makes it b times as heavy."""
+        log b makes it b times as heavy. Needs `parallel_contexts`."""
         ...
 
     def attach_contexts(

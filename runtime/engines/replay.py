@@ -99,9 +99,6 @@ class ReplayBranch(TokenBranch):
         super().attach_contexts(contexts, temperature=temperature, scale=scale, bias=bias)
         self.view.attach(self.length, [(tokens, "") for tokens in contexts], temperature, scale, bias)
 
-    def watch(self, branch: Branch, shift: int = 0) -> None:
-        raise self._has_no_live_views()
-
     def seek(self, position: int) -> None:
         super().seek(position)
         self.view.seek(self.length, position)

@@ -1,7 +1,8 @@
 """`TokenBranch` and `TokenGeneration`: branches of an engine without KV, whose views are plain lists of tokens.
 
 The view operations have their token-level meaning: fork copies the list, merge concatenates what the branches wrote
-and goes on at the furthest position, rewind cuts; watched and attached branches change positions but no tokens.
+and goes on at the furthest position, rewind cuts; watched and attached branches, on engines that say that they have
+them, change positions but no tokens.
 """
 
 from __future__ import annotations
@@ -139,19 +140,21 @@ class TokenBranch:
         self, branches: Sequence[Branch], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
         self._check_idle()
+        self._check_contexts_allowed()
         self._position = max([self._position, *(branch._position for branch in self._forked(branches))])
 
     def attach_contexts(
         self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
         self._check_idle()
-        if not self.engine.capabilities.parallel_contexts:
-            raise UnsupportedByEngine(f"engine {self.engine.name} has no parallel contexts; the native engine has them")
+        self._check_contexts_allowed()
         check_contexts(contexts, self._position, self.context_limit, self.engine.vocab_size)
         self._position += max(map(len, contexts), default=0)
 
     def watch(self, branch: Branch, shift: int = 0) -> None:
         self._check_idle()
+        if not self.engine.capabilities.live_views:
+            raise self._has_no_live_views()
         if self._same_engine(branch) is self:
             raise InvalidInput("a branch cannot watch itself")
 
@@ -196,6 +199,10 @@ class TokenBranch:
             raise BranchClosed(f"branch {self.path} is closed")
         if self.generation is not None and not self.generation.is_done:
             raise BranchBusy(f"branch {self.path} is generating")
+
+    def _check_contexts_allowed(self) -> None:
+        if not self.engine.capabilities.parallel_contexts:
+            raise UnsupportedByEngine(f"engine {self.engine.name} has no parallel contexts; the native engine has them")
 
     def _has_no_live_views(self) -> UnsupportedByEngine:
         return UnsupportedByEngine(f"engine {self.engine.name} has no live views; the native engine has")

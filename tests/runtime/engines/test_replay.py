@@ -151,7 +151,7 @@ async def test_top_logprobs_survive(tmp_path):
 
 
 async def test_branches_of_other_engines_are_refused(tmp_path):
-    recorder = Recorder(scripted(), tmp_path / "file")
+    recorder = Recorder(scripted(capabilities=CONTEXTS), tmp_path / "file")
     with pytest.raises(InvalidInput, match="another engine"):
         recorder.open([5]).attach([scripted().open([5])])
     root = recorder.open([5])

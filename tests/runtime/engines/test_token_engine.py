@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from plait import (
     BranchBusy,
     BranchClosed,
+    Capabilities,
     EngineClosed,
     FinishReason,
     InvalidInput,
@@ -28,6 +29,8 @@ from plait.runtime.engines.scripted import CharTokenizer, ScriptedEngine, WordTo
 from plait.runtime.engines.text_stream import TextStream
 from plait.runtime.engines.token_decoding import decode, request_seed
 from plait.tests.runtime.engines.native.tokenizer_kinds import KINDS, ours
+
+VIEWS = Capabilities(live_views=True, parallel_contexts=True)
 
 
 def chars(*texts, **options):
@@ -171,12 +174,13 @@ async def test_fork_merge_rewind_positions():
     assert (text_of(root), root.position) == ("abcxx", 3)
     with pytest.raises(InvalidInput):
         root.rewind(6)
+    engine = chars(capabilities=VIEWS)
     parallel = opened(engine, "q")
     pair = parallel.fork(2)
     pair[0].extend([5, 5]), pair[1].extend([5] * 6)
     parallel.attach(pair)
     parallel.attach([])
-    parallel.watch(left)
+    parallel.watch(pair[0])
     assert (parallel.length, parallel.position) == (1, 7)
 
 
@@ -191,7 +195,7 @@ async def test_a_request_after_a_rewind_has_another_seed():
     assert seeds[0] == request_seed(opened(chars()))
 
 
-async def test_seek_moves_the_next_token_and_live_views_are_refused():
+async def test_seek_moves_the_next_token_and_views_without_kv_are_refused():
     branch = opened(chars("ab"), "abc")
     branch.seek(9)
     branch.extend([5])
@@ -199,7 +203,15 @@ async def test_seek_moves_the_next_token_and_live_views_are_refused():
     for wrong in (-1, 5000):
         with pytest.raises(InvalidInput):
             branch.seek(wrong)
-    for operation in (branch.block, branch.seal, lambda: branch.arrange([]), lambda: branch.lockstep("g")):
+    (child,) = branch.fork(1)
+    for operation in (
+        branch.block,
+        branch.seal,
+        lambda: branch.arrange([]),
+        lambda: branch.lockstep("g"),
+        lambda: branch.watch(child),
+        lambda: branch.attach([child]),
+    ):
         with pytest.raises(UnsupportedByEngine, match="native"):
             operation()
 
@@ -271,7 +283,7 @@ async def test_iterations_give_all_tokens_side_by_side_and_again(engine, count):
 
 @pytest.mark.parametrize("engine", ["scripted", "native"])
 async def test_what_no_step_can_compute_is_refused_by_every_engine(engine):
-    async with Runtime("countdown") if engine == "native" else Runtime(engine=chars()) as rt:
+    async with Runtime("countdown") if engine == "native" else Runtime(engine=chars(capabilities=VIEWS)) as rt:
         size = 1053 if engine == "native" else rt.engine.tokenizer.vocab_size
         branch, stranger = rt.engine.open([5]), rt.engine.open([5])
         child, closed = branch.fork(2)

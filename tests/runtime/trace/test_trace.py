@@ -14,12 +14,39 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plait import Finish, InvalidInput, Method, Outcome, Runtime, SamplingParams, ScriptedEngine, Sequential, Trace
+from plait import (
+    Capabilities,
+    Finish,
+    InvalidInput,
+    Method,
+    Outcome,
+    Runtime,
+    SamplingParams,
+    ScriptedEngine,
+    Sequential,
+    Trace,
+)
 from plait.runtime.engines.scripted import CharTokenizer
 from plait.runtime.engines.text_stream import piecewise
+from plait.runtime.engines.token_branch import TokenBranch
 from plait.runtime.trace.record import FORMAT, Piece
 from plait.runtime.trace.sights import sights
 from plait.tests.runtime.tools import context, run
+
+
+class Blind(TokenBranch):
+    """May watch, though it sees nothing: the trace records the same."""
+
+    def watch(self, branch, shift=0):
+        pass
+
+
+class Attaching(ScriptedEngine):
+    branch_type = Blind
+
+    def __init__(self, script):
+        super().__init__(script, capabilities=Capabilities(parallel_contexts=True))
+
 
 OPERATIONS = st.lists(
     st.tuples(
@@ -71,7 +98,7 @@ def tokens_of(trace, spans):
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
 @given(OPERATIONS)
 async def test_the_trace_knows_what_every_branch_sees(operations):
-    async with context(ScriptedEngine(lambda _: "abcdefghij")) as ctx:
+    async with context(Attaching(lambda _: "abcdefghij")) as ctx:
         branches = await play(ctx, operations)
         trace = ctx.state.trace
         for branch in branches:
@@ -90,7 +117,7 @@ async def test_the_trace_knows_what_every_branch_sees(operations):
 
 
 async def recorded(tmp_path, operations):
-    async with context(ScriptedEngine(lambda _: "abcdefghij")) as ctx:
+    async with context(Attaching(lambda _: "abcdefghij")) as ctx:
         await play(ctx, operations)
         trace = ctx.state.trace
         trace.end = {"finish": "eos", "answer": None, "usage": ctx.state.usage.to_json()}
@@ -226,7 +253,7 @@ async def test_files_of_format_1_still_load(tmp_path):
 
 async def test_groups_in_a_row_that_are_alike_stay_apart(tmp_path):
     """Also where each is put behind the other in an arranged view; in format 2 they could not be told apart."""
-    async with context(ScriptedEngine(lambda _: "abc")) as ctx:
+    async with context(Attaching(lambda _: "abc")) as ctx:
         root, reader = ctx.open([40, 41]), ctx.open([])
         for length in (3, 2):
             documents = root.fork(2)
@@ -368,7 +395,7 @@ def test_no_file_and_binary_files(tmp_path):
 
 
 async def test_live_and_attached_spans_are_recorded():
-    async with context(ScriptedEngine(lambda _: "abc")) as ctx:
+    async with context(Attaching(lambda _: "abc")) as ctx:
         root = ctx.open(ctx.tokenizer.encode("p"))
         seen, document = root.fork(2)
         document.extend([50, 51])
