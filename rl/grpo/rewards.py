@@ -39,8 +39,8 @@ def told(sample: Sample, trace: Trace, tokenizer: Tokenizer, judge: Judge) -> di
 def grown(
     benchmark: Benchmark, sample: Sample, method: Method, trace: Trace, tokenizer: Tokenizer
 ) -> dict[str, float | None]:
-    """The grade of every leaf that ended on its own: the samples of a vote, the trajectories of a search. May block;
-    raises as `evals.verdicts.checked` does."""
+    """The grade of every leaf that was not pruned, as it stands in the end, cut off or not: the samples of a vote, the
+    trajectories of a search. May block; raises as `evals.verdicts.checked` does."""
     if not isinstance(method, Answering):
         return {}
     inner = {record.parent for record in trace.branches.values()}

@@ -60,7 +60,7 @@ class Rollout:
     told: dict[str, credit.Told] = field(default_factory=dict)
     """What children told, by branch, where credit needs it."""
     grown: dict[str, float | None] = field(default_factory=dict)
-    """Grades of leaves that ended on their own, by branch, where credit needs them."""
+    """Grades of leaves that were not pruned, by branch, where credit needs them."""
 
 
 class Rollouts:

@@ -77,6 +77,12 @@ class IncrementalDecoder:
         return piece
 
 
+def unshown(text: str, shown: str) -> str:
+    """What a text has behind what was shown of it; nothing where that is no beginning of it: it was not all of it then,
+    but shown twice would be worse."""
+    return text[len(shown) :] if text.startswith(shown) else ""
+
+
 def piecewise(tokenizer: Tokenizer, token_ids: Sequence[int], text: str) -> list[int]:
     """How many characters of their text each of the tokens completed."""
     stream, chars, left = TextStream(tokenizer), [], len(text)

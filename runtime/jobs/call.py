@@ -8,7 +8,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from ..engine import Branch, Completion, Costs, FinishReason, Generation, SamplingParams
-from ..engines.text_stream import TextStream
+from ..engines.sampled_text import find_stop
+from ..engines.text_stream import TextStream, unshown
 from ..errors import NonFiniteLogits, told
 from ..events import Stopped, Text
 from ..result import Finish, Generated
@@ -137,6 +138,8 @@ class Call:
         stream, self._streamed = TextStream(tokenizer), ""
         async for token in generation:
             text, tokens = ("", 0) if token in silent else stream.push(token)
+            if params.include_stop and (match := find_stop(self._streamed + text, params.stop)):
+                text = text[: match.at + len(match.stop) - len(self._streamed)]  # The token may go on behind it.
             if tokens:
                 self._streamed += text
                 self._announced += tokens
@@ -144,7 +147,7 @@ class Call:
 
     def _announce_rest(self, result: Generated) -> None:
         """The text that was held back because more could have changed it."""
-        if self._streamed is not None and (rest := result.text.removeprefix(self._streamed)):
+        if self._streamed is not None and (rest := unshown(result.text, self._streamed)):
             tokens = max(len(result.token_ids) - self._announced, 0)
             self.scope.emit(Text, branch=self.record.id, text=rest, tokens=tokens)
 

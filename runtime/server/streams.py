@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from ..engines.text_stream import unshown
 from ..events import Text
 from ..methods.base import Method
 from ..methods.tools import CallReader, ToolCall
@@ -144,7 +145,7 @@ class _Streamed:
 
     def rest(self, choice: Json, answer: Answer) -> list[Json]:
         """Parts for what a choice that is done has beyond what was sent."""
-        text, tokens = choice["text"].removeprefix(self._text) or None, choice.get("tokens")
+        text, tokens = unshown(choice["text"], self._text) or None, choice.get("tokens")
         parts = [answer.delta(text, tokens)] if text or tokens is not None else []
         return parts + [self._call(call, answer) for call in (choice.get("calls") or [])[self._calls :]]
 

@@ -14,6 +14,7 @@ from ...errors import UnsupportedByEngine
 _KNOWN = {"ByteLevel", "ByteFallback", "Metaspace"}
 """Kinds of decoders whose tokens spell themselves what they stand for."""
 _LOOKED_AT = 64
+"""Tokens of the vocabulary, at equal distances: its first ones may be letters, of which any text is made."""
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _SPACE = "\u2581"
 """What sentencepiece writes for a space."""
@@ -35,7 +36,8 @@ def token_bytes(tokenizer: tokenizers.Tokenizer) -> list[tuple[bytes, bool]]:
             spelling[id] = bytes.fromhex(byte[1]) if byte else token.replace(_SPACE, " ").encode(), False
         else:
             spelling[id] = tokenizer.decode([id], skip_special_tokens=False).encode(), False
-    ids = [id for id in range(len(spelling)) if id not in added][:_LOOKED_AT]
+    ids = [id for id in range(len(spelling)) if id not in added]
+    ids = ids[:: max(1, len(ids) // _LOOKED_AT)]
     if not kinds & _KNOWN and tokenizer.decode(ids).encode() != b"".join(spelling[id][0] for id in ids):
         raise UnsupportedByEngine("no constraints with this tokenizer: its texts are not those of its tokens in a row")
     return spelling

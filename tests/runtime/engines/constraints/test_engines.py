@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tokenizers
 
 from plait import (
     ChoiceConstraint,
@@ -16,12 +17,14 @@ from plait import (
     ScriptedEngine,
     SelfConsistency,
     Sequential,
+    UnsupportedByEngine,
 )
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.tokenizer import HFTokenizer
 from plait.runtime.engines.registry import load_engine
 from plait.tests.real import NAMES, folder
 from plait.tests.runtime.engines.constraints.byte_model import save_byte_model
+from plait.tests.runtime.engines.native.tokenizer_kinds import CORPUS
 
 CONSTRAINTS = [
     JsonConstraint(json_schema={"type": "array", "items": {"type": "integer"}, "minItems": 2}),
@@ -67,6 +70,16 @@ async def test_a_script_has_to_keep_to_it():
             await text_of(ScriptedEngine([text]), method)
     with pytest.raises(InvalidInput):
         await text_of(ScriptedEngine(["yes"]), Sequential(prompt="?", constraint=RegexConstraint(pattern="(")))
+
+
+def test_tokens_that_end_words_spell_no_texts():
+    """GPT-1's, whose decoder puts spaces behind them; its first tokens are letters, in a row as they are."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.decoder = tokenizers.decoders.BPEDecoder(suffix="</w>")
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator(CORPUS, tokenizers.trainers.BpeTrainer(vocab_size=400, end_of_word_suffix="</w>"))
+    with pytest.raises(UnsupportedByEngine, match="not those of its tokens in a row"):
+        HFTokenizer(tokenizer, bos_id=None, eos_ids=()).token_bytes()
 
 
 SAMPLES = ["plain text", ' {"a": [1, 2.5e3]}\n', "naïve 中文 😀\t\x00", "    indented\r\n"]
