@@ -9,6 +9,7 @@ from itertools import takewhile
 
 from ..runtime.budget import OutOfBudget
 from ..runtime.engine import SamplingParams, Tokenizer
+from ..runtime.engines.text_stream import decode_behind, is_behind
 from ..runtime.errors import PromptTooLong
 from ..runtime.jobs.branch import TracedBranch
 from ..runtime.jobs.context import Context
@@ -142,8 +143,9 @@ class Chat:
         tokens = scope.tokenizer.encode_continuation(branch.tokens, outcome.text)
         finish = outcome.finish if len(tokens) <= branch.room else Finish.CONTEXT
         tokens = tokens[: branch.room]
+        behind = is_behind(scope.tokenizer, branch)
         branch.extend(tokens)
-        return Generated(text=scope.tokenizer.decode(tokens), token_ids=tokens, finish=finish)
+        return Generated(text=decode_behind(scope.tokenizer, tokens, behind=behind), token_ids=tokens, finish=finish)
 
     def _known(self, tokens: Sequence[int]) -> int:
         """How many of these tokens stand in the branch. Where the template has another way to write what the model

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..runtime.engine import Tokenizer
+from ..runtime.engines.text_stream import decode_behind
 from ..runtime.methods.answers import extract, majority
 from ..runtime.methods.apr.method import APR
 from ..runtime.methods.base import Decoding, Method
@@ -106,7 +107,8 @@ def _cut(method: Sequential | SelfConsistency, trace: Trace, window: int, tokeni
                     fits = len(kept) == len(piece.token_ids)
                     finish = Finish(piece.finish or Finish.FAILED) if fits else Finish.CONTEXT
                     # The token that ends a generation is no part of its text.
-                    texts.append(tokenizer.decode(kept if finish.is_truncated else kept[:-1]))
+                    spelled = kept if finish.is_truncated else kept[:-1]
+                    texts.append(decode_behind(tokenizer, spelled, behind=start > len(tokenizer.prefix_ids)))
                     finishes.append(finish)
                     lengths.append(len(kept))
                 start += len(piece.token_ids)

@@ -39,7 +39,8 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text, special tokens included."""
+        """The text, special tokens included. It may lack a space in front that it has behind other text:
+        `engines.text_stream.decode_behind`."""
         ...
 
     @property

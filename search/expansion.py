@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from ..runtime.engine import SamplingParams
 from ..runtime.engines.sampled_text import find_stop
-from ..runtime.engines.text_stream import REPLACEMENT
+from ..runtime.engines.text_stream import REPLACEMENT, decode_behind, is_behind
 from ..runtime.jobs.branch import TracedBranch
 from ..runtime.jobs.context import Context
 from ..runtime.methods.nesting import go_on
@@ -53,6 +53,8 @@ class Expansion:
     def __init__(self, method: SearchFields, ctx: Context) -> None:
         self._method = method
         self._ctx = ctx
+        self._behind = False
+        """Do trajectories stand behind other text?"""
         self._wants_hidden = method.strategy.uses_embeddings and method.step_embedding == HIDDEN
         self._block_size = ctx.engine.block_usage().block_size
         forced = ctx.tokenizer.encode_continuation((), method.conclusion or "")
@@ -67,6 +69,7 @@ class Expansion:
         branches: list[TracedBranch] = []
         for node, count in zip(nodes, counts, strict=True):
             assert node.branch is not None
+            self._behind = is_behind(self._ctx.tokenizer, node.branch, node.branch.length - node.trajectory_tokens)
             branches += await node.branch.fork_many(count)
             parents += [node] * count
             node.branch.close()
@@ -118,8 +121,11 @@ class Expansion:
     def _text(self, parent: Node, trajectory: Sequence[int], is_complete: bool) -> str:
         """What a step adds to the texts above it: all that the tokens spell, what stands behind a delimiter in the last
         one too. Bytes that are no whole character yet are left to the step that completes it."""
-        text = self._ctx.tokenizer.decode(trajectory)
+        text = self._spell(trajectory)
         return (text if is_complete else text.rstrip(REPLACEMENT))[len(parent.trajectory_text) :]
+
+    def _spell(self, trajectory: Sequence[int]) -> str:
+        return decode_behind(self._ctx.tokenizer, trajectory, behind=self._behind)
 
     async def _run(self, part: Context, branch: TracedBranch, parent: Node) -> _Written:
         """Let the generator write the step, and put it into the branch."""
@@ -130,7 +136,7 @@ class Expansion:
         delimiter = "" if is_complete or text.endswith(tuple(method.delimiters)) else method.delimiters[0]
         start = branch.length - parent.trajectory_tokens
         tokens = tokenizer.encode_continuation(branch.tokens, text + delimiter)
-        end = len(tokenizer.decode([*branch.tokens[start:], *tokens])) - len(delimiter)
+        end = len(self._spell([*branch.tokens[start:], *tokens])) - len(delimiter)
         room, finish = min(self._limit(parent), branch.room), outcome.finish
         if len(tokens) > room:
             tokens, finish, is_complete = tokens[:room], Finish.LENGTH, False
@@ -180,7 +186,7 @@ class Expansion:
             return [one for one in (stop, delimiter) if one is not None]
 
         def spelt(count: int) -> str:
-            return tokenizer.decode(trajectory[:count])
+            return self._spell(trajectory[:count])
 
         if not (matches := found(before + step.text)):
             return step
@@ -195,7 +201,7 @@ class Expansion:
             text = self._text(above, trajectory[:count], False)
         else:
             text = spelt(count)[:at]
-            count, _ = cut(trajectory, text, "", tokenizer)
+            count, _ = cut(trajectory, text, "", tokenizer, behind=self._behind)
             while above.parent is not None and len(above.trajectory_text) > at:
                 certainty, above = above.certainty, above.parent
             count = max(count, above.trajectory_tokens)

@@ -26,7 +26,7 @@ from ..engine import (
 from ..errors import InvalidInput, UnsupportedByEngine
 from .recording import FORMAT
 from .replay import View, call_key, chat_given, text_key
-from .text_stream import TextStream
+from .text_stream import TextStream, is_behind
 
 
 class Recorder:
@@ -207,6 +207,7 @@ class _RecordedGeneration:
     def __init__(self, branch: Branch, params: SamplingParams, recorder: Recorder, key: str) -> None:
         self._branch = branch
         self._start = branch.length
+        self._behind = is_behind(recorder.tokenizer, branch)
         self._generation = branch.generate(params)
         self._recorder = recorder
         self._key = key
@@ -230,7 +231,7 @@ class _RecordedGeneration:
         self._is_recorded = True
         self._recorder.write("call", key=self._key, **values)
         # Have what a reader of text events will decode in the file, whether or not someone reads them now.
-        stream = TextStream(self._recorder.tokenizer)
+        stream = TextStream(self._recorder.tokenizer, behind=self._behind)
         for token in self._branch.tokens[self._start :]:
             stream.push(token)
 

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from ..engine import Tokenizer
-from .text_stream import REPLACEMENT, IncrementalDecoder
+from .text_stream import REPLACEMENT, IncrementalDecoder, decode_behind
 
 
 class Match(NamedTuple):
@@ -29,13 +29,14 @@ class SampledText:
     is halved. The branch keeps the tokens whose text lies in front of the stop, and none that ends inside a character
     of it; with `include_stop` as many as spell it, though the last may hold more."""
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], *, include_stop: bool) -> None:
-        """`include_stop`: does a stop string stay?"""
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], *, include_stop: bool, behind: bool = False) -> None:
+        """`include_stop`: does a stop string stay? `behind`: does other text stand in front?"""
         self._tokenizer = tokenizer
         self._stops = stops
         self._longest = max(map(len, stops), default=0)
         self._include_stop = include_stop
-        self._decoder = IncrementalDecoder(tokenizer)
+        self._behind = behind
+        self._decoder = IncrementalDecoder(tokenizer, behind=behind)
         self._text = ""
         self._ends: list[int] = []
         """Characters up to the end of each token."""
@@ -58,14 +59,14 @@ class SampledText:
         count, certain = bisect_right(self._ends, match.at), self._num_whole(match.at)
         # What looked like the bytes of an unfinished character may have been one that the model wrote: U+FFFD.
         text = self.cut(match, tokens)
-        while count > certain and not text.startswith(self._tokenizer.decode(tokens[:count])):
+        while count > certain and not text.startswith(self._spell(tokens[:count])):
             count -= 1
         return count
 
     def cut(self, match: Match, tokens: Sequence[int]) -> str:
         """The text of the tokens, all that were pushed, up to a stop: as they are spelled in the end."""
         end = match.at + len(match.stop) if self._include_stop else match.at
-        text = self._tokenizer.decode(tokens).rstrip(REPLACEMENT)
+        text = self._spell(tokens).rstrip(REPLACEMENT)
         # Counted from its end: byte tokens of which some turn out not to be UTF-8 are more characters than they were.
         return text[: len(text) - (len(self._text) - end)]
 
@@ -78,6 +79,9 @@ class SampledText:
                     pending = n
                     break
         return max(num_known, self._num_whole(len(self._text) - pending))
+
+    def _spell(self, tokens: Sequence[int]) -> str:
+        return decode_behind(self._tokenizer, tokens, behind=self._behind)
 
     def _num_whole(self, at: int) -> int:
         """Tokens whose text ends at `at` characters or before, without the first ones of a character that only a later

@@ -12,6 +12,7 @@ from ..engine import Capabilities, Completion, Constraint, SamplingDefaults, Sam
 from ..errors import InvalidInput
 from ..plain import check_plain
 from .constraints.matcher import accepts, check_text
+from .text_stream import decode_behind
 from .token_branch import TokenGeneration
 from .token_decoding import decode
 from .token_engine import TokenEngine
@@ -131,7 +132,8 @@ class ScriptedEngine(TokenEngine):
         except ValueError as error:
             raise InvalidInput(f"the script's text of call {len(self.prompts)}: {error}") from None
         if params.constraint is not None:
-            whole = self.tokenizer.decode([*params.constrained, *forced]) + new
+            written = [*params.constrained, *forced]
+            whole = decode_behind(self.tokenizer, written, behind=len(context) > len(prefix) + len(written)) + new
             if not accepts(params.constraint, whole):
                 raise InvalidInput(f"the script writes {whole[:80]!r}, which is not what the constraint asks for")
         written = self.tokenizer.encode_continuation(context, new)

@@ -1,14 +1,70 @@
-"""Tokens to text, one at a time: as nothing can change it any more (`TextStream`), and as it reads so far
-(`IncrementalDecoder`)."""
+"""Tokens to text: of a part of a text (`decode_behind`), and one at a time, as nothing can change it any more
+(`TextStream`) and as it reads so far (`IncrementalDecoder`).
+
+Sentencepiece-like decoders drop the space that a text begins with. What stands behind other text keeps it: its tokens
+are decoded behind an anchor, whose text is taken off again. That is the same anchor whatever stands there, so that the
+text of a piece depends on its own tokens alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from ..engine import Tokenizer
 
 REPLACEMENT = "\ufffd"
 """What decoders write for bytes that are no whole character yet."""
+
+
+class _Written(Protocol):
+    """Of a branch."""
+
+    @property
+    def tokens(self) -> list[int]: ...
+    @property
+    def length(self) -> int: ...
+
+
+def is_behind(tokenizer: Tokenizer, branch: _Written, at: int | None = None) -> bool:
+    """Does text stand in front of a branch's token `at` (None: of the next one)? What the tokenizer puts in front of
+    every text is none."""
+    prefix, length = tokenizer.prefix_ids, branch.length if at is None else at
+    return length > len(prefix) or (length > 0 and tuple(branch.tokens[:length]) != tuple(prefix))
+
+
+def decode_behind(tokenizer: Tokenizer, token_ids: Sequence[int], *, behind: bool = True) -> str:
+    """The text of tokens as it reads behind other text; `behind`: does any stand there?"""
+    anchor = _anchor(tokenizer) if behind else []
+    text = tokenizer.decode([*anchor, *token_ids])
+    return text[len(tokenizer.decode(anchor)) :] if anchor else text
+
+
+_anchors: WeakKeyDictionary[Tokenizer, list[int]] = WeakKeyDictionary()
+
+
+def _anchor(tokenizer: Tokenizer) -> list[int]:
+    """Empty where a text is the same at any place, and where the tokenizer does not tell."""
+    with suppress(TypeError):  # one that has no hash, or no weak references
+        if tokenizer not in _anchors:
+            _anchors[tokenizer] = _find_anchor(tokenizer)
+        return _anchors[tokenizer]
+    return _find_anchor(tokenizer)
+
+
+def _find_anchor(tokenizer: Tokenizer) -> list[int]:
+    for text in "a0.":
+        try:
+            anchor = tokenizer.encode_continuation((), text)
+            word = tokenizer.encode_continuation(anchor, f" {text}")
+            alone, behind = tokenizer.decode(word), tokenizer.decode([*anchor, *word])
+        except Exception:  # no token for it, or a recording from before there were anchors
+            continue
+        if behind == f"{text} {text}":
+            return [] if alone == f" {text}" else anchor
+    return []
 
 
 class TextStream:
@@ -20,12 +76,13 @@ class TextStream:
     one is spelled (sentencepiece drops a leading space at the start of a text).
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, behind: bool = False) -> None:
+        """`behind`: does other text stand in front?"""
         self._tokenizer = tokenizer
-        self._tail: list[int] = []
-        self._known = 0
-        """Leading tokens of the tail whose text was given out."""
-        self._before = ""
+        self._tail = list(_anchor(tokenizer)) if behind else []
+        self._known = len(self._tail)
+        """Leading tokens of the tail whose text was given out, or is the anchor's."""
+        self._before = tokenizer.decode(self._tail) if self._tail else ""
         """Their text."""
         self._count = 0
 
@@ -50,15 +107,16 @@ class IncrementalDecoder:
     strings are looked for in. A byte token (`Tokenizer.byte_ids`) is read with those so far, whatever may follow it;
     what readers are shown is `TextStream`'s, which waits until nothing can change it."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, behind: bool = False) -> None:
+        """`behind`: does other text stand in front?"""
         self._tokenizer = tokenizer
-        self._window: list[int] = []
+        self._window = list(_anchor(tokenizer)) if behind else []
         """The tokens of the last two completed pieces and those since: enough for what a decoder makes of a token to
         depend on its neighbours (a leading space that only the first token loses)."""
         self._last_piece = 0
         """Where in the window the last completed piece begins."""
-        self._emitted = 0
-        """Characters of the window's text that were returned."""
+        self._emitted = len(tokenizer.decode(self._window)) if self._window else 0
+        """Characters of the window's text that were returned, or are the anchor's."""
         self.is_whole = True
         """Is all text returned so far? Else the last token may end inside a character, whatever it began with."""
 
@@ -83,9 +141,9 @@ def unshown(text: str, shown: str) -> str:
     return text[len(shown) :] if text.startswith(shown) else ""
 
 
-def piecewise(tokenizer: Tokenizer, token_ids: Sequence[int], text: str) -> list[int]:
+def piecewise(tokenizer: Tokenizer, token_ids: Sequence[int], text: str, *, behind: bool = False) -> list[int]:
     """How many characters of their text each of the tokens completed."""
-    stream, chars, left = TextStream(tokenizer), [], len(text)
+    stream, chars, left = TextStream(tokenizer, behind=behind), [], len(text)
     for token in token_ids:
         chars.append(min(len(stream.push(token)[0]), left))
         left -= chars[-1]

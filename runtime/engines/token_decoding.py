@@ -8,6 +8,7 @@ from hashlib import blake2b
 
 from ..engine import Completion, FinishReason, SamplingParams
 from .sampled_text import Match, SampledText
+from .text_stream import decode_behind, is_behind
 from .token_branch import TokenBranch, TokenGeneration
 
 
@@ -48,44 +49,51 @@ async def decode(generation: TokenGeneration, source: AsyncIterator[int], room: 
         room = branch.context_limit - branch.position
     limit = room if params.max_tokens is None else min(room, params.max_tokens)
     at_limit = FinishReason.LENGTH if limit == params.max_tokens else FinishReason.CONTEXT
+    tokenizer = branch.engine.tokenizer
+    behind = is_behind(tokenizer, branch)
     if limit == 0:
-        return _completion(generation, at_limit)
-    eos_ids = () if params.ignore_eos else branch.engine.tokenizer.eos_ids
-    text = SampledText(branch.engine.tokenizer, params.stop, include_stop=params.include_stop) if params.stop else None
+        return _completion(generation, at_limit, behind)
+    eos_ids = () if params.ignore_eos else tokenizer.eos_ids
+    text = None
+    if params.stop:
+        text = SampledText(tokenizer, params.stop, include_stop=params.include_stop, behind=behind)
     count = certain = 0
     async for token in source:
         generation.append([token])
         count += 1
         if token in params.stop_token_ids:
-            return _completion(generation, FinishReason.STOP, token)
+            return _completion(generation, FinishReason.STOP, behind, token)
         if token in eos_ids:
-            return _completion(generation, FinishReason.EOS, token)
+            return _completion(generation, FinishReason.EOS, behind, token)
         if text is None:
             certain = count
         else:
             if match := text.push(token):
-                return _stopped_at(generation, text, match)
+                return _stopped_at(generation, text, match, behind)
             certain = text.num_certain(certain)
         if count == limit:
-            return _completion(generation, at_limit)
+            return _completion(generation, at_limit, behind)
         generation.show(certain)
-    return _completion(generation, FinishReason.EOS)
+    return _completion(generation, FinishReason.EOS, behind)
 
 
-def _stopped_at(generation: TokenGeneration, text: SampledText, match: Match) -> Completion:
+def _stopped_at(generation: TokenGeneration, text: SampledText, match: Match, behind: bool) -> Completion:
     tokens = generation.new
     keep = text.num_kept(match, tokens)
     generation.keep(keep)
-    completion = _completion(generation, FinishReason.STOP, match.stop)
+    completion = _completion(generation, FinishReason.STOP, behind, match.stop)
     completion.text, completion.rolled_back = text.cut(match, tokens), len(tokens) - keep
     return completion
 
 
-def _completion(generation: TokenGeneration, reason: FinishReason, stop: str | int | None = None) -> Completion:
+def _completion(
+    generation: TokenGeneration, reason: FinishReason, behind: bool, stop: str | int | None = None
+) -> Completion:
     tokens = generation.new
+    spelled = tokens[:-1] if isinstance(stop, int) else tokens
     return Completion(
         token_ids=tokens,
-        text=generation.branch.engine.tokenizer.decode(tokens[:-1] if isinstance(stop, int) else tokens),
+        text=decode_behind(generation.branch.engine.tokenizer, spelled, behind=behind),
         finish_reason=reason,
         stop=stop,
         logprobs=None if generation.params.logprobs is None else [-0.5] * len(tokens),

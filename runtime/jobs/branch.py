@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..engine import Branch, SamplingParams
 from ..engines.branch_checks import check_fork
+from ..engines.text_stream import decode_behind, is_behind
 from ..errors import BranchBusy, BranchClosed, EngineClosed, InvalidInput
 from ..events import (
     BranchStarted,
@@ -192,6 +193,7 @@ class TracedBranch(Notes):
         self._leave_to_readers()
         state, position = self.scope.state, self.position
         before, view = tuple(self.tokens), self._segments.view()
+        behind = is_behind(self.scope.tokenizer, self.engine_branch)
         self.engine_branch.attach_contexts(contexts, temperature=temperature, scale=scale, bias=bias)
         state.usage.prompt_tokens += sum(map(len, contexts))
         spans, group = [], state.trace.new_group(temperature, scale, bias)
@@ -200,7 +202,7 @@ class TracedBranch(Notes):
             key = position, before, tuple(text)
             segment = state.contexts.get(key)
             if segment is None:
-                segment = state.trace.add_prompt(self.id, position, view, self._given("prompt", text))
+                segment = state.trace.add_prompt(self.id, position, view, self._given("prompt", text, behind=behind))
                 state.contexts[key] = segment
             spans.append(SpanRecord(segment=segment, length=len(text), group=group))
         self._segments.see(spans)
@@ -327,7 +329,8 @@ class TracedBranch(Notes):
         """Note the tokens the engine branch was opened with; they are in no ledger."""
         self.scope.state.usage.prompt_tokens += len(tokens)
         if tokens:
-            self._segments.write(self._given("prompt", tokens), self.position - len(tokens))
+            behind = is_behind(self.scope.tokenizer, self.engine_branch, self.length - len(tokens))
+            self._segments.write(self._given("prompt", tokens, behind=behind), self.position - len(tokens))
 
     def _note_join(
         self, children: tuple[str, ...], found: tuple[str, ...], *, segment: int | None, step: int, time: float | None
@@ -338,15 +341,16 @@ class TracedBranch(Notes):
     def _inject(self, tokens: Sequence[int]) -> Piece:
         scope, position = self.scope, self.position
         scope.check_spend(len(tokens))
+        behind = is_behind(scope.tokenizer, self.engine_branch)
         self.engine_branch.extend(tokens)
-        piece = self._given("injected", tokens)
+        piece = self._given("injected", tokens, behind=behind)
         scope.ledger.spend(len(tokens))
         scope.state.usage.injected_tokens += len(tokens)
         scope.advance(len(tokens))
         self._segments.write(piece, position)
         return piece
 
-    def _given(self, kind: Literal["prompt", "injected"], tokens: Sequence[int]) -> Piece:
+    def _given(self, kind: Literal["prompt", "injected"], tokens: Sequence[int], *, behind: bool) -> Piece:
         now = self.scope.state.seconds
-        text = self.scope.tokenizer.decode(tokens)
+        text = decode_behind(self.scope.tokenizer, tokens, behind=behind)
         return Piece(kind=kind, token_ids=list(tokens), text=text, step=self.scope.now, began=now, ended=now)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ..engine import Branch, Completion, Costs, FinishReason, Generation, SamplingParams
 from ..engines.sampled_text import find_stop
-from ..engines.text_stream import TextStream, unshown
+from ..engines.text_stream import TextStream, decode_behind, is_behind, unshown
 from ..errors import NonFiniteLogits, told
 from ..events import Stopped, Text
 from ..result import Finish, Generated
@@ -45,6 +45,8 @@ class Call:
         """Its tokens."""
         self._length: int | None = None
         """Of the branch when the generation began."""
+        self._behind = is_behind(scope.tokenizer, branch)
+        """Did text stand there then?"""
         self._left: list[int] = []
         """What was sampled when the branch was closed."""
 
@@ -135,7 +137,7 @@ class Call:
         """Announce text as it comes."""
         tokenizer = self.scope.tokenizer
         silent = {*params.stop_token_ids, *(() if params.ignore_eos else tokenizer.eos_ids)}
-        stream, self._streamed = TextStream(tokenizer), ""
+        stream, self._streamed = TextStream(tokenizer, behind=self._behind), ""
         async for token in generation:
             text, tokens = ("", 0) if token in silent else stream.push(token)
             if params.include_stop and (match := find_stop(self._streamed + text, params.stop)):
@@ -204,7 +206,7 @@ class Call:
     def _spell(self, tokens: Sequence[int]) -> str:
         """Their text; none where the tokenizer fails: the books are kept all the same."""
         try:
-            return self.scope.tokenizer.decode(tokens)
+            return decode_behind(self.scope.tokenizer, tokens, behind=self._behind)
         except Exception as error:
             self.record.error = self.record.error or told(error)
             return ""

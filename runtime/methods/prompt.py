@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, StrictInt, StrictStr
 
 from ..engine import Tokenizer
+from ..engines.text_stream import decode_behind
 from ..errors import InvalidInput
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -79,21 +80,23 @@ def context_text(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
     return tokenizer.decode(tokens[first:last])
 
 
-def cut(tokens: Sequence[int], keep: str, then: str, tokenizer: Tokenizer) -> tuple[int, list[int]]:
+def cut(
+    tokens: Sequence[int], keep: str, then: str, tokenizer: Tokenizer, *, behind: bool = False
+) -> tuple[int, list[int]]:
     """How to make a context's text `keep + then`, where `keep` is a prefix of it, reusing as many tokens as possible.
 
     Returns how many tokens stay and the tokens to append. A token that reaches over the end of `keep` goes, and the
-    part of `keep` it held is encoded anew together with `then`.
+    part of `keep` it held is encoded anew together with `then`. `behind`: does other text stand in front?
     """
     first = prefix_length(tokens, tokenizer)
     low, high = first, len(tokens)
     while low < high:
         middle = (low + high + 1) // 2
-        if len(tokenizer.decode(tokens[first:middle])) <= len(keep):
+        if len(decode_behind(tokenizer, tokens[first:middle], behind=behind)) <= len(keep):
             low = middle
         else:
             high = middle - 1
     kept = low
-    while not keep.startswith(text := tokenizer.decode(tokens[first:kept])):
+    while not keep.startswith(text := decode_behind(tokenizer, tokens[first:kept], behind=behind)):
         kept -= 1
     return kept, tokenizer.encode_continuation(tokens[:kept], keep[len(text) :] + then)

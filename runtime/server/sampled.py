@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ..engine import Engine, SamplingParams, Tokenizer
 from ..engines.constraints.vocabulary import Spelling
-from ..engines.text_stream import IncrementalDecoder
+from ..engines.text_stream import IncrementalDecoder, decode_behind
 from ..errors import InvalidInput, UnsupportedByEngine
 from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
@@ -160,9 +160,9 @@ def _placed(
 ) -> list[dict[str, Any]]:
     """The tokens, each with where in the shown text its own begins; a character that several spell ends in the last of
     them. `after`: characters in front of `text`, which these tokens spell but for the first `hidden` ones."""
-    decoder = IncrementalDecoder(tokenizer)
+    decoder = IncrementalDecoder(tokenizer, behind=True)
     pieces = [*[""] * hidden, *(decoder.push(id) for id in ids[hidden:])]
-    # A decoder may begin with a space that the prompt has not.
+    # Read as behind other text they may begin with a space that the text has not.
     extra = _blanks("".join(pieces)) - _blanks(text)
     begins = accumulate(map(len, pieces), initial=0)
     offsets = (after + min(max(begin - max(extra, 0), 0), len(text)) for begin in begins)
@@ -176,7 +176,7 @@ def _blanks(text: str) -> int:
 
 def _spelled(id: int, tokenizer: Tokenizer) -> dict[str, Any]:
     """A token's text, and its bytes: those of a part of a character are no text of their own."""
-    text = tokenizer.decode([id])
+    text = decode_behind(tokenizer, [id])
     return {"token": text, "bytes": list(_halves(tokenizer).get(id) or text.encode("utf-8", "replace"))}
 
 

@@ -138,9 +138,14 @@ class Trace:
         for segment in self.segments:
             model = self.model_of(segment.branch)
             tokenizer = self.tokenizer if model is None else self.tokenizers[model]
+            prefix = tuple(tokenizer.prefix_ids)
+            before = sum(span.length or 0 for span in segment.view if span.is_text)
             for piece in segment.pieces:
                 if piece.kind == "sampled" and piece.chars is None:
-                    piece.chars = piecewise(tokenizer, piece.token_ids, piece.text)
+                    # As `is_behind` has it; few segments need be put together to tell.
+                    behind = before > len(prefix) or tuple(self._row(segment).token_ids[:before]) not in ((), prefix)
+                    piece.chars = piecewise(tokenizer, piece.token_ids, piece.text, behind=behind)
+                before += len(piece.token_ids)
 
     def new_segment(
         self, branch: str, position: int, view: tuple[SpanRecord, ...], *, is_packed: bool = False

@@ -15,6 +15,7 @@ from ...engine import Completion, Costs, FinishReason, SamplingParams, Tokenizer
 from ...errors import BranchClosed, InvalidInput, NonFiniteLogits
 from ..constraints.matcher import Matcher, dead_end
 from ..sampled_text import Match, SampledText
+from ..text_stream import decode_behind, is_behind
 from ..token_feed import TokenFeed
 from .drafting import Drafter
 from .sampling import is_scored, is_simple
@@ -106,8 +107,12 @@ class NativeGeneration:
         self.limit = room if params.max_tokens is None else min(room, params.max_tokens)
         """New tokens at most."""
         self.limit_reason = FinishReason.LENGTH if self.limit == params.max_tokens else FinishReason.CONTEXT
-        self.text = SampledText(tokenizer, params.stop, include_stop=params.include_stop) if params.stop else None
+        self._behind = is_behind(tokenizer, branch.view)
+        """Does other text stand in front?"""
+        self.text: SampledText | None = None
         """If there are stop strings to look for in it."""
+        if params.stop:
+            self.text = SampledText(tokenizer, params.stop, include_stop=params.include_stop, behind=self._behind)
         self.stop_ids = frozenset(params.stop_token_ids)
         self.eos_ids = frozenset(() if params.ignore_eos else tokenizer.eos_ids)
         self._is_plain = is_simple(params) and not (params.logprobs or params.hidden_state or params.forced)
@@ -219,7 +224,8 @@ class NativeGeneration:
         """End the generation; `sampled` is what stays. `text`: None: that of `sampled`, without a stop token."""
         if text is None:
             try:
-                text = self._tokenizer.decode(self.sampled[:-1] if isinstance(stop, int) else self.sampled)
+                spelled = self.sampled[:-1] if isinstance(stop, int) else self.sampled
+                text = decode_behind(self._tokenizer, spelled, behind=self._behind)
             except BaseException as error:
                 return self.fail(error)
         completion = Completion(

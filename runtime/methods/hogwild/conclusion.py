@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...engine import SamplingParams
+from ...engines.text_stream import decode_behind
 from ...jobs.context import Context
 from ...result import Finish, Generated
 from .fields import HogwildFields
@@ -76,7 +77,7 @@ class Conclusions:
     async def conclude(self, ctx: Context, snapshot: Snapshot) -> tuple[str, str | None, int]:
         """The whole text, its answer, and how many tokens were decoded for it."""
         method, tokens = self._method, snapshot.tokens
-        text = ctx.tokenizer.decode(tokens)
+        text = decode_behind(ctx.tokenizer, tokens)
         before = ctx.tokenizer.decode(self._prompt) if method.published.encodes_again else ""
         answer = find(method.answer, before + text, method.accepts)
         asks = snapshot.finish.is_truncated if method.answer == "text" else answer is None
@@ -105,7 +106,7 @@ class Conclusions:
             return result.text
         if result.stop in self._method.stop:
             return result.text.removesuffix(result.stop)
-        return ctx.tokenizer.decode(result.token_ids)
+        return decode_behind(ctx.tokenizer, result.token_ids)
 
     def _sequence(self, tokens: Sequence[int]) -> list[int]:
         """Prompt, text and conclusion as one sequence."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...engines.text_stream import decode_behind
 from ...events import Joined
 from ...jobs.branch import TracedBranch
 from ...jobs.context import Context
@@ -41,4 +42,4 @@ def _note(
     trace = ctx.state.trace
     segment = trace.segments_of(branch.id)[-1].id
     trace.joins.append(JoinRecord(branch=branch.id, children=children, found=found, segment=segment))
-    ctx.emit(Joined, branch=branch.id, children=children, found=found, text=ctx.tokenizer.decode(tokens))
+    ctx.emit(Joined, branch=branch.id, children=children, found=found, text=decode_behind(ctx.tokenizer, tokens))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...engines.text_stream import decode_behind, is_behind
 from ...jobs.branch import TracedBranch
 from ...result import Finish, Generated
 from ..prompt import cut
@@ -43,7 +44,12 @@ class Line:
 
     @property
     def text(self) -> str:
-        return self.branch.scope.tokenizer.decode(self.own)
+        return decode_behind(self.branch.scope.tokenizer, self.own, behind=self._behind)
+
+    @property
+    def _behind(self) -> bool:
+        """Does it stand behind other text?"""
+        return is_behind(self.branch.scope.tokenizer, self.branch, self.start)
 
     @property
     def room(self) -> int:
@@ -93,7 +99,7 @@ class Line:
         if characters >= len(text):
             return True
         tokenizer = self.branch.scope.tokenizer
-        kept, tokens = cut(self.own, text[:characters], "", tokenizer)
+        kept, tokens = cut(self.own, text[:characters], "", tokenizer, behind=self._behind)
         self.branch.rewind(self.start + kept)
         if len(tokens) > self.room:
             return False

@@ -26,7 +26,7 @@ from plait import (
 from plait.runtime.engine import Capabilities, Completion, FinishReason, SamplingParams
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.registry import MODELS
-from plait.runtime.engines.replay import View, call_key
+from plait.runtime.engines.replay import View, call_key, text_key
 from plait.runtime.engines.scripted import WordTokenizer
 from plait.tests.runtime.methods.apr.test_apr import model
 from plait.tests.runtime.methods.apr.test_paper import ROOT
@@ -72,6 +72,18 @@ async def test_a_replay_equals_the_recording(tmp_path, method, options, read_eve
     assert comparable(second) == comparable(first)
     assert second.usage.rolled_back_tokens == first.usage.rolled_back_tokens
     assert bool(events) == read_events
+
+
+async def test_recordings_from_before_texts_were_read_behind_others_are_played(tmp_path):
+    file, method = tmp_path / "file", Sequential(prompt="q")
+    first, _ = await submit(Recorder(scripted(), file), method)
+    looked_for = {text_key("continuation", [[], text]) for text in "a0."}
+    lines = file.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line).get("key") not in looked_for]
+    assert len(kept) < len(lines)
+    file.write_text("".join(kept))
+    second, _ = await submit(ReplayEngine(file), method, read_events=True)
+    assert comparable(second) == comparable(first)
 
 
 async def test_the_replay_engine_presents_itself_as_the_recorded_one(tmp_path):

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import plait
 from plait.runtime.engines.scripted import CharTokenizer
-from plait.runtime.server.sampled import _placed
+from plait.runtime.server.sampled import _placed, _spelled
+from plait.tests.runtime.engines.native.tokenizer_kinds import KINDS, ours
 
 from .conftest import serving
 
@@ -105,6 +106,14 @@ def test_offsets_where_texts_lose_a_space_and_characters_are_spelled_in_bytes(id
     told = _placed([{"token": id} for id in ids], ids, text, Spaced(), after=3, hidden=ids.count(1))
     assert [token["offset"] - 3 for token in told] == offsets
     assert [token["token"] for token in told] == ids
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_are_spelled_as_they_stand_behind_others(kind):
+    tokenizer = ours(kind)
+    spelled = [_spelled(id, tokenizer) for id in tokenizer.encode_continuation((), " brown fox")]
+    assert "".join(one["token"] for one in spelled) == " brown fox"
+    assert bytes(byte for one in spelled for byte in one["bytes"]) == b" brown fox"
 
 
 async def test_one_token_and_several_prompts(served):

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from plait.runtime.engines.native.tokenizer import HFTokenizer
-from plait.runtime.engines.text_stream import TextStream
+from plait.runtime.engines.text_stream import TextStream, decode_behind
 from plait.tests.runtime.engines.native.tokenizer_kinds import BOS, CORPUS, KINDS, ours, raw, save
 
 WORDS = sorted({word for text in CORPUS for word in text.split(" ")})
@@ -110,13 +110,16 @@ def test_what_was_streamed_joins_to_the_text(kind, rng: random.Random):
         rng.choice(some) if some and rng.random() < 0.5 else rng.randrange(size) for _ in range(rng.randrange(30))
     ]
     tokens.append(tokenizer.encode_continuation((), "a")[-1])  # behind which nothing is left open
-    stream, whole = TextStream(tokenizer), tokenizer.decode(tokens)
-    said, count = "", 0
-    for token in tokens:
-        text, number = stream.push(token)
-        said, count = said + text, count + number
-        assert whole.startswith(said)
-    assert (said, count) == (whole, len(tokens))
+    letter = tokenizer.encode_continuation((), "a")
+    for behind in (False, True):
+        stream, whole = TextStream(tokenizer, behind=behind), decode_behind(tokenizer, tokens, behind=behind)
+        assert whole == (tokenizer.decode([*letter, *tokens])[1:] if behind else tokenizer.decode(tokens))
+        said, count = "", 0
+        for token in tokens:
+            text, number = stream.push(token)
+            said, count = said + text, count + number
+            assert whole.startswith(said)
+        assert (said, count) == (whole, len(tokens))
 
 
 @pytest.mark.parametrize("kind", KINDS)
