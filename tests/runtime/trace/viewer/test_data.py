@@ -12,7 +12,7 @@ from plait import Capabilities, ScriptedEngine, Trace
 from plait.runtime.trace.record import BranchRecord, Piece, ToolRecord
 from plait.runtime.trace.viewer import trace_data
 from plait.tests.runtime.tools import context
-from plait.tests.runtime.trace.test_trace import OPERATIONS, play
+from plait.tests.runtime.trace.test_trace import OPERATIONS, Attaching, play
 from plait.tests.runtime.trace.viewer.samples import SAMPLES, large, sample
 
 
@@ -190,7 +190,7 @@ def test_pruned_branches_and_joins():
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=40)
 @given(OPERATIONS)
 async def test_kept_tokens_are_those_the_branch_still_sees(operations):
-    async with context(ScriptedEngine(lambda _: "abcdefghij")) as ctx:
+    async with context(Attaching(lambda _: "abcdefghij")) as ctx:
         branches = await play(ctx, operations)
         for branch in branches:
             branch.extend([1])  # A rewind is in the record once something is written behind it.
