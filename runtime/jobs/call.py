@@ -141,7 +141,8 @@ class Call:
         async for token in generation:
             text, tokens = ("", 0) if token in silent else stream.push(token)
             if params.include_stop and (match := find_stop(self._streamed + text, params.stop)):
-                text = text[: match.at + len(match.stop) - len(self._streamed)]  # The token may go on behind it.
+                # The token may go on behind it.
+                text = text[: max(0, match.at + len(match.stop) - len(self._streamed))]
             if tokens:
                 self._streamed += text
                 self._announced += tokens
