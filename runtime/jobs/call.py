@@ -138,11 +138,12 @@ class Call:
         tokenizer = self.scope.tokenizer
         silent = {*params.stop_token_ids, *(() if params.ignore_eos else tokenizer.eos_ids)}
         stream, self._streamed = TextStream(tokenizer, behind=self._behind), ""
+        longest = max(map(len, params.stop), default=0) if params.include_stop else 0
         async for token in generation:
             text, tokens = ("", 0) if token in silent else stream.push(token)
-            if params.include_stop and (match := find_stop(self._streamed + text, params.stop)):
+            if longest and (match := find_stop((tail := self._streamed[-longest:]) + text, params.stop)):
                 # The token may go on behind it.
-                text = text[: max(0, match.at + len(match.stop) - len(self._streamed))]
+                text = text[: max(0, match.at + len(match.stop) - len(tail))]
             if tokens:
                 self._streamed += text
                 self._announced += tokens
