@@ -22,6 +22,7 @@ from .branch_checks import (
     check_position,
     check_prompt,
 )
+from .text_stream import is_behind
 from .token_feed import TokenFeed
 
 
@@ -228,6 +229,8 @@ class TokenGeneration:
         self.branch = branch
         self.params = params
         self.start = branch.length
+        self.behind = is_behind(branch.engine.tokenizer, branch)
+        """Did other text stand there then?"""
         self.costs = Costs()
         """As far as `complete` says."""
         self._shown = TokenFeed()

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from ..engine import Completion, FinishReason, SamplingParams
 from .sampled_text import Match, SampledText
-from .text_stream import decode_behind, is_behind
+from .text_stream import decode_behind
 from .token_branch import TokenBranch, TokenGeneration
 
 
@@ -50,50 +50,47 @@ async def decode(generation: TokenGeneration, source: AsyncIterator[int], room: 
     limit = room if params.max_tokens is None else min(room, params.max_tokens)
     at_limit = FinishReason.LENGTH if limit == params.max_tokens else FinishReason.CONTEXT
     tokenizer = branch.engine.tokenizer
-    behind = is_behind(tokenizer, branch)
     if limit == 0:
-        return _completion(generation, at_limit, behind)
+        return _completion(generation, at_limit)
     eos_ids = () if params.ignore_eos else tokenizer.eos_ids
     text = None
     if params.stop:
-        text = SampledText(tokenizer, params.stop, include_stop=params.include_stop, behind=behind)
+        text = SampledText(tokenizer, params.stop, include_stop=params.include_stop, behind=generation.behind)
     count = certain = 0
     async for token in source:
         generation.append([token])
         count += 1
         if token in params.stop_token_ids:
-            return _completion(generation, FinishReason.STOP, behind, token)
+            return _completion(generation, FinishReason.STOP, token)
         if token in eos_ids:
-            return _completion(generation, FinishReason.EOS, behind, token)
+            return _completion(generation, FinishReason.EOS, token)
         if text is None:
             certain = count
         else:
             if match := text.push(token):
-                return _stopped_at(generation, text, match, behind)
+                return _stopped_at(generation, text, match)
             certain = text.num_certain(certain)
         if count == limit:
-            return _completion(generation, at_limit, behind)
+            return _completion(generation, at_limit)
         generation.show(certain)
-    return _completion(generation, FinishReason.EOS, behind)
+    return _completion(generation, FinishReason.EOS)
 
 
-def _stopped_at(generation: TokenGeneration, text: SampledText, match: Match, behind: bool) -> Completion:
+def _stopped_at(generation: TokenGeneration, text: SampledText, match: Match) -> Completion:
     tokens = generation.new
     keep = text.num_kept(match, tokens)
     generation.keep(keep)
-    completion = _completion(generation, FinishReason.STOP, behind, match.stop)
+    completion = _completion(generation, FinishReason.STOP, match.stop)
     completion.text, completion.rolled_back = text.cut(match, tokens), len(tokens) - keep
     return completion
 
 
-def _completion(
-    generation: TokenGeneration, reason: FinishReason, behind: bool, stop: str | int | None = None
-) -> Completion:
+def _completion(generation: TokenGeneration, reason: FinishReason, stop: str | int | None = None) -> Completion:
     tokens = generation.new
     spelled = tokens[:-1] if isinstance(stop, int) else tokens
     return Completion(
         token_ids=tokens,
-        text=decode_behind(generation.branch.engine.tokenizer, spelled, behind=behind),
+        text=decode_behind(generation.branch.engine.tokenizer, spelled, behind=generation.behind),
         finish_reason=reason,
         stop=stop,
         logprobs=None if generation.params.logprobs is None else [-0.5] * len(tokens),
