@@ -227,6 +227,11 @@ def test_words_that_lead_nowhere_are_not_allowed():
             return [(b" 1", False), (b" 2", False), (b" 24", False), *([(b"", False)] * 4), (b"<eos>", True)]
 
     compiler = Compiler(Spaced(), "words")
-    for tokens, expected in (((), [0]), ((0,), [2]), ((0, 2), [EOS])):
-        params = SamplingParams(constraint=Constraint(kind="regex", source=" 1 24"), constrained=tokens)
+    for pattern, tokens, expected in (
+        (" 1 24", (), [0]),
+        (" 1 24", (0,), [2]),  # behind one that leads nowhere
+        (" 1 24", (0, 2), [EOS]),
+        (" 1 1| 2x", (), [0]),  # in front of it
+    ):
+        params = SamplingParams(constraint=Constraint(kind="regex", source=pattern), constrained=tokens)
         assert compiler.matcher(params).allowed(EOS + 1).nonzero()[:, 0].tolist() == expected
