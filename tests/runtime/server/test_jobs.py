@@ -15,8 +15,8 @@ from plait.runtime.engines.loading import load_in_thread
 from plait.runtime.engines.registry import load_engine
 from plait.runtime.events import parse_event
 from plait.runtime.server import jobs, service
-from plait.runtime.server.streams import sse
-from plait.runtime.server.work import AT_A_TIME
+from plait.runtime.server.streams import COMMENT, sse
+from plait.runtime.server.work import AT_A_TIME, Work
 
 from .conftest import serving
 from .test_guard import LONG
@@ -156,6 +156,13 @@ async def test_reading_the_events_of_a_long_job_holds_nobody_up(served, monkeypa
         await asyncio.sleep(0)
     turns[-1].cancel()
     assert max(Counter(told).values()) <= AT_A_TIME and len(told) < len(work.events) / 2
+
+
+async def test_readers_of_a_silent_job_are_told_that_it_goes_on(monkeypatch):
+    monkeypatch.setattr(jobs, "PULSE", 0.01)
+    told = jobs._events(Work("job-1", None, None), 0)
+    assert [await anext(told), await anext(told)] == [COMMENT] * 2
+    await told.aclose()
 
 
 async def test_ended_jobs_are_kept_by_number():

@@ -1,12 +1,15 @@
-"""Waiting for a request's jobs."""
+"""Waiting for a request's jobs, and streams of what they say."""
 
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
 from plait import JobSpec, Sequential
+from plait.runtime.server import streams
 from plait.runtime.server.keys import Client
 from plait.runtime.server.streams import finish, unless_gone
 from plait.runtime.server.work import Work
@@ -84,3 +87,21 @@ async def test_what_was_wanted_raises_its_error():
 
     with pytest.raises(ValueError, match="no luck"):
         await unless_gone(Leaving(), broken())
+
+
+async def test_parts_that_are_there_already_hold_nobody_up(monkeypatch):
+    async def read(answer, work, parts):
+        for part in [*["data"] * 50, None]:
+            parts.put_nowait(part)
+
+    monkeypatch.setattr(streams, "_read", read)
+    loop, turns = asyncio.get_running_loop(), []
+
+    def turn():
+        turns.append(loop.call_soon(turn))
+
+    turn()
+    answer = SimpleNamespace(works=[SimpleNamespace(is_over=True, result="any")])
+    seen = [len(turns) async for _ in streams.answer_stream(answer, usage=False)]
+    turns[-1].cancel()
+    assert len(seen) == 51 and all(before < after for before, after in pairwise(seen))
