@@ -168,48 +168,26 @@ def test_a_step_is_the_same_however_it_is_divided(head, smoothing, model, tmp_pa
         assert all(torch.allclose(other[name], value, atol=1e-6) for name, value in weights.items())
 
 
-def test_two_processes(model, tmp_path):
+@pytest.mark.parametrize("head", ["words", "classifier"])
+def test_two_processes(head, model, tmp_path):
     """The same samples, half of them each, in two parts: the losses of one process with batches of four as large."""
-    data, alone = lines(tmp_path / "s.jsonl", 24), {}
-    for head in ("words", "classifier"):
-        batch = {"per_device_train_batch_size": 8}
-        alone[head] = train(config(model, data, head=head, trainer=batch), tmp_path / f"alone {head}").losses
-        text = [
-            f'model = "{model}"', f'head = "{head}"', "threads = 1",
-            "[[data]]", 'kind = "steps"', 'paths = ["s.jsonl"]',
-            "[trainer]", "learning_rate = 1e-2", 'lr_scheduler_type = "constant"', 'ddp_backend = "gloo"',
-            "per_device_train_batch_size = 2", "gradient_accumulation_steps = 2",
-        ]  # fmt: skip
-        (tmp_path / f"{head}.toml").write_text("\n".join(text))
-    # One start for both: what they import takes longer than they do.
-    (tmp_path / "both.py").write_text(
-        "import os, sys\n"
-        "import plait.rl.prm.train\n"
-        "from plait.runtime.cli.main import main\n"
-        "for head in sys.argv[1:]:\n"
-        "    if not (child := os.fork()):\n"
-        "        os._exit(main(['train', 'prm', f'{head}.toml', '--out', head]))\n"
-        "    if os.waitpid(child, 0)[1]:\n"
-        "        sys.exit(1)\n"
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "both.py",
-        *alone,
-    ]
+    data = lines(tmp_path / "s.jsonl", 24)
+    alone = train(config(model, data, head=head, trainer={"per_device_train_batch_size": 8}), tmp_path / "alone")
+    text = [
+        f'model = "{model}"', f'head = "{head}"', "threads = 1", "[[data]]", 'kind = "steps"', 'paths = ["s.jsonl"]',
+        "[trainer]", "learning_rate = 1e-2", 'lr_scheduler_type = "constant"', 'ddp_backend = "gloo"',
+        "per_device_train_batch_size = 2", "gradient_accumulation_steps = 2",
+    ]  # fmt: skip
+    (tmp_path / "c.toml").write_text("\n".join(text))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "plait", "train", "prm", str(tmp_path / "c.toml"), "--out", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(Path(plait.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr[-3000:]
-    for head, losses in alone.items():
-        state = json.loads((tmp_path / head / "trainer_state.json").read_text())
-        found = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
-        assert found == pytest.approx(losses, rel=1e-3) and len(found) == 3, head
-        assert (tmp_path / head / "model" / "prm.json").is_file()
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    losses = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
+    assert losses == pytest.approx(alone.losses, rel=1e-3) and len(losses) == 3
+    assert (tmp_path / "out" / "model" / "prm.json").is_file()
 
 
 @pytest.mark.parametrize(
