@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from plait import (
     ChoiceConstraint,
@@ -22,9 +26,10 @@ from plait import (
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.tokenizer import HFTokenizer
 from plait.runtime.engines.registry import load_engine
+from plait.runtime.engines.text_stream import decode_behind
 from plait.tests.real import NAMES, folder
 from plait.tests.runtime.engines.constraints.byte_model import save_byte_model
-from plait.tests.runtime.engines.native.tokenizer_kinds import CORPUS
+from plait.tests.runtime.engines.native.tokenizer_kinds import CORPUS, KINDS, ours
 
 CONSTRAINTS = [
     JsonConstraint(json_schema={"type": "array", "items": {"type": "integer"}, "minItems": 2}),
@@ -80,6 +85,19 @@ def test_tokens_that_end_words_spell_no_texts():
     tokenizer.train_from_iterator(CORPUS, tokenizers.trainers.BpeTrainer(vocab_size=400, end_of_word_suffix="</w>"))
     with pytest.raises(UnsupportedByEngine, match="not those of its tokens in a row"):
         HFTokenizer(tokenizer, bos_id=None, eos_ids=()).token_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+@settings(max_examples=20)
+def test_bytes_of_tokens_are_the_text_that_they_make(kind, data):
+    """Of any tokens in any order, behind other text."""
+    tokenizer = ours(kind)
+    spelling = tokenizer.token_bytes()
+    letters = [id for id, (spelled, special) in enumerate(spelling) if spelled and not special]
+    tokens = data.draw(st.lists(st.sampled_from(letters), max_size=6))
+    with suppress(UnicodeDecodeError):  # what is no text yet
+        assert decode_behind(tokenizer, tokens) == b"".join(spelling[token][0] for token in tokens).decode()
 
 
 SAMPLES = ["plain text", ' {"a": [1, 2.5e3]}\n', "naïve 中文 😀\t\x00", "    indented\r\n"]

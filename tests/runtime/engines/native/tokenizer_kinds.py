@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -71,7 +72,15 @@ def _byte_fallback(prepend: bool) -> Tokenizer:
         tokenizer.normalizer = normalizer
     if before is not None:
         tokenizer.pre_tokenizer = before
-    return _put_in_front(tokenizer)
+    return _put_in_front(_as_pieces(tokenizer, BYTES))
+
+
+def _as_pieces(tokenizer: Tokenizer, names: list[str]) -> Tokenizer:
+    """The trainer adds its special tokens to the vocabulary; those of real files that stand for bytes are pieces like
+    others, which nobody finds in a text that spells them."""
+    fields = json.loads(tokenizer.to_str())
+    fields["added_tokens"] = [token for token in fields["added_tokens"] if token["content"] not in names]
+    return Tokenizer.from_str(json.dumps(fields))
 
 
 def _unigram() -> Tokenizer:
