@@ -46,7 +46,7 @@ def stop_check() -> Callable[[], None]:
 
 @contextmanager
 def loading(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Gives a function to call before each of `total` steps; it may raise `LoadingStopped`."""
+    """Gives a function to call before each of about `total` steps; it may raise `LoadingStopped`."""
     began = time.monotonic()
     check_stop = stop_check()
     done = 0
@@ -59,7 +59,7 @@ def loading(title: str, total: int) -> Iterator[Callable[[], None]]:
             bar = _bar(title, total)
         done += 1
         if bar is not None:
-            bar.update(bar.task_ids[0], completed=done, refresh=True)
+            bar.update(bar.task_ids[0], completed=min(done, total), refresh=True)
 
     try:
         yield step

@@ -16,6 +16,10 @@ _CHUNK = 1 << 9
 """Outputs that are packed at a time, whole panels of any processor, so that no second copy of a matrix is ever made."""
 
 
+class _NotBfloat16(Exception):
+    """A matrix that was to be halved holds other numbers."""
+
+
 class PackedWeights:
     """Panels of all linear layers, and the structures that point to them."""
 
@@ -28,18 +32,25 @@ class PackedWeights:
         self._panel = panel
         self._bits: Bits | None = None if weight_type == "stored" else 4 if weight_type == "int4" else 8
         """None: each matrix in its own."""
+        self._kept: list[Tensor] = []
+        """What the structures point to."""
+        self._refilled: Iterator[Tensor] | None = None
+        """Those of them that are still to be filled anew; None: they are being made."""
         if weight_type is not None:
             self.type = QUANTISED
         elif weights.embedding.dtype == torch.bfloat16:
             self.type = BFLOAT16
         else:
             # What was shipped in bfloat16 takes half the memory and gives the same numbers.
-            is_halved = not is_live and all(map(_is_bfloat16, _matrices(weights)))
-            self.type = FLOAT32_HALVED if is_halved else FLOAT32
-        self._kept: list[Tensor] = []
-        """What the structures point to."""
-        self._refilled: Iterator[Tensor] | None = None
-        """Those of them that are still to be filled anew; None: they are being made."""
+            self.type = FLOAT32 if is_live else FLOAT32_HALVED
+        try:
+            self._pack(weights)
+        except _NotBfloat16:
+            self.type = FLOAT32
+            self._kept.clear()
+            self._pack(weights)
+
+    def _pack(self, weights: Weights) -> None:
         # One at a time: they may come from the disk and go again.
         layers, left = zip(*((self._layer(layer), layer.emptied()) for layer in weights.layers), strict=True)
         self.layers = (LayerArguments * len(layers))(*layers)
@@ -137,6 +148,8 @@ class PackedWeights:
             begin, end = max(start, where.start), min(start + len(part.weight), where.stop)
             if begin < end:
                 given = part.weight[begin - start : end - start]
+                if self.type == FLOAT32_HALVED and not _is_bfloat16(given):
+                    raise _NotBfloat16
                 rows[begin - where.start : end - where.start, : given.shape[1]] = given.detach()
         return rows
 
@@ -152,14 +165,6 @@ class PackedWeights:
             return next(self._refilled)
         self._kept.append(make())
         return self._kept[-1]
-
-
-def _matrices(weights: Weights) -> Iterator[Tensor]:
-    yield from (weights.embedding, weights.lm_head)
-    for layer in weights.layers:
-        mlp = layer.mlp
-        assert isinstance(mlp, MLP)
-        yield from (part.weight for part in (layer.q, layer.k, layer.v, layer.o, mlp.gate, mlp.up, mlp.down))
 
 
 def _are_one(a: Tensor, b: Tensor) -> bool:

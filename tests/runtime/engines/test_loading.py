@@ -208,10 +208,11 @@ def test_a_bar_for_a_terminal_that_has_to_wait(shown, monkeypatch):
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr("plait.runtime.engines.loading.PATIENCE", 0.05)
     with loading("loading big.gguf", 10) as step:
-        for _ in range(10):
+        for _ in range(12):  # their number is not known to the last one
             step()
             time.sleep(0.03)
-    assert ("loading big.gguf" in screen.getvalue()) is shown
+    assert ("loading big.gguf" in screen.getvalue()) is ("10/10" in screen.getvalue()) is shown
+    assert "11/10" not in screen.getvalue()
     quick = Terminal() if shown else io.StringIO()
     monkeypatch.setattr(sys, "stderr", quick)
     with loading("loading small.gguf", 3) as step:

@@ -145,7 +145,8 @@ def test_damaged_folder(folder: Path, damage: Callable[[Path], None], message: s
         load_model(folder)
 
 
-def test_weights_are_read_once_and_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_weights_are_read_once_and_not_kept(folder: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the packed ones: layer by layer, so that no second copy of the model is ever in memory."""
     asked: list[str] = []
     whole = Folder.tensor
@@ -154,15 +155,17 @@ def test_weights_are_read_once_and_not_kept(folder: Path, monkeypatch: pytest.Mo
         asked.append(name)
         return whole(self, name, dtype, rows)
 
+    stored = load_file(folder / "model.safetensors")
+    save_file({name: tensor.bfloat16() for name, tensor in stored.items()}, folder / "model.safetensors")
     monkeypatch.setattr(Folder, "tensor", tensor)
-    model = load_model(folder, dtype=torch.bfloat16)
+    model = load_model(folder, dtype=dtype)
     assert isinstance(model.ops, KernelOps)
-    assert set(asked) >= set(load_file(folder / "model.safetensors")) and len(asked) == len(set(asked))
+    assert set(asked) >= set(stored) and len(asked) == len(set(asked))
     left = model.ops.weights
     for layer in left.layers:
         assert isinstance(layer.mlp, MLP)
         matrices = (layer.q, layer.k, layer.v, layer.o, layer.mlp.gate, layer.mlp.up, layer.mlp.down)
-        assert all(part.weight.numel() == 0 and part.weight.dtype == torch.bfloat16 for part in matrices)
+        assert all(part.weight.numel() == 0 and part.weight.dtype == dtype for part in matrices)
     assert left.embedding.numel() == left.lm_head.numel() == 0
 
 

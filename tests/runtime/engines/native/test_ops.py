@@ -159,6 +159,22 @@ def test_weights_of_bfloat16_in_half_the_memory(config: ModelConfig, rows: int, 
         assert torch.equal(got, want)
 
 
+@pytest.mark.parametrize("where", ["q", "down", "embedding"])
+def test_one_number_of_float32_keeps_all_of_them(where: str) -> None:
+    """Wherever it is met; what was packed until then is packed once more."""
+    config = _config()
+    weights = _upcast(_weights(config, torch.bfloat16))
+    layer = weights.layers[-1]
+    assert isinstance(layer.mlp, MLP)
+    matrix = {"q": layer.q.weight, "down": layer.mlp.down.weight, "embedding": weights.embedding}[where]
+    matrix[-1, -1] += 2**-20
+    tokens, attended = _inputs(config, 5)
+    found = KernelOps(_library(), config, weights, 1)
+    assert found.packed.type == FLOAT32
+    for got, want in zip(_run(found, tokens, attended), _run(TorchOps(config, weights), tokens, attended), strict=True):
+        _assert_near(got, want, bf16=False)
+
+
 @pytest.mark.parametrize("inner", [200, 2200])
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "halved"])
 def test_rows_do_not_depend_on_the_batch(kind: str, inner: int) -> None:
