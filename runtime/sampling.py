@@ -45,9 +45,9 @@ class SamplingDefaults:
 class SamplingParams:
     """How `Branch.generate` samples and when it stops.
 
-    What shapes the distribution is applied in the order in which transformers' `generate` does it: repetition penalty,
-    `logit_bias`, `forbidden_ids` and `constraint`, temperature, top-k, top-p, min-p. Each looks at what the one before
-    left.
+    What shapes the distribution is applied in the order in which transformers' `generate` does it: `logit_bias`,
+    repetition penalty, `forbidden_ids` and `constraint`, temperature, top-k, top-p, min-p. Each looks at what the one
+    before left.
 
     Raises `InvalidInput`, naming the field. What depends on the vocabulary is checked by `generate`
     (`check_vocabulary`).

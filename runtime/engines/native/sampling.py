@@ -190,15 +190,15 @@ def _likeliest(logits: Tensor) -> list[int]:
 def adjusted(
     row: Tensor, params: SamplingParams, seen: Collection[int] | None = None, allowed: Tensor | None = None
 ) -> Tensor:
-    """Logits (V,) with repetition penalty, biases, and without forbidden tokens and those that are not `allowed` (V,);
-    a copy in double precision, where nothing that `SamplingParams` allows overflows. `seen`: tokens of the view."""
+    """Logits (V,) with biases and repetition penalty, without forbidden tokens and those that are not `allowed` (V,); a
+    copy in double precision, where nothing that `SamplingParams` allows overflows. `seen`: tokens of the view."""
     row = row.to(torch.float64, copy=True)
+    for token, bias in params.logit_bias.items():
+        row[token] += bias
     if seen and params.repetition_penalty != 1.0:
         ids = torch.tensor(sorted(seen), device=row.device)
         values = row[ids]
         row[ids] = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
-    for token, bias in params.logit_bias.items():
-        row[token] += bias
     if params.forbidden_ids:
         row[list(params.forbidden_ids)] = -torch.inf
     return row if allowed is None else row.masked_fill(~allowed.to(row.device), -torch.inf)

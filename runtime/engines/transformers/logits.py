@@ -16,12 +16,12 @@ def shape(
     """(V,) float32 logits to probabilities; with temperature 0 to logits, the largest of which is taken. `allowed`
     (V,): by the constraint. None: nothing is left."""
     logits = logits.clone()
+    for token, bias in params.logit_bias.items():
+        logits[token] += bias
     if params.repetition_penalty != 1:
         seen = torch.tensor(sorted({token for token in context if token < len(logits)}), dtype=torch.long)
         held = logits[seen]
         logits[seen] = torch.where(held > 0, held / params.repetition_penalty, held * params.repetition_penalty)
-    for token, bias in params.logit_bias.items():
-        logits[token] += bias
     if params.forbidden_ids:
         logits[list(params.forbidden_ids)] = -torch.inf
     if allowed is not None:

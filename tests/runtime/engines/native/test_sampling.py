@@ -15,6 +15,7 @@ from transformers import (
     LogitsProcessorList,
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -54,6 +55,8 @@ def make_engine(model=MODEL, **options) -> NativeEngine:
 def theirs(logits, seen: list[int], p: SamplingParams):
     """Probabilities (V,) by transformers' processors, in the order in which its `generate` has them."""
     chain: Any = LogitsProcessorList()
+    if p.logit_bias:
+        chain.append(SequenceBiasLogitsProcessor([[[token], bias] for token, bias in p.logit_bias.items()]))
     if p.repetition_penalty != 1:
         chain.append(RepetitionPenaltyLogitsProcessor(p.repetition_penalty))
     chain.append(TemperatureLogitsWarper(float(p.temperature)))
@@ -78,6 +81,7 @@ shapes = st.builds(
     top_p=st.one_of(st.just(1.0), st.floats(0.01, 0.999)),
     min_p=st.one_of(st.just(0.0), st.floats(0.001, 1.0)),
     repetition_penalty=st.one_of(st.just(1.0), st.floats(0.5, 2.0)),
+    logit_bias=st.dictionaries(st.integers(0, VOCAB - 1), st.floats(-20, 20).filter(bool), max_size=20),
 )
 
 
@@ -124,9 +128,9 @@ def test_the_order_of_the_filters():
         p = SamplingParams(**{"temperature": 1.0, **values})
         return (ours(logits, seen, p) > 0).nonzero()[:, 0].tolist()
 
-    # Penalty before bias: 4 / 2 + 1 = 3, not (4 + 1) / 2.
+    # Bias before penalty: (4 + 1) / 2, not 4 / 2 + 1.
     biased = adjusted(logits, SamplingParams(repetition_penalty=2.0, logit_bias={0: 1.0}), [0])
-    assert biased.tolist() == [3.0, 3.0, 2.0, 1.0]
+    assert biased.tolist() == [2.5, 3.0, 2.0, 1.0]
     # A forbidden token takes no place among the k likeliest, nor any mass of top-p.
     assert kept(forbidden_ids=(0,), top_k=2) == [1, 2]
     assert kept(forbidden_ids=(0,), top_p=0.6) == [1]
