@@ -13,7 +13,7 @@ from ..executions import Executions, all_of
 from ..folder import Folder
 from ..patches import make_patch
 from ..sandbox.base import Execution
-from .machine import DONE, Data, Machine
+from .machine import DONE, LATE, Data, Machine
 from .wording import RULES, quoted, report
 
 SYSTEM = """\
@@ -142,10 +142,13 @@ class EditMachine(Machine[EditData]):
         test, patch, branch = self.data.script, self.data.patch, self.chat.branch
         assert patch is not None
         if test is not None:
-            self.data.original, self.data.changed = await all_of(
+            found = await all_of(
                 self.executions.test(test, change, branch, on=name)
                 for change, name in (("", "original"), (patch, "edit"))
             )
+            if any(one.ended == "deadline" for one in found):
+                return LATE
+            self.data.original, self.data.changed = found
         return "approve_or_revise"
 
     async def approve_or_revise(self) -> str:

@@ -12,7 +12,7 @@ from ..edits.base import EditError
 from ..executions import Executions, all_of
 from ..folder import Folder
 from ..sandbox.base import Execution
-from .machine import DONE, Data, Machine
+from .machine import DONE, LATE, Data, Machine
 from .wording import RULES, quoted, report
 
 SYSTEM = "You are a careful software engineer. You decide which of several changes fixes an issue best."
@@ -116,7 +116,10 @@ class SelectionMachine(Machine[SelectionData]):
         return self._read(await self.ask(said), ["test"], "initial_fix_formatting")
 
     async def exec_script(self) -> str:
-        original, *changed = await self._results()
+        found = await self._results()
+        if any(one.ended == "deadline" for one in found):
+            return LATE
+        original, *changed = found
         parts = [f"With candidate {number}:\n{report(found)}" for number, found in enumerate(changed)]
         said = CHOOSE.format(original=report(original), candidates="\n".join(parts))
         return self._read(await self.ask(said), ["test", CHOICE], "select_fix_formatting")

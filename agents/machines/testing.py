@@ -9,7 +9,7 @@ from ..executions import Executions
 from ..folder import Folder
 from ..sandbox.base import Execution
 from ..voting import REPRODUCED
-from .machine import DONE, Data, Machine
+from .machine import DONE, LATE, Data, Machine
 from .wording import RULES, quoted, report
 
 SYSTEM = "You are a careful software engineer. You write small Python scripts that show whether an issue is fixed."
@@ -95,7 +95,10 @@ class TestMachine(Machine[TestData]):
 
     async def exec_script(self) -> str:
         assert self.data.script is not None
-        self.data.original = await self.executions.test(self.data.script, "", self.chat.branch, on="original")
+        found = await self.executions.test(self.data.script, "", self.chat.branch, on="original")
+        if found.ended == "deadline":
+            return LATE
+        self.data.original = found
         return "approve_or_revise_script"
 
     async def approve_or_revise_script(self) -> str:

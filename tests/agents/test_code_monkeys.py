@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from plait import Budget, CodeMonkeys, Finish, InvalidInput, InvalidJob, Runtime, ScriptedEngine, Trace
+from plait.agents.executions import Executions
 from plait.agents.folder import Folder
 from plait.agents.machines.machine import Machine
+from plait.agents.sandbox.base import Execution
 from plait.runtime.methods.nesting import all_inputs
 from plait.search.tree_search import TreeSearch
 from plait.tests.agents.sources import repository
@@ -481,6 +483,38 @@ async def test_what_ended_for_want_of_tokens_goes_on_with_more(folder, tmp_path)
         result = await once(str(tokens))
         assert result.answer == full.answer and histories(result) == histories(full)
         assert result.details["test_trajectories"] == full.details["test_trajectories"]
+
+
+async def test_a_test_that_the_deadline_cut_is_no_result_and_runs_again(folder, tmp_path, monkeypatch):
+    fields = {"n": 1, "files": ("texttools/slug.py",), "candidates": tmp_path / "p.json"}
+    fields |= {"test_calls": 3, "edit_calls": 3, "selection_calls": 2}
+    other = "diff --git a/x b/x\nnew file mode 100644\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+y\n"
+    (tmp_path / "p.json").write_text(json.dumps({"i": other}))
+    expected, _ = await run(stateless, folder, **fields)
+    execute = Executions._execute
+
+    async def late(self, *given):
+        nonlocal left
+        left -= 1
+        is_late = left < 0
+        return (
+            Execution(exit_code=1, output="", seconds=0.0, ended="deadline") if is_late else await execute(self, *given)
+        )
+
+    ends = set()
+    for count in range(expected.details["executions"]):
+        left, path = count, tmp_path / str(count)
+        engine = ScriptedEngine(stateless, context_limit=60_000)
+        with monkeypatch.context() as patch:
+            patch.setattr(Executions, "_execute", late)
+            result, _ = await run(None, folder, engine=engine, folder=path, **fields)
+        ends |= {(which, result.details[f"{which}_trajectories"][0]["end"]) for which in ("test", "edit")}
+        second = ScriptedEngine(stateless, context_limit=60_000)
+        result, _ = await run(None, folder, engine=second, folder=path, **fields)
+        assert result.finish_reason is Finish.STOP
+        assert histories(result, "test_trajectories") == histories(expected, "test_trajectories")
+        assert not any("no time left" in said for said in (*engine.prompts, *second.prompts))
+    assert ends >= {("test", "deadline"), ("edit", "deadline")}
 
 
 async def test_what_makes_another_job_begins_anew(folder, tmp_path):
