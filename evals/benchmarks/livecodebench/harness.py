@@ -1,8 +1,8 @@
 """Runs `solution.py` once, inside the sandbox, as a program of its own: `harness.py [FUNCTION RESULT]`.
 
-What solutions may use without importing it is there, in the order of LiveCodeBench's own runner, and so is its limit of
-recursion. A function's arguments are read from standard input, one in JSON a line; its value goes into the file
-descriptor RESULT as JSON, numbers and arrays of numpy as Python's. Standard library only.
+What solutions may use without importing it is there, in the order of LiveCodeBench's own runner, and so are its limits
+of recursion and of digits. A function's arguments are read from standard input, one in JSON a line; its value goes into
+the file descriptor RESULT as JSON. Standard library only.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ STARRED = (
 ).split()
 MODULES = STARRED[:-2]
 RECURSION = 50_000
+DIGITS = 50_000
+"""Of a whole number, read or written."""
 
 
 def run(source: str, name: str) -> dict[str, Any]:
@@ -34,13 +36,28 @@ def run(source: str, name: str) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """What numpy has, in Python's types. Raises `TypeError` for what else JSON has not."""
-    if hasattr(value, "tolist"):
+    """One number of numpy as Python's. Raises `TypeError` for what else JSON has not: `==` of a longer array and a list
+    is neither true nor false."""
+    if getattr(value, "size", 0) == 1:
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is no JSON")
 
 
+def check(value: Any) -> None:
+    """Raise `TypeError` for what is equal in JSON alone: LiveCodeBench compares by Python's `==`."""
+    if isinstance(value, tuple):
+        raise TypeError("a tuple inside a value is no list")
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a key that is no text is none of JSON")
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            check(item)
+
+
 def main() -> None:
+    sys.set_int_max_str_digits(DIGITS)
     source = Path("solution.py").read_text(encoding="utf-8", errors="surrogateescape")
     try:
         if len(sys.argv) == 1:
@@ -52,6 +69,8 @@ def main() -> None:
         owner = defined["Solution"]() if "Solution" in defined else None
         target = defined[function] if owner is None else getattr(owner, function)
         value = target(*arguments)
+        value = list(value) if isinstance(value, tuple) else value
+        check(value)
         with os.fdopen(int(result), "w", encoding="utf-8") as file:
             file.write(json.dumps(value, default=plain))
     except SystemExit:

@@ -13,7 +13,7 @@ from typing import Any
 from ....agents.repository import Snapshot
 from ....agents.sandbox.base import Execution, Sandbox
 from .driver import START_SECONDS
-from .problems import Problem, Test
+from .problems import Problem, Test, read_value
 
 SETUP_SECONDS = 30.0
 """Of a whole run, besides its tests."""
@@ -96,7 +96,7 @@ def _error(text: object) -> str:
 def same_value(given: str, right: str) -> bool:
     """Of a function, in JSON."""
     try:
-        return bool(json.loads(given) == json.loads(right))
+        return bool(read_value(given) == read_value(right))
     except (ValueError, RecursionError):
         return False
 

@@ -193,12 +193,38 @@ def test_functions(judge):
         == "correct"
     )
     array = "import numpy\ndef shift(values, by):\n    return "
-    assert judge(code(f"{array}numpy.array(values) + by"), True) == "correct"
+    assert judge(code(f"{array}numpy.array(values) + by"), True) == "test 1 of 1: TypeError"
     assert judge(code(f"{array}list(numpy.array(values) + by)"), True) == "correct"
     assert judge(code("def shift(values, by):\n    return values"), True) == "test 1 of 1: wrong answer"
     assert judge(code("def other(values, by):\n    return values"), True) == "test 1 of 1: KeyError"
     assert judge(code("def shift(values, by):\n    return {1}"), True) == "test 1 of 1: TypeError"
     assert judge(code("def shift(values, by):\n    exit()"), True) == "test 1 of 1: no value"
+
+
+@pytest.mark.parametrize(
+    ("value", "output", "reason"),
+    [
+        ("(1, [2])", "[1, [2]]", "correct"),
+        ("[(1, 2)]", "[[1, 2]]", "TypeError"),
+        ("([{'a': (1,)}],)", '[[{"a": [1]}]]', "TypeError"),
+        ("{1: 2}", '{"1": 2}', "TypeError"),
+        ("[{'1': 2.0}]", '[{"1": 2}]', "correct"),
+        ("a", "1" * 5000, "correct"),
+        ("a + 1", "1" * 5000, "wrong answer"),
+    ],
+)
+def test_values_are_equal_as_the_authors_have_it(tmp_path, value, output, reason):
+    benchmark = bench(tmp_path, row("3001", [case("1" * 5000, output, "functional")], "[]", "f"))
+    (sample,) = benchmark.load()
+    found = benchmark.grade(sample, None, code(f"def f(a):\n    return {value}")).reason
+    assert found.removeprefix("test 1 of 1: ") == reason
+    benchmark.close()
+
+
+def test_programs_read_and_write_long_numbers(tmp_path):
+    benchmark = bench(tmp_path, row("abc_a", [case("1" * 5000, "2" * 5000)]))
+    assert benchmark.grade(benchmark.load()[0], None, code("print(2 * int(input()))")).correct
+    benchmark.close()
 
 
 FORGERY = """
