@@ -159,6 +159,8 @@ def _tree(folder: Path, git_folder: Path | None, copy: Path, kind: str, max_byte
     (copy / "info").mkdir(exist_ok=True)
     with (copy / "info" / "exclude").open("a") as file:
         file.writelines(f"{one}/\n" for one in LEFT_OUT)
+    # These go before the folder's own: files are taken byte for byte.
+    (copy / "info" / "attributes").write_text("* -text -ident -filter -working-tree-encoding\n")
     extra = {"GIT_DIR": str(copy), "GIT_WORK_TREE": str(folder), "GIT_OBJECT_DIRECTORY": str(objects)}
     inner = _add(folder, extra, max_bytes)
     for path in inner:
@@ -216,6 +218,20 @@ def _notice_all(folder: Path, extra: dict[str, str]) -> None:
             git("update-index", option, "-z", "--stdin", folder=folder, stdin=_ended(names), extra=extra)
 
 
+def _read_anew(folder: Path, known: Iterable[bytes], extra: dict[str, str]) -> None:
+    """Have git read files that have not changed as well: what its index knows of them is what attributes and settings
+    made of them, such as other line ends. What a filter made stays, as the pointers of Git LFS do: the files may be
+    huge. `known`: lines of `git ls-files --stage`."""
+    entries = {line.partition(b"\t")[2]: line for line in known if line.startswith(b"100")}
+    # By the checkout's own attributes.
+    found = git("check-attr", "-z", "--stdin", "filter", folder=folder, stdin=_ended(entries)).split(b"\0")[:-1]
+    for name, value in zip(found[::3], found[2::3], strict=True):
+        # What a sparse checkout leaves out is not there to read.
+        if value not in (b"unspecified", b"unset") or not os.path.lexists(folder / os.fsdecode(name)):
+            del entries[name]
+    git("update-index", "-z", "--index-info", folder=folder, stdin=_ended(entries.values()), extra=extra)
+
+
 def _add(folder: Path, extra: dict[str, str], max_bytes: int) -> list[str]:
     """Take all files but those of repositories inside the folder into the index; the paths of these."""
     listed = git("ls-files", "--others", "--exclude-standard", "-z", folder=folder, extra=extra)
@@ -236,6 +252,8 @@ def _add(folder: Path, extra: dict[str, str], max_bytes: int) -> list[str]:
     links = [name for name in links if os.path.lexists(folder / os.fsdecode(name) / ".git")]
     git("update-index", "--force-remove", "-z", "--stdin", folder=folder, stdin=_ended(links), extra=extra)
     _notice_all(folder, extra)
+    if known:
+        _read_anew(folder, known, extra)
     inner += links
     paths = _ended([b".", *(b":(exclude,literal)" + name for name in inner)])
     git("add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul", folder=folder, stdin=paths, extra=extra)

@@ -146,6 +146,35 @@ def test_a_working_copy_has_what_the_user_has(checkout):
     assert everything(checkout) == before
 
 
+def test_a_working_copy_has_the_bytes_of_files_whatever_attributes_make_of_them(tmp_path):
+    files = {
+        "crlf.txt": b"a\r\nb\r\n",
+        "auto.py": b"a\r\nb\r\n",
+        "id.txt": b"$Id: mine $\n",
+        "wide.txt": "é\n".encode("utf-16-le"),
+        "large.bin": b"content\n",
+    }
+    attributes = (
+        "*.py text=auto\ncrlf.txt text eol=crlf\nid.txt ident\nwide.txt text working-tree-encoding=UTF-16LE\n"
+        "*.bin filter=f -text\n"
+    )
+    folder = repository(tmp_path / "here", {".gitattributes": attributes})
+    git(folder, "config", "filter.f.clean", "echo pointer")
+    write(folder, files)
+    for path in files:
+        os.utime(folder / path, (1, 1))  # Git is sure of what is older than its index.
+    git(folder, "add", ".")
+    for _ in range(2):  # Not committed, then committed.
+        with working_copy(folder) as copy:
+            found = {path: git(copy.path, "cat-file", "blob", f"{copy.commit}:{path}") for path in files}
+        expected = {**files, "large.bin": b"pointer\n"}
+        assert found == {path: data.decode(errors="surrogateescape") for path, data in expected.items()}
+        git(folder, "commit", "-q", "--allow-empty", "-m", "all")
+    patch = "--- a/crlf.txt\n+++ b/crlf.txt\n@@ -1,2 +1,2 @@\n a\r\n-b\r\n+c\r\n"
+    apply(folder, patch)
+    assert (folder / "crlf.txt").read_bytes() == b"a\r\nc\r\n"
+
+
 def test_a_change_within_the_same_tick_is_seen(checkout):
     """Of the same size, at the time of the index: only the bytes tell."""
     index = (checkout / ".git/index").stat()
