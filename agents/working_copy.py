@@ -159,8 +159,9 @@ def _tree(folder: Path, git_folder: Path | None, copy: Path, kind: str, max_byte
     (copy / "info").mkdir(exist_ok=True)
     with (copy / "info" / "exclude").open("a") as file:
         file.writelines(f"{one}/\n" for one in LEFT_OUT)
-    # These go before the folder's own: files are taken byte for byte.
-    (copy / "info" / "attributes").write_text("* -text -ident -filter -working-tree-encoding\n")
+    # These go before the folder's own: files are taken byte for byte. But `ident` stays: a patch with an expanded $Id$
+    # would not apply.
+    (copy / "info" / "attributes").write_text("* -text -filter -working-tree-encoding\n")
     extra = {"GIT_DIR": str(copy), "GIT_WORK_TREE": str(folder), "GIT_OBJECT_DIRECTORY": str(objects)}
     inner = _add(folder, extra, max_bytes)
     for path in inner:

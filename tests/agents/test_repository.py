@@ -167,7 +167,7 @@ def test_a_working_copy_has_the_bytes_of_files_whatever_attributes_make_of_them(
     for _ in range(2):  # Not committed, then committed.
         with working_copy(folder) as copy:
             found = {path: git(copy.path, "cat-file", "blob", f"{copy.commit}:{path}") for path in files}
-        expected = {**files, "large.bin": b"pointer\n"}
+        expected = {**files, "id.txt": b"$Id$\n", "large.bin": b"pointer\n"}
         assert found == {path: data.decode(errors="surrogateescape") for path, data in expected.items()}
         git(folder, "commit", "-q", "--allow-empty", "-m", "all")
     patch = "--- a/crlf.txt\n+++ b/crlf.txt\n@@ -1,2 +1,2 @@\n a\r\n-b\r\n+c\r\n"
