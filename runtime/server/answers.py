@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
+from ..plain import json_text
 from ..result import Finish, Result
+from .json_text import in_pieces
 from .problems import as_refusal
 from .problems import body as error_body
 from .sampled import Sampled
@@ -39,25 +41,27 @@ class Answer(ABC):
         """Job -> index of its first choice."""
 
     @abstractmethod
-    def choice(self, text: str, tokens: list[Json] | None, calls: Sequence[Json] = ()) -> Json:
-        """A choice's text, its log-probabilities, and the tools that it calls."""
+    def choice(self, text: str, tokens: list[str] | None, calls: Sequence[Json] = ()) -> Json:
+        """A choice's text, its log-probabilities (`tokens` as in `Sampled`), and the tools that it calls."""
 
     def call_delta(self, number: int, call: Json) -> Json:
         """A part of a choice: its tool call of this number."""
         raise NotImplementedError
 
     @abstractmethod
-    def delta(self, text: str | None, tokens: list[Json] | None = None, *, begins: bool = False) -> Json:
+    def delta(self, text: str | None, tokens: list[str] | None = None, *, begins: bool = False) -> Json:
         """A part of a choice."""
 
-    def complete(self) -> Json:
-        """The whole answer; all jobs are done."""
-        choices = [
-            {**self.choice(choice["text"], choice.get("tokens"), choice.get("calls") or ()), **tail}
+    def complete(self) -> str:
+        """The whole answer; all jobs are done. One choice after another becomes text, as all their log-probabilities
+        may be hundreds of thousands of objects."""
+        head = json_text({**self.head, "object": self.whole})
+        choices = ",".join(
+            in_pieces({**self.choice(choice["text"], choice.get("tokens"), choice.get("calls") or ()), **tail}, 3)
             for work in self.works
             for choice, tail in self.choices(work)
-        ]
-        return {**self.head, "object": self.whole, "choices": choices, "usage": self.usage()}
+        )
+        return f'{head[:-1]},"choices":[{choices}],"usage":{json_text(self.usage())}}}'
 
     def choices(self, work: Work) -> list[tuple[Json, Json]]:
         """Of a job that is done: text, finish and tokens of each choice, and what every answer says of it."""
@@ -109,7 +113,7 @@ class Answer(ABC):
 class ChatAnswer(Answer):
     prefix, whole, part = "chatcmpl-", "chat.completion", "chat.completion.chunk"
 
-    def choice(self, text: str, tokens: list[Json] | None, calls: Sequence[Json] = ()) -> Json:
+    def choice(self, text: str, tokens: list[str] | None, calls: Sequence[Json] = ()) -> Json:
         message: Json = {"role": "assistant", "content": None if calls and not text else text, "refusal": None}
         if calls:
             message["tool_calls"] = [self.call(call) for call in calls]
@@ -125,7 +129,7 @@ class ChatAnswer(Answer):
         """A part of a choice: its tool call of this number."""
         return {"delta": {"tool_calls": [{"index": number, **self.call(call)}]}, "logprobs": None}
 
-    def delta(self, text: str | None, tokens: list[Json] | None = None, *, begins: bool = False) -> Json:
+    def delta(self, text: str | None, tokens: list[str] | None = None, *, begins: bool = False) -> Json:
         role = {"role": "assistant"} if begins else {}
         return {"delta": role | ({} if text is None else {"content": text}), "logprobs": _content(tokens)}
 
@@ -133,10 +137,10 @@ class ChatAnswer(Answer):
 class TextAnswer(Answer):
     prefix, whole, part = "cmpl-", "text_completion", "text_completion"
 
-    def choice(self, text: str, tokens: list[Json] | None, calls: Sequence[Json] = ()) -> Json:
+    def choice(self, text: str, tokens: list[str] | None, calls: Sequence[Json] = ()) -> Json:
         return {"text": text, "logprobs": _columns(tokens)}
 
-    def delta(self, text: str | None, tokens: list[Json] | None = None, *, begins: bool = False) -> Json:
+    def delta(self, text: str | None, tokens: list[str] | None = None, *, begins: bool = False) -> Json:
         return self.choice(text or "", tokens)
 
 
@@ -155,11 +159,11 @@ def _tail(work: Work, result: Result, choice: Json) -> Json:
     return {"finish_reason": "length" if Finish(finish).is_truncated else ended, "plait": told}
 
 
-def _content(tokens: list[Json] | None) -> Json | None:
+def _content(given: list[str] | None) -> Json | None:
     """Log-probabilities as chats have them."""
-    if tokens is None:
+    if given is None:
         return None
-
+    tokens = map(json.loads, given)
     return {
         "content": [
             {**{name: t[name] for name in ("token", "logprob", "bytes")}, "top_logprobs": t["top"]} for t in tokens
@@ -168,10 +172,11 @@ def _content(tokens: list[Json] | None) -> Json | None:
     }
 
 
-def _columns(tokens: list[Json] | None) -> Json | None:
+def _columns(given: list[str] | None) -> Json | None:
     """Log-probabilities as completions have them."""
-    if tokens is None:
+    if given is None:
         return None
+    tokens = [json.loads(token) for token in given]
     texts = [token["token"] for token in tokens]
     return {
         "tokens": texts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,7 +21,6 @@ from .bodies import parse_fields
 from .document import describe
 from .guard import Guard
 from .jobs import add_jobs
-from .json_text import JsonAnswer
 from .live import add_live
 from .problems import Refused, as_refusal, body
 from .requests import Body, ChatBody, CompletionBody
@@ -97,7 +97,9 @@ async def _complete(
         if work.result is None:
             status, told = failure(work)
             return JSONResponse(told, status)
-    return JsonAnswer(answer.complete())
+    # Log-probabilities of a hundred thousand tokens are megabytes.
+    text = answer.complete() if asked.top is None else await asyncio.to_thread(answer.complete)
+    return Response(text, media_type="application/json")
 
 
 def _add_models(app: FastAPI, service: Service) -> None:

@@ -19,6 +19,7 @@ from ..jobs.branch import TracedBranch
 from ..jobs.context import Context
 from ..methods.prompt import context_text, prefix_length
 from ..methods.sequential import Sequential
+from ..plain import json_text
 from ..result import Finish, Generated, Outcome
 
 
@@ -27,15 +28,16 @@ class Echo:
     """A prompt, as it stands in front of a text."""
 
     text: str
-    tokens: list[dict[str, Any]]
-    """With log-probabilities, which the first token has none of; empty: they are not wanted."""
+    tokens: list[str]
+    """As in `Sampled`, but for the first one, which has no log-probabilities; empty: they are not wanted."""
 
 
 class Sampled(Sequential):
     """n texts from one prefilled prompt, each with its tokens' log-probabilities.
 
     `details["choices"]` has `text`, `finish` and, if `top` is given, `tokens` of each, by the samples' order; with
-    tools also `calls`.
+    tools also `calls`. Each token is JSON of its own: all there may be, as objects, are hundreds of thousands, which
+    take a second to check and a fifth of one at every garbage collection.
     """
 
     @classmethod
@@ -73,7 +75,7 @@ class Sampled(Sequential):
     async def run(self, ctx: Context) -> Outcome:
         prompt = self.tokens(ctx.tokenizer)
         if self.top is not None:
-            await asyncio.to_thread(_halves, ctx.tokenizer)  # the first time it looks at the whole vocabulary
+            await asyncio.to_thread(_looked_at, ctx.tokenizer)  # the first time it looks at the whole vocabulary
         root = self.open(ctx, prompt)
         echo = await self._score(ctx, prompt) if self.echo else None
         if self.n == 1:
@@ -86,7 +88,7 @@ class Sampled(Sequential):
         # Those that the budget leaves nothing for are not begun.
         empty = Generated(text="", token_ids=[], finish=Finish.TOTAL_TOKENS)
         drawn = [sample or empty for sample in samples]
-        choices = [self._choice(*pair, ctx, echo) for pair in zip(drawn, branches, strict=True)]
+        choices = [await self._choice(*pair, ctx, echo) for pair in zip(drawn, branches, strict=True)]
         details: dict[str, Any] = {"choices": choices}
         if echo is not None:
             details["scored"] = max(len(echo.tokens) - 1, 0)
@@ -100,7 +102,7 @@ class Sampled(Sequential):
             return Echo(text, [])
         first = {**_spelled(prompt[0], ctx.tokenizer), "logprob": None, "top": None}
         if len(prompt) == 1:
-            return Echo(text, [{**first, "offset": 0}])
+            return Echo(text, [json_text({**first, "offset": 0})])
         forced = SamplingParams(
             forced=tuple(prompt[1:]), max_tokens=len(prompt) - 1, ignore_eos=True, logprobs=self.top
         )
@@ -109,30 +111,32 @@ class Sampled(Sequential):
             raise InvalidInput(
                 f"the budget does not cover the {len(prompt)} tokens of the prompt ({scored.finish.value})"
             )
-        tokens = [first, *(token for _, token in _tokens(scored, ctx))]
-        hidden = prefix_length(prompt, ctx.tokenizer)
-        return Echo(text, _placed(tokens, prompt, text, ctx.tokenizer, hidden=hidden))
+        return Echo(text, await asyncio.to_thread(_echoed, first, scored, prompt, text, ctx.tokenizer))
 
     async def _sample(self, ctx: Context, branch: TracedBranch) -> Generated:
         top = self.top if ctx.capabilities.logprobs else None
         return await branch.generate(self.sampling(ctx, logprobs=top))
 
-    def _choice(self, sample: Generated, branch: TracedBranch, ctx: Context, echo: Echo | None) -> dict[str, Any]:
-        choice = _choice(sample, ctx, echo)
+    async def _choice(self, sample: Generated, branch: TracedBranch, ctx: Context, echo: Echo | None) -> dict[str, Any]:
+        if self.top is None:
+            choice = _choice(sample, ctx.tokenizer, echo)
+        else:  # There may be a hundred thousand tokens to tell of.
+            choice = await asyncio.to_thread(_choice, sample, ctx.tokenizer, echo)
         if self.has_tools:
             said, calls = self.read_calls(sample.text, branch)
             choice |= {"text": said, "calls": [call.to_json() for call in calls]}
         return choice
 
 
-def _choice(sample: Generated, ctx: Context, echo: Echo | None) -> dict[str, Any]:
+def _choice(sample: Generated, tokenizer: Tokenizer, echo: Echo | None) -> dict[str, Any]:
     choice: dict[str, Any] = {"text": sample.text, "finish": sample.finish.value}
     if sample.logprobs is not None:
         # Behind a prompt, whoever reads counts the tokens: the one that ends the text is shown too.
-        silent = () if echo else ctx.tokenizer.eos_ids
-        tokens = [token for _, token in _tokens(sample, ctx)]
-        placed = _placed(tokens, sample.token_ids, sample.text, ctx.tokenizer, after=len(echo.text) if echo else 0)
-        choice["tokens"] = [token for id, token in zip(sample.token_ids, placed, strict=True) if id not in silent]
+        silent = () if echo else tokenizer.eos_ids
+        tokens = list(_tokens(sample, tokenizer))
+        placed = _placed(tokens, sample.token_ids, sample.text, tokenizer, after=len(echo.text) if echo else 0)
+        shown = (token for id, token in zip(sample.token_ids, placed, strict=True) if id not in silent)
+        choice["tokens"] = [json_text(token) for token in shown]
     if echo is not None:
         choice["text"] = echo.text + choice["text"]
         if echo.tokens:
@@ -140,13 +144,19 @@ def _choice(sample: Generated, ctx: Context, echo: Echo | None) -> dict[str, Any
     return choice
 
 
-def _tokens(sample: Generated, ctx: Context) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Token ids, and what is told of each."""
-    tokenizer = ctx.tokenizer
+def _echoed(first: dict[str, Any], scored: Generated, prompt: list[int], text: str, tokenizer: Tokenizer) -> list[str]:
+    """The tokens of a prompt, of which those behind the first were scored."""
+    hidden = prefix_length(prompt, tokenizer)
+    placed = _placed([first, *_tokens(scored, tokenizer)], prompt, text, tokenizer, hidden=hidden)
+    return [json_text(token) for token in placed]
+
+
+def _tokens(sample: Generated, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
+    """What is told of each token."""
     tops = sample.top_logprobs or [{} for _ in sample.token_ids]
     for token, logprob, top in zip(sample.token_ids, sample.logprobs or (), tops, strict=True):
         shown = [{**_spelled(id, tokenizer), "logprob": value} for id, value in top.items()]
-        yield token, {**_spelled(token, tokenizer), "logprob": logprob, "top": shown}
+        yield {**_spelled(token, tokenizer), "logprob": logprob, "top": shown}
 
 
 def _placed(
@@ -176,21 +186,24 @@ def _blanks(text: str) -> int:
 
 def _spelled(id: int, tokenizer: Tokenizer) -> dict[str, Any]:
     """A token's text, and its bytes: those of a part of a character are no text of their own."""
-    text = decode_behind(tokenizer, [id])
-    return {"token": text, "bytes": list(_halves(tokenizer).get(id) or text.encode("utf-8", "replace"))}
+    known, halves = _looked_at(tokenizer)
+    if id not in known:
+        text = decode_behind(tokenizer, [id])
+        known[id] = {"token": text, "bytes": list(halves.get(id) or text.encode("utf-8", "replace"))}
+    return known[id]
 
 
-_known: list[tuple[Tokenizer, dict[int, bytes]]] = []
-"""The last tokenizer that was looked at, and its `_find_halves`."""
+_last: list[tuple[Tokenizer, dict[int, dict[str, Any]], dict[int, bytes]]] = []
+"""The last tokenizer that was looked at, what `_spelled` gave of it, and its `_find_halves`."""
 
 
-def _halves(tokenizer: Tokenizer) -> dict[int, bytes]:
-    for one, halves in _known:
+def _looked_at(tokenizer: Tokenizer) -> tuple[dict[int, dict[str, Any]], dict[int, bytes]]:
+    for one, known, halves in _last:
         if one is tokenizer:
-            return halves
-    halves = _find_halves(tokenizer)
-    _known[:] = [(tokenizer, halves)]
-    return halves
+            return known, halves
+    known, halves = {}, _find_halves(tokenizer)
+    _last[:] = [(tokenizer, known, halves)]
+    return known, halves
 
 
 def _find_halves(tokenizer: Tokenizer) -> dict[int, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from ..methods.tools import CallReader, ToolCall
 from ..plain import json_text
 from ..settled import settled
 from .answers import Answer, failure
+from .json_text import in_pieces
 from .sampled import Sampled
 from .work import Work
 
@@ -122,10 +124,17 @@ async def _read(answer: Answer, work: Work, parts: asyncio.Queue[str | None]) ->
                     parts.put_nowait(sse(answer.chunk(first + n, delta)))
     if work.result is not None:
         for n, (choice, tail) in enumerate(answer.choices(work)):
-            for delta in choices[n].rest(choice, answer):
-                parts.put_nowait(sse(answer.chunk(first + n, delta)))
+            rest = partial(_rest, answer, first + n, choices[n], choice)
+            # Log-probabilities of a long text are megabytes.
+            for part in await asyncio.to_thread(rest) if choice.get("tokens") else rest():
+                parts.put_nowait(part)
             parts.put_nowait(sse(answer.chunk(first + n, answer.delta(None), tail)))
     parts.put_nowait(None)
+
+
+def _rest(answer: Answer, index: int, streamed: _Streamed, choice: Json) -> list[str]:
+    """The parts of a choice that is done which were not sent yet."""
+    return [sse(in_pieces(answer.chunk(index, delta), 5)) for delta in streamed.rest(choice, answer)]
 
 
 class _Streamed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import plait
 from plait.runtime.engines.scripted import CharTokenizer
+from plait.runtime.engines.text_stream import decode_behind
+from plait.runtime.server import answers, sampled
 from plait.runtime.server.sampled import _placed, _spelled
 from plait.tests.runtime.engines.native.tokenizer_kinds import KINDS, ours
 
@@ -136,3 +139,42 @@ async def test_a_budget_that_does_not_cover_the_prompt():
         with pytest.raises(openai.BadRequestError, match="budget"):
             await client.completions.create(**ASK, prompt=PROMPT, logprobs=1)
         assert (await client.completions.create(**ASK, prompt=PROMPT)).choices[0].text == PROMPT
+
+
+async def test_many_log_probabilities_hold_nobody_up(monkeypatch):
+    """What is done for each token is done once for each of the vocabulary, or not in the event loop."""
+    spelled, own, places = [], threading.get_ident(), set()
+
+    def spell(tokenizer, ids):
+        spelled.append(tuple(ids))
+        return decode_behind(tokenizer, ids)
+
+    def watched(function):
+        def call(given):
+            if given is not None:
+                places.add((function.__name__, threading.get_ident() == own))
+            return function(given)
+
+        return call
+
+    def placed(*args, **options):
+        places.add(("_placed", threading.get_ident() == own))
+        return _placed(*args, **options)
+
+    monkeypatch.setattr(sampled, "decode_behind", spell)
+    monkeypatch.setattr(sampled, "_placed", placed)
+    for name in ("_columns", "_content"):
+        monkeypatch.setattr(answers, name, watched(getattr(answers, name)))
+    ask = {"model": "countdown", "max_tokens": 20, "n": 8, "temperature": 1, "seed": 1}
+    chat = {**ask, "messages": [{"role": "user", "content": PROMPT}], "logprobs": True, "top_logprobs": 20}
+    async with serving() as served, served.openai() as client:
+        for stream in (False, True):
+            for got in (
+                await client.completions.create(**ask, prompt=PROMPT, logprobs=20, stream=stream),
+                await client.chat.completions.create(**chat, stream=stream),
+            ):
+                if stream:
+                    _ = [part async for part in got]
+        await client.completions.create(**ASK, prompt=PROMPT, logprobs=20)
+    assert len(spelled) == len(set(spelled))
+    assert places == {("_placed", False), ("_columns", False), ("_content", False)}
