@@ -127,8 +127,8 @@ def _fits(value: Any, context: int) -> bool:
 
 
 def _lengths(messages: Iterable[Any]) -> Iterable[int]:
-    contents = (message.get("content") for message in messages if isinstance(message, dict))
-    for content in contents:
+    given = [message for message in messages if isinstance(message, dict)]
+    for content in (message.get(name) for message in given for name in ("content", "name", "tool_call_id")):
         parts = content if isinstance(content, list) else [{"text": content}]
         texts = (part.get("text") for part in parts if isinstance(part, dict))
         yield sum(len(text) for text in texts if isinstance(text, str))

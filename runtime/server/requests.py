@@ -29,7 +29,7 @@ from .bodies import Given
 from .problems import Refused
 from .sampled import Sampled
 from .structured import ResponseFormat, StructuredOutputs
-from .tools import Message, NamedTool, ToolBody, chosen_tool
+from .tools import Message, NamedTool, ToolBody, chosen_tool, with_results_in_order
 
 Fields = dict[str, Any]
 
@@ -276,8 +276,8 @@ class ChatBody(Body):
 
     def prompts(self, tokenizer: Tokenizer, *, is_plain: bool) -> list[Any]:
         marks = tokenizer.tool_marks
-        messages = [{"role": message.role, "content": message.text(marks)} for message in self.messages]
-        if len(messages) == 1 and messages[0]["role"] == "user" and not _chats(tokenizer):
+        messages = [message.given(marks) for message in with_results_in_order(self.messages)]
+        if messages == [{"role": "user", "content": messages[0]["content"]}] and not _chats(tokenizer):
             return [messages[0]["content"]]  # A model without a chat template continues texts.
         return [messages]
 

@@ -290,7 +290,9 @@ class Service:
 def _is_long(prompt: Prompt) -> bool:
     """Does encoding it take milliseconds?"""
     texts = (
-        [prompt] if isinstance(prompt, str) else [str(part.get("content")) for part in prompt if isinstance(part, dict)]
+        [prompt]
+        if isinstance(prompt, str)
+        else [text for part in prompt if isinstance(part, dict) for text in part.values()]
     )
     return sum(map(len, texts)) > LONG_PROMPT
 

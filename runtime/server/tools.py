@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Annotated, Any, Literal
 
 from annotated_types import MaxLen
@@ -76,6 +78,11 @@ class Message(Given):
     tool_call_id: str | None = None
     refusal: str | None = None
 
+    def given(self, marks: tuple[str, str] | None) -> dict[str, str]:
+        """As chat templates take it, with its `name` and `tool_call_id` for those that show them. Raises as `text`."""
+        told = {"role": self.role, "content": self.text(marks), "name": self.name, "tool_call_id": self.tool_call_id}
+        return {name: value for name, value in told.items() if value is not None}
+
     def text(self, marks: tuple[str, str] | None) -> str:
         """What was said, calls of tools as the model writes them. Raises `InvalidInput` for content that is not text,
         or calls for a model without tools."""
@@ -93,6 +100,29 @@ class Message(Given):
         if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in self.content):
             raise InvalidInput("contents of messages are text: there is a part that is not")
         return "".join(part["text"] for part in self.content)
+
+
+def with_results_in_order(messages: Sequence[Message]) -> list[Message]:
+    """The messages, results of tools in the order of the assistant's calls: many templates show no ids. Raises
+    `InvalidInput` for a result of no call, and for a second one of the same."""
+    calls: dict[str | None, int] = {}
+    answered: set[str] = set()
+    found: list[Message] = []
+    for is_tool, run in groupby(messages, lambda message: message.role == "tool"):
+        some = list(run)
+        ids = [message.tool_call_id for message in some if message.tool_call_id is not None] if is_tool else []
+        for id in ids:
+            if id not in calls or id in answered:
+                wrong = "is of no call of the assistant" if id not in calls else "is given twice"
+                raise InvalidInput(f"a message of a tool has the tool_call_id {id[:40]!r}, which {wrong}")
+            answered.add(id)
+        if len(ids) == len(some):
+            some.sort(key=lambda message: calls[message.tool_call_id])
+        found += some
+        if said := [message for message in some if message.role == "assistant"]:
+            answered.clear()
+            calls = {call.id: number for number, call in enumerate(said[-1].tool_calls or ()) if call.id is not None}
+    return found
 
 
 def chosen_tool(choice: str | NamedTool | None) -> str:

@@ -11,10 +11,11 @@ from transformers import AutoTokenizer
 
 import plait
 from plait.runtime.engines.native.engine import NativeEngine
+from plait.runtime.engines.scripted import CharTokenizer
 from plait.runtime.methods.constraints import ChoiceConstraint
 from plait.runtime.server.bodies import parse_fields
 from plait.runtime.server.problems import Refused
-from plait.runtime.server.requests import CompletionBody
+from plait.runtime.server.requests import ChatBody, CompletionBody
 from plait.tests.real import folder
 from plait.tests.runtime.engines.constraints.byte_model import save_byte_model
 
@@ -146,6 +147,56 @@ async def test_tool_calls():
     assert (last.finish_reason, last.message.content, last.message.tool_calls) == ("stop", "It is warm.", None)
     assert engine.prompts[0].startswith("<tool>get_weather\n<tool>now\n<user>Weather?")
     assert engine.prompts[2].endswith(f"<assistant>Let me see.\n{CALL}\n<tool>20 C\n<assistant>")
+
+
+def called(*ids):
+    function = {"name": "now", "arguments": "{}"}
+    return {"role": "assistant", "tool_calls": [{"id": id, "type": "function", "function": function} for id in ids]}
+
+
+def result(id, **more):
+    return {"role": "tool", "content": f"of {id}", "tool_call_id": id, **more}
+
+
+def chat(*messages):
+    return parse_fields(ChatBody, {"model": MODEL, "messages": [*ASK, *messages]})
+
+
+def test_results_are_those_of_their_calls():
+    unnamed = {"role": "tool", "content": "of any"}
+    said = chat(
+        called("a", "b", "c"), result("c"), result("a", name="now"), result("b"),
+        called("b", "a"), result("a"), unnamed, called("a"), result("a"),
+    )  # fmt: skip
+    (prompt,) = said.prompts(CharTokenizer(), is_plain=True)
+    got = [(m["content"], m.get("tool_call_id"), m.get("name")) for m in prompt if m["role"] == "tool"]
+    first = [("of a", "a", "now"), ("of b", "b", None), ("of c", "c", None)]
+    assert got == [*first, ("of a", "a", None), ("of any", None, None), ("of a", "a", None)]
+
+
+NO_RESULTS = {
+    "unknown": [called("a"), result("b")],
+    "twice": [called("a", "b"), result("a"), result("a")],
+    "earlier": [called("a"), result("a"), called("b"), result("a")],
+    "no calls": [result("a")],
+}
+
+
+@pytest.mark.parametrize("name", NO_RESULTS)
+def test_results_of_no_call_are_refused(name):
+    with pytest.raises(plait.InvalidInput, match="tool_call_id 'a'|tool_call_id 'b'"):
+        chat(*NO_RESULTS[name]).prompts(CharTokenizer(), is_plain=True)
+
+
+async def test_a_name_is_not_left_out(served):
+    """A model without a chat template has no place for it."""
+    body = {"model": MODEL, "messages": [{**ASK[0], "name": "ann"}], "max_tokens": 1}
+    async with served.http() as http:
+        assert (await http.post("/v1/chat/completions", json=body)).status_code == 400
+        del body["messages"][0]["name"]
+        assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
+        body["messages"][0]["name"] = "a" * 500_000
+        assert "far too long" in (await http.post("/v1/chat/completions", json=body)).text
 
 
 TEXTS = {
