@@ -77,8 +77,9 @@ class DataConfig(Spec):
     """What becomes of samples longer than `max_tokens`. Those of which nothing to learn is left, as behind a long
     prompt, are dropped either way."""
     held_out: int = Field(default=0, ge=0)
-    """Samples from the end that are not trained; their loss is what TRL calls `eval_loss`: a mean of batches, by their
-    samples, so that it depends a little on `per_device_eval_batch_size`."""
+    """Samples from the end that are not trained. Those of one chat, of one trace, or of a block and the blocks in it
+    stay together, so that there may be a few more. Their loss is what TRL calls `eval_loss`: a mean of batches, by
+    their samples, so that it depends a little on `per_device_eval_batch_size`."""
 
 
 class ProbeConfig(Spec):

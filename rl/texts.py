@@ -74,13 +74,15 @@ class Samples:
     def __init__(self) -> None:
         self.parallel: list[Sample] = []
         self.sequential: list[Sample] = []
+        self.origins: list[str] = []
+        """What each is made of: samples of one chat, trace or block with what is in it say the same things."""
         self.dropped = 0
         """That were too long, or of which nothing to learn was left."""
 
     def __len__(self) -> int:
         return len(self.parallel)
 
-    def add(self, parallel: Sample, sequential: Sample | None, max_tokens: int, too_long: str) -> None:
+    def add(self, parallel: Sample, sequential: Sample | None, origin: str, max_tokens: int, too_long: str) -> None:
         pair = (parallel, parallel if sequential is None else sequential)
         if too_long == "cut":
             pair = (pair[0].cut(max_tokens), pair[1].cut(max_tokens))
@@ -89,15 +91,23 @@ class Samples:
             return
         self.parallel.append(pair[0])
         self.sequential.append(pair[1])
+        self.origins.append(origin)
 
     def split(self, held_out: int) -> tuple[Samples, Samples]:
-        """All but the last ones, and these."""
+        """All but the last ones, and these, with all of the first one's origin."""
         at = len(self) - min(held_out, len(self))
+        while 0 < at < len(self) and self.origins[at - 1] == self.origins[at]:
+            at -= 1
         first, last = Samples(), Samples()
         for part, some in ((first, slice(at)), (last, slice(at, None))):
             part.parallel, part.sequential = self.parallel[some], self.sequential[some]
+            part.origins = self.origins[some]
         first.dropped = self.dropped
         return first, last
+
+
+_Read = tuple[Sample, Sample | None, int]
+"""A sample with blocks, the same without, and the place in the line of what they are made of."""
 
 
 def read_samples(
@@ -116,17 +126,18 @@ def read_samples(
                     saved_samples(path, tokenizer) if trace is None else _own_samples(trace, tokenizer)
                 ):
                     _check_fits(sample, number, size or tokenizer.vocab_size, places)
-                    found.add(sample, None, max_tokens, config.too_long)
+                    origin = f"{path}" if is_trace else f"{path}: {number}"
+                    found.add(sample, None, origin, max_tokens, config.too_long)
             except InvalidInput as error:
                 raise InvalidInput(f"{path}: {error}") from None
         return found
-    read: Callable[[DataConfig, HFTokenizer, dict[str, Any]], list[tuple[Sample, Sample | None]]]
+    read: Callable[[DataConfig, HFTokenizer, dict[str, Any]], list[_Read]]
     read = {"texts": _texts, "chat": _chat, "excerpts": _excerpts}[config.kind]
     for path in files(config.paths):
         for where, data in read_lines(path):
             try:
-                for parallel, sequential in read(config, tokenizer, data):
-                    found.add(parallel, sequential, max_tokens, config.too_long)
+                for parallel, sequential, place in read(config, tokenizer, data):
+                    found.add(parallel, sequential, f"{where}: {place}", max_tokens, config.too_long)
             except InvalidInput as error:
                 raise InvalidInput(f"{where}: {error}") from None
     return found
@@ -148,36 +159,37 @@ def _own_samples(trace: Trace, tokenizer: HFTokenizer) -> list[Sample]:
     return trace_samples(trace)
 
 
-def _texts(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:
+def _texts(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any], place: int = 0) -> list[_Read]:
     text, sequential = _string(data, "text"), data.get("sequential")
     if sequential is not None and not isinstance(sequential, str):
         raise InvalidInput("`sequential` is no text")
     asked = _prompt(config, tokenizer, data, config.suffix)
     whole = text_sample(tokenizer, asked, text, config.positions, DIALECTS[config.dialect])
     if sequential is None:
-        return [(whole, None)]
+        return [(whole, None, place)]
     plain = text_sample(tokenizer, _prompt(config, tokenizer, data, config.sequential_suffix), sequential)
-    return [(whole, plain)]
+    return [(whole, plain, place)]
 
 
-def _excerpts(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:
-    found: list[tuple[Sample, Sample | None]] = []
+def _excerpts(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any]) -> list[_Read]:
+    found: list[_Read] = []
     for one in excerpts(_string(data, "text")):
-        found += _texts(config, tokenizer, {"prompt": one.prompt, "text": one.text, "sequential": one.sequential})
+        row = {"prompt": one.prompt, "text": one.text, "sequential": one.sequential}
+        found += _texts(config, tokenizer, row, one.outermost)
     return found
 
 
-def _chat(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any]) -> list[tuple[Sample, Sample | None]]:
+def _chat(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any]) -> list[_Read]:
     if "messages" in data:
         messages, tools = read_messages(data["messages"]), read_tools(data.get("tools"))
         if messages is None:
             raise InvalidInput("`messages` is no list of objects with `role` and `content`")
         check_tools(tokenizer, messages, tools)
-        return [(sample, None) for sample in chat_samples(tokenizer, messages, tools)]
+        return [(sample, None, 0) for sample in chat_samples(tokenizer, messages, tools)]
     prompt = _prompt(config, tokenizer, data, config.suffix)
     written = [*tokenizer.encode_continuation(prompt, _string(data, "completion")), *turn_end(tokenizer)]
     pieces = [Piece(kind="prompt", token_ids=prompt, text=""), Piece(kind="sampled", token_ids=written, text="")]
-    return [(_causal(pieces), None)]
+    return [(_causal(pieces), None, 0)]
 
 
 def _prompt(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any], suffix: str) -> list[int]:

@@ -19,13 +19,15 @@ class Excerpt:
     """`<Think>`, the block, and its conclusion as the answer; well formed."""
     sequential: str
     """The same without blocks."""
+    outermost: int
+    """Place of the block that holds this one and is in no other; its own where that is this one."""
 
 
 def excerpts(text: str, *, max_prompt: int = 600) -> list[Excerpt]:
     """Of every block that is well formed, nested ones too; `max_prompt`: characters of the lines before it, at least
     one line."""
     found: list[Excerpt] = []
-    for element in _parallels(elements(text)[0]):
+    for element, outermost in _parallels(elements(text)[0]):
         prompt = _before(text, element, max_prompt)
         conclusion = element.children[-1] if element.children else None
         if not prompt or conclusion is None or conclusion.name != "Conclusion" or element.end is None:
@@ -38,15 +40,18 @@ def excerpts(text: str, *, max_prompt: int = 600) -> list[Excerpt]:
         answer = text[conclusion.inner : conclusion.close].strip()
         whole = f"<Think>\n{HINT}\n{block}\n</Think>\n\nAnswer: {answer}"
         if not problems(whole):
-            found.append(Excerpt(prompt=prompt, text=whole, sequential=plain(whole)))
+            found.append(Excerpt(prompt=prompt, text=whole, sequential=plain(whole), outermost=outermost.start))
     return found
 
 
-def _parallels(among: list[Element]) -> Iterator[Element]:
+def _parallels(among: list[Element], outermost: Element | None = None) -> Iterator[tuple[Element, Element]]:
+    """(block, the outermost one around it)."""
     for element in among:
-        if element.name == "Parallel":
-            yield element
-        yield from _parallels(element.children)
+        is_block = element.name == "Parallel"
+        around = outermost or (element if is_block else None)
+        if is_block and around is not None:
+            yield element, around
+        yield from _parallels(element.children, around)
 
 
 def _before(text: str, element: Element, most: int) -> str:

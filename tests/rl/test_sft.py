@@ -43,6 +43,7 @@ from plait.tests.rl.tools import (
     texts,
     train_loss,
 )
+from plait.tests.runtime.methods.multiverse.tools import Par, render
 from plait.tests.test_full_disk import full_at
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -99,6 +100,22 @@ def test_every_turn_of_the_assistant_is_trained(template, count, tmp_path):
         assert sample.mask.token_ids[: len(served)] == served
     with pytest.raises(InvalidInput, match="says nothing"):
         chat_samples(tokenizer, messages[:1])
+
+
+def test_what_is_held_out_is_not_trained_as_a_part_of_something_else(tmp_path):
+    """A block in another one, and a chat whose template rewrites earlier turns; two of each."""
+    tokenizer = load_tokenizer(folder(tmp_path / "model", template=REWRITING))
+    block = Par({"1": [" p\n", Par({"1.1": [" x"], "1.2": [" y"]}, "inner"), "q"], "2": [" r"]}, "outer")
+    turns = [{"role": "user" if i % 2 == 0 else "assistant", "content": content} for i, content in enumerate("abcd")]
+    for kind, rows in (
+        ("excerpts", [{"text": render(["<Think>\nAsk.\n", block, "Ask again.\n", block, "</Think>"])}]),
+        ("chat", [{"messages": turns}] * 2),
+    ):
+        path = tmp_path / f"{kind}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = read_samples(DataConfig(kind=kind, paths=(str(path),)), tokenizer, 4096)
+        assert [len(found.split(count)[1]) for count in range(6)] == [0, 2, 2, 4, 4, 4]
+        assert [len(found.split(count)[0]) for count in range(6)] == [4, 2, 2, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
