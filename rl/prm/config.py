@@ -60,7 +60,7 @@ class PRMConfig(TrainConfig):
     bad: str | None = None
     """The same for a bad one; None: `-`."""
     max_tokens: Annotated[int, Field(ge=2)] = 4096
-    """Of a prompt with steps; longer ones are left out."""
+    """Of a prompt with steps; longer ones are cut behind the last verdict that fits, or left out where none does."""
     epochs: int = Field(default=1, ge=1)
     """Passes over the data, each in an order of its own."""
 

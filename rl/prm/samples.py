@@ -25,6 +25,14 @@ class StepSample:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def cut(self, length: int) -> StepSample:
+        """As far as the last verdict within `length` tokens: one of several trajectories that share steps has their
+        verdicts, and may be longer than the others."""
+        if length >= len(self):
+            return self
+        verdicts = {place: is_good for place, is_good in self.verdicts.items() if place < length}
+        return StepSample(self.tokens[: max(verdicts, default=-1) + 1], verdicts)
+
 
 Places = Callable[[Sequence[StepSample], int], dict[str, Tensor]]
 """A batch, given the token to pad with."""

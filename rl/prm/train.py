@@ -138,11 +138,11 @@ def _samples(config: PRMConfig, tokenizer: Tokenizer) -> tuple[list[StepSample],
     dropped = 0
     for part, some in zip(parts, read_trajectories(config.data), strict=True):
         found = [sample for one in some for sample in step_samples(frame, tokenizer, one)]
-        short = [sample for sample in found if len(sample) <= config.max_tokens]
-        dropped += len(found) - len(short)
-        part += short
+        judged = [short for sample in found if (short := sample.cut(config.max_tokens)).verdicts]
+        dropped += len(found) - len(judged)
+        part += judged
     if not parts[0]:
-        why = f"{dropped:,} texts had more than {config.max_tokens:,} tokens, {len(parts[1]):,} are held out"
+        why = f"{dropped:,} texts had no verdict within {config.max_tokens:,} tokens, {len(parts[1]):,} are held out"
         raise InvalidInput(f"there is no step to train on; {why}")
     return parts
 

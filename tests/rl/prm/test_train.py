@@ -17,7 +17,7 @@ import plait
 from plait import InvalidInput
 from plait.rl.checkpoints import PREFIX, STAGING, checkpoints
 from plait.rl.prm.config import PRMConfig
-from plait.rl.prm.train import VERDICTS, train
+from plait.rl.prm.train import VERDICTS, _samples, train
 from plait.rl.run_folder import CONFIG
 from plait.runtime.cli.main import main
 from plait.runtime.engines.native.engine import NativeEngine
@@ -229,6 +229,25 @@ def test_two_processes(head, model, tmp_path):
 def test_wrong_configurations_are_one_error(fields, message, model, tmp_path):
     with pytest.raises(plait.PlaitError, match=message):
         train(config(**{"model": model, "data": lines(tmp_path / "s.jsonl", 2), **fields}), tmp_path / "out")
+
+
+def test_of_a_text_that_is_too_long_the_verdicts_that_fit_are_trained(model, tmp_path):
+    """Another one that shares its first step has no verdict on that. The third has none that fits."""
+    rows = [
+        {"prompt": "q", "steps": ["so;", "long " * 50, "end"], "labels": [True, False, False]},
+        {"prompt": "q", "steps": ["so;", "short"], "labels": [None, False]},
+        {"prompt": "q", "steps": ["long " * 50], "labels": [False]},
+    ]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer = load_tokenizer(model)
+    trained, held_out = _samples(config(model, tmp_path / "s.jsonl", max_tokens=20), tokenizer)
+    assert [(tokenizer.decode(one.tokens), list(one.verdicts.values())) for one in trained] == [
+        ("qso;", [True]),
+        ("qso;short<|end|>", [False]),
+    ]
+    assert not held_out
+    whole, _ = _samples(config(model, tmp_path / "s.jsonl"), tokenizer)
+    assert [list(one.verdicts.values()) for one in whole] == [[True, False, False], [False], [False]]
 
 
 @pytest.mark.parametrize("head", ["words", "classifier"])
