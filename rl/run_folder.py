@@ -1,7 +1,8 @@
-"""The output folder of a training: which configuration made it, and what a run that goes on may have changed."""
+"""The output folder of a training: what it was made with, and what a run that goes on may have changed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,8 +18,11 @@ from .checkpoints import STAGING, checkpoints
 
 CONFIG = "config.json"
 """In the output folder: the fields that the training was begun with."""
+MATERIAL = "material.json"
+"""In the output folder: what the configuration does not tell of what a run takes, in which order."""
 MODELS = ("adapter", "model")
 """In the output folder, in the end: what was trained."""
+ADVICE = "give another --out, or --fresh to begin anew"
 EVENTS = "runs/*_[0-9]*-[0-9]*-[0-9]*_*/events.out.tfevents.*"
 """In the output folder: what transformers writes for TensorBoard if nobody says where, in a folder for each start."""
 
@@ -50,8 +54,7 @@ class RunFolder:
         least = [name for name, field in type(self.config).model_fields.items() if field.is_required()]
         known = own_config(self.out, type(self.config).model_fields, least, self._written(models=True))
         if known is not None and not self.begins_anew:
-            advice = "give another --out, or --fresh to begin anew"
-            check_same(self.out, known, self._fields(), self.may_change, advice=advice)
+            check_same(self.out, known, self._fields(), self.may_change, advice=ADVICE)
 
     def _check_model(self) -> None:
         """Raise `InvalidInput` where the model to begin from is one that the run removes or writes over: going on, it
@@ -68,8 +71,16 @@ class RunFolder:
                 f"the model {model} lies where {self.out} is to hold what is trained: give another --out"
             )
 
-    def claim(self) -> None:
-        """Write the configuration down; where the run begins anew, remove what another one left first."""
+    def claim(self, num_processes: int, data: Iterable[bytes]) -> None:
+        """Write the configuration down; where the run begins anew, remove what another one left first. `data`: all that
+        it learns from and is judged by.
+
+        Raises `InvalidInput` where it would go on with another number of processes or other data: what was shown is
+        skipped by its place among them.
+        """
+        material = {"num_processes": num_processes, "data": _digest(data)}
+        if not self.begins_anew and (self.out / MATERIAL).exists():
+            check_same(self.out, _read(self.out / MATERIAL), material, (), advice=ADVICE)
         shutil.rmtree(self.out / STAGING, ignore_errors=True)
         if self.begins_anew and (self.out / CONFIG).exists():  # Nothing is ours where that is not.
             for old in self._written(models=self.fresh):
@@ -82,13 +93,14 @@ class RunFolder:
                 with suppress(OSError):  # There is something else in it.
                     events.parent.rmdir()
         write_config(self.out, self._fields())
+        _write(self.out / MATERIAL, material)
 
     def _fields(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json")
 
     def _written(self, *, models: bool) -> list[Path]:
         """What a run writes beside its configuration."""
-        names = (*self.outcomes, *(MODELS if models else ()))
+        names = (MATERIAL, *self.outcomes, *(MODELS if models else ()))
         return [*checkpoints(self.out), *(self.out / name for name in names)]
 
 
@@ -102,10 +114,7 @@ def own_config(
         if found := [path.name for path in written if path.exists()]:
             raise InvalidInput(f"{out} holds {', '.join(found)}, but no {CONFIG}: give another --out")
         return None
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InvalidInput(f"{file} is damaged: give another --out") from None
+    known = _read(file)
     if not isinstance(known, dict) or not set(least) <= set(known) <= set(fields):
         raise InvalidInput(f"{file} is the configuration of something else: give another --out")
     return known
@@ -122,4 +131,24 @@ def check_same(
 
 def write_config(out: Path, fields: Mapping[str, Any]) -> None:
     """Write it down. Raises `InvalidInput` where that cannot be."""
-    write_whole(out / CONFIG, json.dumps(fields, indent=1) + "\n", sync=True)
+    _write(out / CONFIG, fields)
+
+
+def _read(file: Path) -> Any:
+    """Raises `InvalidInput`."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InvalidInput(f"{file} is damaged: give another --out") from None
+
+
+def _write(file: Path, fields: Mapping[str, Any]) -> None:
+    """Raises `InvalidInput`."""
+    write_whole(file, json.dumps(fields, indent=1) + "\n", sync=True)
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(len(part).to_bytes(8, "little") + part)
+    return found.hexdigest()

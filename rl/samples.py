@@ -64,6 +64,11 @@ class Sample:
             target=np.concatenate([target, np.array([token for _, token in echoes], dtype=np.int32)]),
         )
 
+    def __bytes__(self) -> bytes:
+        """All of it: two samples differ where these do."""
+        columns = [np.asarray(getattr(self.mask, f.name)) for f in fields(TreeMask)]
+        return b"".join(f"{column.shape}".encode() + column.tobytes() for column in (*columns, self.target))
+
     @property
     def is_trained(self) -> NDArray[np.bool_]:
         """(L,) Is a loss taken here?"""

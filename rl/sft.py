@@ -4,6 +4,7 @@ What is trained is what is served: masks, positions and labels are those of the 
 have written it (`samples.py`), and only what the model writes is trained. The output folder:
 
     config.json      what the run was begun with
+    material.json    the number of processes and a digest of the data: with others no run goes on
     checkpoint-N/    whole or not there; the same command goes on from the last one, to the same losses
     trainer_state.json  the metrics of every step
     probe.json       with `[probe]`: what the model made of held-out prompts, before and after; traces in probe/
@@ -55,7 +56,7 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
     """Train, going on from the last checkpoint in `out`. `fresh`: begin anew.
 
     Raises `InvalidInput` before any work for what is wrong with the configuration, its data, or a folder that another
-    configuration made.
+    configuration, other data or another number of processes made.
     """
     check_given(config)
     if config.muon and (config.lora is not None or "optim" in config.trainer):
@@ -127,7 +128,7 @@ def train(config: SFTConfig, out: Path, *, fresh: bool = False) -> Trained:
             check_patterns(trainer.accelerator.unwrap_model(trainer.model))
         with args.main_process_first():
             if is_main:
-                folder.claim()
+                folder.claim(args.world_size, map(bytes, [*trained, *held_out]))
             found = checkpoints(out)
         if is_probed:
             _probe(config, out, "before", ask, Path(untrained))

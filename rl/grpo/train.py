@@ -60,7 +60,7 @@ def train(config: GRPOConfig, out: Path, *, fresh: bool = False) -> Trained:
 
     The output folder holds `config.json`, checkpoints, `held_out.jsonl`, `traces/`, in the end `model/` and, with
     matplotlib, `learning_curve.svg`. Raises `InvalidInput` before any work for what is wrong with the configuration, or
-    for a folder that another one made.
+    for a folder that another one, other problems or another number of processes made.
     """
     judge = JUDGES.find(config.benchmark.name)
     if config.credit == "per_thread" and judge is None:
@@ -215,7 +215,8 @@ def _train(
         trainer.add_callback(Deadline(config.max_minutes, every=trainer.num_iterations))
     with arguments.main_process_first():
         if is_first():
-            folder.claim()
+            problems = [repr((one.id, one.question, one.reference)).encode() for one in (*samples, *held_out)]
+            folder.claim(arguments.world_size, problems)
         found = checkpoints(out)
     with rollouts:
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)

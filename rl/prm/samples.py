@@ -25,6 +25,10 @@ class StepSample:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def __bytes__(self) -> bytes:
+        """All of it: two samples differ where these do."""
+        return repr((self.tokens, self.verdicts)).encode()
+
     def cut(self, length: int) -> StepSample:
         """As far as the last verdict within `length` tokens: one of several trajectories that share steps has their
         verdicts, and may be longer than the others."""

@@ -45,7 +45,7 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
     """Train, going on from the last checkpoint in `out`. `fresh`: begin anew.
 
     Raises `InvalidInput` before any work for what is wrong with the configuration, its data, or a folder that another
-    configuration made.
+    configuration, other data or another number of processes made.
     """
     from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, set_seed
 
@@ -92,7 +92,7 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
         check_patterns(trainer.accelerator.unwrap_model(trainer.model))
     with args.main_process_first():
         if is_main:
-            folder.claim()
+            folder.claim(args.world_size, map(bytes, [*order, *held_out]))
         found = checkpoints(out)
     if is_main and not (out / VERDICTS).exists():
         _judge(out, "before", trainer.accelerator.unwrap_model(trainer.model), held_out, labels, batch_of)

@@ -14,7 +14,7 @@ from plait import InvalidInput
 from plait.rl.config import SFTConfig, TrainConfig
 from plait.rl.grpo.config import GRPOConfig
 from plait.rl.prm.config import PRMConfig
-from plait.rl.run_folder import CONFIG, RunFolder
+from plait.rl.run_folder import CONFIG, MATERIAL, RunFolder
 from plait.runtime.cli.main import main
 from plait.runtime.disk import holding
 from plait.runtime.spec import Spec
@@ -30,13 +30,13 @@ OTHERS: list[tuple[Callable[..., Spec], dict[str, Any]]] = [
 """Configurations of other kinds of training."""
 
 
-def claim(out, fresh=False, **fields) -> None:
+def claim(out, fresh=False, num_processes=1, data=b"", **fields) -> None:
     config = TrainConfig(**{"model": "m", **fields})
     folder = RunFolder(out=out, config=config, may_change=["threads"], outcomes=OUTCOMES, fresh=fresh)
     before = content(out)
     folder.check()
     assert content(out) == before
-    folder.claim()
+    folder.claim(num_processes, [data])
 
 
 def content(out: Path) -> dict[str, bytes | None]:
@@ -75,15 +75,33 @@ def test_a_run_that_goes_on_keeps_all_and_its_configuration(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == whole
 
 
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [({"num_processes": 2}, "num_processes"), ({"data": b"x"}, "data")],
+)
+def test_a_run_goes_on_with_its_processes_and_data(other, message, tmp_path):
+    left(tmp_path, checkpoint=True)
+    before = content(tmp_path)
+    with pytest.raises(InvalidInput, match=f"other {message}: .*--fresh"):
+        again(tmp_path, **other)
+    assert content(tmp_path) == before
+    again(tmp_path)
+    (tmp_path / MATERIAL).unlink()  # as earlier versions left it
+    again(tmp_path, **other)
+    with pytest.raises(InvalidInput, match=f"other {message}: "):
+        again(tmp_path)
+    again(tmp_path, fresh=True)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_without_a_checkpoint_nothing_is_told_of_the_run_before(tmp_path, seed):
     left(tmp_path, checkpoint=False)
-    assert again(tmp_path, seed=seed) == ["adapter", CONFIG, "model", "notes"]
+    assert again(tmp_path, seed=seed) == ["adapter", CONFIG, MATERIAL, "model", "notes"]
 
 
 def test_fresh_leaves_nothing_of_the_run_before(tmp_path):
     left(tmp_path, checkpoint=True)
-    assert again(tmp_path, fresh=True, seed=1) == [CONFIG, "notes"]
+    assert again(tmp_path, fresh=True, seed=1) == [CONFIG, MATERIAL, "notes"]
 
 
 @pytest.mark.parametrize(
@@ -130,11 +148,12 @@ def test_a_folder_by_another_configuration_stays_as_it_is(text, checkpoint, fres
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-@pytest.mark.parametrize("name", ["checkpoint-2", "adapter", "model", *OUTCOMES])
+@pytest.mark.parametrize("name", ["checkpoint-2", "adapter", "model", MATERIAL, *OUTCOMES])
 def test_what_no_run_made_is_not_written_over(name, fresh, tmp_path):
     (tmp_path / "notes").write_text("mine")
-    assert again(tmp_path) == [CONFIG, "notes"]
-    (tmp_path / CONFIG).unlink()
+    assert again(tmp_path) == [CONFIG, MATERIAL, "notes"]
+    for file in (CONFIG, MATERIAL):
+        (tmp_path / file).unlink()
     (tmp_path / name).mkdir()
     (tmp_path / name / "file").write_text("")
     kept(tmp_path, f"holds {name}, but no {CONFIG}", fresh)

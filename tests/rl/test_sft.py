@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import plait
 from plait import InvalidInput, Multiverse, Runtime, SelfConsistency, Sequential, UnsupportedModel
 from plait.rl.checkpoints import PREFIX, STAGING, checkpoints
-from plait.rl.config import DataConfig, SFTConfig
+from plait.rl.config import DataConfig, SFTConfig, read_toml
 from plait.rl.curriculum import MULTIVERSE, mixed, shuffled
 from plait.rl.own_tokens import PIECES, check_column, check_spelling
 from plait.rl.samples import IGNORED, collate, trace_dataset, trace_samples
@@ -519,6 +519,11 @@ def test_time_that_is_up_ends_with_a_checkpoint_and_a_model(model, tmp_path):
     assert second.is_finished and len(second.losses) == 18
     with pytest.raises(InvalidInput, match="made with other epochs"):
         train(given.model_copy(update={"epochs": 4}), tmp_path / "out")
+    shown = data.read_text()
+    data.write_text(shown.replace("Answer: 3", "Answer: 4"))
+    with pytest.raises(InvalidInput, match="made with other data: "):
+        train(given, tmp_path / "out")
+    data.write_text(shown)
     (tmp_path / "out" / "probe").mkdir()
     (tmp_path / "out" / "probe.json").write_text("{}")
     again = train(given.model_copy(update={"epochs": 1, "max_minutes": None}), tmp_path / "out", fresh=True)
@@ -605,6 +610,8 @@ def test_two_processes(model, tmp_path):
     losses = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
     assert losses == pytest.approx(alone.losses, rel=1e-3) and len(losses) == 3
     assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
+    with pytest.raises(InvalidInput, match="made with other num_processes: "):
+        train(SFTConfig(**read_toml(tmp_path / "c.toml")), tmp_path / "out")
 
 
 # -- configurations --------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from plait import InvalidInput
 from plait.evals.config import MethodConfig
 from plait.rl.checkpoints import checkpoints
 from plait.rl.grpo.config import GRPOConfig
@@ -56,6 +57,8 @@ def test_two_processes_learn_what_one_learns(tmp_path):
         once = alone.pop("packing/computed_tokens")
         assert once <= between.pop("packing/computed_tokens") < 1.1 * once
         assert between == pytest.approx(alone, rel=1e-3, abs=1e-6)
+    with pytest.raises(InvalidInput, match="made with other num_processes"):
+        run(str(tmp_path / "tiny"), str(tmp_path / "two"), 2)
 
 
 def logged(out: Path) -> list[dict[str, Any]]:

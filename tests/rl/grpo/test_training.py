@@ -82,7 +82,7 @@ def weights(folder):
     return AutoModelForCausalLM.from_pretrained(folder).state_dict()
 
 
-def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path):
+def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path, monkeypatch):
     fields = {"credit": "per_thread", "chunks": 2, "latency": 0.1, "scale": "none"}
     held_out = {"held_out": {"benchmark": {"name": "test_vowels"}, "every": 2}}
     model = train(config(folder, steps=4, **fields, **held_out), tmp_path / "whole").model
@@ -102,6 +102,10 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path):
     train(config(folder, steps=2, **fields), tmp_path / "parts")
     with pytest.raises(InvalidInput, match="other learning_rate: .*--fresh"):
         train(config(folder, steps=4, **fields, learning_rate=1e-3), tmp_path / "parts")
+    with monkeypatch.context() as other, pytest.raises(InvalidInput, match="other data: .*--fresh"):
+        problems = Vowels().load()
+        other.setattr(Vowels, "load", lambda self: problems[::-1])
+        train(config(folder, steps=4, **fields), tmp_path / "parts")
     (tmp_path / "parts" / STAGING / "checkpoint-3").mkdir(parents=True)  # as a kill leaves it
     resumed = train(config(folder, steps=4, **fields), tmp_path / "parts").model
     # Its optimiser's moments are rounded no other way; what was looked at in between changes nothing.

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import plait
 from plait import InvalidInput
 from plait.rl.checkpoints import PREFIX, STAGING, checkpoints
+from plait.rl.config import read_toml
 from plait.rl.prm.config import PRMConfig
 from plait.rl.prm.train import VERDICTS, _samples, train
 from plait.rl.run_folder import CONFIG
@@ -129,6 +130,9 @@ def test_a_run_goes_on_to_the_same_losses(head, model, tmp_path):
     assert all((value == published[name]).all() for name, value in weights[0].items())
     with pytest.raises(InvalidInput, match="made with other seed"):
         train(config(model, data, **{**fields, "seed": 4}), tmp_path / "out")
+    data.write_text(data.read_text().replace("false", "true", 1))
+    with pytest.raises(InvalidInput, match="made with other data"):
+        train(config(model, data, **fields), tmp_path / "out")
 
 
 def test_steps_are_judged_anew_where_a_run_begins_anew(model, tmp_path):
@@ -188,6 +192,8 @@ def test_two_processes(head, model, tmp_path):
     losses = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
     assert losses == pytest.approx(alone.losses, rel=1e-3) and len(losses) == 3
     assert (tmp_path / "out" / "model" / "prm.json").is_file()
+    with pytest.raises(InvalidInput, match="made with other num_processes"):
+        train(PRMConfig(**read_toml(tmp_path / "c.toml")), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
