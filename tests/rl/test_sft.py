@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 import plait
 from plait import InvalidInput, Multiverse, Runtime, SelfConsistency, Sequential, UnsupportedModel
 from plait.rl.checkpoints import PREFIX, STAGING, checkpoints
-from plait.rl.config import DataConfig, SFTConfig, read_toml
+from plait.rl.config import DataConfig, SFTConfig
 from plait.rl.curriculum import MULTIVERSE, mixed, shuffled
 from plait.rl.own_tokens import PIECES, check_column, check_spelling
+from plait.rl.run_folder import MATERIAL
 from plait.rl.samples import IGNORED, collate, trace_dataset, trace_samples
 from plait.rl.sft import train
 from plait.rl.texts import chat_samples, read_samples, text_sample
@@ -610,8 +611,7 @@ def test_two_processes(model, tmp_path):
     losses = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
     assert losses == pytest.approx(alone.losses, rel=1e-3) and len(losses) == 3
     assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
-    with pytest.raises(InvalidInput, match="made with other num_processes: "):
-        train(SFTConfig(**read_toml(tmp_path / "c.toml")), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / MATERIAL).read_text())["num_processes"] == 2
 
 
 # -- configurations --------------------------------------------------------------------------------------------
