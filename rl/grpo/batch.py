@@ -69,13 +69,19 @@ class Shape:
     device: torch.device | str = "cpu"
 
 
+def scale_of(calls: Sequence[Credited]) -> float:
+    """What the lightest token weighs 1 with: TRL divides sums of metrics by those of weights, but by 1 at least."""
+    return max((1.0 / one.weight for one in calls), default=1.0)
+
+
 def chunks(
-    forest: Forest, calls: Sequence[Credited], count: int, rollouts: float, shape: Shape
+    forest: Forest, calls: Sequence[Credited], count: int, rollouts: float, shape: Shape, scale: float
 ) -> list[dict[str, Any]]:
     """Split the loss over `calls` into `count` parts that add up to it: the mean over `rollouts` rollouts.
 
     Each part is a batch as `GRPOTrainer` takes it, one row for each call, with its `Layout`. `tool_mask` holds the
-    tokens' weights; only what the model sampled is in the rows, since the layout has the rest.
+    tokens' weights times `scale` (`scale_of`), one for all processes, whose weights TRL adds up; only what the model
+    sampled is in the rows, since the layout has the rest.
     """
     rows = pack(
         forest, [one.call for one in calls], share=shape.share, token_cost=shape.token_cost, most=shape.row_tokens
@@ -86,17 +92,14 @@ def chunks(
         least = loads.index(min(loads))
         parts[least].append(row)
         loads[least] += row.cost(shape.token_cost)
-    return [_chunk(forest, calls, part, rollouts, shape) for part in parts]
+    return [_chunk(forest, calls, part, rollouts, shape, scale) for part in parts]
 
 
 def _chunk(
-    forest: Forest, calls: Sequence[Credited], rows: Sequence[Row], rollouts: float, shape: Shape
+    forest: Forest, calls: Sequence[Credited], rows: Sequence[Row], rollouts: float, shape: Shape, scale: float
 ) -> dict[str, Any]:
     numbers = [i for row in rows for i in row.calls]
     own = [calls[i] for i in numbers]
-    # Weights of 1 in the chunk's mean: TRL divides sums of metrics by those of weights, but by 1 at least.
-    total = sum(one.weight * len(one.call.tokens) for one in own)
-    factor = sum(len(one.call.tokens) for one in own) / total if total else 1.0
     local = {number: place for place, number in enumerate(numbers)}
     placed = [replace(row, calls=[local[i] for i in row.calls]) for row in rows]
     if own:
@@ -111,7 +114,7 @@ def _chunk(
         length = len(one.call.tokens)
         ids[i, :length] = torch.tensor(one.call.tokens)
         mask[i, :length] = 1
-        weights[i, :length] = factor * one.weight
+        weights[i, :length] = scale * one.weight
         advantages[i, :length] = one.advantage
         old[i, :length] = torch.tensor(one.call.logprobs)
     tensors = {
@@ -122,7 +125,7 @@ def _chunk(
         "tool_mask": weights,
         "advantages": advantages,
         "old_per_token_logps": old,
-        "num_items_in_batch": torch.tensor(factor * rollouts),
+        "num_items_in_batch": torch.tensor(scale * rollouts),
     }
     return {**{name: tensor.to(shape.device) for name, tensor in tensors.items()}, "layout": layout}
 

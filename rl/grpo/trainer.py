@@ -24,7 +24,7 @@ from ..checkpoints import SafeCheckpoints
 from ..quiet import Quiet
 from ..trainer_arguments import CheckedOptimizer
 from . import credit
-from .batch import Shape, chunks, credited, padded
+from .batch import Shape, chunks, credited, padded, scale_of
 from .forest import Forest
 from .packed import Layout, score
 from .rollouts import Request, Rollout, Rollouts, failures, rollout_seed
@@ -118,7 +118,8 @@ class ThreadTrainer(Quiet, CheckedOptimizer, SafeCheckpoints, GRPOTrainer):
         if self.beta == 0.0 and not self._entropy_bonus_enabled:
             # Nothing is learnt where the advantage is 0; such rollouts count in the mean all the same.
             calls = [one for one in calls if one.advantage]
-        parts = chunks(forest, calls, self._count, everywhere, self._shape)
+        (scale,) = self._most([scale_of(calls)])
+        parts = chunks(forest, calls, self._count, everywhere, self._shape, scale)
         if self.accelerator.num_processes > 1:
             # What TRL gathers of each row has to be as long everywhere.
             own = torch.tensor([len(part["completion_ids"]) for part in parts], device=self._shape.device)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.grpo_config import GRPOConfig
 
 from plait.evals.benchmark import Sample
-from plait.rl.grpo.batch import Shape, chunks, credited, padded
+from plait.rl.grpo.batch import Shape, chunks, credited, padded, scale_of
 from plait.rl.grpo.credit import Told
 from plait.rl.grpo.forest import Forest
 from plait.rl.grpo.packed import token_cost
@@ -61,7 +61,7 @@ def test_rows_that_fill_a_chunk_up_weigh_nothing_and_change_nothing():
     forest = Forest()
     calls = credited(forest, [rollouts("shared")], "shared")
     shape = Shape(share=True, token_cost=1, row_tokens=64, pass_tokens=64)
-    (chunk,) = chunks(forest, calls, 1, 2, shape)
+    (chunk,) = chunks(forest, calls, 1, 2, shape, 1.0)
     longer = padded(chunk, 7)
     assert set(longer) == set(chunk) and len(calls) == 4
     for name, value in chunk.items():
@@ -143,7 +143,7 @@ def test_loss_and_gradient_of_two_rollouts(folder, tmp_path, mode, share, count,
     calls = credited(forest, [rollouts(mode)], mode)
     flat = [value for values in ADVANTAGES[mode] for value in values]
     assert [one.advantage for one in calls] == pytest.approx(flat)
-    parts = chunks(forest, calls, count, 2.0, shape)
+    parts = chunks(forest, calls, count, 2.0, shape, scale_of(calls))
     assert sum(int((part["tool_mask"] > 0).any(-1).sum()) for part in parts) == 4
     total = torch.zeros(())
     for part in parts:
@@ -167,7 +167,7 @@ def test_tokens_of_high_entropy_are_those_whatever_they_weigh(threshold, folder,
     shape = Shape(share=True, token_cost=1, row_tokens=64, pass_tokens=64)
     trainer = trainer_of(model, folder, tmp_path, shape)
     forest = Forest()
-    (chunk,) = chunks(forest, credited(forest, [rollouts("shared")], "shared"), 1, 2.0, shape)
+    (chunk,) = chunks(forest, credited(forest, [rollouts("shared")], "shared"), 1, 2.0, shape, 1.0)
     weights = chunk["completion_mask"] * chunk["tool_mask"]
     entropies = torch.rand(weights.shape, generator=torch.Generator().manual_seed(0))
     found = trainer.get_high_entropy_mask(entropies, weights, threshold)
@@ -197,9 +197,14 @@ def test_calls_are_off_the_policy_by_the_mean_over_their_tokens_whatever_they_we
     )
     trainer.current_gradient_accumulation_steps = count
     forest = Forest()
-    parts = chunks(forest, credited(forest, [group], "shared", scale="none", weights=weights), count, len(group), shape)
-    for part in parts:  # Or the means that TRL tells of it are too small where they are light.
-        assert float(part["tool_mask"].sum()) == pytest.approx(int(part["completion_mask"].sum()))
+    credits = credited(forest, [group], "shared", scale="none", weights=weights)
+    parts = chunks(forest, credits, count, len(group), shape, scale_of(credits))
+    # Or the means that TRL tells of a part are too small where it is light ...
+    lightest = [float(part["tool_mask"][part["completion_mask"] > 0].min()) for part in parts]
+    assert min(lightest) == pytest.approx(1.0)
+    # ... and weigh the parts of several processes wrongly where these have scales of their own.
+    whole = sum(float(part["tool_mask"].sum()) for part in parts)
+    assert whole == pytest.approx(scale_of(credits) * sum(one.weight * len(one.call.tokens) for one in credits))
     total = sum(float(trainer._compute_loss(model, part).detach()) for part in parts)
 
     rate = right / len(group)
