@@ -20,14 +20,21 @@ def main() -> int:
     parent = os.getppid()
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) or libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, end)
     if os.getppid() != parent:
         return 1
-    command = subprocess.Popen(sys.argv[1:])
     try:
-        return command.wait() % 256
+        status = subprocess.Popen(sys.argv[1:]).wait() % 256
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return status
     finally:
         end_children()
+
+
+def end(*_: object) -> None:
+    # The death of a parent with several threads may be told twice, and the second time would break off the end.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
 
 
 def end_children() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +20,7 @@ from plait.agents.environments import Environment
 from plait.agents.repository import Snapshot
 from plait.agents.sandbox.base import SANDBOXES, Limits, Sandbox, SandboxFailed
 from plait.agents.sandbox.bubblewrap import Bubblewrap
-from plait.agents.sandbox.local import Local
+from plait.agents.sandbox.local import REAPER, Local
 from plait.runtime.errors import InvalidInput
 from plait.tests.agents.sandbox import attacks
 from plait.tests.agents.sandbox.tools import leftovers, make_repository, needs_bubblewrap, processes_with, state
@@ -198,6 +200,22 @@ async def test_when_plait_is_killed_its_commands_die(snapshot):
     process.kill()
     await process.wait()
     assert wait_until(lambda: not processes_with(marker))
+
+
+def test_the_end_of_a_command_is_not_broken_off(tmp_path):
+    """However often it is asked for: the death of several threads is told several times."""
+    code = f"import os, pathlib, time; pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch(); time.sleep(60)"
+    for _ in range(4):
+        reaper = subprocess.Popen([sys.executable, "-I", "-S", str(REAPER), sys.executable, "-I", "-S", "-c", code])
+        while not (started := list(tmp_path.iterdir())):
+            time.sleep(0.005)
+        while reaper.poll() is None:
+            reaper.send_signal(signal.SIGTERM)
+            time.sleep(0.0002)
+        started[0].unlink()
+        assert reaper.returncode == 1
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(started[0].name), 0)
 
 
 async def test_twenty_at_once_share_nothing(sandbox, snapshot):
