@@ -45,9 +45,9 @@ def exit_status(run: Callable[[], int | None]) -> int:
 
 
 def is_terminated() -> bool:
-    """Has SIGTERM come, for the command that runs? For one that Ctrl-C does not end."""
-    handler = signal.getsignal(signal.SIGTERM)
-    return isinstance(handler, _Termination) and handler.has_come
+    """Has one of `_ENDING` come, for the command that runs? For one that Ctrl-C does not end."""
+    handlers = map(signal.getsignal, _ENDING)
+    return any(isinstance(handler, _Termination) and handler.has_come for handler in handlers)
 
 
 def _open_closed() -> None:
@@ -89,8 +89,12 @@ class _Stream:
                 raise
 
 
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""The latter comes where the terminal is closed or its connection lost; `nohup` has it ignored."""
+
+
 class _Termination:
-    """Handles SIGTERM by what Ctrl-C does."""
+    """Handles a signal by what Ctrl-C does."""
 
     has_come = False
 
@@ -101,9 +105,10 @@ class _Termination:
 
 @contextmanager
 def _ending_like_interrupt() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does: jobs are cancelled, their traces saved, what they hold is freed."""
+    """`_ENDING` do what Ctrl-C does: jobs are cancelled, their traces saved, what they hold is freed."""
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    taken = [number for number in _ENDING if is_main and signal.getsignal(number) is signal.SIG_DFL]
+    if not taken:
         yield
         return
     interrupted = signal.getsignal(signal.SIGINT)
@@ -111,10 +116,12 @@ def _ending_like_interrupt() -> Iterator[None]:
         # As for what a shell starts in the background. It is to end all the same, and asyncio ends jobs in good order
         # only where this is the handler.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _Termination())
+    for number in taken:
+        signal.signal(number, _Termination())
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
         if interrupted is signal.SIG_IGN:
             signal.signal(signal.SIGINT, interrupted)

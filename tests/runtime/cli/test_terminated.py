@@ -1,4 +1,4 @@
-"""SIGTERM ends a command as Ctrl-C does: its trace is saved, and nothing is said."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: its trace is saved, and nothing is said."""
 
 from __future__ import annotations
 
@@ -36,16 +36,21 @@ class Slow(Method):
 @pytest.mark.parametrize(("number", "interrupted"), [
     (signal.SIGTERM, signal.default_int_handler),
     (signal.SIGTERM, signal.SIG_IGN),  # as what a shell starts with &
+    (signal.SIGHUP, signal.default_int_handler),  # as where the terminal is closed
     (signal.SIGINT, signal.default_int_handler),
 ])  # fmt: skip
 def test_a_signal_in_the_midst_of_a_job(tmp_path, number, interrupted):
     (tmp_path / "slow.py").write_text(SLOW)
     (tmp_path / "job.json").write_text(json.dumps({"method": {"method": "slow"}}))
     command = [sys.executable, "-m", "plait", "run", "--import", "slow.py", "job.json", "--trace", "trace.jsonl"]
+
+    def handled() -> None:
+        signal.signal(signal.SIGINT, interrupted)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs the tests by nohup ignores it
+
     with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, interrupted),
-    ) as process:  # fmt: skip
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=handled
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
@@ -54,7 +59,8 @@ def test_a_signal_in_the_midst_of_a_job(tmp_path, number, interrupted):
     assert trace.end is not None and trace.end["finish"] == "cancelled"
 
 
-def test_the_handler_is_gone_afterwards():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_handler_is_gone_afterwards(number):
+    before = signal.getsignal(number)
     assert main(["trace", "show", "/no/such/file"]) == 1
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
