@@ -33,6 +33,10 @@ def _takes_objects(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+_NO_PARAMETERS = {"type": "object", "properties": {}}
+"""As it is known to models. Read as a schema it would allow any."""
+
+
 class Tool(Spec):
     """A function that the model may ask for; who called the model runs it."""
 
@@ -40,8 +44,8 @@ class Tool(Spec):
     """Letters, digits, `_`, `.` and `-`."""
     description: str | None = None
     """What it is for."""
-    parameters: Annotated[dict[str, Any], AfterValidator(_takes_objects)] = {"type": "object", "properties": {}}
-    """JSON schema of its arguments, which are an object."""
+    parameters: Annotated[dict[str, Any], AfterValidator(_takes_objects)] = _NO_PARAMETERS
+    """JSON schema of its arguments, which are an object; as it is by default, there are none."""
 
     def described(self) -> dict[str, Any]:
         """As chat templates take it."""
@@ -190,7 +194,10 @@ def forcing(tools: Sequence[Tool], marks: tuple[str, str], *, parallel: bool) ->
         before, behind = f'{begin}\n{{"name": "{tool.name}", "arguments": ', "}\n" + end
         rules.append(f"call{i}: {json.dumps(before)} arguments{i} {json.dumps(behind)}")
         # Whatever else the schema allows, a call's arguments are an object.
-        rules.append(f"arguments{i}: %json {json.dumps({**tool.parameters, 'type': 'object'})}")
+        schema = {**tool.parameters, "type": "object"}
+        if schema == _NO_PARAMETERS:
+            schema["additionalProperties"] = False
+        rules.append(f"arguments{i}: %json {json.dumps(schema)}")
     return GrammarConstraint(grammar="\n".join(rules))
 
 

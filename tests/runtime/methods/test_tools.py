@@ -164,7 +164,7 @@ async def test_none_is_without_tools():
 @pytest.mark.parametrize(
     ("choice", "texts", "refused"),
     [
-        ("required", ["{w}", "{n}", "{w}\n{n}"], ["", "hello", "{w}{n}", "{w}\nand", "{bad}"]),
+        ("required", ["{w}", "{n}", "{w}\n{n}"], ["", "hello", "{w}{n}", "{w}\nand", "{bad}", "{more}"]),
         ("get_weather", ["{w}"], ["{n}", "{w}\n{w}"]),
     ],
 )
@@ -172,6 +172,7 @@ async def test_what_has_to_be_called_is_a_constraint(choice, texts, refused):
     names = {
         "w": written(ToolCall("get_weather", {"city": "Paris", "unit": "c"}), MARKS),
         "n": written(ToolCall("now", {}), MARKS),
+        "more": written(ToolCall("now", {"city": "Paris"}), MARKS),
         "bad": written(ToolCall("get_weather", {"town": "Paris"}), MARKS),
     }
     for text in texts:
