@@ -19,6 +19,7 @@ from .continuation import encode_continuation
 from .patience import within
 from .special_tokens import NAMES, add_special_tokens, optional_json
 from .spelling import token_bytes
+from .tokenizer_classes import as_transformers_has_it
 
 TOOL_MARKS = ("<tool_call>", "</tool_call>")
 """Around calls as Qwen2.5's, Qwen3's and Hermes' templates have them."""
@@ -88,12 +89,7 @@ class HFTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise InvalidInput(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
         own = optional_json(folder / "tokenizer_config.json")
-        # What transformers' classes have, whatever tokenizer.json says.
-        kind, splitter = str(own.get("tokenizer_class")).removesuffix("Fast"), tokenizer.pre_tokenizer
-        if tokenizer.normalizer is None and kind == "Qwen2Tokenizer":
-            tokenizer.normalizer = tokenizers.normalizers.NFC()
-        if kind in ("GPT2Tokenizer", "GPTNeoXTokenizer") and isinstance(splitter, tokenizers.pre_tokenizers.ByteLevel):
-            splitter.add_prefix_space = bool(own.get("add_prefix_space"))
+        as_transformers_has_it(tokenizer, own, optional_json(folder / "config.json").get("model_type"))
         special = add_special_tokens(tokenizer, folder, own)
         templates = read_templates(folder, own)
 
