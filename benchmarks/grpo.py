@@ -31,7 +31,7 @@ from trl.trainer.utils import add_fused_lm_head
 from ..evals.benchmark import Benchmark, Sample, Verdict
 from ..evals.benchmarks.countdown.benchmark import Countdown
 from ..evals.config import MethodConfig
-from ..rl.grpo.batch import Credited, Shape, chunks
+from ..rl.grpo.batch import Credited, Shape, chunks, scale_of
 from ..rl.grpo.config import GRPOConfig
 from ..rl.grpo.forest import Forest
 from ..rl.grpo.packed import score, token_cost
@@ -130,7 +130,7 @@ def step(model: Any, rollouts: Rollouts, requests: Sequence[Request], shape: Sha
     model.train()
     gradients: list[list[torch.Tensor]] = []
     for share in (True, False):
-        (part,) = chunks(forest, calls, 1, len(requests), replace(shape, share=share))
+        (part,) = chunks(forest, calls, 1, len(requests), replace(shape, share=share), scale_of(calls))
 
         def backward(part: dict[str, Any] = part) -> None:
             model.zero_grad()
