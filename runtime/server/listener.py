@@ -51,6 +51,7 @@ class Listener(uvicorn.Server):
             http=_protocol(service, Connections(connections)),
             ws="none",
             log_config=None,
+            log_level="error",  # Bad clients would fill the log: a line for each request that is no HTTP.
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=SECONDS_TO_CLOSE,
