@@ -25,6 +25,8 @@ TOOL_MARKS = ("<tool_call>", "</tool_call>")
 """Around calls as Qwen2.5's, Qwen3's and Hermes' templates have them."""
 TEMPLATE_SECONDS = 3.0
 """For one chat through the chat template, which takes milliseconds."""
+_TRIED = 300
+"""Tokens that are looked for a text that has one: there may be one for each byte in front."""
 _LONG = 4096
 """Characters of a text whose encoding takes milliseconds."""
 
@@ -249,10 +251,22 @@ def _unknown_refused() -> Iterator[None]:
 
 def _prefix(tokenizer: tokenizers.Tokenizer) -> tuple[int, ...]:
     """The special tokens that the post-processor puts in front of a text."""
-    with _unknown_refused():
-        encoding = tokenizer.encode("a", add_special_tokens=True)
-    count = len(list(takewhile(bool, encoding.special_tokens_mask)))
-    return tuple(encoding.ids[:count])
+    for text in _texts(tokenizer):
+        try:
+            encoding = tokenizer.encode(text, add_special_tokens=True)
+        except Exception:  # the library raises bare Exception: there is no token for it
+            continue
+        count = len(list(takewhile(bool, encoding.special_tokens_mask)))
+        if count < len(encoding.ids):
+            return tuple(encoding.ids[:count])
+    return ()
+
+
+def _texts(tokenizer: tokenizers.Tokenizer) -> Iterator[str]:
+    """Some that the tokenizer may have tokens for: a small vocabulary has no "a"."""
+    yield "a"
+    for id in sorted(tokenizer.get_vocab(with_added_tokens=False).values())[:_TRIED]:
+        yield tokenizer.decode([id])
 
 
 def _byte_tokens(tokenizer: tokenizers.Tokenizer) -> frozenset[int]:

@@ -20,16 +20,16 @@ def as_transformers_has_it(tokenizer: Tokenizer, own: Mapping[str, Any], model_t
         splitter.add_prefix_space = bool(own.get("add_prefix_space"))
     # The class is named by some whose tokens are GPT-2's, too.
     is_sentencepiece = isinstance(tokenizer.model, models.BPE) and tokenizer.model.byte_fallback
-    if kind == "LlamaTokenizer" and is_sentencepiece and model_type not in _OVERRULED:
-        _as_llama(tokenizer, own)
+    if kind in ("LlamaTokenizer", "CodeLlamaTokenizer") and is_sentencepiece and model_type not in _OVERRULED:
+        _as_llama(tokenizer, own, is_code=kind == "CodeLlamaTokenizer")
 
 
-def _as_llama(tokenizer: Tokenizer, own: Mapping[str, Any]) -> None:
+def _as_llama(tokenizer: Tokenizer, own: Mapping[str, Any], *, is_code: bool) -> None:
     """A space in front of the text, and of what stands behind special tokens only if `legacy`: the first files had it
-    from their normaliser, which is blind to what stands before."""
+    from their normaliser, which is blind to what stands before. Code Llama's class knows no `legacy`."""
     has_space = own.get("add_prefix_space") in (None, True)
-    scheme = "never" if not has_space else "always" if own.get("legacy") else "first"
+    scheme = "never" if not has_space else "always" if own.get("legacy") and not is_code else "first"
     tokenizer.normalizer = None
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("\u2581", scheme, split=False)
     steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
-    tokenizer.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if has_space else [])])
+    tokenizer.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if has_space or is_code else [])])

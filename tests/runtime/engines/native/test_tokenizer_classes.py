@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from plait.runtime.engines.native.tokenizer import HFTokenizer
 from plait.tests.runtime.engines.native.tokenizer_kinds import BOS, EOS, raw
@@ -29,6 +31,8 @@ def folder(tmp_path, model_type, kind=SENTENCEPIECE, **own):
     {"tokenizer_class": "LlamaTokenizer", "legacy": True},
     {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": None},
     {"tokenizer_class": "LlamaTokenizerFast", "add_prefix_space": False},
+    {"tokenizer_class": "CodeLlamaTokenizer", "legacy": True},
+    {"tokenizer_class": "CodeLlamaTokenizer", "add_prefix_space": False},
     {"tokenizer_class": "PreTrainedTokenizerFast"},
     {},
 ])  # fmt: skip
@@ -51,3 +55,20 @@ def test_a_class_of_sentencepiece_makes_nothing_of_byte_level_tokens(tmp_path):
     found = HFTokenizer.load(folder(tmp_path, "llama", kind, tokenizer_class="LlamaTokenizerFast"))
     for text in TEXTS:
         assert found.encode(text) == raw(kind).encode(text).ids
+
+
+@pytest.mark.parametrize("kind", ["BPE", "WordLevel", "Unigram"])
+def test_a_small_vocabulary(kind, tmp_path):
+    """None but these characters, and no token for what is unknown."""
+    vocabulary = {token: id for id, token in enumerate([BOS, EOS, *"0123456789+-= "])}
+    made = Tokenizer({
+        "BPE": lambda: models.BPE(vocabulary, []),
+        "WordLevel": lambda: models.WordLevel(vocabulary, unk_token="<none>"),
+        "Unigram": lambda: models.Unigram([(token, -1.0) for token in vocabulary]),
+    }[kind]())  # fmt: skip
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Split("", "isolated"), decoders.Fuse()
+    made.post_processor = TemplateProcessing(f"{BOS} $A {EOS}", special_tokens=[(BOS, 0), (EOS, 1)])
+    PreTrainedTokenizerFast(tokenizer_object=made, bos_token=BOS, eos_token=EOS).save_pretrained(tmp_path)
+    found = HFTokenizer.load(tmp_path)
+    assert found.prefix_ids == (0,)
+    assert found.encode("1+2") == AutoTokenizer.from_pretrained(tmp_path)("1+2").input_ids[:-1]
