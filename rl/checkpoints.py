@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ class SafeCheckpoints(_Base):
                 kept = checkpoints(out)[-limit:]
                 for old in checkpoints(out):
                     if old not in kept and old.name != Path(best or "").name:
-                        shutil.rmtree(old)
+                        remove(old)
         self.accelerator.wait_for_everyone()
 
     def _note_best(self, written: str | None = None) -> None:
@@ -113,9 +113,20 @@ def publish(folder: Path, place: Path) -> None:
     for path in (*folder.rglob("*"), folder):
         sync_path(path)
     if place.exists():
-        shutil.rmtree(place)
+        remove(place)
     folder.replace(place)
     sync_path(place.parent)
+
+
+def remove(folder: Path) -> None:
+    """From an output folder, at once: a kill leaves nothing there that is not whole."""
+    gone = folder.with_name(STAGING) / f"{folder.name}.gone"
+    gone.parent.mkdir(exist_ok=True)
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.replace(gone)
+    shutil.rmtree(gone)
+    with suppress(OSError):  # There is something else in it.
+        gone.parent.rmdir()
 
 
 def checkpoints(out: Path) -> list[Path]:

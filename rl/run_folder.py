@@ -14,7 +14,7 @@ from typing import Any
 from ..runtime.disk import make_folder, write_whole
 from ..runtime.errors import InvalidInput
 from ..runtime.spec import Spec
-from .checkpoints import STAGING, checkpoints
+from .checkpoints import STAGING, checkpoints, remove
 
 CONFIG = "config.json"
 """In the output folder: the fields that the training was begun with."""
@@ -85,7 +85,7 @@ class RunFolder:
         if self.begins_anew and (self.out / CONFIG).exists():  # Nothing is ours where that is not.
             for old in self._written(models=self.fresh):
                 if old.is_dir() and not old.is_symlink():
-                    shutil.rmtree(old)
+                    remove(old)
                 else:
                     old.unlink(missing_ok=True)
             for events in list(self.out.glob(EVENTS)):

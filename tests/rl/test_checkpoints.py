@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from plait import InvalidInput
-from plait.rl.checkpoints import STAGING, saving
+from plait.rl.checkpoints import STAGING, checkpoints, remove, saving
 from plait.tests.test_full_disk import full_at
 
 
@@ -45,4 +47,18 @@ def test_what_is_no_matter_of_the_disk_stays_what_it_is(tmp_path):
     with pytest.raises(RuntimeError, match="out of memory"), saving(tmp_path):
         (tmp_path / STAGING).mkdir()
         raise RuntimeError("out of memory")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_is_being_removed_is_none(tmp_path, monkeypatch):
+    """Or a run that was killed meanwhile would go on from what is left of it."""
+    (folder := tmp_path / "checkpoint-2").mkdir()
+    for name in "ab":
+        (folder / name).write_text("")
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("os.unlink", Mock(side_effect=KeyboardInterrupt))
+        remove(folder)
+    assert not checkpoints(tmp_path)
+    folder.mkdir()
+    remove(folder)
     assert not list(tmp_path.iterdir())
