@@ -129,7 +129,7 @@ class Store:
 
     def _write(self, settings: dict[str, Any], environment: dict[str, Any]) -> None:
         kept = {"settings": settings, "environment": environment, "started": self.started}
-        write_whole(self.folder / SETTINGS, json.dumps(kept, indent=2) + "\n")
+        write_whole(self.folder / SETTINGS, json.dumps(kept, indent=2) + "\n", sync=True)
 
     def check(self, settings: dict[str, Any]) -> None:
         """Raise `InvalidInput` that says what differs from the settings the folder was made with."""

@@ -45,8 +45,12 @@ def labels(name: str, answers: Sequence[str]) -> dict[str, Hashable]:
     if not isinstance(given, Iterable):
         raise InvalidInput(f"{EQUALITIES.called(name)} gave {type(given).__name__}, and no sequence of labels")
     found = list(given)
-    if not all(isinstance(label, Hashable) for label in found):
-        raise InvalidInput(f"{EQUALITIES.called(name)} gave labels that cannot be told apart: they are not hashable")
+    try:
+        set(found)
+    except TypeError:
+        raise InvalidInput(
+            f"{EQUALITIES.called(name)} gave labels that cannot be told apart: they are not hashable"
+        ) from None
     if len(found) != len(distinct):
         raise InvalidInput(f"{EQUALITIES.called(name)} gave {len(found)} labels for {len(distinct)} answers")
     return dict(zip(distinct, found, strict=True))

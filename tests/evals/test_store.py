@@ -64,6 +64,10 @@ def test_a_result_is_on_disk_when_add_returns(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", noted)
     with opened(tmp_path) as store:
+        # Without the settings nobody can go on.
+        settings = (tmp_path / "settings.json").stat()
+        assert (settings.st_ino, settings.st_size) in synced
+        synced.clear()
         for count, name in enumerate("ab", 1):
             store.add(unit(name))
             assert path.read_bytes().count(b"\n") == count  # seen by others while the store is open

@@ -115,6 +115,9 @@ def test_what_gives_no_labels_is_refused(name, told, odd):
         SelfConsistency(prompt="p", equal="number")
     register_equality("mine", lambda answers: (answer for answer in answers))
     assert labels("mine", ["a"]) == {"a": "a"}
+    register_equality("deep", lambda answers: [([answer],) for answer in answers])
+    with pytest.raises(InvalidInput, match="labels that cannot be told apart"):
+        labels("deep", ["a"])
 
 
 @pytest.mark.parametrize(("name", "told"), [("none", "NoneType"), ("five", "int")])
