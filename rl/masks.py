@@ -92,6 +92,7 @@ def _mask(trace: Trace, spans: Sequence[SpanRecord]) -> TreeMask:
         seen: list[Sight] | None = None
         for i, now in zip(range(lengths[at]), _sights(trace, record, is_fixed), strict=False):
             if i == 0 or (now is not seen and now != seen):
+                _check_known(trace, record, now)
                 rows.append(_reach(record, now, column, lengths))
             seen = now
             row.append(len(rows) - 1)
@@ -207,6 +208,18 @@ def _sights(trace: Trace, record: SegmentRecord, is_fixed: bool) -> Iterator[lis
         if is_fixed:
             break
     yield from repeat(last)
+
+
+def _check_known(trace: Trace, record: SegmentRecord, seen: Sequence[Sight]) -> None:
+    """Raise `InvalidInput` for a context that was attached behind live text: how much of that it saw nobody noted."""
+    for sight in seen:
+        context = trace.segments[sight.segment]
+        is_live = any(span.length is None for span in context.view)
+        if sight.group is not None and sight.end and is_live and not context.seen:
+            raise InvalidInput(
+                f"segment {record.id} sees segment {context.id}, a context behind live text: what that saw is not in "
+                "the trace"
+            )
 
 
 def _reach(

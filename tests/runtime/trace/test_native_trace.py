@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from plait import APR, Finish, InvalidBudget, InvalidInput, Runtime, SamplingParams, SelfConsistency
+from plait.rl.masks import trace_mask
 from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.native.loader import load_model
 from plait.runtime.engines.native.options import NativeOptions
@@ -219,6 +220,37 @@ async def test_methods_on_a_real_model():
         soup = APR(prompt=[3, 1, 4], max_tokens=30, temperature=1.0)
         assert check((await (await runtime.submit(soup))).trace)
         assert runtime.engine.block_usage().used == 0
+
+
+async def test_the_same_context_behind_what_differs():
+    """Its keys do, too. Behind the same, it is one segment."""
+    native = engine()
+    await native.start()
+    async with context(native) as ctx:
+        branches = ctx.open([3, 1, 4, 1, 5]).fork(3)
+        for branch, first in zip(branches, ([7, 8], [9, 2], [7, 8]), strict=True):
+            branch.attach_contexts([first])
+            branch.attach_contexts([[11, 12, 13], [14]])
+            branch.extend([6])
+            await branch.generate(SamplingParams(max_tokens=5, temperature=1.0, logprobs=0, ignore_eos=True))
+        check(ctx.state.trace)
+        contexts = [segment.token_ids for segment in ctx.state.trace.segments[1:] if segment.pieces[0].kind == "prompt"]
+        assert contexts == [[7, 8], [11, 12, 13], [14], [9, 2], [11, 12, 13], [14]]
+
+
+async def test_contexts_behind_live_text_are_in_no_mask():
+    """How much of it they saw is not noted."""
+    native = engine()
+    await native.start()
+    async with context(native) as ctx:
+        one, other = ctx.open([3, 1, 4, 1, 5]).fork(2)
+        one.extend([7, 8])
+        other.watch(one)
+        other.attach_contexts([[11, 12, 13]])
+        other.extend([6])
+        await other.generate(SamplingParams(max_tokens=5, temperature=1.0, logprobs=0, ignore_eos=True))
+        with pytest.raises(InvalidInput, match="a context behind live text: what that saw is not in the trace"):
+            trace_mask(ctx.state.trace)
 
 
 async def test_branches_that_read_each_other_in_lockstep_and_are_merged():
