@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from .. import errors
 from ..disk import writing
 from ..engine import (
     Block,
@@ -220,7 +221,7 @@ class _RecordedGeneration:
         try:
             completion = await self._generation
         except Exception as error:
-            self._record(error=f"{type(error).__name__}: {error}", costs=self._costs())
+            self._record(error=f"{_error_name(error)}: {error}", costs=self._costs())
             raise
         self._record(completion=asdict(completion))
         return completion
@@ -255,6 +256,12 @@ class _RecordedGeneration:
     def _costs(self) -> dict[str, Any]:
         # Engines of others may have none.
         return asdict(getattr(self._generation, "costs", Costs()))
+
+
+def _error_name(error: Exception) -> str:
+    """Of the class that a replay raises: the nearest of plait's own, by which methods catch an engine's subclasses."""
+    ours = (kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    return next(ours, type(error).__name__)
 
 
 class _RecordedTokenizer:

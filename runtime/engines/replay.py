@@ -5,7 +5,8 @@ parameters; equal calls are played back in the order they were recorded, the las
 tokenizer's calls are in the file as well, so that a replay needs no model folder.
 
 The file is JSON Lines: a header, then `call`, `encode`, `continuation`, `decode` and `chat` lines. Calls that failed
-fail again; calls that were interrupted write what they had written, and wait to be interrupted again.
+fail again, with the same error if it is one of plait's; calls that were interrupted write what they had written, and
+wait to be interrupted again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from .. import errors
 from ..engine import Branch, Completion, Constraint, SamplingParams
 from ..errors import InvalidInput, PlaitError
 from .recording import Recording, read
@@ -148,7 +150,7 @@ class ReplayEngine(TokenEngine):
         generation.costs = call.costs
         await asyncio.sleep(0)
         if call.error is not None:
-            raise PlaitError(call.error)
+            raise _recorded_error(call.error)
         tokens = call.interrupted or [] if call.completion is None else call.completion.token_ids
         most = generation.params.max_tokens
         if most is not None and len(tokens) > most:
@@ -158,6 +160,13 @@ class ReplayEngine(TokenEngine):
             interrupted: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
             return await interrupted
         return replace(call.completion)  # it may be played again
+
+
+def _recorded_error(told: str) -> PlaitError:
+    """Of the class that it was, as methods catch by it; what is not plait's own is a `PlaitError` that names it."""
+    name, _, said = told.partition(": ")
+    kind = getattr(errors, name, None)
+    return kind(said) if isinstance(kind, type) and issubclass(kind, PlaitError) else PlaitError(told)
 
 
 class _ReplayedTokenizer:

@@ -15,7 +15,9 @@ from plait import (
     Budget,
     Hogwild,
     InvalidInput,
+    OutOfBlocks,
     PlaitError,
+    PromptTooLong,
     Recorder,
     ReplayEngine,
     Runtime,
@@ -28,7 +30,7 @@ from plait.runtime.engines.native.engine import NativeEngine
 from plait.runtime.engines.registry import MODELS
 from plait.runtime.engines.replay import View, call_key, text_key
 from plait.runtime.engines.scripted import WordTokenizer
-from plait.tests.runtime.methods.apr.test_apr import model
+from plait.tests.runtime.methods.apr.test_apr import BAD, model
 from plait.tests.runtime.methods.apr.test_paper import ROOT
 from plait.tests.runtime.tools import Busy
 
@@ -123,6 +125,31 @@ async def test_failures_fail_again(tmp_path):
         await submit(Recorder(scripted(script), tmp_path / "file"), Sequential(prompt="q"))
     with pytest.raises(PlaitError, match="OSError: engine gone"):
         await submit(ReplayEngine(tmp_path / "file"), Sequential(prompt="q"))
+
+
+class ServerSays(PromptTooLong):
+    """As engines have errors of their own below plait's."""
+
+
+@pytest.mark.parametrize("kind", [PromptTooLong, OutOfBlocks, ServerSays])
+async def test_failures_are_caught_again(tmp_path, kind):
+    live = model()
+
+    def script(context):
+        if context.startswith(BAD):
+            raise kind("at 4096: too long")
+        return live(context)
+
+    first, _ = await submit(Recorder(scripted(script), tmp_path / "file"), APR(prompt=ROOT))
+    second, _ = await submit(ReplayEngine(tmp_path / "file"), APR(prompt=ROOT))
+    assert second.usage.counts == first.usage.counts != {}
+
+    def fail(context):
+        raise kind("at 4096: too long")
+
+    for engine in (lambda file: Recorder(scripted(fail), file), ReplayEngine):
+        with pytest.raises(PlaitError, match="^at 4096: too long$"):
+            await submit(engine(tmp_path / "file"), Sequential(prompt="q"))
 
 
 async def test_interruptions_are_interrupted_again(tmp_path):
