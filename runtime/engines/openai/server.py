@@ -50,18 +50,23 @@ class Server:
     """One client, for one event loop."""
 
     def __init__(self, options: ServerOptions) -> None:
+        """Raises `InvalidInput` for proxies or certificates of the environment that cannot be used."""
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         self.options = options
         self._key = options.api_key
         self._slots = asyncio.Semaphore(options.max_concurrency or CONCURRENCY)
-        self._client = AsyncOpenAI(
-            base_url=options.url,
-            api_key=self._key or "none",
-            timeout=options.timeout,
-            max_retries=options.max_retries,
-            http_client=DefaultAsyncHttpxClient(base_url=options.url, timeout=options.timeout),
-        )
+        try:
+            self._client = AsyncOpenAI(
+                base_url=options.url,
+                api_key=self._key or "none",
+                timeout=options.timeout,
+                max_retries=options.max_retries,
+                http_client=DefaultAsyncHttpxClient(base_url=options.url, timeout=options.timeout),
+            )
+        except (ImportError, ValueError, OSError) as error:
+            # The client reads the environment: proxies it has no package for, certificates that are not there.
+            raise InvalidInput(self._clean(f"no client for {options.url} in this environment: {error}")) from None
 
     def limit(self, requests: int) -> None:
         """Of requests under way; before there are any."""
@@ -72,7 +77,8 @@ class Server:
         try:
             with self._errors():
                 found = await self._client.get("/models", cast_to=object)
-        except Refused:
+        except (Refused, UnknownModel):
+            # `_refusal` finds the word "model" in a 404 that names the address, and here there is no other.
             return []
         data = found.get("data") if isinstance(found, Mapping) else None
         return [one for one in data if isinstance(one, dict) and isinstance(one.get("id"), str)] if data else []
@@ -98,14 +104,18 @@ class Server:
                     stream=True,
                     stream_cls=AsyncStream[object],
                 )
-            is_whole = False
+            is_whole = is_begun = False
             try:
                 async for data in events:
+                    is_begun = True
                     chunk = read_chunk(data)
                     if chunk.finish in _FAILURES and not is_whole:
                         raise StreamBroken(f"finish_reason {chunk.finish}")
                     is_whole = is_whole or chunk.finish is not None
                     yield chunk
+                form = events.response.headers.get("content-type", "no content type")
+                if not is_begun and not form.startswith("text/event-stream"):
+                    raise StreamBroken(self._clean(f"it answers with {form}, not with a stream of events"))
             except APIStatusError:
                 raise
             except (APIError, Malformed, ValueError) as error:

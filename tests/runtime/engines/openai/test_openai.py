@@ -6,6 +6,8 @@ import contextlib
 import math
 
 import pytest
+from fastapi import Request
+from fastapi.responses import HTMLResponse, JSONResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -255,6 +257,33 @@ async def test_faults_that_stay_are_one_clear_error(fault, said):
         method = Sequential(prompt=f"seq {PROBLEM}", max_tokens=30)
         with pytest.raises(ServerFailed, match=said):
             await (await remote.submit(method))
+
+
+async def test_a_server_without_a_list_of_models_is_asked_for_the_one_that_is_named(monkeypatch):
+    async def missing(self, request: Request):
+        return JSONResponse({"error": {"message": "Cannot GET /v1/models"}}, 404)
+
+    monkeypatch.setattr(ApiServer, "_models", missing)
+    async with served({"context_limit": 500}, model="#countdown") as (remote, _, _):
+        assert remote.engine.model == "countdown"
+
+
+@pytest.mark.parametrize("answer", [HTMLResponse("<html>hi</html>"), JSONResponse({"choices": [{"text": "hi"}]})])
+async def test_what_is_no_stream_is_no_api(answer, monkeypatch):
+    async def page(self, request: Request):
+        return answer
+
+    monkeypatch.setattr(ApiServer, "_completions", page)
+    with pytest.raises(ServerFailed, match=f"sends no completions: it answers with {answer.media_type}"):
+        async with served({"context_limit": 500}):
+            pass
+
+
+async def test_a_proxy_that_cannot_be_used_is_one_clear_error(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:1080")
+    with pytest.raises(InvalidInput, match="no client for http://localhost:1/v1 in this environment"):
+        async with Runtime("openai:http://localhost:1/v1"):
+            pass
 
 
 @pytest.mark.parametrize("fault", LATE)
