@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from random import uniform
@@ -28,7 +28,7 @@ from .chunks import Chunk, Whole
 from .dialect import Dialect
 from .discovery import DEFAULT_CONTEXT, find_listed, probe
 from .options import ServerOptions, read_options
-from .server import Server, StreamBroken
+from .server import ConnectionLost, Server, StreamBroken
 from .text_tokenizer import TextTokenizer
 from .usage import Account, ServerUsage
 
@@ -38,6 +38,8 @@ _PROBE = "1"
 _ID = "token_id:"
 _PATIENCE = 4
 """Tokens behind the last one asked for."""
+_SECONDS = 2.0
+"""For those, and what the server counted."""
 
 
 @dataclass(slots=True)
@@ -165,9 +167,11 @@ class OpenAIEngine(TokenEngine):
             except StreamBroken as error:
                 if sample.done.is_set():
                     break
-                # Whoever goes on makes progress; only failures in a row count, and are waited for.
+                # Whoever goes on makes progress; only failures in a row count, and are waited for. But a server that
+                # always ends its answers so would be asked without end; llama.cpp's does it for other requests.
                 went_on = generation.branch.length > before
-                broken = 1 if went_on else broken + 1
+                may_go_on = isinstance(error, ConnectionLost) or self.dialect.flavour == "llama_cpp"
+                broken = 1 if went_on and may_go_on else broken + 1
                 stuck = self.dialect.is_chat and generation.new and not self.options.prefill
                 # A server would begin anew with the constraint.
                 stuck = stuck or (generation.params.constraint is not None and generation.new)
@@ -261,10 +265,12 @@ class OpenAIEngine(TokenEngine):
 
 
 async def _last_words(tokens: AsyncGenerator[int, None]) -> None:
-    """Let a server that is at its end say what it counted; one that goes on all the same is cut off."""
-    for _ in range(_PATIENCE):
-        if await anext(tokens, None) is None:
-            return
+    """Let a server that is at its end say what it counted; one that goes on all the same, or waits, is cut off."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_SECONDS):
+            for _ in range(_PATIENCE):
+                if await anext(tokens, None) is None:
+                    return
 
 
 def load(rest: str, options: dict[str, Any]) -> OpenAIEngine:

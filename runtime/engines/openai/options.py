@@ -36,7 +36,8 @@ class ServerOptions(Spec):
     timeout: float = Field(default=60.0, gt=0)
     """Seconds without a byte from the server."""
     max_retries: int = Field(default=5, ge=0)
-    """Times a request is sent again after a 408, 409, 429, 5xx, a timeout or a lost connection."""
+    """Times a request is sent again after a 408, 409, 429, 5xx, a timeout or a lost connection, or for an answer
+    that the server broke off."""
     max_concurrency: int | None = Field(default=None, ge=1)
     """Requests under way at most; more wait. None: 64, and 1 at llama.cpp's Python server, which answers one after
     another and breaks off an answer when the next request comes."""

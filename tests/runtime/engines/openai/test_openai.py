@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import math
 
 import pytest
@@ -31,6 +33,7 @@ from plait import (
     UnknownModel,
     UnsupportedByEngine,
 )
+from plait.runtime.engines.openai import engine
 from plait.runtime.engines.openai.chunks import Chunk, Malformed, Whole, read_chunk
 from plait.runtime.engines.openai.dialect import WHOLE_STOPS
 from plait.runtime.engines.openai.engine import _Sample
@@ -257,6 +260,34 @@ async def test_faults_that_stay_are_one_clear_error(fault, said):
         method = Sequential(prompt=f"seq {PROBLEM}", max_tokens=30)
         with pytest.raises(ServerFailed, match=said):
             await (await remote.submit(method))
+
+
+@pytest.mark.parametrize("end", [{"usage": {"prompt_tokens": 3}}, {"error": {"message": "lost"}}])
+async def test_who_ends_every_answer_without_a_finish_reason_is_not_asked_without_end(end, monkeypatch):
+    async def unfinished(self, body, tokens, fault):
+        yield self._event(body, "The answer is 4. ", None)
+        yield f"data: {json.dumps(end)}\n\ndata: [DONE]\n\n"
+
+    async with served({"context_limit": 500}, flavour="plain") as (remote, api, _):
+        monkeypatch.setattr(ApiServer, "_stream", unfinished)
+        before = len(api.requests)
+        with pytest.raises(ServerFailed, match="broke off its answer"):
+            await (await remote.submit(Sequential(prompt="q", max_tokens=100)))
+        assert len(api.requests) == before + 1 + 2
+
+
+async def test_a_server_that_says_no_more_is_waited_for_shortly(monkeypatch):
+    async def silent(self, body, tokens, fault):
+        yield self._event(body, " a" * body["max_tokens"], None)
+        await asyncio.sleep(0.6)
+        yield self._event(body, "", None, "length")
+
+    monkeypatch.setattr(engine, "_SECONDS", 0.05)
+    async with served({"context_limit": 500}, flavour="plain") as (remote, _, _):
+        monkeypatch.setattr(ApiServer, "_stream", silent)
+        async with asyncio.timeout(0.5):
+            result = await (await remote.submit(Sequential(prompt="q", max_tokens=5)))
+        assert result.text == " a" * 5 and result.finish_reason == Finish.LENGTH
 
 
 async def test_a_server_without_a_list_of_models_is_asked_for_the_one_that_is_named(monkeypatch):
