@@ -57,7 +57,11 @@ class ServerOptions(Spec):
 
     @property
     def api_key(self) -> str | None:
-        return os.environ.get(self.api_key_env)
+        """Without the white space that files of keys end with. Raises `InvalidInput` for what no header holds."""
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise InvalidInput(f"{self.api_key_env} holds characters that no key has: line ends, control or not ASCII")
+        return key or None
 
 
 def read_options(rest: str, options: dict[str, Any]) -> ServerOptions:

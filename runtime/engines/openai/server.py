@@ -162,5 +162,7 @@ class Server:
 
     def _clean(self, text: str) -> str:
         """What others wrote, for messages and logs: short, harmless, without the key."""
-        text = text.replace(self._key, "***") if self._key else text
+        if self._key:
+            # Where a message quotes it, its backslashes are doubled.
+            text = text.replace(repr(self._key)[1:-1], "***").replace(self._key, "***")
         return printable(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

@@ -37,6 +37,8 @@ from plait.runtime.engines.openai import engine
 from plait.runtime.engines.openai.chunks import Chunk, Malformed, Whole, read_chunk
 from plait.runtime.engines.openai.dialect import WHOLE_STOPS
 from plait.runtime.engines.openai.engine import _Sample
+from plait.runtime.engines.openai.options import ServerOptions
+from plait.runtime.engines.openai.server import Server
 from plait.runtime.engines.openai.text_tokenizer import TextTokenizer
 from plait.runtime.engines.openai.usage import Account, ServerUsage
 from plait.runtime.engines.registry import load_engine
@@ -353,6 +355,29 @@ async def test_a_wrong_key_is_one_clear_error_without_the_key(monkeypatch, caplo
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     async with served(key=KEY) as (remote, _, _):
         assert KEY not in remote.engine.name
+
+
+async def test_white_space_around_a_key_is_no_part_of_it(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\r\n")
+    async with served(key=KEY) as (remote, _, _):
+        assert remote.engine.model == "countdown"
+
+
+@pytest.mark.parametrize("key", ["sk-sec\nret", "sk-sec\x7fret", "sk-secr\u00e9t"])
+async def test_a_key_that_no_header_holds_is_refused_by_its_variable(monkeypatch, key):
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(InvalidInput, match="MY_KEY holds characters") as caught:
+        async with Runtime("openai:http://localhost:1/v1#a", api_key_env="MY_KEY"):
+            pass
+    assert "sk-sec" not in str(caught.value)
+
+
+async def test_a_key_is_masked_where_it_is_quoted_too(monkeypatch):
+    key = "sk-sec\\ret"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    server = Server(ServerOptions(url="http://localhost:1/v1"))
+    assert server._clean(f"{key!r} {key}") == "'***' ***"
+    await server.close()
 
 
 async def test_unknown_models_and_long_prompts():
