@@ -194,8 +194,10 @@ class OpenAIEngine(TokenEngine):
                 async for sent in chunks:
                     chunk = sent if self.dialect.gives_ids else whole.take(sent)
                     account.is_answered = True
+                    finish = chunk.finish or finish
                     if chunk.usage is not None:
                         account.said = chunk.usage
+                        account.is_final = finish is not None
                         cached = chunk.usage.cached_tokens
                         generation.costs.prefilled_tokens = (chunk.usage.prompt_tokens or 0) - cached
                         generation.costs.reused_tokens = cached
@@ -204,8 +206,7 @@ class OpenAIEngine(TokenEngine):
                         account.written += 1
                         yield token
                     text += chunk.text
-                    finish = chunk.finish or finish
-                    if chunk.stop and chunk.stop not in text[-2 * len(chunk.stop) - 64 :]:
+                    if chunk.stop in params.stop and chunk.stop not in text[-2 * len(chunk.stop) - 64 :]:
                         # Some servers cut it off though they were asked not to.
                         tokens = self.tokenizer.encode_continuation(branch.tokens, chunk.stop)
                         sample.add(len(tokens))

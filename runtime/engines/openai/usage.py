@@ -34,6 +34,8 @@ class Account:
         """`prompt`: its tokens, as the engine counts them."""
         self.said: Usage | None = None
         """The last count: some servers send one in every chunk."""
+        self.is_final = False
+        """Is it that of the whole answer?"""
         self.written = 0
         """Tokens seen so far."""
         self.is_answered = False
@@ -51,4 +53,7 @@ class Account:
             said = self.said or Usage()
             self._total.prompt_tokens += self._prompt if said.prompt_tokens is None else said.prompt_tokens
             self._total.cached_tokens += said.cached_tokens
-            self._total.generated_tokens += max(said.completion_tokens or 0, self.written)
+            if self.is_final and said.completion_tokens is not None:
+                self._total.generated_tokens += said.completion_tokens
+            else:
+                self._total.generated_tokens += max(said.completion_tokens or 0, self.written)

@@ -67,6 +67,24 @@ async def served(options=None, *, model="", **server):
         assert not native.engine.block_usage().used
 
 
+def answering(monkeypatch, *events):
+    """From now on these are every answer."""
+
+    async def stream(self, body, tokens, fault):
+        for event in events:
+            yield f"data: {json.dumps(event)}\n\n"
+
+    monkeypatch.setattr(ApiServer, "_stream", stream)
+
+
+def event(text, finish=None, **fields):
+    return {"choices": [{"index": 0, "text": text, "finish_reason": finish, **fields}]}
+
+
+def counted(**usage):
+    return {"choices": [], "usage": usage}
+
+
 async def ended(api):
     """The server sees that nobody reads any more."""
     await until(lambda: not api.running)
@@ -206,6 +224,18 @@ async def test_stop_strings_close_the_stream():
         result = await (await remote.submit(Sequential(prompt=f"seq {PROBLEM}", max_tokens=300, stop=["="])))
         assert result.finish_reason is Finish.STOP and "=" not in result.text
         await ended(api)
+
+
+@pytest.mark.parametrize("flavour", ["vllm", "plain"])
+async def test_a_stop_string_that_was_not_asked_for_is_no_text(flavour, monkeypatch):
+    """Some servers tell by which name of theirs an answer ended."""
+    async with served({"context_limit": 500}, flavour=flavour) as (remote, _, _):
+        answering(monkeypatch, event("The answer is 4."), event("", "stop", stop_reason="end_turn"))
+        result = await (await remote.submit(Sequential(prompt="q", max_tokens=20, stop=["="])))
+        assert (result.text, result.finish_reason) == ("The answer is 4.", Finish.EOS)
+        answering(monkeypatch, event("The answer is 4."), event("", "stop", stop_reason="="))
+        result = await (await remote.submit(Sequential(prompt="q", max_tokens=20, stop=["="])))
+        assert (result.text, result.finish_reason) == ("The answer is 4.", Finish.STOP)
 
 
 async def test_chat_gets_messages_and_continues_none():
@@ -420,6 +450,23 @@ async def test_what_is_billed_is_counted():
         assert engine.cost == pytest.approx(before + (103 * 2 + 10 * 10) / 1e6)
     async with served({"tokenizer": "countdown"}) as (remote, _, _):
         assert remote.engine.cost is None
+
+
+async def test_the_servers_count_of_a_whole_answer_holds(monkeypatch):
+    """Pieces of text are no tokens of its model."""
+    async with served(flavour="plain") as (remote, _, _):
+        text = event("internationalization antidisestablishmentarianism")
+        usage = counted(prompt_tokens=3, completion_tokens=4)
+        for events in ((text, event("", "stop"), usage), (text, usage | event("", "stop"))):
+            before = remote.engine.usage.generated_tokens
+            answering(monkeypatch, *events)
+            result = await (await remote.submit(Sequential(prompt="q", max_tokens=20)))
+            assert result.usage.generated_tokens > 4 and remote.engine.usage.generated_tokens == before + 4
+        # The last count that came before an answer was cut off is not that of all of it.
+        before = remote.engine.usage.generated_tokens
+        answering(monkeypatch, usage | text, event(" one two three"), event("", "stop"))
+        result = await (await remote.submit(Sequential(prompt="q", max_tokens=20)))
+        assert remote.engine.usage.generated_tokens > before + 4
 
 
 @pytest.mark.parametrize("price", [{"input": -1, "output": 1}, {"input": 1}, 3, {"input": float("nan"), "output": 1}])
