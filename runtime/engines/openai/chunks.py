@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+_Count = Annotated[int, Field(ge=0, lt=1 << 31)]
+
 
 class _Logprobs(BaseModel):
     tokens: list[str] | None = None
@@ -21,6 +23,7 @@ class _Delta(BaseModel):
 
 
 class _Choice(BaseModel):
+    index: int | None = None
     text: str | None = None
     delta: _Delta | None = None
     finish_reason: str | None = None
@@ -30,14 +33,14 @@ class _Choice(BaseModel):
 
 
 class _Details(BaseModel):
-    cached_tokens: int | None = None
+    cached_tokens: _Count | None = None
 
 
 class Usage(BaseModel):
     """What the server counted; None: it did not."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
     prompt_tokens_details: _Details | None = None
 
     @property
@@ -94,11 +97,12 @@ def read_chunk(data: object) -> Chunk:
         message = _Message.model_validate(data)
     except ValidationError as error:
         raise Malformed(f"{error.error_count()} fields are not those of a completion") from None
-    choice = message.choices[0] if message.choices else _Choice()
+    choice = next((one for one in message.choices or () if not one.index), _Choice())  # one answer was asked for
     text = choice.text if choice.text is not None else (choice.delta.content if choice.delta else None)
     stop = choice.stop_reason if isinstance(choice.stop_reason, str) else None
     pieces, values, top = _logprobs(choice.logprobs)
-    return Chunk(text or "", choice.token_ids, pieces, values, top, choice.finish_reason, stop, message.usage)
+    finish = choice.finish_reason or None  # some servers send "" until there is one
+    return Chunk(text or "", choice.token_ids, pieces, values, top, finish, stop, message.usage)
 
 
 def _logprobs(
@@ -113,7 +117,7 @@ def _logprobs(
                 [math.nan if (value := one["logprob"]) is None else float(value) for one in found.content],
                 [{str(t["token"]): float(t["logprob"]) for t in one.get("top_logprobs", ())} for one in found.content],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise Malformed(f"log-probabilities of another form: {error}") from None
     values = [math.nan if value is None else value for value in found.token_logprobs or ()]
     top = None if found.top_logprobs is None else [one or {} for one in found.top_logprobs]

@@ -199,7 +199,7 @@ class OpenAIEngine(TokenEngine):
                         account.said = chunk.usage
                         account.is_final = finish is not None
                         cached = chunk.usage.cached_tokens
-                        generation.costs.prefilled_tokens = (chunk.usage.prompt_tokens or 0) - cached
+                        generation.costs.prefilled_tokens = max(0, (chunk.usage.prompt_tokens or 0) - cached)
                         generation.costs.reused_tokens = cached
                     for token in self._tokens(chunk, branch, sample):
                         last = token

@@ -6,7 +6,7 @@ import os
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ...errors import InvalidInput
 from ...price import Price
@@ -53,7 +53,14 @@ class ServerOptions(Spec):
     price: Price | None = None
     """What `OpenAIEngine.cost` counts by."""
     extra_body: dict[str, Any] = {}
-    """Put into every request as it is; it replaces what would be there."""
+    """Put into every request as it is; it replaces what would be there. `n` is 1."""
+
+    @field_validator("extra_body")
+    @classmethod
+    def _ask_for_one(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
+        if extra_body.get("n", 1) != 1:
+            raise ValueError("n is 1: one answer is read of each request; SelfConsistency samples several")
+        return extra_body
 
     @property
     def api_key(self) -> str | None:

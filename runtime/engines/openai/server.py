@@ -81,7 +81,9 @@ class Server:
             # `_refusal` finds the word "model" in a 404 that names the address, and here there is no other.
             return []
         data = found.get("data") if isinstance(found, Mapping) else None
-        return [one for one in data if isinstance(one, dict) and isinstance(one.get("id"), str)] if data else []
+        if not isinstance(data, list):
+            return []
+        return [one for one in data if isinstance(one, dict) and isinstance(one.get("id"), str)]
 
     async def stream(
         self, path: str, body: Mapping[str, Any], *, max_retries: int | None = None

@@ -51,7 +51,9 @@ class Account:
     ) -> None:
         if self.said is not None or self.is_answered:
             said = self.said or Usage()
-            self._total.prompt_tokens += self._prompt if said.prompt_tokens is None else said.prompt_tokens
+            prompt = self._prompt if said.prompt_tokens is None else said.prompt_tokens
+            # Some servers do not count what was cached among the prompt's tokens.
+            self._total.prompt_tokens += max(prompt, said.cached_tokens)
             self._total.cached_tokens += said.cached_tokens
             if self.is_final and said.completion_tokens is not None:
                 self._total.generated_tokens += said.completion_tokens

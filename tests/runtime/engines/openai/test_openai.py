@@ -360,6 +360,13 @@ async def test_an_answer_that_has_ended_is_whole_whatever_comes_then(api, fault)
         assert (result.text, result.finish_reason) == (expected.text, Finish.EOS) and len(server.requests) == before + 1
 
 
+async def test_an_empty_finish_reason_is_none(monkeypatch):
+    async with served({"max_retries": 0}, flavour="plain") as (remote, _, _):
+        answering(monkeypatch, event("half an ans", ""), event("", "abort"))
+        with pytest.raises(ServerFailed, match="finish_reason abort"):
+            await (await remote.submit(Sequential(prompt="q", max_tokens=20)))
+
+
 @pytest.mark.parametrize("fault", LATE)
 async def test_what_a_server_is_asked_first_may_end_oddly_too(fault):
     async with Runtime("countdown") as native, ApiServer(native.engine, flavour="plain").serve() as api:
@@ -469,6 +476,16 @@ async def test_the_servers_count_of_a_whole_answer_holds(monkeypatch):
         assert remote.engine.usage.generated_tokens > before + 4
 
 
+async def test_what_was_cached_is_never_more_than_the_prompt(monkeypatch):
+    async with served({"price": {**PRICE, "cached": 1.0}}, flavour="plain") as (remote, _, _):
+        engine, before = remote.engine, remote.engine.cost
+        usage = counted(prompt_tokens=10, completion_tokens=1, prompt_tokens_details={"cached_tokens": 3000})
+        answering(monkeypatch, event("A"), event("", "stop"), usage)
+        done = await engine.open(engine.tokenizer.encode("q")).generate(SamplingParams(max_tokens=20))
+        assert (done.prefilled_tokens, done.reused_tokens) == (0, 3000)
+        assert engine.cost - before == pytest.approx((3000 * 1 + 1 * 10) / 1e6)
+
+
 @pytest.mark.parametrize("price", [{"input": -1, "output": 1}, {"input": 1}, 3, {"input": float("nan"), "output": 1}])
 def test_a_bad_price_is_one_error(price):
     with pytest.raises(InvalidInput, match="price|input|output"):
@@ -493,6 +510,7 @@ async def test_cancelling_closes_the_stream():
         ("openai:http://host/v1#a", {"model": "b"}),
         ("openai:http://host/v1", {"max_concurrency": 0}),
         ("openai:http://host/v1", {"nonsense": 1}),
+        ("openai:http://host/v1", {"extra_body": {"n": 2}}),
     ],
 )
 def test_bad_options_are_one_clear_error(model, options):
@@ -509,11 +527,33 @@ def test_bad_options_are_one_clear_error(model, options):
         {"choices": [{"text": 4}]},
         {"choices": [{"token_ids": ["a"]}]},
         {"choices": [{"token_ids": [-1]}]},
+        {"choices": [{"logprobs": {"content": [{"token": "a", "logprob": 10**400}]}}]},
+        {"choices": [{"logprobs": {"token_logprobs": [10**400]}}]},
+        {"usage": {"completion_tokens": -1}},
+        {"usage": {"completion_tokens": 10**400}},
+        {"usage": {"prompt_tokens_details": {"cached_tokens": -1}}},
     ],
 )
 def test_odd_chunks_are_malformed(data):
     with pytest.raises(Malformed):
         read_chunk(data)
+
+
+def test_of_several_choices_the_first_is_read():
+    assert read_chunk({"choices": [{"index": 1, "text": "b"}, {"index": 0, "text": "a"}]}).text == "a"
+    assert read_chunk({"choices": [{"index": 1, "text": "b", "finish_reason": "stop"}]}).finish is None
+    assert read_chunk({"choices": [{"text": "a"}]}).text == "a"
+
+
+@pytest.mark.parametrize("data", [5, "text", {"id": "a"}, None])
+async def test_a_list_of_models_of_another_form_lists_nothing(data, monkeypatch):
+    async def get(path, **_):
+        return {"data": data}
+
+    server = Server(ServerOptions(url="http://localhost:1/v1"))
+    monkeypatch.setattr(server._client, "get", get)
+    assert await server.models() == []
+    await server.close()
 
 
 @pytest.mark.parametrize(
