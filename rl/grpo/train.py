@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ DEFAULTS: dict[str, Any] = {
 
 TRACES = "traces"
 """In the output folder."""
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""In a model's folder, beside templates."""
 OUTCOMES = (HELD_OUT, CURVE, TRACES)
 """Of `RunFolder`."""
 MAY_CHANGE = ("max_minutes", "threads", "steps", "traces_every", "concurrency")
@@ -223,12 +226,21 @@ def _train(
     with saving(out) as staging:
         trainer.save_model(str(staging / "model"))
         if trainer.accelerator.is_main_process:
+            _keep_tokenizer(path, staging / "model")
             publish(staging / "model", out / "model")
         trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         draw(trainer.state.log_history, out)
     trainer.accelerator.wait_for_everyone()
     return Trained.of(trainer.state, out)
+
+
+def _keep_tokenizer(base: Path, folder: Path) -> None:
+    """The rollouts' own in a folder: what transformers saves is what its class made of the base's, whose splitting of
+    digits, say, may be gone."""
+    for name in TOKENIZER:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)
 
 
 def _check_runs(config: GRPOConfig, samples: Sequence[Sample], engine: NativeEngine) -> None:

@@ -94,6 +94,8 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path, monkeyp
     assert all(line["packing/computed_tokens"] > 0 for line in whole)
     before, after = weights(folder), weights(model)
     assert all(not torch.equal(before[name], after[name]) for name in before)
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # the rollouts' own
+        assert (model / name).read_bytes() == (folder / name).read_bytes()
     looks = [json.loads(line) for line in (tmp_path / "whole" / "held_out.jsonl").read_text().splitlines()]
     assert [look["step"] for look in looks] == [0, 2, 4] and all(look["of"] == 6 for look in looks)
     traces = sorted((tmp_path / "whole" / "traces").glob("*/*.jsonl.gz"))
