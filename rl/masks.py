@@ -213,9 +213,10 @@ def _sights(trace: Trace, record: SegmentRecord, is_fixed: bool) -> Iterator[lis
 def _check_known(trace: Trace, record: SegmentRecord, seen: Sequence[Sight]) -> None:
     """Raise `InvalidInput` for a context that was attached behind live text: how much of that it saw nobody noted."""
     for sight in seen:
+        if sight.group is None or not sight.end:
+            continue
         context = trace.segments[sight.segment]
-        is_live = any(span.length is None for span in context.view)
-        if sight.group is not None and sight.end and is_live and not context.seen:
+        if not context.seen and any(span.length is None for span in context.view):
             raise InvalidInput(
                 f"segment {record.id} sees segment {context.id}, a context behind live text: what that saw is not in "
                 "the trace"

@@ -20,7 +20,7 @@ from ..events import (
     Pruned,
 )
 from ..result import Generated
-from ..trace.record import BranchRecord, GroupRecord, JoinRecord, Piece, SpanRecord
+from ..trace.record import BranchRecord, JoinRecord, Piece, SpanRecord, with_own_numbers
 from ..trace.writer import SegmentWriter, TracedBlock
 from .call import Call
 from .notes import Notes
@@ -197,11 +197,11 @@ class TracedBranch(Notes):
         self.engine_branch.attach_contexts(contexts, temperature=temperature, scale=scale, bias=bias)
         state.usage.prompt_tokens += sum(map(len, contexts))
         spans, group = [], state.trace.new_group(temperature, scale, bias)
-        is_live, numbered = any(span.length is None for span in view), _numbered(view)
+        is_live, alike = any(span.length is None for span in view), with_own_numbers(view)
         for text in contexts:
             # Branches that attach the same context to the same view share its segment, as they do in the engine. What
             # is live is never the same.
-            key = position, numbered, tuple(text)
+            key = position, alike, tuple(text)
             segment = state.contexts.get(key)
             if segment is None or is_live:
                 segment = state.trace.add_prompt(self.id, position, view, self._given("prompt", text, behind=behind))
@@ -356,14 +356,3 @@ class TracedBranch(Notes):
         now = self.scope.state.seconds
         text = decode_behind(self.scope.tokenizer, tokens, behind=behind)
         return Piece(kind=kind, token_ids=list(tokens), text=text, step=self.scope.now, began=now, ended=now)
-
-
-def _numbered(view: Sequence[SpanRecord]) -> tuple[SpanRecord, ...]:
-    """The view with its groups numbered from 0: each that is attached has a number of its own."""
-    numbers: dict[GroupRecord, int] = {}
-    return tuple(
-        span
-        if span.group is None
-        else replace(span, group=span.group._replace(id=numbers.setdefault(span.group, len(numbers))))
-        for span in view
-    )

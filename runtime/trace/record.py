@@ -6,7 +6,8 @@ happened. Both are None where they are not known, as in files of format 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 FORMAT = 4
@@ -42,6 +43,17 @@ class SpanRecord:
     def is_text(self) -> bool:
         """Does the span count among the branch's own tokens?"""
         return self.length is not None and self.group is None
+
+
+def with_own_numbers(view: Sequence[SpanRecord]) -> tuple[SpanRecord, ...]:
+    """The view with its groups numbered from 0: two that see the same are equal then."""
+    numbers: dict[GroupRecord, int] = {}
+    return tuple(
+        span
+        if span.group is None
+        else replace(span, group=span.group._replace(id=numbers.setdefault(span.group, len(numbers))))
+        for span in view
+    )
 
 
 @dataclass(slots=True, kw_only=True)
