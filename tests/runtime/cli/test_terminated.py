@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from plait import Trace
+from plait.runtime.cli.exit_status import exit_status, is_terminated
 from plait.runtime.cli.main import main
 
 SLOW = """
@@ -64,3 +65,20 @@ def test_the_handler_is_gone_afterwards(number):
     before = signal.getsignal(number)
     assert main(["trace", "show", "/no/such/file"]) == 1
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_what_is_not_ctrl_c_can_be_told(number):
+    told = []
+
+    def run() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        told.append(is_terminated())
+
+    before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    try:
+        assert exit_status(run) == 0
+    finally:
+        signal.signal(number, before)
+    assert told == [number != signal.SIGINT]
