@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from transformers.integrations.integration_utils import default_logdir
 
 from plait import InvalidInput
+from plait.rl.checkpoints import checkpoints
 from plait.rl.config import SFTConfig, TrainConfig
 from plait.rl.grpo.config import GRPOConfig
 from plait.rl.prm.config import PRMConfig
@@ -73,6 +75,14 @@ def test_a_run_that_goes_on_keeps_all_and_its_configuration(tmp_path):
     with pytest.raises(InvalidInput, match="other seed: .*--fresh"):
         again(tmp_path, seed=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == whole
+
+
+def test_a_run_that_begins_anew_and_is_killed_leaves_no_part_of_a_checkpoint(tmp_path, monkeypatch):
+    left(tmp_path, checkpoint=True)
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("os.unlink", Mock(side_effect=KeyboardInterrupt))
+        claim(tmp_path, fresh=True)
+    assert not checkpoints(tmp_path)
 
 
 @pytest.mark.parametrize(

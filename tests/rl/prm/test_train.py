@@ -250,6 +250,9 @@ def test_of_a_text_that_is_too_long_the_verdicts_that_fit_are_trained(model, tmp
         ("qso;short<|end|>", [False]),
     ]
     assert not held_out
+    first = trained[0]
+    (place,) = first.verdicts
+    assert first.cut(place + 1) == first and not first.cut(place).tokens
     whole, _ = _samples(config(model, tmp_path / "s.jsonl"), tokenizer)
     assert [list(one.verdicts.values()) for one in whole] == [[True, False, False], [False], [False]]
 

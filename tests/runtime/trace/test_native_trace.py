@@ -246,9 +246,12 @@ async def test_contexts_behind_live_text_are_in_no_mask():
         one, other = ctx.open([3, 1, 4, 1, 5]).fork(2)
         one.extend([7, 8])
         other.watch(one)
-        other.attach_contexts([[11, 12, 13]])
-        other.extend([6])
-        await other.generate(SamplingParams(max_tokens=5, temperature=1.0, logprobs=0, ignore_eos=True))
+        for reader in other.fork(2):
+            reader.attach_contexts([[11, 12, 13]])
+            reader.extend([6])
+            await reader.generate(SamplingParams(max_tokens=5, temperature=1.0, logprobs=0, ignore_eos=True))
+        # What is live is never the same: each reader has a segment of its own.
+        assert [segment.token_ids for segment in ctx.state.trace.segments].count([11, 12, 13]) == 2
         with pytest.raises(InvalidInput, match="a context behind live text: what that saw is not in the trace"):
             trace_mask(ctx.state.trace)
 
