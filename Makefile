@@ -20,7 +20,7 @@ environment = mkdir -p $(1) && { test -x $(1)/bin/pip || $(PYTHON) -m venv $(1);
 
 KERNELS := $(wildcard attention/csrc/* runtime/engines/native/csrc/*)
 
-# Processes, of 1.5 GB each.
+# Processes, of 1.5 GB each; types are checked by as many.
 TEST_WORKERS ?= 2
 
 GPU_TESTS ?= tests/attention tests/runtime/engines/native/gpu tests/runtime/engines/native/test_draw.py
@@ -57,7 +57,7 @@ check: $(VENV)/.dev
 	@# Beside it the Python of the documentation, which a user checks as strictly.
 	mkdir -p $(VENV)/mypy && ln -sfn "$(CURDIR)" $(VENV)/mypy/plait
 	$(BIN)/python tests/pages.py $(VENV)/mypy/pages
-	MYPYPATH=$(VENV)/mypy $(BIN)/mypy -p plait -p pages
+	MYPYPATH=$(VENV)/mypy $(BIN)/mypy --num-workers $(TEST_WORKERS) -p plait -p pages
 
 # The reference is read out of the source, nothing is imported: it needs the package by its name, not installed. Whoever
 # reads walks the whole folder, so it holds links to the package's parts and none to the root, which holds this folder.
