@@ -45,28 +45,33 @@ class MathGrader:
         self.seconds = seconds
         self._process = MathProcess()
 
-    def grade(self, gold: str, answer: str | None, text: str) -> Verdict:
+    def allowance(self) -> Allowance:
+        """The time of one judgement, for all that is asked for it."""
+        return Allowance(self._process, self.seconds)
+
+    def grade(self, gold: str, answer: str | None, text: str, allowance: Allowance | None = None) -> Verdict:
         """Judge the answer found in a text; None: the text is searched for a box, then its end for a number or formula.
 
         `gold` is LaTeX. Any strings give a verdict. The last box counts, also if it is empty: that is no answer, and
         the reason says so. Raises `MathUnavailable` when math-verify is not there and needed.
         """
+        allowance = allowance or self.allowance()
         if answer is None:
             end = text[-100 * MAX_CHARS :]
             answer = find_answer(end)
             if answer is None and boxes(end):
                 return _wrong(None, "the last box is empty")
         if answer is not None:
-            return self._judge(gold, answer)
+            return self._judge(gold, answer, allowance)
         if _BOX.search(text):
             return _wrong(None, "the braces of the box do not close")
-        return self._search(gold, text[-MAX_CHARS:])
+        return self._search(gold, text[-MAX_CHARS:], allowance)
 
-    def value(self, text: str) -> Fraction | None:
+    def value(self, text: str, allowance: Allowance) -> Fraction | None:
         """About the value of a term without symbols, such as `\\frac{\\pi}{2}`; None: it is no real number, or it takes
         too long. Raises `MathUnavailable`."""
         written = legible(read(text), named=True) if len(text) <= MAX_CHARS else None
-        reply = None if written is None else self._process.ask({"value": written}, self.seconds)
+        reply = None if written is None else allowance.ask({"value": written})
         value = None if reply is None else reply.get("value")
         return None if value is None else Fraction(value)
 
@@ -74,7 +79,7 @@ class MathGrader:
         """End the process; idempotent."""
         self._process.close()
 
-    def _judge(self, gold: str, answer: str) -> Verdict:
+    def _judge(self, gold: str, answer: str, allowance: Allowance) -> Verdict:
         if len(answer) > MAX_CHARS:
             return _wrong(answer, f"longer than {MAX_CHARS:,} characters")
         right = read(gold)
@@ -86,7 +91,6 @@ class MathGrader:
             if settled is not None:
                 return _wrong(_shown(given), _unequal(gold))
         extracted = None
-        allowance = Allowance(self._process, self.seconds)
         for given in readings:
             written, asked = legible(given, named=True), legible(right, named=True)
             if written is None or asked is None:
@@ -106,12 +110,12 @@ class MathGrader:
             return _wrong(_shown(given), "cannot be read as mathematics")
         return _wrong(extracted, _unequal(gold))
 
-    def _search(self, gold: str, text: str) -> Verdict:
+    def _search(self, gold: str, text: str, allowance: Allowance) -> Verdict:
         right = read(gold)
         asked = legible(right, named=True)
         if not text.strip() or asked is None:
             return _wrong(None, "no answer")
-        reply = self._process.ask({"gold": asked, "text": text}, self.seconds)
+        reply = allowance.ask({"gold": asked, "text": text})
         if reply is None:
             return _wrong(None, f"not judged within {self.seconds:g} s")
         if "error" in reply:

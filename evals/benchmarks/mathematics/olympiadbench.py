@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -32,19 +33,26 @@ TOLERANCE = Fraction(1, 10**8)
 SLACK = Fraction(101, 100)
 """Times the tolerance, for the rounding of what was rounded."""
 SCALES = (Fraction(1), Fraction(1, 100), Fraction(100))
+_DECIMAL = re.compile(r"[+-]?(?:\d{1,20}\.?\d{0,20}|\.\d{1,20})(?:[eE][+-]?\d{1,2})?", re.ASCII)
 _POWER = re.compile(r"([+-]?[\d.]+)(?:\\times|\\cdot|\*)10\^\{?([+-]?\d{1,3})\}?\Z")
 
 _RIGHT = Verdict(correct=True, extracted=None, reason="correct")
 
 
-def _tolerances(error: str | None) -> str | None:
+def _tolerances(error: str | None) -> list[Fraction]:
+    tolerances = []
     for part in (error or "").split(","):
-        try:
-            tolerance = Fraction(part.strip() or 0)
-        except (ValueError, ZeroDivisionError):
-            raise ValueError(f"{part!r} is no number") from None
-        if tolerance < 0:
+        text = part.strip()
+        if text and not _DECIMAL.fullmatch(text):  # Longer ones would be computed for ever.
+            raise ValueError(f"{part!r} is no number")
+        tolerances.append(Fraction(text) if text else TOLERANCE)
+        if tolerances[-1] < 0:
             raise ValueError(f"{part!r} is below 0")
+    return tolerances
+
+
+def _with_tolerances(error: str | None) -> str | None:
+    _tolerances(error)
     return error
 
 
@@ -72,7 +80,7 @@ class OlympiadRow(Row):
     is_multiple_answer: bool = False
     unit: Text | None = None
     answer_type: Text = "Numerical"
-    error: Annotated[Text | None, AfterValidator(_tolerances)] = None
+    error: Annotated[Text | None, AfterValidator(_with_tolerances)] = None
     """Tolerance of a number, or of several, with commas; empty: 1e-8."""
     subject: Literal["Math", "Physics"] = "Math"
     language: Literal["English"] = "English"
@@ -87,7 +95,7 @@ class OlympiadRow(Row):
     @property
     def tolerances(self) -> list[Fraction]:
         """One for all numbers, or one for each."""
-        return [Fraction(part.strip() or TOLERANCE) for part in (self.error or "").split(",")]
+        return _tolerances(self.error)
 
     @property
     def gold(self) -> str:
@@ -125,20 +133,22 @@ class OlympiadBench(FromHub):
         text = text[-100 * MAX_CHARS :]
         closing = text.rpartition(CLOSING)[2].partition("\n")[0] if CLOSING in text else ""
         given = find_answer(closing) or find_answer(text) or (None if "\\boxed" in text else answer)
+        allowance = self.grader.allowance()
         if given is None:
-            return self.grader.grade(row.gold, None, text)
+            return self.grader.grade(row.gold, None, text, allowance)
         right, found = numbers(row.gold, row), numbers(given, row)
         if right is not None and found is not None:
             if within(found, right, row.tolerances):
                 return _RIGHT
             return Verdict(correct=False, extracted=_shown(found), reason=f"not equal to {row.gold[:60]}")
         # Roots and the like for decimals. Each takes time: of a longer or shorter list none is looked at.
-        right = numbers(row.gold, row, self.grader.value)
+        value = partial(self.grader.value, allowance=allowance)
+        right = numbers(row.gold, row, value)
         is_as_long = not row.is_multiple_answer or given.count(",") == row.gold.count(",")
-        found = numbers(given, row, self.grader.value) if right is not None and is_as_long else None
+        found = numbers(given, row, value) if right is not None and is_as_long else None
         if right is not None and found is not None and within(found, right, row.tolerances):
             return _RIGHT
-        return self.grader.grade(row.gold, given, text)
+        return self.grader.grade(row.gold, given, text, allowance)
 
 
 def instruction(row: OlympiadRow) -> str:
@@ -187,17 +197,27 @@ def numbers(
 
 
 def within(found: list[Fraction], right: list[Fraction], tolerances: list[Fraction]) -> bool:
-    """Does each value stand for another one of the right ones?"""
+    """Does each value stand for another one of the right ones? The order does not count."""
     if len(found) != len(right):
         return False
-    left = list(found)
-    for number, value in enumerate(right):
-        allowed = SLACK * tolerances[number if len(tolerances) > 1 else 0]
-        hit = next((one for one in left if any(abs(one - value * k) <= allowed for k in SCALES)), None)
-        if hit is None:
-            return False
-        left.remove(hit)
-    return True
+    allowed = [SLACK * tolerances[number if len(tolerances) > 1 else 0] for number in range(len(right))]
+    near = [
+        [place for place, one in enumerate(found) if any(abs(one - value * k) <= most for k in SCALES)]
+        for value, most in zip(right, allowed, strict=True)
+    ]
+    holders: dict[int, int] = {}
+
+    def seat(number: int, tried: set[int]) -> bool:
+        """Give a right value a place of its own, if need be one whose holder finds another."""
+        for place in near[number]:
+            if place not in tried:
+                tried.add(place)
+                if place not in holders or seat(holders[place], tried):
+                    holders[place] = number
+                    return True
+        return False
+
+    return all(seat(number, set()) for number in range(len(right)))
 
 
 def _shown_right(row: OlympiadRow) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from itertools import permutations
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from plait import InvalidInput, ScriptedEngine, TreeSearch, extract
 from plait.evals import EvalConfig, parse_benchmark, run
 from plait.evals.benchmarks.mathematics.grading import MathGrader
-from plait.evals.benchmarks.mathematics.olympiadbench import OlympiadRow, instruction
+from plait.evals.benchmarks.mathematics.olympiadbench import OlympiadRow, instruction, within
 from plait.evals.benchmarks.mathematics.word_problems.benchmark import WordProblems
 from plait.evals.benchmarks.mathematics.word_problems.problems import problems
+from plait.runtime.equality.process import MathProcess
 
 GSM = [
     {"question": "Ann has 2 hens and buys 3. How many?", "answer": "She has 2+3=<<2+3=5>>5.\n#### 5"},
@@ -221,6 +223,7 @@ def test_olympiad_files(write):
         ({"error": "1e-3,-1e-3"}, "error: '-1e-3' is below 0"),
         ({"language": "Chinese"}, "language: "),
         ({"error": "small"}, "'small' is no number"),
+        ({"error": "1e999999999"}, "'1e999999999' is no number"),
         ({"error": "1,2,3", "is_multiple_answer": True, "final_answer": ["1,2"]}, "3 tolerances of 2 numbers"),
     ],
 )
@@ -255,6 +258,7 @@ def test_olympiad_rows_that_are_refused(write, changes, message):
         (r"\boxed{1.7 \times 10^{-19}}", {"final_answer": [r"$1.6 \times 10^{-19}$"], "error": "2e-21"}, False),
         (r"\boxed{3, 1}", {"final_answer": ["1,3"], "is_multiple_answer": True}, True),
         (r"\boxed{1, 1}", {"final_answer": ["1,3"], "is_multiple_answer": True}, False),
+        (r"\boxed{100, 10000, 1}", {"final_answer": ["1,100,10000"], "is_multiple_answer": True}, True),
         (r"\boxed{1}, \boxed{3.4}", {"final_answer": ["1,3"], "is_multiple_answer": True, "error": ",0.5"}, True),
         (r"\boxed{1.4}, \boxed{3}", {"final_answer": ["1,3"], "is_multiple_answer": True, "error": ",0.5"}, False),
         (r"\boxed{\frac{x+x}{4}}", {"final_answer": [r"$\frac{x}{2}$"], "answer_type": "Expression"}, True),
@@ -290,9 +294,40 @@ def test_olympiad_tolerance(right, given, tenths):
     assert verdict.correct == hit
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.integers(1, 4))
+def test_olympiad_lists_are_right_in_some_order(data, size):
+    """Beside all orders, one by one."""
+    few = st.sampled_from([Fraction(n) for n in ("1", "1.5", "2", "50", "100", "102", "10000")])
+    right, found = (data.draw(st.lists(few, min_size=size, max_size=size)) for _ in range(2))
+    count = data.draw(st.sampled_from([1, size]))
+    tolerances = data.draw(st.lists(st.sampled_from([Fraction(0), Fraction(1)]), min_size=count, max_size=count))
+
+    def hits(one, number):
+        allowed = Fraction("1.01") * tolerances[number % len(tolerances)]
+        return any(abs(one - right[number] * Fraction(k)) <= allowed for k in ("1", "0.01", "100"))
+
+    expected = any(all(hits(one, number) for number, one in enumerate(order)) for order in permutations(found))
+    assert within(found, right, tolerances) == expected
+
+
+def test_olympiad_answers_of_many_slow_terms_have_the_time_of_one(monkeypatch):
+    asked = []
+
+    def ask(self, request, seconds):
+        asked.append(seconds)
+        return {"value": None if "value" not in request else 1.0, "equal": False, "key": "1", "seconds": 2.0}
+
+    monkeypatch.setattr(MathProcess, "ask", ask)
+    gold = ", ".join([r"\sqrt{2}"] * 9)
+    changes = {"final_answer": [gold], "is_multiple_answer": True}
+    assert not judged("\\boxed{" + ", ".join(["\\pi"] * 9) + "}", **changes).correct
+    assert asked == [5.0, 3.0, 1.0]
+
+
 def test_olympiad_lists_of_another_length_are_not_valued(monkeypatch):
     asked = []
-    monkeypatch.setattr(MathGrader, "value", lambda self, text: asked.append(text) or Fraction(1))
+    monkeypatch.setattr(MathGrader, "value", lambda self, text, allowance: asked.append(text) or Fraction(1))
     changes = {"final_answer": [r"$\sqrt{2}, 3$"], "is_multiple_answer": True}
     assert not judged("\\boxed{" + ", ".join(["\\pi"] * 200) + "}", **changes).correct
     assert asked == [r"\sqrt{2}"]
