@@ -60,7 +60,9 @@ class Entry:
     watched: bool = False
 
     def may_be_with(self, worker: str) -> bool:
-        return self.holder in (worker, None) or (self.phase is Phase.QUEUED and worker in self.queued)
+        """Until one runs it, with any: an offer may be under way there, or its answer, and a `drop` would meet the
+        grant of a claim that crosses it."""
+        return self.phase is not Phase.RUNNING or self.holder == worker
 
     def is_ignored(self, since: float) -> bool:
         """Does no worker answer, since then, or does none hear what it is told?"""

@@ -139,6 +139,8 @@ class Jobs:
                 yield from self._offer(now)
             case Events() | Chunk() if entry.phase is Phase.RUNNING and entry.holder == report.worker:
                 yield from self._arrived(entry, report, now)
+            case Queued() if entry.holder == report.worker:
+                pass  # Said before it began, and delivered again.
             case Queued() | Events() | Chunk():
                 yield Send(job, Drop(epoch=report.epoch), report.worker)
 

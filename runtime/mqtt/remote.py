@@ -278,7 +278,7 @@ class RemoteRuntime(Runtime):
                 case Unreadable():
                     job.failed(JobFailed(f"job {job.id}: what its worker reports cannot be read; the log says why"))
                 case Began(_, epoch):
-                    job.epoch = epoch
+                    job.began(epoch)
 
     def _post(self, topic: str, payload: bytes) -> None:
         assert self._link is not None

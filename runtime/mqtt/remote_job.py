@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -46,6 +47,7 @@ class RemoteJob(Job):
         """The worker's; only a header until the job has been answered."""
         self.epoch = 0
         """How often the job has begun."""
+        self._began: float | None = None
         self._cancel = cancel
         self._watch = watch
         self._patience = patience
@@ -60,6 +62,9 @@ class RemoteJob(Job):
         events = super().__aiter__()
         self._watch()
         return events
+
+    def began(self, epoch: int) -> None:
+        self.epoch, self._began = epoch, time.time()
 
     def happened(self, data: dict[str, Any]) -> None:
         try:
@@ -114,6 +119,7 @@ class RemoteJob(Job):
         if trace is not None:
             if isinstance(settings := trace.header.get("settings"), dict):
                 settings["job"] = self.id
+            trace.began = self._began
             self.trace = trace
 
     async def _stop(self, reason: str) -> None:

@@ -105,9 +105,12 @@ async def test_results_equal_the_local_runtimes_also_after_a_kill(broker, tmp_pa
     try:
         async with Runtime(broker.url()) as remote, Runtime("countdown") as local:
             for method in (SEQUENTIAL, APR_JOB):
+                before = time.time()
                 job = await remote.submit(method, seed=3, metadata={"row": 1}, trace_file=tmp_path / "t.jsonl")
                 events = [event async for event in job]
-                result, same = await job, await (await local.submit(method, seed=3, metadata={"row": 1}))
+                result = await job
+                assert before <= result.trace.began <= time.time() - result.usage.seconds
+                same = await (await local.submit(method, seed=3, metadata={"row": 1}))
                 assert (result.text, result.answer, result.details) == (same.text, same.answer, same.details)
                 assert result.finish_reason == same.finish_reason
                 assert result.usage.total_tokens == same.usage.total_tokens

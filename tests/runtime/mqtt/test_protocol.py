@@ -45,12 +45,16 @@ EVENTS = 5
 class World:
     """A client, workers, and a network between them, in steps of a tenth of a second."""
 
-    def __init__(self, seed: int, *, workers: int, jobs: int, faults: float, choosy: float = 0.0) -> None:
-        """`choosy`: the share of workers that decline every third job."""
+    def __init__(
+        self, seed: int, *, workers: int, jobs: int, faults: float, loses: bool = True, choosy: float = 0.0
+    ) -> None:
+        """`faults`: the share of messages that are delivered again, or, if it `loses` any, lost or late. `choosy`: the
+        share of workers that decline every third job."""
         self.random = random.Random(seed)
         self.choosy = choosy
         self.declined: list[str] = []
         self.faults = faults
+        self.loses = loses
         self.now = 0.0
         self.jobs = Jobs("c", lease=3.0, max_epochs=1000)
         self.desks: dict[str, Desk] = {}
@@ -60,10 +64,13 @@ class World:
         self.checks: list[tuple[str, Check]] = []
         self.flight: list[tuple[str, str, bytes]] = []
         """(to, about, payload)"""
+        self.again: list[tuple[float, tuple[str, str, bytes]]] = []
+        """When what is delivered again."""
         self.heard: dict[str, list[int]] = {}
+        self.begun: dict[str, int] = {}
+        """Job -> how often."""
         self.answers: dict[str, list[bytes]] = {}
         self.born = 0
-        self.turn = self.random.randrange(100)
         for _ in range(workers):
             self.birth()
         for i in range(jobs):
@@ -92,9 +99,8 @@ class World:
         )
 
     def share(self) -> str:
-        """As mosquitto does for a shared subscription: in turn, whether the worker has a free slot or not."""
-        self.turn += 1
-        return sorted(self.desks)[self.turn % len(self.desks)] if self.desks else "nobody"
+        """Any, as brokers do for a shared subscription, in turn or by chance: whether it has a free slot or not."""
+        return self.random.choice(sorted(self.desks)) if self.desks else "nobody"
 
     def client(self, actions) -> None:
         for action in list(actions):
@@ -102,8 +108,9 @@ class World:
                 case Send(job, message, worker):
                     to = worker or self.share()
                     self.flight.append((to, job, encode(message)))
-                case Began(job, _):
+                case Began(job, epoch):
                     self.heard[job] = []
+                    self.begun[job] = epoch
                 case Happened(job, event):
                     self.heard[job].append(event["n"])
                 case Answered(job, data):
@@ -130,13 +137,17 @@ class World:
 
     def step(self) -> None:
         self.now += 0.1
-        flight, self.flight = self.flight, []
-        if self.random.random() < self.faults:
+        flight = self.flight + [letter for due, letter in self.again if due <= self.now]
+        self.flight, self.again = [], [(due, letter) for due, letter in self.again if due > self.now]
+        if self.loses and self.random.random() < self.faults:
             self.random.shuffle(flight)
         for letter in flight:
             luck = self.random.random()
-            for _ in range(0 if luck < self.faults / 2 else 2 if luck < self.faults else 1):
-                self.deliver(*letter)
+            if luck < self.faults / 2:
+                self.again.append((self.now + self.random.uniform(0.0, 2.0), letter))
+            elif luck < self.faults and self.loses:
+                continue
+            self.deliver(*letter)
         checks, self.checks = self.checks, []
         for name, check in checks:
             if self.random.random() < self.faults:
@@ -221,6 +232,18 @@ def test_every_job_is_answered_once_with_its_events_in_order(seed, workers, jobs
         world.step()
     assert all(not desk.beat().jobs for desk in world.desks.values())
     world.check(jobs)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), workers=st.integers(1, 3), jobs=st.integers(1, 8), twice=st.floats(0.0, 0.9))
+def test_what_is_delivered_again_begins_no_job_anew(seed, workers, jobs, twice):
+    world = World(seed, workers=workers, jobs=jobs, faults=twice, loses=False)
+    for _ in range(6000):
+        if not len(world.jobs):
+            break
+        world.step()
+    world.check(jobs)
+    assert set(world.begun.values()) == {1}
 
 
 def test_an_offer_without_faults_is_made_once():
