@@ -108,7 +108,6 @@ class _Sender:
             opened,
             {
                 "plait.branch": branch.id,
-                "plait.branch.label": branch.label or None,
                 "plait.branch.origin": branch.origin,
                 "plait.branch.scores": branch.scores or None,
                 "plait.branch.pruned": branch.pruned,

@@ -62,7 +62,9 @@ async def test_spans_of_a_job(exported):
         assert before * 1e9 - 1e6 <= job.start_time <= span.start_time <= span.end_time <= job.end_time
     joins = [event for span in spans for event in span.events if event.name in ("join", "merge")]
     assert len(joins) == len(result.trace.joins) > 0
-    assert not any(PROMPT in str(value) for span in spans for value in span.attributes.values())
+    told = [str(value) for span in spans for value in span.attributes.values()]
+    labels = [branch.label for branch in result.trace.branches.values() if branch.parent]
+    assert labels and not any(text in value for text in (PROMPT, *labels) for value in told)
 
 
 async def test_tools_errors_and_parents(exported):
