@@ -23,16 +23,26 @@ from .tags import add_tags, merge, save
 def load(config: TrainConfig, kind: Any, tags: Sequence[str], **options: Any) -> tuple[Any, Any, list[int]]:
     """(model, tokenizer, ids of the tags), each tag one token. `kind`: a class of transformers (`AutoModelFor...`).
     Raises `InvalidInput`."""
-    from transformers import AutoTokenizer
-
     found = find_model(config.model)
     if not found.path.is_dir():
         raise InvalidInput(f"{found.path} is a GGUF file: its weights are quantised and cannot be trained")
     with loading(config.model):
-        tokenizer = AutoTokenizer.from_pretrained(found.path)
+        tokenizer = tokenizer_of(found.path)
         given = {"dtype": getattr(torch, config.dtype), "attn_implementation": attention(found.path), **options}
         model = kind.from_pretrained(found.path, **given)
     return model, tokenizer, add_tags(model, tokenizer, tags) if tags else []
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """transformers' tokenizer around the one that serves a folder's model. Its class is the one whose files are read
+    as they are: others make their own of them, as GPT-2's does of SmolLM2's, without the splitting of digits."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    if not (folder / "tokenizer.json").is_file():  # One that no engine serves can be trained all the same.
+        return AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer._tokenizer = load_tokenizer(folder).backend
+    return tokenizer
 
 
 @contextmanager

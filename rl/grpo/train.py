@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ...runtime.methods.nesting import all_methods
 from ...runtime.methods.sequential import Answering
 from ..capped import attention
 from ..checkpoints import checkpoints, publish, saving
-from ..models import loading
+from ..models import loading, tokenizer_of
 from ..processes import is_first
 from ..run_folder import RunFolder
 from ..trained import Trained
@@ -45,8 +44,6 @@ DEFAULTS: dict[str, Any] = {
 
 TRACES = "traces"
 """In the output folder."""
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-"""In a model's folder, beside templates."""
 OUTCOMES = (HELD_OUT, CURVE, TRACES)
 """Of `RunFolder`."""
 MAY_CHANGE = ("max_minutes", "threads", "steps", "traces_every", "concurrency")
@@ -159,7 +156,7 @@ def _train(
     # Heavy, and no business of those who only read configurations.
     import torch
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     from ..deadline import Deadline
     from .look import Look
@@ -169,7 +166,7 @@ def _train(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with loading(config.model):
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = tokenizer_of(path)
         model: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=torch.float32, attn_implementation=attention(path)
         )
@@ -226,21 +223,12 @@ def _train(
     with saving(out) as staging:
         trainer.save_model(str(staging / "model"))
         if trainer.accelerator.is_main_process:
-            _keep_tokenizer(path, staging / "model")
             publish(staging / "model", out / "model")
         trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         draw(trainer.state.log_history, out)
     trainer.accelerator.wait_for_everyone()
     return Trained.of(trainer.state, out)
-
-
-def _keep_tokenizer(base: Path, folder: Path) -> None:
-    """The rollouts' own in a folder: what transformers saves is what its class made of the base's, whose splitting of
-    digits, say, may be gone."""
-    for name in TOKENIZER:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)
 
 
 def _check_runs(config: GRPOConfig, samples: Sequence[Sample], engine: NativeEngine) -> None:

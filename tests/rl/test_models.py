@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,8 +22,11 @@ from transformers import (
 
 from plait import InvalidInput
 from plait.rl.config import TrainConfig
-from plait.rl.models import check_positions, load, loading
-from plait.tests.rl.tools import folder
+from plait.rl.models import check_positions, load, loading, serving_tokenizer, tokenizer_of
+from plait.rl.tags import save
+from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
+from plait.tests import real
+from plait.tests.rl.tools import NUMBERS, check_same_tokenizer, folder, split_digits, splitting_digits
 
 
 def without(*names: str) -> Callable[[Path], None]:
@@ -42,6 +47,38 @@ def with_text(name: str, text: str) -> Callable[[Path], None]:
 def cut_weights(path: Path) -> None:
     file = path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("tags", [[], ["<Path>"]])
+def test_the_tokenizer_that_is_trained_and_saved_is_the_one_that_serves(tags, tmp_path):
+    base = splitting_digits(tmp_path / "base")
+    model, tokenizer, _ = load(TrainConfig(model=str(base)), AutoModelForCausalLM, tags)
+    served = load_tokenizer(base)
+    for text in NUMBERS:
+        assert serving_tokenizer(model, tokenizer).encode(text) == tokenizer.encode(text) == served.encode(text)
+    save(model, tokenizer, tmp_path / "saved")
+    check_same_tokenizer(base, tmp_path / "saved")
+
+
+def test_a_real_tokenizer_that_splits_digits_stays_so(tmp_path):
+    """SmolLM2's: its folder on the hub does, one that transformers made of a GGUF file does not."""
+    for file in real.folder("smol135").glob("*.json"):
+        shutil.copy(file, tmp_path)
+    tokenizer_of(split_digits(tmp_path)).save_pretrained(tmp_path / "saved")
+    check_same_tokenizer(tmp_path, tmp_path / "saved")
+
+
+def test_a_tokenizer_that_no_engine_serves_is_trained_all_the_same(tmp_path):
+    """The files of GPT-2's first ones; what is saved is served."""
+    base = folder(tmp_path / "base")
+    data = json.loads((base / "tokenizer.json").read_text())
+    (base / "tokenizer.json").unlink()
+    (base / "vocab.json").write_text(json.dumps(data["model"]["vocab"]))
+    (base / "merges.txt").write_text("".join(" ".join(pair) + "\n" for pair in data["model"]["merges"]))
+    names = {"tokenizer_class": "GPT2Tokenizer", "unk_token": "<|end|>", "bos_token": "<|end|>"}
+    (base / "tokenizer_config.json").write_text(json.dumps({**names, "eos_token": "<|end|>"}))
+    model, tokenizer, _ = load(TrainConfig(model=str(base)), AutoModelForCausalLM, [])
+    assert serving_tokenizer(model, tokenizer).encode("a Path") == tokenizer.encode("a Path")
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,13 @@ from plait.tests.rl.tools import (
     REWRITING,
     SIZE,
     check_goes_on,
+    check_same_tokenizer,
     check_without_room,
     earlier_run,
     files,
     folder,
     learned_positions,
+    splitting_digits,
     text,
     texts,
     train_loss,
@@ -585,6 +587,13 @@ def test_the_best_checkpoint_is_published(lora, is_moved, model, tmp_path, monke
         train(given, out)
         published = load_file(out / "adapter" / "adapter_model.safetensors")
         assert all(torch.equal(kept[name], published[name]) for name in published)
+
+
+def test_the_tokenizer_of_the_base_is_published(tmp_path):
+    base = splitting_digits(tmp_path / "base")
+    given = config(base, texts(tmp_path / "t.jsonl"), trainer={"max_steps": 1}, lora={"r": 2})
+    check_same_tokenizer(base, train(given, tmp_path / "out").model)
+    check_same_tokenizer(base, tmp_path / "out" / "adapter")
 
 
 def test_two_processes(model, tmp_path):

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from plait.rl.checkpoints import STAGING
 from plait.rl.run_folder import CONFIG, write_config
+from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.runtime.errors import InvalidInput
 from plait.runtime.spec import Spec
 from plait.tests.runtime.engines.native.helpers import tiny
@@ -28,6 +29,7 @@ TEMPLATE = (
 REWRITING = TEMPLATE.replace("{{ m.content }}", "{{ m.content if loop.last else '...' }}")
 """A template that shortens earlier turns."""
 SIZE = 320
+NUMBERS = ("1. one\n2. two\n 12. twelve", "def f(x):\n    return x + 12", "a   12\t 120")
 
 
 @cache
@@ -56,6 +58,35 @@ def folder(path: Path, family: str = "llama", *, template: str = TEMPLATE, **ove
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def splitting_digits(path: Path) -> Path:
+    """A folder of SmolLM2's kind, whose tokens may hold digits."""
+    data = json.loads((folder(path) / "tokenizer.json").read_text())
+    for pair in (("\u0120", "1"), ("\u01201", "2"), ("1", "2")):
+        data["model"]["vocab"]["".join(pair)] = len(data["model"]["vocab"])
+        data["model"]["merges"].append(pair)
+    (path / "tokenizer.json").write_text(json.dumps(data))
+    return split_digits(path)
+
+
+def split_digits(path: Path) -> Path:
+    """Let the tokenizer.json of a folder split digits, and name a class that does not."""
+    data = json.loads((path / "tokenizer.json").read_text())
+    digits = {"type": "Digits", "individual_digits": True}
+    data["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, data["pre_tokenizer"]]}
+    (path / "tokenizer.json").write_text(json.dumps(data))
+    own = json.loads((path / "tokenizer_config.json").read_text())
+    (path / "tokenizer_config.json").write_text(json.dumps({**own, "tokenizer_class": "GPT2Tokenizer"}))
+    return path
+
+
+def check_same_tokenizer(base: Path, published: Path) -> None:
+    """What is published is read as its base is served, by transformers as well."""
+    ids = [load_tokenizer(base).encode(text) for text in NUMBERS]
+    assert [load_tokenizer(published).encode(text) for text in NUMBERS] == ids
+    theirs = AutoTokenizer.from_pretrained(published)
+    assert [theirs.encode(text) for text in NUMBERS] == ids
 
 
 def learned_positions(path: Path, places: int) -> Path:

@@ -114,6 +114,11 @@ class HFTokenizer:
         )
 
     @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """What splits texts into tokens, without templates and names."""
+        return self._tokenizer
+
+    @property
     def special_ids(self) -> dict[str, int]:
         """Special tokens by their names (`eos_token`), the others by their texts."""
         named = {**self._special, **{text: text for text in self._additional}}

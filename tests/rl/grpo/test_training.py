@@ -28,7 +28,14 @@ from plait.runtime.cli.main import main
 from plait.runtime.engines.native.options import NativeOptions
 from plait.runtime.methods.nesting import all_methods
 from plait.tests.rl.grpo.tools import Vowels, judge, save_tiny
-from plait.tests.rl.tools import check_goes_on, check_without_room, earlier_run, files
+from plait.tests.rl.tools import (
+    check_goes_on,
+    check_same_tokenizer,
+    check_without_room,
+    earlier_run,
+    files,
+    splitting_digits,
+)
 from plait.tests.rl.tools import folder as tiny_folder
 
 APR = {"method": "apr", "max_children": 2, "max_rounds": 2}
@@ -94,8 +101,6 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path, monkeyp
     assert all(line["packing/computed_tokens"] > 0 for line in whole)
     before, after = weights(folder), weights(model)
     assert all(not torch.equal(before[name], after[name]) for name in before)
-    for name in ("tokenizer.json", "tokenizer_config.json"):  # the rollouts' own
-        assert (model / name).read_bytes() == (folder / name).read_bytes()
     looks = [json.loads(line) for line in (tmp_path / "whole" / "held_out.jsonl").read_text().splitlines()]
     assert [look["step"] for look in looks] == [0, 2, 4] and all(look["of"] == 6 for look in looks)
     traces = sorted((tmp_path / "whole" / "traces").glob("*/*.jsonl.gz"))
@@ -113,6 +118,12 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path, monkeyp
     # Its optimiser's moments are rounded no other way; what was looked at in between changes nothing.
     assert [line["loss"] for line in history(tmp_path / "parts")] == [line["loss"] for line in whole]
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in after.items())
+
+
+def test_the_tokenizer_of_the_rollouts_is_published(tmp_path):
+    base = splitting_digits(tmp_path / "base")
+    given = config(base, method={"method": "sequential", "max_tokens": 4}, steps=1)
+    check_same_tokenizer(base, train(given, tmp_path / "out").model)
 
 
 @pytest.mark.parametrize(

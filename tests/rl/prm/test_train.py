@@ -25,7 +25,16 @@ from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.search.node import Node
 from plait.search.rewards.prm import PRM
 from plait.search.rewards.tree import TreeScorer
-from plait.tests.rl.tools import check_goes_on, earlier_run, files, folder, learned_positions, train_loss
+from plait.tests.rl.tools import (
+    check_goes_on,
+    check_same_tokenizer,
+    earlier_run,
+    files,
+    folder,
+    learned_positions,
+    splitting_digits,
+    train_loss,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 """What TRL, peft and accelerate warn of is theirs."""
@@ -169,6 +178,13 @@ def test_a_step_is_the_same_however_it_is_divided(head, smoothing, model, tmp_pa
     for other, said in others:
         assert said == pytest.approx(losses, rel=1e-4)
         assert all(torch.allclose(other[name], value, atol=1e-6) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("head", ["words", "classifier"])
+def test_the_tokenizer_of_the_base_is_published(head, tmp_path):
+    base = splitting_digits(tmp_path / "base")
+    given = config(base, lines(tmp_path / "s.jsonl", 4), head=head, trainer={"max_steps": 1})
+    check_same_tokenizer(base, train(given, tmp_path / "out").model)
 
 
 @pytest.mark.parametrize("head", ["words", "classifier"])
