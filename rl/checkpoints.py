@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.disk import sync_path
-from ..runtime.errors import InvalidInput
+from ..runtime.errors import InvalidInput, PlaitError
 from .processes import is_first
 
 PREFIX = "checkpoint-"
@@ -28,11 +29,21 @@ else:
 class SafeCheckpoints(_Base):
     """A mixin for transformers' `Trainer`. A checkpoint is in the output folder whole or not at all, and the one
     before goes only when it is there. A run that goes on from behind its last step makes none.
-    `train_loss` of one that goes on is the mean over all steps, too, or left out unless each loss was logged."""
+    `train_loss` of one that goes on is the mean over all steps, too, or left out unless each loss was logged.
+
+    Training raises `PlaitError`, in every process, once a loss that is logged is not finite, or the weights where they
+    would be written or given back are not."""
 
     _is_staging = False
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().train(*args, **kwargs)
+        self._check_weights()
+        return output
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if not math.isfinite(logs.get("loss", 0.0)):  # the mean over all processes
+            raise self._diverged("the loss is")
         if "train_loss" in logs and self._initial_global_step:
             # transformers takes the mean over the steps of this start.
             del logs["train_loss"]
@@ -56,6 +67,7 @@ class SafeCheckpoints(_Base):
         return str(Path(self.args.output_dir, STAGING)) if self._is_staging else self.args.output_dir
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._check_weights()
         assert self.args.output_dir is not None
         out = Path(self.args.output_dir)
         name = f"{PREFIX}{self.state.global_step}"
@@ -79,6 +91,23 @@ class SafeCheckpoints(_Base):
                     if old not in kept and old.name != Path(best or "").name:
                         remove(old)
         self.accelerator.wait_for_everyone()
+
+    def _check_weights(self) -> None:
+        import torch
+
+        assert self.model is not None
+        trained = (weight for weight in self.model.parameters() if weight.requires_grad)
+        is_finite = all(bool(weight.isfinite().all()) for weight in trained)
+        # Where the weights are divided among the processes, one alone may see it.
+        if not self.accelerator.gather(torch.tensor([is_finite], device=self.accelerator.device)).all():
+            raise self._diverged("weights are")
+
+    def _diverged(self, what: str) -> PlaitError:
+        assert self.args.output_dir is not None
+        found = checkpoints(Path(self.args.output_dir))
+        last = f"the last checkpoint is {found[-1]}" if found else "there is no checkpoint"
+        rate = f"with a learning_rate of {self.args.learning_rate:g}"
+        return PlaitError(f"step {self.state.global_step}: {what} not finite any more, {rate}; {last}")
 
     def _note_best(self, written: str | None = None) -> None:
         """The best checkpoint is one of the output folder's. transformers takes it to be where it has just been

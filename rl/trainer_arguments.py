@@ -102,6 +102,7 @@ def trainer_arguments(
     defaults = {
         "per_device_train_batch_size": batch,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": 100,
         "save_total_limit": 2,

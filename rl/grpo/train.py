@@ -34,6 +34,7 @@ from .rollouts import Rollouts, sampled
 
 DEFAULTS: dict[str, Any] = {
     "logging_steps": 1,
+    "logging_nan_inf_filter": False,
     "save_steps": 50,
     "lr_scheduler_type": "constant",
     "report_to": [],

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,10 @@ from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
 from plait.runtime.engines.registry import find_model
 from plait.runtime.methods.multiverse.grammar import TAGS
 from plait.tests.rl.tools import (
+    DIVERGING,
     REWRITING,
     SIZE,
+    check_diverged,
     check_goes_on,
     check_same_tokenizer,
     check_without_room,
@@ -589,11 +592,26 @@ def test_the_best_checkpoint_is_published(lora, is_moved, model, tmp_path, monke
         assert all(torch.equal(kept[name], published[name]) for name in published)
 
 
+@pytest.mark.parametrize(("logging", "what"), [(1, "the loss is"), (9, "weights are")])
+def test_a_run_that_diverges_is_one_error(logging, what, model, tmp_path):
+    given = config(model, texts(tmp_path / "t.jsonl"), trainer={**DIVERGING, "logging_steps": logging})
+    check_diverged(partial(train, given), tmp_path / "out", what)
+
+
 def test_the_tokenizer_of_the_base_is_published(tmp_path):
     base = splitting_digits(tmp_path / "base")
     given = config(base, texts(tmp_path / "t.jsonl"), trainer={"max_steps": 1}, lora={"r": 2})
     check_same_tokenizer(base, train(given, tmp_path / "out").model)
     check_same_tokenizer(base, tmp_path / "out" / "adapter")
+
+
+def test_weights_that_are_not_finite_are_not_published(model, tmp_path):
+    """Where there are no checkpoints, and no loss was logged."""
+    seldom = {"learning_rate": 1e30, "save_strategy": "no", "logging_steps": 9}
+    given = config(model, texts(tmp_path / "t.jsonl"), trainer=seldom)
+    with pytest.raises(plait.PlaitError, match="^step 6: weights are not finite .*; there is no checkpoint$"):
+        train(given, tmp_path / "out")
+    assert not (tmp_path / "out" / "model").exists()
 
 
 def test_two_processes(model, tmp_path):

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from plait.rl.checkpoints import STAGING
+from plait.rl.checkpoints import STAGING, checkpoints
 from plait.rl.run_folder import CONFIG, write_config
 from plait.runtime.engines.native.gguf_tokenizer import load_tokenizer
-from plait.runtime.errors import InvalidInput
+from plait.runtime.errors import InvalidInput, PlaitError
 from plait.runtime.spec import Spec
 from plait.tests.runtime.engines.native.helpers import tiny
 from plait.tests.runtime.methods.multiverse.tools import Par, render
@@ -153,3 +154,16 @@ def check_without_room(train):
         train()
     assert {path: path.read_bytes() for path in out.iterdir()} == before
     assert not (out.parent / STAGING).exists()
+
+
+DIVERGING = {"learning_rate": 1e30, "save_steps": 1, "save_total_limit": 1}
+"""Arguments of a trainer whose weights are finite still behind the first step, and in its checkpoint."""
+
+
+def check_diverged(train: Callable[[Path], Any], out: Path, what: str) -> None:
+    """A run of `DIVERGING` is one error; the good checkpoint stays, and no model is published."""
+    with pytest.raises(PlaitError, match=f"^step 2: {what} not finite .* 1e[+]30; .*out/checkpoint-1$"):
+        train(out)
+    (last,) = checkpoints(out)
+    assert all(weight.isfinite().all() for weight in load_file(last / "model.safetensors").values())
+    assert not (out / "model").exists()

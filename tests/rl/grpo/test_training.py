@@ -126,6 +126,14 @@ def test_the_tokenizer_of_the_rollouts_is_published(tmp_path):
     check_same_tokenizer(base, train(given, tmp_path / "out").model)
 
 
+def test_a_run_that_diverges_is_one_error(folder, tmp_path):
+    """In its second step on the same rollouts: others would have failed."""
+    given = config(folder, learning_rate=1e30, trainer={"num_iterations": 2})
+    with pytest.raises(PlaitError, match=r"^step 2: weights are not finite .* 1e\+30; there is no checkpoint$"):
+        train(given, tmp_path / "out")
+    assert not checkpoints(tmp_path / "out") and not (tmp_path / "out" / "model").exists()
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ from plait.search.node import Node
 from plait.search.rewards.prm import PRM
 from plait.search.rewards.tree import TreeScorer
 from plait.tests.rl.tools import (
+    DIVERGING,
+    check_diverged,
     check_goes_on,
     check_same_tokenizer,
     earlier_run,
@@ -185,6 +188,12 @@ def test_the_tokenizer_of_the_base_is_published(head, tmp_path):
     base = splitting_digits(tmp_path / "base")
     given = config(base, lines(tmp_path / "s.jsonl", 4), head=head, trainer={"max_steps": 1})
     check_same_tokenizer(base, train(given, tmp_path / "out").model)
+
+
+@pytest.mark.parametrize("head", ["words", "classifier"])
+def test_a_run_that_diverges_is_one_error(head, model, tmp_path):
+    given = config(model, lines(tmp_path / "s.jsonl", 24), head=head, trainer=DIVERGING)
+    check_diverged(partial(train, given), tmp_path / "out", "the loss is")
 
 
 @pytest.mark.parametrize("head", ["words", "classifier"])
