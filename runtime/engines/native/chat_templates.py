@@ -18,8 +18,9 @@ def read_templates(folder: Path, own: Mapping[str, Any]) -> dict[str, str]:
     if files:
         return {name: _read(path) for name, path in files.items()}
     source = own.get("chat_template")
-    named = source if isinstance(source, list) else [{"name": "default", "template": source}] if source else []
-    found: dict[str, Any] = {str(one.get("name")): one.get("template") for one in named if isinstance(one, dict)}
+    if isinstance(source, list):
+        source = {str(one.get("name")): one.get("template") for one in source if isinstance(one, dict)}
+    found: dict[str, Any] = source if isinstance(source, dict) else {"default": source} if source else {}
     for template in found.values():
         if not isinstance(template, str):
             raise InvalidInput(f"tokenizer_config.json: chat_template must be a text, not a {type(template).__name__}")

@@ -241,14 +241,18 @@ def test_chat_template_renders_as_in_transformers(tmp_path: Path) -> None:
         tokenizer.chat([])
 
 
-@pytest.mark.parametrize("where", ["file", "list"])
+@pytest.mark.parametrize("where", ["file", "list", "object"])
 def test_places_of_chat_templates(tmp_path: Path, where: str) -> None:
-    listed = [{"name": "rag", "template": "no"}, {"name": "default", "template": "a" if where == "list" else "no"}]
-    _folder(tmp_path, tokenizer_config={"chat_template": listed})
+    named = {"rag": "no", "default": "no" if where == "file" else "a", "tool_use": "no" if where == "file" else "b"}
+    listed = [{"name": name, "template": template} for name, template in named.items()]
+    _folder(tmp_path, tokenizer_config={"chat_template": listed if where == "list" else named})
     if where == "file":
         (tmp_path / "chat_template.jinja").write_text("a")
-    tokenizer = HFTokenizer.load(tmp_path)
-    assert tokenizer.decode(tokenizer.chat([])) == "a"
+    theirs, tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path), HFTokenizer.load(tmp_path)
+    user = [{"role": "user", "content": ""}]
+    for tools in ([], [{"type": "function"}]):
+        assert tokenizer.chat(user, tools) == theirs.apply_chat_template(user, tools=tools or None, return_dict=False)
+    assert tokenizer.decode(tokenizer.chat(user)) == "a"
 
 
 def test_errors(tmp_path: Path) -> None:
