@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from copy import deepcopy
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,9 @@ class TransformersEngine(TokenEngine):
         self._turn: asyncio.Lock
         """Of the event loop in which the engine was started."""
         self._thread: ThreadPoolExecutor | None = None
+        # Learned positions may begin at another number (RoBERTa's); the models count these themselves.
+        is_rotary = bool(getattr(model.config.get_text_config(decoder=True), "rope_parameters", None))
+        self._is_told_positions = is_rotary and "position_ids" in signature(model.forward).parameters
         self._caches: list[tuple[list[int], Any]] = []
         """Tokens and what was computed for them, those used last at the end."""
 
@@ -139,7 +143,10 @@ class TransformersEngine(TokenEngine):
     def _compute(self, tokens: list[int]) -> torch.Tensor:
         known, cache = self._cache_for(tokens)
         ids = torch.tensor([tokens[known:]], device=self.model.device)
-        out = self.model(input_ids=ids, past_key_values=cache, use_cache=True)
+        more = {}
+        if self._is_told_positions:  # else Bamba and MiniMax begin at 0 behind a cache, too
+            more["position_ids"] = torch.arange(known, len(tokens), device=ids.device)[None]
+        out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **more)
         if (cache := getattr(out, "past_key_values", None)) is not None:  # not all models give one
             self._caches.append((tokens, cache))
             del self._caches[:-KEPT]
@@ -152,7 +159,7 @@ class TransformersEngine(TokenEngine):
         from it."""
         held = [(len(known), i) for i, (known, _) in enumerate(self._caches) if tokens[: len(known)] == known]
         longest = len(tokens) - 1
-        held = [(size, i) for size, i in held if size == longest or size < longest and not self.model._is_stateful]
+        held = [(size, i) for size, i in held if size == longest or size < longest and not self._is_recurrent(i)]
         if not held:
             return 0, None
         size, i = max(held)
@@ -161,6 +168,10 @@ class TransformersEngine(TokenEngine):
             return size, deepcopy(cache)
         del self._caches[i]
         return size, cache
+
+    def _is_recurrent(self, i: int) -> bool:
+        """Whether a cache is that of recurrent layers; MiniMax says so by its cache alone."""
+        return bool(self.model._is_stateful) or not getattr(self._caches[i][1], "is_croppable", True)
 
 
 def load(rest: str, options: dict[str, Any]) -> TransformersEngine:

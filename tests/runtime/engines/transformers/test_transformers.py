@@ -13,15 +13,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    BambaConfig,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     JambaConfig,
     MambaConfig,
+    MiniMaxConfig,
     OPTConfig,
     OPTForCausalLM,
     RecurrentGemmaConfig,
+    RobertaConfig,
     RwkvConfig,
 )
 
@@ -57,15 +60,28 @@ MODELS = {
         )
     ),
 }  # fmt: skip
-RECURRENT = {
+CACHED = {
+    "bamba": lambda: BambaConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, intermediate_size=32,
+        attn_layer_indices=[1], mamba_n_heads=4, mamba_d_head=16, mamba_d_state=4, **SIZES,
+    ),
     "jamba": lambda: JambaConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, intermediate_size=32,
         attn_layer_period=2, attn_layer_offset=1, num_experts=1, mamba_d_state=4, use_mamba_kernels=False, **SIZES,
     ),
     "mamba": lambda: MambaConfig(hidden_size=32, num_hidden_layers=2, **SIZES),
+    "minimax": lambda: MiniMaxConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, intermediate_size=32,
+        head_dim=16, layer_types=["linear_attention", "full_attention"], num_local_experts=1, num_experts_per_tok=1,
+        **SIZES,
+    ),
     "recurrent_gemma": lambda: RecurrentGemmaConfig(
         hidden_size=32, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, intermediate_size=96,
         lru_width=32, attention_window_size=16, **SIZES,
+    ),
+    "roberta": lambda: RobertaConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, is_decoder=True,
+        max_position_embeddings=64, **SIZES | {"pad_token_id": 2},  # whose place it does not count
     ),
     "rwkv": lambda: RwkvConfig(hidden_size=32, attention_hidden_size=32, num_hidden_layers=2, **SIZES),
 }  # fmt: skip
@@ -131,10 +147,10 @@ async def test_merged_branches_end_at_the_window_of_the_model(tmp_path):
         assert (await root.generate(params)).finish_reason is FinishReason.CONTEXT
 
 
-@pytest.mark.parametrize("name", RECURRENT)
-async def test_recurrent_layers_read_all_that_is_put_behind_what_they_know(tmp_path, name):
+@pytest.mark.parametrize("name", CACHED)
+async def test_all_is_read_that_is_put_behind_what_is_known_where_it_stands(tmp_path, name):
     def wide():  # Each token changes much in these.
-        model = AutoModelForCausalLM.from_config(RECURRENT[name]())
+        model = AutoModelForCausalLM.from_config(CACHED[name]())
         for weights in model.parameters():
             if weights.dim() > 1:
                 torch.nn.init.normal_(weights, std=0.25)
