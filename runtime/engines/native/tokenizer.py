@@ -19,7 +19,7 @@ from .continuation import encode_continuation
 from .patience import within
 from .special_tokens import NAMES, add_special_tokens, optional_json
 from .spelling import token_bytes
-from .tokenizer_classes import as_transformers_has_it
+from .tokenizer_classes import as_transformers_has_it, default_tokens
 
 TOOL_MARKS = ("<tool_call>", "</tool_call>")
 """Around calls as Qwen2.5's, Qwen3's and Hermes' templates have them."""
@@ -91,8 +91,9 @@ class HFTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise InvalidInput(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
         own = optional_json(folder / "tokenizer_config.json")
-        as_transformers_has_it(tokenizer, own, optional_json(folder / "config.json").get("model_type"))
-        special = add_special_tokens(tokenizer, folder, own)
+        model_type = optional_json(folder / "config.json").get("model_type")
+        as_transformers_has_it(tokenizer, own, model_type)
+        special = add_special_tokens(tokenizer, folder, {**default_tokens(tokenizer, own, model_type), **own})
         templates = read_templates(folder, own)
 
         def ids(kind: str) -> list[int]:
