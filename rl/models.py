@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..runtime.engines.native.gguf_tokenizer import load_tokenizer
+from ..runtime.engines.native.special_tokens import NAMES
 from ..runtime.engines.native.tokenizer import HFTokenizer
 from ..runtime.engines.registry import find_model
 from ..runtime.errors import InvalidInput, PlaitError
@@ -40,8 +41,12 @@ def tokenizer_of(folder: Path) -> Any:
 
     if not (folder / "tokenizer.json").is_file():  # One that no engine serves can be trained all the same.
         return AutoTokenizer.from_pretrained(folder)
+    served = load_tokenizer(folder)
     tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder)
-    tokenizer._tokenizer = load_tokenizer(folder).backend
+    tokenizer._tokenizer = served.backend
+    for name in NAMES:  # Those, too, that the folder's own class alone names.
+        if (id := served.special_ids.get(name)) is not None:
+            setattr(tokenizer, name, served.backend.id_to_token(id))
     return tokenizer
 
 

@@ -60,6 +60,17 @@ def test_the_tokenizer_that_is_trained_and_saved_is_the_one_that_serves(tags, tm
     check_same_tokenizer(base, tmp_path / "saved")
 
 
+def test_special_tokens_that_the_class_of_the_base_names_stay(tmp_path):
+    base = folder(tmp_path / "base", eos_token_id=None)
+    own = {"tokenizer_class": "GPT2Tokenizer", "eos_token": "<|end|>", "pad_token": "<|pad|>", "unk_token": None}
+    (base / "tokenizer_config.json").write_text(json.dumps(own))
+    tokenizer = tokenizer_of(base)
+    assert tokenizer.bos_token == "<|endoftext|>" and tokenizer.eos_token == "<|end|>"
+    tokenizer.save_pretrained(tmp_path / "saved")
+    found = load_tokenizer(tmp_path / "saved").special_ids
+    assert found == load_tokenizer(base).special_ids and found["bos_token"] == tokenizer.bos_token_id
+
+
 def test_a_real_tokenizer_that_splits_digits_stays_so(tmp_path):
     """SmolLM2's: its folder on the hub does, one that transformers made of a GGUF file does not."""
     for file in real.folder("smol135").glob("*.json"):
