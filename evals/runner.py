@@ -188,7 +188,7 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
                 continue
             rows.append(row)
             last = result, row
-    return Unit(key=key, rows=tuple(rows))
+    return Unit(key=key, rows=tuple(_with_trace(row, evaluation.store.folder) for row in rows))
 
 
 async def _row(
@@ -252,6 +252,11 @@ def _trace(evaluation: Evaluation, key: Key, method: MethodConfig, window: int |
     place = evaluation.config.methods.index(method)
     cell = f"{place}-{slug(method.name)}-{key.budget}-{window or 'own'}"
     return f"traces/{cell}/{evaluation.place(key.sample):05d}-{slug(key.sample)}-{key.attempt}.jsonl.gz"
+
+
+def _with_trace(row: Row, folder: Path) -> Row:
+    """Without the name of a trace that the disk did not take."""
+    return row if row.trace is None or (folder / row.trace).exists() else replace(row, trace=None)
 
 
 def job_seed(seed: int, sample: str, attempt: int) -> int:

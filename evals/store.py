@@ -5,9 +5,9 @@
     traces/          one compressed trace per job
     report.html, report.md
 
-A line is written when its jobs have ended and their traces are on disk, so a crash loses what was in flight and nothing
-else; a line that a crash cut off is dropped on opening. Of two lines of one unit, a failure and its
-retry, the later holds.
+A line is written when its jobs have ended and their traces are on disk, if that takes them, so a crash loses what was
+in flight and nothing else; a line that a crash cut off is dropped on opening. Of two lines of one unit, a failure and
+its retry, the later holds.
 """
 
 from __future__ import annotations

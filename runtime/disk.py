@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parents[1]
 LOCK = ".lock"
 """In a folder that a process holds."""
+_PARTS = f".*.[0-9]*-{'[0-9a-f]' * 8}.part"
+"""What `replace_file` leaves where it is killed."""
 
 
 def cache_folder(name: str) -> Path:
@@ -67,13 +69,18 @@ def make_folder(path: Path) -> None:
 
 def lock(file: IO[Any], taken: str) -> None:
     """Hold an open file until it is closed, or the process and those forked from it end; on a file system without
-    locks not at all. Raises `InvalidInput`, which says `taken`, where another one holds it."""
+    locks not at all. What a process that was killed wrote half beside it goes. Raises `InvalidInput`, which says
+    `taken`, where another one holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InvalidInput(taken) from None
     except OSError as error:
         logger.warning("%s is not locked against another run: %s", file.name, error.strerror)
+        return
+    for part in Path(file.name).parent.glob(_PARTS):
+        with suppress(OSError):
+            part.unlink()
 
 
 @contextmanager
@@ -124,7 +131,7 @@ def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         part.replace(path)
-    except OSError:
+    except BaseException:  # Ctrl-C, too
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise

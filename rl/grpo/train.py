@@ -136,7 +136,6 @@ def _arguments(config: GRPOConfig, out: Path) -> Any:
         "loss_type": "dapo",
         "gradient_checkpointing": False,
         "remove_unused_columns": False,
-        "ignore_data_skip": True,
         # What balances experts is a loss over whole texts; rows hold parts of them.
         "router_aux_loss_coef": 0.0,
     }

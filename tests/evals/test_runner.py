@@ -196,6 +196,15 @@ async def test_results_of_other_windows_are_refused_as_damaged(tmp_path):
     assert not report.exists()
 
 
+async def test_rows_name_no_traces_that_the_disk_did_not_take(tmp_path, monkeypatch):
+    def full(trace, path):
+        raise InvalidInput("no space left")
+
+    monkeypatch.setattr(Trace, "save", full)
+    await run(grid(), tmp_path, engine=engine())
+    assert {row["trace"] for (row,) in rows(tmp_path).values()} == {None}
+
+
 async def test_failures_are_rows_and_are_run_again_on_request(tmp_path):
     broken = grid().benchmark.load()[2].data.target
 

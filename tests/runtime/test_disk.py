@@ -25,9 +25,15 @@ def test_what_was_there_stays_where_writing_fails(tmp_path: Path, monkeypatch: p
     def no_space(_path: Path, _target: Path) -> None:
         raise OSError(28, "No space left on device")
 
+    def interrupted(_path: Path, _target: Path) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", no_space)
         with pytest.raises(InvalidInput, match=r"cannot write .*a\.txt: No space left"):
+            write_whole(tmp_path / "a.txt", "two")
+        patch.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
             write_whole(tmp_path / "a.txt", "two")
     assert (tmp_path / "a.txt").read_text() == "one"
     assert list(tmp_path.iterdir()) == [tmp_path / "a.txt"]
@@ -59,6 +65,7 @@ def test_a_folder_is_held_by_one_alone(tmp_path: Path) -> None:
     with pytest.raises(BlockingIOError), holding(tmp_path / "new"):
         raise BlockingIOError
     (tmp_path / LOCK).write_bytes(b"")  # of a run that was killed
+    (tmp_path / ".config.json.8268-daacee6e.part").write_bytes(b"{")
     with holding(tmp_path):
         pass
     assert [path.name for path in tmp_path.rglob("*")] == ["new"]

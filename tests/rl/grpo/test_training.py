@@ -134,6 +134,12 @@ def test_a_run_that_diverges_is_one_error(folder, tmp_path):
     assert not checkpoints(tmp_path / "out") and not (tmp_path / "out" / "model").exists()
 
 
+def epochs(out):
+    """Those that are logged, by steps."""
+    state = json.loads((checkpoints(out)[-1] / "trainer_state.json").read_text())
+    return [(said["step"], said["epoch"]) for said in state["log_history"]]
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -153,6 +159,7 @@ def test_noise_and_a_reference_that_follows_go_on_as_well(fields, folder, tmp_pa
     # Nothing was left to do then.
     assert first.losses == again.losses == whole.losses
     assert len(set(whole.losses.values())) > 2
+    assert epochs(tmp_path / "parts") == epochs(tmp_path / "whole")
     kept = (checkpoints(tmp_path / "parts")[-1] / REFERENCE).exists()
     assert kept == ("sync_ref_model" in fields["trainer"])
     if kept:
