@@ -20,8 +20,8 @@ environment = mkdir -p $(1) && { test -x $(1)/bin/pip || $(PYTHON) -m venv $(1);
 
 KERNELS := $(wildcard attention/csrc/* runtime/engines/native/csrc/*)
 
-# Processes, of 1.5 GB each; types are checked by as many.
-TEST_WORKERS ?= 2
+# Processes, of 1.5 GB each; types are checked by as many. On two cores: tests also wait.
+TEST_WORKERS ?= 3
 
 GPU_TESTS ?= tests/attention tests/runtime/engines/native/gpu tests/runtime/engines/native/test_draw.py
 GPU_OUT ?= build/gpu
