@@ -34,6 +34,7 @@ _STEPS = [
     for name in ("scheduler", "waiting", "fairness", "pace", "interrupts", "bursts", "engine", "non_finite", "contexts")
 ]
 _STORE = [f"{_NATIVE}/test_{name}.py" for name in ("store", "waiting", "context_store", "engine", "pressure_machine")]
+_PROTOCOL = ["tests/runtime/mqtt/test_protocol.py"]
 _HOGWILD = "tests/runtime/methods/hogwild/test_native.py"
 TESTS = {
     "runtime/engines/native/store.py": _STORE,
@@ -70,6 +71,9 @@ TESTS = {
     "runtime/engines/native/sampling.py": [f"{_NATIVE}/test_sampling.py"],
     "runtime/sampling.py": ["tests/runtime/test_sampling.py"],
     "runtime/event_queue.py": ["tests/runtime/test_event_queue.py"],
+    "runtime/mqtt/client_state.py": _PROTOCOL,
+    "runtime/mqtt/client_entries.py": _PROTOCOL,
+    "runtime/mqtt/worker_state.py": _PROTOCOL,
     "runtime/budget.py": ["tests/runtime/test_budget.py"],
     "runtime/jobs/context.py": ["tests/runtime/jobs"],
     "runtime/jobs/scope.py": ["tests/runtime/jobs"],
