@@ -58,11 +58,6 @@ class Jobs:
     def __contains__(self, job: str) -> bool:
         return job in self._jobs
 
-    @property
-    def holders(self) -> set[str]:
-        """Workers that run or have queued a job."""
-        return {entry.holder for entry in self._jobs.out.values() if entry.holder is not None}
-
     def is_ignored(self, now: float) -> bool:
         """Is there a job that all workers ignore, though some are alive?"""
         return bool(self.workers) and any(entry.is_ignored(now - self.lease) for entry in self._jobs.out.values())
@@ -197,9 +192,7 @@ class Jobs:
             yield from self.gone(name, now)
         for entry in list(self._jobs.out.values()):
             entry.unanswered = min(entry.unanswered + missed, now) if self.workers else now
-            if entry.phase is Phase.RUNNING and entry.holder not in self.workers:
-                yield from self._take_back(entry)
-            elif entry.phase is Phase.OFFERED and entry.declined and not self._takers(entry):
+            if entry.phase is Phase.OFFERED and entry.declined and not self._takers(entry):
                 yield from self._refused(entry, now)
             elif self._is_stale(entry, now):
                 entry.offers, entry.since = entry.offers + 1, now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -400,6 +401,58 @@ def test_a_job_queued_at_a_busy_worker_is_offered_to_the_others_at_once():
     assert (grant.worker, grant.message.type) == ("idle", "grant")
     (drop,) = jobs.beat("busy", held, 0.5)
     assert (drop.worker, drop.message.type) == ("busy", "drop")
+
+
+def test_who_was_told_to_drop_a_job_is_not_told_again():
+    jobs = Jobs("c", lease=3.0)
+    for name in ("a", "b"):
+        list(jobs.beat(name, Beat(capacity=1, free=1, model="m"), 0.0))
+    list(jobs.submit("j", {}, 0, 0.0))
+    list(jobs.report("j", Queued(worker="a", epoch=1), 0.1))
+    list(jobs.report("j", Claim(worker="b", epoch=1), 0.1))
+    held = [Held(client="c", job=job, epoch=1) for job in ("i", "j")]
+    drops = list(jobs.beat("a", Beat(capacity=1, free=0, model="m", jobs=held), 0.2))
+    assert [(drop.worker, drop.job, drop.message.type) for drop in drops] == [("a", "i", "drop"), ("a", "j", "drop")]
+    (answered, drop) = jobs.report("j", Chunk(worker="b", epoch=1, index=0, count=1, events=0, body=b"yes"), 0.3)
+    assert answered == Answered("j", b"yes") and (drop.worker, drop.message.type) == ("b", "drop")
+
+
+def test_a_job_that_nobody_waits_for_is_dropped():
+    jobs = Jobs("c", lease=3.0)
+    begin(jobs)
+    (drop,) = jobs.forget("j", 0.1)
+    assert (drop.worker, drop.message.type) == ("w", "drop") and "j" not in jobs
+
+
+def test_a_job_that_is_handed_back_is_offered_at_once():
+    jobs = Jobs("c", lease=3.0)
+    list(jobs.beat("w", Beat(capacity=1, free=0, model="m"), 0.0))
+    (first,) = jobs.submit("j", {}, 0, 0.0)
+    list(jobs.report("j", Queued(worker="w", epoch=1), 0.1))
+    assert list(jobs.report("j", Returned(worker="w", epoch=1), 0.2)) == [first]
+
+
+def test_an_offer_that_nobody_answers_is_made_again_ever_later():
+    jobs, beat = Jobs("c", lease=3.0, patience=1.0), Beat(capacity=1, free=1, model="m")
+    list(jobs.beat("w", beat, 0.0))
+    list(jobs.submit("j", {}, 0, 0.0))
+    made = [0.0]
+    for tick in range(1, 1100):
+        list(jobs.beat("w", beat, tick / 10))
+        made += [tick / 10 for _ in jobs.tick(tick / 10)]
+    waits = [round(after - before) for before, after in pairwise(made)]
+    assert waits == [1, 2, 4, 8, 16, 32, 32]
+
+
+@pytest.mark.parametrize("free", [0, 1])
+def test_a_job_queued_at_a_busy_worker_is_offered_again_while_another_has_a_slot(free):
+    jobs = Jobs("c", lease=3.0, patience=1.0)
+    for name, slots in (("busy", 0), ("idle", free)):
+        list(jobs.beat(name, Beat(capacity=1, free=slots, model="m"), 0.0))
+    list(jobs.submit("j", {}, 0, 0.0))
+    for name in ("busy", "idle"):
+        list(jobs.report("j", Queued(worker=name, epoch=1), 0.1))
+    assert len([*jobs.tick(0.9), *jobs.tick(1.3), *jobs.tick(1.5)]) == free
 
 
 @given(pauses=st.lists(st.floats(0.01, 20.0), max_size=12))
