@@ -49,7 +49,7 @@ class Folder:
         except OSError as error:
             raise InvalidInput(f"cannot write to {path}: {error}") from None
         with file:
-            lock(file, f"another process works on this job in {path}")
+            lock(file, f"this job is being worked on already, in {path}")
             self.path = path
             try:
                 if self.read("job") is None:

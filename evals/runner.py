@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +17,8 @@ from typing import Any
 
 from rich.console import Console
 
+from ..agents.fields import Fields
+from ..runtime.budget import Budget
 from ..runtime.engine import Engine
 from ..runtime.errors import EngineClosed, InvalidInput, PromptTooLong, told
 from ..runtime.jobs.job import Job
@@ -140,7 +143,7 @@ async def _unit(evaluation: Evaluation, runtime: Runtime, key: Key, method: Meth
         return Unit(key=key, rows=tuple(_no_result(w, "failed", reason, None, "") for w in evaluation.windows))
     for window in evaluation.windows:
         try:
-            built = method.build(config.benchmark, sample, window)
+            built = _apart(method.build(config.benchmark, sample, window), method, config.budgets[key.budget])
         except (Exception, SystemExit) as error:
             rows.append(_no_result(window, "failed", f"no job: {told(error)}", None, ""))
             continue
@@ -252,6 +255,16 @@ def _trace(evaluation: Evaluation, key: Key, method: MethodConfig, window: int |
     place = evaluation.config.methods.index(method)
     cell = f"{place}-{slug(method.name)}-{key.budget}-{window or 'own'}"
     return f"traces/{cell}/{evaluation.place(key.sample):05d}-{slug(key.sample)}-{key.attempt}.jsonl.gz"
+
+
+def _apart(built: Method, method: MethodConfig, budget: Budget) -> Method:
+    """With a folder of its own for what it keeps of its jobs: budgets, and some fields, make no other job of one."""
+    if not isinstance(built, Fields) or built.folder is None:
+        return built
+    fields = {name: value for name, value in method.fields.items() if name != "folder"}
+    cell = [fields, budget.model_dump(mode="json")]
+    digest = hashlib.blake2s(json.dumps(cell, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
+    return built.model_copy(update={"folder": built.folder / digest})
 
 
 def _with_trace(row: Row, folder: Path) -> Row:

@@ -124,7 +124,7 @@ def _read(block: _Block, source: Source, edit: Edit, changes: dict[str, list[Cha
         return
     path = existing(path, source, where)
     lines = file_lines(source.files[path])
-    if not old and not lines:
+    if not lines and not any(line.strip() for line in old):
         changes.setdefault(path, []).append(Change(first=0, last=0, lines=new, where=where))
         return
     # The old or the new lines may hold such a line too: the longest search text that the file holds is meant.

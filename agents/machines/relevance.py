@@ -39,7 +39,7 @@ May this file have to be edited or understood for the issue? End with RELEVANCE,
 FORMAT = "The end of your answer could not be read. Write only the line RELEVANCE, and SUMMARY if the file is relevant."
 
 _TRAILER = re.compile(
-    r"^\W*RELEVANCE\W*:\W*(?P<verdict>not\s+relevant|relevant)\b\W*?$(?P<rest>.*)",
+    r"^[^\w\n]*+RELEVANCE[^\w:]*+:\W*+(?P<verdict>not\s+relevant|relevant)\b\W*?$(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL | re.MULTILINE,
 )
 _SUMMARY = re.compile(r"SUMMARY\W*?:[*_\s]*(.*)", re.IGNORECASE | re.DOTALL)

@@ -101,21 +101,21 @@ class LiveCodeBench(Benchmark):
         return ask("\n".join(lines), method, rule, chat=self.chat, system=SYSTEM)
 
     def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
-        return self._verdict(sample, fenced(answer if answer is not None else text))
+        return asyncio.run(self._verdict(sample, fenced(answer if answer is not None else text)))
 
     async def judge(
         self, sample: Sample, method: Method, answer: str | None, text: str, details: Mapping[str, Any]
     ) -> Verdict:
-        # Solutions wait here for their turn and not in threads, which cannot be cancelled.
+        is_bare = isinstance(method, Hogwild) and method.answer == "code"  # it is out of its fence
+        code = answer if is_bare else fenced(answer if answer is not None else text)
         async with self._turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)):
-            if isinstance(method, Hogwild) and method.answer == "code":  # it is out of its fence
-                return await asyncio.to_thread(self._verdict, sample, answer)
-            return await super().judge(sample, method, answer, text, details)
+            return await self._verdict(sample, code)
 
-    def _verdict(self, sample: Sample, code: str | None) -> Verdict:
+    async def _verdict(self, sample: Sample, code: str | None) -> Verdict:
         if code is None or not code.strip():
             return Verdict(correct=False, extracted=None, reason="no code")
-        reason = grade(sample.data, code, self._checked, self._repository().snapshot(), self.seconds)
+        repository = await asyncio.to_thread(self._repository)
+        reason = await grade(sample.data, code, self._checked, repository.snapshot(), self.seconds)
         return Verdict(correct=reason == "correct", extracted=code.strip(), reason=reason)
 
     def close(self) -> None:

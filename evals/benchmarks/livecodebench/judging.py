@@ -28,9 +28,9 @@ ESCAPED = 6
 _ERROR = re.compile(r"^([A-Za-z_][\w.]{0,60})(?::|$)", re.ASCII)
 
 
-def grade(problem: Problem, code: str, sandbox: Sandbox, snapshot: Snapshot, seconds: float) -> str:
-    """`correct`, or what is wrong. `seconds`: that one test may compute. Blocks. Raises what the sandbox raises."""
-    tests = problem.tests()
+async def grade(problem: Problem, code: str, sandbox: Sandbox, snapshot: Snapshot, seconds: float) -> str:
+    """`correct`, or what is wrong. `seconds`: that one test may compute. Raises what the sandbox raises."""
+    tests = await asyncio.to_thread(problem.tests)
     rooms = [ROOM_BYTES + 2 * len(test.output.encode()) for test in tests]
     job = {
         "function": problem.function,
@@ -47,8 +47,8 @@ def grade(problem: Problem, code: str, sandbox: Sandbox, snapshot: Snapshot, sec
             "output_chars": 2 * (ESCAPED * sum(rooms) + 1000 * len(tests)),  # It is the beginning that is kept.
         }
     )
-    found = asyncio.run(sandbox.run(("python", "driver.py"), snapshot, files=files, limits=limits))
-    return _verdict(found, problem, tests, seconds)
+    found = await sandbox.run(("python", "driver.py"), snapshot, files=files, limits=limits)
+    return await asyncio.to_thread(_verdict, found, problem, tests, seconds)
 
 
 def _verdict(found: Execution, problem: Problem, tests: Sequence[Test], seconds: float) -> str:

@@ -59,10 +59,14 @@ class Repairs(Benchmark):
         }
 
     def grade(self, sample: Sample, answer: str | None, text: str) -> Verdict:
+        return asyncio.run(self._verdict(sample, answer))
+
+    async def _verdict(self, sample: Sample, answer: str | None) -> Verdict:
         if answer is None:
             return Verdict(correct=False, extracted=None, reason="no patch")
         problem: Problem = sample.data
-        reason = grade(problem, problem.repository(self._cache), answer, self.sandbox, self.seconds)
+        repository = await asyncio.to_thread(problem.repository, self._cache)
+        reason = await grade(problem, repository, answer, self.sandbox, self.seconds)
         return Verdict(correct=reason == "correct", extracted=answer.strip() or None, reason=reason)
 
     async def judge(
@@ -70,7 +74,7 @@ class Repairs(Benchmark):
     ) -> Verdict:
         """With what the choice is measured against: the best candidate, one trajectory, what most agree on without
         tests, and both curves over fewer model calls."""
-        verdict = await super().judge(sample, method, answer, text, details)
+        verdict = await self._verdict(sample, answer)
         if not isinstance(method, Fields):
             return verdict
         trajectories = Trajectories.of(details)
@@ -78,7 +82,7 @@ class Repairs(Benchmark):
         resolved = {} if answer is None else {answer: verdict.correct}
         for patch in sorted(candidates | trajectories.all_patches):
             if patch not in resolved:
-                resolved[patch] = (await asyncio.to_thread(self.grade, sample, patch, "")).correct
+                resolved[patch] = (await self._verdict(sample, patch)).correct
         results = await run_tests(trajectories, method, method.executions)
         extra = Extra(
             numbers=figures.shares(trajectories, candidates, resolved),

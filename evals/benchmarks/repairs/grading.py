@@ -5,7 +5,6 @@ Tests count as they were before the patch. Code that forges what `unittest` prin
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 
@@ -21,16 +20,16 @@ SHOWN = 4
 """Failed tests that a reason names."""
 
 
-def grade(problem: Problem, repository: Repository, patch: str, sandbox: Sandbox, seconds: float) -> str:
-    """`correct`, or what is wrong with the patch. Blocks. Raises what the sandbox raises."""
+async def grade(problem: Problem, repository: Repository, patch: str, sandbox: Sandbox, seconds: float) -> str:
+    """`correct`, or what is wrong with the patch. Raises what the sandbox raises."""
     if not patch.strip():
         return "the patch is empty"
     if removed := _removed(patch, problem.visible):
         return f"it removes tests: {', '.join(removed)}"
     limits = sandbox.limits.model_copy(update={"seconds": seconds})
-    run = sandbox.run(COMMAND, repository.snapshot(patch), files=problem.tests, limits=limits)
     try:
-        return _verdict(asyncio.run(run), problem)
+        found = await sandbox.run(COMMAND, repository.snapshot(patch), files=problem.tests, limits=limits)
+        return _verdict(found, problem)
     except InvalidInput as error:  # What no snapshot can be made of, such as NUL in the patch.
         return f"the patch cannot be applied: {error}"
 

@@ -68,6 +68,7 @@ def test_nothing_removes_the_lines():
         ("a\nb", "b\n", "", "a\n"),
         ("a\fb\u2028c\nd\n", "a\fb\u2028c\n", "e\n", "e\nd\n"),
         ("", "", "a\n", "a\n"),
+        ("", "\n", "a\n", "a\n"),  # An empty file may be shown as an empty line.
     ],
 )
 def test_ends_of_lines_and_of_files(old, search, new, expected):

@@ -26,6 +26,7 @@ from plait.agents.machines.relevance import read_verdict
         ("RELEVANCE: Relevant.\n\nSUMMARY: s", (True, "s")),
         ("RELEVANCE: relevantly put", None),
         ("RELEVANCE: maybe", None),
+        ("RELEVANCE" + ":" * 500_000, None),  # at once
         ("", None),
     ],
 )

@@ -9,7 +9,6 @@ import os
 import pickle
 import shutil
 import tempfile
-import threading
 import zlib
 
 import pytest
@@ -296,30 +295,25 @@ def test_the_limit_of_a_test_counts_what_it_computes(tmp_path, monkeypatch, text
 PROBLEM = Problem.model_validate(STDIN)
 
 
-def test_a_solution_that_waits_for_its_turn_can_be_cancelled(tmp_path, monkeypatch):
-    begun, go_on, runs = threading.Event(), threading.Event(), []
+async def test_solutions_that_run_and_that_wait_for_their_turn_can_be_cancelled(tmp_path, monkeypatch):
+    begun, runs = asyncio.Event(), []
 
-    def held(*given):
+    async def held(*given):
         runs.append(given)
         begun.set()
-        go_on.wait()
-        return "correct"
-
-    async def cancel():
-        solutions = [benchmark.judge(sample, Sequential(prompt="p"), None, code(ADD), {}) for _ in range(3)]
-        tasks = [asyncio.create_task(solution) for solution in solutions]
-        await asyncio.to_thread(begun.wait)
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        go_on.set()
+        await asyncio.Event().wait()
 
     monkeypatch.setattr("plait.evals.benchmarks.livecodebench.benchmark.AT_ONCE", 1)
     monkeypatch.setattr("plait.evals.benchmarks.livecodebench.benchmark.grade", held)
     benchmark = bench(tmp_path, STDIN)
     (sample,) = benchmark.load()
-    asyncio.run(cancel())  # It waits for all threads.
-    assert len(runs) == 1
+    solutions = [benchmark.judge(sample, Sequential(prompt="p"), None, code(ADD), {}) for _ in range(3)]
+    tasks = [asyncio.create_task(solution) for solution in solutions]
+    await begun.wait()
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks) and len(runs) == 1
     benchmark.close()
 
 

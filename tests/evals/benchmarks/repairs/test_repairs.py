@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
-from plait import CodeMonkeys, InvalidInput, ScriptedEngine
+from plait import CodeMonkeys, InvalidInput, ScriptedEngine, Sequential
 from plait.agents.patches import make_patch
 from plait.agents.repository import Repository
 from plait.evals import EvalConfig, parse_benchmark, run
@@ -156,6 +158,20 @@ def test_code_that_hangs(tmp_path):
     assert benchmark.grade(sample, patch, "").reason == "the tests were stopped at their 2 seconds"
 
 
+async def test_tests_that_hang_can_be_cancelled(benchmark, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    sample = next(sample for sample in benchmark.load() if sample.id == "till")
+    patch = patched("till", {"till/tax.py": "import time\nopen('begun', 'w').close()\ntime.sleep(1000)\n"})
+    judging = asyncio.create_task(benchmark.judge(sample, Sequential(prompt="p"), patch, patch, {}))
+    while not list((tmp_path / "temporary").rglob("begun")):  # noqa: ASYNC110 - no event for it
+        await asyncio.sleep(0.05)
+    judging.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await judging
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_commits_are_the_same_everywhere(tmp_path):
     assert {problem.name: problem.repository(tmp_path).commit for problem in PROBLEMS} == COMMITS
 
@@ -218,6 +234,31 @@ async def test_an_evaluation(tmp_path):
     assert reasons == {"bookings": "correct", "cache": "no patch", "tables": "correct"}
 
 
+async def test_what_an_evaluation_keeps_of_a_job_is_of_its_method_and_budget_alone(tmp_path):
+    """Else the job of one would go on with that of another, or find it held."""
+
+    async def rows(name, **fields):
+        methods = [{"method": "code_monkeys", "n": 2, "executions": count, **fields} for count in (1, 2)]
+        config = EvalConfig(
+            benchmark={"name": "repairs", "cache": tmp_path / "cache", "sandbox": "local", "count": 1},
+            methods=[{**one, "edits": "files", "scan": 0, "test_calls": 0, "edit_calls": 1} for one in methods],
+            budgets=[{}, {"total_tokens": 200}],
+        )
+        await run(config, tmp_path / name, engine=ScriptedEngine(fixed, context_limit=60_000))
+        units = [json.loads(line) for line in (tmp_path / name / "results.jsonl").read_text().splitlines()]
+        units.sort(key=lambda unit: (unit["key"]["method"], unit["key"]["budget"]))
+        return [[row[field] for field in ("correct", "total_tokens", "error")] for u in units for row in u["rows"]]
+
+    def fixed(context):
+        (problem,) = [problem for problem in PROBLEMS if problem.issue.strip() in context]
+        files = "".join(f'<file path="{path}">\n{text}</file>\n' for path, text in problem.fixed.items())
+        return f"<edit>\n{files}</edit>"
+
+    kept, expected = await rows("kept", folder=str(tmp_path / "jobs")), await rows("not kept")
+    assert kept == expected and {correct for correct, _, _ in expected} == {True, False}
+    assert await rows("again", folder=str(tmp_path / "jobs")) != expected  # Nothing is asked again.
+
+
 async def test_a_verdict_says_what_the_choice_is_measured_against(benchmark, monkeypatch):
     sample = next(sample for sample in benchmark.load() if sample.id == "till")
     problem, fields = sample.data, benchmark.prompt(sample, "code_monkeys")
@@ -233,9 +274,9 @@ async def test_a_verdict_says_what_the_choice_is_measured_against(benchmark, mon
     }
     graded = []
 
-    def count(problem, cache, patch, *rest):
+    async def count(problem, cache, patch, *rest):
         graded.append(patch)
-        return grading.grade(problem, cache, patch, *rest)
+        return await grading.grade(problem, cache, patch, *rest)
 
     monkeypatch.setattr("plait.evals.benchmarks.repairs.benchmark.grade", count)
     verdict = await benchmark.judge(sample, CodeMonkeys(**fields), wrong, wrong, details)
