@@ -183,7 +183,7 @@ def _lines(notes: Console) -> Iterator[str]:
         except EOFError:
             notes.print()
             return
-        if line:
+        if line.strip():
             yield line
 
 
@@ -194,7 +194,7 @@ def _piped(notes: Console) -> Iterator[str]:
         except UnicodeDecodeError as error:
             _pass_over(error, notes)
         else:
-            if line:
+            if line.strip():
                 yield line
 
 

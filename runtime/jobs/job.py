@@ -57,8 +57,9 @@ class Job:
 
     `await job` gives its `Result`, as awaiting an `asyncio.Task` would: it raises what the job raised, and cancelling
     the awaiting task cancels the job. `async for event in job` gives events from then on, until the last one; any
-    number of readers may do that. Of a generation that began while nobody read, no text is announced, only its end. In
-    another event loop than the one it runs in, both raise `EngineClosed`; once it has ended it may be read in any.
+    number of readers may do that, and one that is cancelled leaves the job running. Of a generation that began while
+    nobody read, no text is announced, only its end. In another event loop than the one it runs in, both raise
+    `EngineClosed`; once it has ended it may be read in any.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ def test_each_job_has_a_place_of_its_own(tmp_path):
 
 
 def test_a_job_is_held_by_one_alone(tmp_path):
-    with Folder(tmp_path).open({}), pytest.raises(InvalidInput, match="another process"), Folder(tmp_path).open({}):
+    with Folder(tmp_path).open({}), pytest.raises(InvalidInput, match="worked on already"), Folder(tmp_path).open({}):
         pass
     with Folder(tmp_path).open({}):
         pass

@@ -53,7 +53,7 @@ def piped(text, *arguments):
 
 
 def test_a_conversation_through_a_pipe():
-    code, out, err = piped("hello\n\nand\n/reset\nagain\n/what\n/quit\nnever\n", "script:x")
+    code, out, err = piped("hello\n  \nand\n/reset\nagain\n/what\n/quit\nnever\n", "script:x")
     assert code == 0
     assert out.splitlines() == ["[1] you said hello", "[2] you said and", "[1] you said again"]
     assert err.splitlines() == ["forgotten", "/reset forgets the conversation, /quit ends it, Ctrl-C stops an answer"]
