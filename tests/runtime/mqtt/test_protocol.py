@@ -591,6 +591,48 @@ def test_a_job_whose_reports_can_never_be_read_is_given_up_alone(spoilt):
         assert Answered("j", b"answer") in list(jobs.report("j", chunk, 2.0 * spoilt))
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("kind", ["events", "chunk"])
+def test_a_job_is_not_given_up_while_something_new_of_it_arrives(kind, is_new):
+    jobs, arrived = Jobs("c", lease=3.0), 0
+    begin(jobs)
+    beat = Beat(capacity=1, free=0, model="m", jobs=[Held(client="c", job="j", epoch=1, events=99, chunks=99)])
+
+    def report(place):
+        if kind == "events":
+            return Events(worker="w", epoch=1, first=place, events=[{}])
+        return Chunk(worker="w", epoch=1, index=place, count=99, events=99, body=b"x")
+
+    list(jobs.report("j", report(0), 0.0))
+    for second in range(3 * MAX_UNREADABLE):
+        list(jobs.beat("w", beat, 2.0 * second))
+        jobs.unreadable("j")
+        if second % (MAX_UNREADABLE - 1) == 0:
+            arrived += is_new
+            list(jobs.report("j", report(arrived), 2.0 * second))
+    assert ("j" in jobs) == is_new
+
+
+def test_one_report_that_cannot_be_read_counts_once():
+    jobs = Jobs("c", lease=3.0)
+    begin(jobs)
+    beat = Beat(capacity=1, free=0, model="m", jobs=[Held(client="c", job="j", epoch=1, events=1)])
+    jobs.unreadable("j")
+    for second in range(2 * MAX_UNREADABLE):
+        assert len(list(jobs.beat("w", beat, 2.0 * second))) == 1
+        assert not list(jobs.beat("w", beat, 2.0 * second + 0.5))  # It has been asked for.
+    assert "j" in jobs
+
+
+def test_chunks_of_another_division_are_not_taken():
+    jobs = Jobs("c", lease=3.0)
+    begin(jobs)
+    for index, count, body in ((0, 2, b"a"), (0, 3, b"x"), (2, 3, b"x")):
+        assert not list(jobs.report("j", Chunk(worker="w", epoch=1, index=index, count=count, events=0, body=body), 0))
+    last = Chunk(worker="w", epoch=1, index=1, count=2, events=0, body=b"b")
+    assert Answered("j", b"ab") in list(jobs.report("j", last, 0.0))
+
+
 def test_reports_of_others_that_cannot_be_read_end_no_job():
     """As of a worker of another version, which had the offer too and goes on to claim the job."""
     jobs = Jobs("c", lease=3.0)
