@@ -58,6 +58,11 @@ class Jobs:
     def __contains__(self, job: str) -> bool:
         return job in self._jobs
 
+    @property
+    def holders(self) -> set[str]:
+        """Workers that run or have queued a job."""
+        return {entry.holder for entry in self._jobs.out.values() if entry.holder is not None}
+
     def is_ignored(self, now: float) -> bool:
         """Is there a job that all workers ignore, though some are alive?"""
         return bool(self.workers) and any(entry.is_ignored(now - self.lease) for entry in self._jobs.out.values())

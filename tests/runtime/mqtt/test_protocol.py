@@ -379,7 +379,9 @@ def test_any_reason_ends_a_job_that_runs(reason):
 def test_two_workers_claim_and_one_is_granted():
     jobs = Jobs("c", lease=3.0)
     begin(jobs)
+    list(jobs.submit("nobody has it", {}, 0, 0.0))
     (drop,) = jobs.report("j", Claim(worker="other", epoch=1), 0.1)
+    assert jobs.holders == {"w"}
     assert (drop.worker, drop.message.type) == ("other", "drop")
     (grant,) = jobs.report("j", Claim(worker="w", epoch=1), 0.1)
     assert (grant.worker, grant.message.type) == ("w", "grant")
