@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 IGNORED = -100
 """A label that no loss is taken of."""
+TRACE = "trace"
+"""Column of a data set of samples: the file of the trace that a sample is of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -210,7 +212,7 @@ def trace_dataset(paths: Iterable[str | Path], *, max_tokens: int | None = None)
         except InvalidInput as error:
             raise InvalidInput(f"{path}: {error}") from None
         facts = {
-            "trace": str(path),
+            TRACE: str(path),
             "method": (trace.header["method"] or {}).get("method"),
             "answer": (trace.end or {}).get("answer"),
         }
@@ -234,9 +236,10 @@ def trace_dataset(paths: Iterable[str | Path], *, max_tokens: int | None = None)
     return Dataset.from_list(rows)
 
 
-def saved_samples(folder: str | Path, tokenizer: Tokenizer | None = None) -> Iterator[Sample]:
-    """Those of a saved data set. Raises `InvalidInput`, naming the one that is none, or not of this tokenizer's tokens
-    as far as the data set tells."""
+def saved_samples(folder: str | Path, tokenizer: Tokenizer | None = None) -> Iterator[tuple[str, Sample]]:
+    """Those of a saved data set, each with the trace that it is of, or its number where the data set does not tell.
+    Raises `InvalidInput`, naming the one that is none, or not of this tokenizer's tokens as far as the data set tells.
+    """
     from datasets import Dataset
 
     try:
@@ -251,11 +254,14 @@ def saved_samples(folder: str | Path, tokenizer: Tokenizer | None = None) -> Ite
         raise InvalidInput(f"a saved data set of samples has columns {', '.join(sorted(missing))}")
     if tokenizer is not None:
         check_column(rows, tokenizer)
-    for number, row in enumerate(rows.select_columns(sorted(needed)).with_format("numpy")):
+    read = sorted(needed | ({TRACE} & set(columns)))
+    for number, row in enumerate(rows.select_columns(read).with_format("numpy")):
         try:
-            yield Sample.from_row(row)
+            sample = Sample.from_row(row)
         except InvalidInput as error:
             raise InvalidInput(f"sample {number}: {error}") from None
+        trace = row.get(TRACE)
+        yield str(number if trace is None else trace), sample
 
 
 def collate(samples: Sequence[Sample], pad: int = 0) -> dict[str, Tensor]:

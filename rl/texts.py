@@ -122,12 +122,11 @@ def read_samples(
         for path in (files if is_trace else folders)(config.paths):
             trace = Trace.load(path) if is_trace else None
             try:
-                for number, sample in enumerate(
+                for number, (place, sample) in enumerate(
                     saved_samples(path, tokenizer) if trace is None else _own_samples(trace, tokenizer)
                 ):
                     _check_fits(sample, number, size or tokenizer.vocab_size, places)
-                    origin = f"{path}" if is_trace else f"{path}: {number}"
-                    found.add(sample, None, origin, max_tokens, config.too_long)
+                    found.add(sample, None, f"{path}: {place}", max_tokens, config.too_long)
             except InvalidInput as error:
                 raise InvalidInput(f"{path}: {error}") from None
         return found
@@ -154,9 +153,10 @@ def _check_fits(sample: Sample, number: int, size: int, places: int | None) -> N
         raise InvalidInput(f"sample {number}: {error}") from None
 
 
-def _own_samples(trace: Trace, tokenizer: HFTokenizer) -> list[Sample]:
+def _own_samples(trace: Trace, tokenizer: HFTokenizer) -> list[tuple[str, Sample]]:
+    """As `saved_samples`: all are of one trace."""
     check_spelling(trace, tokenizer)
-    return trace_samples(trace)
+    return [("", sample) for sample in trace_samples(trace)]
 
 
 def _texts(config: DataConfig, tokenizer: HFTokenizer, data: dict[str, Any], place: int = 0) -> list[_Read]:

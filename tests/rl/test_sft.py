@@ -178,6 +178,23 @@ def sampled(model, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("traces", "held"),
+    [(["a", "b", "b", "b"], [0, 3, 3, 3, 4]), (["a", "a", None, None], [0, 1, 2, 4, 4]), (None, [0, 1, 2, 3, 4])],
+)
+def test_saved_samples_of_one_trace_are_held_out_together(traces, held, sampled, model, tmp_path):
+    """As far as the data set tells."""
+    from datasets import Dataset
+
+    row = trace_dataset([sampled])[0]
+    assert row.pop("trace") == str(sampled)
+    rows = [row] * 4 if traces is None else [{**row, "trace": trace} for trace in traces]
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
+    source = DataConfig(kind="samples", paths=(str(tmp_path / "saved"),))
+    found = read_samples(source, load_tokenizer(model), 4096, SIZE)
+    assert [len(found.split(count)[1]) for count in range(5)] == held
+
+
 @pytest.mark.parametrize("kind", ["traces", "samples"])
 def test_traces_of_another_model_are_refused(kind, sampled, model, tmp_path):
     """Also as samples, whose data set holds a trace of the other model behind."""
