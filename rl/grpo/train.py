@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...evals.benchmark import Sample, read_problems
+from ...evals.benchmark import Benchmark, Sample, read_problems
+from ...evals.environment import digest, samples_digest
 from ...runtime.engines.native.engine import NativeEngine
 from ...runtime.engines.native.gguf_tokenizer import load_tokenizer
 from ...runtime.engines.native.loader import from_transformers
@@ -18,6 +19,7 @@ from ...runtime.methods.contexts import WithContexts
 from ...runtime.methods.hogwild.method import Hogwild
 from ...runtime.methods.nesting import all_methods
 from ...runtime.methods.sequential import Answering
+from ...runtime.plugins import blaming
 from ..capped import attention
 from ..checkpoints import checkpoints, publish, saving
 from ..models import loading, tokenizer_of
@@ -215,8 +217,10 @@ def _train(
         trainer.add_callback(Deadline(config.max_minutes, every=trainer.num_iterations))
     with arguments.main_process_first():
         if is_first():
-            problems = [repr((one.id, one.question, one.reference)).encode() for one in (*samples, *held_out)]
-            folder.claim(arguments.world_size, problems)
+            data = [_digest(config.benchmark, samples)]
+            if config.held_out is not None:
+                data.append(_digest(config.held_out.benchmark, held_out))
+            folder.claim(arguments.world_size, data)
         found = checkpoints(out)
     with rollouts:
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
@@ -229,6 +233,12 @@ def _train(
         draw(trainer.state.log_history, out)
     trainer.accelerator.wait_for_everyone()
     return Trained.of(trainer.state, out)
+
+
+def _digest(benchmark: Benchmark, samples: Sequence[Sample]) -> bytes:
+    """Changes with any problem and with what the benchmark reads besides, as settings of evaluations do."""
+    with blaming(benchmark.name):
+        return f"{samples_digest(samples)} {digest(benchmark.inputs(samples))}".encode()
 
 
 def _check_runs(config: GRPOConfig, samples: Sequence[Sample], engine: NativeEngine) -> None:

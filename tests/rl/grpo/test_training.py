@@ -120,6 +120,26 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path, monkeyp
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in after.items())
 
 
+@pytest.mark.parametrize("count", [None, 7], ids=["trained", "held_out"])
+def test_a_run_goes_on_with_what_stands_beside_its_questions(count, folder, tmp_path, monkeypatch):
+    """Documents and tests, which are a problem's data, and files that a benchmark reads; by its `count`."""
+    data, read = ({None: {"x", "y"}, 7: ["z"]} for _ in range(2))
+    problems = Vowels().load()
+    monkeypatch.setattr(Vowels, "load", lambda self: [dataclasses.replace(p, data=data[self.count]) for p in problems])
+    monkeypatch.setattr(Vowels, "inputs", lambda self, _: {"file": read[self.count]})
+    held_out = {"benchmark": {"name": "test_vowels", "count": 7}, "every": 9}
+    given = config(folder, steps=1, method={"method": "sequential", "max_tokens": 4}, traces_every=0, held_out=held_out)
+    train(given, tmp_path)
+    for some in (data, read):
+        with monkeypatch.context() as other, pytest.raises(InvalidInput, match="other data: .*--fresh"):
+            other.setitem(some, count, "other")
+            train(given, tmp_path)
+    assert train(given, tmp_path).is_finished
+    with monkeypatch.context() as gone, pytest.raises(InvalidInput, match="test_vowels: .*KeyError"):
+        gone.delitem(read, count)
+        train(given, tmp_path)
+
+
 def test_the_tokenizer_of_the_rollouts_is_published(tmp_path):
     base = splitting_digits(tmp_path / "base")
     given = config(base, method={"method": "sequential", "max_tokens": 4}, steps=1)
