@@ -31,8 +31,8 @@ class SafeCheckpoints(_Base):
     before goes only when it is there. A run that goes on from behind its last step makes none.
     `train_loss` of one that goes on is the mean over all steps, too, or left out unless each loss was logged.
 
-    Training raises `PlaitError`, in every process, once a loss that is logged is not finite, or the weights where they
-    would be written or given back are not."""
+    Training and evaluating raise `PlaitError`, in every process, once a loss that is logged is not finite, or the
+    weights where they would be written or given back are not."""
 
     _is_staging = False
 
@@ -42,8 +42,9 @@ class SafeCheckpoints(_Base):
         return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if not math.isfinite(logs.get("loss", 0.0)):  # the mean over all processes
-            raise self._diverged("the loss is")
+        for name in ("loss", "eval_loss"):
+            if not math.isfinite(logs.get(name, 0.0)):  # the mean over all processes
+                raise self.diverged(f"the {name} is")
         if "train_loss" in logs and self._initial_global_step:
             # transformers takes the mean over the steps of this start.
             del logs["train_loss"]
@@ -100,9 +101,10 @@ class SafeCheckpoints(_Base):
         is_finite = all(bool(weight.isfinite().all()) for weight in trained)
         # Where the weights are divided among the processes, one alone may see it.
         if not self.accelerator.gather(torch.tensor([is_finite], device=self.accelerator.device)).all():
-            raise self._diverged("weights are")
+            raise self.diverged("weights are")
 
-    def _diverged(self, what: str) -> PlaitError:
+    def diverged(self, what: str) -> PlaitError:
+        """The error for `what` is not finite."""
         assert self.args.output_dir is not None
         found = checkpoints(Path(self.args.output_dir))
         last = f"the last checkpoint is {found[-1]}" if found else "there is no checkpoint"

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from ...evals.benchmark import Sample
 from ...evals.stats import wilson
 from ...runtime.disk import replace_file, writing
+from ...runtime.errors import PlaitError
 from ..processes import is_first
 from .config import HELD_OUT, HeldOut
 from .rollouts import Request, Rollouts, failures
@@ -50,6 +51,7 @@ class Look(TrainerCallback):
             self._look(state.global_step)
 
     def _look(self, step: int) -> None:
+        """Raises `PlaitError` if nothing could be judged, as a step does."""
         if not is_first():
             return
         began = time.perf_counter()
@@ -58,13 +60,16 @@ class Look(TrainerCallback):
         made = self.rollouts.run(
             [Request(benchmark=benchmark, sample=sample, seed=0, is_greedy=True) for sample in self.samples]
         )
-        if failed := failures(made):
-            logger.warning("step %d, held out: %s", step, failed)
+        failed = failures(made)
         outcomes = [rollout.outcome for rollout in made if rollout.outcome is not None]
+        if not outcomes:
+            raise PlaitError(f"step {step}, held out: {failed}")
+        if failed:
+            logger.warning("step %d, held out: %s", step, failed)
         usages = [rollout.usage for rollout in made if rollout.usage is not None]
         right = int(sum(outcomes))
         found = {
-            "accuracy": right / max(len(outcomes), 1),
+            "accuracy": right / len(outcomes),
             "total_tokens": sum(usage.total_tokens for usage in usages) / max(len(usages), 1),
             "critical_tokens": sum(usage.critical_tokens for usage in usages) / max(len(usages), 1),
             "branches": sum(usage.branches for usage in usages) / max(len(usages), 1),

@@ -7,6 +7,7 @@ place of `probe.json`; `model/` holds `prm.json`, so that `TreeSearch(reward="pr
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ...runtime.tokenizer import Tokenizer
 from ...search.rewards.frames import check_tag
 from ...search.rewards.prm import MARK
 from ..adapters import check_modules, check_patterns, lora_config, train_rows
-from ..checkpoints import checkpoints
+from ..checkpoints import SafeCheckpoints, checkpoints
 from ..curriculum import shuffled
 from ..models import check_positions, load, publish_model, serving_tokenizer
 from ..run_folder import RunFolder
@@ -95,10 +96,10 @@ def train(config: PRMConfig, out: Path, *, fresh: bool = False) -> Trained:
             folder.claim(args.world_size, map(bytes, [*order, *held_out]))
         found = checkpoints(out)
     if is_main and not (out / VERDICTS).exists():
-        _judge(out, "before", trainer.accelerator.unwrap_model(trainer.model), held_out, labels, batch_of)
+        _judge(out, "before", trainer, held_out, labels, batch_of)
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     if is_main:
-        _judge(out, "after", trainer.accelerator.unwrap_model(trainer.model), held_out, labels, batch_of)
+        _judge(out, "after", trainer, held_out, labels, batch_of)
     publish_model(trainer, out, hf_tokenizer, is_main, {MARK: json.dumps(config.mark) + "\n"})
     return Trained.of(trainer.state, out)
 
@@ -148,12 +149,20 @@ def _samples(config: PRMConfig, tokenizer: Tokenizer) -> tuple[list[StepSample],
 
 
 def _judge(
-    out: Path, when: str, model: Any, held_out: list[StepSample], labels: tuple[int, int], batch_of: Places
+    out: Path,
+    when: str,
+    trainer: SafeCheckpoints,
+    held_out: list[StepSample],
+    labels: tuple[int, int],
+    batch_of: Places,
 ) -> None:
-    """Add a row to the file of verdicts, if steps are held out."""
+    """Add a row to the file of verdicts, if steps are held out. Raises `PlaitError` where their loss is not finite."""
     if not held_out:
         return
+    model = trainer.accelerator.unwrap_model(trainer.model)
     found = judge(list(scores(model, held_out, labels, batch_of, 0)))
+    if not math.isfinite(found.loss):
+        raise trainer.diverged("the loss of held-out steps is")
     known = json.loads((out / VERDICTS).read_text(encoding="utf-8")) if (out / VERDICTS).exists() else {}
     write_whole(out / VERDICTS, json.dumps({**known, when: found.row()}, indent=1) + "\n", sync=True)
     auc = "" if found.auc is None else f", AUC {found.auc:.3f}"

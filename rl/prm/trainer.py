@@ -37,7 +37,7 @@ def make_trainer(
     batch_of: Places,
     *,
     is_classifier: bool,
-) -> Trainer:
+) -> SafeCheckpoints:
     """`trained`: in the order in which they are shown."""
     if not is_classifier:
         return make_word_trainer(model, args, tokenizer, trained, (), lora, max_minutes, eos_ids, batch_of)

@@ -615,6 +615,12 @@ def test_a_run_that_diverges_is_one_error(logging, what, model, tmp_path):
     check_diverged(partial(train, given), tmp_path / "out", what)
 
 
+def test_a_last_step_that_diverges_is_one_error(model, tmp_path):
+    """Its weights are finite still, and its loss is that of the weights before."""
+    given = config(model, texts(tmp_path / "t.jsonl"), trainer={**DIVERGING, "max_steps": 1}, source={"held_out": 2})
+    check_diverged(partial(train, given), tmp_path / "out", "the eval_loss is", step=1)
+
+
 def test_the_tokenizer_of_the_base_is_published(tmp_path):
     base = splitting_digits(tmp_path / "base")
     given = config(base, texts(tmp_path / "t.jsonl"), trainer={"max_steps": 1}, lora={"r": 2})

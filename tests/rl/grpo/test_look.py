@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from plait import PlaitError
 from plait.rl.grpo.config import HELD_OUT, HeldOut
 from plait.rl.grpo.curve import CURVE, draw
 from plait.rl.grpo.look import Look
@@ -65,6 +66,15 @@ def test_what_was_looked_at_after_the_checkpoint_is_looked_at_again(tmp_path, re
     (tmp_path / HELD_OUT).unlink()
     again.on_train_begin(None, at(resumed), None)
     assert not (tmp_path / HELD_OUT).exists()
+
+
+def test_a_look_at_which_nothing_could_be_judged_ends_the_run(tmp_path):
+    one = look(tmp_path)
+    one.on_train_begin(None, at(0), None)
+    one.rollouts.run = lambda requests: [SimpleNamespace(outcome=None, usage=None, reason="timeout") for _ in requests]
+    with pytest.raises(PlaitError, match="^step 7, held out: 2 of 2 rollouts failed, mostly by: timeout$"):
+        one.on_step_end(None, at(7), None)
+    assert steps(tmp_path) == [0] and one.metrics["held_out/accuracy"] == [0.5]
 
 
 def test_what_another_run_looked_at_before_its_first_checkpoint_goes(tmp_path):

@@ -197,6 +197,15 @@ def test_a_run_that_diverges_is_one_error(head, model, tmp_path):
 
 
 @pytest.mark.parametrize("head", ["words", "classifier"])
+def test_a_last_step_that_diverges_is_one_error(head, model, tmp_path):
+    """Its weights are finite still, and its loss is that of the weights before."""
+    trainer = {**DIVERGING, "max_steps": 1}
+    given = config(model, lines(tmp_path / "s.jsonl", 8), head=head, trainer=trainer, source={"held_out": 2})
+    check_diverged(partial(train, given), tmp_path / "out", "the loss of held-out steps is", step=1)
+    assert json.loads((tmp_path / "out" / VERDICTS).read_text()).keys() == {"before"}
+
+
+@pytest.mark.parametrize("head", ["words", "classifier"])
 def test_two_processes(head, model, tmp_path):
     """The same samples, half of them each, in two parts: the losses of one process with batches of four as large."""
     data = lines(tmp_path / "s.jsonl", 24)
