@@ -93,19 +93,25 @@ def serving_tokenizer(model: Any, tokenizer: Any) -> HFTokenizer:
 
 def publish_model(trainer: Any, out: Path, tokenizer: Any, is_main: bool, files: dict[str, str] | None = None) -> None:
     """Save what there is to serve: `model/`, with further `files` by name, and with peft `adapter/`, for the model that
-    was trained, by peft's `AutoPeftModelFor...`. Raises as `saving` does."""
+    was trained, by peft's `AutoPeftModelFor...`. Raises as `saving` does, and `PlaitError`, with nothing published, for
+    weights that are not finite once the adapter is merged."""
     if is_main:
         with saving(out) as staging:
             trainer.save_state()
             model = trainer.accelerator.unwrap_model(trainer.model)
-            if hasattr(model, "merge_and_unload"):
+            has_adapter = hasattr(model, "merge_and_unload")
+            if has_adapter:
                 # The tags' rows are whole in the adapter, so that the base's own table will do, if it is as long as the
                 # tokenizer, which peft sees to: no table of ours, padded and there twice where it is tied.
                 tags = model.active_peft_config.trainable_token_indices
                 model.save_pretrained(staging / "adapter", save_embedding_layers=False if tags else "auto")
                 tokenizer.save_pretrained(staging / "adapter")
+            merged = merge(model)
+            if not all(weight.isfinite().all() for weight in merged.parameters()):
+                raise trainer.diverged("merged weights are")
+            if has_adapter:
                 publish(staging / "adapter", out / "adapter")
-            save(merge(model), tokenizer, staging / "model")
+            save(merged, tokenizer, staging / "model")
             for name, text in (files or {}).items():
                 (staging / "model" / name).write_text(text, encoding="utf-8")
             publish(staging / "model", out / "model")

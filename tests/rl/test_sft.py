@@ -637,6 +637,17 @@ def test_weights_that_are_not_finite_are_not_published(model, tmp_path):
     assert not (tmp_path / "out" / "model").exists()
 
 
+def test_an_adapter_that_overflows_where_it_is_merged_is_not_published(model, tmp_path):
+    """It is finite itself, and nothing but its last step shows it."""
+    lora = {"r": 1, "lora_alpha": 10**12, "target_modules": ["q_proj"]}
+    given = config(model, texts(tmp_path / "t.jsonl"), lora=lora, trainer={"learning_rate": 1e30, "max_steps": 1})
+    with pytest.raises(plait.PlaitError, match="^step 1: merged weights are not finite .*/checkpoint-1$"):
+        train(given, tmp_path / "out")
+    weights = load_file(tmp_path / "out" / "checkpoint-1" / "adapter_model.safetensors")
+    assert all(weight.isfinite().all() for weight in weights.values())
+    assert not (tmp_path / "out" / "adapter").exists() and not (tmp_path / "out" / "model").exists()
+
+
 def test_two_processes(model, tmp_path):
     """The same samples, half of them each: the losses of one process with batches of two."""
     data = texts(tmp_path / "t.jsonl")
