@@ -43,7 +43,7 @@ from .trainer_arguments import check_given, refused, trainer_arguments
 PROBE = "probe.json"
 OUTCOMES = (PROBE, "probe", "trainer_state.json")
 """Of `RunFolder`."""
-MAY_CHANGE = ("max_minutes", "threads", "probe")
+MAY_CHANGE = ("max_minutes", "threads")
 """Fields that a run that goes on may have other values of."""
 
 

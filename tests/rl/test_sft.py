@@ -755,6 +755,15 @@ def test_an_adapter_that_cannot_be_is_one_error_and_nothing_is_trained_or_lost(l
     assert files(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("other", [{"prompts": 2}, {"temperature": 1.0}, None])
+def test_what_is_probed_before_and_after_is_the_same(other, model, tmp_path):
+    data, source = texts(tmp_path / "t.jsonl"), {"held_out": 2}
+    before = earlier_run(config(model, data, source=source, probe={"prompts": 1}), tmp_path / "out")
+    with pytest.raises(InvalidInput, match="made with other probe: .*--fresh"):
+        train(config(model, data, source=source, probe=other), tmp_path / "out")
+    assert files(tmp_path / "out") == before
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_an_adapter_of_the_embedding_is_served_as_it_was_trained_or_refused(tied, tmp_path):
     base = folder(tmp_path / "model", tie_word_embeddings=tied)
