@@ -122,11 +122,11 @@ def read_samples(
         for path in (files if is_trace else folders)(config.paths):
             trace = Trace.load(path) if is_trace else None
             try:
-                for number, (place, sample) in enumerate(
+                for number, (whole, sample) in enumerate(
                     saved_samples(path, tokenizer) if trace is None else _own_samples(trace, tokenizer)
                 ):
                     _check_fits(sample, number, size or tokenizer.vocab_size, places)
-                    found.add(sample, None, f"{path}: {place}", max_tokens, config.too_long)
+                    found.add(sample, None, f"{path}: {whole}", max_tokens, config.too_long)
             except InvalidInput as error:
                 raise InvalidInput(f"{path}: {error}") from None
         return found
