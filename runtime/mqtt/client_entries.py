@@ -60,8 +60,8 @@ class Entry:
     watched: bool = False
 
     def may_be_with(self, worker: str) -> bool:
-        """Until one runs it, it may be with any: an offer may be under way there, or its answer, and a `drop` would meet the
-        grant of a claim that crosses it."""
+        """Until one runs it, it may be with any: an offer may be under way there, or its answer, and a `drop` would
+        meet the grant of a claim that crosses it."""
         return self.phase is not Phase.RUNNING or self.holder == worker
 
     def is_ignored(self, since: float) -> bool:
