@@ -689,6 +689,72 @@ def test_a_long_job_that_is_dropped_and_offered_again_is_begun_once():
     assert not list(desk.checked(key, 1, None, 0.0))
 
 
+def run_at(desk, name="a"):
+    """Let a job begin; its key."""
+    list(desk.offer(("c", name), Offer(epoch=1, job={}), 0.0))
+    begun = list(desk.order(("c", name), decode(ORDER, b'{"type":"grant","epoch":1}'), 0.0))
+    assert begun == [Begin(("c", name), 1, {}, False)]
+    return ("c", name)
+
+
+def test_slots_that_become_free_are_taken_at_once():
+    desk, claim = Desk("w", capacity=1), Claim(worker="w", epoch=1)
+    for name in "abc":
+        list(desk.offer(("c", name), Offer(epoch=1, job={}), 0.0))
+    # Nobody has granted it yet, nor will.
+    assert Reply(("c", "b"), claim) in list(desk.order(("c", "a"), Drop(epoch=1), 0.0))
+    list(desk.order(("c", "b"), decode(ORDER, b'{"type":"grant","epoch":1}'), 0.0))
+    assert Reply(("c", "c"), claim) in list(desk.answered(("c", "b"), 1, b"", 0.0))
+
+
+def test_an_offer_that_comes_again_is_answered_again_until_the_job_begins():
+    desk, again = Desk("w", capacity=1), Offer(epoch=1, job={})
+    running = run_at(desk)
+    list(desk.offer(("c", "b"), again, 0.0))
+    assert list(desk.offer(("c", "b"), again, 0.1)) == [Reply(("c", "b"), Queued(worker="w", epoch=1))]
+    assert not list(desk.offer(running, again, 0.1))
+    assert [desk.has_begun(("c", name)) for name in "abz"] == [True, False, False]
+    list(desk.answered(running, 1, b"", 0.2))
+    assert desk.has_begun(running)
+
+
+@pytest.mark.parametrize(("asked", "sent"), [((), [1]), ((0,), [0]), ((1, 0), [1, 0]), ((7,), [])])
+def test_chunks_that_are_asked_for_are_sent_and_the_last_where_none_is_named(asked, sent):
+    desk = Desk("w", capacity=1, chunk_bytes=4)
+    key = run_at(desk)
+    list(desk.answered(key, 1, b"abcdef", 0.0))
+    said = list(desk.order(key, Resend(epoch=1, first=0, chunks=asked), 0.1))
+    assert [(one.report.index, one.report.body) for one in said] == [(i, [b"abcd", b"ef"][i]) for i in sent]
+
+
+def test_a_report_that_the_broker_does_not_take_ends_its_job_or_hands_it_back():
+    desk = Desk("w", capacity=1)
+    key = run_at(desk)
+    list(desk.happened(key, 1, [{"n": 1}]))
+    chunk, end = desk.refused(key, b"too large", 0.1)
+    assert chunk.report == Chunk(worker="w", epoch=1, index=0, count=1, events=0, body=b"too large")
+    assert isinstance(end, End) and (end.key, end.epoch) == (key, 1)
+    assert list(desk.refused(key, b"too large", 0.2)) == [Reply(key, Returned(worker="w", epoch=1))]
+    assert not list(desk.refused(key, b"too large", 0.3)) and not desk.beat().jobs
+
+
+def test_a_worker_that_gives_up_hands_back_what_runs():
+    desk = Desk("w", capacity=1)
+    key = run_at(desk)
+    end, reply = desk.abandon()
+    assert isinstance(end, End) and reply == Reply(key, Returned(worker="w", epoch=1))
+
+
+@pytest.mark.parametrize("packet_bytes", [5_000, 50_000])
+def test_reports_fit_into_packets(packet_bytes):
+    desk = Desk("w", capacity=1)
+    desk.fit(packet_bytes)
+    key = run_at(desk)
+    said = [*desk.happened(key, 1, [{"n": "x" * 500}] * 300), *desk.answered(key, 1, bytes(200_000), 0.0)]
+    sizes = [len(encode(one.report)) for one in said]
+    assert packet_bytes - 2100 < max(sizes) <= packet_bytes
+
+
 def test_a_worker_that_stops_hands_back_what_has_not_begun():
     desk = Desk("w", capacity=1)
     list(desk.offer(("c", "a"), Offer(epoch=1, job={}), 0.0))
