@@ -399,6 +399,8 @@ def test_a_job_queued_at_a_busy_worker_is_offered_to_the_others_at_once():
     # Both have it, and keep it until one begins.
     held = Beat(capacity=1, free=0, model="m", jobs=[Held(client="c", job="j", epoch=1)])
     assert not list(jobs.beat("busy", held, 0.3)) and not list(jobs.beat("idle", held, 0.3))
+    # So does one that has an offer which was made again, and has not answered it yet.
+    assert not list(jobs.beat("late", held, 0.3))
     (_, grant) = jobs.report("j", Claim(worker="idle", epoch=1), 0.4)
     assert (grant.worker, grant.message.type) == ("idle", "grant")
     (drop,) = jobs.beat("busy", held, 0.5)
