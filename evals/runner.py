@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -29,7 +28,7 @@ from ..runtime.runtime import Runtime
 from ..runtime.trace.trace import Trace
 from .benchmark import Sample, closing, read_problems
 from .config import EvalConfig, MethodConfig
-from .environment import environment
+from .environment import digest, environment
 from .evaluation import Evaluation
 from .failures import failure
 from .names import slug
@@ -261,10 +260,8 @@ def _apart(built: Method, method: MethodConfig, budget: Budget) -> Method:
     """With a folder of its own for what it keeps of its jobs: budgets, and some fields, make no other job of one."""
     if not isinstance(built, Fields) or built.folder is None:
         return built
-    fields = {name: value for name, value in method.fields.items() if name != "folder"}
-    cell = [fields, budget.model_dump(mode="json")]
-    digest = hashlib.blake2s(json.dumps(cell, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
-    return built.model_copy(update={"folder": built.folder / digest})
+    fields = sorted((name, value) for name, value in method.fields.items() if name != "folder")
+    return built.model_copy(update={"folder": built.folder / digest([fields, budget.model_dump(mode="json")])})
 
 
 def _with_trace(row: Row, folder: Path) -> Row:
