@@ -107,9 +107,9 @@ def publish_model(trainer: Any, out: Path, tokenizer: Any, is_main: bool, files:
                 model.save_pretrained(staging / "adapter", save_embedding_layers=False if tags else "auto")
                 tokenizer.save_pretrained(staging / "adapter")
             merged = merge(model)
-            if not all(weight.isfinite().all() for weight in merged.parameters()):
-                raise trainer.diverged("merged weights are")
-            if has_adapter:
+            if has_adapter:  # Other weights have been looked at.
+                if not all(weight.isfinite().all() for weight in merged.parameters()):
+                    raise trainer.diverged("merged weights are")
                 publish(staging / "adapter", out / "adapter")
             save(merged, tokenizer, staging / "model")
             for name, text in (files or {}).items():
