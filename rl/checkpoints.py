@@ -39,6 +39,7 @@ class SafeCheckpoints(_Base):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         output = super().train(*args, **kwargs)
         self._check_weights()
+        self._remove_old()  # One that goes on from behind its last step makes no checkpoint, and may find too many.
         return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -83,15 +84,20 @@ class SafeCheckpoints(_Base):
             if self.args.should_save:
                 self.state.save_to_json(str(staging / name / "trainer_state.json"))
                 publish(staging / name, out / name)
-        if self.args.should_save:
-            limit = self.args.save_total_limit
-            if limit is not None and limit > 0:
-                best = self.state.best_model_checkpoint
-                kept = checkpoints(out)[-limit:]
-                for old in checkpoints(out):
-                    if old not in kept and old.name != Path(best or "").name:
-                        remove(old)
+        self._remove_old()
         self.accelerator.wait_for_everyone()
+
+    def _remove_old(self) -> None:
+        """Keep so many checkpoints as are wanted, and the best one."""
+        limit = self.args.save_total_limit
+        if not self.args.should_save or limit is None or limit <= 0:
+            return
+        assert self.args.output_dir is not None
+        found = checkpoints(Path(self.args.output_dir))
+        best = Path(self.state.best_model_checkpoint or "").name
+        for old in found[:-limit]:
+            if old.name != best:
+                remove(old)
 
     def _check_weights(self) -> None:
         import torch

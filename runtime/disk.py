@@ -69,8 +69,8 @@ def make_folder(path: Path) -> None:
 
 def lock(file: IO[Any], taken: str) -> None:
     """Hold an open file until it is closed, or the process and those forked from it end; on a file system without
-    locks not at all. What a process that was killed wrote half beside it goes. Raises `InvalidInput`, which says
-    `taken`, where another one holds it."""
+    locks not at all. What a process that was killed wrote half beside it, and in folders there, goes. Raises
+    `InvalidInput`, which says `taken`, where another one holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -78,7 +78,7 @@ def lock(file: IO[Any], taken: str) -> None:
     except OSError as error:
         logger.warning("%s is not locked against another run: %s", file.name, error.strerror)
         return
-    for part in Path(file.name).parent.glob(_PARTS):
+    for part in Path(file.name).parent.rglob(_PARTS):
         with suppress(OSError):
             part.unlink()
 

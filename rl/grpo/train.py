@@ -159,6 +159,7 @@ def _train(
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
+    from transformers.trainer import TRAINING_ARGS_NAME
 
     from ..deadline import Deadline
     from .look import Look
@@ -225,8 +226,10 @@ def _train(
     with rollouts:
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     with saving(out) as staging:
+        model.config.use_cache = True  # transformers' trainer has switched it off.
         trainer.save_model(str(staging / "model"))
         if trainer.accelerator.is_main_process:
+            (staging / "model" / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # A pickle: nothing to serve.
             publish(staging / "model", out / "model")
         trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:

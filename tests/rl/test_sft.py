@@ -572,10 +572,12 @@ def test_a_model_that_finds_no_room_is_one_error_and_the_one_before_stays(kind, 
 
 @pytest.mark.parametrize(("limit", "kept"), [(2, [5, 6]), (0, [1, 2, 3, 4, 5, 6]), (-1, [1, 2, 3, 4, 5, 6])])
 def test_old_checkpoints_go(limit, kept, model, tmp_path):
-    """None where the limit is none."""
-    data = texts(tmp_path / "t.jsonl")
-    train(config(model, data, trainer={"save_steps": 1, "save_total_limit": limit}), tmp_path / "out")
-    assert [path.name for path in checkpoints(tmp_path / "out")] == [f"{PREFIX}{step}" for step in kept]
+    """None where the limit is none. Also those that a run which was killed had no time to remove."""
+    given = config(model, texts(tmp_path / "t.jsonl"), trainer={"save_steps": 1, "save_total_limit": limit})
+    for _ in range(2):
+        train(given, tmp_path / "out")
+        assert [path.name for path in checkpoints(tmp_path / "out")] == [f"{PREFIX}{step}" for step in kept]
+        shutil.copytree(tmp_path / "out" / f"{PREFIX}6", tmp_path / "out" / f"{PREFIX}1", dirs_exist_ok=True)
 
 
 @pytest.mark.parametrize(("lora", "is_moved"), [(None, False), ({"r": 2}, True)])

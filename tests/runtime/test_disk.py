@@ -65,7 +65,8 @@ def test_a_folder_is_held_by_one_alone(tmp_path: Path) -> None:
     with pytest.raises(BlockingIOError), holding(tmp_path / "new"):
         raise BlockingIOError
     (tmp_path / LOCK).write_bytes(b"")  # of a run that was killed
-    (tmp_path / ".config.json.8268-daacee6e.part").write_bytes(b"{")
+    for folder in (tmp_path, tmp_path / "new"):
+        (folder / ".config.json.8268-daacee6e.part").write_bytes(b"{")
     with holding(tmp_path):
         pass
     assert [path.name for path in tmp_path.rglob("*")] == ["new"]

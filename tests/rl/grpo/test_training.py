@@ -13,7 +13,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from plait import InvalidInput, PlaitError, PromptTooLong, Runtime, Sequential, Trace
 from plait.evals.benchmark import Verdict
@@ -99,6 +99,7 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(folder, tmp_path, monkeyp
     # Sampler and trainer agree, after updates too.
     assert all(0 < line["importance/gap_mean"] < 1e-5 and line["importance/gap_max"] < 1e-4 for line in whole)
     assert all(line["packing/computed_tokens"] > 0 for line in whole)
+    assert AutoConfig.from_pretrained(model).use_cache and not list(model.glob("*.bin"))
     before, after = weights(folder), weights(model)
     assert all(not torch.equal(before[name], after[name]) for name in before)
     looks = [json.loads(line) for line in (tmp_path / "whole" / "held_out.jsonl").read_text().splitlines()]
