@@ -168,14 +168,31 @@ class PackedWeights:
 
 
 def _are_one(a: Tensor, b: Tensor) -> bool:
-    """Are these roundings of one matrix? Then they are about as close everywhere as 4 bits leave them."""
-    inputs = a.shape[1] // GROUP * GROUP
-    for begin in range(0, len(a) if inputs else 0, _CHUNK):
-        one, other = (m[begin : begin + _CHUNK, :inputs].float().reshape(-1, inputs // GROUP, GROUP) for m in (a, b))
-        steps = (one.amax(2) - one.amin(2)) / 15
-        if ((one - other).abs() > 1.5 * steps[..., None]).any():
+    """Are these roundings of one matrix? Then they are about as close everywhere as the steps of the coarser one."""
+    if a.shape[1] < GROUP:
+        return False
+    steps = min(_steps(_groups(m[:: 1 + len(m) // _CHUNK])) for m in (a, b))
+    for begin in range(0, len(a), _CHUNK):
+        one, other = (_groups(m[begin : begin + _CHUNK]) for m in (a, b))
+        step = (one.amax(1) - one.amin(1)) / steps
+        if ((one - other).abs() > 1.5 * step[:, None]).any():
             return False
-    return inputs > 0
+    return True
+
+
+def _groups(rows: Tensor) -> Tensor:
+    """(n, GROUP), float32: the whole groups of rows."""
+    return rows[:, : rows.shape[1] // GROUP * GROUP].float().reshape(-1, GROUP)
+
+
+def _steps(groups: Tensor) -> float:
+    """How many lie between the least and the largest number of a group, in the median, a step being between the two
+    that lie closest: up to 15 where they were rounded to 4 bits, hundreds where they were not."""
+    ordered = groups.sort(1).values
+    gaps = ordered.diff(dim=1)
+    step = torch.where(gaps > 0, gaps, torch.inf).amin(1)
+    counts = (ordered[:, -1] - ordered[:, 0]) / step
+    return float(counts[step.isfinite()].median().nan_to_num(nan=torch.inf))
 
 
 def _is_bfloat16(matrix: Tensor) -> bool:

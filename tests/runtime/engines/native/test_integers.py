@@ -203,11 +203,12 @@ def test_a_matrix_that_a_file_has_in_two_roundings_is_kept_once() -> None:
 
     coarse = Blocks.of(head, 4).numbers(head.shape[1])
     assert not torch.equal(coarse, head)
-    apart = coarse.clone()
+    apart, tuned = coarse.clone(), head.clone()
     apart[-1, 5] += 0.2 * (head[-1, :32].max() - head[-1, :32].min())
+    tuned[-1, 5] += 0.02 * (head[-1, :32].max() - head[-1, :32].min())
     for kind in TYPES:
         assert bytes_of(coarse, kind) == bytes_of(head, kind) < bytes_of(weights.embedding, kind)
-    for embedding in (apart, head.roll(1, 0)):
+    for embedding in (apart, tuned, head.roll(1, 0)):
         assert bytes_of(embedding, "int4") == bytes_of(weights.embedding, "int4")
     assert bytes_of(coarse, "stored") == bytes_of(weights.embedding, "stored")
     rounded = dataclasses.replace(weights, embedding=coarse)
