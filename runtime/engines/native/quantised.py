@@ -48,7 +48,7 @@ class Quantisation:
             return cls(method="gptq", bits=bits, zero_offset=1 if form == "gptq" else 0, is_even=is_even)
         if method in ("awq", "gptq"):
             raise UnsupportedModel(
-                f"{method} with {bits} bits in the format {form!r} is not supported; "
+                f"{method} with {bits!r} bits in the format {form!r} is not supported; "
                 "supported: awq (gemm, 4 bits), gptq (2, 3, 4 and 8 bits)"
             )
         raise UnsupportedModel(
@@ -62,10 +62,13 @@ class Quantisation:
 
     def weight(self, name: str, read: Callable[[str], Tensor], dtype: torch.dtype) -> Tensor:
         """The weight (O, C) of the layer `name`; `read` gives stored tensors. Raises `KeyError` for a layer that is not
-        packed, and `InvalidInput` for parts of another kind, and where shapes do not fit each other."""
+        packed, and `InvalidInput` for parts that are missing or of another kind, or do not fit each other."""
         packed = _checked(f"{name}.qweight", read, 2)
-        scales = _checked(f"{name}.scales", read, 2, is_integer=False).float()
-        zeros = _checked(f"{name}.qzeros", read, 2)
+        try:
+            scales = _checked(f"{name}.scales", read, 2, is_integer=False).float()
+            zeros = _checked(f"{name}.qzeros", read, 2)
+        except KeyError as missing:
+            raise InvalidInput(f"{name} has a qweight, but lacks the tensor {missing.args[0]}") from None
         if self.method == "awq":
             values, zeros = _unpack_awq(packed), _unpack_awq(zeros)
         else:

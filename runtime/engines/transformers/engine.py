@@ -114,7 +114,7 @@ class TransformersEngine(TokenEngine):
                 token = int(chances.argmax())
             else:
                 draw = uniform(seed, branch.num_written)
-                token = min(int(np.searchsorted(chances.double().cumsum(-1).numpy(), draw)), len(chances) - 1)
+                token = min(int(np.searchsorted(chances.cumsum(-1).numpy(), draw)), len(chances) - 1)
                 if chances[token] == 0:  # rounding at the very end of the distribution
                     token = int(chances.nonzero()[-1])
             if matcher is not None:

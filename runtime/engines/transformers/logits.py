@@ -15,7 +15,7 @@ def shape(
 ) -> Tensor | None:
     """(V,) float32 logits to probabilities; with temperature 0 to logits, the largest of which is taken. `allowed`
     (V,): by the constraint. None: nothing is left."""
-    logits = logits.clone()
+    logits = logits.double()  # also a copy; a large bias would leave nothing of them in float32
     for token, bias in params.logit_bias.items():
         logits[token] += bias
     if params.repetition_penalty != 1:
@@ -30,7 +30,7 @@ def shape(
             return None
     if params.temperature == 0:
         return logits
-    logits = logits.double() / params.temperature
+    logits = logits / params.temperature
     if 0 < params.top_k < len(logits):
         logits[logits < logits.topk(params.top_k).values[-1]] = -torch.inf
     chances = logits.softmax(-1)

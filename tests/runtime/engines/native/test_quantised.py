@@ -162,6 +162,7 @@ def test_large_quantised_models_are_bfloat16(tmp_path: Path, monkeypatch: pytest
         ({"quant_method": "gptq", "bits": 4.0}, "gptq with 4.0 bits"),
         ({"quant_method": "awq", "bits": 4.0}, "awq with 4.0 bits"),
         ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "marlin"),
+        ({"quant_method": "gptq", "bits": "4"}, "gptq with '4' bits"),
         ({"quant_method": "gptq", "bits": 4, "dynamic": {"x": {"bits": 8}}}, "dynamic"),
     ],
 )
@@ -184,7 +185,8 @@ LAYER = "model.layers.1.self_attn.o_proj"
         ("g_idx", torch.full((64,), 7, dtype=torch.int32), "names groups beyond"),
         ("g_idx", torch.zeros(3, dtype=torch.int32), "do not fit each other"),
         ("qweight", None, f"lacks the tensor {LAYER}.weight"),
-        ("scales", None, f"lacks the tensor {LAYER}"),
+        ("scales", None, rf"lacks the tensor {LAYER}\.scales"),
+        ("qzeros", None, rf"lacks the tensor {LAYER}\.qzeros"),
     ],
 )
 def test_damaged_packings(part: str, tensor: torch.Tensor | None, message: str, tmp_path: Path) -> None:

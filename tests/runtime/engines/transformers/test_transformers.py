@@ -229,6 +229,8 @@ def test_probabilities_are_cut_as_asked_for():
     assert kept(forbidden_ids=(0,)) == [1, 2, 3] and kept() == [0, 1, 2, 3]
     assert int(shape(logits, [0], SamplingParams(repetition_penalty=2.0)).argmax()) == 1
     assert int(shape(logits, [], SamplingParams(logit_bias={3: 9.0})).argmax()) == 3
+    assert int(shape(logits, [], SamplingParams(logit_bias={1: 1e9, 2: 1e9})).argmax()) == 1
+    assert int(shape(-logits, [], SamplingParams(logit_bias={1: 1e9, 2: 1e9})).argmax()) == 2
 
 
 @pytest.mark.parametrize(
