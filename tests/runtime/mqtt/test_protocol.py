@@ -299,6 +299,46 @@ def test_a_job_whose_only_worker_died_waits_for_another():
     assert drop.message.type == "drop" and "j" in jobs
 
 
+def workers(**free: int) -> Jobs:
+    """Job `j`, and workers that have told of themselves with so many slots free."""
+    jobs = Jobs("c", lease=3.0)
+    for name, slots in free.items():
+        list(jobs.beat(name, Beat(capacity=4, free=slots, model="m"), 0.0))
+    list(jobs.submit("j", {}, 0, 0.0))
+    return jobs
+
+
+def declined(jobs: Jobs, *names: str) -> list[object]:
+    return [action for name in names for action in jobs.report("j", Declined(worker=name, epoch=1, body=b"no"), 0.1)]
+
+
+def test_the_last_to_decline_a_job_answers_it_at_once():
+    jobs = workers(a=1, b=1)
+    (_, answered) = declined(jobs, "a", "b")
+    assert answered == Answered("j", b"no") and "j" not in jobs
+
+
+def test_a_job_declined_by_all_that_are_left_is_answered():
+    jobs = workers(a=1, b=1)
+    declined(jobs, "a")
+    assert not list(jobs.gone("b", 0.2))
+    assert list(jobs.tick(0.3)) == [Answered("j", b"no")] and "j" not in jobs
+
+
+def test_a_job_that_some_declined_is_offered_to_who_has_most_slots_free():
+    (offer,) = declined(workers(a=4, b=1, c=3, d=2), "a")
+    assert (offer.worker, offer.message.type) == ("c", "offer")
+
+
+def test_a_job_that_a_worker_has_queued_is_not_refused_by_others():
+    jobs = workers(a=1)
+    list(jobs.report("j", Queued(worker="late", epoch=1), 0.1))  # Its first beat is still to come.
+    assert not declined(jobs, "a") and not list(jobs.tick(0.2)) and jobs.holders == {"late"}
+    list(jobs.beat("b", Beat(capacity=1, free=0, model="m"), 0.3))
+    (drop, offer) = jobs.gone("late", 0.4)
+    assert (drop.worker, drop.message.type, offer.worker, offer.message.type) == ("late", "drop", "b", "offer")
+
+
 def begin(jobs: Jobs, worker: str = "w") -> None:
     list(jobs.submit("j", {}, 0, 0.0))
     list(jobs.beat(worker, Beat(capacity=1, free=1, model="m"), 0.0))
