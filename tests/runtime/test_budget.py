@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait import Budget, InvalidBudget
-from plait.runtime.budget import Ledger, OutOfBudget
+from plait import Budget, InvalidBudget, InvalidInput
+from plait.runtime.budget import Ledger, OutOfBudget, check_shares
 
 tokens = st.integers(0, 500)
 
@@ -101,7 +102,7 @@ def test_an_unlimited_ledger_still_counts():
 def test_shares_are_equal_and_every_token_comes_back_or_is_spent(limit, parts, reserve, used):
     ledger = Ledger(limit)
     shares = ledger.split(parts, reserve)
-    assert len({share.left for share in shares}) == 1
+    assert {share.left for share in shares} == {max(limit - reserve, 0) // parts}
     kept = ledger.left
     assert kept is not None and kept >= min(reserve, limit)
     total = 0
@@ -113,6 +114,17 @@ def test_shares_are_equal_and_every_token_comes_back_or_is_spent(limit, parts, r
         ledger.give_back(share)
     assert ledger.spent == total
     assert ledger.left == limit - total
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_shares_are_whole_numbers_and_enough_of_them(least):
+    assert check_shares(0, least, least=least) == (0, least) and check_shares(np.int64(7), np.int64(3)) == (7, 3)
+    for reserve in (-1, 1.5, None, "1"):
+        with pytest.raises(InvalidInput, match="reserve is a number of tokens, 0 or more, not "):
+            check_shares(reserve, 1)
+    for parts in (least - 1, 2.5, None, "2"):
+        with pytest.raises(InvalidInput, match=f"the ledger is shared by {least} part or more, not "):
+            check_shares(0, parts, least=least)
 
 
 @given(limit=tokens, widths=st.lists(st.integers(1, 5), max_size=4))
