@@ -60,7 +60,10 @@ class Copies:
         self.watchers = 0
         self.parent: Copies | None = None
         self.is_closed = False
-        self.is_packed = False
+
+    @property
+    def is_packed(self) -> bool:
+        return self.all[0].view.is_packed
 
     @property
     def length(self) -> int:
@@ -207,7 +210,7 @@ class Machine(RuleBasedStateMachine):
     @rule(copies=branches, attach=st.booleans())
     def merge(self, copies: Copies, attach: bool) -> None:
         children = [p for p in self.opened if p.parent is copies and not p.is_closed][:2]
-        if copies.is_closed or not children or copies.is_packed:
+        if copies.is_closed or not children:
             return
         if max(p.all[0].position for p in [copies, *children]) + sum(p.length for p in children) > 200:
             return
@@ -230,7 +233,7 @@ class Machine(RuleBasedStateMachine):
         if copies.is_closed:
             return
         view = copies.all[0].view
-        first = view.num_text if view.is_packed else 0
+        first = view.num_text if copies.is_packed else 0
         to = first + int(share * (copies.length - first))
         self.tell(copies, lambda b: b.rewind(to))
 
@@ -258,7 +261,6 @@ class Machine(RuleBasedStateMachine):
             return  # what is seen of it depends on who steps with whom
         if copies.all[0].view.num_own and not copies.is_packed:
             self.tell(copies, lambda b: b.seal().close())
-        copies.is_packed = True
         for i in range(3):
             copies.all[i].arrange([one[1][i] for one in some])
         if copies.room > 2:
