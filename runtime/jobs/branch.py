@@ -189,7 +189,8 @@ class TracedBranch(Notes):
         self, contexts: Sequence[Sequence[int]], *, temperature: float = 1.0, scale: float = 1.0, bias: float = 0.0
     ) -> None:
         """See these texts, each encoded on its own behind this view, as one group (APE). They are prompt: no ledger
-        counts them."""
+        counts them. How much they saw of live text in that view is not in the trace, and no training sample is made of
+        it."""
         self._leave_to_readers()
         state, position = self.scope.state, self.position
         view = self._segments.view()

@@ -90,7 +90,8 @@ class SegmentRecord:
     """Views that took the place of `view` while the segment was being written: (first own token that saw it, view)."""
     seen: dict[int, list[int]] = field(default_factory=dict)
     """For live spans: segment -> tokens of it that each own token saw. Own tokens at the end that are missing were
-    never computed. `sights.sights` puts views and this together."""
+    never computed; of a context attached behind live text it is not noted (`attach_contexts`). `sights.sights` puts
+    views and this together."""
 
     def __len__(self) -> int:
         return sum(len(piece.token_ids) for piece in self.pieces)

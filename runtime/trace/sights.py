@@ -23,7 +23,8 @@ class Sight:
 def sights(trace: Trace, segment: SegmentRecord) -> Iterator[list[Sight]]:
     """What each token of `segment` saw before the segment itself, token after token.
 
-    Ends early where the trace does not say how much of a live span was seen: such tokens were never computed.
+    Ends early where the trace does not say how much of a live span was seen: such tokens were never computed, or are a
+    context's.
     """
     changes = dict(segment.views)
     view = segment.view

@@ -249,13 +249,18 @@ class View:
         self.replace((*self.spans, *spans))
         if spans and spans[-1].is_text and not self.num_own:
             last = spans[-1]
-            self.next_position = max(self.next_position, last.segment.start + last.start + len(last) + last.shift)
+            self._go_on_at(last.segment.start + last.start + len(last) + last.shift)
 
     def take(self, spans: Sequence[Span], position: int) -> None:
         """Append spans behind what was written, and go on at `position` at the earliest."""
         self.freeze()
         self.append(spans)
-        self.next_position = max(self.next_position, position)
+        self._go_on_at(position)
+
+    def _go_on_at(self, position: int) -> None:
+        """At the earliest. An arranged view has room for spans wherever they are: there only what is written counts."""
+        if not self.is_packed:
+            self.next_position = max(self.next_position, position)
 
     def attach_contexts(self, texts: Sequence[Sequence[int]], group: Group) -> list[Segment]:
         """See texts that are each encoded on their own behind this view as one group; their segments."""

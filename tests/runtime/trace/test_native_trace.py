@@ -151,6 +151,8 @@ def can_see(before, spans):
 @example([("arrange", 1, 7), ("rewind", 1, 5), ("watch", 2, 3)])
 @example([("extend", 1, 7), ("rewind", 1, 5), ("extend", 1, 3), ("watch", 0, 1), ("extend", 1, 2), ("extend", 0, 1)])
 @example([("block", 0, 0), ("arrange", 1, 1), ("fork", 0, 0), ("extend", 0, 4), ("generate", 1, 3)])
+@example([("seal", 0, 0), ("arrange", 0, 1), ("fork", 0, 0), ("extend", 2, 5), ("merge", 0, 0), ("watch", 1, 0)])
+@example([("seal", 0, 0), ("arrange", 0, 1), ("fork", 0, 0), ("extend", 2, 5), ("attach", 0, 0), ("watch", 1, 0)])
 @given(arrangements)
 async def test_random_arrangements(script):
     """Views that are put together anew, of blocks that are sealed, still being written, or taken over meanwhile."""
