@@ -7,10 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 
-from ..runtime.budget import OutOfBudget
 from ..runtime.engine import SamplingParams, Tokenizer
 from ..runtime.engines.text_stream import decode_behind, is_behind
-from ..runtime.errors import PromptTooLong
+from ..runtime.errors import OutOfBudget, PromptTooLong
 from ..runtime.jobs.branch import TracedBranch
 from ..runtime.jobs.context import Context
 from ..runtime.methods.base import Method

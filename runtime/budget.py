@@ -18,14 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import InvalidBudget, InvalidInput, PlaitError
+from .errors import InvalidBudget, InvalidInput, OutOfBudget
 from .mistakes import mistakes
 from .plain import as_int, check_plain
-
-
-class OutOfBudget(PlaitError):
-    """More tokens were to be injected than the ledger has left. Methods look first (`TracedBranch.room`); a job whose
-    method does not is ended with what it has."""
 
 
 class Budget(BaseModel):

@@ -80,6 +80,11 @@ class OutOfBlocks(PlaitError):
     """The KV store is too small for the request even with everything else evicted."""
 
 
+class OutOfBudget(PlaitError):
+    """More tokens were to be injected than the ledger has left. Methods look first (`TracedBranch.room`); a job whose
+    method does not is ended with what it has."""
+
+
 class NonFiniteLogits(PlaitError):
     """The model gave NaN or infinite numbers; the generation ended where it did, others go on."""
 

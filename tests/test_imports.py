@@ -115,6 +115,7 @@ def test_public_names_are_pinned():
         "NativeEngine",
         "NonFiniteLogits",
         "OutOfBlocks",
+        "OutOfBudget",
         "Outcome",
         "PlaitError",
         "PromptTooLong",

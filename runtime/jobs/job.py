@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..budget import Budget, Ledger, OutOfBudget
+from ..budget import Budget, Ledger
 from ..engine import Engine
-from ..errors import EngineClosed, told
+from ..errors import EngineClosed, OutOfBudget, told
 from ..event_queue import EventHub, EventQueue
 from ..events import AnyEvent, Done, Failed, Started
 from ..result import Finish, Outcome, Result, check_outcome

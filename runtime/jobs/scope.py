@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..budget import Ledger, OutOfBudget, check_shares
+from ..budget import Ledger, check_shares
 from ..engine import Capabilities, Engine, Tokenizer
-from ..errors import InvalidInput
+from ..errors import InvalidInput, OutOfBudget
 from ..events import AnyBranchEvent
 from ..plain import as_int
 from .state import JobState, OpenBranch

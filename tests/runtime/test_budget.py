@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait import Budget, InvalidBudget, InvalidInput
-from plait.runtime.budget import Ledger, OutOfBudget, check_shares
+from plait import Budget, InvalidBudget, InvalidInput, OutOfBudget
+from plait.runtime.budget import Ledger, check_shares
 
 tokens = st.integers(0, 500)
 

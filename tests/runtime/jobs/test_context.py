@@ -8,8 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from plait import Finish, InvalidBudget, InvalidInput, SamplingParams, ScriptedEngine
-from plait.runtime.budget import OutOfBudget
-from plait.runtime.errors import BranchClosed
+from plait.runtime.errors import BranchClosed, OutOfBudget
 from plait.runtime.jobs.branch import AT_A_TIME
 from plait.tests.runtime.tools import Greedy, Nested, context, run
 
