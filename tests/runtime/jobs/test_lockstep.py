@@ -192,7 +192,7 @@ async def test_who_is_idle_when_a_gang_is_left_leaves_it_behind_one_that_decodes
 
 async def test_a_branch_that_cannot_come_into_a_gang_stays_where_it_is():
     async with pair() as (ctx, sides), ctx.lockstep(sides[:1]):
-        left = asyncio.create_task(sides[0].generate(tokens(4)))
+        left = asyncio.create_task(sides[0].generate(tokens(100)))
         await asyncio.sleep(0)
         gang = sides[0].engine_branch.gang
         with pytest.raises(BranchBusy):
