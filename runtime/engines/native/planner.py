@@ -68,8 +68,8 @@ class Planner:
         return filling
 
     def _add_gang(self, filling: Filling, gang: tuple[str, str]) -> None:
-        """What the members wrote themselves goes into this very step as a whole, or not at all. Frozen text that they
-        only read is computed before, in chunks like any other."""
+        """What the members wrote themselves goes into this very step as a whole, or not at all, and with it frozen text
+        that looks on, which sees it. Other text that they only read is computed before, in chunks like any other."""
         members = self.gangs.members(gang)
         generations = [g for g in members if g is not None]
         if len(generations) < len(members):
@@ -77,19 +77,24 @@ class Planner:
         if not self._bring(filling, generations):
             return
         owns = {own: g for g in generations if (own := g.branch.view.own) is not None}
+        whole = {own: len(own.tokens) for own in owns}
         for g in generations:
             for segment, view, end in self.work(g):
-                if segment not in owns and not self._prefill(filling, g, segment, view, end):
+                if segment in whole:
+                    continue
+                if any(span.is_live or span.segment in whole for span in view):
+                    whole[segment] = end
+                elif not self._prefill(filling, g, segment, view, end):
                     return
-        rows = sum(own.pending for own in owns)
-        missing = sum(self.store.blocks_missing(own, len(own.tokens)) for own in owns)
+        rows = sum(end - segment.computed for segment, end in whole.items())
+        missing = sum(self.store.blocks_missing(segment, end) for segment, end in whole.items())
         if missing > self.store.available:
             filling.short.append(generations[0])
             return
         if filling.rows_left < rows <= self.max_rows:
             return  # a later step has room for them
-        for own in owns:
-            self.store.reserve(own, len(own.tokens))
+        for segment, end in whole.items():
+            self.store.reserve(segment, end)
         limits = filling.prefill_room, filling.max_rows, filling.share
         # Checked above, and a large gang still has to run.
         filling.prefill_room = filling.max_rows = filling.share = _UNBOUNDED

@@ -176,8 +176,11 @@ class Span:
 
     @property
     def wanted(self) -> int:
-        """Tokens of the segment that are computed before anybody goes on who sees this."""
-        return self.segment.due if self.end is None else self.end
+        """Tokens of the segment that are computed before anybody goes on who sees this; a watched one whose last holder
+        is gone has nothing to show."""
+        if self.end is None:
+            return self.segment.due if self.segment.refs else 0
+        return self.end
 
     @property
     def reach(self) -> int:

@@ -252,3 +252,22 @@ async def test_who_looks_on_sees_as_much_whether_it_was_found_or_computed(is_clo
         await stepped.close()
     assert [found for found, *_ in results] == [True, False]
     assert results[0][1:] == results[1][1:]
+
+
+async def test_nothing_is_computed_of_what_was_watched_and_is_gone():
+    """Its blocks would be held for nobody."""
+    native = engine(kv_tokens=8192)
+    await native.start()
+    first, shown, reader = (native.open(prompt(70), path=(i,)) for i in range(3))
+    for branch in (first, shown, reader):
+        await branch.generate(SamplingParams(max_tokens=1, ignore_eos=True))
+    (watcher,) = reader.fork(1)
+    watcher.watch(shown)  # what was found of it is to be computed for whoever looks on
+    watcher.extend([1, 2, 3])
+    reader.merge([watcher])
+    for branch in (first, shown, watcher):
+        branch.close()
+    reader.extend([4])
+    assert len((await reader.generate(SamplingParams(max_tokens=2, ignore_eos=True))).token_ids) == 2
+    reader.close()
+    await close(native)

@@ -89,8 +89,8 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.engines = [
-            NativeEngine(MODEL, IdTokenizer(VOCABULARY, (3,)), NativeOptions(kv_tokens=n, block_size=BLOCK))
-            for n in (LARGE, SMALL, LARGE)
+            NativeEngine(MODEL, IdTokenizer(VOCABULARY, (3,)), NativeOptions(kv_tokens=n, block_size=BLOCK, **rows))
+            for n, rows in ((LARGE, {}), (SMALL, {"max_rows": 20, "prefill_chunk": 7}), (LARGE, {}))
         ]
         self.engines[2].store.match = lambda lineage, tokens: []  # type: ignore[method-assign]
         self.opened: list[Copies] = []
