@@ -1,5 +1,5 @@
-"""Branch operations in any order, in a store that is too small for all of them, and in one that finds nothing of what
-was written before: the tokens of a large one."""
+"""Branch operations in any order, in a store that is too small for all of them and with steps of few rows, and in one that
+finds nothing of what was written before: the tokens of a large one."""
 
 from __future__ import annotations
 
@@ -88,9 +88,10 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
+        few_rows: dict[str, Any] = {"max_rows": 20, "prefill_chunk": 7}
         self.engines = [
-            NativeEngine(MODEL, IdTokenizer(VOCABULARY, (3,)), NativeOptions(kv_tokens=n, block_size=BLOCK, **rows))
-            for n, rows in ((LARGE, {}), (SMALL, {"max_rows": 20, "prefill_chunk": 7}), (LARGE, {}))
+            NativeEngine(MODEL, IdTokenizer(VOCABULARY, (3,)), NativeOptions(block_size=BLOCK, **options))
+            for options in ({"kv_tokens": LARGE}, {"kv_tokens": SMALL, **few_rows}, {"kv_tokens": LARGE})
         ]
         self.engines[2].store.match = lambda lineage, tokens: []  # type: ignore[method-assign]
         self.opened: list[Copies] = []
