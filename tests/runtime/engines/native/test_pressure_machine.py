@@ -1,5 +1,5 @@
-"""Branch operations in any order, in a store that is too small for all of them and with steps of few rows, and in one that
-finds nothing of what was written before: the tokens of a large one."""
+"""Branch operations in any order, in a store that is too small for all of them and with steps of few rows, and in one
+that finds nothing of what was written before: the tokens of a large one."""
 
 from __future__ import annotations
 
