@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .integers import GROUP, Bits, Blocks, WeightType, check_losses, record_bytes
@@ -14,6 +16,7 @@ from .weights import MLP, LayerWeights, Linear, Weights
 
 _CHUNK = 1 << 9
 """Outputs that are packed at a time, whole panels of any processor, so that no second copy of a matrix is ever made."""
+_INTEGERS = {2: torch.int16, 4: torch.int32}
 
 
 class _NotBfloat16(Exception):
@@ -120,8 +123,8 @@ class PackedWeights:
                 losses[begin : begin + len(rows)] = blocks.losses
             else:
                 # Float32, or pairs of bfloat16.
-                units = (rows[:, :inputs] if rows.dtype == torch.float32 else rows).contiguous().view(torch.int32)
-                some.copy_(units.view(len(some), self._panel, -1).transpose(1, 2))
+                units = np.ascontiguousarray(_bits(rows[:, :inputs] if self.type == FLOAT32 else rows)).view(np.int32)
+                np.copyto(some.numpy(), units.reshape(len(some), self._panel, -1).swapaxes(1, 2))
         for part, start in zip(parts, starts, strict=True):
             check_losses(losses[start : start + len(part.weight)], bits)
         has_bias = any(part.bias is not None for part in parts)
@@ -143,15 +146,15 @@ class PackedWeights:
         """Those of all parts' outputs, zeros where there is none; with room for whole pairs of inputs."""
         weight = parts[0].weight
         dtype = torch.bfloat16 if self.type == FLOAT32_HALVED else weight.dtype
-        rows = torch.zeros(len(where), weight.shape[1] + weight.shape[1] % 2, dtype=dtype)
+        rows = np.zeros((len(where), weight.shape[1] + weight.shape[1] % 2), f"i{dtype.itemsize}")
         for part, start in zip(parts, starts, strict=True):
             begin, end = max(start, where.start), min(start + len(part.weight), where.stop)
             if begin < end:
-                given = part.weight[begin - start : end - start]
-                if self.type == FLOAT32_HALVED and not _is_bfloat16(given):
-                    raise _NotBfloat16
-                rows[begin - where.start : end - where.start, : given.shape[1]] = given.detach()
-        return rows
+                given = _bits(part.weight[begin - start : end - start])
+                if self.type == FLOAT32_HALVED:
+                    given = _halved(given)
+                rows[begin - where.start : end - where.start, : given.shape[1]] = given
+        return torch.from_numpy(rows).view(dtype)
 
     def _vector(self, weight: Tensor) -> int:
         """Address of a norm's weights, float32 and padded."""
@@ -195,6 +198,15 @@ def _steps(groups: Tensor) -> float:
     return float(counts[step.isfinite()].median().nan_to_num(nan=torch.inf))
 
 
-def _is_bfloat16(matrix: Tensor) -> bool:
-    """Is every number of this float32 matrix one of bfloat16's?"""
-    return torch.equal(matrix, matrix.bfloat16().float())
+def _bits(matrix: Tensor) -> NDArray[np.signedinteger]:
+    """Its own memory, for copies by numpy: at each by torch, threads wait for each other, and on a machine where others
+    work, too, they do that for longer than a copy takes."""
+    bits: NDArray[np.signedinteger] = matrix.detach().view(_INTEGERS[matrix.itemsize]).numpy()
+    return bits
+
+
+def _halved(bits: NDArray[np.signedinteger]) -> NDArray[np.signedinteger]:
+    """Those of bfloat16 for these of float32. Raises `_NotBfloat16`."""
+    if (bits & 0xFFFF).any():
+        raise _NotBfloat16
+    return (bits >> 16).astype(np.int16)

@@ -6,6 +6,7 @@ import importlib.machinery
 from ctypes import CDLL
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -152,7 +153,7 @@ def test_weights_of_bfloat16_in_half_the_memory(config: ModelConfig, rows: int, 
     tokens, attended = _inputs(config, rows)
     halved = KernelOps(_library(), config, weights, 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "_is_bfloat16", lambda matrix: False)
+        patch.setattr(packing, "_halved", Mock(side_effect=packing._NotBfloat16))
         whole = KernelOps(_library(), config, weights, 1)
     assert (halved.packed.type, whole.packed.type) == (FLOAT32_HALVED, FLOAT32)
     for got, want in zip(_run(halved, tokens, attended), _run(whole, tokens, attended), strict=True):
