@@ -89,12 +89,13 @@ async def _run(options: argparse.Namespace, fields: dict[str, object]) -> None:
         if sys.stdin.isatty():
             notes.print(f"{runtime.engine.name}: {HELP}")
         for line in _lines(notes):
-            if line == "/reset":
+            command = line.strip()
+            if command == "/reset":
                 conversation.reset()
                 notes.print("forgotten")
-            elif line in ("/quit", "/exit"):
+            elif command in ("/quit", "/exit"):
                 return
-            elif line.startswith("/"):
+            elif command.startswith("/"):
                 notes.print(HELP)
             else:
                 try:
@@ -171,13 +172,14 @@ def _lines(notes: Console) -> Iterator[str]:
     while True:
         try:
             line = input("> ")
+            line.encode()  # readline has other bytes as lone surrogates
         except KeyboardInterrupt:
             if is_terminated():
                 notes.print()
                 raise
             notes.print("\n/quit ends the conversation")
             continue
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             _pass_over(error, notes)
             continue
         except EOFError:
@@ -198,7 +200,7 @@ def _piped(notes: Console) -> Iterator[str]:
                 yield line
 
 
-def _pass_over(error: UnicodeDecodeError, notes: Console) -> None:
+def _pass_over(error: UnicodeError, notes: Console) -> None:
     notes.print(f"a line is passed over: {error}", style="red")
 
 

@@ -197,6 +197,8 @@ class ModelConfig:
 def _family(data: Mapping[str, Any], headless: bool) -> tuple[Family, bool]:
     """The family, and whether the model is a classifier."""
     kind, named = data.get("model_type"), (data.get("architectures") or [None])[0]
+    if kind is None and named is None:
+        raise UnsupportedModel("config.json names no architecture: a training's model is in the folder `model` there")
     family = FAMILIES.get(str(kind))
     is_classifier = headless and str(named).endswith(HEADLESS)
     if family is None or not (is_classifier or named in (None, family.architecture)):

@@ -53,7 +53,7 @@ def piped(text, *arguments):
 
 
 def test_a_conversation_through_a_pipe():
-    code, out, err = piped("hello\n  \nand\n/reset\nagain\n/what\n/quit\nnever\n", "script:x")
+    code, out, err = piped("hello\n  \nand\n/reset \nagain\n/what\n /quit\nnever\n", "script:x")
     assert code == 0
     assert out.splitlines() == ["[1] you said hello", "[2] you said and", "[1] you said again"]
     assert err.splitlines() == ["forgotten", "/reset forgets the conversation, /quit ends it, Ctrl-C stops an answer"]
@@ -148,7 +148,7 @@ class Terminal:
             assert time.monotonic() < end, f"no {text!r} in {self.seen!r}"
             if select.select([self.fd], [], [], 0.1)[0]:
                 try:
-                    data = os.read(self.fd, 4096).decode()
+                    data = os.read(self.fd, 4096).decode(errors="replace")
                 except OSError:  # it has ended
                     raise AssertionError(f"no {text!r} in {self.seen!r}") from None
                 self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data)
@@ -156,7 +156,7 @@ class Terminal:
         return before
 
     def type(self, text):
-        os.write(self.fd, text.encode())
+        os.write(self.fd, text.encode(errors="surrogateescape"))
 
     def interrupt_until(self, text):
         """Type Ctrl-C at the prompt. What comes between the prompt and Python's wait for a key is seen with the next
@@ -214,6 +214,9 @@ def test_on_a_terminal(start):
     terminal.wait_for("(stopped)")
     terminal.wait_for("> ")
     terminal.interrupt_until("/quit ends the conversation")  # no answer to stop: a hint
+    terminal.wait_for("> ")
+    terminal.type("no \udcff text\n")
+    terminal.wait_for("a line is passed over: ")
     terminal.wait_for("> ")
     terminal.type("still there\n")
     terminal.wait_for("[3] you said still there")

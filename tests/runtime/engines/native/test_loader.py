@@ -186,6 +186,7 @@ def test_no_folder(tmp_path: Path) -> None:
     [
         ({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel"),
         ({"model_type": "mixtral", "architectures": None}, "mixtral"),
+        ({"model_type": None, "architectures": None}, "names no architecture"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
         ({"hidden_act": "gelu"}, "gelu"),
         ({"quantization_config": {"quant_method": "awq"}}, "awq"),
