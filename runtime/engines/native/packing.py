@@ -150,7 +150,7 @@ class PackedWeights:
         for part, start in zip(parts, starts, strict=True):
             begin, end = max(start, where.start), min(start + len(part.weight), where.stop)
             if begin < end:
-                given = _bits(part.weight[begin - start : end - start])
+                given = _bits(part.weight[begin - start : end - start].to(weight.dtype))
                 if self.type == FLOAT32_HALVED:
                     given = _halved(given)
                 rows[begin - where.start : end - where.start, : given.shape[1]] = given
