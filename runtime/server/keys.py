@@ -91,13 +91,17 @@ class Keys:
         limits: dict[str, int] = {}
         for word in rest:
             field, _, value = word.partition("=")
-            if field not in ("jobs", "tokens") or not value.isdecimal() or int(value) == 0:
+            is_number = value.isdecimal() and len(value) < 19 and int(value) > 0
+            if field not in ("jobs", "tokens") or field in limits or not is_number:
                 raise InvalidInput(f"keys, line {number}: {word!r} should be jobs=N or tokens=N")
             limits[field] = int(value)
         if any(client.name == name for _, client in self._clients):
             raise InvalidInput(f"keys, line {number}: there are two keys of {name!r}")
+        digest = _digest(key.encode("utf-8", "surrogateescape"))
+        if any(known == digest for known, _ in self._clients):
+            raise InvalidInput(f"keys, line {number}: the key of {name!r} is another's")
         client = Client(name=name, max_jobs=limits.get("jobs", max_jobs), tokens=limits.get("tokens"))
-        self._clients.append((_digest(key.encode("utf-8", "surrogateescape")), client))
+        self._clients.append((digest, client))
 
 
 def _digest(key: bytes) -> bytes:

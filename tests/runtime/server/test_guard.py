@@ -151,7 +151,19 @@ async def test_a_key_with_less_than_a_token_for_each_text_has_used_up_its_tokens
     assert last.json()["usage"]["completion_tokens"] == 3 and (client.spent, client.left) == (7, 0)
 
 
-@pytest.mark.parametrize("line", ["ann", "ann key jobs=x", "ann key jobs=0", "ann key more=1", "ann a\nann b"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ann",
+        "ann key jobs=x",
+        "ann key jobs=0",
+        "ann key more=1",
+        "ann a\nann b",
+        "ann a jobs=1\nbob a",
+        "ann a jobs=1 jobs=9",
+        f"ann a tokens={'9' * 5000}",
+    ],
+)
 def test_malformed_keys(line):
     with pytest.raises(InvalidInput, match="line"):
         Keys(line.splitlines())
