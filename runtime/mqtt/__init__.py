@@ -12,7 +12,8 @@ Topics, below `PREFIX/POOL/`; every message is QoS 1. `CLIENT` and `WORKER` are 
 
 The client is the arbiter of its jobs; nothing else has to agree on anything. A job has an *epoch*, which begins at 1.
 
-1. The client offers a job while it sees capacity in the workers' beats. An offer nobody answers is made again.
+1. The client offers a job while it sees capacity in the workers' beats. An offer nobody answers is made again, to one
+   worker by its name; as are all for a while after one fell silent, which the broker gives its share until it notices.
 2. A worker with a free slot claims it (`claim`), another notes it (`queued`) and claims it later. The client grants the
    job to one claimer in each epoch and tells all others to drop it, so an offer may be delivered any number of times. A
    worker that cannot run it says so (`declined`, with the error as the job's answer); the client then offers it to one

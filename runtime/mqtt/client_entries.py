@@ -95,7 +95,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Peer:
-    """A worker, as its last beat says."""
+    """A worker, as its last beat says, without the slots that it was offered jobs for by name since."""
 
     seen: float
     capacity: int = 0

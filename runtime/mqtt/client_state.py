@@ -32,6 +32,9 @@ from .messages import (
 
 MAX_GAPS = 500
 """Chunks asked for at once."""
+SILENCE_SECONDS = 20.0
+"""So long may the broker give offers to a worker that has died without a word, or hangs: until it ends the connection
+(after one and a half keepalives) and the session."""
 MAX_UNREADABLE = 10
 """Times that reports of a job are asked for and cannot be read before it is given up."""
 
@@ -48,6 +51,8 @@ class Jobs:
         self.workers: dict[str, Peer] = {}
         self.is_closing = False
         """Nothing more is offered."""
+        self._silent = float("-inf")
+        """When a worker was last given up that had said nothing."""
         self._jobs = Entries()
         self._count = 0
         self._hearing = Hearing()
@@ -126,14 +131,14 @@ class Jobs:
                 is_new = report.worker not in entry.queued
                 entry.queued.add(report.worker)
                 if is_new and not entry.queued.issuperset(self._takers(entry)):
-                    yield self._offered(entry)
+                    yield self._offered(entry, now)
             case Declined() if entry.phase in (Phase.OFFERED, Phase.QUEUED):
                 is_new = report.worker not in entry.declined
                 entry.declined[report.worker] = report.body
                 if entry.phase is Phase.OFFERED and not self._takers(entry):
                     yield from self._refused(entry, now)
                 elif entry.phase is Phase.OFFERED and is_new:
-                    yield self._offered(entry)
+                    yield self._offered(entry, now)
             case Returned() if entry.holder == report.worker:
                 yield from self._take_back(entry)
                 yield from self._offer(now)
@@ -194,6 +199,7 @@ class Jobs:
         for worker in self.workers.values():
             worker.seen = min(worker.seen + missed, now)
         for name in [name for name, worker in self.workers.items() if now - worker.seen > self.lease]:
+            self._silent = now
             yield from self.gone(name, now)
         for entry in list(self._jobs.out.values()):
             entry.unanswered = min(entry.unanswered + missed, now) if self.workers else now
@@ -201,7 +207,7 @@ class Jobs:
                 yield from self._refused(entry, now)
             elif self._is_stale(entry, now):
                 entry.offers, entry.since = entry.offers + 1, now
-                yield self._offered(entry)
+                yield self._offered(entry, now)
         yield from self._offer(now)
 
     def _is_stale(self, entry: Entry, now: float) -> bool:
@@ -220,17 +226,21 @@ class Jobs:
         for entry in self._jobs.offer(free, lambda entry: bool(self._takers(entry))):
             entry.since, entry.unanswered, entry.offers = now, now, 0
             entry.queued.clear()
-            yield self._offered(entry)
+            yield self._offered(entry, now)
 
     def _takers(self, entry: Entry) -> list[str]:
         """Workers that have not declined it."""
         return [name for name in self.workers if name not in entry.declined]
 
-    def _offered(self, entry: Entry) -> Send:
-        """To whoever the broker chooses; of a job that some have declined, to another one: with most slots free."""
+    def _offered(self, entry: Entry, now: float) -> Send:
+        """To whoever the broker chooses. A job that some have declined or nobody took, and all while the broker may
+        choose a worker that is silent: to another one, with most slots free."""
         to = None
-        if entry.declined and (takers := [name for name in self._takers(entry) if name not in entry.queued]):
-            to = max(takers, key=lambda name: self.workers[name].free)
+        if entry.declined or entry.offers or now - self._silent < SILENCE_SECONDS:
+            takers = [name for name in self._takers(entry) if name not in entry.queued]
+            to = max(takers, key=lambda name: self.workers[name].free, default=None)
+        if to is not None:
+            self.workers[to].free = max(self.workers[to].free - 1, 0)
         return Send(entry.id, Offer(epoch=entry.epoch, job=entry.spec), to)
 
     def _refused(self, entry: Entry, now: float) -> Iterator[Action]:

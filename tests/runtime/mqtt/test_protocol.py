@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plait.runtime.mqtt.client_actions import Answered, Began, Happened, Lost, Send, Unreadable
-from plait.runtime.mqtt.client_state import MAX_UNREADABLE, Jobs
+from plait.runtime.mqtt.client_state import MAX_UNREADABLE, SILENCE_SECONDS, Jobs
 from plait.runtime.mqtt.messages import (
     BEAT,
     MAX_MODEL,
@@ -328,6 +328,31 @@ def test_a_job_declined_by_all_that_are_left_is_answered():
 def test_a_job_that_some_declined_is_offered_to_who_has_most_slots_free():
     (offer,) = declined(workers(a=4, b=1, c=3, d=2), "a")
     assert (offer.worker, offer.message.type) == ("c", "offer")
+
+
+def test_an_offer_that_nobody_answered_is_made_to_who_has_most_slots_free():
+    """The broker may have given it to one that hangs, and may do so again."""
+    jobs = workers(a=1, b=2)
+    (offer,) = jobs.tick(1.5)
+    assert (offer.worker, offer.message.type) == ("b", "offer")
+
+
+def test_while_the_broker_may_choose_who_is_silent_offers_go_to_those_who_are_not():
+    """In turn, as they have slots; when that session must have ended, whoever the broker chooses."""
+    jobs = Jobs("c", lease=3.0)
+
+    def beat(now: float) -> list[object]:
+        return [action for name in "ab" for action in jobs.beat(name, Beat(capacity=4, free=4, model="m"), now)]
+
+    list(jobs.beat("silent", Beat(capacity=4, free=4, model="m"), 0.0))
+    for tick in range(1, 9):
+        beat(tick / 2)
+        list(jobs.tick(tick / 2))
+    assert set(jobs.workers) == {"a", "b"}
+    given = [offer.worker for i in range(4) for offer in jobs.submit(f"j{i}", {}, 0, 4.0)]
+    assert sorted(given) == ["a", "a", "b", "b"]
+    beat(4.0 + SILENCE_SECONDS)
+    assert [offer.worker for offer in jobs.submit("late", {}, 0, 4.0 + SILENCE_SECONDS)] == [None]
 
 
 def test_a_job_that_a_worker_has_queued_is_not_refused_by_others():
