@@ -148,6 +148,11 @@ class Job:
             model_files=self._model_files,
         )
         context = Context(state, ledger=Ledger(spec.budget.total_tokens), critical_limit=spec.budget.critical_tokens)
+        with context.closing():
+            return await self._work(state, context)
+
+    async def _work(self, state: JobState, context: Context) -> Result:
+        spec = self.spec
         state.emit(Started, method=spec.method.method, model=self._engine.name)
         end: dict[str, Any] = {"finish": Finish.FAILED.value, "answer": None}
         last: AnyEvent | None = None

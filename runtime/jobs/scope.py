@@ -174,3 +174,4 @@ class Scope:
         finally:
             for branch in self._owned:
                 branch.close()
+            self._owned.clear()  # each knows its scope: the engine would be there until the next collection of garbage

@@ -8,6 +8,7 @@ what room is left in the step goes to prefills in chunks, so that a long prompt 
 from __future__ import annotations
 
 import time
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from ctypes import c_int32
@@ -66,7 +67,8 @@ class Scheduler:
             store, self.running, self.gangs, max_rows=max_rows, prefill_chunk=prefill_chunk, draft_rows=draft_rows
         )
         self.pressure = Pressure(store, self.running, self.gangs, recomputes=recomputes)
-        self._results = Results(store, self)
+        # Weakly: the KV memory goes with the last who refers to the engine, not when garbage is looked for.
+        self._results = Results(store, weakref.proxy(self))
         self._arrivals = 0
         self._served: Counter[str] = Counter()
         """Rows each job was given while others waited: the fair share is owed to the job with the fewest."""
@@ -79,7 +81,7 @@ class Scheduler:
         self.step_seconds = 0.0
         """What the model took for the latest step."""
         self._under_way: tuple[Step, float] | None = None
-        """What was planned last, and when."""
+        """What was planned last while something runs, and when."""
         self.num_steps = 0
         self.num_rows = 0
 
@@ -116,6 +118,7 @@ class Scheduler:
             del self._num_running[job]
         if not self._num_running:
             self._served.clear()
+            self._under_way = None
 
     def regroup(self, branch: DecodingBranch, gang: tuple[str, str] | None) -> None:
         """Let a branch leave its gang for another or for none, for all steps that come: who was to go on alone waits

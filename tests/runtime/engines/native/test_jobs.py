@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
+import weakref
 
 import pytest
 
@@ -95,3 +97,20 @@ async def test_the_same_job_gives_the_same_tokens_whatever_else_runs():
         crowded = [await job for job in jobs]
     assert tokens(crowded[1]) == tokens(alone)
     assert tokens(crowded[0]) != tokens(alone)
+
+
+async def test_memory_goes_with_the_engine():
+    """Not when garbage is looked for next: the next model needs it, and a process with so much cannot be forked."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with plait.Runtime("countdown", kv_tokens=4096) as runtime:
+            pool = weakref.ref(runtime.engine.pool)
+            problem = validation(4, 1)[0]
+            prompt = CompactDialect().root_prompt(problem.nums, problem.target, "apr")
+            await (await runtime.submit(plait.APR(prompt=prompt, dialect="compact")))
+        del runtime
+        await asyncio.sleep(0)
+        assert pool() is None
+    finally:
+        gc.enable()
