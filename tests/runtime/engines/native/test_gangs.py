@@ -104,6 +104,7 @@ SCRIPTS = st.lists(
 @settings(max_examples=40, deadline=None)
 @example([("watch", 0, 0), ("watch", 1, 1), ("seal", 0, 0), ("seal", 1, 0)])
 @example([("watch", 1, 13), ("watch", 2, 37), ("watch", 1, 37)])
+@example([("fork", 0, 0), ("watch", 1, 0), ("merge", 0, 0), ("extend", 0, 20), ("seal", 0, 0)])
 @given(SCRIPTS)
 async def test_what_a_gang_sees_does_not_depend_on_what_a_step_has_room_for(script):
     expected = await talk(script)
