@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 from ctypes import CDLL
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -157,6 +158,17 @@ def test_weights_of_bfloat16_in_half_the_memory(config: ModelConfig, rows: int, 
         whole = KernelOps(_library(), config, weights, 1)
     assert (halved.packed.type, whole.packed.type) == (FLOAT32_HALVED, FLOAT32)
     for got, want in zip(_run(halved, tokens, attended), _run(whole, tokens, attended), strict=True):
+        assert torch.equal(got, want)
+
+
+def test_parts_of_one_matrix_that_are_stored_in_other_types() -> None:
+    """Packed as if they were of the first one's."""
+    config = _config()
+    weights = _weights(config, torch.bfloat16)
+    tokens, attended = _inputs(config, 5)
+    expected = _run(KernelOps(_library(), config, weights, 1), tokens, attended)
+    mixed = replace(weights, layers=[replace(w, k=w.k._replace(weight=w.k.weight.float())) for w in weights.layers])
+    for got, want in zip(_run(KernelOps(_library(), config, mixed, 1), tokens, attended), expected, strict=True):
         assert torch.equal(got, want)
 
 
