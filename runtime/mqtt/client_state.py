@@ -217,7 +217,7 @@ class Jobs:
             return False
         if entry.phase is Phase.OFFERED:
             return bool(self.workers)
-        return entry.phase is Phase.QUEUED and any(self.workers[name].free for name in self._takers(entry))
+        return entry.phase is Phase.QUEUED and any(self.workers[name].free > 0 for name in self._takers(entry))
 
     def _offer(self, now: float) -> Iterator[Action]:
         if self.is_closing:
@@ -240,7 +240,7 @@ class Jobs:
             takers = [name for name in self._takers(entry) if name not in entry.queued]
             to = max(takers, key=lambda name: self.workers[name].free, default=None)
         if to is not None:
-            self.workers[to].free = max(self.workers[to].free - 1, 0)
+            self.workers[to].free -= 1
         return Send(entry.id, Offer(epoch=entry.epoch, job=entry.spec), to)
 
     def _refused(self, entry: Entry, now: float) -> Iterator[Action]:

@@ -342,7 +342,7 @@ def test_while_the_broker_may_choose_who_is_silent_offers_go_to_those_who_are_no
     jobs = Jobs("c", lease=3.0)
 
     def beat(now: float) -> list[object]:
-        return [action for name in "ab" for action in jobs.beat(name, Beat(capacity=4, free=4, model="m"), now)]
+        return [action for name in "ab" for action in jobs.beat(name, Beat(capacity=4, free=1, model="m"), now)]
 
     list(jobs.beat("silent", Beat(capacity=4, free=4, model="m"), 0.0))
     for tick in range(1, 9):
