@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from plait import InvalidInput, SamplingParams
 from plait.runtime.engines.native.gangs import Gangs
+from plait.tests.runtime.engines.native.stepped import Stepped
 from plait.tests.runtime.engines.native.test_pressure import close, engine, prompt
 
 
@@ -110,3 +111,23 @@ async def test_what_a_gang_sees_does_not_depend_on_what_a_step_has_room_for(scri
     expected = await talk(script)
     for options in ({"prefill_chunk": 7, "max_rows": 20}, {"prefill_chunk": 4, "max_rows": 4}):
         assert await talk(script, **options) == expected
+
+
+async def test_a_gang_waits_for_a_step_with_room_for_the_frozen_text_that_looks_on_too():
+    stepped = Stepped(kv_tokens=640, prefill_chunk=12, max_rows=20)
+    one, other = (stepped.native.open(prompt(9, i), job="a", path=(i,)) for i in range(2))
+    prompts = [branch.generate(SamplingParams(max_tokens=0)) for branch in (one, other)]
+    stepped.until(lambda: all(g.is_done for g in prompts))
+    one.watch(other)
+    one.extend(prompt(11, 3))
+    one.seal().close()
+    beside = stepped.generate(prompt(40, 4), max_tokens=1, job="b")
+    for branch in (one, other):
+        branch.extend([1])
+        branch.lockstep("g")
+    found = [branch.generate(SamplingParams(max_tokens=4, ignore_eos=True)) for branch in (one, other)]
+    stepped.until(lambda: all(g.is_done for g in (*found, beside)))
+    assert max(sum(step.jobs.values()) for step in stepped.steps) <= 20
+    for branch in (one, other):
+        branch.close()
+    await stepped.close()
